@@ -1,0 +1,77 @@
+"""Fine-grained text-to-person and text-to-fashion image search.
+
+>>> import finegrain
+>>> searcher = finegrain.Searcher("model.plan")           # doctest: +SKIP
+>>> searcher.query("woman in red coat", k=10)             # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+# Names are loaded on first use, so that `import finegrain` stays under 0.2 s and a
+# search box never meets torch.
+_HOMES = {
+    "ExportProfile": "finegrain.exporters",
+    "FinegrainError": "finegrain.errors",
+    "Gallery": "finegrain.gallery",
+    "Match": "finegrain.matches",
+    "Recipe": "finegrain.recipe",
+    "RetrievalMetrics": "finegrain.metrics",
+    "Searcher": "finegrain.searcher",
+    "evaluate": "finegrain.evaluation",
+    "export": "finegrain.exporters",
+    "load_recipe": "finegrain.recipe",
+    "train": "finegrain.training",
+}
+
+__all__ = [
+    "ExportProfile",
+    "FinegrainError",
+    "Gallery",
+    "Match",
+    "Recipe",
+    "RetrievalMetrics",
+    "Searcher",
+    "__version__",
+    "evaluate",
+    "export",
+    "load_recipe",
+    "train",
+]
+
+if TYPE_CHECKING:
+    from finegrain.errors import FinegrainError
+    from finegrain.evaluation import evaluate
+    from finegrain.exporters import ExportProfile, export
+    from finegrain.gallery import Gallery
+    from finegrain.matches import Match
+    from finegrain.metrics import RetrievalMetrics
+    from finegrain.recipe import Recipe, load_recipe
+    from finegrain.searcher import Searcher
+    from finegrain.training import train
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'finegrain' has no attribute {name!r}")
+    try:
+        value = getattr(importlib.import_module(_HOMES[name]), name)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("finegrain"):
+            raise
+        from finegrain.errors import MissingExtraError
+
+        raise MissingExtraError(
+            f"finegrain.{name} needs {error.name}, which is not installed. "
+            'Install it with: pip install "finegrain[train]"'
+        ) from error
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,68 @@
+"""Photographs with one class label each, and captions made of what can be measured in them."""
+
+from __future__ import annotations
+
+import csv
+from collections import defaultdict
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from finegrain.data.colors import dominant_color
+from finegrain.errors import DataError, ImageError
+from finegrain.preprocess import load_image
+from finegrain.records import Problem, Sample, Split
+
+COLUMNS = ("file", "label", "split")
+SPLITS = {"train": "train", "validation": "val", "val": "val", "test": "test"}
+MEASURING_THREADS = 2
+
+
+def read_labelled_photos(table: Path) -> Mapping[str, Split]:
+    """Read a CSV of ``file,label,split`` whose pictures lie beside it.
+
+    The captions of a picture name its label, and its dominant colour with its label. The
+    colour is measured, not known: it is a weak label, and stays in the metadata as
+    ``color`` beside ``label``. Every picture is its own pid.
+
+    Raises:
+        DataError: The table is missing, lacks a column, or no picture can be read.
+    """
+    if not table.is_file():
+        raise DataError(f"there is no table of labels at {table}; give its folder by data.root")
+    with table.open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        if not set(COLUMNS) <= set(reader.fieldnames or ()):
+            raise DataError(f"{table} needs the columns {COLUMNS}; it has {reader.fieldnames}")
+        rows = list(enumerate(reader, start=2))
+    with ThreadPoolExecutor(MEASURING_THREADS) as pool:
+        read = pool.map(lambda numbered: _read(table, *numbered), rows)
+        samples: dict[str, list[Sample]] = defaultdict(list)
+        problems: dict[str, list[Problem]] = defaultdict(list)
+        for split, result in read:
+            (samples if isinstance(result, Sample) else problems)[split].append(result)  # type: ignore[arg-type]
+    if not samples:
+        raise DataError(f"no picture of {table} can be read; the first: {problems.popitem()[1][0]}")
+    return {
+        name: Split(name=name, samples=tuple(found), problems=tuple(problems[name]))
+        for name, found in samples.items()
+    }
+
+
+def _read(table: Path, line: int, row: Mapping[str, str]) -> tuple[str, Sample | Problem]:
+    split = SPLITS.get(row["split"], row["split"])
+    path = table.parent / row["file"]
+    where = f"{table.name}:{line}"
+    if not path.resolve().is_relative_to(table.parent.resolve()):
+        return split, Problem(where=where, why=f"{row['file']!r} climbs out of the folder")
+    try:
+        color = dominant_color(load_image(path))
+    except ImageError as error:
+        return split, Problem(where=where, why=str(error))
+    label = row["label"]
+    return split, Sample(
+        image=path,
+        captions=(label, f"{color} {label}", f"a photo of a {color} {label}"),
+        pid=line,
+        metadata={"label": label, "color": color},
+    )

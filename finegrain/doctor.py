@@ -1,0 +1,62 @@
+"""What this machine has, and whether plans and galleries are sound."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from tabulate import tabulate
+
+import finegrain
+from finegrain.errors import FinegrainError
+from finegrain.gallery import Gallery
+from finegrain.plan import Plan
+
+
+def machine_report() -> str:
+    """Versions of Python, the processor's kind, and every dependency by extra."""
+    head = (
+        f"finegrain {finegrain.__version__}, Python {platform.python_version()}, "
+        f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
+    )
+    rows = sorted(
+        {(_extra_of(r), r.name, str(r.specifier), _installed(r)) for r in _requirements()}
+    )
+    return f"{head}\n\n" + tabulate(rows, headers=["extra", "package", "needed", "installed"])
+
+
+def examine(path: Path) -> str:
+    """Open a plan or a gallery, and say what it is or what is wrong with it."""
+    try:
+        if path.suffix == ".gallery":
+            with Gallery(path, create=False) as gallery:
+                return f"{path}: sound; {gallery!r}"
+        plan = Plan(path)
+    except FinegrainError as error:
+        return f"{path}: NOT SOUND; {error}"
+    parity = ", ".join(f"{name} {value:.6g}" for name, value in plan.manifest.parity.items())
+    return (
+        f"{path}: sound; {plan!r}\n  made by finegrain {plan.manifest.made_by}"
+        f"\n  fingerprint {plan.manifest.fingerprint[:12]}\n  parity: {parity or 'not stated'}"
+    )
+
+
+def _requirements() -> list[Requirement]:
+    parsed = [Requirement(text) for text in requires("finegrain") or []]
+    return [r for r in parsed if r.name != "finegrain"]
+
+
+def _extra_of(requirement: Requirement) -> str:
+    marker = str(requirement.marker or "")
+    return marker.partition('extra == "')[2].partition('"')[0]
+
+
+def _installed(requirement: Requirement) -> str:
+    try:
+        found = version(requirement.name)
+    except PackageNotFoundError:
+        return "no"
+    return found if requirement.specifier.contains(found, prereleases=True) else f"{found} (!)"

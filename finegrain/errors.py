@@ -1,0 +1,83 @@
+"""Every error that finegrain raises on purpose.
+
+A message says what was expected, what came, and what to do. Catch
+:class:`FinegrainError` to catch them all; anything else is a bug of ours.
+"""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+
+class FinegrainError(Exception):
+    """Base of all errors of this package."""
+
+
+class MissingExtraError(FinegrainError, ImportError):
+    """A feature needs an optional dependency that is not installed."""
+
+
+class ImageError(FinegrainError, ValueError):
+    """A picture is broken, too large, or of a kind that is not accepted."""
+
+
+class QueryError(FinegrainError, ValueError):
+    """A query text, query picture or ``k`` cannot be searched for."""
+
+
+class FilterError(FinegrainError, ValueError):
+    """A ``where=`` expression does not parse or does not fit its column."""
+
+
+class GalleryError(FinegrainError):
+    """A gallery is missing, damaged, or belongs to another plan."""
+
+
+class PlanError(FinegrainError):
+    """A ``model.plan`` is damaged, unsafe, or of a format this version cannot read."""
+
+
+class DataError(FinegrainError, ValueError):
+    """A dataset or catalogue is missing or does not follow its format."""
+
+
+class RecipeError(FinegrainError, ValueError):
+    """A recipe or an override of one of its fields is wrong."""
+
+
+class WeightsError(FinegrainError, ValueError):
+    """Pretrained weights do not fit the model they are loaded into."""
+
+
+class CheckpointError(FinegrainError):
+    """A checkpoint is missing, damaged, or belongs to another recipe."""
+
+
+class TrainingError(FinegrainError, RuntimeError):
+    """Training cannot go on, for example after a non-finite loss."""
+
+
+class ExportError(FinegrainError, RuntimeError):
+    """An export failed, or its result does not agree with the eager model."""
+
+
+class EvaluationError(FinegrainError, ValueError):
+    """Inputs of an evaluation do not fit each other."""
+
+
+def require(module: str, extra: str) -> ModuleType:
+    """Import an optional dependency, or say which extra brings it.
+
+    Raises:
+        MissingExtraError: ``module`` is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name != module.partition(".")[0]:
+            raise
+        raise MissingExtraError(
+            f"{error.name} is needed here and is not installed. "
+            f'Install it with: pip install "finegrain[{extra}]"'
+        ) from error

@@ -1,0 +1,117 @@
+"""Evaluation: one code path for eager models, run folders and exported plans."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from tabulate import tabulate
+
+from finegrain.encoder import Encoder
+from finegrain.errors import EvaluationError
+from finegrain.metrics import RetrievalMetrics, retrieval_metrics
+from finegrain.plan import Plan
+from finegrain.records import Split
+
+if TYPE_CHECKING:
+    from finegrain.data.datasets import Dataset
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """Metrics of a split in both directions.
+
+    Attributes:
+        split: Name of the split.
+        text_to_image: Every caption searches all pictures of the split.
+        image_to_text: Every picture searches all captions of the split.
+    """
+
+    split: str
+    text_to_image: RetrievalMetrics
+    image_to_text: RetrievalMetrics
+
+    def to_dict(self) -> dict[str, str | Mapping[str, float | int]]:
+        return {
+            "split": self.split,
+            "text_to_image": self.text_to_image.to_dict(),
+            "image_to_text": self.image_to_text.to_dict(),
+        }
+
+    def __str__(self) -> str:
+        rows = [
+            {"split": self.split, "direction": name, **metrics.to_dict()}
+            for name, metrics in (
+                ("text to image", self.text_to_image),
+                ("image to text", self.image_to_text),
+            )
+        ]
+        return tabulate(rows, headers="keys", floatfmt=".2f")
+
+
+def evaluate(
+    model: str | Path | Encoder,
+    data: Dataset | None = None,
+    *,
+    split: str = "val",
+    progress: bool = True,
+) -> Evaluation:
+    """Evaluate a model on a split of a dataset.
+
+    Args:
+        model: A run folder, a plan, or an encoder.
+        data: The dataset; by default the one a run or a plan was trained on.
+        split: ``val`` unless ``test`` is asked for by name.
+        progress: Show bars.
+
+    Raises:
+        DataError: The dataset cannot be read, or has no such split.
+        PlanError, CheckpointError: The model cannot be read.
+    """
+    from finegrain.data.datasets import take_split
+
+    if isinstance(model, Encoder):
+        if data is None:
+            raise EvaluationError("an encoder does not know its dataset; give one by data=")
+        encoder = model
+    else:
+        encoder, own_data = _open(Path(model))
+        data = data or own_data
+    return evaluate_split(encoder, take_split(data, split), progress=progress)
+
+
+def _open(model: Path) -> tuple[Encoder, Dataset]:
+    """The encoder of a run folder or a plan, and the dataset it was trained on."""
+    import torch
+
+    from finegrain.recipe import recipe_from_dict
+    from finegrain.run import eager_encoder, load_run
+
+    if model.is_dir():
+        recipe, method, _ = load_run(model)
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return eager_encoder(recipe, method.to(device), device), recipe.data
+    plan = Plan(model)
+    recipe = recipe_from_dict(plan.manifest.recipe, str(model))
+    return Encoder.from_plan(plan), recipe.data
+
+
+def evaluate_split(encoder: Encoder, split: Split, *, progress: bool = False) -> Evaluation:
+    """Both directions on one split.
+
+    Raises:
+        ImageError: A picture cannot be read: a metric over fewer pictures is another metric.
+    """
+    pids = np.array([sample.pid for sample in split.samples])
+    images = encoder.encode_images([sample.image for sample in split.samples], progress=progress)
+    captions = [caption for sample in split.samples for caption in sample.captions]
+    caption_pids = np.repeat(pids, [len(sample.captions) for sample in split.samples])
+    texts = encoder.encode_texts(captions, progress=progress)
+    return Evaluation(
+        split=split.name,
+        text_to_image=retrieval_metrics(texts, images, caption_pids, pids),
+        image_to_text=retrieval_metrics(images, texts, pids, caption_pids),
+    )

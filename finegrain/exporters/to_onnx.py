@@ -1,0 +1,88 @@
+"""The two towers as ONNX graphs."""
+
+from __future__ import annotations
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+from finegrain.methods import Clip
+
+# An example of one would be taken for a constant batch.
+EXAMPLE_BATCH, EXAMPLE_LENGTH = 2, 8
+MAX_DIM = 1 << 20
+
+
+class _ImageGraph(nn.Module):
+    def __init__(self, method: Clip) -> None:
+        super().__init__()
+        self.method = method
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return self.method.encode_images(pixels)
+
+
+class _TextGraph(nn.Module):
+    def __init__(self, method: Clip) -> None:
+        super().__init__()
+        self.method = method
+
+    def forward(self, ids: Tensor, eot: Tensor) -> Tensor:
+        return self.method.encode_texts(ids, eot)
+
+
+def image_graph(method: Clip, *, height: int, width: int, opset: int) -> bytes:
+    """``pixels`` uint8 ``[N, 3, H, W]`` to ``embeddings`` float32 ``[N, D]``, any ``N``."""
+    pixels = torch.zeros(EXAMPLE_BATCH, 3, height, width, dtype=torch.uint8)
+    batch = torch.export.Dim("batch", min=1, max=MAX_DIM)
+    return _export(_ImageGraph(method), {"pixels": pixels}, {"pixels": {0: batch}}, opset)
+
+
+def text_graph(method: Clip, *, context_length: int, opset: int) -> bytes:
+    """``ids`` int32 ``[N, L]`` and ``eot`` int32 ``[N]`` to ``embeddings`` float32 ``[N, D]``.
+
+    ``N`` is any number and ``L`` any length up to the context.
+    """
+    length = min(EXAMPLE_LENGTH, context_length - 1)
+    example = {
+        "ids": torch.ones(EXAMPLE_BATCH, length, dtype=torch.int32),
+        "eot": torch.full((EXAMPLE_BATCH,), length - 1, dtype=torch.int32),
+    }
+    batch = torch.export.Dim("batch", min=1, max=MAX_DIM)
+    tokens = torch.export.Dim("tokens", min=2, max=context_length)
+    shapes = {"ids": {0: batch, 1: tokens}, "eot": {0: batch}}
+    return _export(_TextGraph(method), example, shapes, opset)
+
+
+def _export(
+    graph: nn.Module,
+    example: dict[str, Tensor],
+    shapes: dict[str, dict[int, torch.export.Dim]],
+    opset: int,
+) -> bytes:
+    program = torch.onnx.export(
+        graph.eval(),
+        kwargs=example,
+        input_names=list(example),
+        output_names=["embeddings"],
+        dynamic_shapes=shapes,
+        opset_version=opset,
+        dynamo=True,
+        verbose=False,
+    )
+    assert program is not None  # with dynamo=True it never is
+    return _without_traces(program.model_proto).SerializeToString()
+
+
+def _without_traces(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Drop the exporter's notes: they hold stack traces with this machine's paths."""
+    del model.metadata_props[:]
+    model.doc_string = ""
+    graphs = [model.graph, *model.functions]
+    for graph in graphs:
+        values = [*graph.input, *graph.output, *graph.value_info] if graph is model.graph else []
+        initializers = list(model.graph.initializer) if graph is model.graph else []
+        for item in [graph, *graph.node, *values, *initializers]:
+            del item.metadata_props[:]
+            item.doc_string = ""
+    return model

@@ -1,0 +1,399 @@
+"""What a query found: as values, as a table, as a picture grid and as HTML."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast, overload
+
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+from tabulate import tabulate
+
+from finegrain.errors import ImageError
+from finegrain.preprocess.image import load_image
+from finegrain.records import Scalar
+
+_MAX_COLUMNS = 8
+_MAX_CELL = 32
+_MAX_GRID_PIXELS = 100_000_000
+_Colour = tuple[int, int, int]
+
+_PAPER: _Colour = (250, 250, 248)
+_INK: _Colour = (28, 28, 30)
+_SOFT: _Colour = (128, 128, 134)
+_LINE: _Colour = (222, 222, 220)
+_MISSING: _Colour = (233, 233, 231)
+_RIGHT: _Colour = (38, 150, 84)
+_WRONG: _Colour = (206, 58, 50)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Match:
+    """One picture that a query found.
+
+    Attributes:
+        rank: Place in the results, from 1.
+        score: Inner product with the query, or the re-ranker's score.
+        id: The picture's id in the gallery.
+        image: Its path, or None when it was added as pixels.
+        pid: Identity, where known.
+        camera: Name of the camera, where known.
+        metadata: Further columns.
+        thumbnail: JPEG file kept in the gallery for a picture without a path.
+    """
+
+    rank: int
+    score: float
+    id: int
+    image: str | None
+    pid: int | None = None
+    camera: str | None = None
+    metadata: Mapping[str, Scalar] = field(default_factory=dict)
+    thumbnail: bytes | None = field(default=None, repr=False)
+
+    def open(self) -> Image.Image:
+        """The picture in RGB: from its path when it has one, else its thumbnail.
+
+        Raises:
+            ImageError: There is neither, or the file is missing or broken.
+        """
+        if self.image is not None:
+            return load_image(self.image)
+        if self.thumbnail is not None:
+            return load_image(self.thumbnail)
+        raise ImageError(
+            f"Picture {self.id} was added without a path or thumbnail, so it cannot be shown."
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the thumbnail, as JSON can hold it."""
+        return {
+            "rank": self.rank,
+            "score": self.score,
+            "id": self.id,
+            "image": self.image,
+            "pid": self.pid,
+            "camera": self.camera,
+            "metadata": dict(self.metadata),
+        }
+
+
+class Matches(Sequence[Match]):
+    """The results of one query, best first.
+
+    Printing them gives a table, a notebook shows the pictures, :meth:`save` writes a grid.
+
+    Args:
+        query: The text searched for; ``<picture>`` for a query by picture.
+        matches: Best first.
+    """
+
+    def __init__(self, query: str, matches: Sequence[Match]) -> None:
+        self.query = query
+        self._matches = tuple(matches)
+
+    def __len__(self) -> int:
+        return len(self._matches)
+
+    def __iter__(self) -> Iterator[Match]:
+        return iter(self._matches)
+
+    @overload
+    def __getitem__(self, place: int) -> Match: ...
+    @overload
+    def __getitem__(self, place: slice) -> Matches: ...
+    def __getitem__(self, place: int | slice) -> Match | Matches:
+        if isinstance(place, slice):
+            return Matches(self.query, self._matches[place])
+        return self._matches[place]
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Matches):
+            return NotImplemented
+        return (self.query, self._matches) == (other.query, other._matches)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return _table(self)
+
+    def _repr_html_(self) -> str:
+        return _page(self)
+
+    def to_dicts(self) -> list[dict[str, Any]]:
+        """One JSON-ready dictionary per match."""
+        return [match.to_dict() for match in self]
+
+    def grid(
+        self,
+        *,
+        columns: int = 5,
+        tile: tuple[int, int] = (384, 192),
+        correct: Sequence[bool] | None = None,
+    ) -> Image.Image:
+        """Draw the pictures under the query, with rank, score and a caption each.
+
+        A picture that cannot be opened becomes a grey tile that says so.
+
+        Args:
+            columns: Tiles in a row.
+            tile: Height and width of a picture, in pixels.
+            correct: Whether each match is right; draws green and red frames.
+
+        Raises:
+            ImageError: An option does not fit, or the grid would be too large.
+        """
+        if columns < 1 or not (min(tile) >= 32 and max(tile) <= 2048):
+            raise ImageError(
+                "A grid has at least one column and tiles of 32 to 2048 pixels; got "
+                f"columns={columns}, tile={tile}."
+            )
+        if correct is not None and len(correct) != len(self):
+            raise ImageError(
+                f"correct has one entry per match ({len(self)} here); got {len(correct)}."
+            )
+        return _Grid(columns=min(columns, max(1, len(self))), tile=tile).draw(self, correct)
+
+    def save(
+        self,
+        path: str | Path,
+        *,
+        columns: int = 5,
+        tile: tuple[int, int] = (384, 192),
+        correct: Sequence[bool] | None = None,
+    ) -> None:
+        """Write :meth:`grid` as a PNG or JPEG file, by the path's ending.
+
+        Raises:
+            ImageError: Another ending, a folder that does not exist, or an option that
+                does not fit.
+        """
+        path = Path(path)
+        if path.suffix.lower() not in (".png", ".jpg", ".jpeg"):
+            raise ImageError(f"A grid is saved as .png or .jpg; got {path.name!r}.")
+        picture = self.grid(columns=columns, tile=tile, correct=correct)
+        try:
+            picture.save(path, quality=92)
+        except OSError as error:
+            raise ImageError(f"The grid cannot be written to {path}: {error}.") from error
+
+
+# --- the table --------------------------------------------------------------------------
+
+
+def _table(matches: Matches) -> str:
+    title = f"{len(matches)} matches for {matches.query!r}"
+    if not matches:
+        return title
+    rows = [
+        {
+            "rank": match.rank,
+            "score": f"{match.score:.4f}",
+            "image": _shortened(match.image or "-", from_left=True),
+            "pid": match.pid,
+            "camera": match.camera,
+            **{name: _shortened(_shown(value)) for name, value in match.metadata.items()},
+        }
+        for match in matches
+    ]
+    # Columns without a value say nothing; the first few are the ones that fit.
+    known = dict.fromkeys(name for row in rows for name in row)
+    names = [name for name in known if any(row.get(name) is not None for row in rows)]
+    width = shutil.get_terminal_size().columns
+    for count in range(min(len(names), _MAX_COLUMNS), 2, -1):
+        table = _drawn(rows, names[:count])
+        if count == 3 or len(table.splitlines()[1]) <= width:
+            break
+    return f"{title}\n{table}"
+
+
+def _drawn(rows: list[dict[str, Any]], names: list[str]) -> str:
+    cells = [[row.get(name) for name in names] for row in rows]
+    return tabulate(cells, headers=names, disable_numparse=True, missingval="-")
+
+
+def _shown(value: Scalar) -> str | None:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return None if value is None else str(value)
+
+
+def _shortened(text: str | None, *, from_left: bool = False) -> str | None:
+    """One printable line of limited length; the end of a path tells more than its start."""
+    if text is None:
+        return None
+    line = "".join(character if character.isprintable() else " " for character in text)
+    if len(line) <= _MAX_CELL:
+        return line
+    return "…" + line[1 - _MAX_CELL :] if from_left else line[: _MAX_CELL - 1] + "…"
+
+
+def _facts(match: Match) -> list[str]:
+    """What a caption tells of a picture, most telling first."""
+    name = None if match.image is None else Path(match.image).name
+    known = [
+        None if match.pid is None else f"pid {match.pid}",
+        match.camera,
+        *(_shown(value) for value in match.metadata.values()),
+        name,
+    ]
+    return [line for line in map(_shortened, known) if line]
+
+
+# --- the notebook -----------------------------------------------------------------------
+
+_CARD = (
+    '<figure style="margin:0;width:132px;font:12px/1.4 system-ui,sans-serif">{picture}'
+    '<figcaption style="padding-top:4px"><b>{rank}</b>'
+    '<span style="float:right;opacity:.6">{score:.4f}</span>'
+    '<div style="opacity:.6;overflow:hidden;text-overflow:ellipsis;white-space:nowrap" '
+    'title="{title}">{caption}</div></figcaption></figure>'
+)
+_FRAME = "width:132px;height:224px;border-radius:6px"
+
+
+def _page(matches: Matches) -> str:
+    cards = "".join(
+        _CARD.format(
+            picture=_inline(match),
+            rank=match.rank,
+            score=match.score,
+            title=html.escape(match.image or "", quote=True),
+            caption=html.escape(" · ".join(_facts(match)[:2])),
+        )
+        for match in matches
+    )
+    return (
+        f'<div style="font:600 15px system-ui,sans-serif;margin:4px 0 10px">'
+        f"{html.escape(matches.query)}</div>"
+        f'<div style="display:flex;flex-wrap:wrap;gap:14px">{cards}</div>'
+    )
+
+
+def _inline(match: Match) -> str:
+    try:
+        picture = match.open()
+    except ImageError:
+        return (
+            f'<div style="{_FRAME};background:#e9e9e7;color:#808086;display:flex;'
+            'align-items:center;justify-content:center">picture not found</div>'
+        )
+    picture.thumbnail((264, 448))
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=85)
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return f'<img style="{_FRAME};object-fit:cover" src="data:image/jpeg;base64,{data}" alt="">'
+
+
+# --- the picture grid -------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Grid:
+    """Sizes of a picture grid; all follow from the tile, so that any size looks alike."""
+
+    columns: int
+    tile: tuple[int, int]
+
+    @property
+    def _unit(self) -> int:
+        return max(4, round(min(self.tile) / 16))
+
+    def draw(self, matches: Matches, correct: Sequence[bool] | None) -> Image.Image:
+        height, width = self.tile
+        unit = self._unit
+        rows = -(-len(matches) // self.columns)
+        margin, gap = 3 * unit, 2 * unit
+        page_width = max(2 * margin + self.columns * (width + gap) - gap, 40 * unit)
+        title = _wrapped(matches.query, _font(2 * unit), page_width - 2 * margin)
+        top = margin + len(title) * 3 * unit + unit
+        card = height + 4 * unit + unit // 2
+        page_height = top + rows * (card + gap) - (gap if rows else 0) + margin
+        if page_width * page_height > _MAX_GRID_PIXELS:
+            raise ImageError(
+                f"A grid of {len(matches)} pictures would be {page_width} x {page_height} pixels. "
+                "Draw the first ones, as in matches[:50].save(...), or smaller tiles."
+            )
+        page = Image.new("RGB", (page_width, page_height), _PAPER)
+        pen = ImageDraw.Draw(page)
+        for line, text in enumerate(title):
+            pen.text((margin, margin + line * 3 * unit), text, _INK, _font(2 * unit))
+        for place, match in enumerate(matches):
+            row, column = divmod(place, self.columns)
+            corner = (margin + column * (width + gap), top + row * (card + gap))
+            mark = None if correct is None else (_RIGHT if correct[place] else _WRONG)
+            page.paste(self._picture(match, mark), corner)
+            self._caption(pen, match, (corner[0], corner[1] + height + unit // 2))
+        return page
+
+    def _picture(self, match: Match, mark: _Colour | None) -> Image.Image:
+        height, width = self.tile
+        try:
+            tile = ImageOps.pad(
+                match.open(), (width, height), Image.Resampling.LANCZOS, color="white"
+            )
+        except ImageError:
+            tile = self._missing()
+        border = max(2, self._unit // 3) if mark else 1
+        return _framed(tile, self._unit // 2, border, mark or _LINE)
+
+    def _missing(self) -> Image.Image:
+        height, width = self.tile
+        tile = Image.new("RGB", (width, height), _MISSING)
+        ImageDraw.Draw(tile).text(
+            (width / 2, height / 2), "picture not found", _SOFT, _font(self._unit * 1.2), "mm"
+        )
+        return tile
+
+    def _caption(self, pen: ImageDraw.ImageDraw, match: Match, corner: tuple[int, int]) -> None:
+        unit, width = self._unit, self.tile[1]
+        left, top = corner
+        pen.text((left, top), str(match.rank), _INK, _font(1.5 * unit))
+        pen.text((left + width, top), f"{match.score:.3f}", _SOFT, _font(1.5 * unit), "ra")
+        facts = " · ".join(_facts(match)[:2])
+        small = _font(1.2 * unit)
+        pen.text((left, top + 2 * unit), _cut(facts, small, width), _SOFT, small)
+
+
+def _framed(tile: Image.Image, radius: int, border: int, colour: _Colour) -> Image.Image:
+    """Round the corners and draw a frame; at four times the size, as Pillow's arcs are rough."""
+    large = (tile.width * 4, tile.height * 4)
+    box = (0, 0, large[0] - 1, large[1] - 1)
+    inside, frame = Image.new("L", large), Image.new("L", large)
+    ImageDraw.Draw(inside).rounded_rectangle(box, radius * 4, fill=255)
+    ImageDraw.Draw(frame).rounded_rectangle(box, radius * 4, outline=255, width=border * 4)
+    result = Image.new("RGB", tile.size, _PAPER)
+    result.paste(tile, mask=inside.resize(tile.size, Image.Resampling.BOX))
+    result.paste(colour, mask=frame.resize(tile.size, Image.Resampling.BOX))
+    return result
+
+
+def _font(size: float) -> ImageFont.FreeTypeFont:
+    return cast(ImageFont.FreeTypeFont, ImageFont.load_default(size))
+
+
+def _wrapped(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
+    """Break a text into at most three lines."""
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if not lines[-1] or font.getlength(longer) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    if len(lines) > 3:
+        lines = [*lines[:2], " ".join(lines[2:])]
+    return [_cut(line, font, width) for line in lines]
+
+
+def _cut(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(text + "…") > width:
+        text = text[:-1]
+    return text + "…"

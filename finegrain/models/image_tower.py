@@ -1,0 +1,156 @@
+"""Image towers: uint8 pixels in, one embedding a picture out (before normalisation)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from finegrain.errors import RecipeError
+from finegrain.models.transformer import Activation, Transformer
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+class PixelNorm(nn.Module):
+    """``(x / 255 - mean) / std`` on uint8 pixels ``[N, 3, H, W]``.
+
+    It is a part of the tower so that the exported graph takes plain pixels and nothing
+    is left to get wrong outside it.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        # Not persistent: they come from the recipe, and released checkpoints lack them.
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1) * 255, persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1) * 255, persistent=False)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return (pixels.to(self.mean.dtype) - self.mean) / self.std
+
+
+@dataclass(frozen=True, kw_only=True)
+class VitConfig:
+    """A CLIP vision transformer. The defaults are ViT-B/16 at a person's 384x128."""
+
+    height: int = 384
+    width: int = 128
+    patch: int = 16
+    channels: int = 768
+    depth: int = 12
+    heads: int = 12
+    activation: Activation = "quick_gelu"
+
+    def tiny(self) -> VitConfig:
+        """A tower that trains on a CPU in seconds, of the same kind."""
+        return replace(self, height=128, width=64, patch=16, channels=32, depth=2, heads=2)
+
+    def build(self, embed_dim: int) -> VisionTransformer:
+        return VisionTransformer(
+            size=(self.height, self.width),
+            patch=self.patch,
+            channels=self.channels,
+            depth=self.depth,
+            heads=self.heads,
+            embed_dim=embed_dim,
+            activation=self.activation,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimmConfig:
+    """Any timm backbone by name, with a linear projection onto the joint space."""
+
+    model: str
+    height: int
+    width: int
+
+    def tiny(self) -> TimmConfig:
+        """The same backbone on small pictures."""
+        return replace(self, height=64, width=32)
+
+    def build(self, embed_dim: int) -> TimmTower:
+        return TimmTower(self.model, size=(self.height, self.width), embed_dim=embed_dim)
+
+
+class VisionTransformer(nn.Module):
+    """CLIP's image tower for pictures of any height and width (Radford et al. 2021).
+
+    ``[N, 3, H, W] uint8 -> [N, D]``: the projected class token. ``tokens`` gives all
+    projected tokens ``[N, 1 + P, D]``, class token first, then patches in raster order.
+    """
+
+    def __init__(
+        self,
+        *,
+        size: tuple[int, int],
+        patch: int,
+        channels: int,
+        depth: int,
+        heads: int,
+        embed_dim: int,
+        activation: Activation = "quick_gelu",
+        mean: Sequence[float] = CLIP_MEAN,
+        std: Sequence[float] = CLIP_STD,
+    ) -> None:
+        super().__init__()
+        height, width = size
+        if height % patch or width % patch:
+            raise RecipeError(
+                f"a picture of {height}x{width} does not divide into patches of {patch}; "
+                "choose a height and a width that are multiples of the patch"
+            )
+        self.grid = (height // patch, width // patch)
+        scale = channels**-0.5
+        self.pixel_norm = PixelNorm(mean, std)
+        self.conv1 = nn.Conv2d(3, channels, kernel_size=patch, stride=patch, bias=False)
+        self.class_embedding = nn.Parameter(scale * torch.randn(channels))
+        self.positional_embedding = nn.Parameter(
+            scale * torch.randn(1 + self.grid[0] * self.grid[1], channels)
+        )
+        self.ln_pre = nn.LayerNorm(channels)
+        self.transformer = Transformer(
+            width=channels, depth=depth, heads=heads, activation=activation, causal=False
+        )
+        self.ln_post = nn.LayerNorm(channels)
+        self.proj = nn.Parameter(scale * torch.randn(channels, embed_dim))
+
+    def _features(self, pixels: Tensor) -> Tensor:
+        x = self.conv1(self.pixel_norm(pixels)).flatten(2).transpose(1, 2)
+        first = self.class_embedding.to(x.dtype).expand(x.shape[0], 1, -1)
+        x = torch.cat([first, x], dim=1) + self.positional_embedding.to(x.dtype)
+        return self.transformer(self.ln_pre(x))
+
+    def tokens(self, pixels: Tensor) -> Tensor:
+        return self.ln_post(self._features(pixels)) @ self.proj
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return self.ln_post(self._features(pixels)[:, 0]) @ self.proj
+
+
+class TimmTower(nn.Module):
+    """A timm backbone with random weights, pooled and projected: ``[N, 3, H, W] -> [N, D]``."""
+
+    def __init__(self, model: str, *, size: tuple[int, int], embed_dim: int) -> None:
+        super().__init__()
+        if not timm.is_model(model):
+            raise RecipeError(
+                f"timm {timm.__version__} has no model {model!r}. Names that come close: "
+                + (", ".join(timm.list_models(f"*{model[:6]}*")[:5]) or "none")
+            )
+        # Vision transformers need their size stated; convolutional ones refuse the argument.
+        sized = {"img_size": size} if "vit" in model or "swin" in model else {}
+        self.backbone = timm.create_model(model, pretrained=False, num_classes=0, **sized)
+        config = self.backbone.default_cfg
+        self.pixel_norm = PixelNorm(config["mean"], config["std"])
+        self.proj = nn.Linear(self.backbone.head_hidden_size, embed_dim, bias=False)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return self.proj(self.backbone(self.pixel_norm(pixels)))

@@ -1,0 +1,84 @@
+"""CLIP's text tower: token ids in, one embedding a caption out (before normalisation)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from finegrain.models.transformer import Activation, Transformer
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextConfig:
+    """A causal text transformer. The defaults are those of CLIP ViT-B/16."""
+
+    vocabulary: int = 49408
+    context_length: int = 77
+    channels: int = 512
+    depth: int = 12
+    heads: int = 8
+    activation: Activation = "quick_gelu"
+
+    def tiny(self) -> TextConfig:
+        return replace(self, channels=32, depth=2, heads=2)
+
+    def build(self, embed_dim: int) -> TextTower:
+        return TextTower(
+            vocabulary=self.vocabulary,
+            context_length=self.context_length,
+            channels=self.channels,
+            depth=self.depth,
+            heads=self.heads,
+            embed_dim=embed_dim,
+            activation=self.activation,
+        )
+
+
+class TextTower(nn.Module):
+    """``ids [N, L], eot [N] -> [N, D]``: the projected token at the end of the text.
+
+    The position of the end-of-text token is an input and never an arg-max over ids: in
+    half precision 49406 (start) and 49407 (end) are one number, and the arg-max would
+    return the start. The attention is causal, so any ``L`` that covers the end-of-text
+    gives the same embedding; callers pass the caption's own length and save the rest.
+    """
+
+    def __init__(
+        self,
+        *,
+        vocabulary: int,
+        context_length: int,
+        channels: int,
+        depth: int,
+        heads: int,
+        embed_dim: int,
+        activation: Activation = "quick_gelu",
+    ) -> None:
+        super().__init__()
+        self.context_length = context_length
+        self.token_embedding = nn.Embedding(vocabulary, channels)
+        self.positional_embedding = nn.Parameter(torch.empty(context_length, channels))
+        self.transformer = Transformer(
+            width=channels, depth=depth, heads=heads, activation=activation, causal=True
+        )
+        self.ln_final = nn.LayerNorm(channels)
+        self.text_projection = nn.Parameter(torch.empty(channels, embed_dim))
+        nn.init.normal_(self.token_embedding.weight, std=0.02)
+        nn.init.normal_(self.positional_embedding, std=0.01)
+        nn.init.normal_(self.text_projection, std=channels**-0.5)
+
+    def _features(self, ids: Tensor) -> Tensor:
+        x = self.token_embedding(ids)
+        x = x + self.positional_embedding[: ids.shape[1]].to(x.dtype)
+        return self.transformer(x)
+
+    def tokens(self, ids: Tensor) -> Tensor:
+        """All projected tokens, ``[N, L, D]``."""
+        return self.ln_final(self._features(ids)) @ self.text_projection
+
+    def forward(self, ids: Tensor, eot: Tensor) -> Tensor:
+        x = self._features(ids)
+        rows = torch.arange(x.shape[0], device=x.device)
+        return self.ln_final(x[rows, eot.long()]) @ self.text_projection

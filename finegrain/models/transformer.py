@@ -1,0 +1,103 @@
+"""The pre-norm transformer that both CLIP towers share.
+
+Parameter names follow OpenAI's released checkpoints (``resblocks.0.attn.in_proj_weight``),
+so that loading them is a rename of prefixes and nothing more.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Activation = Literal["quick_gelu", "gelu"]
+
+
+class QuickGELU(nn.Module):
+    """``x * sigmoid(1.702 x)``, the approximation that CLIP was trained with."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.sigmoid(1.702 * x)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention through the fused kernel.
+
+    Shapes: ``[N, L, W] -> [N, L, W]``.
+    """
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        if width % heads:
+            raise ValueError(f"width {width} is not a multiple of the {heads} heads")
+        self.heads = heads
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
+        self.out_proj = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, *, causal: bool) -> Tensor:
+        n, length, width = x.shape
+        qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias)
+        q, k, v = (
+            part.view(n, length, self.heads, width // self.heads).transpose(1, 2)
+            for part in qkv.chunk(3, dim=-1)
+        )
+        x = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
+        x = x.transpose(1, 2).reshape(n, length, width)
+        return self.out_proj(x)
+
+
+class Mlp(nn.Module):
+    def __init__(self, width: int, activation: Activation) -> None:
+        super().__init__()
+        self.c_fc = nn.Linear(width, 4 * width)
+        self.activation = QuickGELU() if activation == "quick_gelu" else nn.GELU()
+        self.c_proj = nn.Linear(4 * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.c_proj(self.activation(self.c_fc(x)))
+
+
+class ResidualBlock(nn.Module):
+    def __init__(self, width: int, heads: int, activation: Activation) -> None:
+        super().__init__()
+        self.attn = Attention(width, heads)
+        self.ln_1 = nn.LayerNorm(width)
+        self.mlp = Mlp(width, activation)
+        self.ln_2 = nn.LayerNorm(width)
+
+    def forward(self, x: Tensor, *, causal: bool) -> Tensor:
+        x = x + self.attn(self.ln_1(x), causal=causal)
+        return x + self.mlp(self.ln_2(x))
+
+
+class Transformer(nn.Module):
+    """``depth`` residual blocks over ``[N, L, W]``, initialised as CLIP is."""
+
+    def __init__(
+        self, *, width: int, depth: int, heads: int, activation: Activation, causal: bool
+    ) -> None:
+        super().__init__()
+        self.causal = causal
+        self.resblocks = nn.ModuleList(
+            ResidualBlock(width, heads, activation) for _ in range(depth)
+        )
+        self._initialise(width, depth)
+
+    def _initialise(self, width: int, depth: int) -> None:
+        # Radford et al. 2021 (released code): the residual branches shrink with depth so
+        # that the sum over all blocks starts with unit scale.
+        into_residual = width**-0.5 * (2 * depth) ** -0.5
+        for block in self.resblocks:
+            nn.init.normal_(block.attn.in_proj_weight, std=width**-0.5)
+            nn.init.normal_(block.attn.out_proj.weight, std=into_residual)
+            nn.init.zeros_(block.attn.out_proj.bias)
+            nn.init.normal_(block.mlp.c_fc.weight, std=(2 * width) ** -0.5)
+            nn.init.normal_(block.mlp.c_proj.weight, std=into_residual)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.resblocks:
+            x = block(x, causal=self.causal)
+        return x

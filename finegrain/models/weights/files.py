@@ -1,0 +1,60 @@
+"""Reading weight files without running anything that is in them."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from finegrain.errors import WeightsError
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """Read a state dict from ``.safetensors``, a torch file, or OpenAI's archive.
+
+    Torch files are read by the restricted unpickler (``weights_only``), which can build
+    tensors and containers and nothing else. OpenAI publishes TorchScript archives, whose
+    reader is as restricted; their program is not called.
+
+    Raises:
+        WeightsError: The file is missing, damaged, or holds something else.
+    """
+    if not path.is_file():
+        raise WeightsError(f"there is no weight file at {path}")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        if _is_torchscript(path):
+            return dict(torch.jit.load(str(path), map_location="cpu").state_dict())
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
+        raise WeightsError(f"{path} cannot be read as weights: {error}") from error
+    except Exception as error:  # torch re-raises the unpickler's errors under its own names
+        if "UnpicklingError" not in type(error).__name__:
+            raise
+        raise WeightsError(
+            f"{path} holds more than tensors, and finegrain does not run what is in a weight "
+            f"file. Save its state dict as .safetensors where you trust it."
+        ) from error
+    return _state_dict_in(loaded, path)
+
+
+def _is_torchscript(path: Path) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+
+
+def _state_dict_in(loaded: object, path: Path) -> dict[str, Tensor]:
+    """The state dict, or the one under the key that trainers wrap it in."""
+    for key in ("state_dict", "model"):
+        if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
+            loaded = loaded[key]
+    if not isinstance(loaded, dict) or not all(isinstance(v, Tensor) for v in loaded.values()):
+        raise WeightsError(f"expected a dict of tensors in {path}, got {type(loaded).__name__}")
+    return {str(name).removeprefix("module."): tensor for name, tensor in loaded.items()}

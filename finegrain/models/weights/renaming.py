@@ -1,0 +1,85 @@
+"""Renaming foreign checkpoints, strictly: nothing is skipped and nothing is left unfilled."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+from torch import Tensor
+
+from finegrain.errors import WeightsError
+
+SHOWN = 10
+
+
+def rename(
+    state: Mapping[str, Tensor], theirs_to_ours: Mapping[str, str], ignore: Iterable[str] = ()
+) -> dict[str, Tensor]:
+    """Rename parameters by a table of patterns.
+
+    Args:
+        state: A foreign state dict.
+        theirs_to_ours: Pattern to name; ``{}`` stands for any part of a name, and the
+            n-th ``{}`` on the right repeats the n-th on the left. The first match wins.
+        ignore: Patterns of entries that hold nothing to learn.
+
+    Raises:
+        WeightsError: A name matches no pattern; up to ten are listed.
+    """
+    table = [(_compiled(theirs), ours) for theirs, ours in theirs_to_ours.items()]
+    ignored = [_compiled(pattern) for pattern in ignore]
+    renamed: dict[str, Tensor] = {}
+    unknown: list[str] = []
+    for name, tensor in state.items():
+        if any(pattern.fullmatch(name) for pattern in ignored):
+            continue
+        hits = ((pattern.fullmatch(name), ours) for pattern, ours in table)
+        ours = next((ours.format(*hit.groups()) for hit, ours in hits if hit), None)
+        if ours is None:
+            unknown.append(name)
+        else:
+            renamed[ours] = tensor
+    if unknown:
+        raise WeightsError(
+            f"the checkpoint has {len(unknown)} tensors that this model does not know: "
+            f"{_shown(unknown)}. Is it a checkpoint of another model?"
+        )
+    return renamed
+
+
+def check_fits(state: Mapping[str, Tensor], model: Mapping[str, Tensor]) -> None:
+    """Refuse a state dict that does not fill a model exactly.
+
+    Raises:
+        WeightsError: Tensors are missing, left over, or of another shape.
+    """
+    missing = [name for name in model if name not in state]
+    extra = [name for name in state if name not in model]
+    misfit = [
+        f"{name} {tuple(state[name].shape)} for {tuple(model[name].shape)}"
+        for name in model
+        if name in state and state[name].shape != model[name].shape
+    ]
+    problems = [
+        f"{len(names)} {what}: {_shown(names)}"
+        for names, what in (
+            (missing, "missing"),
+            (extra, "left over"),
+            (misfit, "of another shape"),
+        )
+        if names
+    ]
+    if problems:
+        raise WeightsError(
+            "the weights do not fit the model: "
+            + "; ".join(problems)
+            + ". Choose the tower sizes of the checkpoint in the recipe."
+        )
+
+
+def _compiled(pattern: str) -> re.Pattern[str]:
+    return re.compile("(.+)".join(re.escape(part) for part in pattern.split("{}")))
+
+
+def _shown(names: list[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")

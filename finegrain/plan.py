@@ -1,0 +1,201 @@
+"""The plan file: the only thing that passes from training to serving.
+
+``model.plan`` is a zip archive with stored (uncompressed) members::
+
+    manifest.json    what it is, what it was made from, and a digest of every member
+    text.onnx        ids int32 [N, L], eot int32 [N]  ->  embeddings float32 [N, D]
+    image.onnx       pixels uint8 [N, 3, H, W]        ->  embeddings float32 [N, D]
+    tokenizer.json   in the format of the `tokenizers` library
+
+Anyone can unzip it and hand a member to another tool.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import zipfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+from finegrain.errors import PlanError
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+TEXT, IMAGE, TOKENIZER = "text.onnx", "image.onnx", "tokenizer.json"
+REQUIRED = (TEXT, IMAGE, TOKENIZER)
+MAX_MANIFEST_BYTES = 4 << 20
+# Serialised TensorRT engines open with one of these tags.
+_ENGINE_TAGS = (b"ftrt", b"ptrt")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """What a plan says of itself.
+
+    Attributes:
+        method: Name of the method that was trained, such as ``clip``.
+        embed_dim: Width ``D`` of its embeddings.
+        height, width, fit: How a picture is brought to size before the image graph.
+        mean, std: Normalisation inside the image graph, for information.
+        context_length: Longest caption in tokens, start and end included.
+        precision: Precision of each graph, such as ``{"text.onnx": "fp32"}``.
+        checkpoint: SHA-256 of the weights it was exported from.
+        recipe: The resolved recipe they were trained with.
+        parity: Report of the comparison with the eager model.
+        made_by: Version of finegrain that wrote it.
+        sha256: Digest of every member but the manifest; filled in by :func:`write_plan`.
+    """
+
+    method: str
+    embed_dim: int
+    height: int
+    width: int
+    fit: Literal["stretch", "pad"]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    context_length: int
+    precision: Mapping[str, str]
+    checkpoint: str
+    recipe: Mapping[str, Any]
+    parity: Mapping[str, Any]
+    made_by: str
+    sha256: Mapping[str, str]
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of all that an embedding depends on: galleries hold vectors of one only."""
+        members = "".join(self.sha256[name] for name in REQUIRED)
+        what = f"{members}:{self.height}x{self.width}:{self.fit}:{self.context_length}"
+        return hashlib.sha256(what.encode()).hexdigest()
+
+
+class Plan:
+    """An opened plan whose members agree with their digests.
+
+    Example:
+        >>> plan = Plan("model.plan")              # doctest: +SKIP
+        >>> plan.manifest.embed_dim                # doctest: +SKIP
+        512
+
+    Raises:
+        PlanError: The file is missing, truncated, not a plan, unsafe, of a future format,
+            or a member does not agree with its digest.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        _refuse_other_files(self.path)
+        try:
+            with zipfile.ZipFile(self.path) as archive:
+                _check_names(archive, self.path)
+                self.manifest = _read_manifest(archive, self.path)
+                self._members = {name: archive.read(name) for name in self.manifest.sha256}
+        except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError) as error:
+            raise PlanError(
+                f"{self.path} is damaged ({error}). Copy it again, or export it again."
+            ) from error
+        for name, digest in self.manifest.sha256.items():
+            if hashlib.sha256(self._members[name]).hexdigest() != digest:
+                raise PlanError(
+                    f"{self.path}: the content of {name} is not what the manifest says; it was "
+                    "changed after the export. Copy the plan again, or export it again."
+                )
+
+    def take(self, member: str) -> bytes:
+        """Hand over a member's bytes, once: a graph is not kept beside its session."""
+        return self._members.pop(member)
+
+    def __repr__(self) -> str:
+        m = self.manifest
+        return (
+            f"Plan({str(self.path)!r}, method={m.method!r}, embed_dim={m.embed_dim}, "
+            f"image={m.height}x{m.width})"
+        )
+
+
+def write_plan(path: Path, manifest: Manifest, members: Mapping[str, bytes]) -> None:
+    """Write a plan, atomically: a reader sees the old file or the whole new one."""
+    digests = {name: hashlib.sha256(data).hexdigest() for name, data in members.items()}
+    stated = {"format_version": FORMAT_VERSION, **asdict(manifest), "sha256": digests}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        with zipfile.ZipFile(unfinished, "w", zipfile.ZIP_STORED) as archive:
+            for name, data in {MANIFEST: json.dumps(stated, indent=1).encode(), **members}.items():
+                # A fixed date: equal content makes an equal file.
+                archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), data)
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _refuse_other_files(path: Path) -> None:
+    if not path.is_file():
+        raise PlanError(
+            f"there is no plan at {path}. Make one with: finegrain export RUN -o {path}"
+        )
+    with path.open("rb") as file:
+        head = file.read(4)
+    if head in _ENGINE_TAGS:
+        raise PlanError(
+            f"{path} is a raw TensorRT engine; expected a plan, which also holds the tokenizer and "
+            "the sizes that a search needs. Export one with: finegrain export RUN -o model.plan"
+        )
+    if not zipfile.is_zipfile(path):
+        raise PlanError(
+            f"{path} is not a plan: expected a zip archive, got a file of {path.stat().st_size} "
+            f"bytes that starts with {head!r}. A copy that broke off looks like this too."
+        )
+
+
+def _check_names(archive: zipfile.ZipFile, path: Path) -> None:
+    names = [info.filename for info in archive.infolist()]
+    for name in names:
+        parts = PurePosixPath(name).parts
+        if name.startswith("/") or "\\" in name or ":" in name or ".." in parts:
+            raise PlanError(f"{path} has a member {name!r} that climbs out of the archive; refused")
+    if len(set(names)) != len(names):
+        raise PlanError(f"{path} holds a member twice; refused")
+    packed = [info.filename for info in archive.infolist() if info.compress_type != 0]
+    if packed:
+        raise PlanError(
+            f"{path}: {packed[0]} is compressed; members of a plan are stored as they are"
+        )
+    absent = [name for name in (MANIFEST, *REQUIRED) if name not in names]
+    if absent:
+        raise PlanError(f"{path} is a zip archive but not a plan: it lacks {', '.join(absent)}")
+
+
+def _read_manifest(archive: zipfile.ZipFile, path: Path) -> Manifest:
+    if archive.getinfo(MANIFEST).file_size > MAX_MANIFEST_BYTES:
+        raise PlanError(f"{path}: its manifest is over {MAX_MANIFEST_BYTES} bytes; refused")
+    try:
+        stated = json.loads(archive.read(MANIFEST))
+    except ValueError as error:
+        raise PlanError(f"{path}: its manifest is not JSON ({error})") from error
+    if not isinstance(stated, dict) or not isinstance(stated.get("format_version"), int):
+        raise PlanError(f"{path}: its manifest does not state a format version")
+    if stated["format_version"] > FORMAT_VERSION:
+        raise PlanError(
+            f"{path} has format version {stated['format_version']}; this finegrain reads up to "
+            f"{FORMAT_VERSION}. Upgrade it: pip install -U finegrain"
+        )
+    names = [field.name for field in fields(Manifest)]
+    absent = [name for name in names if name not in stated]
+    if absent:
+        raise PlanError(f"{path}: its manifest lacks {', '.join(absent)}")
+    manifest = Manifest(**{name: stated[name] for name in names})
+    _check_digests(manifest, archive, path)
+    return manifest
+
+
+def _check_digests(manifest: Manifest, archive: zipfile.ZipFile, path: Path) -> None:
+    members = {name for name in archive.namelist() if name != MANIFEST}
+    stated = set(manifest.sha256) if isinstance(manifest.sha256, dict) else set()
+    if members != stated:
+        odd = ", ".join(sorted(members ^ stated))
+        raise PlanError(f"{path}: members and manifest do not agree on {odd}")

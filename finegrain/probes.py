@@ -1,0 +1,101 @@
+"""Probes: what a model gets right that rank metrics do not show."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tabulate import tabulate
+
+from finegrain.encoder import Encoder
+from finegrain.metrics import pair_accuracy, precision_at_k
+from finegrain.preprocess import ImageSource
+
+Truth = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueryPrecision:
+    """Precision@k of some queries by ground truth.
+
+    Attributes:
+        k: Pictures looked at for each query.
+        precision: Each query's share of right pictures among its first ``k``.
+        num_relevant: How many right pictures the gallery holds for each query.
+    """
+
+    k: int
+    precision: Mapping[str, float]
+    num_relevant: Mapping[str, int]
+
+    @property
+    def mean(self) -> float:
+        return float(np.mean(list(self.precision.values())))
+
+    def __str__(self) -> str:
+        rows = [(q, f"{p:.1f}", str(self.num_relevant[q])) for q, p in self.precision.items()]
+        rows.append(("mean", f"{self.mean:.3f}", ""))
+        return tabulate(
+            rows, headers=["query", f"precision@{self.k}", "in gallery"], disable_numparse=True
+        )
+
+
+def query_precision(
+    encoder: Encoder,
+    pictures: Sequence[ImageSource],
+    truths: Sequence[Truth],
+    queries: Mapping[str, Callable[[Truth], bool]],
+    *,
+    k: int = 10,
+    progress: bool = False,
+) -> QueryPrecision:
+    """Search a gallery for each query and count the right pictures among the first ``k``.
+
+    Args:
+        encoder: The model.
+        pictures: The gallery, ``G`` pictures.
+        truths: What is true of each picture.
+        queries: Query text to the test of a right answer.
+        k: Depth of the ranking.
+        progress: Show a bar.
+    """
+    images = encoder.encode_images(pictures, progress=progress)
+    texts = encoder.encode_texts(list(queries))
+    order = np.argsort(-(texts @ images.T), axis=1, kind="stable")
+    relevant = {q: [is_right(truth) for truth in truths] for q, is_right in queries.items()}
+    return QueryPrecision(
+        k=k,
+        precision={
+            q: precision_at_k([relevant[q][i] for i in order[row]], k)
+            for row, q in enumerate(queries)
+        },
+        num_relevant={q: sum(flags) for q, flags in relevant.items()},
+    )
+
+
+def swap_accuracy(
+    encoder: Encoder,
+    pictures: Sequence[ImageSource],
+    captions: Sequence[str],
+    swapped: Sequence[str],
+    *,
+    progress: bool = False,
+) -> float:
+    """How often a picture is nearer to its caption than to the one with two colours swapped.
+
+    It measures whether a model binds attributes to things: "red coat, blue jeans" holds the
+    same words as "blue coat, red jeans". Chance is 0.5, where a bag of words stays.
+
+    Args:
+        encoder: The model.
+        pictures: ``N`` pictures.
+        captions: A true caption of each.
+        swapped: The same captions with two colours exchanged.
+        progress: Show a bar.
+    """
+    images = encoder.encode_images(pictures, progress=progress)
+    own = np.sum(images * encoder.encode_texts(captions), axis=1)
+    other = np.sum(images * encoder.encode_texts(swapped), axis=1)
+    return pair_accuracy(own, other)

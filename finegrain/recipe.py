@@ -1,0 +1,279 @@
+"""Recipes: how a model is trained, as one typed and complete value.
+
+A recipe is a Python file with ``def recipe() -> Recipe``, or the JSON of one as every run
+folder holds it. A variant is a :func:`dataclasses.replace` of its parent. ``--set a.b=c``
+overrides one field for one run, and the run's JSON records it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import cattrs
+from cattrs.strategies import configure_tagged_union
+
+from finegrain.data.datasets import Dataset, SyntheticPeople
+from finegrain.errors import RecipeError
+from finegrain.methods import ClipConfig
+from finegrain.models import TimmConfig, VitConfig
+
+Precision = Literal["auto", "fp32", "bf16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augment:
+    """Random changes to training pictures.
+
+    Attributes:
+        flip: Probability of mirroring.
+        pad: Widest shift, as a share of the picture's height, before cropping back.
+        erase: Probability of blanking a rectangle.
+        jitter: Largest relative change of brightness and contrast.
+    """
+
+    flip: float = 0.5
+    pad: float = 0.025
+    erase: float = 0.5
+    jitter: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimizer:
+    """AdamW (Loshchilov and Hutter 2019); gains, biases and scalars are not decayed."""
+
+    lr: float = 1e-4
+    betas: tuple[float, float] = (0.9, 0.98)
+    eps: float = 1e-6
+    weight_decay: float = 0.1
+    clip_norm: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """Linear warm-up, then a cosine down to ``final`` of the peak rate, step by step.
+
+    Attributes:
+        epochs: Passes over all (picture, caption) pairs.
+        steps: Ends earlier when given.
+        warmup: Share of all steps that warm up.
+        evaluate_every: Epochs between evaluations on the validation split.
+    """
+
+    epochs: int = 10
+    steps: int | None = None
+    warmup: float = 0.05
+    final: float = 0.0
+    evaluate_every: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expected:
+    """What the recipe reaches, in percent, and where that is written."""
+
+    rank1: float
+    mAP: float | None = None  # noqa: N815  the field's name for it
+    source: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Everything that decides a run.
+
+    Attributes:
+        name: Also the name of the run folder.
+        about: One line for lists of recipes.
+        data: The dataset.
+        method: Towers and heads.
+        weights: Local file or folder of pretrained CLIP weights to start from.
+        losses: Weight of each named loss of the method.
+        fit: How a picture is brought to the tower's size.
+        batch_size: (Picture, caption) pairs an optimiser step and process.
+        accumulate: Parts that a batch is split into, to fit memory. A contrastive loss sees
+            one part at a time.
+        precision: ``auto`` is bf16 autocast where the processor computes in it.
+        workers: Processes that load pictures; 0 loads them in the training process.
+        seed: Of initial weights, order, captions and augmentation.
+    """
+
+    name: str
+    about: str
+    data: Dataset
+    method: ClipConfig
+    weights: str | None = None
+    losses: Mapping[str, float] = field(default_factory=lambda: {"itc": 1.0})
+    fit: Literal["stretch", "pad"] = "stretch"
+    augment: Augment = Augment()
+    optimizer: Optimizer = Optimizer()
+    schedule: Schedule = Schedule()
+    batch_size: int = 64
+    accumulate: int = 1
+    precision: Precision = "auto"
+    workers: int = 0
+    seed: int = 0
+    expected: Expected | None = None
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1 or self.accumulate < 1 or self.batch_size % self.accumulate:
+            raise RecipeError(
+                f"batch_size {self.batch_size} must be a positive multiple of accumulate "
+                f"{self.accumulate}"
+            )
+
+    def tiny(self) -> Recipe:
+        """The same recipe, shrunk to synthetic people, small towers and a few steps on a CPU."""
+        return replace(
+            self,
+            name=f"{self.name}_tiny",
+            data=SyntheticPeople(
+                root="data/tiny", train=32, val=8, test=16, pictures_per_identity=2
+            ),
+            method=self.method.tiny(),
+            weights=None,
+            batch_size=8 * self.accumulate,
+            precision="fp32",
+            workers=0,
+            schedule=replace(self.schedule, epochs=1, steps=10, evaluate_every=1),
+            expected=None,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        unstructured: dict[str, Any] = _CONVERTER.unstructure(self, Recipe)
+        return unstructured
+
+    def to_json(self) -> str:
+        return json.dumps(self.to_dict(), indent=1) + "\n"
+
+
+def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe from a Python file, its JSON, or a run folder.
+
+    Args:
+        path: ``recipes/x.py``, ``recipe.json``, or a folder that holds one. A Python file
+            is executed: load only recipes that you would run.
+        overrides: Such as ``"optimizer.lr=3e-4"``; the value is JSON, or else a string.
+
+    Raises:
+        RecipeError: The file is missing or wrong, or an override does not fit.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / "recipe.json"
+    if not path.is_file():
+        raise RecipeError(f"there is no recipe at {path}; `finegrain recipe list` shows those here")
+    recipe = _from_python(path) if path.suffix == ".py" else _from_json(path)
+    return override(recipe, overrides) if overrides else recipe
+
+
+def override(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
+    """A copy with some fields set, each given as ``dotted.name=value``.
+
+    Raises:
+        RecipeError: An override names no field, or its value is of another type.
+    """
+    resolved = recipe.to_dict()
+    for text in overrides:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise RecipeError(f"expected an override such as optimizer.lr=3e-4, got {text!r}")
+        _set(resolved, name.strip().split("."), _value(value.strip()), text)
+    return recipe_from_dict(resolved, "the recipe with its overrides")
+
+
+def recipe_from_dict(resolved: Mapping[str, Any], where: str) -> Recipe:
+    """The recipe that :meth:`Recipe.to_dict` was called on.
+
+    Raises:
+        RecipeError: A field is missing, unknown, or of another type.
+    """
+    try:
+        return _CONVERTER.structure(resolved, Recipe)
+    except cattrs.BaseValidationError as error:
+        raise RecipeError(
+            f"{where} is wrong: " + "; ".join(cattrs.transform_error(error, path="recipe"))
+        ) from error
+
+
+def difference(a: Recipe, b: Recipe) -> dict[str, tuple[Any, Any]]:
+    """The fields that differ, by dotted name, with both values."""
+    left, right = _flat(a.to_dict()), _flat(b.to_dict())
+    return {
+        name: (left.get(name), right.get(name))
+        for name in sorted(left.keys() | right.keys())
+        if left.get(name) != right.get(name)
+    }
+
+
+def _from_python(path: Path) -> Recipe:
+    spec = importlib.util.spec_from_file_location(f"finegrain_recipe_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise RecipeError(f"{path} cannot be loaded as Python")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    function = getattr(module, "recipe", None)
+    made = function() if callable(function) else None
+    if not isinstance(made, Recipe):
+        raise RecipeError(f"{path} must define `def recipe() -> Recipe`; got {type(made).__name__}")
+    return made
+
+
+def _from_json(path: Path) -> Recipe:
+    try:
+        resolved = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RecipeError(f"{path} is not JSON: {error}") from error
+    return recipe_from_dict(resolved, str(path))
+
+
+def _set(resolved: dict[str, Any], names: list[str], value: Any, text: str) -> None:
+    inner: Any = resolved
+    for name in names[:-1]:
+        inner = inner.get(name) if isinstance(inner, dict) else None
+    if not isinstance(inner, dict) or names[-1] not in inner:
+        known = sorted(inner) if isinstance(inner, dict) else sorted(resolved)
+        raise RecipeError(f"--set {text}: no such field; there are {', '.join(known)}")
+    inner[names[-1]] = value
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {prefix: value}
+    return {
+        name: inner
+        for key, child in value.items()
+        for name, inner in _flat(child, f"{prefix}.{key}" if prefix else key).items()
+    }
+
+
+def _strict(kinds: tuple[type, ...]) -> Any:
+    """A hook that refuses what Python would quietly convert, such as "3" or True to 3."""
+
+    def structure(value: Any, wanted: type) -> Any:
+        if type(value) not in kinds:
+            raise TypeError(f"expected {wanted.__name__}, got {value!r}")
+        return wanted(value)
+
+    return structure
+
+
+def _make_converter() -> cattrs.Converter:
+    converter = cattrs.Converter(forbid_extra_keys=True)
+    for wanted, kinds in ((bool, (bool,)), (int, (int,)), (str, (str,)), (float, (float, int))):
+        converter.register_structure_hook(wanted, _strict(kinds))
+    for union in (Dataset, VitConfig | TimmConfig):
+        configure_tagged_union(union, converter, tag_name="type")
+    return converter
+
+
+_CONVERTER = _make_converter()

@@ -1,0 +1,52 @@
+"""From a recipe or a run folder to a model that encodes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from finegrain.checkpoint import best_checkpoint, load_model
+from finegrain.encoder import Encoder
+from finegrain.methods import Clip
+from finegrain.models.weights import load_clip_weights
+from finegrain.preprocess import ImageTransform
+from finegrain.preprocess.clip_bpe import clip_tokenizer
+from finegrain.recipe import Recipe, load_recipe
+from finegrain.runtime.eager import EagerRuntime
+
+
+def build_method(recipe: Recipe) -> Clip:
+    """The method of a recipe, filled with its pretrained weights where it names some."""
+    method = recipe.method.build()
+    if recipe.weights is not None:
+        load_clip_weights(method, Path(recipe.weights))
+    return method
+
+
+def image_transform(recipe: Recipe) -> ImageTransform:
+    image = recipe.method.image
+    return ImageTransform(height=image.height, width=image.width, fit=recipe.fit)
+
+
+def eager_encoder(recipe: Recipe, method: Clip, device: torch.device) -> Encoder:
+    """A method in evaluation mode, as an encoder."""
+    method.eval()
+    runtime = EagerRuntime(method, embed_dim=recipe.method.embed_dim, device=device)
+    tokenizer = clip_tokenizer(recipe.method.text.context_length)
+    return Encoder(runtime, tokenizer, image_transform(recipe))
+
+
+def load_run(folder: Path) -> tuple[Recipe, Clip, Path]:
+    """The recipe of a run, its selected weights in evaluation mode, and their checkpoint.
+
+    Raises:
+        RecipeError: The folder holds no recipe.
+        CheckpointError: It holds no checkpoint, or a damaged one.
+    """
+    recipe = load_recipe(folder)
+    checkpoint = best_checkpoint(folder)
+    method = recipe.method.build()
+    load_model(checkpoint, method)
+    method.eval()
+    return recipe, method, checkpoint

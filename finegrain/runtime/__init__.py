@@ -1,0 +1,4 @@
+"""Runtimes: numpy in, numpy out.
+
+Nothing is imported here, so that the serving wing takes ``runtime.ort`` without torch.
+"""

@@ -1,0 +1,110 @@
+"""Search of a gallery against a literal loop, whatever was added and deleted before."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from finegrain.gallery import Gallery
+from finegrain.gallery.index import VectorIndex
+
+DIM = 4
+
+# Few directions whose inner products are exact in float32: ties are common and true ties.
+exact = st.lists(st.sampled_from([-0.5, 0.5]), min_size=DIM, max_size=DIM)
+
+
+def literal_search(rows: dict[int, np.ndarray], query: np.ndarray, k: int):
+    scores = []
+    for id_, vector in rows.items():
+        score = 0.0
+        for left, right in zip(query, vector, strict=True):
+            score += float(left) * float(right)
+        scores.append((-score, id_))
+    return [(id_, -score) for score, id_ in sorted(scores)[:k]]
+
+
+steps = st.lists(
+    st.one_of(
+        st.tuples(st.just("add"), st.lists(exact, min_size=1, max_size=12)),
+        st.tuples(st.just("delete"), st.lists(st.integers(1, 40), max_size=6)),
+        st.tuples(st.just("search"), st.integers(1, 50)),
+        st.tuples(st.just("filter"), st.integers(1, 50)),
+    ),
+    max_size=8,
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(steps=steps, query=exact, end=st.integers(1, 50))
+def test_search_equals_a_literal_loop(steps, query, end: int):
+    with tempfile.TemporaryDirectory() as folder, Gallery(Path(folder) / "g", dim=DIM) as gallery:
+        rows: dict[int, np.ndarray] = {}
+        queries = np.array([query], np.float32)
+        for kind, value in [*steps, ("search", end)]:
+            if kind == "add":
+                added = gallery.add(np.array(value), [None] * len(value))
+                rows |= dict(zip(added, np.array(value, np.float32), strict=True))
+            elif kind == "delete":
+                assert gallery.delete(value) == len(rows.keys() & set(value))
+                rows = {id_: vector for id_, vector in rows.items() if id_ not in value}
+            else:
+                where = "id not in (2, 3, 5, 7, 11, 13)" if kind == "filter" else None
+                looked_at = {
+                    id_: vector
+                    for id_, vector in rows.items()
+                    if where is None or id_ not in (2, 3, 5, 7, 11, 13)
+                }
+                (hits,) = gallery.search(queries, value, where=where)
+                found = [(hit.id, hit.score) for hit in hits]
+                assert found == literal_search(looked_at, queries[0], value)
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), count=st.integers(1, 200), k=st.integers(1, 20))
+def test_scores_equal_float64_inner_products(seed: int, count: int, k: int):
+    random = np.random.default_rng(seed)
+    vectors = random.standard_normal((count, 48)).astype(np.float32)
+    queries = random.standard_normal((25, 48)).astype(np.float32)
+    index = VectorIndex(48)
+    index.add(np.arange(1, count + 1), vectors)
+    allowed = np.flatnonzero(random.random(count) < 0.5) + 1
+    truth = queries.astype(np.float64) @ vectors.astype(np.float64).T
+    for ids in (None, allowed):
+        columns = np.arange(count) if ids is None else ids - 1
+        for row, hits in zip(truth, index.search(queries, k, ids), strict=True):
+            best = np.sort(row[columns])[::-1][:k]
+            np.testing.assert_allclose([hit.score for hit in hits], best, atol=1e-4)
+            np.testing.assert_allclose([row[hit.id - 1] for hit in hits], best, atol=1e-4)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    batches=st.lists(st.integers(1, 30), min_size=1, max_size=5),
+    drop=st.floats(0, 1),
+)
+def test_an_index_kept_up_to_date_equals_one_built_anew(seed: int, batches, drop: float):
+    random = np.random.default_rng(seed)
+    total = sum(batches)
+    vectors = random.standard_normal((total, 16)).astype(np.float32)
+    kept = VectorIndex(16)
+    alive = np.zeros(total, bool)
+    start = 0
+    for size in batches:
+        place = np.arange(start, start + size)
+        kept.add(place * 3, vectors[place])
+        alive[place] = True
+        gone = np.flatnonzero(alive & (random.random(total) < drop))
+        kept.remove(gone * 3)
+        alive[gone] = False
+        start += size
+    anew = VectorIndex(16)
+    anew.add(np.flatnonzero(alive) * 3, vectors[alive])
+    queries = random.standard_normal((3, 16)).astype(np.float32)
+    np.testing.assert_array_equal(kept.ids, anew.ids)
+    assert kept.search(queries, 10) == anew.search(queries, 10)

@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+import pytest
+
+from finegrain.errors import FilterError
+from finegrain.gallery.filter_sql import to_sql
+from finegrain.gallery.filter_syntax import MAX_DEPTH, MAX_LENGTH, parse
+from finegrain.gallery.filters import Comparison, evaluate
+
+COLUMNS = {
+    "price": {"number"},
+    "colour": {"text"},
+    "sale": {"boolean"},
+    "mixed": {"text", "number", "boolean"},
+    "in_stock": {"boolean"},
+    "empty": set(),
+}
+ROW = {"id": 3, "camera": "gate-3", "pid": None, "price": 12.5, "colour": "red", "sale": True}
+
+
+def holds(expression: str, row=ROW) -> bool:
+    return evaluate(parse(expression, COLUMNS), row)
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "camera = 'gate-3'",
+        'camera == "gate-3"',
+        "price < 13",
+        "price<=12.5 AND price>=1.25e1",
+        "price > -1",
+        "price != 12",
+        "id in (1, 2, 3)",
+        "colour not in ('blue', 'green')",
+        "sale = true",
+        "sale != FALSE",
+        "pid is null",
+        "camera Is Not Null",
+        "in_stock is null",
+        "not camera = 'x'",
+        "not (camera = 'x' or price < 0)",
+        "((((camera = 'gate-3'))))",
+        "camera = 'x' and price < 0 or sale = true",  # and binds tighter
+        "not pid = 1",  # a missing value is not 1
+        "mixed is null and not mixed != 4",
+        "\n camera\t=\n'gate-3' ",
+    ],
+)
+def test_true_of_the_row(expression: str):
+    assert holds(expression)
+
+
+@pytest.mark.parametrize(
+    "expression",
+    ["pid = 1", "pid != 1", "pid < 1", "pid not in (1)", "mixed > 'a'", "camera = 'Gate-3'"],
+)
+def test_false_of_the_row(expression: str):
+    assert not holds(expression)
+
+
+@pytest.mark.parametrize(
+    ("expression", "value", "expected"),
+    [
+        ("mixed = 1", True, False),
+        ("mixed = true", 1, False),
+        ("mixed = '1'", 1, False),
+        ("mixed != '1'", 1, True),
+        ("mixed < 'a'", 1, False),
+        ("mixed >= 0", "a", False),
+        ("mixed = 1", 1.0, True),
+        ("mixed in ('1', true)", 1, False),
+    ],
+)
+def test_kinds_are_never_equal_to_each_other(expression: str, value, expected: bool):
+    assert holds(expression, {"mixed": value}) is expected
+
+
+@pytest.mark.parametrize(
+    ("literal", "value"),
+    [
+        (r"'it\'s'", "it's"),
+        (r'"say \"hi\""', 'say "hi"'),
+        (r"'back\\slash'", "back\\slash"),
+        ("'or 1=1; --'", "or 1=1; --"),
+        ("'紅い'", "紅い"),
+        ("'a\nb'", "a\nb"),
+        ("''", ""),
+    ],
+)
+def test_string_literals(literal: str, value: str):
+    condition = parse(f"colour = {literal}", COLUMNS)
+    assert isinstance(condition, Comparison)
+    assert condition.value == value
+
+
+@pytest.mark.parametrize(
+    ("expression", "character", "message"),
+    [
+        ("", 1, "expected a column name"),
+        ("camera", 7, "a comparison"),
+        ("camera =", 9, "it ends here"),
+        ("camera = gate", 10, "expected a value"),
+        ("camera = 'gate", 10, "never closed"),
+        ("camera = null", 10, "use 'is null'"),
+        ("camera like 'x'", 8, "got 'like'"),
+        ("(camera = 'x'", 14, "expected"),
+        ("camera = 'x')", 13, r"got '\)'"),
+        ("price < 12abc", 9, "got '12abc'"),
+        ("price < 1e999", 9, "too large"),
+        ("price < 99999999999999999999", 9, "64 bits"),
+        ("sale < true", 6, "no order"),
+        ("camera in ()", 12, "expected a value"),
+        ("camera = 'x' price = 1", 14, "got 'price'"),
+        ("'x' = camera", 1, "expected a column name"),
+        ("camera = '\ud800'", 10, "surrogate"),
+        ("camera = 'x'; drop table picture", 13, "got ';'"),
+    ],
+)
+def test_bad_syntax_is_pointed_at(expression: str, character: int, message: str):
+    with pytest.raises(FilterError, match=message) as caught:
+        parse(expression, COLUMNS)
+    first, shown, caret = str(caught.value).splitlines()
+    assert f"at character {character}:" in first
+    assert len(caret) == 2 + character
+    assert shown.strip() == expression.strip() or not expression.isprintable()
+
+
+def test_the_caret_stays_under_its_place_in_a_long_expression():
+    expression = "camera = 'x' or " * 50 + "camera = ?"
+    with pytest.raises(FilterError) as caught:
+        parse(expression, COLUMNS)
+    _, shown, caret = str(caught.value).splitlines()
+    assert shown[caret.index("^")] == "?"
+
+
+def test_unknown_columns_are_answered_with_the_closest():
+    with pytest.raises(
+        FilterError, match=r"unknown column 'color'\. Did you mean colour\?"
+    ) as caught:
+        parse("price = 1 and color = 'red'", COLUMNS)
+    assert "camera, colour, empty, id" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "expression", ["price = 'x'", "camera > 3", "pid in ('a')", "colour = true"]
+)
+def test_a_kind_its_column_never_held_is_refused(expression: str):
+    with pytest.raises(FilterError, match="holds"):
+        parse(expression, COLUMNS)
+
+
+def test_a_column_that_has_only_been_null_takes_any_value():
+    assert not holds("empty = 1 or empty = 'x'")
+
+
+def test_length_and_depth_are_bounded():
+    with pytest.raises(FilterError, match="4097 characters"):
+        parse(" " * (MAX_LENGTH + 1), COLUMNS)
+    with pytest.raises(FilterError, match="nests deeper"):
+        parse("not " * 1000 + "id = 1", COLUMNS)
+    deepest = "not " * (MAX_DEPTH - 1) + "id = 1"
+    assert holds(deepest, {"id": 2})
+    assert holds("(" * 2000 + "id = 1" + ")" * 2000, {"id": 1})
+
+
+def test_other_types_are_refused():
+    with pytest.raises(FilterError, match="got int"):
+        parse(3, COLUMNS)  # type: ignore[arg-type]
+
+
+def test_neither_names_nor_values_are_pasted_into_sql():
+    sql = to_sql(parse("price < 7 and colour in ('red', 'navy') and not sale = true", COLUMNS))
+    for word in ("price", "colour", "red", "navy", "sale", "7", "true)"):
+        assert word not in sql.text
+    assert sql.text.count("?") == len(sql.parameters)

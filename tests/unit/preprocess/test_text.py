@@ -1,0 +1,188 @@
+from __future__ import annotations
+
+import gzip
+import importlib.util
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tokenizers
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import models, pre_tokenizers, processors
+
+from finegrain.errors import DataError, MissingExtraError, PlanError, QueryError
+from finegrain.preprocess.clip_bpe import clip_tokenizer
+from finegrain.preprocess.text import MAX_CHARACTERS, Tokenizer, clean
+
+WORDS = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", "red", "coat", "black", "bag"]
+
+
+def word_level(*, template: str = "[CLS] $A [SEP]") -> tokenizers.Tokenizer:
+    """A tokenizer of a few words whose special tokens are *added*, as in BERT's file."""
+    ids = {word: id_ for id_, word in enumerate(WORDS)}
+    tokenizer = tokenizers.Tokenizer(models.WordLevel(ids, unk_token="[UNK]"))
+    tokenizer.add_special_tokens(["[CLS]", "[SEP]"])
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=template, special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
+    )
+    return tokenizer
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return Tokenizer(word_level(), context_length=5)
+
+
+def test_reads_its_special_ids_from_the_file(tokenizer):
+    again = Tokenizer.from_json(tokenizer.to_json(), context_length=9)
+    assert (again.start_id, again.end_id, again.vocabulary_size) == (1, 2, len(WORDS))
+    assert again.context_length == 9
+
+
+def test_width_is_that_of_the_longest_caption(tokenizer):
+    batch = tokenizer.encode(["red coat", "", "Bag"])
+    np.testing.assert_array_equal(batch.ids, [[1, 4, 5, 2], [1, 2, 0, 0], [1, 7, 2, 0]])
+    np.testing.assert_array_equal(batch.eot, [3, 1, 2])
+    assert batch.ids.dtype == batch.eot.dtype == np.int32
+
+
+def test_a_long_caption_is_cut_and_still_ends(tokenizer):
+    batch = tokenizer.encode(["red coat black bag red", "red"])
+    np.testing.assert_array_equal(batch.ids, [[1, 4, 5, 6, 2], [1, 4, 2, 0, 0]])
+    np.testing.assert_array_equal(batch.eot, [4, 2])
+
+
+def test_pad_to_fixes_the_width(tokenizer):
+    np.testing.assert_array_equal(tokenizer.encode(["red"], pad_to=5).ids, [[1, 4, 2, 0, 0]])
+    np.testing.assert_array_equal(tokenizer.encode(["red coat bag"], pad_to=4).ids, [[1, 4, 5, 2]])
+
+
+def test_no_captions_give_an_empty_batch(tokenizer):
+    batch = tokenizer.encode([])
+    assert batch.ids.shape == (0, 2)
+    assert batch.eot.shape == (0,)
+
+
+def test_special_tokens_in_a_caption_are_ordinary_text(tokenizer):
+    # lower() alone would hide "[sep]" from this file, so look behind it as well
+    assert tokenizer.encode(["[SEP] red"]).ids.tolist() == [[1, 3, 4, 2]]
+    raw = tokenizer._tokenizer.encode("[SEP][CLS]", add_special_tokens=False).ids
+    assert not {1, 2} & set(raw) or raw == []
+
+
+@given(captions=st.lists(st.text(max_size=30) | st.sampled_from(WORDS), max_size=6))
+@settings(max_examples=60, deadline=None)
+def test_every_batch_is_well_formed(captions):
+    tokenizer = Tokenizer(word_level(), context_length=5)
+    batch = tokenizer.encode(captions)
+    for ids, eot in zip(batch.ids, batch.eot, strict=True):
+        assert ids[0] == 1
+        assert (ids == 2).nonzero()[0].tolist() == [eot]
+        assert not ids[eot + 1 :].any()
+        assert ids[1:eot].all()
+
+
+@pytest.mark.parametrize(
+    ("raw", "cleaned"),
+    [
+        ("  Red\t\n COAT ", "red coat"),
+        ("&amp;amp; &lt;b&gt;", "& <b>"),
+        ("cafÃ©", "café"),
+        ("a\x1c\u2003b\u3000", "a b"),
+        ("\ud800", "\ufffd"),
+        ("a\x00b", "ab"),
+        ("ΣΣ", "σς"),
+        ("", ""),
+    ],
+)
+def test_clean(raw, cleaned):
+    assert clean(raw) == cleaned
+
+
+def test_the_cut_before_cleaning_does_not_show_in_a_long_caption():
+    clip = Tokenizer(word_level(), context_length=77)
+    caption = "red coat " * 100_000
+    short = "red coat " * 100
+    np.testing.assert_array_equal(clip.encode([caption]).ids, clip.encode([short]).ids)
+    assert len(clean(caption)) <= MAX_CHARACTERS
+
+
+def test_an_endless_character_reference_is_refused():
+    with pytest.raises(QueryError, match="endless character reference"):
+        clean("&#" + "0" * 5_000 + "65;")
+
+
+@pytest.mark.parametrize("caption", [None, 3, b"red", ["red"]])
+def test_only_text_is_a_caption(tokenizer, caption):
+    with pytest.raises(QueryError, match="expected a caption as text"):
+        tokenizer.encode([caption])
+
+
+def test_one_bare_text_is_not_a_list_of_captions(tokenizer):
+    with pytest.raises(QueryError, match="Put it in a list"):
+        tokenizer.encode("red coat")
+
+
+@pytest.mark.parametrize("pad_to", [0, 2, 6, -1])
+def test_pad_to_must_fit_the_context(tokenizer, pad_to):
+    with pytest.raises(QueryError, match="pad_to between 3 and the context length 5"):
+        tokenizer.encode(["red"], pad_to=pad_to)
+
+
+@pytest.mark.parametrize("data", [b"", b"{}", "[1]", b"\xff\xfe", '{"version": "1.0"}'])
+def test_something_else_than_a_tokenizer_file_is_refused(data):
+    with pytest.raises(PlanError, match="expected the JSON of a tokenizer"):
+        Tokenizer.from_json(data, context_length=77)
+
+
+def test_a_tokenizer_without_start_and_end_is_refused():
+    with pytest.raises(PlanError, match=r"got ids \[1\]"):
+        Tokenizer(word_level(template="[CLS] $A"), context_length=77)
+
+
+def test_a_context_without_room_is_refused():
+    with pytest.raises(PlanError, match="context length of 3 or more, got 2"):
+        Tokenizer(word_level(), context_length=2)
+
+
+def test_truncation_and_padding_of_the_file_are_ignored():
+    inner = word_level()
+    inner.enable_truncation(3)
+    inner.enable_padding(length=9)
+    batch = Tokenizer(inner, context_length=5).encode(["red coat bag"])
+    assert batch.ids.tolist() == [[1, 4, 5, 7, 2]]
+
+
+NO_TORCH = """
+import sys
+from finegrain.preprocess.clip_bpe import clip_tokenizer
+clip_tokenizer()
+assert not {"torch", "open_clip"} & set(sys.modules)
+"""
+
+
+@pytest.mark.skipif(importlib.util.find_spec("open_clip") is None, reason="needs open_clip")
+def test_building_clip_imports_no_torch():
+    subprocess.run([sys.executable, "-c", NO_TORCH], check=True)
+
+
+def test_the_missing_vocabulary_names_its_extra(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match=r"finegrain\[train\]"):
+        clip_tokenizer()
+
+
+def test_a_damaged_vocabulary_is_refused(tmp_path):
+    with pytest.raises(DataError, match="could not read it"):
+        clip_tokenizer(vocabulary=tmp_path / "nothing.gz")
+    damaged = tmp_path / "damaged.gz"
+    damaged.write_bytes(gzip.compress(b"merges" * 1_000)[:-9])
+    with pytest.raises(DataError, match="could not read it"):
+        clip_tokenizer(vocabulary=damaged)
+    other = tmp_path / "other.gz"
+    other.write_bytes(gzip.compress(b"#version\na b\nab c\n"))
+    with pytest.raises(DataError, match=r"expected CLIP's 48894 merges in .*, got 2"):
+        clip_tokenizer(vocabulary=other)

@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from finegrain.errors import ImageError
+from finegrain.matches import Match, Matches
+
+GREEN, RED = (38, 150, 84), (206, 58, 50)
+
+
+def jpeg(colour: str) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (20, 40), colour).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def matches(tmp_path: Path) -> Matches:
+    path = tmp_path / "crop.png"
+    Image.new("RGB", (16, 32), "blue").save(path)
+    return Matches(
+        "woman in a red coat",
+        [
+            Match(rank=1, score=0.5, id=4, image=str(path), pid=7, metadata={"sale": True}),
+            Match(rank=2, score=0.25, id=9, image=None, camera="gate-3", thumbnail=jpeg("red")),
+            Match(rank=3, score=0.125, id=2, image=str(tmp_path / "gone.jpg")),
+        ],
+    )
+
+
+def test_matches_are_a_sequence(matches: Matches):
+    assert len(matches) == 3
+    assert matches[0].rank == 1
+    assert matches[-1].id == 2
+    assert [match.id for match in matches] == [4, 9, 2]
+    part = matches[:2]
+    assert isinstance(part, Matches)
+    assert (part.query, len(part)) == (matches.query, 2)
+    assert matches[:3] == matches
+    assert part != matches
+    assert matches != list(matches)
+
+
+def test_a_match_opens_its_file_or_its_thumbnail(matches: Matches):
+    assert matches[0].open().getpixel((0, 0)) == (0, 0, 255)
+    assert matches[1].open().size == (20, 40)
+    with pytest.raises(ImageError, match=r"gone\.jpg does not exist"):
+        matches[2].open()
+    with pytest.raises(ImageError, match="without a path or thumbnail"):
+        Match(rank=1, score=0.0, id=1, image=None).open()
+
+
+def test_dictionaries_are_json(matches: Matches):
+    first = json.loads(json.dumps(matches.to_dicts()))[0]
+    assert first["metadata"] == {"sale": True}
+    assert (first["rank"], first["score"], first["id"], first["pid"]) == (1, 0.5, 4, 7)
+
+
+# --- the table --------------------------------------------------------------------------
+
+
+def test_the_table_shows_what_is_known(matches: Matches, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    title, header, _, first, second, *_ = str(matches).splitlines()
+    assert title == "3 matches for 'woman in a red coat'"
+    assert header.split() == ["rank", "score", "image", "pid", "camera", "sale"]
+    assert first.split()[1] == "0.5000"
+    assert first.split()[-1] == "true"
+    assert second.split() == ["2", "0.2500", "-", "-", "gate-3", "-"]
+
+
+def test_the_table_fits_the_terminal_and_has_few_columns(monkeypatch):
+    fields = {f"column{i}": "x" * 50 for i in range(20)}
+    wide = Matches("q", [Match(rank=1, score=0.1, id=1, image="a" * 99, metadata=fields)])
+    for columns in ("60", "400"):
+        monkeypatch.setenv("COLUMNS", columns)
+        lines = repr(wide).splitlines()
+        assert max(map(len, lines)) <= int(columns)
+        assert len(lines[1].split()) <= 8
+    assert "a" * 99 not in repr(wide)
+    assert "…aaa" in repr(wide)
+
+
+def test_control_characters_do_not_reach_the_terminal():
+    found = [Match(rank=1, score=0.1, id=1, image="\x1b[31mred\n.jpg", metadata={"a": "\x07"})]
+    text = str(Matches("q", found))
+    assert "\x1b" not in text
+    assert "\x07" not in text
+    assert len(text.splitlines()) == 4
+
+
+def test_no_matches_print_show_and_draw():
+    empty = Matches("nothing", [])
+    assert str(empty) == "0 matches for 'nothing'"
+    assert "nothing" in empty._repr_html_()
+    assert empty.grid().width > 0
+
+
+# --- the notebook -----------------------------------------------------------------------
+
+
+def test_html_holds_every_picture_inline(matches: Matches):
+    page = matches._repr_html_()
+    assert page.count('src="data:image/jpeg;base64,') == 2
+    assert page.count("picture not found") == 1
+
+
+def test_html_escapes_everything_from_outside():
+    evil = "<script>alert('x')</script>\"'>"
+    found = [Match(rank=1, score=0.1, id=1, image=evil, camera=evil, metadata={"a": evil})]
+    page = Matches(evil, found)._repr_html_()
+    assert "<script" not in page
+    assert "&lt;script&gt;" in page
+    assert page.count('"') % 2 == 0
+
+
+# --- the picture grid -------------------------------------------------------------------
+
+
+def holds(picture: Image.Image, colour: tuple[int, int, int]) -> int:
+    return int((np.abs(np.asarray(picture).astype(int) - colour).max(-1) <= 3).sum())
+
+
+def test_the_grid_shows_the_pictures(matches: Matches):
+    grid = matches.grid(columns=3, tile=(64, 32))
+    assert grid.mode == "RGB"
+    assert holds(grid, (0, 0, 255)) > 1500  # the blue picture fills its tile
+    assert holds(grid, (254, 0, 0)) > 1500  # so does the red thumbnail
+    assert holds(grid, (233, 233, 231)) > 1000  # and the missing one is grey
+    assert holds(grid, (255, 255, 255)) < 100
+
+
+def test_the_grid_grows_by_rows_and_columns(matches: Matches):
+    one, three = matches.grid(columns=1, tile=(96, 160)), matches.grid(columns=3, tile=(96, 160))
+    assert one.height > 3 * 96
+    assert one.height > three.height
+    assert three.width > one.width
+    assert matches.grid(columns=9, tile=(96, 160)).size == three.size
+
+
+def test_right_and_wrong_matches_are_framed(matches: Matches):
+    plain = matches.grid(tile=(64, 64))
+    marked = matches.grid(tile=(64, 64), correct=[True, False, False])
+    assert holds(plain, GREEN) == holds(plain, RED) == 0
+    assert holds(marked, GREEN) > 100
+    assert holds(marked, RED) > holds(marked, GREEN)
+
+
+@pytest.mark.parametrize("name", ["grid.png", "grid.jpg", "GRID.JPEG"])
+def test_the_grid_is_saved(matches: Matches, tmp_path: Path, name: str):
+    matches.save(tmp_path / name, tile=(64, 32))
+    with Image.open(tmp_path / name) as saved:
+        assert saved.size == matches.grid(tile=(64, 32)).size
+
+
+@pytest.mark.parametrize("query", ["word " * 200, "x" * 500, "", "日本語のクエリ", "a\nb"])
+def test_any_query_fits_the_title(matches: Matches, query: str):
+    grid = Matches(query, list(matches)).grid(columns=3, tile=(64, 32))
+    edge = np.asarray(grid)[:, -4:]
+    assert (edge == edge[0, 0]).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"columns": 0}, "columns=0"),
+        ({"tile": (8, 64)}, "32 to 2048"),
+        ({"tile": (4096, 64)}, "32 to 2048"),
+        ({"correct": [True]}, "one entry per match"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(matches: Matches, options, message: str):
+    with pytest.raises(ImageError, match=message):
+        matches.grid(**options)
+
+
+def test_a_grid_that_would_not_fit_in_memory_is_refused():
+    many = Matches("q", [Match(rank=i, score=0.0, id=i, image=None) for i in range(1, 5000)])
+    with pytest.raises(ImageError, match=r"matches\[:50\]"):
+        many.grid()
+
+
+def test_saving_needs_a_known_ending_and_a_folder(matches: Matches, tmp_path: Path):
+    with pytest.raises(ImageError, match=r"\.png or \.jpg"):
+        matches.save(tmp_path / "grid.pdf")
+    with pytest.raises(ImageError, match="cannot be written"):
+        matches.save(tmp_path / "nowhere" / "grid.png")
