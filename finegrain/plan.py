@@ -15,8 +15,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import struct
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -28,8 +29,12 @@ MANIFEST = "manifest.json"
 TEXT, IMAGE, TOKENIZER = "text.onnx", "image.onnx", "tokenizer.json"
 REQUIRED = (TEXT, IMAGE, TOKENIZER)
 MAX_MANIFEST_BYTES = 4 << 20
+MAX_SIZE = 4096
+"""Largest width, height, embedding or context that a plan may state."""
 # Serialised TensorRT engines open with one of these tags.
 _ENGINE_TAGS = (b"ftrt", b"ptrt")
+# zipfile lets the errors of its parsers out on damaged input, each its own kind.
+_ZIP_ERRORS = (zipfile.BadZipFile, EOFError, OSError, ValueError, RuntimeError, struct.error)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,13 +93,13 @@ class Plan:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        _refuse_other_files(self.path)
         try:
+            _refuse_other_files(self.path)
             with zipfile.ZipFile(self.path) as archive:
                 _check_names(archive, self.path)
                 self.manifest = _read_manifest(archive, self.path)
                 self._members = {name: archive.read(name) for name in self.manifest.sha256}
-        except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError) as error:
+        except _ZIP_ERRORS as error:
             raise PlanError(
                 f"{self.path} is damaged ({error}). Copy it again, or export it again."
             ) from error
@@ -165,6 +170,12 @@ def _check_names(archive: zipfile.ZipFile, path: Path) -> None:
         raise PlanError(
             f"{path}: {packed[0]} is compressed; members of a plan are stored as they are"
         )
+    stated = sum(max(info.file_size, info.compress_size) for info in archive.infolist())
+    if stated > path.stat().st_size:
+        raise PlanError(
+            f"{path} is damaged: its members state {stated} bytes, more than the file has. "
+            "Copy it again, or export it again."
+        )
     absent = [name for name in (MANIFEST, *REQUIRED) if name not in names]
     if absent:
         raise PlanError(f"{path} is a zip archive but not a plan: it lacks {', '.join(absent)}")
@@ -175,7 +186,7 @@ def _read_manifest(archive: zipfile.ZipFile, path: Path) -> Manifest:
         raise PlanError(f"{path}: its manifest is over {MAX_MANIFEST_BYTES} bytes; refused")
     try:
         stated = json.loads(archive.read(MANIFEST))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise PlanError(f"{path}: its manifest is not JSON ({error})") from error
     if not isinstance(stated, dict) or not isinstance(stated.get("format_version"), int):
         raise PlanError(f"{path}: its manifest does not state a format version")
@@ -188,14 +199,54 @@ def _read_manifest(archive: zipfile.ZipFile, path: Path) -> Manifest:
     absent = [name for name in names if name not in stated]
     if absent:
         raise PlanError(f"{path}: its manifest lacks {', '.join(absent)}")
+    _check_types(stated, path)
     manifest = Manifest(**{name: stated[name] for name in names})
     _check_digests(manifest, archive, path)
     return manifest
 
 
+def _is_size(value: object) -> bool:
+    return type(value) is int and 0 < value <= MAX_SIZE
+
+
+def _is_mapping_of(*kinds: type) -> Callable[[object], bool]:
+    return lambda value: isinstance(value, dict) and all(type(v) in kinds for v in value.values())
+
+
+def _is_rgb(value: object) -> bool:
+    return isinstance(value, list) and len(value) == 3 and {*map(type, value)} <= {int, float}
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+_FIELDS: Mapping[str, tuple[str, Callable[[object], bool]]] = {
+    **dict.fromkeys(("method", "checkpoint", "made_by"), ("a text", _is_text)),
+    **dict.fromkeys(
+        ("embed_dim", "height", "width", "context_length"), (f"1 to {MAX_SIZE}", _is_size)
+    ),
+    **dict.fromkeys(("mean", "std"), ("three numbers", _is_rgb)),
+    **dict.fromkeys(("precision", "sha256"), ("a mapping of texts", _is_mapping_of(str))),
+    "fit": ("'stretch' or 'pad'", lambda value: value in ("stretch", "pad")),
+    "recipe": ("a mapping", lambda value: isinstance(value, dict)),
+    "parity": ("a mapping of numbers", _is_mapping_of(int, float)),
+}
+
+
+def _check_types(stated: Mapping[str, object], path: Path) -> None:
+    """A manifest is read from outside: its JSON may hold anything."""
+    for name, (expected, fits) in _FIELDS.items():
+        if not fits(stated[name]):
+            raise PlanError(
+                f"{path}: its manifest states {name} as {stated[name]!r:.60}; expected {expected}. "
+                "Export the plan again."
+            )
+
+
 def _check_digests(manifest: Manifest, archive: zipfile.ZipFile, path: Path) -> None:
     members = {name for name in archive.namelist() if name != MANIFEST}
-    stated = set(manifest.sha256) if isinstance(manifest.sha256, dict) else set()
+    stated = set(manifest.sha256)
     if members != stated:
         odd = ", ".join(sorted(members ^ stated))
         raise PlanError(f"{path}: members and manifest do not agree on {odd}")

@@ -64,6 +64,25 @@ def test_search_equals_a_literal_loop(steps, query, end: int):
                 assert found == literal_search(looked_at, queries[0], value)
 
 
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), count=st.integers(1, 900), k=st.integers(1, 200))
+def test_of_many_equal_scores_the_lowest_ids_are_found(seed: int, count: int, k: int):
+    random = np.random.default_rng(seed)
+    vectors = random.choice(np.float32([-0.5, 0.5]), (count, DIM))
+    queries = random.choice(np.float32([-0.5, 0.5]), (25, DIM))
+    index = VectorIndex(DIM)
+    index.add(np.arange(count), vectors)
+    for allowed in (None, np.flatnonzero(random.random(count) < 0.7)):
+        for size in (1, 25):  # FAISS takes another road for many queries than for one
+            columns = np.arange(count) if allowed is None else allowed
+            for query, hits in zip(
+                queries[:size], index.search(queries[:size], k, allowed), strict=True
+            ):
+                scores = vectors[columns] @ query
+                best = columns[np.lexsort((columns, -scores))][:k]
+                assert [hit.id for hit in hits] == best.tolist()
+
+
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), count=st.integers(1, 200), k=st.integers(1, 20))
 def test_scores_equal_float64_inner_products(seed: int, count: int, k: int):

@@ -1,0 +1,51 @@
+"""Made-up people and garments: drawn pictures with captions and known truth.
+
+They stand in for datasets that may not be passed on: recipes shrink to them, tests
+train on them, and the demo searches them.
+"""
+
+from __future__ import annotations
+
+from finegrain.errors import require
+
+# OpenCV comes with albumentations; naming the extra here keeps the plain imports plain.
+require("cv2", extra="train")
+
+from finegrain.data.synthetic.articles import Product, product  # noqa: E402
+from finegrain.data.synthetic.captions import Caption, captions_of  # noqa: E402
+from finegrain.data.synthetic.layout import AttributeRecord, read_attributes  # noqa: E402
+from finegrain.data.synthetic.person import Identity, Person, identities  # noqa: E402
+from finegrain.data.synthetic.products import render_product, write_products  # noqa: E402
+from finegrain.data.synthetic.queries import (  # noqa: E402
+    ATTRIBUTE_QUERIES,
+    AttributeQuery,
+    matches,
+)
+from finegrain.data.synthetic.render import Rendering, render, render_with_regions  # noqa: E402
+from finegrain.data.synthetic.view import CAMERAS, Camera, View, view_of  # noqa: E402
+from finegrain.data.synthetic.writer import write_people  # noqa: E402
+
+__all__ = [
+    "ATTRIBUTE_QUERIES",
+    "CAMERAS",
+    "AttributeQuery",
+    "AttributeRecord",
+    "Camera",
+    "Caption",
+    "Identity",
+    "Person",
+    "Product",
+    "Rendering",
+    "View",
+    "captions_of",
+    "identities",
+    "matches",
+    "product",
+    "read_attributes",
+    "render",
+    "render_product",
+    "render_with_regions",
+    "view_of",
+    "write_people",
+    "write_products",
+]

@@ -1,0 +1,143 @@
+"""A synthetic dataset on disk: names of its files, and their typed reader."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from finegrain.errors import DataError
+
+FORMAT = "finegrain-synthetic-people"
+FORMAT_VERSION = 1
+IMAGES = "imgs"
+ANNOTATIONS = "reid_raw.json"
+ATTRIBUTES = "attributes.jsonl"
+SETTINGS = "synthetic.json"
+
+Attributes = dict[str, str | bool | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttributeRecord:
+    """One line of ``attributes.jsonl``: a picture with the truth about it.
+
+    Attributes:
+        file_path: Relative to ``imgs/``.
+        id: The identity's number, from 1.
+        swapped_captions: For each caption the same with two colours exchanged, None where
+            there is no such thing.
+        swap_id: The identity that wears the exchanged colours, None outside swap pairs.
+    """
+
+    file_path: str
+    id: int
+    split: str
+    camera: str
+    attributes: Attributes
+    captions: tuple[str, ...]
+    swapped_captions: tuple[str | None, ...]
+    swap_id: int | None
+
+    def to_json(self) -> str:
+        """One line of JSON, without its newline."""
+        return json.dumps(asdict(self), separators=(",", ":"))
+
+
+_TYPES: dict[str, tuple[type, ...]] = {
+    "file_path": (str,),
+    "id": (int,),
+    "split": (str,),
+    "camera": (str,),
+    "attributes": (dict,),
+    "captions": (list,),
+    "swapped_captions": (list,),
+    "swap_id": (int, type(None)),
+}
+
+
+def read_attributes(root: str | Path) -> tuple[AttributeRecord, ...]:
+    """The truth about every picture of a synthetic dataset, in the order of its pictures.
+
+    Raises:
+        DataError: The file is missing, or a line is not as `write_people` writes it.
+    """
+    path = Path(root) / ATTRIBUTES
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"{path}: expected a readable UTF-8 text file, got {error}. "
+            "Give the folder that write_people wrote, or write it again."
+        ) from error
+    return tuple(
+        _parse(line, f"{path}:{number}")
+        for number, line in enumerate(text.splitlines(), start=1)
+        if line.strip()
+    )
+
+
+def _parse(line: str, where: str) -> AttributeRecord:
+    advice = "Write the dataset again with write_people."
+    try:
+        raw = json.loads(line)
+    except ValueError as error:
+        raise DataError(
+            f"{where}: expected a JSON object, got {line[:60]!r} ({error}). {advice}"
+        ) from error
+    if not isinstance(raw, dict):
+        raise DataError(f"{where}: expected a JSON object, got {line[:60]!r}. {advice}")
+    missing = sorted(_TYPES.keys() - raw.keys())
+    if missing:
+        raise DataError(f"{where}: expected the keys {sorted(_TYPES)}, missing {missing}. {advice}")
+    for key, types in _TYPES.items():
+        if not isinstance(raw[key], types) or isinstance(raw[key], bool):
+            names = " or ".join(kind.__name__ for kind in types)
+            raise DataError(
+                f"{where}: expected {key!r} to be {names}, got {repr(raw[key])[:60]}. {advice}"
+            )
+    return AttributeRecord(
+        file_path=raw["file_path"],
+        id=raw["id"],
+        split=raw["split"],
+        camera=raw["camera"],
+        attributes=raw["attributes"],
+        captions=tuple(raw["captions"]),
+        swapped_captions=tuple(raw["swapped_captions"]),
+        swap_id=raw["swap_id"],
+    )
+
+
+def is_complete(folder: Path, settings: Mapping[str, object]) -> bool:
+    """Whether a folder holds just what these settings would write; False if it is empty.
+
+    Raises:
+        DataError: It holds something else.
+    """
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return False
+    path = folder / SETTINGS
+    advice = "Give another folder, or delete this one."
+    if not folder.is_dir() or not path.is_file():
+        raise DataError(
+            f"{folder}: expected an empty folder or a finished synthetic dataset, got neither "
+            f"(an interrupted run leaves no {SETTINGS}). {advice}"
+        )
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{path}: expected JSON, got {error}. {advice}") from error
+    if found == dict(settings):
+        return True
+    raise DataError(
+        f"{folder}: expected a synthetic dataset with {dict(settings)!r}, "
+        f"got one with {found!r}. {advice}"
+    )
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a text file that is there whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)

@@ -1,0 +1,215 @@
+"""Checking what goes into a gallery, before anything of it is written."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from finegrain.errors import GalleryError, QueryError
+from finegrain.gallery.filters import BUILT_IN
+from finegrain.gallery.index import Vectors
+from finegrain.records import Scalar
+
+MAX_NAME_LENGTH = 256
+"""Longest name of a metadata column, in characters."""
+
+_INT64 = range(-(2**63), 2**63)
+_LENGTH_TOLERANCE = 1e-2  # half precision keeps about three digits of a length
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """What is stored of one picture beside its vector."""
+
+    image: str | None
+    pid: int | None
+    camera: str | None
+    metadata: Mapping[str, Scalar]
+    thumbnail: bytes | None
+
+
+def checked_entries(
+    count: int,
+    *,
+    images: Sequence[str | None],
+    pids: Sequence[int | None] | None,
+    cameras: Sequence[str | None] | None,
+    metadata: Sequence[Mapping[str, Scalar]] | None,
+    thumbnails: Sequence[bytes | None] | None,
+) -> list[Entry]:
+    """One entry per vector.
+
+    Raises:
+        GalleryError: A column has another length than there are vectors, or a value is of a
+            type that cannot be stored.
+    """
+    columns = zip(
+        _column("images", images, count),
+        _column("pids", pids, count),
+        _column("cameras", cameras, count),
+        _column("metadata", metadata, count),
+        _column("thumbnails", thumbnails, count),
+        strict=True,
+    )
+    return [
+        Entry(
+            image=_text(f"images[{row}]", image),
+            pid=_pid(f"pids[{row}]", pid),
+            camera=_text(f"cameras[{row}]", camera),
+            metadata=_metadata(f"metadata[{row}]", fields),
+            thumbnail=_thumbnail(f"thumbnails[{row}]", thumbnail),
+        )
+        for row, (image, pid, camera, fields, thumbnail) in enumerate(columns)
+    ]
+
+
+def checked_vectors(vectors: npt.ArrayLike, dim: int) -> Vectors:
+    """Vectors to store, as contiguous float32 ``[N, D]``.
+
+    Raises:
+        GalleryError: Another shape, no numbers, or not L2-normalised.
+    """
+    array = _as_float32(vectors)
+    if array is None or array.ndim != 2 or array.shape[1] != dim:
+        raise GalleryError(f"Vectors are numbers of shape [N, {dim}]; got {_described(vectors)}.")
+    with np.errstate(over="ignore"):
+        lengths = np.linalg.norm(array, axis=1)
+    wrong = np.flatnonzero(~(np.abs(lengths - 1) < _LENGTH_TOLERANCE))  # catches NaN too
+    if len(wrong):
+        raise GalleryError(
+            f"Vectors have length 1; vector {wrong[0]} has length {lengths[wrong[0]]:g}. "
+            "Divide each by its L2 norm."
+        )
+    return array
+
+
+def checked_queries(vectors: npt.ArrayLike, dim: int) -> Vectors:
+    """Vectors to search for, as contiguous float32 ``[Q, D]``.
+
+    Raises:
+        QueryError: Another shape, no numbers, or NaN or infinity among them.
+    """
+    array = _as_float32(vectors)
+    if array is None or array.ndim != 2 or array.shape[1] != dim:
+        raise QueryError(f"Queries are numbers of shape [Q, {dim}]; got {_described(vectors)}.")
+    if not np.isfinite(array).all():
+        raise QueryError("A query vector holds NaN or infinity. Check the model that made it.")
+    return array
+
+
+def checked_k(k: Any) -> int:
+    """How many hits to return.
+
+    Raises:
+        QueryError: ``k`` is no whole number of at least 1.
+    """
+    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
+        raise QueryError(f"k is a whole number of at least 1; got {k!r:.40}.")
+    return int(k)
+
+
+def checked_ids(ids: Iterable[Any]) -> list[int]:
+    """Ids as Python numbers.
+
+    Raises:
+        GalleryError: One of them is no whole number.
+    """
+    wanted = list(ids)
+    for id_ in wanted:
+        if isinstance(id_, bool) or not isinstance(id_, int | np.integer):
+            raise GalleryError(f"Ids are whole numbers as add() returned them; got {id_!r:.40}.")
+    return [int(id_) for id_ in wanted]
+
+
+def _as_float32(vectors: npt.ArrayLike) -> Vectors | None:
+    try:
+        with np.errstate(over="ignore"):
+            return np.ascontiguousarray(vectors, np.float32)
+    except (TypeError, ValueError):
+        return None
+
+
+def _described(vectors: npt.ArrayLike) -> str:
+    if isinstance(vectors, np.ndarray):
+        return f"{vectors.dtype} of shape {list(vectors.shape)}"
+    return f"{vectors!r:.60}"
+
+
+def _column(name: str, values: Sequence[Any] | None, count: int) -> Sequence[Any]:
+    if values is None:
+        return [None] * count
+    if isinstance(values, str | bytes | Mapping) or len(values) != count:
+        raise GalleryError(
+            f"{name} has one entry per vector ({count} here); got {type(values).__name__} "
+            f"of length {len(values)}."
+        )
+    return values
+
+
+def _text(where: str, value: Any) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise GalleryError(f"{where} is text or None; got {value!r:.60}. Convert it with str().")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise GalleryError(
+            f"{where} cannot be written as UTF-8: {value!r:.60}. Rename it without such characters."
+        ) from error
+    return value
+
+
+def _pid(where: str, value: Any) -> int | None:
+    if value is None:
+        return None
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not whole or int(value) not in _INT64:
+        raise GalleryError(f"{where} is a whole number of at most 64 bits or None; got {value!r}.")
+    return int(value)
+
+
+def _metadata(where: str, fields: Any) -> Mapping[str, Scalar]:
+    if fields is None:
+        return {}
+    if not isinstance(fields, Mapping):
+        raise GalleryError(f"{where} is a mapping of names to values; got {fields!r:.60}.")
+    for name in fields:
+        if not isinstance(name, str) or not 1 <= len(name) <= MAX_NAME_LENGTH:
+            raise GalleryError(
+                f"{where}: a column name is text of 1 to {MAX_NAME_LENGTH} characters; "
+                f"got {name!r:.60}."
+            )
+        if name in BUILT_IN:
+            raise GalleryError(
+                f"{where}: {name!r} is a column of every gallery. Pass images=, pids= or "
+                "cameras= for these, or rename the key."
+            )
+        _text(f"{where}: column name", name)
+    return {name: _scalar(f"{where}[{name!r}]", value) for name, value in fields.items()}
+
+
+def _scalar(where: str, value: Any) -> Scalar:
+    if isinstance(value, str):
+        return _text(where, value)
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int) and value in _INT64:
+        return int(value)
+    if isinstance(value, float) and math.isfinite(value):
+        return float(value)
+    raise GalleryError(
+        f"{where} is text, a finite number, a boolean or None; got {value!r:.60} "
+        f"({type(value).__name__}). Convert it to one of these."
+    )
+
+
+def _thumbnail(where: str, value: Any) -> bytes | None:
+    if value is None or (isinstance(value, bytes) and value.startswith(b"\xff\xd8\xff")):
+        return value
+    raise GalleryError(f"{where} is the bytes of a JPEG file or None; got {value!r:.40}.")

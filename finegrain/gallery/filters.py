@@ -1,0 +1,141 @@
+"""The ``where=`` language: which pictures of a gallery a query looks at.
+
+    camera = 'gate-3' and (price < 50 or sale = true) and not colour in ('red', "navy")
+
+Comparisons are ``= == != < <= > >=`` between a column and a value, ``in (...)``,
+``not in (...)``, ``is null`` and ``is not null``; they are joined by ``and``, ``or``, ``not``
+and parentheses. Values are strings in single or double quotes (``\\`` escapes a character),
+numbers, ``true`` and ``false``. Key words may be written in any case; column names may not.
+Columns are ``id``, ``image``, ``pid``, ``camera``, ``added_at`` (UTC, as
+``2026-01-31T12:00:00Z``) and the keys of the metadata.
+
+What an expression means is two-valued: a row matches or it does not.
+
+- Any comparison with a missing value is false, ``!=`` and ``not in`` included; ``not`` of
+  it is true. So ``camera != 'a'`` leaves out rows without a camera, ``not camera = 'a'``
+  keeps them.
+- Text, numbers and booleans are never equal to each other, so ``!=`` between them is true
+  and an order between them is false. Where a column has only ever held other kinds than
+  the value's, the filter is refused instead: it is a mistake, not an empty result.
+- Text is ordered by code point. Booleans have no order.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from finegrain.records import Scalar
+
+Kind = Literal["text", "number", "boolean"]
+Value = str | int | float | bool
+Operator = Literal["=", "!=", "<", "<=", ">", ">="]
+
+BUILT_IN: Mapping[str, Kind] = {
+    "id": "number",
+    "image": "text",
+    "pid": "number",
+    "camera": "text",
+    "added_at": "text",
+}
+"""The columns that every gallery has."""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column's name, and where in the expression it stands (for error messages)."""
+
+    name: str
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    column: Column
+    operator: Operator
+    value: Value
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """``in (...)``, or ``not in (...)`` when ``negated``."""
+
+    column: Column
+    values: tuple[Value, ...]
+    negated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class IsNull:
+    """``is null``, or ``is not null`` when ``negated``."""
+
+    column: Column
+    negated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Not:
+    term: Condition
+
+
+@dataclass(frozen=True, slots=True)
+class And:
+    terms: tuple[Condition, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Or:
+    terms: tuple[Condition, ...]
+
+
+Condition = Comparison | Membership | IsNull | Not | And | Or
+
+
+def evaluate(condition: Condition, row: Mapping[str, Scalar]) -> bool:
+    """Whether one row matches: the definition that the SQL of a filter is held to.
+
+    Args:
+        row: Values by column name, built-in columns and metadata together.
+    """
+    match condition:
+        case And(terms):
+            return all(evaluate(term, row) for term in terms)
+        case Or(terms):
+            return any(evaluate(term, row) for term in terms)
+        case Not(term):
+            return not evaluate(term, row)
+        case IsNull(column, negated):
+            return (row.get(column.name) is None) != negated
+        case Membership(column, values, negated):
+            found = row.get(column.name)
+            return found is not None and any(_equal(found, value) for value in values) != negated
+        case Comparison(column, symbol, value):
+            found = row.get(column.name)
+            return found is not None and _compare(found, symbol, value)
+
+
+def kind_of(value: Value) -> Kind:
+    """The kind of a value: a boolean is no number here."""
+    if isinstance(value, bool):
+        return "boolean"
+    return "text" if isinstance(value, str) else "number"
+
+
+ORDERS: Mapping[str, Callable[[Any, Any], bool]] = {
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+
+
+def _equal(left: Value, right: Value) -> bool:
+    return kind_of(left) == kind_of(right) and left == right
+
+
+def _compare(left: Value, symbol: Operator, right: Value) -> bool:
+    if symbol in ORDERS:
+        return kind_of(left) == kind_of(right) and ORDERS[symbol](left, right)
+    return _equal(left, right) == (symbol == "=")

@@ -1,0 +1,146 @@
+"""Fixtures that more than one test file needs.
+
+Torch is imported inside fixtures only, so that tests of the serving wing start quickly.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from PIL import Image
+
+if TYPE_CHECKING:
+    from finegrain.methods import Clip
+    from finegrain.recipe import Recipe
+
+NUM_CROPS = 12
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--update-golden",
+        action="store_true",
+        help="rewrite tests/golden with what the code gives now",
+    )
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
+    """``golden(name, text)`` compares a text with the committed ``tests/golden/<name>``."""
+
+    def compare(name: str, text: str) -> None:
+        path = GOLDEN / name
+        if request.config.getoption("--update-golden"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        assert path.is_file(), f"{path} is missing; write it with: pytest --update-golden"
+        assert text == path.read_text(encoding="utf-8"), (
+            f"{path} differs; if the change is meant, rewrite it with: pytest --update-golden"
+        )
+
+    return compare
+
+
+@pytest.fixture(scope="session")
+def tiny_recipe() -> Recipe:
+    """A recipe of transformers that run in milliseconds."""
+    from finegrain.data.datasets import SyntheticPeople
+    from finegrain.methods import ClipConfig
+    from finegrain.models import TextConfig, VitConfig
+    from finegrain.recipe import Recipe
+
+    return Recipe(
+        name="tiny",
+        about="two transformers of two layers",
+        data=SyntheticPeople(root="data/tiny", train=32, val=8, test=16, pictures_per_identity=2),
+        method=ClipConfig(
+            image=VitConfig(height=128, width=64, patch=16, channels=32, depth=2, heads=2),
+            text=TextConfig(channels=32, depth=2, heads=2),
+            embed_dim=32,
+        ),
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_method(tiny_recipe: Recipe) -> Clip:
+    """The method of ``tiny_recipe`` with random weights. Shared: do not train it."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return tiny_recipe.method.build().eval()
+
+
+@pytest.fixture(scope="session")
+def tiny_plan(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
+    """The plan of ``tiny_method``. Shared: copy it before you add to its gallery."""
+    base = tmp_path_factory.getbasetemp()
+    # Workers of pytest-xdist have folders of their own, inside one of the run.
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "tiny_plan"
+    folder.mkdir(exist_ok=True)
+    path = folder / "model.plan"
+    with _locked(folder / "lock"):
+        if not path.exists():
+            _write_tiny_plan(
+                path, request.getfixturevalue("tiny_recipe"), request.getfixturevalue("tiny_method")
+            )
+    return path
+
+
+def _write_tiny_plan(path: Path, recipe: Recipe, method: Clip) -> None:
+    import finegrain
+    from finegrain.exporters.to_onnx import image_graph, text_graph
+    from finegrain.models.image_tower import CLIP_MEAN, CLIP_STD
+    from finegrain.plan import IMAGE, TEXT, TOKENIZER, Manifest, write_plan
+    from finegrain.preprocess.clip_bpe import clip_tokenizer
+
+    image, text = recipe.method.image, recipe.method.text
+    manifest = Manifest(
+        method="clip",
+        embed_dim=recipe.method.embed_dim,
+        height=image.height,
+        width=image.width,
+        fit=recipe.fit,
+        mean=CLIP_MEAN,
+        std=CLIP_STD,
+        context_length=text.context_length,
+        precision={TEXT: "fp32", IMAGE: "fp32"},
+        checkpoint="0" * 64,
+        recipe=recipe.to_dict(),
+        parity={},
+        made_by=finegrain.__version__,
+        sha256={},
+    )
+    members = {
+        TEXT: text_graph(method, context_length=text.context_length, opset=18),
+        IMAGE: image_graph(method, height=image.height, width=image.width, opset=18),
+        TOKENIZER: clip_tokenizer(text.context_length).to_json().encode(),
+    }
+    write_plan(path, manifest, members)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # let go of when the file is closed
+        yield
+
+
+@pytest.fixture(scope="session")
+def crops(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of small pictures, each clearly another. Shared: add no files to it."""
+    folder = tmp_path_factory.mktemp("crops")
+    rng = np.random.default_rng(0)
+    for number in range(NUM_CROPS):
+        blocks = rng.integers(0, 256, (8, 4, 3), dtype=np.uint8)
+        picture = Image.fromarray(blocks).resize((64, 128), Image.Resampling.NEAREST)
+        picture.save(folder / f"{number:02d}.jpg", quality=92)
+    return folder
