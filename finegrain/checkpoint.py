@@ -70,7 +70,7 @@ def save_checkpoint(
 
 def last_checkpoint(run: Path) -> Path | None:
     """The newest checkpoint of a run, or None when it has none."""
-    return max(_folders(run), default=None)
+    return max(_folders(run), key=lambda folder: int(folder.name), default=None)
 
 
 def best_checkpoint(run: Path) -> Path:
@@ -123,7 +123,7 @@ def load_optimizer(folder: Path, optimizer: torch.optim.Optimizer) -> None:
 
 def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     tensors = {
-        f"{index}.{key}": tensor
+        f"{index}.{key}": tensor.contiguous()
         for index, moments in optimizer.state_dict()["state"].items()
         for key, tensor in moments.items()
     }

@@ -90,15 +90,17 @@ class Encoder:
         length is exact, and several times faster than at the full context.
 
         Raises:
-            QueryError: An item is not a string.
+            QueryError: ``captions`` is one bare text, or an item is not a text.
         """
-        embeddings = np.empty((len(captions), self.embed_dim), np.float32)
-        order = sorted(range(len(captions)), key=lambda i: len(captions[i]))
+        tokens = self.tokenizer.encode(captions)
+        embeddings = np.empty((len(tokens.eot), self.embed_dim), np.float32)
+        order = np.argsort(tokens.eot, kind="stable")
         with tqdm(total=len(order), unit=" captions", disable=not progress) as bar:
             for start in range(0, len(order), self.batch_size):
                 rows = order[start : start + self.batch_size]
-                tokens = self.tokenizer.encode([captions[i] for i in rows])
-                embeddings[rows] = self.runtime.encode_texts(tokens.ids, tokens.eot)
+                ends = tokens.eot[rows]
+                ids = np.ascontiguousarray(tokens.ids[rows, : ends[-1] + 1])
+                embeddings[rows] = self.runtime.encode_texts(ids, ends)
                 bar.update(len(rows))
         return embeddings
 
@@ -152,4 +154,5 @@ class Encoder:
             return self.transform(load_image(source))
         except ImageError as error:
             where = str(source) if isinstance(source, str | Path) else type(source).__name__
-            return Problem(where=where, why=str(error))
+            # The message opens with the path, which `where` says already.
+            return Problem(where=where, why=str(error).removeprefix(where).lstrip(": "))

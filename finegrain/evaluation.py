@@ -11,7 +11,7 @@ import numpy as np
 from tabulate import tabulate
 
 from finegrain.encoder import Encoder
-from finegrain.errors import EvaluationError
+from finegrain.errors import EvaluationError, require
 from finegrain.metrics import RetrievalMetrics, retrieval_metrics
 from finegrain.plan import Plan
 from finegrain.records import Split
@@ -85,7 +85,7 @@ def evaluate(
 
 def _open(model: Path) -> tuple[Encoder, Dataset]:
     """The encoder of a run folder or a plan, and the dataset it was trained on."""
-    import torch
+    torch = require("torch", "train")
 
     from finegrain.recipe import recipe_from_dict
     from finegrain.run import eager_encoder, load_run

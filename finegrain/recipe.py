@@ -12,9 +12,10 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import cattrs
+import cattrs.v
 from cattrs.strategies import configure_tagged_union
 
 from finegrain.data.datasets import Dataset, SyntheticPeople
@@ -190,12 +191,13 @@ def recipe_from_dict(resolved: Mapping[str, Any], where: str) -> Recipe:
     Raises:
         RecipeError: A field is missing, unknown, or of another type.
     """
+    if not isinstance(resolved, Mapping):
+        raise RecipeError(f"{where} is wrong: expected an object, got {resolved!r:.60}")
     try:
         return _CONVERTER.structure(resolved, Recipe)
     except cattrs.BaseValidationError as error:
-        raise RecipeError(
-            f"{where} is wrong: " + "; ".join(cattrs.transform_error(error, path="recipe"))
-        ) from error
+        problems = cattrs.transform_error(error, path="recipe", format_exception=_explain)
+        raise RecipeError(f"{where} is wrong: {'; '.join(problems)}") from error
 
 
 def difference(a: Recipe, b: Recipe) -> dict[str, tuple[Any, Any]]:
@@ -213,7 +215,10 @@ def _from_python(path: Path) -> Recipe:
     if spec is None or spec.loader is None:
         raise RecipeError(f"{path} cannot be loaded as Python")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except SyntaxError as error:
+        raise RecipeError(f"{path} is not Python: {error}") from error
     function = getattr(module, "recipe", None)
     made = function() if callable(function) else None
     if not isinstance(made, Recipe):
@@ -256,6 +261,12 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
     }
 
 
+def _explain(error: BaseException, wanted: type | None) -> str:
+    """What is wrong with one field: our own words where we have them."""
+    ours = isinstance(error, RecipeError) or str(error).startswith("expected ")
+    return str(error) if ours else cattrs.v.format_exception(error, wanted)
+
+
 def _strict(kinds: tuple[type, ...]) -> Any:
     """A hook that refuses what Python would quietly convert, such as "3" or True to 3."""
 
@@ -267,12 +278,28 @@ def _strict(kinds: tuple[type, ...]) -> Any:
     return structure
 
 
+def _structure_by_type(converter: cattrs.Converter, union: Any) -> None:
+    """Let a field ``type`` tell which class of a union a value is of."""
+    configure_tagged_union(union, converter, tag_name="type")
+    structure_known = converter.get_structure_hook(union)
+    types = tuple(member.__name__ for member in get_args(union))
+
+    def structure(value: Any, wanted: Any) -> Any:
+        named = value.get("type") if isinstance(value, Mapping) else None
+        if named not in types:
+            got = value if named is None else named
+            raise TypeError(f"expected an object of type {' or '.join(types)}, got {got!r:.60}")
+        return structure_known(value, wanted)
+
+    converter.register_structure_hook(union, structure)
+
+
 def _make_converter() -> cattrs.Converter:
     converter = cattrs.Converter(forbid_extra_keys=True)
     for wanted, kinds in ((bool, (bool,)), (int, (int,)), (str, (str,)), (float, (float, int))):
         converter.register_structure_hook(wanted, _strict(kinds))
     for union in (Dataset, VitConfig | TimmConfig):
-        configure_tagged_union(union, converter, tag_name="type")
+        _structure_by_type(converter, union)
     return converter
 
 

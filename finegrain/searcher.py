@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -146,17 +147,18 @@ class Searcher:
         columns = _columns(metadata, len(sources))
         if self._gallery is None:
             self._gallery = self._open()
-        known = self._gallery.images()
-        todo = [i for i, source in enumerate(sources) if _path_of(source) not in known]
+        misnamed = {i: problem for i, s in enumerate(sources) if (problem := _misnamed(s))}
+        new = list(_unknown(sources, self._gallery.images()))
+        todo = [i for i in new if i not in misnamed]
         ids: list[int] = []
-        problems: list[Problem] = []
+        problems = list(misnamed.values())
         for batch in self._encoder.stream_images([sources[i] for i in todo], progress=progress):
             rows = [todo[position] for position in batch.positions]
             ids += self._keep(
                 batch.embeddings, [sources[i] for i in rows], [columns[i] for i in rows]
             )
             problems += batch.problems
-        return Added(ids=ids, num_known=len(sources) - len(todo), problems=problems)
+        return Added(ids=ids, num_known=len(sources) - len(new), problems=problems)
 
     def add_samples(self, samples: Sequence[Sample], *, progress: bool = True) -> Added:
         """Add the pictures of a dataset or catalogue with their pid, camera and columns."""
@@ -285,8 +287,9 @@ def _checked_text(query: str) -> str:
 def _sources(pictures: ImageSource | Iterable[ImageSource]) -> Iterator[ImageSource]:
     if isinstance(pictures, str | Path):
         path = Path(pictures)
-        if not path.is_dir():
-            if not path.is_file():
+        # Other than Path's own, these are False for a name that no file can have.
+        if not os.path.isdir(path):
+            if not os.path.isfile(path):
                 raise ImageError(f"there is no picture or folder at {path}")
             yield path
             return
@@ -302,6 +305,24 @@ def _sources(pictures: ImageSource | Iterable[ImageSource]) -> Iterator[ImageSou
         raise ImageError(f"expected a folder or pictures, got {type(pictures).__name__}")
 
 
+def _unknown(sources: Sequence[ImageSource], known: set[str]) -> Iterator[int]:
+    """Positions of the pictures without a file, and of each file's first mention."""
+    known = set(known)
+    for position, source in enumerate(sources):
+        path = _path_of(source)
+        if path not in known:
+            yield position
+        if path is not None:
+            known.add(path)
+
+
+def _misnamed(source: ImageSource) -> Problem | None:
+    """A file system may hold names that are no Unicode, and a gallery or JSON cannot."""
+    path = _path_of(source) or ""
+    shown = path.encode("utf-8", "backslashreplace").decode()
+    return None if shown == path else Problem(where=shown, why="its name is no Unicode; rename it")
+
+
 def _columns(
     metadata: Metadata | Sequence[Metadata] | None, num_pictures: int
 ) -> list[dict[str, Scalar]]:
@@ -315,7 +336,10 @@ def _columns(
 
 
 def _path_of(source: ImageSource) -> str | None:
-    return str(Path(source).resolve()) if isinstance(source, str | Path) else None
+    # realpath refuses a name with a null character, which loading will name as a problem.
+    if isinstance(source, str | Path) and "\0" not in str(source):
+        return os.path.realpath(source)
+    return None
 
 
 def _thumbnail(source: ImageSource) -> bytes:

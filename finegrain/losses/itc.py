@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -29,7 +30,9 @@ def itc(images: Tensor, texts: Tensor, pids: Tensor, logit_scale: Tensor) -> Ten
     all_images, all_texts, all_pids = gather(images), gather(texts), gather(pids)
     targets = (pids[:, None] == all_pids[None, :]).float()
     targets = targets / targets.sum(dim=1, keepdim=True)
-    # Logits in fp32: a bf16 logit of 100 is off by up to a quarter of a nat.
-    image_logits = logit_scale * (images.float() @ all_texts.float().T)
-    text_logits = logit_scale * (texts.float() @ all_images.float().T)
+    # Logits in fp32, which autocast would undo: a bf16 logit of 100 is off by up to a
+    # quarter of a nat.
+    with torch.autocast(images.device.type, enabled=False):
+        image_logits = logit_scale * (images.float() @ all_texts.float().T)
+        text_logits = logit_scale * (texts.float() @ all_images.float().T)
     return (F.cross_entropy(image_logits, targets) + F.cross_entropy(text_logits, targets)) / 2

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 from onnxruntime.capi.onnxruntime_pybind11_state import (
     Fail,
+    InvalidArgument,
     InvalidGraph,
     InvalidProtobuf,
+    RuntimeException,
 )
 from onnxruntime.capi.onnxruntime_pybind11_state import (
     NotImplemented as NotImplementedByOrt,
@@ -16,6 +20,15 @@ from onnxruntime.capi.onnxruntime_pybind11_state import (
 
 from finegrain.errors import PlanError
 from finegrain.plan import IMAGE, TEXT, Plan
+
+_ORT_ERRORS = (
+    Fail,
+    InvalidArgument,
+    InvalidGraph,
+    InvalidProtobuf,
+    NotImplementedByOrt,
+    RuntimeException,
+)
 
 
 class OrtRuntime:
@@ -26,10 +39,11 @@ class OrtRuntime:
         threads: Threads of one run; by default ONNX Runtime takes one a physical core.
 
     Raises:
-        PlanError: A graph cannot be loaded.
+        PlanError: A graph cannot be loaded or, once run, does not do what the plan says.
     """
 
     def __init__(self, plan: Plan, *, threads: int | None = None) -> None:
+        self.path = plan.path
         self.embed_dim = plan.manifest.embed_dim
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or 0
@@ -39,13 +53,30 @@ class OrtRuntime:
         self._image = _session(plan, IMAGE, options)
 
     def encode_images(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        embeddings: NDArray[np.float32] = self._image.run(["embeddings"], {"pixels": pixels})[0]
-        return embeddings
+        return self._run(self._image, IMAGE, {"pixels": pixels})
 
     def encode_texts(self, ids: NDArray[np.int32], eot: NDArray[np.int32]) -> NDArray[np.float32]:
-        embeddings: NDArray[np.float32] = self._text.run(["embeddings"], {"ids": ids, "eot": eot})[
-            0
-        ]
+        return self._run(self._text, TEXT, {"ids": ids, "eot": eot})
+
+    def _run(
+        self,
+        session: onnxruntime.InferenceSession,
+        member: str,
+        inputs: Mapping[str, NDArray[np.generic]],
+    ) -> NDArray[np.float32]:
+        # ValueError is what ONNX Runtime raises for names that the graph does not have.
+        try:
+            embeddings: NDArray[np.float32] = session.run(["embeddings"], inputs)[0]
+        except (*_ORT_ERRORS, ValueError) as error:
+            raise PlanError(
+                f"{self.path}: {member} does not take what the manifest says it does ({error}). "
+                "Export the plan again."
+            ) from error
+        if embeddings.ndim != 2 or embeddings.shape[1] != self.embed_dim:
+            raise PlanError(
+                f"{self.path}: the manifest says that {member} gives embeddings of width "
+                f"{self.embed_dim}, and it gives {list(embeddings.shape)}. Export the plan again."
+            )
         return embeddings
 
 
@@ -56,7 +87,7 @@ def _session(
         return onnxruntime.InferenceSession(
             plan.take(member), options, providers=["CPUExecutionProvider"]
         )
-    except (Fail, InvalidGraph, InvalidProtobuf, NotImplementedByOrt) as error:
+    except _ORT_ERRORS as error:
         raise PlanError(
             f"{plan.path}: ONNX Runtime {onnxruntime.__version__} cannot load {member}: {error}"
         ) from error

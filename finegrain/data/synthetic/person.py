@@ -208,7 +208,7 @@ def draw_person(rng: random.Random, *, swappable: bool = False) -> Person:
     upper_color = pick(rng, wardrobe.upper_color(gender))
     pattern = pick(rng, wardrobe.PATTERN[upper])
     sleeves = pick(rng, wardrobe.SLEEVES[upper])
-    lower = None if upper == "dress" else pick(rng, wardrobe.lower(gender, warm))
+    lower = None if upper == "dress" else pick(rng, wardrobe.lower(gender, upper))
     lower_color = lower_pattern = lower_second = None
     if lower is not None:
         free = swappable and lower != "jeans"
@@ -216,7 +216,7 @@ def draw_person(rng: random.Random, *, swappable: bool = False) -> Person:
         lower_color = pick(rng, colors)
         lower_pattern = pick(rng, wardrobe.LOWER_PATTERN[lower] if pattern == "plain" else _PLAIN)
         lower_second = wardrobe.second_color(rng, lower_color, lower_pattern)
-    hem = pick(rng, wardrobe.HEM[lower or upper])
+    hem = pick(rng, wardrobe.hem(upper, lower))
     shoes = pick(rng, wardrobe.shoes(gender, warm or lower in ("trousers", "jeans")))
     bag = wardrobe.none_or(pick(rng, wardrobe.BAG[gender]))
     hat = wardrobe.none_or(pick(rng, wardrobe.HAT))

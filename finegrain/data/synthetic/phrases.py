@@ -31,7 +31,6 @@ GARMENT: dict[str, tuple[str, ...]] = {
     "beanie": ("beanie", "knit hat", "woolly hat"),
     "hat": ("hat", "brimmed hat", "hat with a brim"),
 }
-PLURAL = ("trousers", "jeans", "shorts", "sneakers", "boots", "shoes", "sandals")
 
 PATTERN: dict[str, tuple[str, ...]] = {
     "striped": ("striped", "stripy"),
@@ -111,4 +110,15 @@ HOLD_UMBRELLA = (
     "carrying an open {bare}",
     "sheltering under {np}",
     "with {np} overhead",
+)
+
+GLIMPSE = (
+    "somewhere in this picture there is {s}",
+    "the picture shows {s}",
+    "you can see {s} in the street",
+    "{s}, as seen by a street camera",
+    "we are looking for {s}",
+    "{s} was here a moment ago",
+    "there goes {s}",
+    "this is {s}",
 )

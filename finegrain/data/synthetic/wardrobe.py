@@ -206,9 +206,18 @@ def upper_color(gender: str) -> Weights:
     return {c: w * (0.5 if c in _RARE_FOR_MEN else 1.0) for c, w in _UPPER_COLOR.items()}
 
 
-def lower(gender: str, warm: bool) -> Weights:
-    """Odds of a lower garment; few wear shorts under a coat."""
-    return {k: w * (0.15 if warm and k == "shorts" else 1.0) for k, w in _LOWER[gender].items()}
+def lower(gender: str, upper: str) -> Weights:
+    """Odds of a lower garment; few wear shorts under warm clothes."""
+    # A coat would hide shorts altogether, and a caption must not name what nobody sees.
+    shorts = 0.0 if upper == "coat" else 0.15 if upper in WARM else 1.0
+    return {k: w * (shorts if k == "shorts" else 1.0) for k, w in _LOWER[gender].items()}
+
+
+def hem(upper: str, lower: str | None) -> Weights:
+    """Odds of how far a lower garment or dress reaches: a skirt shows below a coat."""
+    if upper == "coat" and lower == "skirt":
+        return {"long": 1.0}
+    return HEM[lower or upper]
 
 
 def shoes(gender: str, covered: bool) -> Weights:

@@ -10,6 +10,9 @@ from finegrain.data.synthetic import phrases
 from finegrain.data.synthetic.person import Person
 from finegrain.data.synthetic.view import View
 
+GLIMPSES = 0.25
+"""Share of captions that tell one or two things only, as people do when they search."""
+
 
 class Writer:
     """One writer's way of describing one picture."""
@@ -27,7 +30,9 @@ class Writer:
     def compose(self) -> str:
         """A caption with slots such as ``{upper_color}`` for colour words."""
         order = self._rng.random()
-        if order < 0.05:
+        if self._rng.random() < GLIMPSES:
+            text = self._glimpse()
+        elif order < 0.05:
             text = self._report()
         elif order < 0.26:
             text = self._fragment()
@@ -157,6 +162,22 @@ class Writer:
         return self._any(table[self._view.facing]).format(poss=self._poss)
 
     # How it is put together
+
+    def _glimpse(self) -> str:
+        """ "Somewhere here is a man with a red backpack": only what strikes the eye."""
+        person = self._person
+        seen = [f"in {self._upper()}", *self._held()]
+        if person.lower is not None:
+            seen.append(f"in {self._lower()}")
+        if self._view.shows_shoes:
+            seen.append(f"in {self._plural('shoes', person.shoes)}")
+        if person.hat is not None:
+            seen.append(f"wearing a {{hat_color}} {self._any(phrases.GARMENT[person.hat])}")
+        if self._sees_hair():
+            seen.append(f"with {self._hair()}")
+        told = self._rng.sample(seen, min(len(seen), self._rng.choice((1, 1, 2))))
+        someone = self._any((f"a {self._any(phrases.SUBJECT[person.gender])}",) * 3 + ("a person",))
+        return self._any(phrases.GLIMPSE).format(s=f"{someone} {' and '.join(told)}")
 
     def _tail(self) -> str:
         """Carried things, hair and action, as phrases after a noun."""

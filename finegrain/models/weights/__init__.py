@@ -7,6 +7,7 @@ from pathlib import Path
 from torch import nn
 
 from finegrain.errors import WeightsError
+from finegrain.models.image_tower import VisionTransformer
 from finegrain.models.weights import hf_clip, openai_clip
 from finegrain.models.weights.files import read_state_dict
 from finegrain.models.weights.positions import resize_positions
@@ -34,9 +35,9 @@ def load_clip_weights(model: nn.Module, path: Path) -> None:
     source = hf_clip if any(name.startswith("text_model.") for name in state) else openai_clip
     converted = source.convert(state)
     positions = "image_tower.positional_embedding"
-    if positions in converted:
-        grid = model.get_submodule("image_tower").grid
-        converted[positions] = resize_positions(converted[positions], grid)  # type: ignore[arg-type]
+    tower = model.get_submodule("image_tower")
+    if positions in converted and isinstance(tower, VisionTransformer):
+        converted[positions] = resize_positions(converted[positions], tower.grid)
     own = model.state_dict()
     check_fits(converted, own)
     model.load_state_dict({name: value.to(own[name].dtype) for name, value in converted.items()})

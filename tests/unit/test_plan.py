@@ -1,0 +1,412 @@
+from __future__ import annotations
+
+import json
+import shutil
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from finegrain.encoder import Encoder
+from finegrain.errors import FinegrainError, PlanError
+from finegrain.plan import (
+    FORMAT_VERSION,
+    IMAGE,
+    MANIFEST,
+    REQUIRED,
+    TEXT,
+    TOKENIZER,
+    Manifest,
+    Plan,
+    write_plan,
+)
+
+MEMBERS = {TEXT: b"text graph", IMAGE: b"image graph", TOKENIZER: b"{}"}
+FACTS = {
+    "method": "clip",
+    "embed_dim": 32,
+    "height": 128,
+    "width": 64,
+    "fit": "stretch",
+    "mean": (0.5, 0.5, 0.5),
+    "std": (0.25, 0.25, 0.25),
+    "context_length": 77,
+    "precision": {TEXT: "fp32", IMAGE: "fp32"},
+    "checkpoint": "0" * 64,
+    "recipe": {"name": "tiny"},
+    "parity": {"text_cosine": 1.0, "num_queries": 200},
+    "made_by": "0.1.0",
+}
+
+
+def make(path: Path, *, members: Mapping[str, bytes] = MEMBERS, **facts: object) -> Path:
+    write_plan(path, Manifest(**{**FACTS, **facts}, sha256={}), members)
+    return path
+
+
+@pytest.fixture
+def plan(tmp_path) -> Path:
+    return make(tmp_path / "model.plan")
+
+
+def contents(path: Path) -> dict[str, bytes]:
+    with zipfile.ZipFile(path) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def rewrite(path: Path, members: Mapping[str, bytes], compression: int = zipfile.ZIP_STORED):
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, data in members.items():
+            archive.writestr(zipfile.ZipInfo(name), data, compression)
+
+
+def restate(path: Path, change: Callable[[dict], object]) -> None:
+    """Rewrite the manifest, in place or by what ``change`` returns."""
+    members = contents(path)
+    stated = json.loads(members[MANIFEST])
+    changed = change(stated)
+    members[MANIFEST] = json.dumps(stated if changed is None else changed).encode()
+    rewrite(path, members)
+
+
+def refused(path: Path, match: str) -> None:
+    """The plan is refused with its name in a message of bounded length."""
+    with pytest.raises(PlanError, match=match) as caught:
+        Plan(path)
+    assert str(path) in str(caught.value)
+    assert len(str(caught.value)) < 600
+
+
+# --- what holds of a sound plan ---------------------------------------------------------
+
+
+def test_what_is_written_is_read(plan):
+    opened = Plan(plan)
+    assert {name: opened.take(name) for name in REQUIRED} == MEMBERS
+    assert opened.manifest.parity == FACTS["parity"]
+    assert opened.manifest.embed_dim == 32
+    assert "128x64" in repr(opened)
+    assert "clip" in repr(opened)
+
+
+def test_a_member_is_handed_over_once(plan):
+    opened = Plan(plan)
+    opened.take(TEXT)
+    with pytest.raises(KeyError):
+        opened.take(TEXT)
+
+
+def test_any_tool_can_unzip_it(plan):
+    assert contents(plan).keys() == {MANIFEST, *REQUIRED}
+    with zipfile.ZipFile(plan) as archive:
+        assert {info.compress_type for info in archive.infolist()} == {zipfile.ZIP_STORED}
+
+
+def test_equal_content_makes_an_equal_file(tmp_path):
+    first, second = make(tmp_path / "a.plan"), make(tmp_path / "b.plan")
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_further_members_are_read_when_the_manifest_states_them(tmp_path):
+    path = make(tmp_path / "model.plan", members={**MEMBERS, "engines/sm_90/text": b"engine"})
+    assert Plan(path).take("engines/sm_90/text") == b"engine"
+
+
+def test_a_failed_write_leaves_the_old_plan_and_no_litter(plan):
+    before = plan.read_bytes()
+    with pytest.raises(TypeError):
+        make(plan, recipe={"unwritable": object()})
+    with pytest.raises(TypeError):
+        make(plan, members={**MEMBERS, TEXT: object()})
+    assert plan.read_bytes() == before
+    assert [path.name for path in plan.parent.iterdir()] == ["model.plan"]
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"height": 256},
+        {"width": 128},
+        {"fit": "pad"},
+        {"context_length": 64},
+        {"members": {**MEMBERS, TEXT: b"another"}},
+        {"members": {**MEMBERS, IMAGE: b"another"}},
+        {"members": {**MEMBERS, TOKENIZER: b"another"}},
+    ],
+)
+def test_the_fingerprint_follows_what_an_embedding_depends_on(tmp_path, facts):
+    one, other = make(tmp_path / "one.plan"), make(tmp_path / "other.plan", **facts)
+    assert Plan(one).manifest.fingerprint != Plan(other).manifest.fingerprint
+
+
+@pytest.mark.parametrize("facts", [{"parity": {}}, {"made_by": "9"}, {"recipe": {}}])
+def test_the_fingerprint_follows_nothing_else(tmp_path, facts):
+    one, other = make(tmp_path / "one.plan"), make(tmp_path / "other.plan", **facts)
+    assert Plan(one).manifest.fingerprint == Plan(other).manifest.fingerprint
+
+
+# --- files that are no plans ------------------------------------------------------------
+
+
+def test_a_missing_file_is_answered_with_how_to_make_one(tmp_path):
+    refused(tmp_path / "model.plan", "there is no plan at .*finegrain export")
+
+
+def test_a_folder_is_no_plan(tmp_path):
+    refused(tmp_path, "there is no plan at")
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "x\0y"])
+def test_an_impossible_name_is_refused(tmp_path, name):
+    with pytest.raises(PlanError):
+        Plan(tmp_path / name)
+
+
+@pytest.mark.parametrize("tag", [b"ftrt", b"ptrt"])
+def test_a_raw_engine_is_recognised(tmp_path, tag):
+    path = tmp_path / "model.engine"
+    path.write_bytes(tag + bytes(100))
+    refused(path, "raw TensorRT engine.*finegrain export")
+
+
+@pytest.mark.parametrize("data", [b"", b"P", b"PK\3\4", b"not a zip archive", bytes(1000)])
+def test_another_file_is_refused(tmp_path, data):
+    path = tmp_path / "model.plan"
+    path.write_bytes(data)
+    refused(path, "is not a plan: expected a zip archive")
+
+
+def test_another_zip_archive_is_refused(tmp_path):
+    path = tmp_path / "photos.zip"
+    rewrite(path, {"1.jpg": b"picture"})
+    refused(path, "not a plan: it lacks manifest.json, text.onnx")
+
+
+@pytest.mark.parametrize("kept", [1, 10, 100, 500, 0.25, 0.5, 0.9, 0.999, -1])
+def test_a_copy_that_broke_off_is_refused(plan, kept):
+    data = plan.read_bytes()
+    plan.write_bytes(data[: int(len(data) * kept) if isinstance(kept, float) else kept])
+    refused(plan, "not a plan|damaged")
+
+
+# --- changed content --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("place", [0.0, 0.5, 0.999])
+@pytest.mark.parametrize("member", REQUIRED)
+def test_one_changed_byte_is_noticed(tiny_plan, tmp_path, member, place):
+    path = Path(shutil.copy(tiny_plan, tmp_path / "model.plan"))
+    data = bytearray(path.read_bytes())
+    # Members are stored as they are, so the bytes are found in the archive.
+    content = contents(path)[member]
+    data[data.find(content) + int(place * len(content))] ^= 1
+    path.write_bytes(data)
+    refused(path, "damaged")
+
+
+@pytest.mark.parametrize("member", REQUIRED)
+def test_a_replaced_member_is_noticed(plan, member):
+    rewrite(plan, {**contents(plan), member: b"something else"})
+    refused(plan, f"the content of {member} is not what the manifest says")
+
+
+@given(st.data())
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_damage_gets_past_as_another_error(plan, data):
+    """Whatever bytes of a small plan change, it opens as it was or is refused."""
+    sound = plan.read_bytes()
+    damaged = bytearray(sound)
+    for place in data.draw(st.lists(st.integers(0, len(sound) - 1), min_size=1, max_size=4)):
+        damaged[place] = data.draw(st.integers(0, 255))
+    copy = plan.with_name("damaged.plan")
+    copy.write_bytes(damaged)
+    try:
+        opened = Plan(copy)
+    except PlanError as error:
+        assert str(copy) in str(error)
+    else:
+        assert {name: opened.take(name) for name in REQUIRED} == MEMBERS
+
+
+def test_a_member_that_claims_more_than_the_file_has_is_refused_unread(plan):
+    data = plan.read_bytes()
+    size = len(MEMBERS[TEXT]).to_bytes(4, "little") * 2
+    assert data.count(size) >= 2
+    plan.write_bytes(data.replace(size, (0x7FFFFFF0).to_bytes(4, "little") * 2))
+    refused(plan, "damaged: its members state")
+
+
+def test_an_encrypted_member_is_refused(plan):
+    data = bytearray(plan.read_bytes())
+    for signature, flags in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
+        data[data.find(signature) + flags] |= 1
+    plan.write_bytes(data)
+    refused(plan, "encrypted")
+
+
+# --- unsafe archives --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name", ["../x", "a/../../x", "/etc/x", "..\\x", "C:x", "C:/x", "\\\\host\\x", ".."]
+)
+def test_a_member_that_climbs_out_is_refused(plan, name):
+    rewrite(plan, {**contents(plan), name: b"x"})
+    refused(plan, "climbs out of the archive")
+
+
+def test_a_member_held_twice_is_refused(plan):
+    with pytest.warns(UserWarning, match="Duplicate"), zipfile.ZipFile(plan, "a") as archive:
+        archive.writestr(TEXT, b"another")
+    refused(plan, "holds a member twice")
+
+
+@pytest.mark.parametrize("how", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_compressed_member_is_refused(plan, how):
+    rewrite(plan, contents(plan), how)
+    refused(plan, "is compressed")
+
+
+@pytest.mark.parametrize("member", [MANIFEST, *REQUIRED])
+def test_a_missing_member_is_named(plan, member):
+    rewrite(plan, {name: data for name, data in contents(plan).items() if name != member})
+    refused(plan, f"lacks {member}")
+
+
+def test_a_member_that_the_manifest_does_not_state_is_named(plan):
+    rewrite(plan, {**contents(plan), "extra.bin": b"x"})
+    refused(plan, "do not agree on extra.bin")
+
+
+def test_a_stated_member_that_is_not_there_is_named(plan):
+    restate(plan, lambda stated: stated["sha256"].update({"match.onnx": "0" * 64}))
+    refused(plan, "do not agree on match.onnx")
+
+
+# --- wrong manifests --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"\xff\xfe\0", b"[" * 100_000, b"9" * 5_000])
+def test_a_manifest_that_is_not_json_is_refused(plan, data):
+    rewrite(plan, {**contents(plan), MANIFEST: data})
+    refused(plan, "its manifest is not JSON")
+
+
+@pytest.mark.parametrize("value", [[], "text", 3, {}, {"format_version": "1"}])
+def test_a_manifest_without_a_format_version_is_refused(plan, value):
+    restate(plan, lambda _: value)
+    refused(plan, "does not state a format version")
+
+
+def test_an_endless_manifest_is_refused(plan):
+    rewrite(plan, {**contents(plan), MANIFEST: b" " * (4 << 20) + b"{}"})
+    refused(plan, "its manifest is over")
+
+
+def test_a_later_format_is_answered_with_an_upgrade(plan):
+    restate(plan, lambda stated: stated.update(format_version=FORMAT_VERSION + 1))
+    refused(plan, f"format version {FORMAT_VERSION + 1}.*pip install -U finegrain")
+
+
+@pytest.mark.parametrize("field", [*FACTS, "sha256"])
+def test_a_missing_field_is_named(plan, field):
+    restate(plan, lambda stated: stated.pop(field) and stated)
+    refused(plan, f"its manifest lacks {field}")
+
+
+NO_SIZES = (0, -1, "128", 1.5, True, None, [128], 1 << 40)
+NO_TEXTS = (None, 3, ["clip"], {})
+NO_MAPPINGS = (None, "text", 3, ["a"], [["text.onnx", "0"]])
+WRONG = {
+    **dict.fromkeys(("embed_dim", "height", "width", "context_length"), NO_SIZES),
+    **dict.fromkeys(("method", "checkpoint", "made_by"), NO_TEXTS),
+    **dict.fromkeys(
+        ("mean", "std"), (None, 0.5, "abc", [], [0.5, 0.5], ["a", "b", "c"], [True] * 3)
+    ),
+    "precision": (*NO_MAPPINGS, {TEXT: 16}),
+    "sha256": (*NO_MAPPINGS, {TEXT: 16}),
+    "recipe": NO_MAPPINGS,
+    "parity": (*NO_MAPPINGS, {"text_cosine": "high"}),
+    "fit": ("weird", None, 3, ["stretch"], {}),
+}
+
+
+def test_every_field_has_wrong_values_here():
+    assert WRONG.keys() == FACTS.keys() | {"sha256"}
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [(field, value) for field, values in WRONG.items() for value in values]
+)
+def test_a_field_of_another_type_is_named(plan, field, value):
+    restate(plan, lambda stated: stated.update({field: value}))
+    refused(plan, f"its manifest states {field} as .*expected")
+
+
+def test_a_long_wrong_value_is_shortened(plan):
+    restate(plan, lambda stated: stated.update(method=["x" * 10_000]))
+    refused(plan, "states method as")
+
+
+# --- members that agree with their digests and are wrong all the same --------------------
+
+
+@pytest.fixture
+def tiny_copy(tiny_plan, tmp_path) -> Callable[..., Path]:
+    """A plan like ``tiny_plan``, with other members or facts and right digests."""
+
+    def copy(members: Mapping[str, bytes] | None = None, **facts: object) -> Path:
+        held = contents(tiny_plan)
+        stated = json.loads(held.pop(MANIFEST))
+        del stated["format_version"]
+        path = tmp_path / "changed.plan"
+        write_plan(path, Manifest(**{**stated, **facts}), {**held, **(members or {})})
+        return path
+
+    return copy
+
+
+@pytest.mark.parametrize("data", [b"", b"garbage", b"\x08\x07" * 50])
+@pytest.mark.parametrize("member", [TEXT, IMAGE])
+def test_a_graph_that_is_none_is_refused(tiny_copy, member, data):
+    opened = Plan(tiny_copy({member: data}))
+    with pytest.raises(PlanError, match=f"cannot load {member}"):
+        Encoder.from_plan(opened)
+
+
+@pytest.mark.parametrize("data", [b"", b"\xff", b"[]", b"{}", b'{"version": "1.0"}'])
+def test_a_tokenizer_that_is_none_is_refused(tiny_copy, data):
+    opened = Plan(tiny_copy({TOKENIZER: data}))
+    with pytest.raises(PlanError, match="expected the JSON of a tokenizer"):
+        Encoder.from_plan(opened)
+
+
+def test_exchanged_graphs_are_refused(tiny_copy, tiny_plan, crops):
+    held = contents(tiny_plan)
+    encoder = Encoder.from_plan(Plan(tiny_copy({TEXT: held[IMAGE], IMAGE: held[TEXT]})))
+    with pytest.raises(PlanError, match=r"text\.onnx does not take"):
+        encoder.encode_texts(["red coat"])
+    with pytest.raises(PlanError, match=r"image\.onnx does not take"):
+        encoder.encode_images([crops / "00.jpg"])
+
+
+def test_a_width_that_the_graph_does_not_give_is_refused(tiny_copy):
+    encoder = Encoder.from_plan(Plan(tiny_copy(embed_dim=64)))
+    with pytest.raises(PlanError, match=r"width 64, and it gives \[1, 32\]"):
+        encoder.encode_texts(["red coat"])
+
+
+def test_a_picture_size_that_the_graph_does_not_take_is_refused(tiny_copy, crops):
+    encoder = Encoder.from_plan(Plan(tiny_copy(height=64)))
+    with pytest.raises(PlanError, match=r"image\.onnx does not take"):
+        encoder.encode_images([crops / "00.jpg"])
+
+
+def test_a_context_that_the_graph_does_not_take_is_refused(tiny_copy):
+    encoder = Encoder.from_plan(Plan(tiny_copy(context_length=300)))
+    assert encoder.encode_texts(["red coat"]).shape == (1, 32)
+    with pytest.raises(FinegrainError, match=r"text\.onnx does not take"):
+        encoder.encode_texts(["word " * 200])
