@@ -113,11 +113,16 @@ def load_optimizer(folder: Path, optimizer: torch.optim.Optimizer) -> None:
     torch.set_rng_state(tensors.pop("rng").to(torch.uint8))
     if "rng_cuda" in tensors and torch.cuda.is_available():
         torch.cuda.set_rng_state(tensors.pop("rng_cuda"))
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     moments: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         index, _, key = name.partition(".")
         if index.isdecimal():
-            moments.setdefault(int(index), {})[key] = tensor
+            own = parameters[int(index)]
+            # The fused kernel walks parameter and moment side by side in memory: a file's
+            # plain order beside channels-last filters would mix them up, silently.
+            laid_out = torch.empty_like(own).copy_(tensor) if tensor.shape == own.shape else tensor
+            moments.setdefault(int(index), {})[key] = laid_out
     optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from tabulate import tabulate
 
-import finegrain
 from finegrain.errors import FinegrainError
 from finegrain.gallery import Gallery
 from finegrain.plan import Plan
@@ -19,7 +18,7 @@ from finegrain.plan import Plan
 def machine_report() -> str:
     """Versions of Python, the processor's kind, and every dependency by extra."""
     head = (
-        f"finegrain {finegrain.__version__}, Python {platform.python_version()}, "
+        f"finegrain {version('finegrain')}, Python {platform.python_version()}, "
         f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
     )
     rows = sorted(

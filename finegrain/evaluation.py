@@ -70,7 +70,9 @@ def evaluate(
     Raises:
         DataError: The dataset cannot be read, or has no such split.
         PlanError, CheckpointError: The model cannot be read.
+        MissingExtraError: The training wing is not installed; it reads the datasets.
     """
+    require("torch", "train")
     from finegrain.data.datasets import take_split
 
     if isinstance(model, Encoder):
@@ -85,7 +87,7 @@ def evaluate(
 
 def _open(model: Path) -> tuple[Encoder, Dataset]:
     """The encoder of a run folder or a plan, and the dataset it was trained on."""
-    torch = require("torch", "train")
+    import torch
 
     from finegrain.recipe import recipe_from_dict
     from finegrain.run import eager_encoder, load_run

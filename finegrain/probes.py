@@ -10,6 +10,7 @@ import numpy as np
 from tabulate import tabulate
 
 from finegrain.encoder import Encoder
+from finegrain.errors import EvaluationError
 from finegrain.metrics import pair_accuracy, precision_at_k
 from finegrain.preprocess import ImageSource
 
@@ -60,7 +61,11 @@ def query_precision(
         queries: Query text to the test of a right answer.
         k: Depth of the ranking.
         progress: Show a bar.
+
+    Raises:
+        EvaluationError: There is not one truth a picture, or ``k`` is below 1.
     """
+    _check_lengths(len(pictures), truths=len(truths))
     images = encoder.encode_images(pictures, progress=progress)
     texts = encoder.encode_texts(list(queries))
     order = np.argsort(-(texts @ images.T), axis=1, kind="stable")
@@ -94,8 +99,20 @@ def swap_accuracy(
         captions: A true caption of each.
         swapped: The same captions with two colours exchanged.
         progress: Show a bar.
+
+    Raises:
+        EvaluationError: There is not one caption and one swapped caption a picture.
     """
+    _check_lengths(len(pictures), captions=len(captions), swapped=len(swapped))
     images = encoder.encode_images(pictures, progress=progress)
     own = np.sum(images * encoder.encode_texts(captions), axis=1)
     other = np.sum(images * encoder.encode_texts(swapped), axis=1)
     return pair_accuracy(own, other)
+
+
+def _check_lengths(num_pictures: int, **given: int) -> None:
+    for name, length in given.items():
+        if length != num_pictures:
+            raise EvaluationError(
+                f"expected {name} of each of the {num_pictures} pictures, got {length}"
+            )

@@ -17,13 +17,15 @@ def recipe() -> Recipe:
         about="small CLIP on rendered pedestrians, minutes on a CPU",
         data=SyntheticPeople(root="data/synthetic", train=2000, val=100, test=600),
         method=ClipConfig(
-            image=TimmConfig(model="regnetx_002", height=128, width=64),
-            text=TextConfig(context_length=77, channels=128, depth=3, heads=4),
+            image=TimmConfig(
+                model="resnet10t", height=128, width=64, channels=(32, 64, 128, 256)
+            ),
+            text=TextConfig(context_length=48, channels=128, depth=2, heads=4),
             embed_dim=128,
         ),
         losses={"itc": 1.0},
         augment=Augment(flip=0.5, pad=0.04, erase=0.0, jitter=0.1),
-        optimizer=Optimizer(lr=1e-3, weight_decay=0.05),
-        schedule=Schedule(epochs=5, warmup=0.1, evaluate_every=5),
+        optimizer=Optimizer(lr=2e-3, weight_decay=0.05),
+        schedule=Schedule(epochs=10, warmup=0.1, evaluate_every=10),
         batch_size=128,
     )

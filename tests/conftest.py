@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ from PIL import Image
 if TYPE_CHECKING:
     from finegrain.methods import Clip
     from finegrain.recipe import Recipe
+    from finegrain.searcher import Searcher
 
 NUM_CROPS = 12
 GOLDEN = Path(__file__).parent / "golden"
@@ -144,3 +146,28 @@ def crops(tmp_path_factory: pytest.TempPathFactory) -> Path:
         picture = Image.fromarray(blocks).resize((64, 128), Image.Resampling.NEAREST)
         picture.save(folder / f"{number:02d}.jpg", quality=92)
     return folder
+
+
+@pytest.fixture
+def plan(tiny_plan: Path, tmp_path: Path) -> Path:
+    """The tiny plan in a folder of the test's own, without a gallery."""
+    return Path(shutil.copy(tiny_plan, tmp_path / "model.plan"))
+
+
+@pytest.fixture
+def searcher(plan: Path) -> Iterator[Searcher]:
+    """A searcher that nothing was added to."""
+    from finegrain.searcher import Searcher
+
+    with Searcher(plan, threads=1) as searcher:
+        yield searcher
+
+
+@pytest.fixture(scope="session")
+def found(tiny_plan: Path, crops: Path, tmp_path_factory: pytest.TempPathFactory) -> Searcher:
+    """A searcher of all crops. Shared: only ask it."""
+    from finegrain.searcher import Searcher
+
+    searcher = Searcher(tiny_plan, gallery=tmp_path_factory.mktemp("found") / "g", threads=1)
+    searcher.add(crops, progress=False)
+    return searcher

@@ -30,11 +30,9 @@ def read_labelled_photos(table: Path) -> Mapping[str, Split]:
     """
     if not table.is_file():
         raise DataError(f"there is no table of labels at {table}; give its folder by data.root")
-    with table.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        if not set(COLUMNS) <= set(reader.fieldnames or ()):
-            raise DataError(f"{table} needs the columns {COLUMNS}; it has {reader.fieldnames}")
-        rows = list(enumerate(reader, start=2))
+    rows = list(enumerate(_rows(table), start=2))
+    if not rows:
+        raise DataError(f"{table} has no rows; expected one a picture")
     with ThreadPoolExecutor(MEASURING_THREADS) as pool:
         read = pool.map(lambda numbered: _read(table, *numbered), rows)
         samples: dict[str, list[Sample]] = defaultdict(list)
@@ -49,17 +47,30 @@ def read_labelled_photos(table: Path) -> Mapping[str, Split]:
     }
 
 
-def _read(table: Path, line: int, row: Mapping[str, str]) -> tuple[str, Sample | Problem]:
-    split = SPLITS.get(row["split"], row["split"])
-    path = table.parent / row["file"]
+def _rows(table: Path) -> list[dict[str, str | None]]:
+    try:
+        with table.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            if not set(COLUMNS) <= set(reader.fieldnames or ()):
+                raise DataError(f"{table} needs the columns {COLUMNS}; it has {reader.fieldnames}")
+            return list(reader)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{table} cannot be read as CSV in UTF-8: {error}") from error
+
+
+def _read(table: Path, line: int, row: Mapping[str, str | None]) -> tuple[str, Sample | Problem]:
     where = f"{table.name}:{line}"
-    if not path.resolve().is_relative_to(table.parent.resolve()):
-        return split, Problem(where=where, why=f"{row['file']!r} climbs out of the folder")
+    file, label, named = ((row[column] or "").strip() for column in COLUMNS)
+    split = SPLITS.get(named, named or "train")
+    if not (file and label and named):
+        return split, Problem(where=where, why=f"lacks one of {', '.join(COLUMNS)}")
+    path = table.parent / file
+    if "\0" in file or not path.resolve().is_relative_to(table.parent.resolve()):
+        return split, Problem(where=where, why=f"{file!r} climbs out of the folder")
     try:
         color = dominant_color(load_image(path))
     except ImageError as error:
         return split, Problem(where=where, why=str(error))
-    label = row["label"]
     return split, Sample(
         image=path,
         captions=(label, f"{color} {label}", f"a photo of a {color} {label}"),

@@ -42,7 +42,10 @@ def load_profile(path: str | Path) -> ExportProfile:
     if not path.is_file() or spec is None or spec.loader is None:
         raise ExportError(f"there is no export profile at {path}; look into export/")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except SyntaxError as error:
+        raise ExportError(f"{path} is not Python: {error}") from error
     function = getattr(module, "profile", None)
     made = function() if callable(function) else None
     if not isinstance(made, ExportProfile):

@@ -66,18 +66,30 @@ class VitConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TimmConfig:
-    """Any timm backbone by name, with a linear projection onto the joint space."""
+    """Any timm backbone by name, with a linear projection onto the joint space.
+
+    Attributes:
+        model: A name of ``timm.list_models()``.
+        height, width: Size of the pictures.
+        channels: Widths of the four stages, for ResNets of another width than their name's.
+    """
 
     model: str
     height: int
     width: int
+    channels: tuple[int, int, int, int] | None = None
 
     def tiny(self) -> TimmConfig:
         """The same backbone on small pictures."""
         return replace(self, height=64, width=32)
 
     def build(self, embed_dim: int) -> TimmTower:
-        return TimmTower(self.model, size=(self.height, self.width), embed_dim=embed_dim)
+        return TimmTower(
+            self.model,
+            size=(self.height, self.width),
+            embed_dim=embed_dim,
+            channels=self.channels,
+        )
 
 
 class VisionTransformer(nn.Module):
@@ -138,7 +150,14 @@ class VisionTransformer(nn.Module):
 class TimmTower(nn.Module):
     """A timm backbone with random weights, pooled and projected: ``[N, 3, H, W] -> [N, D]``."""
 
-    def __init__(self, model: str, *, size: tuple[int, int], embed_dim: int) -> None:
+    def __init__(
+        self,
+        model: str,
+        *,
+        size: tuple[int, int],
+        embed_dim: int,
+        channels: tuple[int, int, int, int] | None = None,
+    ) -> None:
         super().__init__()
         if not timm.is_model(model):
             raise RecipeError(
@@ -146,8 +165,10 @@ class TimmTower(nn.Module):
                 + (", ".join(timm.list_models(f"*{model[:6]}*")[:5]) or "none")
             )
         # Vision transformers need their size stated; convolutional ones refuse the argument.
-        sized = {"img_size": size} if "vit" in model or "swin" in model else {}
-        self.backbone = timm.create_model(model, pretrained=False, num_classes=0, **sized)
+        shape: dict[str, object] = {"img_size": size} if "vit" in model or "swin" in model else {}
+        if channels is not None:
+            shape |= {"channels": channels, "stem_width": channels[0] // 2}
+        self.backbone = timm.create_model(model, pretrained=False, num_classes=0, **shape)
         config = self.backbone.default_cfg
         self.pixel_norm = PixelNorm(config["mean"], config["std"])
         self.proj = nn.Linear(self.backbone.head_hidden_size, embed_dim, bias=False)

@@ -145,4 +145,6 @@ def make_loader(
         num_workers=workers,
         collate_fn=collate,
         persistent_workers=workers > 0,
+        # Of its own, or every resume would draw once more from the model's random state.
+        generator=torch.Generator(),
     )

@@ -1,0 +1,98 @@
+"""What holds of every file of the package."""
+
+from __future__ import annotations
+
+import ast
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SOURCES = sorted((ROOT / "finegrain").rglob("*.py"))
+MAX_LINES = 400
+UNSAFE_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
+UNSAFE_CALLS = {"eval", "exec", "compile", "__import__"}
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def test_there_are_sources():
+    assert len(SOURCES) > 30
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_a_file_has_one_subject(path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= MAX_LINES
+    assert path.stem not in {"utils", "util", "helpers", "misc", "common"}
+
+
+@pytest.mark.parametrize("folder", sorted({path.parent for path in SOURCES}), ids=name_of)
+def test_every_folder_is_a_package(folder):
+    """`find:` in setup.cfg passes over folders without an __init__.py."""
+    assert (folder / "__init__.py").is_file()
+
+
+def unsafe(tree: ast.AST) -> list[str]:
+    """Whatever would run code that came with data."""
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [a.name for a in node.names if a.name.partition(".")[0] in UNSAFE_MODULES]
+        elif isinstance(node, ast.ImportFrom):
+            if (node.module or "").partition(".")[0] in UNSAFE_MODULES:
+                found.append(str(node.module))
+        elif isinstance(node, ast.Call):
+            found += _unsafe_call(node)
+    return found
+
+
+def _unsafe_call(call: ast.Call) -> list[str]:
+    given = {k.arg: k.value.value for k in call.keywords if isinstance(k.value, ast.Constant)}
+    match call.func:
+        case ast.Name(id=name) if name in UNSAFE_CALLS:
+            return [name]
+        case ast.Attribute(value=ast.Name(id="torch"), attr="load"):
+            return [] if given.get("weights_only") is True else ["torch.load"]
+        case _:
+            bad = given.get("allow_pickle") or given.get("shell") or given.get("trust_remote_code")
+            return [ast.unparse(call)] if bad else []
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_nothing_that_is_loaded_is_run(path):
+    assert unsafe(ast.parse(path.read_text(encoding="utf-8"))) == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import pickle",
+        "from dill import loads",
+        "eval(text)",
+        "torch.load(path)",
+        "torch.load(path, weights_only=False)",
+        "numpy.load(path, allow_pickle=True)",
+        "subprocess.run(text, shell=True)",
+    ],
+)
+def test_that_check_finds_what_it_looks_for(code):
+    assert unsafe(ast.parse(code))
+
+
+def test_that_check_lets_sound_code_pass():
+    code = "model.eval(); re.compile('x'); torch.load(path, weights_only=True); np.load(path)"
+    assert unsafe(ast.parse(code)) == []
+
+
+def test_no_floor_imports_a_higher_one():
+    script = shutil.which("lint-imports", path=Path(sys.executable).parent)
+    assert script is not None, "import-linter is not installed; it is in finegrain[dev]"
+    done = subprocess.run(
+        [script, "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr

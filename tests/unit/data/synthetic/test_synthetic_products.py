@@ -1,0 +1,75 @@
+"""Garment pictures: a catalogue that a shop could have written, true to its words."""
+
+import csv
+
+import cv2
+import numpy as np
+import pytest
+
+from finegrain.data.synthetic import product, render_product, write_products
+from finegrain.data.synthetic.articles import KINDS
+from finegrain.data.synthetic.palette import COLORS, DENIM
+from finegrain.data.synthetic.products import COLUMNS
+from finegrain.errors import DataError
+
+
+def test_catalog_on_disk(tmp_path):
+    root = write_products(tmp_path / "shop", products=6, views=2, size=(96, 72), progress=False)
+
+    with (root / "catalog.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert tuple(rows[0]) == COLUMNS
+    assert len(rows) == 12
+    assert len({row["product_id"] for row in rows}) == 6
+    for row in rows:
+        assert cv2.imread(str(root / row["image"])).shape == (96, 72, 3)
+        assert float(row["price"]) > 0
+    stamp = (root / "catalog.csv").stat().st_mtime_ns
+    write_products(root, products=6, views=2, size=(96, 72), progress=False)
+    assert (root / "catalog.csv").stat().st_mtime_ns == stamp
+    with pytest.raises(DataError, match="Give another folder"):
+        write_products(root, products=7, views=2, size=(96, 72), progress=False)
+
+
+def test_titles_name_what_the_columns_say():
+    items = [product(index) for index in range(300)]
+
+    assert {item.category for item in items} == set(KINDS)
+    assert len({item.title for item in items}) > 200
+    for item in items:
+        title = item.title.lower()
+        assert item.color in title
+        assert title.startswith("women's" if item.gender == "woman" else "men's")
+        assert any(noun in title for noun in KINDS[item.category].nouns)
+        assert (item.pattern == "plain") == ("striped" not in title and "checked" not in title)
+        assert ("belt" in title) == (item.person.belt and item.category in ("coat", "dress"))
+        if "sleeves" in title:
+            assert f"{item.sleeves} sleeves" in title
+
+
+def test_pictures_show_the_color_on_a_light_ground():
+    shown = 0
+    for index in range(60):
+        item = product(index)
+        if item.pattern != "plain" or item.color == "white":
+            continue
+        image = render_product(item, size=(128, 96)).astype(np.float32)
+        assert image[:4].min() > 225
+        cloth = image[np.abs(image - 245.0).max(axis=2) > 40.0]
+        wanted = np.asarray(DENIM[item.color] if item.category == "jeans" else COLORS[item.color])
+        assert np.abs(np.median(cloth, axis=0) - wanted).max() < 45.0, item.title
+        shown += 1
+    assert shown > 25
+
+
+def test_views_differ_and_repeat():
+    item = product(0)
+
+    np.testing.assert_array_equal(render_product(item, 1), render_product(item, 1))
+    assert (render_product(item, 0) != render_product(item, 1)).any()
+
+
+@pytest.mark.parametrize("wrong", [{"products": 0}, {"views": 0}, {"size": (4, 4)}])
+def test_arguments_out_of_range_are_refused(tmp_path, wrong):
+    with pytest.raises(DataError, match="expected"):
+        write_products(tmp_path / "none", **{"products": 1, "progress": False, **wrong})

@@ -1,0 +1,224 @@
+from __future__ import annotations
+
+import sys
+import sysconfig
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import finegrain
+from finegrain.checkpoint import State, save_checkpoint
+from finegrain.data.datasets import SyntheticPeople
+from finegrain.encoder import Encoder
+from finegrain.errors import CheckpointError, ExportError
+from finegrain.exporters import ExportProfile, ParityReport, export, export_plan, load_profile
+from finegrain.exporters.export_plan import export_method
+from finegrain.plan import IMAGE, MANIFEST, REQUIRED, TEXT, Plan
+from finegrain.recipe import recipe_from_dict
+from finegrain.run import eager_encoder
+
+CAPTIONS = [f"a person of {n} years in a coat of colour {n * 7}" for n in range(200)]
+CPU = torch.device("cpu")
+PROFILE = ExportProfile(name="test", max_batch=16)
+
+
+@pytest.fixture(scope="module")
+def exported(tiny_recipe, tiny_method, crops, tmp_path_factory):
+    path = tmp_path_factory.mktemp("export") / "model.plan"
+    report = export_to(path, tiny_recipe, tiny_method, crops)
+    return path, report
+
+
+def export_to(path, recipe, method, crops, *, captions=CAPTIONS, profile=PROFILE):
+    return export_method(
+        recipe,
+        method,
+        profile,
+        path,
+        checkpoint="c" * 64,
+        captions=captions,
+        pictures=sorted(crops.iterdir()),
+    )
+
+
+@pytest.fixture
+def graphs_at_hand(exported, monkeypatch):
+    """Graphs that were exported before: exporting takes seconds."""
+    plan = Plan(exported[0])
+    text, image = plan.take(TEXT), plan.take(IMAGE)
+    monkeypatch.setattr(export_plan, "text_graph", lambda method, **sizes: text)
+    monkeypatch.setattr(export_plan, "image_graph", lambda method, **sizes: image)
+
+
+def test_the_plan_says_what_the_eager_model_says(exported, tiny_recipe, tiny_method, crops):
+    path, report = exported
+    encoder, eager = Encoder.from_plan(Plan(path)), eager_encoder(tiny_recipe, tiny_method, CPU)
+    captions = ["", "red coat", "word " * 100, "红色外套", *CAPTIONS[:9]]
+    pictures = sorted(crops.iterdir())
+    np.testing.assert_allclose(
+        encoder.encode_texts(captions), eager.encode_texts(captions), atol=1e-5
+    )
+    np.testing.assert_allclose(
+        encoder.encode_images(pictures), eager.encode_images(pictures), atol=1e-5
+    )
+    assert report.failures(PROFILE) == []
+    assert report.num_queries > len(CAPTIONS)
+
+
+def test_the_manifest_states_what_was_exported(exported, tiny_recipe):
+    path, report = exported
+    manifest = Plan(path).manifest
+    assert (manifest.height, manifest.width, manifest.embed_dim) == (128, 64, 32)
+    assert manifest.checkpoint == "c" * 64
+    assert manifest.parity == report.to_dict()
+    assert recipe_from_dict(manifest.recipe, "plan") == tiny_recipe
+    np.testing.assert_allclose(manifest.mean, (0.48145466, 0.4578275, 0.40821073), atol=1e-6)
+    np.testing.assert_allclose(manifest.std, (0.26862954, 0.26130258, 0.27577711), atol=1e-6)
+
+
+@pytest.mark.parametrize("member", [TEXT, IMAGE])
+def test_graphs_are_valid_and_of_opset_18(exported, member):
+    model = onnx.load_model_from_string(Plan(exported[0]).take(member))
+    onnx.checker.check_model(model, full_check=True)
+    assert {entry.domain: entry.version for entry in model.opset_import}[""] == 18
+
+
+@pytest.mark.parametrize("member", [*REQUIRED, MANIFEST])
+def test_no_trace_of_the_exporting_machine_is_in_the_plan(exported, member):
+    with zipfile.ZipFile(exported[0]) as archive:
+        data = archive.read(member)
+    places = {
+        sysconfig.get_path("purelib"),
+        sys.prefix,
+        str(Path(finegrain.__file__).parents[1]),
+        str(Path.home()) + "/",
+        str(exported[0].parent),
+    }
+    for trace in (*places, 'File "', "site-packages", ".py", "Traceback"):
+        assert trace.encode() not in data, trace
+
+
+def test_an_export_repeats_to_the_byte(exported, tiny_recipe, tiny_method, crops, tmp_path):
+    export_to(tmp_path / "again.plan", tiny_recipe, tiny_method, crops)
+    assert (tmp_path / "again.plan").read_bytes() == exported[0].read_bytes()
+
+
+@pytest.mark.parametrize("tower", ["text", "image"])
+def test_a_graph_that_disagrees_is_not_written(
+    tower, tiny_recipe, tiny_method, crops, tmp_path, monkeypatch, request
+):
+    right = getattr(export_plan, f"{tower}_graph")
+    request.getfixturevalue("graphs_at_hand")
+
+    def of_another_model(method, **sizes):
+        torch.manual_seed(1)
+        return right(tiny_recipe.method.build(), **sizes)
+
+    monkeypatch.setattr(export_plan, f"{tower}_graph", of_another_model)
+    out = tmp_path / "out" / "model.plan"
+    with pytest.raises(ExportError, match="does not agree with the eager one, and was not") as e:
+        export_to(out, tiny_recipe, tiny_method, crops)
+    assert f"cosine of {'pictures' if tower == 'image' else 'texts'} is" in str(e.value)
+    assert list(tmp_path.rglob("*")) == []
+
+
+@pytest.mark.usefixtures("graphs_at_hand")
+def test_a_failed_export_leaves_the_older_plan(tiny_recipe, tiny_method, crops, tmp_path):
+    out = tmp_path / "model.plan"
+    out.write_bytes(b"the older plan")
+    with pytest.raises(ExportError, match=r"of texts is .*, below 1\.1"):
+        export_to(
+            out, tiny_recipe, tiny_method, crops, profile=ExportProfile(name="x", min_cosine=1.1)
+        )
+    assert out.read_bytes() == b"the older plan"
+
+
+@pytest.mark.usefixtures("graphs_at_hand")
+def test_too_little_to_compare(tiny_recipe, tiny_method, crops, tmp_path):
+    with pytest.raises(ExportError, match="needs 200 captions and 10 pictures, got 199 and 12"):
+        export_to(tmp_path / "x.plan", tiny_recipe, tiny_method, crops, captions=CAPTIONS[1:])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_dataset_without_captions_enough(tiny_recipe, tiny_method, tmp_path):
+    data = SyntheticPeople(
+        root=str(tmp_path / "data"), train=4, val=2, test=2, pictures_per_identity=1
+    )
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "recipe.json").write_text(replace(tiny_recipe, data=data).to_json())
+    with pytest.raises(CheckpointError, match="has no checkpoint"):
+        export(run, PROFILE, tmp_path / "x.plan")
+    optimizer = torch.optim.AdamW(tiny_method.parameters())
+    save_checkpoint(run, State(step=1), tiny_method, optimizer)
+    with pytest.raises(ExportError, match="needs 200 captions, and no split has as many: train: "):
+        export(run, PROFILE, tmp_path / "x.plan")
+    assert not (tmp_path / "x.plan").exists()
+
+
+scores = st.floats(0, 1)
+
+
+@given(text=scores, image=scores, overlap=scores, rank1=scores)
+def test_a_report_fails_where_it_is_below_the_bound(text, image, overlap, rank1):
+    profile = ExportProfile(name="x", min_cosine=0.6, min_overlap=0.5, min_rank1_agreement=0.4)
+    report = ParityReport(
+        num_queries=1,
+        num_pictures=1,
+        text_cosine=text,
+        image_cosine=image,
+        top10_overlap=overlap,
+        rank1_agreement=rank1,
+    )
+    expected = [text < 0.6, image < 0.6, overlap < 0.5, rank1 < 0.4]
+    assert len(report.failures(profile)) == sum(expected)
+
+
+def test_nan_fails():
+    nan = float("nan")
+    report = ParityReport(
+        num_queries=1,
+        num_pictures=1,
+        text_cosine=nan,
+        image_cosine=nan,
+        top10_overlap=nan,
+        rank1_agreement=nan,
+    )
+    assert len(report.failures(PROFILE)) == 4
+
+
+def test_profiles_of_this_checkout_load():
+    paths = sorted((Path(__file__).parents[3] / "export").glob("*.py"))
+    assert [load_profile(path).name for path in paths] == [path.stem for path in paths]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "there is no export profile at .*mine.py; look into export/"),
+        ("x = 1\n", "must define `def profile"),
+        ("def profile():\n    return 3\n", "must define `def profile"),
+        ("profile = 3\n", "must define `def profile"),
+        ("def profile(:\n", r"mine\.py is not Python: .*line 1"),
+    ],
+)
+def test_file_that_is_no_profile(text, message, tmp_path):
+    path = tmp_path / "mine.py"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(ExportError, match=message):
+        load_profile(path)
+
+
+def test_a_folder_or_another_file_is_no_profile(tmp_path):
+    (tmp_path / "x.txt").touch()
+    for path in (tmp_path, tmp_path / "x.txt"):
+        with pytest.raises(ExportError, match="there is no export profile at"):
+            load_profile(path)

@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+from dataclasses import FrozenInstanceError
+from pathlib import Path
+
+import pytest
+
+from finegrain.records import Problem, Sample, Split
+
+
+def sample(pid: int, *captions: str) -> Sample:
+    return Sample(image=Path(f"{pid}.jpg"), captions=captions, pid=pid)
+
+
+def test_a_split_counts_what_it_holds():
+    split = Split(name="val", samples=(sample(3, "a", "b"), sample(3, "c"), sample(5, "d")))
+    assert (len(split), split.num_captions, split.num_pids) == (3, 4, 2)
+    assert str(split) == "val: 3 pictures, 4 captions, 2 identities"
+
+
+def test_an_empty_split_is_a_split():
+    split = Split(name="test", samples=())
+    assert (len(split), split.num_captions, split.num_pids) == (0, 0, 0)
+
+
+def test_what_was_left_out_is_counted_too():
+    problem = Problem(where="row 3", why="no picture")
+    split = Split(name="train", samples=(sample(1, "a"),), problems=(problem,))
+    assert str(split).endswith("1 identities, 1 left out")
+    assert str(problem) == "row 3: no picture"
+
+
+def test_metadata_is_not_shared():
+    assert sample(1, "a").metadata is not sample(2, "b").metadata
+    assert sample(1, "a").camera is None
+
+
+def test_records_do_not_change():
+    with pytest.raises(FrozenInstanceError):
+        sample(1, "a").pid = 2

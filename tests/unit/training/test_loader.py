@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from finegrain.data.augment import Augmentation
+from finegrain.errors import ImageError, TrainingError
+from finegrain.preprocess import ImageTransform
+from finegrain.preprocess.clip_bpe import clip_tokenizer
+from finegrain.records import Sample, Split
+from finegrain.training import loader
+from finegrain.training.distributed import World
+from finegrain.training.loader import Order, Pairs, Pictures, make_loader
+
+CPU = torch.device("cpu")
+TRANSFORM = ImageTransform(height=32, width=16, fit="stretch")
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return clip_tokenizer(16)
+
+
+def order(num_pairs, *, batch_size, seed=0, rank=0, size=1):
+    return Order(
+        num_pairs, batch_size=batch_size, seed=seed, world=World(rank=rank, size=size, device=CPU)
+    )
+
+
+def epoch_of(of, epoch, batch=0):
+    of.start_at(epoch, batch)
+    return list(of)
+
+
+@given(
+    num_pairs=st.integers(1, 60),
+    batch_size=st.integers(1, 7),
+    size=st.integers(1, 3),
+    epoch=st.integers(0, 5),
+    seed=st.integers(0, 9),
+)
+def test_an_epoch_has_every_pair_at_most_once_over_all_processes(
+    num_pairs, batch_size, size, epoch, seed
+):
+    step = batch_size * size
+    if num_pairs < step:
+        with pytest.raises(TrainingError, match="choose a smaller batch_size"):
+            order(num_pairs, batch_size=batch_size, size=size)
+        return
+    ranks = [
+        epoch_of(order(num_pairs, batch_size=batch_size, seed=seed, rank=r, size=size), epoch)
+        for r in range(size)
+    ]
+    keys = [key for batches in ranks for batch in batches for key in batch]
+    assert len(keys) == len(set(keys)) == num_pairs // step * step
+    assert {e for e, _ in keys} == {epoch}
+    assert {i for _, i in keys} <= set(range(num_pairs))
+    for batches in ranks:
+        assert [len(batch) for batch in batches] == [batch_size] * (num_pairs // step)
+
+
+def test_each_process_takes_its_slice_of_the_batch_that_one_process_would_take():
+    whole = epoch_of(order(50, batch_size=6, seed=3), 2)
+    halves = [epoch_of(order(50, batch_size=3, seed=3, rank=r, size=2), 2) for r in range(2)]
+    assert [a + b for a, b in zip(*halves, strict=True)] == whole
+
+
+def test_shuffles_differ_by_epoch_and_seed_and_are_repeatable():
+    same = order(50, batch_size=5)
+    first = epoch_of(same, 0)
+    indices = [i for batch in first for _, i in batch]
+    assert epoch_of(same, 0) == first
+    assert [i for batch in epoch_of(same, 1) for _, i in batch] != indices
+    assert epoch_of(order(50, batch_size=5, seed=1), 0) != first
+    assert indices != sorted(indices)
+
+
+def test_starting_in_the_middle_gives_the_rest_of_the_epoch():
+    same = order(50, batch_size=5)
+    assert epoch_of(same, 4, batch=7) == epoch_of(same, 4)[7:]
+    assert epoch_of(same, 4, batch=10) == []
+
+
+@pytest.fixture
+def split(flat_people):
+    return flat_people.splits()["train"]
+
+
+def pairs_of(split, *, seed=0, flip=0.5):
+    augmentation = Augmentation((32, 16), flip=flip, pad=0.1, erase=0.5, color_jitter=0.2)
+    return Pairs(split, Pictures(split, TRANSFORM, progress=False), augmentation, seed=seed)
+
+
+def test_pairs_are_every_picture_with_each_of_its_captions(split):
+    pairs = pairs_of(split)
+    assert len(pairs) == 64
+    rows = [pairs[0, i] for i in range(len(pairs))]
+    expected = [
+        (caption, sample.pid, f"{sample.image}[{j}]")
+        for sample in split.samples
+        for j, caption in enumerate(sample.captions)
+    ]
+    assert [row[1:] for row in rows] == expected
+    assert {(row[0].shape, row[0].dtype) for row in rows} == {((3, 32, 16), np.dtype(np.uint8))}
+
+
+def test_augmentation_is_a_function_of_seed_epoch_and_index(split):
+    pairs = pairs_of(split, seed=1)
+    pixels = pairs[3, 5][0]
+    assert np.array_equal(pixels, pairs_of(split, seed=1)[3, 5][0])
+    others = [pairs_of(split, seed=2)[3, 5][0], *(pairs[epoch, 5][0] for epoch in range(3))]
+    assert not all(np.array_equal(pixels, other) for other in others)
+
+
+@pytest.mark.parametrize("limit", [0, 1 << 30])
+def test_pictures_are_the_same_from_memory_and_from_disk(limit, split, monkeypatch):
+    monkeypatch.setattr(loader, "MAX_CACHE_BYTES", limit)
+    pictures = Pictures(split, TRANSFORM, progress=False)
+    assert (pictures._decoded is None) == (limit == 0)
+    upper = pictures[0][2, 3]
+    assert pictures[0].shape == (32, 16, 3)
+    assert upper.tolist() == [15, 15, 15]
+
+
+def test_a_broken_picture_is_an_error_before_training(tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    sample = Sample(image=tmp_path / "broken.png", captions=("a",), pid=0)
+    with pytest.raises(ImageError, match=r"broken\.png"):
+        Pictures(Split(name="train", samples=(sample,)), TRANSFORM, progress=False)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches(workers, split, tokenizer):
+    pairs, taken = pairs_of(split), order(64, batch_size=8)
+    batches = make_loader(pairs, taken, tokenizer, workers=workers, device=CPU)
+    for epoch, start in ((0, 0), (1, 5)):
+        taken.start_at(epoch, start)
+        expected = epoch_of(order(64, batch_size=8), epoch, start)
+        got = list(batches)
+        assert len(got) == len(expected)
+        for batch, keys in zip(got, expected, strict=True):
+            rows = [pairs[key] for key in keys]
+            assert np.array_equal(batch.pixels.numpy(), np.stack([row[0] for row in rows]))
+            tokens = tokenizer.encode([row[1] for row in rows])
+            assert np.array_equal(batch.ids.numpy(), tokens.ids)
+            assert np.array_equal(batch.eot.numpy(), tokens.eot)
+            assert batch.pids.tolist() == [row[2] for row in rows]
+            assert batch.where == tuple(row[3] for row in rows)
+
+
+def test_loading_leaves_the_random_state_alone(split, tokenizer):
+    batches = make_loader(
+        pairs_of(split), order(64, batch_size=8), tokenizer, workers=0, device=CPU
+    )
+    before = torch.get_rng_state()
+    next(iter(batches))
+    assert torch.equal(torch.get_rng_state(), before)
