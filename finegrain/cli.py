@@ -75,7 +75,7 @@ def _index(arguments: argparse.Namespace) -> None:
                 for split in splits.values():
                     for problem in split.problems:
                         print(problem, file=sys.stderr)
-                    print(searcher.add_samples(split.samples))
+                    print(searcher.add_samples(split.samples, dict(arguments.metadata)))
             else:
                 print(searcher.add(source, dict(arguments.metadata)))
         print(searcher)
@@ -105,9 +105,15 @@ def _doctor(arguments: argparse.Namespace) -> None:
     from finegrain.doctor import examine, machine_report
 
     print(machine_report())
+    unsound = []
     for path in arguments.files:
-        print()
-        print(examine(path))
+        try:
+            print(f"\n{examine(path)}")
+        except FinegrainError as error:
+            unsound.append(str(path))
+            print(f"\n{path}: NOT SOUND; {error}")
+    if unsound:
+        raise DataError(f"not sound: {', '.join(unsound)}")
 
 
 def _recipe(arguments: argparse.Namespace) -> None:

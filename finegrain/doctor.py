@@ -10,7 +10,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from tabulate import tabulate
 
-from finegrain.errors import FinegrainError
+from finegrain.encoder import Encoder
 from finegrain.gallery import Gallery
 from finegrain.plan import Plan
 
@@ -28,14 +28,16 @@ def machine_report() -> str:
 
 
 def examine(path: Path) -> str:
-    """Open a plan or a gallery, and say what it is or what is wrong with it."""
-    try:
-        if path.suffix == ".gallery":
-            with Gallery(path, create=False) as gallery:
-                return f"{path}: sound; {gallery!r}"
-        plan = Plan(path)
-    except FinegrainError as error:
-        return f"{path}: NOT SOUND; {error}"
+    """Open a plan with its graphs, or a gallery, and say what it is.
+
+    Raises:
+        FinegrainError: It is not sound; the message says why.
+    """
+    if path.suffix == ".gallery":
+        with Gallery(path, create=False) as gallery:
+            return f"{path}: sound; {gallery!r}"
+    plan = Plan(path)
+    Encoder.from_plan(plan)
     parity = ", ".join(f"{name} {value:.6g}" for name, value in plan.manifest.parity.items())
     return (
         f"{path}: sound; {plan!r}\n  made by finegrain {plan.manifest.made_by}"

@@ -21,7 +21,7 @@ from cattrs.strategies import configure_tagged_union
 from finegrain.data.datasets import Dataset, SyntheticPeople
 from finegrain.errors import RecipeError
 from finegrain.methods import ClipConfig
-from finegrain.models import TimmConfig, VitConfig
+from finegrain.models import ImageConfig
 
 Precision = Literal["auto", "fp32", "bf16"]
 
@@ -131,7 +131,7 @@ class Recipe:
             self,
             name=f"{self.name}_tiny",
             data=SyntheticPeople(
-                root="data/tiny", train=32, val=8, test=16, pictures_per_identity=2
+                root="data/tiny", train=48, val=8, test=16, pictures_per_identity=3
             ),
             method=self.method.tiny(),
             weights=None,
@@ -298,7 +298,7 @@ def _make_converter() -> cattrs.Converter:
     converter = cattrs.Converter(forbid_extra_keys=True)
     for wanted, kinds in ((bool, (bool,)), (int, (int,)), (str, (str,)), (float, (float, int))):
         converter.register_structure_hook(wanted, _strict(kinds))
-    for union in (Dataset, VitConfig | TimmConfig):
+    for union in (Dataset, ImageConfig):
         _structure_by_type(converter, union)
     return converter
 

@@ -160,18 +160,27 @@ class Searcher:
             problems += batch.problems
         return Added(ids=ids, num_known=len(sources) - len(new), problems=problems)
 
-    def add_samples(self, samples: Sequence[Sample], *, progress: bool = True) -> Added:
-        """Add the pictures of a dataset or catalogue with their pid, camera and columns."""
-        metadata = [
+    def add_samples(
+        self, samples: Sequence[Sample], metadata: Metadata | None = None, *, progress: bool = True
+    ) -> Added:
+        """Add the pictures of a dataset or catalogue with their pid, camera and columns.
+
+        Args:
+            samples: Their first caption becomes the column ``caption``.
+            metadata: Further columns for all of them.
+            progress: Show a bar with rate and time left.
+        """
+        rows = [
             {
                 "caption": sample.captions[0],
+                **(metadata or {}),
                 **sample.metadata,
                 "pid": sample.pid,
                 **({"camera": sample.camera} if sample.camera is not None else {}),
             }
             for sample in samples
         ]
-        return self.add([sample.image for sample in samples], metadata, progress=progress)
+        return self.add([sample.image for sample in samples], rows, progress=progress)
 
     def query(
         self, query: str | ImageSource, k: int | None = None, *, where: str | None = None

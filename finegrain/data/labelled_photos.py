@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import csv
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from finegrain.data.colors import dominant_color
+from finegrain.data.colors import COLORS, dominant_color
 from finegrain.errors import DataError, ImageError
 from finegrain.preprocess import load_image
 from finegrain.records import Problem, Sample, Split
@@ -23,7 +23,8 @@ def read_labelled_photos(table: Path) -> Mapping[str, Split]:
 
     The captions of a picture name its label, and its dominant colour with its label. The
     colour is measured, not known: it is a weak label, and stays in the metadata as
-    ``color`` beside ``label``. Every picture is its own pid.
+    ``color`` beside ``label``. Pictures of one label and colour share a pid, as they share
+    their captions.
 
     Raises:
         DataError: The table is missing, lacks a column, or no picture can be read.
@@ -33,8 +34,10 @@ def read_labelled_photos(table: Path) -> Mapping[str, Split]:
     rows = list(enumerate(_rows(table), start=2))
     if not rows:
         raise DataError(f"{table} has no rows; expected one a picture")
+    # The whole table's labels, so that a pid means the same in every split.
+    labels = sorted({row["label"] or "" for _, row in rows})
     with ThreadPoolExecutor(MEASURING_THREADS) as pool:
-        read = pool.map(lambda numbered: _read(table, *numbered), rows)
+        read = pool.map(lambda numbered: _read(table, labels, *numbered), rows)
         samples: dict[str, list[Sample]] = defaultdict(list)
         problems: dict[str, list[Problem]] = defaultdict(list)
         for split, result in read:
@@ -58,7 +61,9 @@ def _rows(table: Path) -> list[dict[str, str | None]]:
         raise DataError(f"{table} cannot be read as CSV in UTF-8: {error}") from error
 
 
-def _read(table: Path, line: int, row: Mapping[str, str | None]) -> tuple[str, Sample | Problem]:
+def _read(
+    table: Path, labels: Sequence[str], line: int, row: Mapping[str, str | None]
+) -> tuple[str, Sample | Problem]:
     where = f"{table.name}:{line}"
     file, label, named = ((row[column] or "").strip() for column in COLUMNS)
     split = SPLITS.get(named, named or "train")
@@ -74,6 +79,6 @@ def _read(table: Path, line: int, row: Mapping[str, str | None]) -> tuple[str, S
     return split, Sample(
         image=path,
         captions=(label, f"{color} {label}", f"a photo of a {color} {label}"),
-        pid=line,
+        pid=labels.index(row["label"] or "") * len(COLORS) + COLORS.index(color),
         metadata={"label": label, "color": color},
     )

@@ -6,11 +6,11 @@ import hashlib
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
 
-import finegrain
 from finegrain.checkpoint import MODEL
 from finegrain.data.datasets import Dataset
 from finegrain.encoder import Encoder
@@ -101,7 +101,7 @@ def export_method(
         checkpoint=checkpoint,
         recipe=recipe.to_dict(),
         parity={},
-        made_by=finegrain.__version__,
+        made_by=version("finegrain"),
         sha256={},
     )
     with tempfile.TemporaryDirectory() as folder:

@@ -11,14 +11,7 @@ from torch.nn import functional as F
 
 from finegrain.losses import itc
 from finegrain.methods.base import Batch
-from finegrain.models import (
-    TextConfig,
-    TextTower,
-    TimmConfig,
-    TimmTower,
-    VisionTransformer,
-    VitConfig,
-)
+from finegrain.models import ImageConfig, ImageTower, TextConfig, TextTower
 
 MAX_LOGIT_SCALE = 100.0
 """Radford et al. 2021, section 2.5: clipped so that logits are never scaled by more."""
@@ -28,7 +21,7 @@ MAX_LOGIT_SCALE = 100.0
 class ClipConfig:
     """The towers of a CLIP, and the temperature that its loss starts from."""
 
-    image: VitConfig | TimmConfig
+    image: ImageConfig
     text: TextConfig
     embed_dim: int = 512
     temperature: float = 0.07
@@ -53,7 +46,7 @@ class Clip(nn.Module):
 
     def __init__(
         self,
-        image_tower: VisionTransformer | TimmTower,
+        image_tower: ImageTower,
         text_tower: TextTower,
         *,
         temperature: float = 0.07,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import timm
 import torch
@@ -66,30 +67,18 @@ class VitConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TimmConfig:
-    """Any timm backbone by name, with a linear projection onto the joint space.
-
-    Attributes:
-        model: A name of ``timm.list_models()``.
-        height, width: Size of the pictures.
-        channels: Widths of the four stages, for ResNets of another width than their name's.
-    """
+    """Any timm backbone by name, with a linear projection onto the joint space."""
 
     model: str
     height: int
     width: int
-    channels: tuple[int, int, int, int] | None = None
 
     def tiny(self) -> TimmConfig:
         """The same backbone on small pictures."""
         return replace(self, height=64, width=32)
 
     def build(self, embed_dim: int) -> TimmTower:
-        return TimmTower(
-            self.model,
-            size=(self.height, self.width),
-            embed_dim=embed_dim,
-            channels=self.channels,
-        )
+        return TimmTower(self.model, size=(self.height, self.width), embed_dim=embed_dim)
 
 
 class VisionTransformer(nn.Module):
@@ -150,14 +139,7 @@ class VisionTransformer(nn.Module):
 class TimmTower(nn.Module):
     """A timm backbone with random weights, pooled and projected: ``[N, 3, H, W] -> [N, D]``."""
 
-    def __init__(
-        self,
-        model: str,
-        *,
-        size: tuple[int, int],
-        embed_dim: int,
-        channels: tuple[int, int, int, int] | None = None,
-    ) -> None:
+    def __init__(self, model: str, *, size: tuple[int, int], embed_dim: int) -> None:
         super().__init__()
         if not timm.is_model(model):
             raise RecipeError(
@@ -165,13 +147,12 @@ class TimmTower(nn.Module):
                 + (", ".join(timm.list_models(f"*{model[:6]}*")[:5]) or "none")
             )
         # Vision transformers need their size stated; convolutional ones refuse the argument.
-        shape: dict[str, object] = {"img_size": size} if "vit" in model or "swin" in model else {}
-        if channels is not None:
-            shape |= {"channels": channels, "stem_width": channels[0] // 2}
-        self.backbone = timm.create_model(model, pretrained=False, num_classes=0, **shape)
-        config = self.backbone.default_cfg
+        sized: dict[str, Any] = {"img_size": size} if "vit" in model or "swin" in model else {}
+        backbone: Any = timm.create_model(model, pretrained=False, num_classes=0, **sized)
+        self.backbone = backbone
+        config = backbone.default_cfg
         self.pixel_norm = PixelNorm(config["mean"], config["std"])
-        self.proj = nn.Linear(self.backbone.head_hidden_size, embed_dim, bias=False)
+        self.proj = nn.Linear(backbone.head_hidden_size, embed_dim, bias=False)
 
     def forward(self, pixels: Tensor) -> Tensor:
         return self.proj(self.backbone(self.pixel_norm(pixels)))

@@ -68,6 +68,16 @@ class ResidualBlock(nn.Module):
         self.mlp = Mlp(width, activation)
         self.ln_2 = nn.LayerNorm(width)
 
+    def initialise(self, width: int, depth: int) -> None:
+        # Radford et al. 2021 (released code): the residual branches shrink with depth so
+        # that the sum over all blocks starts with unit scale.
+        into_residual = width**-0.5 * (2 * depth) ** -0.5
+        nn.init.normal_(self.attn.in_proj_weight, std=width**-0.5)
+        nn.init.normal_(self.attn.out_proj.weight, std=into_residual)
+        nn.init.zeros_(self.attn.out_proj.bias)
+        nn.init.normal_(self.mlp.c_fc.weight, std=(2 * width) ** -0.5)
+        nn.init.normal_(self.mlp.c_proj.weight, std=into_residual)
+
     def forward(self, x: Tensor, *, causal: bool) -> Tensor:
         x = x + self.attn(self.ln_1(x), causal=causal)
         return x + self.mlp(self.ln_2(x))
@@ -81,21 +91,10 @@ class Transformer(nn.Module):
     ) -> None:
         super().__init__()
         self.causal = causal
-        self.resblocks = nn.ModuleList(
-            ResidualBlock(width, heads, activation) for _ in range(depth)
-        )
-        self._initialise(width, depth)
-
-    def _initialise(self, width: int, depth: int) -> None:
-        # Radford et al. 2021 (released code): the residual branches shrink with depth so
-        # that the sum over all blocks starts with unit scale.
-        into_residual = width**-0.5 * (2 * depth) ** -0.5
-        for block in self.resblocks:
-            nn.init.normal_(block.attn.in_proj_weight, std=width**-0.5)
-            nn.init.normal_(block.attn.out_proj.weight, std=into_residual)
-            nn.init.zeros_(block.attn.out_proj.bias)
-            nn.init.normal_(block.mlp.c_fc.weight, std=(2 * width) ** -0.5)
-            nn.init.normal_(block.mlp.c_proj.weight, std=into_residual)
+        blocks = [ResidualBlock(width, heads, activation) for _ in range(depth)]
+        for block in blocks:
+            block.initialise(width, depth)
+        self.resblocks = nn.ModuleList(blocks)
 
     def forward(self, x: Tensor) -> Tensor:
         for block in self.resblocks:

@@ -6,6 +6,7 @@ the reference splits words with; using what is built takes neither.
 
 from __future__ import annotations
 
+import functools
 import gzip
 import importlib.util
 import sys
@@ -101,6 +102,7 @@ def _byte_symbols() -> list[str]:
     return [chr(byte) for byte in printable] + [chr(0x100 + i) for i in range(256 - len(printable))]
 
 
+@functools.cache  # it asks about every character there is
 def _word_pattern() -> str:
     r"""Return CLIP's word pattern with every Unicode class written out.
 

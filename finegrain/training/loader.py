@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import torch
@@ -128,23 +129,24 @@ def make_loader(
 ) -> DataLoader[Batch]:
     """Batches of a run, assembled in ``workers`` processes."""
 
-    def collate(rows: list[Pair]) -> Batch:
-        pixels, captions, pids, where = zip(*rows, strict=True)
-        tokens = tokenizer.encode(captions)
-        return Batch(
-            pixels=torch.from_numpy(np.stack(pixels)),
-            ids=torch.from_numpy(tokens.ids),
-            eot=torch.from_numpy(tokens.eot),
-            pids=torch.tensor(pids),
-            where=where,
-        )
-
     return DataLoader(
         pairs,  # type: ignore[arg-type]  # a batch sampler of keys, which DataLoader allows
         batch_sampler=order,
         num_workers=workers,
-        collate_fn=collate,
+        collate_fn=partial(_collate, tokenizer=tokenizer),
         persistent_workers=workers > 0,
         # Of its own, or every resume would draw once more from the model's random state.
         generator=torch.Generator(),
+    )
+
+
+def _collate(rows: list[Pair], *, tokenizer: Tokenizer) -> Batch:
+    pixels, captions, pids, where = zip(*rows, strict=True)
+    tokens = tokenizer.encode(captions)
+    return Batch(
+        pixels=torch.from_numpy(np.stack(pixels)),
+        ids=torch.from_numpy(tokens.ids),
+        eot=torch.from_numpy(tokens.eot),
+        pids=torch.tensor(pids),
+        where=where,
     )

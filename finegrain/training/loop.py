@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
@@ -126,7 +127,8 @@ class _Trainer:
         self.transform = image_transform(recipe)
         self.tokenizer = clip_tokenizer(recipe.method.text.context_length)
         # Convolutions run up to twice as fast channels-last; other tensors are unaffected.
-        self.model = build_method(recipe).to(world.device, memory_format=torch.channels_last)
+        self.model = build_method(recipe).to(memory_format=torch.channels_last)
+        self.model.to(world.device)
         self.optimizer = make_optimizer(self.model, recipe.optimizer)
         self.parallel: nn.Module = (
             DistributedDataParallel(self.model) if world.size > 1 else self.model
@@ -216,7 +218,9 @@ class _Trainer:
                 torch.autograd.backward(total / len(parts))
             for name, value in named.items():
                 sums[name] = sums.get(name, 0.0) + value / len(parts)
-        nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.optimizer.clip_norm)
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.optimizer.clip_norm)
+        if not torch.isfinite(norm):
+            raise TrainingError(f"step {step}: the gradient is not finite. {_named(batch)}")
         self.optimizer.step()
         self.model.after_step()
         self.losses.append(sum(self.recipe.losses[name] * value for name, value in sums.items()))
@@ -224,8 +228,11 @@ class _Trainer:
 
     def _losses(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, float]]:
         batch = _to(batch, self.world.device)
-        with torch.autocast(
-            self.world.device.type, self.dtype or torch.bfloat16, enabled=self.dtype is not None
+        with (
+            torch.autocast(
+                self.world.device.type, self.dtype or torch.bfloat16, enabled=self.dtype is not None
+            ),
+            sdpa_kernel(_attention_backends(self.world.device)),
         ):
             losses: dict[str, Tensor] = self.parallel(batch)
         if losses.keys() != self.recipe.losses.keys():
@@ -236,12 +243,7 @@ class _Trainer:
         named = {name: loss.item() for name, loss in losses.items()}
         total = torch.stack([self.recipe.losses[n] * loss for n, loss in losses.items()]).sum()
         if not torch.isfinite(total):
-            raise TrainingError(
-                f"step {step}: the loss is not finite ({named}). The batch was: "
-                + ", ".join(batch.where[:8])
-                + (f" and {len(batch.where) - 8} more" if len(batch.where) > 8 else "")
-                + ". Look at these files, or lower the learning rate. Weights were not changed."
-            )
+            raise TrainingError(f"step {step}: the loss is not finite ({named}). {_named(batch)}")
         return total, named
 
     def _log(self, writer: SummaryWriter, losses: dict[str, float], step: int) -> None:
@@ -276,6 +278,26 @@ class _Trainer:
         if self.world.is_first:
             save_checkpoint(self.folder, state, self.model, self.optimizer)
         self.world.barrier()
+
+
+def _attention_backends(device: torch.device) -> list[SDPBackend]:
+    """All kernels on a GPU; on a CPU plain products.
+
+    Measured on two Zen 4 cores in bf16, 128 captions of 48 tokens: forward and backward take
+    6 ms by plain products and 32 ms by the fused CPU kernel.
+    """
+    if device.type == "cpu":
+        return [SDPBackend.MATH]
+    return [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+
+
+def _named(batch: Batch) -> str:
+    """What to look at when a batch does harm."""
+    more = f" and {len(batch.where) - 8} more" if len(batch.where) > 8 else ""
+    return (
+        f"The batch was: {', '.join(batch.where[:8])}{more}. Look at these files, or lower the "
+        "learning rate. Weights were not changed."
+    )
 
 
 def _parts(batch: Batch, count: int) -> list[Batch]:

@@ -18,6 +18,7 @@ from finegrain.data.synthetic.person import Identity, Person, identities  # noqa
 from finegrain.data.synthetic.products import render_product, write_products  # noqa: E402
 from finegrain.data.synthetic.queries import (  # noqa: E402
     ATTRIBUTE_QUERIES,
+    DETAIL_QUERIES,
     AttributeQuery,
     matches,
 )
@@ -28,6 +29,7 @@ from finegrain.data.synthetic.writer import write_people  # noqa: E402
 __all__ = [
     "ATTRIBUTE_QUERIES",
     "CAMERAS",
+    "DETAIL_QUERIES",
     "AttributeQuery",
     "AttributeRecord",
     "Camera",

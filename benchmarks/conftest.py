@@ -1,0 +1,242 @@
+"""The model, the gallery and the clock that all benchmarks share.
+
+The model has the size of a released one and random weights: speed does not depend on
+what was learned, and nothing needs to be downloaded.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import version
+from itertools import cycle
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from cpuinfo import get_cpu_info  # type: ignore[import-untyped]
+from numpy.typing import NDArray
+from tabulate import tabulate
+
+import finegrain
+from finegrain.encoder import Encoder
+from finegrain.exporters.to_onnx import image_graph, text_graph
+from finegrain.methods import Clip, ClipConfig
+from finegrain.models import TextConfig, VitConfig
+from finegrain.models.image_tower import CLIP_MEAN, CLIP_STD
+from finegrain.plan import IMAGE, TEXT, TOKENIZER, Manifest, Plan, write_plan
+from finegrain.preprocess.clip_bpe import clip_tokenizer
+
+NUM_PICTURES = 100_000
+NUM_CAMERAS = 100
+ADD_BATCH = 10_000
+WARM_UP = 3
+PAUSE = 0.02
+"""Seconds before each timed call: OpenMP's threads spin on after a call, and would take
+the cores of whoever is timed next."""
+
+_RACES = pytest.StashKey[list[dict[str, Any]]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--results",
+        type=Path,
+        metavar="FILE",
+        help="write the comparison of bench_query.py as JSON",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_RACES] = []
+
+
+def pytest_benchmark_update_machine_info(
+    config: pytest.Config, machine_info: dict[str, Any]
+) -> None:
+    machine_info.pop("node", None)  # results are published; the machine's name is nobody's
+    machine_info.update(_fingerprint())
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if races := terminalreporter.config.stash[_RACES]:
+        terminalreporter.section("side by side, in one run")
+        terminalreporter.write_line(tabulate(races, headers="keys", floatfmt=".2f"))
+
+
+def _fingerprint() -> dict[str, Any]:
+    packages = ("torch", "onnxruntime", "faiss-cpu", "numpy")
+    return {
+        "cpu_name": get_cpu_info().get("brand_raw", platform.machine()),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "versions": {
+            "python": platform.python_version(),
+            "finegrain": finegrain.__version__,
+            **{name: version(name) for name in packages},
+        },
+    }
+
+
+@pytest.fixture(scope="session")
+def machine() -> dict[str, Any]:
+    """What a time depends on besides the code."""
+    return _fingerprint()
+
+
+@pytest.fixture(scope="session")
+def rounds() -> Callable[[int], int]:
+    """``rounds(full)``: as many, or a tenth of them in the short form."""
+    short = os.environ.get("FINEGRAIN_FAST", "0") not in ("", "0")
+    return lambda full: max(5, full // 10) if short else full
+
+
+@pytest.fixture
+def race(benchmark: Any, request: pytest.FixtureRequest) -> Callable[..., dict[str, Any]]:
+    """``race(ours, plain, inputs, rounds=...)`` times two ways of doing one thing.
+
+    They take turns on the same input, so that a clock or a neighbour that changes during the
+    run changes both. The summary also goes into ``benchmark.extra_info``.
+    """
+
+    def run(
+        ours: Callable[[Any], object],
+        plain: Callable[[Any], object],
+        inputs: Sequence[Any],
+        *,
+        rounds: int,
+    ) -> dict[str, Any]:
+        seconds: dict[str, list[float]] = {"finegrain": [], "plain": []}
+        upcoming = cycle(inputs)
+
+        def timed(name: str, work: Callable[[Any], object], argument: Any) -> None:
+            start = time.perf_counter()
+            work(argument)
+            seconds[name].append(time.perf_counter() - start)
+
+        def plain_goes_first() -> tuple[tuple[str, Callable[[Any], object], Any], dict[str, Any]]:
+            argument = next(upcoming)
+            time.sleep(PAUSE)
+            timed("plain", plain, argument)
+            time.sleep(PAUSE)
+            return ("finegrain", ours, argument), {}
+
+        benchmark.pedantic(
+            timed, setup=plain_goes_first, rounds=rounds, warmup_rounds=WARM_UP, iterations=1
+        )
+        kept = {name: [1e3 * s for s in times[-rounds:]] for name, times in seconds.items()}
+        p50 = {name: round(median(times), 3) for name, times in kept.items()}
+        summary = {
+            "p50_ms": p50,
+            "min_ms": {name: round(min(times), 3) for name, times in kept.items()},
+            "ratio": round(p50["plain"] / p50["finegrain"], 3),
+            "rounds": rounds,
+        }
+        benchmark.extra_info.update(summary)
+        request.config.stash[_RACES].append(
+            {
+                "what": request.node.name.removeprefix("test_"),
+                "finegrain p50 ms": p50["finegrain"],
+                "plain p50 ms": p50["plain"],
+                "plain / finegrain": summary["ratio"],
+                "rounds": rounds,
+            }
+        )
+        return summary
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def method() -> Clip:
+    """CLIP ViT-B/16 for persons, random weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return ClipConfig(image=VitConfig(), text=TextConfig()).build().eval()
+
+
+@pytest.fixture(scope="session")
+def plan(method: Clip, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The plan of ``method``."""
+    folder = tmp_path_factory.mktemp("plan")
+    image, text = VitConfig(), TextConfig()
+    manifest = Manifest(
+        method="clip",
+        embed_dim=method.text_tower.text_projection.shape[1],
+        height=image.height,
+        width=image.width,
+        fit="stretch",
+        mean=CLIP_MEAN,
+        std=CLIP_STD,
+        context_length=text.context_length,
+        precision={TEXT: "fp32", IMAGE: "fp32"},
+        checkpoint="0" * 64,
+        recipe={},
+        parity={},
+        made_by=finegrain.__version__,
+        sha256={},
+    )
+    members = {
+        TEXT: text_graph(method, context_length=text.context_length, opset=18),
+        IMAGE: image_graph(method, height=image.height, width=image.width, opset=18),
+        TOKENIZER: clip_tokenizer(text.context_length).to_json().encode(),
+    }
+    write_plan(folder / "model.plan", manifest, members)
+    yield folder / "model.plan"
+    shutil.rmtree(folder)  # pytest keeps the folders of three runs, and this one is large
+
+
+@pytest.fixture(scope="session")
+def encoder(plan: Path) -> Encoder:
+    """The plan on ONNX Runtime, with as many threads as torch takes."""
+    return Encoder.from_plan(Plan(plan), threads=torch.get_num_threads())
+
+
+@pytest.fixture(scope="session")
+def vectors(method: Clip) -> NDArray[np.float32]:
+    """L2-normalised ``[100000, D]``."""
+    width = method.text_tower.text_projection.shape[1]
+    found = np.random.default_rng(0).standard_normal((NUM_PICTURES, width), np.float32)
+    found /= np.linalg.norm(found, axis=1, keepdims=True)
+    return found
+
+
+@pytest.fixture(scope="session")
+def images() -> list[str]:
+    """Paths of the pictures, in the order of ``vectors``; none of them is opened."""
+    return [f"crops/{number:06d}.jpg" for number in range(1, NUM_PICTURES + 1)]
+
+
+@pytest.fixture(scope="session")
+def cameras() -> list[str]:
+    """Names of the cameras, in the order of ``vectors``; each saw one picture in a hundred."""
+    return [f"gate-{number % NUM_CAMERAS}" for number in range(NUM_PICTURES)]
+
+
+@pytest.fixture(scope="session")
+def searcher(
+    plan: Path,
+    vectors: NDArray[np.float32],
+    images: list[str],
+    cameras: list[str],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[finegrain.Searcher]:
+    """A searcher over all of ``vectors``."""
+    folder = tmp_path_factory.mktemp("gallery")
+    gallery = finegrain.Gallery(
+        folder / "model.gallery",
+        fingerprint=Plan(plan).manifest.fingerprint,
+        dim=vectors.shape[1],
+    )
+    for start in range(0, NUM_PICTURES, ADD_BATCH):
+        batch = slice(start, start + ADD_BATCH)
+        gallery.add(vectors[batch], images[batch], cameras=cameras[batch])
+    with finegrain.Searcher(plan, gallery=gallery, threads=torch.get_num_threads()) as searcher:
+        yield searcher
+    shutil.rmtree(folder)

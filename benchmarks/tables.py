@@ -1,0 +1,106 @@
+"""Write the README's numbers from the files that commands wrote.
+
+Each block between ``<!-- numbers:NAME -->`` and ``<!-- /numbers -->`` is replaced by the
+table of ``benchmarks/results/NAME.json``. With ``--check`` nothing is written, and the exit
+status says whether the README is up to date.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from tabulate import tabulate
+
+ROOT = Path(__file__).parents[1]
+BLOCK = re.compile(r"(<!-- numbers:(\w+) -->\n).*?(<!-- /numbers -->)", re.DOTALL)
+Result = Mapping[str, Any]
+
+
+def demo(result: Result) -> str:
+    text_to_image = result["text_to_image"]
+    rows = [
+        ("precision@10, mean of 20 attribute queries", f"{result['precision_at_10']:.3f}"),
+        (
+            "precision@10, mean of 10 queries for caps, shoes, hair, bags by colour",
+            f"{result['detail_precision_at_10']:.3f}",
+        ),
+        ("swap-pair accuracy (chance 0.5)", f"{result['swap_accuracy']:.3f}"),
+        *((name, f"{text_to_image[name]:.1f} %") for name in ("rank1", "rank5", "rank10")),
+        *((name, f"{text_to_image[name]:.1f} %") for name in ("mAP", "mINP")),
+        ("captions that search / pictures searched", _sizes(text_to_image)),
+        ("whole demo", f"{result['seconds']['all']:.0f} s on {result['processors']} cores"),
+    ]
+    return _table(rows, ["on people never seen in training", ""])
+
+
+def demo_queries(result: Result) -> str:
+    rows = [
+        (query, f"{precision:.1f}", result["relevant_by_query"][query])
+        for query, precision in result["precision_at_10_by_query"].items()
+    ]
+    rows += [
+        (query, f"{precision:.1f}", result["detail_relevant_by_query"][query])
+        for query, precision in result["detail_precision_at_10_by_query"].items()
+    ]
+    return _table(rows, ["query", "precision@10", "right pictures in the gallery"])
+
+
+def catalog_photos(result: Result) -> str:
+    rows = [(q, f"{p:.1f}", result["relevant"][q]) for q, p in result["precision"].items()]
+    rows.append(("**mean**", f"**{result['mean']:.2f}**", f"trained {result['minutes']:.0f} min"))
+    return _table(rows, ["query", "precision@10", "pictures of it"])
+
+
+def query_latency(result: Result) -> str:
+    p50 = result["p50_ms"]
+    rows = [
+        ("`Searcher.query`", f"{p50['finegrain']:.1f} ms", "1"),
+        ("the plain way", f"{p50['plain']:.1f} ms", f"{result['ratio']:.1f} times as long"),
+    ]
+    return _table(rows, [f"{result['gallery']:,} rows, {result['model']}", "p50", ""])
+
+
+def _sizes(metrics: Result) -> str:
+    return f"{metrics['num_queries']:,} / {metrics['num_gallery']:,}"
+
+
+def _table(rows: list[tuple[Any, ...]], headers: list[str]) -> str:
+    return tabulate(rows, headers=headers, tablefmt="github", disable_numparse=True) + "\n"
+
+
+TABLES: Mapping[str, tuple[str, Callable[[Result], str]]] = {
+    "demo": ("demo", demo),
+    "demo_queries": ("demo", demo_queries),
+    "catalog_photos": ("catalog_photos", catalog_photos),
+    "query_latency": ("query_latency", query_latency),
+}
+
+
+def render(readme: str) -> str:
+    """The README with every block of numbers made anew."""
+
+    def block(match: re.Match[str]) -> str:
+        file, table = TABLES[match[2]]
+        result = json.loads((ROOT / "benchmarks" / "results" / f"{file}.json").read_text())
+        return f"{match[1]}{table(result)}{match[3]}"
+
+    return BLOCK.sub(block, readme)
+
+
+def main() -> int:
+    path = ROOT / "README.md"
+    readme = path.read_text(encoding="utf-8")
+    made = render(readme)
+    if "--check" in sys.argv[1:]:
+        return int(made != readme)
+    path.write_text(made, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

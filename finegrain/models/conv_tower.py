@@ -1,0 +1,74 @@
+"""A small residual net for small crops of upright people, trained from scratch on a CPU."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from timm.models.resnet import BasicBlock, ResNet
+from torch import Tensor, nn
+
+from finegrain.models.image_tower import CLIP_MEAN, CLIP_STD, PixelNorm
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvConfig:
+    """A residual net of four stages with one block each.
+
+    Attributes:
+        height, width: Size of the pictures.
+        channels: Widths of the stages.
+    """
+
+    height: int = 128
+    width: int = 64
+    channels: tuple[int, int, int, int] = (32, 64, 128, 256)
+
+    def tiny(self) -> ConvConfig:
+        """The same net, narrower and on smaller pictures."""
+        return replace(self, height=64, width=32, channels=(8, 16, 16, 32))
+
+    def build(self, embed_dim: int) -> ConvTower:
+        return ConvTower(
+            size=(self.height, self.width), channels=self.channels, embed_dim=embed_dim
+        )
+
+
+class ConvTower(nn.Module):
+    """``[N, 3, H, W] uint8 -> [N, D]``, with the rows of the last map kept apart.
+
+    Two things make a net of this size see a cap or a handbag in a crop of 128x64. Its stem
+    halves the picture once and not twice (no max-pooling), and its last map is averaged over
+    columns only, so that what is at the head of an upright person is not mixed with what is
+    at the feet (the stripes of PCB, Sun et al. 2018).
+    """
+
+    def __init__(
+        self, *, size: tuple[int, int], channels: tuple[int, int, int, int], embed_dim: int
+    ) -> None:
+        super().__init__()
+        self.pixel_norm = PixelNorm(CLIP_MEAN, CLIP_STD)
+        backbone: Any = ResNet(
+            BasicBlock,
+            layers=(1, 1, 1, 1),
+            channels=channels,
+            stem_type="deep",
+            stem_width=channels[0] // 2,
+            avg_down=True,
+            num_classes=0,
+            global_pool="",
+        )
+        backbone.maxpool = nn.Identity()
+        self.backbone = backbone
+        self.proj = nn.Linear(channels[-1] * self._num_stripes(size), embed_dim, bias=False)
+
+    @torch.no_grad()
+    def _num_stripes(self, size: tuple[int, int]) -> int:
+        last_map = self.backbone.eval()(torch.zeros(1, 3, *size))
+        self.backbone.train()
+        return int(last_map.shape[2])
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        last_map = self.backbone(self.pixel_norm(pixels))
+        return self.proj(last_map.mean(dim=3).flatten(1))

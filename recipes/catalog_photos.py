@@ -1,0 +1,31 @@
+"""A small CLIP from scratch on photographs of garments that have a label and nothing else.
+
+Captions are made of the label and of the colour measured in the picture. Give the folder
+that holds ``labels.csv`` (columns file, label, split) and the pictures::
+
+    finegrain train recipes/catalog_photos.py --set data.root=PATH
+"""
+
+from finegrain import Recipe
+from finegrain.data.datasets import LabelledPhotos
+from finegrain.methods import ClipConfig
+from finegrain.models import ConvConfig, TextConfig
+from finegrain.recipe import Augment, Optimizer, Schedule
+
+
+def recipe() -> Recipe:
+    return Recipe(
+        name="catalog_photos",
+        about="small CLIP on garment photographs with labels, from scratch on a CPU",
+        data=LabelledPhotos(root="data/clothing"),
+        method=ClipConfig(
+            image=ConvConfig(height=128, width=128, channels=(32, 64, 128, 256)),
+            text=TextConfig(context_length=16, channels=128, depth=2, heads=4),
+            embed_dim=128,
+        ),
+        fit="pad",
+        augment=Augment(flip=0.5, pad=0.08, erase=0.5, jitter=0.3),
+        optimizer=Optimizer(lr=1e-3, weight_decay=0.1),
+        schedule=Schedule(epochs=24, warmup=0.1, evaluate_every=8),
+        batch_size=64,
+    )
