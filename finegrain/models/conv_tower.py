@@ -50,7 +50,7 @@ class ConvTower(nn.Module):
         super().__init__()
         self.pixel_norm = PixelNorm(CLIP_MEAN, CLIP_STD)
         backbone: Any = ResNet(
-            BasicBlock,
+            BasicBlock,  # type: ignore[arg-type]  # annotated as an instance in timm
             layers=(1, 1, 1, 1),
             channels=channels,
             stem_type="deep",
