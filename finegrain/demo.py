@@ -109,7 +109,7 @@ def run_demo(out: Path, *, fast: bool = False) -> DemoResults:
         print(
             searcher.add(
                 [images / truth.file_path for truth in truths],
-                [{**truth.attributes, "pid": truth.id} for truth in truths],
+                [_columns(truth) for truth in truths],
             )
         )
     with step("query"), Searcher(plan) as searcher:
@@ -161,6 +161,14 @@ def _precision(
     }
     pictures = [root / "imgs" / truth.file_path for truth in truths]
     return query_precision(encoder, pictures, [t.attributes for t in truths], tests)
+
+
+def _columns(truth: AttributeRecord) -> dict[str, str | int | bool | None]:
+    """The truth as columns to filter by, and in one line to read."""
+    a = truth.attributes
+    worn = [f"{a[f'{slot}_color']} {a[slot]}" for slot in ("upper", "lower") if a[slot]]
+    about = ", ".join([str(a["gender"]), *worn])
+    return {"about": about, **a, "pid": truth.id}
 
 
 def _is_right(predicate: Any, attributes: Any) -> bool:

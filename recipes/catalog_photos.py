@@ -19,13 +19,13 @@ def recipe() -> Recipe:
         about="small CLIP on garment photographs with labels, from scratch on a CPU",
         data=LabelledPhotos(root="data/clothing"),
         method=ClipConfig(
-            image=ConvConfig(height=128, width=128, channels=(32, 64, 128, 256)),
+            image=ConvConfig(height=96, width=96, channels=(16, 64, 128, 256)),
             text=TextConfig(context_length=16, channels=128, depth=2, heads=4),
             embed_dim=128,
         ),
         fit="pad",
         augment=Augment(flip=0.5, pad=0.08, erase=0.5, jitter=0.3),
         optimizer=Optimizer(lr=1e-3, weight_decay=0.1),
-        schedule=Schedule(epochs=24, warmup=0.1, evaluate_every=8),
+        schedule=Schedule(epochs=12, warmup=0.1, evaluate_every=4),
         batch_size=64,
     )

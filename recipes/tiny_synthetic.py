@@ -17,13 +17,13 @@ def recipe() -> Recipe:
         about="small CLIP on rendered pedestrians, minutes on a CPU",
         data=SyntheticPeople(root="data/synthetic", train=2000, val=100, test=600),
         method=ClipConfig(
-            image=ConvConfig(height=128, width=64, channels=(24, 48, 96, 192)),
+            image=ConvConfig(height=128, width=64, channels=(16, 64, 128, 256)),
             text=TextConfig(context_length=40, channels=128, depth=2, heads=4),
             embed_dim=128,
         ),
         losses={"itc": 1.0},
         augment=Augment(flip=0.5, pad=0.0, erase=0.0, jitter=0.0),
         optimizer=Optimizer(lr=2e-3, weight_decay=0.05),
-        schedule=Schedule(epochs=7, warmup=0.1, evaluate_every=7),
+        schedule=Schedule(epochs=6, warmup=0.1, evaluate_every=6),
         batch_size=256,
     )

@@ -252,8 +252,9 @@ def test_recipes_are_listed_shown_and_compared(tiny_recipe, tmp_path, monkeypatc
 
 def test_the_doctor_examines_plans_and_galleries(indexed, tmp_path, capsys):
     gallery = indexed.with_suffix(".gallery")
-    assert main(["doctor", str(indexed), str(gallery), str(tmp_path / "x.plan")]) == 0
-    shown = capsys.readouterr().out
+    assert main(["doctor", str(indexed), str(gallery), str(tmp_path / "x.plan")]) == 1
+    shown, said = capsys.readouterr()
+    assert said.startswith("finegrain: not sound: ")
     assert f"{indexed}: sound" in shown
     assert f"{gallery}: sound" in shown
     assert "x.plan: NOT SOUND; there is no plan at" in shown

@@ -9,6 +9,7 @@ import pytest
 import finegrain
 from finegrain import doctor
 from finegrain.doctor import examine, machine_report
+from finegrain.errors import GalleryError, PlanError
 from finegrain.gallery import Gallery
 from finegrain.plan import Plan
 
@@ -46,7 +47,8 @@ def test_a_damaged_plan_is_not_sound(tiny_plan, tmp_path):
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
-    assert f"{path}: NOT SOUND; " in examine(path)
+    with pytest.raises(PlanError, match="damaged"):
+        examine(path)
 
 
 def test_a_sound_gallery_says_what_it_holds(tmp_path):
@@ -57,14 +59,16 @@ def test_a_sound_gallery_says_what_it_holds(tmp_path):
     assert "1 pictures, dim=2" in examine(path)
 
 
-@pytest.mark.parametrize("name", ["x.plan", "x.gallery"])
-def test_what_is_missing_is_not_sound_and_not_made(tmp_path, name):
-    assert "NOT SOUND" in examine(tmp_path / name)
+@pytest.mark.parametrize(("name", "error"), [("x.plan", PlanError), ("x.gallery", GalleryError)])
+def test_what_is_missing_is_not_sound_and_not_made(tmp_path, name, error):
+    with pytest.raises(error, match="no"):
+        examine(tmp_path / name)
     assert not (tmp_path / name).exists()
 
 
 def test_a_damaged_gallery_is_not_sound_and_stays(tmp_path):
     path = tmp_path / "x.gallery"
     path.write_bytes(b"no gallery " * 100)
-    assert "NOT SOUND" in examine(path)
+    with pytest.raises(GalleryError, match="not a database"):
+        examine(path)
     assert path.read_bytes() == b"no gallery " * 100

@@ -138,8 +138,14 @@ def test_override_replaces_a_union_whole():
         ("optimizer.betas=[0.9]", "@ recipe.optimizer.betas"),
         ("losses=[]", "expected a mapping @ recipe.losses"),
         ("expected={}", "missing @ recipe.expected.rank1"),
-        ("method.image.type=Vit", "type VitConfig or TimmConfig, got 'Vit' @ recipe.method.image"),
-        ("method.image=5", "type VitConfig or TimmConfig, got 5 @ recipe.method.image"),
+        (
+            "method.image.type=Vit",
+            "type VitConfig or ConvConfig or TimmConfig, got 'Vit' @ recipe.method.image",
+        ),
+        (
+            "method.image=5",
+            "type VitConfig or ConvConfig or TimmConfig, got 5 @ recipe.method.image",
+        ),
         ("data.type=Market", "SyntheticPeople or CuhkPedes .*, got 'Market' @ recipe.data"),
         ("accumulate=3", "batch_size 64 must be a positive multiple of accumulate 3"),
         ("batch_size=0", "batch_size 0 must be a positive multiple"),

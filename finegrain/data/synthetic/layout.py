@@ -15,6 +15,7 @@ IMAGES = "imgs"
 ANNOTATIONS = "reid_raw.json"
 ATTRIBUTES = "attributes.jsonl"
 SETTINGS = "synthetic.json"
+STARTED = "synthetic.json.started"
 
 Attributes = dict[str, str | bool | None]
 
@@ -110,7 +111,9 @@ def _parse(line: str, where: str) -> AttributeRecord:
 
 
 def is_complete(folder: Path, settings: Mapping[str, object]) -> bool:
-    """Whether a folder holds just what these settings would write; False if it is empty.
+    """Whether a folder holds all that these settings would write; False if it is empty.
+
+    False too where a run with the same settings was interrupted.
 
     Raises:
         DataError: It holds something else.
@@ -118,22 +121,35 @@ def is_complete(folder: Path, settings: Mapping[str, object]) -> bool:
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return False
     path = folder / SETTINGS
+    # Drawing again what an interrupted run has drawn gives the same bytes.
+    started = not path.is_file() and (folder / STARTED).is_file()
+    path = folder / STARTED if started else path
     advice = "Give another folder, or delete this one."
     if not folder.is_dir() or not path.is_file():
         raise DataError(
-            f"{folder}: expected an empty folder or a finished synthetic dataset, got neither "
-            f"(an interrupted run leaves no {SETTINGS}). {advice}"
+            f"{folder}: expected an empty folder or a synthetic dataset, got neither. {advice}"
         )
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise DataError(f"{path}: expected JSON, got {error}. {advice}") from error
     if found == dict(settings):
-        return True
+        return not started
     raise DataError(
         f"{folder}: expected a synthetic dataset with {dict(settings)!r}, "
         f"got one with {found!r}. {advice}"
     )
+
+
+def start(folder: Path, settings: Mapping[str, object]) -> None:
+    """Note in a folder what is about to be written there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / STARTED, json.dumps(settings, indent=2) + "\n")
+
+
+def finish(folder: Path) -> None:
+    """Note that all of it is there."""
+    (folder / STARTED).replace(folder / SETTINGS)
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -178,7 +177,7 @@ def write_products(
     }
     if layout.is_complete(folder, settings):
         return folder
-    folder.mkdir(parents=True, exist_ok=True)
+    layout.start(folder, settings)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
@@ -193,5 +192,5 @@ def write_products(
                 writer.writerow([image, *(getattr(item, name) for name in COLUMNS[1:])])
                 bar.update()
     layout.write_atomically(folder / CATALOG, text.getvalue())
-    layout.write_atomically(folder / layout.SETTINGS, json.dumps(settings, indent=2) + "\n")
+    layout.finish(folder)
     return folder

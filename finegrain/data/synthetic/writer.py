@@ -89,7 +89,7 @@ def write_people(
         _Job(folder / layout.IMAGES, identity, name, pictures_per_identity, seed, size)
         for identity, name in zip(people, names, strict=True)
     ]
-    folder.mkdir(parents=True, exist_ok=True)
+    layout.start(folder, settings)
     records: list[AttributeRecord] = []
     total = len(jobs) * pictures_per_identity
     with tqdm(total=total, unit="picture", desc="drawing people", disable=not progress) as bar:
@@ -97,7 +97,7 @@ def write_people(
             records += found
             bar.update(len(found))
     _write_annotations(folder, records)
-    layout.write_atomically(folder / layout.SETTINGS, json.dumps(settings, indent=2) + "\n")
+    layout.finish(folder)
     return folder
 
 

@@ -1,6 +1,7 @@
 """Datasets on disk: layout, reuse, and bytes that no number of workers changes."""
 
 import json
+import shutil
 
 import cv2
 import pytest
@@ -107,9 +108,21 @@ def test_other_settings_are_refused_in_a_used_folder(root):
         write_people(root, identities=21, pictures_per_identity=2, progress=False)
 
 
-def test_an_unfinished_or_foreign_folder_is_refused(tmp_path):
+def test_an_interrupted_run_is_drawn_again_and_equals_a_whole_one(root, tmp_path):
+    broken = tmp_path / "broken"
+    shutil.copytree(root, broken)
+    (broken / "synthetic.json").rename(broken / "synthetic.json.started")
+    (broken / "reid_raw.json").unlink()
+    next(broken.rglob("*.jpg")).write_bytes(b"half a picture")
+    write_people(broken, identities=20, pictures_per_identity=2, progress=False)
+    files = {path.relative_to(root): path.read_bytes() for path in root.rglob("*.*")}
+    again = {path.relative_to(broken): path.read_bytes() for path in broken.rglob("*.*")}
+    assert again == files
+
+
+def test_a_foreign_folder_is_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(DataError, match="interrupted run"):
+    with pytest.raises(DataError, match="got neither"):
         write_people(tmp_path, identities=1, progress=False)
     with pytest.raises(DataError, match="Give another folder"):
         write_people(tmp_path / "notes.txt", identities=1, progress=False)

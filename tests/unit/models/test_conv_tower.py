@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from finegrain.models import ConvConfig
+
+
+@pytest.fixture
+def tower():
+    torch.manual_seed(0)
+    return ConvConfig(height=128, width=64, channels=(8, 16, 16, 32)).build(24).eval()
+
+
+def pixels(n: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(n)
+    return torch.randint(0, 256, (n, 3, 128, 64), dtype=torch.uint8, generator=generator)
+
+
+def test_one_embedding_a_picture(tower):
+    assert tower(pixels(3)).shape == (3, 24)
+
+
+def test_a_picture_does_not_depend_on_its_batch(tower):
+    batch = pixels(4)
+    with torch.no_grad():
+        together = tower(batch)
+        alone = torch.cat([tower(picture[None]) for picture in batch])
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
+
+
+def test_rows_stay_apart_and_columns_do_not(tower):
+    """What lies in the last map's rows reaches the projection row by row."""
+    with torch.no_grad():
+        last_map = tower.backbone(tower.pixel_norm(pixels(2)))
+        # The stem and three of the four stages halve the picture.
+        assert last_map.shape == (2, 32, 8, 4)
+        expected = torch.stack(
+            [
+                sum(
+                    tower.proj.weight.view(24, 32, 8)[:, :, row] @ last_map[n, :, row].mean(dim=1)
+                    for row in range(8)
+                )
+                for n in range(2)
+            ]
+        )
+        torch.testing.assert_close(tower(pixels(2)), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_the_tiny_twin_is_of_the_same_kind():
+    tiny = ConvConfig().tiny()
+    assert isinstance(tiny, ConvConfig)
+    assert tiny.height < ConvConfig().height
+    assert tiny.build(8)(torch.zeros(1, 3, tiny.height, tiny.width, dtype=torch.uint8)).shape == (
+        1,
+        8,
+    )
