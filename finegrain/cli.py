@@ -249,7 +249,7 @@ def _parser() -> argparse.ArgumentParser:
         "demo",
         _demo,
         "render people, train, evaluate, export, index and query, in minutes on a CPU",
-        "  finegrain demo\n  FINEGRAIN_FAST=1 finegrain demo -o /tmp/demo",
+        "  finegrain demo\n  FINEGRAIN_FAST=1 finegrain demo -o runs/fast",
     )
     demo.add_argument("-o", "--out", type=Path, default=Path("runs/demo"))
     demo.add_argument("--fast", action="store_true", help="less training (or FINEGRAIN_FAST=1)")

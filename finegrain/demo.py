@@ -92,7 +92,7 @@ def run_demo(out: Path, *, fast: bool = False) -> DemoResults:
     with step("draw people"):
         print(*recipe.data.splits().values(), sep="\n")
     with step("train"):
-        run = train(recipe, out / "run", resume=True)
+        run = train(recipe, out / recipe.name, resume=True)
     with step("export"):
         print(export(run.folder, load_profile(PROFILE), plan))
     encoder = Encoder.from_plan(Plan(plan))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import onnx
 import torch
 from torch import Tensor, nn
@@ -60,16 +62,19 @@ def _export(
     shapes: dict[str, dict[int, torch.export.Dim]],
     opset: int,
 ) -> bytes:
-    program = torch.onnx.export(
-        graph.eval(),
-        kwargs=example,
-        input_names=list(example),
-        output_names=["embeddings"],
-        dynamic_shapes=shapes,
-        opset_version=opset,
-        dynamo=True,
-        verbose=False,
-    )
+    with warnings.catch_warnings():
+        # That ids and eot share one name for their batch is meant.
+        warnings.filterwarnings("ignore", message=".*The axis name: batch will not be used")
+        program = torch.onnx.export(
+            graph.eval(),
+            kwargs=example,
+            input_names=list(example),
+            output_names=["embeddings"],
+            dynamic_shapes=shapes,
+            opset_version=opset,
+            dynamo=True,
+            verbose=False,
+        )
     assert program is not None  # with dynamo=True it never is
     return _without_traces(program.model_proto).SerializeToString()
 
