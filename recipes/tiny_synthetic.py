@@ -8,7 +8,7 @@ from finegrain import Recipe
 from finegrain.data.datasets import SyntheticPeople
 from finegrain.methods import ClipConfig
 from finegrain.models import ConvConfig, TextConfig
-from finegrain.recipe import Augment, Optimizer, Schedule
+from finegrain.recipe import Augment, Expected, Optimizer, Schedule
 
 
 def recipe() -> Recipe:
@@ -23,7 +23,12 @@ def recipe() -> Recipe:
         ),
         losses={"itc": 1.0},
         augment=Augment(flip=0.5, pad=0.0, erase=0.0, jitter=0.0),
-        optimizer=Optimizer(lr=2e-3, weight_decay=0.05),
-        schedule=Schedule(epochs=6, warmup=0.1, evaluate_every=6),
-        batch_size=256,
+        optimizer=Optimizer(lr=1.5e-3, weight_decay=0.05),
+        schedule=Schedule(epochs=7, warmup=0.1, evaluate_every=7),
+        batch_size=128,
+        expected=Expected(
+            rank1=43.5,
+            mAP=43.5,
+            source="our run, test split: benchmarks/results/demo.json",
+        ),
     )
