@@ -24,7 +24,8 @@ from finegrain.recipe import Recipe
 from finegrain.records import Split
 from finegrain.run import eager_encoder, load_run
 
-MAX_PICTURES = 400
+MAX_COMPARED = 400
+"""Captions, and pictures, of the dataset that the parity check takes."""
 
 
 def export(
@@ -61,8 +62,8 @@ def export(
         profile,
         Path(out),
         checkpoint=digest,
-        captions=[c for s in split.samples for c in s.captions][: max(MIN_QUERIES, MAX_PICTURES)],
-        pictures=[s.image for s in split.samples][:MAX_PICTURES],
+        captions=[c for s in split.samples for c in s.captions][:MAX_COMPARED],
+        pictures=[s.image for s in split.samples][:MAX_COMPARED],
     )
 
 

@@ -38,8 +38,8 @@ class ConvConfig:
 class ConvTower(nn.Module):
     """``[N, 3, H, W] uint8 -> [N, D]``, with the rows of the last map kept apart.
 
-    Two things make a net of this size see a cap or a handbag in a crop of 128x64. Its stem
-    halves the picture once and not twice (no max-pooling), and its last map is averaged over
+    Two things keep what is small in a crop of 128x64 from being lost at once. The stem
+    halves the picture once and not twice (no max-pooling), and the last map is averaged over
     columns only, so that what is at the head of an upright person is not mixed with what is
     at the feet (the stripes of PCB, Sun et al. 2018).
     """
