@@ -20,7 +20,7 @@ from cattrs.strategies import configure_tagged_union
 
 from finegrain.data.datasets import Dataset, SyntheticPeople
 from finegrain.errors import RecipeError
-from finegrain.methods import ClipConfig
+from finegrain.methods import MethodConfig
 from finegrain.models import ImageConfig
 
 Precision = Literal["auto", "fp32", "bf16"]
@@ -34,41 +34,73 @@ class Augment:
         flip: Probability of mirroring.
         pad: Widest shift, as a share of the picture's height, before cropping back.
         erase: Probability of blanking a rectangle.
+        fill: Its colour, RGB in 0..255.
         jitter: Largest relative change of brightness and contrast.
     """
 
     flip: float = 0.5
     pad: float = 0.025
     erase: float = 0.5
+    fill: tuple[int, int, int] = (123, 117, 104)
     jitter: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
+class ParameterRule:
+    """What some parameters are trained with.
+
+    Attributes:
+        names: A shell pattern for names of parameters, such as ``*bias``.
+        lr: Multiple of the learning rate, where given.
+        weight_decay: Instead of the optimiser's, where given.
+    """
+
+    names: str
+    lr: float | None = None
+    weight_decay: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Optimizer:
-    """AdamW (Loshchilov and Hutter 2019); gains, biases and scalars are not decayed."""
+    """Adam, and what it trains each parameter with.
+
+    Attributes:
+        decoupled: AdamW (Loshchilov and Hutter 2019); else Adam with an L2 penalty.
+        decay_vectors: Whether gains, biases and scalars are decayed like matrices.
+        rules: Of those that name a parameter and state a value, the last decides.
+        clip_norm: Longest gradient; None leaves it as it is.
+    """
 
     lr: float = 1e-4
     betas: tuple[float, float] = (0.9, 0.98)
     eps: float = 1e-6
     weight_decay: float = 0.1
-    clip_norm: float = 1.0
+    decoupled: bool = True
+    decay_vectors: bool = False
+    rules: tuple[ParameterRule, ...] = ()
+    clip_norm: float | None = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """Linear warm-up, then a cosine down to ``final`` of the peak rate, step by step.
+    """Linear warm-up, then a cosine down to ``final`` of the peak rate.
 
     Attributes:
         epochs: Passes over all (picture, caption) pairs.
         steps: Ends earlier when given.
-        warmup: Share of all steps that warm up.
+        warmup: Share of the whole that warms up.
+        initial: Share of the peak rate that the warm-up starts from.
+        final: Share of the peak rate that the cosine ends at.
+        by_epoch: Change the rate between epochs only, as the field's older code does.
         evaluate_every: Epochs between evaluations on the validation split.
     """
 
     epochs: int = 10
     steps: int | None = None
     warmup: float = 0.05
+    initial: float = 0.0
     final: float = 0.0
+    by_epoch: bool = False
     evaluate_every: int = 1
 
 
@@ -94,6 +126,7 @@ class Recipe:
         losses: Weight of each named loss of the method.
         fit: How a picture is brought to the tower's size.
         batch_size: (Picture, caption) pairs an optimiser step and process.
+        drop_last: Leave out the last batch of an epoch when it is not full.
         accumulate: Parts that a batch is split into, to fit memory. A contrastive loss sees
             one part at a time.
         precision: ``auto`` is bf16 autocast where the processor computes in it.
@@ -104,7 +137,7 @@ class Recipe:
     name: str
     about: str
     data: Dataset
-    method: ClipConfig
+    method: MethodConfig
     weights: str | None = None
     losses: Mapping[str, float] = field(default_factory=lambda: {"itc": 1.0})
     fit: Literal["stretch", "pad"] = "stretch"
@@ -112,6 +145,7 @@ class Recipe:
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
     batch_size: int = 64
+    drop_last: bool = True
     accumulate: int = 1
     precision: Precision = "auto"
     workers: int = 0
@@ -298,7 +332,7 @@ def _make_converter() -> cattrs.Converter:
     converter = cattrs.Converter(forbid_extra_keys=True)
     for wanted, kinds in ((bool, (bool,)), (int, (int,)), (str, (str,)), (float, (float, int))):
         converter.register_structure_hook(wanted, _strict(kinds))
-    for union in (Dataset, ImageConfig):
+    for union in (Dataset, ImageConfig, MethodConfig):
         _structure_by_type(converter, union)
     return converter
 

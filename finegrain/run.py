@@ -8,7 +8,7 @@ import torch
 
 from finegrain.checkpoint import best_checkpoint, load_model
 from finegrain.encoder import Encoder
-from finegrain.methods import Clip
+from finegrain.methods import TwoTowers
 from finegrain.models.weights import load_clip_weights
 from finegrain.preprocess import ImageTransform
 from finegrain.preprocess.clip_bpe import clip_tokenizer
@@ -16,9 +16,9 @@ from finegrain.recipe import Recipe, load_recipe
 from finegrain.runtime.eager import EagerRuntime
 
 
-def build_method(recipe: Recipe) -> Clip:
+def build_method(recipe: Recipe) -> TwoTowers:
     """The method of a recipe, filled with its pretrained weights where it names some."""
-    method = recipe.method.build()
+    method = recipe.method.build(recipe.losses)
     if recipe.weights is not None:
         load_clip_weights(method, Path(recipe.weights))
     return method
@@ -29,7 +29,7 @@ def image_transform(recipe: Recipe) -> ImageTransform:
     return ImageTransform(height=image.height, width=image.width, fit=recipe.fit)
 
 
-def eager_encoder(recipe: Recipe, method: Clip, device: torch.device) -> Encoder:
+def eager_encoder(recipe: Recipe, method: TwoTowers, device: torch.device) -> Encoder:
     """A method in evaluation mode, as an encoder."""
     method.eval()
     runtime = EagerRuntime(method, embed_dim=recipe.method.embed_dim, device=device)
@@ -37,7 +37,7 @@ def eager_encoder(recipe: Recipe, method: Clip, device: torch.device) -> Encoder
     return Encoder(runtime, tokenizer, image_transform(recipe))
 
 
-def load_run(folder: Path) -> tuple[Recipe, Clip, Path]:
+def load_run(folder: Path) -> tuple[Recipe, TwoTowers, Path]:
     """The recipe of a run, its selected weights in evaluation mode, and their checkpoint.
 
     Raises:
@@ -46,7 +46,7 @@ def load_run(folder: Path) -> tuple[Recipe, Clip, Path]:
     """
     recipe = load_recipe(folder)
     checkpoint = best_checkpoint(folder)
-    method = recipe.method.build()
+    method = recipe.method.build(recipe.losses)
     load_model(checkpoint, method)
     method.eval()
     return recipe, method, checkpoint

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from finegrain.errors import DataError, require
 
 CLIP_MEAN = (123, 117, 104)
-"""Mean colour of CLIP's training pictures in 0..255; erased rectangles are filled with it."""
+"""Mean colour of CLIP's training pictures in 0..255."""
 
 
 class Augmentation:
@@ -32,6 +32,7 @@ class Augmentation:
         flip: float = 0.5,
         pad: float = 10 / 384,
         erase: float = 0.5,
+        fill: tuple[int, int, int] = CLIP_MEAN,
         color_jitter: float = 0.0,
     ) -> None:
         """Build the chain of operations.
@@ -43,6 +44,7 @@ class Augmentation:
                 a window of ``size`` is cut out at random. IRRA: 10 pixels of 384.
             erase: Probability of erasing a rectangle of 2 to 40 % of the picture (Zhong
                 et al., 2020).
+            fill: Colour of an erased rectangle, RGB in 0..255.
             color_jitter: Largest change of brightness and contrast, 0 to 1. Hue stays, as
                 captions name colours.
 
@@ -70,7 +72,7 @@ class Augmentation:
             limits = (-color_jitter, color_jitter)
             steps.append(A.RandomBrightnessContrast(limits, limits, p=1))
         if erase:
-            steps.append(A.Erasing(scale=(0.02, 0.4), fill=CLIP_MEAN, p=erase))
+            steps.append(A.Erasing(scale=(0.02, 0.4), fill=fill, p=erase))
         self._steps: Any = A.Compose(steps)
 
     def __call__(self, image: npt.NDArray[np.uint8], seed: int) -> npt.NDArray[np.uint8]:

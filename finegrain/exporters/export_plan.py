@@ -18,7 +18,7 @@ from finegrain.errors import ExportError
 from finegrain.exporters.parity import MIN_QUERIES, ParityReport, compare
 from finegrain.exporters.profile import ExportProfile
 from finegrain.exporters.to_onnx import image_graph, text_graph
-from finegrain.methods import Clip
+from finegrain.methods import TwoTowers
 from finegrain.plan import IMAGE, TEXT, TOKENIZER, Manifest, Plan, write_plan
 from finegrain.recipe import Recipe
 from finegrain.records import Split
@@ -69,7 +69,7 @@ def export(
 
 def export_method(
     recipe: Recipe,
-    method: Clip,
+    method: TwoTowers,
     profile: ExportProfile,
     out: Path,
     *,

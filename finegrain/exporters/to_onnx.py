@@ -8,7 +8,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from finegrain.methods import Clip
+from finegrain.methods import TwoTowers
 
 # An example of one would be taken for a constant batch.
 EXAMPLE_BATCH, EXAMPLE_LENGTH = 2, 8
@@ -16,7 +16,7 @@ MAX_DIM = 1 << 20
 
 
 class _ImageGraph(nn.Module):
-    def __init__(self, method: Clip) -> None:
+    def __init__(self, method: TwoTowers) -> None:
         super().__init__()
         self.method = method
 
@@ -25,7 +25,7 @@ class _ImageGraph(nn.Module):
 
 
 class _TextGraph(nn.Module):
-    def __init__(self, method: Clip) -> None:
+    def __init__(self, method: TwoTowers) -> None:
         super().__init__()
         self.method = method
 
@@ -33,14 +33,14 @@ class _TextGraph(nn.Module):
         return self.method.encode_texts(ids, eot)
 
 
-def image_graph(method: Clip, *, height: int, width: int, opset: int) -> bytes:
+def image_graph(method: TwoTowers, *, height: int, width: int, opset: int) -> bytes:
     """``pixels`` uint8 ``[N, 3, H, W]`` to ``embeddings`` float32 ``[N, D]``, any ``N``."""
     pixels = torch.zeros(EXAMPLE_BATCH, 3, height, width, dtype=torch.uint8)
     batch = torch.export.Dim("batch", min=1, max=MAX_DIM)
     return _export(_ImageGraph(method), {"pixels": pixels}, {"pixels": {0: batch}}, opset)
 
 
-def text_graph(method: Clip, *, context_length: int, opset: int) -> bytes:
+def text_graph(method: TwoTowers, *, context_length: int, opset: int) -> bytes:
     """``ids`` int32 ``[N, L]`` and ``eot`` int32 ``[N]`` to ``embeddings`` float32 ``[N, D]``.
 
     ``N`` is any number and ``L`` any length up to the context.

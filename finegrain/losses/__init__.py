@@ -1,5 +1,8 @@
 """Losses: functions of plain tensors, each checked against its paper's formula."""
 
+from finegrain.losses.cmpm import cmpm
+from finegrain.losses.identity import identity
 from finegrain.losses.itc import itc
+from finegrain.losses.sdm import sdm
 
-__all__ = ["itc"]
+__all__ = ["cmpm", "identity", "itc", "sdm"]

@@ -2,5 +2,18 @@
 
 from finegrain.methods.base import Batch, Method
 from finegrain.methods.clip import Clip, ClipConfig
+from finegrain.methods.irra import Irra, IrraConfig
+from finegrain.methods.two_towers import TwoTowers
 
-__all__ = ["Batch", "Clip", "ClipConfig", "Method"]
+__all__ = [
+    "Batch",
+    "Clip",
+    "ClipConfig",
+    "Irra",
+    "IrraConfig",
+    "Method",
+    "MethodConfig",
+    "TwoTowers",
+]
+
+MethodConfig = ClipConfig | IrraConfig

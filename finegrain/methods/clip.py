@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from finegrain.losses import itc
 from finegrain.methods.base import Batch
+from finegrain.methods.two_towers import TwoTowers, check_losses
 from finegrain.models import ImageConfig, ImageTower, TextConfig, TextTower
 
 MAX_LOGIT_SCALE = 100.0
@@ -29,7 +30,8 @@ class ClipConfig:
     def tiny(self) -> ClipConfig:
         return replace(self, image=self.image.tiny(), text=self.text.tiny(), embed_dim=32)
 
-    def build(self) -> Clip:
+    def build(self, losses: Collection[str] = ("itc",)) -> Clip:
+        check_losses("CLIP", losses, ("itc",))
         return Clip(
             self.image.build(self.embed_dim),
             self.text.build(self.embed_dim),
@@ -37,40 +39,20 @@ class ClipConfig:
         )
 
 
-class Clip(nn.Module):
-    """Image tower and text tower that meet in one space.
-
-    Embeddings are normalised in fp32 whatever the towers compute in: a norm taken in half
-    precision reorders near neighbours.
-    """
+class Clip(TwoTowers):
+    """Two towers and a learned temperature."""
 
     def __init__(
-        self,
-        image_tower: ImageTower,
-        text_tower: TextTower,
-        *,
-        temperature: float = 0.07,
+        self, image_tower: ImageTower, text_tower: TextTower, *, temperature: float = 0.07
     ) -> None:
-        super().__init__()
-        self.image_tower = image_tower
-        self.text_tower = text_tower
+        super().__init__(image_tower, text_tower)
         # The logarithm is what is learned (section 2.3): the scale stays positive.
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / temperature)))
 
-    def encode_images(self, pixels: Tensor) -> Tensor:
-        return F.normalize(self.image_tower(pixels).float(), dim=-1)
-
-    def encode_texts(self, ids: Tensor, eot: Tensor) -> Tensor:
-        return F.normalize(self.text_tower(ids, eot).float(), dim=-1)
-
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
         images = self.encode_images(batch.pixels)
         texts = self.encode_texts(batch.ids, batch.eot)
         return {"itc": itc(images, texts, batch.pids, self.logit_scale.exp())}
-
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
-        # DistributedDataParallel synchronises gradients of what goes through forward.
-        return self.losses(batch)
 
     @torch.no_grad()
     def after_step(self) -> None:

@@ -69,6 +69,17 @@ class ConvTower(nn.Module):
         self.backbone.train()
         return int(last_map.shape[2])
 
+    def tokens(self, pixels: Tensor) -> Tensor:
+        """The embedding, then every cell of the last map in raster order, ``[N, 1 + P, D]``.
+
+        A cell is projected by its stripe's part of the projection; the embedding is the sum
+        over stripes of the mean over their cells.
+        """
+        last_map = self.backbone(self.pixel_norm(pixels))
+        by_stripe = self.proj.weight.view(len(self.proj.weight), -1, last_map.shape[2])
+        cells = torch.einsum("nchw,dch->nhwd", last_map, by_stripe)
+        return torch.cat([cells.mean(dim=2).sum(dim=1)[:, None], cells.flatten(1, 2)], dim=1)
+
     def forward(self, pixels: Tensor) -> Tensor:
         last_map = self.backbone(self.pixel_norm(pixels))
         return self.proj(last_map.mean(dim=3).flatten(1))

@@ -65,7 +65,11 @@ class Pictures:
 
 
 class Pairs(Dataset[Pair]):
-    """Every (picture, caption) pair of a split, augmented by a seed of its own."""
+    """Every (picture, caption) pair of a split, augmented by a seed of its own.
+
+    Identities are numbered from 0 in the order of the dataset's ids, gaps or not: what a
+    classifier needs, and for CUHK-PEDES (ids from 1) what released ones were trained with.
+    """
 
     def __init__(
         self, split: Split, pictures: Pictures, augmentation: Augmentation, *, seed: int
@@ -74,6 +78,8 @@ class Pairs(Dataset[Pair]):
         self._pictures = pictures
         self._augmentation = augmentation
         self._seed = seed
+        numbers = {pid: n for n, pid in enumerate(sorted({s.pid for s in split.samples}))}
+        self._labels = [numbers[sample.pid] for sample in split.samples]
         self._pairs = [(i, j) for i, s in enumerate(split.samples) for j in range(len(s.captions))]
 
     def __len__(self) -> int:
@@ -85,19 +91,23 @@ class Pairs(Dataset[Pair]):
         sample = self._split.samples[i]
         seed = np.random.SeedSequence((self._seed, epoch, index)).generate_state(1)[0]
         pixels = self._augmentation(self._pictures[i], int(seed))
-        return pixels, sample.captions[j], sample.pid, f"{sample.image}[{j}]"
+        return pixels, sample.captions[j], self._labels[i], f"{sample.image}[{j}]"
 
 
 class Order(Sampler[list[Key]]):
     """Keys of each batch of this process: a new shuffle an epoch, the same for every process.
 
-    The last batch is left out when it is not full: contrastive losses of small batches are
-    another task.
+    A last batch that is not full is left out (``drop_last``), since contrastive losses of
+    small batches are another task, or else divided among the processes as evenly as can be
+    without giving one more than another.
     """
 
-    def __init__(self, num_pairs: int, *, batch_size: int, seed: int, world: World) -> None:
+    def __init__(
+        self, num_pairs: int, *, batch_size: int, drop_last: bool = True, seed: int, world: World
+    ) -> None:
         self._num_pairs = num_pairs
         self._batch_size = batch_size
+        self._drop_last = drop_last
         self._seed = seed
         self._world = world
         self._start = (0, 0)
@@ -108,7 +118,8 @@ class Order(Sampler[list[Key]]):
             )
 
     def __len__(self) -> int:
-        return self._num_pairs // (self._batch_size * self._world.size)
+        full, left = divmod(self._num_pairs, self._batch_size * self._world.size)
+        return full + (not self._drop_last and left >= self._world.size)
 
     def start_at(self, epoch: int, batch: int) -> None:
         """What the next iteration begins with."""
@@ -120,8 +131,10 @@ class Order(Sampler[list[Key]]):
         shuffled = rng.permutation(self._num_pairs)
         step = self._batch_size * self._world.size
         for batch in range(first, len(self)):
-            start = batch * step + self._world.rank * self._batch_size
-            yield [(epoch, int(i)) for i in shuffled[start : start + self._batch_size]]
+            start = batch * step
+            share = min(step, self._num_pairs - start) // self._world.size
+            start += self._world.rank * share
+            yield [(epoch, int(i)) for i in shuffled[start : start + share]]
 
 
 def make_loader(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,7 +35,7 @@ from finegrain.records import Split
 from finegrain.run import build_method, eager_encoder, image_transform
 from finegrain.training.distributed import World, join_world
 from finegrain.training.loader import Order, Pairs, Pictures, make_loader
-from finegrain.training.optim import lr_factor, make_optimizer
+from finegrain.training.optim import lr_factor, make_optimizer, set_lr
 from finegrain.training.precision import autocast_dtype
 
 
@@ -156,10 +157,18 @@ class _Trainer:
             flip=augment.flip,
             pad=augment.pad,
             erase=augment.erase,
+            fill=augment.fill,
             color_jitter=augment.jitter,
         )
+        self.model.check_identities(splits["train"].num_pids)
         pairs = Pairs(splits["train"], pictures, augmentation, seed=recipe.seed)
-        order = Order(len(pairs), batch_size=recipe.batch_size, seed=recipe.seed, world=world)
+        order = Order(
+            len(pairs),
+            batch_size=recipe.batch_size,
+            drop_last=recipe.drop_last,
+            seed=recipe.seed,
+            world=world,
+        )
         loader = make_loader(
             pairs, order, self.tokenizer, workers=recipe.workers, device=world.device
         )
@@ -203,10 +212,7 @@ class _Trainer:
     def _step(self, batch: Batch, step: int) -> dict[str, float]:
         """One optimiser step over a batch, in parts where the recipe accumulates."""
         self.model.train()
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.recipe.optimizer.lr * lr_factor(
-                step, self.total, self.recipe.schedule
-            )
+        set_lr(self.optimizer, self._lr(step))
         self.optimizer.zero_grad(set_to_none=True)
         parts = _parts(batch, self.recipe.accumulate)
         sums: dict[str, float] = {}
@@ -218,13 +224,20 @@ class _Trainer:
                 torch.autograd.backward(total / len(parts))
             for name, value in named.items():
                 sums[name] = sums.get(name, 0.0) + value / len(parts)
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.optimizer.clip_norm)
+        norm = nn.utils.clip_grad_norm_(
+            self.model.parameters(), self.recipe.optimizer.clip_norm or math.inf
+        )
         if not torch.isfinite(norm):
             raise TrainingError(f"step {step}: the gradient is not finite. {_named(batch)}")
         self.optimizer.step()
         self.model.after_step()
         self.losses.append(sum(self.recipe.losses[name] * value for name, value in sums.items()))
         return sums
+
+    def _lr(self, step: int) -> float:
+        recipe = self.recipe
+        factor = lr_factor(step, recipe.schedule, per_epoch=len(self.order), total=self.total)
+        return recipe.optimizer.lr * factor
 
     def _losses(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, float]]:
         batch = _to(batch, self.world.device)
@@ -250,7 +263,7 @@ class _Trainer:
         for name, value in losses.items():
             writer.add_scalar(f"loss/{name}", value, step)
         writer.add_scalar("loss/total", self.losses[-1], step)
-        writer.add_scalar("lr", self.optimizer.param_groups[0]["lr"], step)
+        writer.add_scalar("lr", self._lr(step - 1), step)
 
     def _is_time_to_evaluate(self, step: int) -> bool:
         epoch, done = divmod(step, len(self.order))

@@ -35,7 +35,7 @@ def test_embeddings_have_unit_length_in_fp32_also_under_autocast(tiny_method, ba
 
 @torch.no_grad()
 def test_losses_are_named_and_unweighted(tiny_method, batch):
-    losses = tiny_method.losses(batch)
+    losses = tiny_method(batch)
     assert losses.keys() == {"itc"}
     images = tiny_method.encode_images(batch.pixels)
     texts = tiny_method.encode_texts(batch.ids, batch.eot)
@@ -47,7 +47,7 @@ def test_losses_are_named_and_unweighted(tiny_method, batch):
 def test_every_parameter_gets_a_gradient(tiny_recipe, batch):
     torch.manual_seed(0)
     method = tiny_recipe.method.build()
-    torch.autograd.backward(method.losses(batch)["itc"])
+    torch.autograd.backward(method(batch)["itc"])
     without = [n for n, p in method.named_parameters() if p.grad is None or not p.grad.any()]
     # A shift of all keys changes no softmax, but q and v in the same tensor do.
     assert without == []

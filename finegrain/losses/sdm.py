@@ -1,0 +1,33 @@
+"""Similarity distribution matching."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from finegrain.losses.divergence import reverse_kl
+from finegrain.losses.pairs import pair_up
+
+
+def sdm(
+    images: Tensor, texts: Tensor, pids: Tensor, logit_scale: Tensor, *, epsilon: float = 1e-8
+) -> Tensor:
+    """Match the distribution of similarities to that of identities (Jiang and Ye 2023, IRRA).
+
+    With ``p`` the softmax of a row's scaled cosines and ``q`` uniform over its right answers,
+    the loss of a row is ``KL(p || q)`` (equation 5, see
+    :func:`~finegrain.losses.divergence.reverse_kl`). Both directions are averaged over rows
+    and *added* (equation 6).
+
+    Args:
+        images: L2-normalised image embeddings ``[N, D]``.
+        texts: L2-normalised text embeddings ``[N, D]``; row ``i`` describes picture ``i``.
+        pids: Identities ``[N]``.
+        logit_scale: Inverse temperature, a scalar; IRRA's is fixed at 1 / 0.02.
+
+    Returns:
+        A scalar in nats; over processes as :func:`~finegrain.losses.itc`.
+    """
+    pairs = pair_up(images, texts, pids, logit_scale)
+    return reverse_kl(pairs.images, pairs.targets, epsilon=epsilon) + reverse_kl(
+        pairs.texts, pairs.targets, epsilon=epsilon
+    )

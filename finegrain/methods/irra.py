@@ -1,0 +1,154 @@
+"""IRRA: implicit relation reasoning and aligning (Jiang and Ye, CVPR 2023)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from finegrain.errors import RecipeError
+from finegrain.losses import cmpm, identity, itc, sdm
+from finegrain.methods.base import Batch
+from finegrain.methods.masking import Masked, mask_words
+from finegrain.methods.two_towers import TwoTowers, check_losses, unit
+from finegrain.models import ImageConfig, ImageTower, TextConfig, TextTower, TimmTower
+from finegrain.models.fusion import CrossFormer, MlmHead
+
+LOSSES = ("sdm", "id", "mlm", "itc", "cmpm")
+HEAD_WIDTH = 64
+"""Channels of an attention head, as everywhere in CLIP ViT-B."""
+
+Hide = Literal["everywhere", "mlm"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class IrraConfig:
+    """The towers of IRRA and its heads, which serve training only.
+
+    Attributes:
+        image, text: The towers; the defaults are CLIP ViT-B/16 at 384x128.
+        temperature: Fixed; IRRA does not learn it.
+        identities: People in the training split: 11,003 in CUHK-PEDES.
+        fusion_depth: Layers of the cross-former after its cross-attention.
+        mask_rate: Share of words that MLM hides.
+        hide: Which losses see the hidden words. ``everywhere`` is what the released code
+            does, whose masking writes into the caption that all losses read; one pass of the
+            text tower then serves them all. ``mlm`` is what the paper's figure 2 shows.
+    """
+
+    image: ImageConfig
+    text: TextConfig
+    embed_dim: int = 512
+    temperature: float = 0.02
+    identities: int = 11003
+    fusion_depth: int = 4
+    mask_rate: float = 0.15
+    hide: Hide = "everywhere"
+
+    def tiny(self) -> IrraConfig:
+        return replace(
+            self,
+            image=self.image.tiny(),
+            text=self.text.tiny(),
+            embed_dim=64,
+            identities=48,
+            fusion_depth=1,
+        )
+
+    def build(self, losses: Collection[str] = ("sdm", "id", "mlm")) -> Irra:
+        """The towers, and the heads that the losses need.
+
+        Raises:
+            RecipeError: A loss is unknown, or MLM is asked of a tower without tokens.
+        """
+        check_losses("IRRA", losses, LOSSES)
+        return Irra(self, self.image.build(self.embed_dim), self.text.build(self.embed_dim), losses)
+
+
+class Irra(TwoTowers):
+    """CLIP's towers trained by SDM, identity classification and masked words.
+
+    Parameter counts at the defaults are the paper's: 194.535 M with all heads for
+    CUHK-PEDES, 149.618 M for the towers, which are all that search needs.
+    """
+
+    def __init__(
+        self,
+        config: IrraConfig,
+        image_tower: ImageTower,
+        text_tower: TextTower,
+        losses: Collection[str],
+    ) -> None:
+        super().__init__(image_tower, text_tower)
+        self.config = config
+        self.loss_names = tuple(losses)
+        width = config.embed_dim
+        if "id" in losses:
+            self.classifier = nn.Linear(width, config.identities)
+            nn.init.normal_(self.classifier.weight, std=0.001)
+            nn.init.zeros_(self.classifier.bias)
+        if "mlm" in losses:
+            if isinstance(image_tower, TimmTower):
+                raise RecipeError(
+                    "mlm looks at the tokens of a picture, which a timm tower does not give; "
+                    "leave mlm out of the losses, or choose a VitConfig or a ConvConfig"
+                )
+            depth = config.fusion_depth
+            self.fusion = CrossFormer(width, depth=depth, heads=max(1, width // HEAD_WIDTH))
+            self.mlm_head = MlmHead(width, vocabulary=config.text.vocabulary, depth=depth)
+
+    def check_identities(self, count: int) -> None:
+        if "id" in self.loss_names and count != self.config.identities:
+            raise RecipeError(
+                f"the identity loss is set up for {self.config.identities} people and the "
+                f"training split has {count}; --set method.identities={count}"
+            )
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        if "mlm" not in self.loss_names:
+            images = self.image_tower(batch.pixels)
+            return self._global_losses(images, self.text_tower(batch.ids, batch.eot), batch.pids)
+        assert not isinstance(self.image_tower, TimmTower)
+        image_tokens = self.image_tower.tokens(batch.pixels)
+        masked = mask_words(self._padded(batch.ids), rate=self.config.mask_rate)
+        text_tokens = self.text_tower.tokens(masked.ids)
+        if self.config.hide == "everywhere":
+            rows = torch.arange(len(text_tokens), device=text_tokens.device)
+            texts = text_tokens[rows, batch.eot.long()]
+        else:
+            texts = self.text_tower(batch.ids, batch.eot)
+        found = self._global_losses(image_tokens[:, 0], texts, batch.pids)
+        found["mlm"] = self._mlm(image_tokens, text_tokens, masked)
+        return found
+
+    def _global_losses(self, images: Tensor, texts: Tensor, pids: Tensor) -> dict[str, Tensor]:
+        """Those of one vector a picture and one a caption, before normalisation."""
+        scale = torch.tensor(1 / self.config.temperature, device=images.device)
+        found: dict[str, Tensor] = {}
+        if "sdm" in self.loss_names:
+            found["sdm"] = sdm(unit(images), unit(texts), pids, scale)
+        if "itc" in self.loss_names:
+            found["itc"] = itc(unit(images), unit(texts), None, scale)
+        if "cmpm" in self.loss_names:
+            found["cmpm"] = cmpm(images, texts, pids)
+        if "id" in self.loss_names:
+            found["id"] = identity(self.classifier(images), self.classifier(texts), pids)
+        return found
+
+    def _mlm(self, image_tokens: Tensor, text_tokens: Tensor, masked: Masked) -> Tensor:
+        """Cross-entropy of the hidden words.
+
+        The head is computed where a word is hidden and nowhere else: the other rows of its
+        49,408 logits would not enter the loss.
+        """
+        hidden = masked.targets > 0
+        logits = self.mlm_head(self.fusion(text_tokens, image_tokens)[hidden])
+        return F.cross_entropy(logits.float(), masked.targets[hidden].long())
+
+    def _padded(self, ids: Tensor) -> Tensor:
+        """At full length: the cross-former attends to padding, so its length is a constant."""
+        return F.pad(ids, (0, self.config.text.context_length - ids.shape[1]))
