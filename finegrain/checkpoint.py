@@ -131,6 +131,8 @@ def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
         f"{index}.{key}": tensor.contiguous()
         for index, moments in optimizer.state_dict()["state"].items()
         for key, tensor in moments.items()
+        # Muon also notes which of its two ways a parameter goes, and finds that out again.
+        if isinstance(tensor, Tensor)
     }
     tensors["rng"] = torch.get_rng_state()
     if torch.cuda.is_available():

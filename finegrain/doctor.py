@@ -1,15 +1,19 @@
-"""What this machine has, and whether plans and galleries are sound."""
+"""What this machine has, and whether plans, galleries and datasets are sound."""
 
 from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
 from packaging.requirements import Requirement
 from tabulate import tabulate
 
+from finegrain.data.leaks import Leaks, find_leaks
+from finegrain.data.person_datasets import PersonDataset
+from finegrain.data.survey import Survey, survey
 from finegrain.encoder import Encoder
 from finegrain.gallery import Gallery
 from finegrain.plan import Plan
@@ -43,6 +47,22 @@ def examine(path: Path) -> str:
         f"{path}: sound; {plan!r}\n  made by finegrain {plan.manifest.made_by}"
         f"\n  fingerprint {plan.manifest.fingerprint[:12]}\n  parity: {parity or 'not stated'}"
     )
+
+
+def examine_datasets(
+    datasets: Sequence[tuple[PersonDataset, Path]], *, progress: bool = True
+) -> Iterator[Survey | Leaks]:
+    """Survey person-search datasets; of several, also what their splits share.
+
+    Raises:
+        DataError: A picture cannot be read.
+    """
+    surveys = []
+    for dataset, root in datasets:
+        surveys.append(survey(root, dataset))
+        yield surveys[-1]
+    if len(surveys) > 1:
+        yield find_leaks(surveys, progress=progress)
 
 
 def _requirements() -> list[Requirement]:

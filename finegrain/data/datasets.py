@@ -5,23 +5,96 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from finegrain.data.catalog import read_catalog
-from finegrain.data.cuhk_pedes import read_cuhk_pedes
 from finegrain.data.labelled_photos import read_labelled_photos
+from finegrain.data.person_datasets import (
+    CUHK_PEDES,
+    ICFG_PEDES,
+    RSTPREID,
+    UFINE6926,
+    PersonDataset,
+)
+from finegrain.data.person_json import read_people
 from finegrain.data.synthetic import write_people
 from finegrain.errors import DataError
 from finegrain.records import Split
 
 
 @dataclass(frozen=True, kw_only=True)
-class CuhkPedes:
+class _PersonSearch:
+    """A person-search dataset on disk, read whole or not at all.
+
+    Attributes:
+        known: Names of its files, its published size, how to get it.
+        allow_missing: Go on without the pictures and captions that are missing.
+    """
+
+    known: ClassVar[PersonDataset]
+
+    root: str
+    allow_missing: bool = False
+
+    def splits(self) -> Mapping[str, Split]:
+        """All splits.
+
+        Raises:
+            DataError: The dataset cannot be read, a split is left with no picture, or
+                something is missing and ``allow_missing`` is False.
+        """
+        splits = read_people(Path(self.root), self.known)
+        doctor = f"`finegrain doctor data {self.known.name} {self.root}` shows what is missing"
+        for split in splits.values():
+            if not split.samples:
+                raise DataError(
+                    f"expected pictures in split {split.name} of {self.root}, got none for its "
+                    f"{len(split.problems)} records; {split.problems[0]}. {doctor}."
+                )
+        problems = [problem for split in splits.values() for problem in split.problems]
+        if problems and not self.allow_missing:
+            raise DataError(
+                f"expected every picture and caption of {self.root}, got {len(problems)} records "
+                f"without: {'; '.join(map(str, problems[:3]))}. {doctor}; to go on without them: "
+                "--set data.allow_missing=true"
+            )
+        return splits
+
+
+@dataclass(frozen=True, kw_only=True)
+class CuhkPedes(_PersonSearch):
     """CUHK-PEDES, or any dataset in its layout (``reid_raw.json`` and ``imgs/``)."""
+
+    known: ClassVar[PersonDataset] = CUHK_PEDES
 
     root: str = "data/CUHK-PEDES"
 
-    def splits(self) -> Mapping[str, Split]:
-        return read_cuhk_pedes(Path(self.root))
+
+@dataclass(frozen=True, kw_only=True)
+class IcfgPedes(_PersonSearch):
+    """ICFG-PEDES: one caption a picture, and no validation split."""
+
+    known: ClassVar[PersonDataset] = ICFG_PEDES
+
+    root: str = "data/ICFG-PEDES"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RstpReid(_PersonSearch):
+    """RSTPReid: five pictures a person, each by another camera."""
+
+    known: ClassVar[PersonDataset] = RSTPREID
+
+    root: str = "data/RSTPReid"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ufine6926(_PersonSearch):
+    """UFine6926: captions of eighty words on average."""
+
+    known: ClassVar[PersonDataset] = UFINE6926
+
+    root: str = "data/UFine6926"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +124,7 @@ class SyntheticPeople:
             size=(self.height, self.width),
             seed=self.seed,
         )
-        return read_cuhk_pedes(Path(self.root))
+        return read_people(Path(self.root), CUHK_PEDES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +163,7 @@ class LabelledPhotos:
         return read_labelled_photos(Path(self.root) / self.table)
 
 
-Dataset = SyntheticPeople | CuhkPedes | Catalog | LabelledPhotos
+Dataset = SyntheticPeople | CuhkPedes | IcfgPedes | RstpReid | Ufine6926 | Catalog | LabelledPhotos
 
 
 def take_split(dataset: Dataset, name: str) -> Split:

@@ -4,40 +4,55 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
 from fnmatch import fnmatchcase
+from typing import Any, NamedTuple
 
 import torch
+from timm.optim import Muon
 from torch import nn
 
-from finegrain.recipe import Optimizer, ParameterRule, Schedule
+from finegrain.recipe import Optimizer, Schedule
 
 LR_FACTOR = "lr_factor"
 """Key of a parameter group: what a rule multiplied its learning rate by."""
 
 
+class Share(NamedTuple):
+    """What the parameters of a group have in common.
+
+    Attributes:
+        factor: Multiple of the learning rate.
+        decay: Weight decay.
+        is_matrix: Whether Muon takes them: matrices and filters, but not embeddings, whose
+            rows have nothing to do with each other.
+    """
+
+    factor: float
+    decay: float
+    is_matrix: bool
+
+
 def make_optimizer(model: nn.Module, config: Optimizer) -> torch.optim.Optimizer:
-    """Adam or AdamW with a group for each pair of rate and decay that the rules make."""
-    groups: dict[tuple[float, float], list[nn.Parameter]] = defaultdict(list)
+    """The optimiser of a recipe, with a group for each share that its rules make."""
+    groups: dict[Share, list[nn.Parameter]] = defaultdict(list)
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            usual = config.weight_decay if parameter.ndim >= 2 or config.decay_vectors else 0.0
-            groups[_ruled(name, usual, config.rules)].append(parameter)
-    kind = torch.optim.AdamW if config.decoupled else torch.optim.Adam
-    return kind(
-        [
-            {
-                "params": parameters,
-                "lr": factor * config.lr,
-                "weight_decay": decay,
-                LR_FACTOR: factor,
-            }
-            for (factor, decay), parameters in groups.items()
-        ],
-        betas=config.betas,
-        eps=config.eps,
-        fused=True,
-    )
+            groups[_share(name, parameter, config)].append(parameter)
+    given: list[dict[str, Any]] = [
+        {
+            "params": parameters,
+            "lr": share.factor * config.lr,
+            "weight_decay": share.decay,
+            LR_FACTOR: share.factor,
+        }
+        for share, parameters in groups.items()
+    ]
+    if config.kind == "muon":
+        for group, share in zip(given, groups, strict=True):
+            group["use_fallback"] = not share.is_matrix
+        return Muon(given, betas=config.betas, eps=config.eps, nesterov=True)
+    kind = torch.optim.AdamW if config.kind == "adamw" else torch.optim.Adam
+    return kind(given, betas=config.betas, eps=config.eps, fused=True)
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
@@ -69,11 +84,12 @@ def lr_factor(step: int, schedule: Schedule, *, per_epoch: int, total: int) -> f
     return schedule.final + (1 - schedule.final) * 0.5 * (1 + math.cos(math.pi * done))
 
 
-def _ruled(name: str, decay: float, rules: Sequence[ParameterRule]) -> tuple[float, float]:
-    """Multiple of the learning rate, and weight decay, of a parameter."""
+def _share(name: str, parameter: nn.Parameter, config: Optimizer) -> Share:
+    is_matrix = parameter.ndim >= 2 and "embedding" not in name
     factor = 1.0
-    for rule in rules:
+    decay = config.weight_decay if parameter.ndim >= 2 or config.decay_vectors else 0.0
+    for rule in config.rules:
         if fnmatchcase(name, rule.names):
             factor = factor if rule.lr is None else rule.lr
             decay = decay if rule.weight_decay is None else rule.weight_decay
-    return factor, decay
+    return Share(factor, decay, is_matrix and config.kind == "muon")

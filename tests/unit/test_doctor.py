@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
@@ -8,7 +9,13 @@ import pytest
 
 import finegrain
 from finegrain import doctor
-from finegrain.doctor import examine, machine_report
+from finegrain.cli import main
+from finegrain.data.leaks import Leaks
+from finegrain.data.person_datasets import CUHK_PEDES, ICFG_PEDES, RSTPREID, Counts
+from finegrain.data.person_json import read_people
+from finegrain.data.survey import Survey
+from finegrain.data.synthetic.schemas import write_fixture
+from finegrain.doctor import examine, examine_datasets, machine_report
 from finegrain.errors import GalleryError, PlanError
 from finegrain.gallery import Gallery
 from finegrain.plan import Plan
@@ -72,3 +79,93 @@ def test_a_damaged_gallery_is_not_sound_and_stays(tmp_path):
     with pytest.raises(GalleryError, match="not a database"):
         examine(path)
     assert path.read_bytes() == b"no gallery " * 100
+
+
+# --- datasets ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def copies(tmp_path_factory):
+    """Copies of three datasets: name, and its root."""
+    folder = tmp_path_factory.mktemp("copies")
+    datasets = (CUHK_PEDES, ICFG_PEDES, RSTPREID)
+    return {
+        dataset.name: write_fixture(dataset, folder / dataset.title, identities=3, seed=seed)
+        for seed, dataset in enumerate(datasets)
+    }
+
+
+@pytest.fixture
+def as_published(copies, monkeypatch):
+    """What is published is what lies in the copies."""
+    datasets = []
+    for dataset in (CUHK_PEDES, ICFG_PEDES, RSTPREID):
+        splits = read_people(copies[dataset.name], dataset)
+        sizes = {name: Counts.of([split]) for name, split in splits.items()}
+        datasets.append(replace(dataset, published=sizes))
+    monkeypatch.setattr("finegrain.data.person_datasets.PERSON_DATASETS", tuple(datasets))
+    return {dataset.name: dataset for dataset in datasets}
+
+
+def test_one_dataset_is_surveyed_several_are_also_compared(copies):
+    one = [(ICFG_PEDES, copies["icfg_pedes"])]
+    (found,) = examine_datasets(one, progress=False)
+    assert isinstance(found, Survey)
+    two = [*one, (RSTPREID, copies["rstpreid"])]
+    assert [type(found) for found in examine_datasets(two, progress=False)] == [
+        Survey,
+        Survey,
+        Leaks,
+    ]
+
+
+def test_doctor_data_of_a_sound_copy(copies, as_published, capsys):
+    assert main(["doctor", "data", "cuhk_pedes", str(copies["cuhk_pedes"])]) == 0
+    shown, said = capsys.readouterr()
+    assert said == ""
+    assert shown.startswith(f"CUHK-PEDES in {copies['cuhk_pedes']}\n")
+    assert shown.rstrip().endswith("sound")
+    assert "onnxruntime" not in shown
+
+
+def test_doctor_data_of_a_copy_of_another_size_fails(copies, capsys):
+    assert main(["doctor", "data", "rstpreid", str(copies["rstpreid"])]) == 1
+    shown, said = capsys.readouterr()
+    assert "NOT SOUND: RSTPReid test: has 1 identities where 200 are published, 5 pictures" in shown
+    assert said == "finegrain: this data would falsify a result; see what is NOT SOUND above\n"
+
+
+def test_doctor_data_of_several_datasets_compares_them(copies, as_published, tmp_path, capsys):
+    roots = ["icfg_pedes", str(copies["icfg_pedes"]), "rstpreid", str(copies["rstpreid"])]
+    assert main(["doctor", "data", *roots]) == 0
+    assert "both made of MSMT17's pictures" in capsys.readouterr().out
+    icfg = Path(shutil.copytree(copies["icfg_pedes"], tmp_path / "icfg"))
+    trained = read_people(icfg, ICFG_PEDES)["train"].samples[0].image
+    judged = read_people(copies["rstpreid"], RSTPREID)["test"].samples[0].image
+    shutil.copy(judged, trained)
+    roots[1] = str(icfg)
+    assert main(["doctor", "data", *roots]) == 1
+    shown, said = capsys.readouterr()
+    assert "NOT SOUND: a model would be judged on what it was trained on" in shown
+    assert said.endswith("would falsify a result; see what is NOT SOUND above\n")
+
+
+def test_doctor_data_of_what_is_not_there_says_how_to_get_it(tmp_path, capsys):
+    assert main(["doctor", "data", "ufine6926", str(tmp_path / "nowhere")]) == 1
+    assert "How to get it: Sign the licence" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        ([], "expected finegrain doctor data NAME ROOT"),
+        (["cuhk_pedes"], "NAME: cuhk_pedes, icfg_pedes, rstpreid, ufine6926"),
+        (["cuhk_pedes", "a", "rstpreid"], "expected finegrain doctor data NAME ROOT"),
+        (["market", "a"], "there is no person-search dataset 'market'"),
+    ],
+)
+def test_doctor_data_called_wrongly_is_one_line(capsys, words, why):
+    assert main(["doctor", "data", *words]) == 1
+    shown, said = capsys.readouterr()
+    assert (shown, said.count("\n")) == ("", 1)
+    assert why in said

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -8,10 +10,14 @@ from PIL import Image
 from finegrain.data.datasets import (
     Catalog,
     CuhkPedes,
+    IcfgPedes,
     LabelledPhotos,
+    RstpReid,
     SyntheticPeople,
+    Ufine6926,
     take_split,
 )
+from finegrain.data.synthetic.schemas import write_fixture
 from finegrain.errors import DataError
 
 
@@ -63,3 +69,84 @@ def test_a_split_that_is_not_there(folder):
     (folder / "labels.csv").write_text("file,label,split\n1.png,coat,test\n1.png,coat,train\n")
     with pytest.raises(DataError, match="LabelledPhotos has no split 'val'; it has test, train"):
         take_split(LabelledPhotos(root=str(folder)), "val")
+
+
+# --- person-search datasets are read whole or not at all --------------------------------
+
+PERSON_SEARCH = (CuhkPedes, IcfgPedes, RstpReid, Ufine6926)
+
+
+@pytest.fixture(scope="module", params=PERSON_SEARCH, ids=lambda kind: kind.__name__)
+def drawn(request, tmp_path_factory):
+    kind = request.param
+    root = tmp_path_factory.mktemp("drawn") / kind.known.title
+    return kind, write_fixture(kind.known, root, identities=3)
+
+
+@pytest.fixture
+def copy(drawn, tmp_path):
+    kind, root = drawn
+    return kind, Path(shutil.copytree(root, tmp_path / root.name))
+
+
+def test_a_whole_copy_is_read(copy):
+    kind, root = copy
+    splits = kind(root=str(root)).splits()
+    assert {"train", "test"} <= splits.keys()
+    assert not any(split.problems for split in splits.values())
+
+
+def test_where_they_lie_unless_told():
+    assert [kind().root for kind in PERSON_SEARCH] == [
+        f"data/{kind.known.title}" for kind in PERSON_SEARCH
+    ]
+
+
+def test_a_missing_picture_stops_the_reading_unless_allowed(copy):
+    kind, root = copy
+    whole = kind(root=str(root)).splits()["train"]
+    whole.samples[0].image.unlink()
+    with pytest.raises(DataError) as raised:
+        kind(root=str(root)).splits()
+    message = str(raised.value)
+    assert f"every picture and caption of {root}, got 1 records without: " in message
+    assert "record 1: picture" in message
+    assert f"finegrain doctor data {kind.known.name} {root}" in message
+    assert "--set data.allow_missing=true" in message
+    allowed = kind(root=str(root), allow_missing=True).splits()["train"]
+    assert allowed.samples == whole.samples[1:]
+    assert len(allowed.problems) == 1
+
+
+def test_of_many_that_are_missing_the_first_three_are_named(copy):
+    kind, root = copy
+    missing = kind(root=str(root)).splits()["train"].samples[1:]
+    for sample in missing:
+        sample.image.unlink()
+    with pytest.raises(DataError, match=f"got {len(missing)} records without: ") as raised:
+        kind(root=str(root)).splits()
+    assert str(raised.value).count(" record ") == min(3, len(missing))
+
+
+@pytest.mark.parametrize("allow_missing", [False, True])
+def test_a_split_without_any_picture_is_never_read(copy, allow_missing):
+    kind, root = copy
+    for sample in kind(root=str(root)).splits()["test"].samples:
+        sample.image.unlink()
+    with pytest.raises(
+        DataError, match=r"pictures in split test of .*, got none for its \d records"
+    ):
+        kind(root=str(root), allow_missing=allow_missing).splits()
+
+
+def test_a_dataset_that_is_not_there_says_how_to_get_it(tmp_path):
+    for kind in PERSON_SEARCH:
+        with pytest.raises(DataError) as raised:
+            kind(root=str(tmp_path / "nowhere")).splits()
+        assert f"How to get it: {kind.known.access}" in str(raised.value)
+
+
+def test_a_dataset_without_validation_has_no_such_split(tmp_path):
+    root = write_fixture(IcfgPedes.known, tmp_path / "set", identities=3)
+    with pytest.raises(DataError, match="IcfgPedes has no split 'val'; it has test, train"):
+        take_split(IcfgPedes(root=str(root)), "val")

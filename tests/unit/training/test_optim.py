@@ -6,9 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from finegrain.recipe import Optimizer, Schedule
-from finegrain.training.optim import lr_factor, make_optimizer
+from finegrain.recipe import Optimizer, ParameterRule, Schedule
+from finegrain.training.optim import lr_factor, make_optimizer, set_lr
 from finegrain.training.precision import autocast_dtype
+
+
+def by_step(step, total, **schedule):
+    return lr_factor(step, Schedule(**schedule), per_epoch=3, total=total)
 
 
 @pytest.mark.parametrize(
@@ -16,46 +20,137 @@ from finegrain.training.precision import autocast_dtype
     [(0, 0.5), (1, 1.0), (2, 1.0), (11, 0.5), (5, 0.5 * (1 + math.cos(math.pi / 6))), (20, 0.0)],
 )
 def test_two_steps_of_warm_up_then_half_a_cosine(step, expected):
-    assert lr_factor(step, 20, Schedule(warmup=0.1)) == pytest.approx(expected)
+    assert by_step(step, 20, warmup=0.1) == pytest.approx(expected)
 
 
 def test_the_cosine_ends_at_the_final_share():
-    schedule = Schedule(warmup=0.0, final=0.1)
-    factors = [lr_factor(step, 50, schedule) for step in range(51)]
+    factors = [by_step(step, 50, warmup=0.0, final=0.1) for step in range(51)]
     assert factors[0] == 1.0
     assert factors[50] == pytest.approx(0.1)
     assert factors[1:] == sorted(factors[1:], reverse=True)
 
 
+def test_a_warm_up_may_start_above_zero():
+    factors = [by_step(step, 40, warmup=0.1, initial=0.2) for step in range(5)]
+    assert factors == pytest.approx([0.4, 0.6, 0.8, 1.0, 1.0])
+
+
 @pytest.mark.parametrize(("total", "warmup"), [(1, 0.05), (1, 1.0), (3, 1.0), (2, 0.5)])
 def test_short_schedules_stay_within_the_peak(total, warmup):
-    factors = [lr_factor(step, total, Schedule(warmup=warmup)) for step in range(total)]
+    factors = [by_step(step, total, warmup=warmup) for step in range(total)]
     assert all(0 < factor <= 1 for factor in factors)
 
 
-def test_only_matrices_are_decayed():
-    model = nn.Sequential(nn.Linear(4, 3), nn.LayerNorm(3))
+def test_by_epoch_the_rate_is_constant_within_one():
+    """IRRA: five epochs from a tenth, then half a cosine over the other fifty-five."""
+    schedule = Schedule(epochs=60, warmup=5 / 60, initial=0.1, by_epoch=True)
+
+    def factor(step):
+        return lr_factor(step, schedule, per_epoch=7, total=420)
+
+    assert [factor(7 * epoch) for epoch in range(6)] == pytest.approx(
+        [0.1, 0.28, 0.46, 0.64, 0.82, 1]
+    )
+    for epoch in (0, 3, 40, 59):
+        assert len({factor(7 * epoch + step) for step in range(7)}) == 1
+    assert factor(7 * 40) == pytest.approx(0.5 * (1 + math.cos(math.pi * 35 / 55)))
+
+
+def model_of_all_kinds():
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Linear(4, 3), nn.LayerNorm(3))
+    model.add_module("token_embedding", nn.Embedding(7, 4))
     model.register_parameter("scale", nn.Parameter(torch.tensor(1.0)))
     frozen = nn.Parameter(torch.ones(2, 2), requires_grad=False)
     model.register_parameter("frozen", frozen)
-    config = Optimizer(lr=0.3, betas=(0.8, 0.9), eps=1e-5, weight_decay=0.2)
-    decayed, others = make_optimizer(model, config).param_groups
-    assert [p.ndim for p in decayed["params"]] == [2]
-    assert sorted(p.ndim for p in others["params"]) == [0, 1, 1, 1]
-    assert (decayed["weight_decay"], others["weight_decay"]) == (0.2, 0.0)
-    for group in (decayed, others):
-        assert (group["lr"], group["betas"], group["eps"]) == (0.3, (0.8, 0.9), 1e-5)
+    return model
 
 
-def test_one_step_is_that_of_the_formula():
-    """Loshchilov and Hutter 2019, algorithm 2: the first step has the gradient's sign."""
-    weight = nn.Linear(2, 2, bias=False)
-    before = weight.weight.detach().clone()
-    optimizer = make_optimizer(weight, Optimizer(lr=0.1, weight_decay=0.5, eps=1e-12))
-    weight.weight.grad = torch.tensor([[1.0, -2.0], [0.3, -0.1]])
+def settings_of(model, config):
+    """Learning rate and decay of each parameter by name."""
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    return {
+        names[id(parameter)]: (group["lr"], group["weight_decay"])
+        for group in make_optimizer(model, config).param_groups
+        for parameter in group["params"]
+    }
+
+
+def test_only_matrices_are_decayed():
+    found = settings_of(model_of_all_kinds(), Optimizer(lr=0.3, weight_decay=0.2))
+    assert found == {
+        "0.weight": (0.3, 0.2), "1.weight": (0.3, 0.2), "token_embedding.weight": (0.3, 0.2),
+        "0.bias": (0.3, 0.0), "1.bias": (0.3, 0.0), "2.bias": (0.3, 0.0), "2.weight": (0.3, 0.0),
+        "scale": (0.3, 0.0),
+    }  # fmt: skip
+
+
+def test_of_the_rules_that_name_a_parameter_the_last_decides():
+    rules = (
+        ParameterRule(names="1.*", lr=5.0),
+        ParameterRule(names="*bias", lr=2.0, weight_decay=0.0),
+        ParameterRule(names="0.*", lr=3.0),
+    )
+    config = Optimizer(lr=1.0, weight_decay=0.2, decay_vectors=True, rules=rules)
+    found = settings_of(model_of_all_kinds(), config)
+    assert found["1.weight"] == (5.0, 0.2)
+    assert found["1.bias"] == (2.0, 0.0)
+    assert found["0.bias"] == (3.0, 0.0)
+    assert found["2.weight"] == (1.0, 0.2)
+
+
+def test_the_rate_of_a_run_keeps_the_shares_of_the_rules():
+    model = model_of_all_kinds()
+    optimizer = make_optimizer(model, Optimizer(rules=(ParameterRule(names="0.*", lr=5.0),)))
+    set_lr(optimizer, 0.01)
+    assert {group["lr"] for group in optimizer.param_groups} == {0.01, 0.05}
+
+
+@pytest.mark.parametrize("kind", ["adamw", "adam", "muon"])
+def test_betas_and_epsilon_reach_the_optimiser(kind):
+    config = Optimizer(kind=kind, betas=(0.8, 0.9), eps=1e-5)
+    for group in make_optimizer(model_of_all_kinds(), config).param_groups:
+        assert (group["betas"], group["eps"]) == ((0.8, 0.9), 1e-5)
+
+
+def stepped(kind, **config):
+    """A 2x2 weight before and after one step, and its gradient."""
+    layer = nn.Linear(2, 2, bias=False)
+    before = layer.weight.detach().clone()
+    optimizer = make_optimizer(layer, Optimizer(kind=kind, lr=0.1, weight_decay=0.5, **config))
+    layer.weight.grad = torch.tensor([[1.0, -2.0], [0.3, -0.1]])
     optimizer.step()
-    expected = before * (1 - 0.1 * 0.5) - 0.1 * weight.weight.grad.sign()
-    torch.testing.assert_close(weight.weight.data, expected)
+    return before, layer.weight.data, layer.weight.grad
+
+
+def test_one_step_of_adamw_is_that_of_the_formula():
+    """Loshchilov and Hutter 2019, algorithm 2: the first step has the gradient's sign."""
+    before, after, gradient = stepped("adamw", eps=1e-12)
+    torch.testing.assert_close(after, before * (1 - 0.1 * 0.5) - 0.1 * gradient.sign())
+
+
+def test_the_decay_of_adam_is_a_part_of_the_gradient():
+    before, after, gradient = stepped("adam", eps=1e-12)
+    torch.testing.assert_close(after, before - 0.1 * (gradient + 0.5 * before).sign())
+
+
+def test_a_step_of_muon_goes_as_far_in_every_direction():
+    """The singular values of what it adds are near one another, whatever the gradient's are."""
+    layer = nn.Linear(16, 16, bias=False)
+    before = layer.weight.detach().clone()
+    layer.weight.grad = torch.diag(torch.logspace(-2, 0, 16))
+    make_optimizer(layer, Optimizer(kind="muon", lr=0.1, weight_decay=0.0)).step()
+    assert torch.linalg.cond(before - layer.weight.data) < 2 < torch.linalg.cond(layer.weight.grad)
+
+
+def test_muon_leaves_embeddings_and_vectors_to_adamw():
+    model = nn.Sequential(nn.Conv2d(16, 16, 3), nn.Linear(16, 16))
+    model.add_module("token_embedding", nn.Embedding(16, 16))
+    optimizer = make_optimizer(model, Optimizer(kind="muon"))
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter) if parameter.requires_grad else None
+    optimizer.step()
+    by_muon = {n for n, p in model.named_parameters() if "momentum_buffer" in optimizer.state[p]}
+    assert by_muon == {"0.weight", "1.weight"}
 
 
 def test_precision():

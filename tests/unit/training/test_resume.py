@@ -44,8 +44,13 @@ def test_ten_and_ten_resumed_steps_equal_twenty(recipe, workers, tmp_path):
     assert str(second.validation) == str(straight.validation)
 
 
-def test_batch_norm_and_filters_of_a_convolutional_tower_resume_too(recipe, tmp_path):
-    recipe = replace(with_convolutions(recipe), schedule=Schedule(epochs=1, steps=6))
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+def test_batch_norm_and_filters_of_a_convolutional_tower_resume_too(recipe, kind, tmp_path):
+    recipe = replace(
+        with_convolutions(recipe),
+        optimizer=replace(recipe.optimizer, kind=kind),
+        schedule=Schedule(epochs=1, steps=6),
+    )
     straight = train(recipe, tmp_path / "straight", progress=False)
     first = train(recipe, tmp_path / "resumed", stop_after=3, progress=False)
     second = train(recipe, tmp_path / "resumed", resume=True, progress=False)

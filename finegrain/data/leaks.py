@@ -1,0 +1,164 @@
+"""Pictures that a training split shares with a split that a model is judged on."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+
+from tabulate import tabulate
+from tqdm import tqdm
+
+from finegrain.data.survey import Survey
+from finegrain.errors import DataError
+from finegrain.records import Split
+
+READING_THREADS = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leak:
+    """What two splits share.
+
+    Attributes:
+        trained, judged: Names of the splits.
+        pictures: Pictures of the judged split whose file is one of the training split's.
+        of: Pictures of the judged split.
+        identities: People of the judged split who are on such pictures.
+        example: One file in both.
+    """
+
+    trained: str
+    judged: str
+    pictures: int
+    of: int
+    identities: int
+    example: tuple[Path, Path]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leaks:
+    """What datasets share; print it.
+
+    Attributes:
+        compared: How many pairs of splits were compared.
+        found: Those that share pictures.
+        warnings: Datasets made of the same pictures, whether or not a file is equal.
+    """
+
+    compared: int
+    found: tuple[Leak, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def faults(self) -> tuple[str, ...]:
+        return tuple(
+            f"{leak.judged} shares {leak.pictures} of {leak.of} pictures with {leak.trained}"
+            for leak in self.found
+        )
+
+    def __str__(self) -> str:
+        if self.found:
+            rows = [
+                (
+                    leak.trained,
+                    leak.judged,
+                    f"{leak.pictures} of {leak.of}",
+                    leak.identities,
+                    " = ".join(map(str, leak.example)),
+                )
+                for leak in self.found
+            ]
+            headers = ["trained on", "judged on", "pictures shared", "identities", "one of them"]
+            table = tabulate(rows, headers=headers)
+            shown = f"NOT SOUND: a model would be judged on what it was trained on\n\n{table}"
+        else:
+            shown = f"no equal file in {self.compared} pairs of a training and a judged split"
+        return "\n\n".join([shown, *(f"note: {warning}" for warning in self.warnings)])
+
+
+def find_leaks(surveys: Sequence[Survey], *, progress: bool = True) -> Leaks:
+    """Compare each training split with each validation and test split, across datasets.
+
+    Files are compared by their bytes (BLAKE2b): a picture that was cut or saved anew is
+    another file, so what is found is certain, and finding nothing is no proof.
+
+    Raises:
+        DataError: A picture cannot be read.
+    """
+    digests = _digests(_pictures(surveys), progress)
+    trained = [(s, s.splits["train"]) for s in surveys if "train" in s.splits]
+    judged = [
+        (survey, split)
+        for survey in surveys
+        for name, split in survey.splits.items()
+        if name != "train"
+    ]
+    pairs = [(_name(*a), _name(*b), a[1], b[1]) for a in trained for b in judged]
+    leaks = (_compare(*pair, digests=digests) for pair in pairs)
+    return Leaks(
+        compared=len(pairs),
+        found=tuple(leak for leak in leaks if leak is not None),
+        warnings=tuple(_same_pictures(surveys)),
+    )
+
+
+def _name(survey: Survey, split: Split) -> str:
+    return f"{survey.dataset.title} {split.name}"
+
+
+def _pictures(surveys: Sequence[Survey]) -> list[Path]:
+    splits = [split for survey in surveys for split in survey.splits.values()]
+    return list(dict.fromkeys(sample.image for split in splits for sample in split.samples))
+
+
+def _digests(pictures: Sequence[Path], progress: bool) -> dict[Path, bytes]:
+    with ThreadPoolExecutor(READING_THREADS) as pool:
+        hashed = tqdm(
+            pool.map(_digest, pictures),
+            total=len(pictures),
+            desc="comparing pictures",
+            unit=" pictures",
+            disable=not progress,
+        )
+        return dict(zip(pictures, hashed, strict=True))
+
+
+def _digest(picture: Path) -> bytes:
+    try:
+        with picture.open("rb") as file:
+            return hashlib.file_digest(file, hashlib.blake2b).digest()
+    except OSError as error:
+        raise DataError(f"expected a readable picture, got {error}. Mend or remove it.") from error
+
+
+def _compare(
+    trained_name: str, judged_name: str, trained: Split, judged: Split, digests: dict[Path, bytes]
+) -> Leak | None:
+    seen = {digests[sample.image]: sample.image for sample in trained.samples}
+    shared = [sample for sample in judged.samples if digests[sample.image] in seen]
+    if not shared:
+        return None
+    first = shared[0].image
+    return Leak(
+        trained=trained_name,
+        judged=judged_name,
+        pictures=len(shared),
+        of=len(judged),
+        identities=len({sample.pid for sample in shared}),
+        example=(seen[digests[first]], first),
+    )
+
+
+def _same_pictures(surveys: Sequence[Survey]) -> Iterator[str]:
+    for a, b in combinations((survey.dataset for survey in surveys), 2):
+        sources = set(a.pictures_from) & set(b.pictures_from) if a.name != b.name else set()
+        for source in sorted(sources):
+            yield (
+                f"{a.title} and {b.title} are both made of {source}'s pictures, under other names "
+                "and ids: trained on one, a model has seen people of the other. Files that were "
+                "cut or saved anew are not found here."
+            )

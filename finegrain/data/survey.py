@@ -1,0 +1,190 @@
+"""What is there of a person-search dataset, and what of it would falsify a result."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path, PurePosixPath
+from statistics import mean, median
+
+from tabulate import tabulate
+
+from finegrain.data.person_datasets import SPLITS, WHOLE, Counts, PersonDataset
+from finegrain.data.person_json import (
+    PersonRecord,
+    annotation_file,
+    find_pictures,
+    image_folder,
+    overlapping_identities,
+    read_records,
+)
+from finegrain.errors import DataError
+from finegrain.records import Split
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Folder:
+    """A folder of pictures, ``.`` for those that lie in none.
+
+    Attributes:
+        files: On disk, at any depth.
+        named: Records whose picture should be there.
+        missing: Those whose picture is nowhere.
+    """
+
+    name: str
+    files: int
+    named: int
+    missing: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Survey:
+    """A dataset as it lies on disk; print it to see all of it.
+
+    Attributes:
+        file: The annotations, None where there are none.
+        splits: What a reader has of it.
+        overlaps: Identities in two splits, a sentence for each pair of splits.
+        faults: What would falsify a result.
+        notes: What differs from the published dataset and falsifies nothing.
+    """
+
+    dataset: PersonDataset
+    root: Path
+    file: Path | None
+    splits: Mapping[str, Split]
+    folders: tuple[Folder, ...]
+    overlaps: tuple[str, ...]
+    faults: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    def __str__(self) -> str:
+        parts = [
+            f"{self.dataset.title} in {self.root}\n"
+            f"annotations: {self.file.name if self.file else 'none'}",
+            tabulate(
+                [(f.name, f.files, f.named, f.missing) for f in self.folders],
+                headers=["folder", "files on disk", "pictures named", "missing"],
+            ),
+        ]
+        if self.splits:
+            sizes = ["split", "", "found", "published", "difference"]
+            words = ["split", "words a caption", "median", "longest"]
+            parts += [
+                tabulate(self._sizes(), headers=sizes),
+                tabulate(self._words(), headers=words, floatfmt=".1f"),
+                f"identities in two splits: {'; '.join(self.overlaps) or 'none'}",
+            ]
+        parts += [f"note: {note}" for note in self.notes]
+        parts += [f"NOT SOUND: {fault}" for fault in self.faults]
+        parts.append(f"How to get it: {self.dataset.access}" if self.faults else "sound")
+        return "\n\n".join(parts)
+
+    def _sizes(self) -> Iterator[tuple[str, str, int, int | str, str]]:
+        for name in (*SPLITS, WHOLE):
+            if name not in self.splits and name not in self.dataset.published:
+                continue
+            chosen = self.splits.values() if name == WHOLE else self._split(name)
+            found, published = Counts.of(chosen), self.dataset.published.get(name)
+            for field in fields(Counts):
+                size = getattr(found, field.name)
+                if published is None:
+                    yield name, field.name, size, "not stated", ""
+                else:
+                    wanted = getattr(published, field.name)
+                    difference = f"{size - wanted:+d}" if size != wanted else "none"
+                    yield name, field.name, size, wanted, difference
+
+    def _words(self) -> Iterator[tuple[str, float, float, int]]:
+        for name, split in self.splits.items():
+            captions = (caption for sample in split.samples for caption in sample.captions)
+            if lengths := [len(caption.split()) for caption in captions]:
+                yield name, mean(lengths), median(lengths), max(lengths)
+
+    def _split(self, name: str) -> list[Split]:
+        return [self.splits[name]] if name in self.splits else []
+
+
+def survey(root: Path, dataset: PersonDataset) -> Survey:
+    """Look at a dataset on disk. Whatever is wrong with it is in the result, not raised."""
+    file: Path | None = None
+    records: tuple[PersonRecord, ...] = ()
+    faults: list[str] = []
+    try:
+        file = annotation_file(root, dataset)
+        if file is None:
+            place = f"no {' or '.join(dataset.annotations)}" if root.is_dir() else "no such folder"
+            faults.append(f"{root}: {place}")
+        else:
+            records = read_records(file, dataset)
+            if not records:
+                faults.append(f"{file} holds no records")
+    except DataError as error:
+        faults.append(str(error))
+    splits = find_pictures(records, root, dataset)
+    overlaps = overlapping_identities(records)
+    notes: list[str] = []
+    if records:
+        faults += [*overlaps, *_left_out(splits)]
+        for difference in dataset.differences(splits):
+            # A model trained on a little more or less is still tested as all others are.
+            train_only = difference.where == f"{dataset.title} train"
+            (notes if train_only else faults).append(str(difference))
+    return Survey(
+        dataset=dataset,
+        root=root,
+        file=file,
+        splits=splits,
+        folders=tuple(_folders(root, dataset, records)),
+        overlaps=overlaps,
+        faults=tuple(faults),
+        notes=tuple(notes),
+    )
+
+
+def _left_out(splits: Mapping[str, Split]) -> Iterator[str]:
+    for name, split in splits.items():
+        if split.problems:
+            yield (
+                f"{name}: {len(split.problems)} pictures or captions are missing; the first: "
+                f"{split.problems[0]}"
+            )
+
+
+def _folders(
+    root: Path, dataset: PersonDataset, records: Sequence[PersonRecord]
+) -> Iterator[Folder]:
+    pictures = image_folder(root, dataset)
+    named: Counter[str] = Counter()
+    missing: Counter[str] = Counter()
+    for record in records:
+        first, *rest = PurePosixPath(record.path).parts or (".",)
+        name = first if rest else "."
+        named[name] += 1
+        try:
+            pictures.find(record.path)
+        except DataError:
+            missing[name] += 1
+    on_disk = _files_by_folder(root, dataset)
+    for name in sorted(named.keys() | set(dataset.folders)):
+        yield Folder(
+            name=name, files=on_disk.get(name, 0), named=named[name], missing=missing[name]
+        )
+
+
+def _files_by_folder(root: Path, dataset: PersonDataset) -> dict[str, int]:
+    """Files in each folder of the first image root that exists, at any depth."""
+    images = next((root / name for name in dataset.image_roots if (root / name).is_dir()), None)
+    if images is None:
+        return {}
+    # Names come from the disk, so that none of the annotations leads elsewhere.
+    counts = {
+        entry.name: sum(len(files) for _, _, files in os.walk(entry.path))
+        for entry in os.scandir(images)
+        if entry.is_dir()
+    }
+    counts["."] = sum(entry.is_file() for entry in os.scandir(images))
+    return counts

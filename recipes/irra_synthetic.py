@@ -1,0 +1,25 @@
+"""IRRA's losses on rendered pedestrians, with towers that train on a CPU in minutes."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from finegrain import Recipe, load_recipe
+from finegrain.methods import IrraConfig
+
+
+def recipe() -> Recipe:
+    parent = load_recipe(Path(__file__).with_name("tiny_synthetic.py"))
+    return replace(
+        parent,
+        name="irra_synthetic",
+        about="IRRA's losses on rendered pedestrians, minutes on a CPU",
+        method=IrraConfig(
+            image=parent.method.image,
+            text=parent.method.text,
+            embed_dim=parent.method.embed_dim,
+            identities=parent.data.train,
+            fusion_depth=1,
+        ),
+        losses={"sdm": 1.0, "id": 1.0, "mlm": 1.0},
+        expected=None,
+    )

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from finegrain.data.person_datasets import (
+    CUHK_PEDES,
+    ICFG_PEDES,
+    PERSON_DATASETS,
+    RSTPREID,
+    UFINE6926,
+    Counts,
+    person_dataset,
+)
+from finegrain.errors import DataError
+from finegrain.records import Sample, Split
+
+
+@pytest.mark.parametrize(
+    ("dataset", "whole"),
+    [
+        (CUHK_PEDES, (13003, 40206, 80440)),
+        (ICFG_PEDES, (4102, 54522, 54522)),
+        (RSTPREID, (4101, 20505, 41010)),
+        (UFINE6926, (6926, 26206, 52412)),
+    ],
+)
+def test_published_splits_add_up_to_the_published_whole(dataset, whole):
+    sizes = dataset.published.values()
+    assert whole == tuple(
+        sum(getattr(size, name) for size in sizes)
+        for name in ("identities", "pictures", "captions")
+    )
+
+
+def split(name, *, pids, captions=2):
+    samples = [
+        Sample(image=Path(f"{i}.jpg"), captions=("a man",) * captions, pid=pid)
+        for i, pid in enumerate(pids)
+    ]
+    return Split(name=name, samples=tuple(samples))
+
+
+def test_counts_of_splits_together():
+    splits = [split("train", pids=[1, 1, 2]), split("test", pids=[7], captions=3)]
+    assert Counts.of(splits) == Counts(identities=3, pictures=4, captions=9)
+    assert Counts.of([]) == Counts(identities=0, pictures=0, captions=0)
+
+
+def test_splits_of_the_published_size_do_not_differ():
+    whole = {
+        "val": split("val", pids=[i % 200 for i in range(1000)]),
+        "test": split("test", pids=[i % 200 for i in range(1000)]),
+        "train": split("train", pids=[i % 3701 for i in range(18505)]),
+    }
+    assert RSTPREID.differences(whole) == ()
+    whole["test"] = split("test", pids=[i % 200 for i in range(999)])
+    (difference,) = RSTPREID.differences(whole)
+    assert str(difference) == (
+        "RSTPReid test: has 999 pictures where 1000 are published, "
+        "1998 captions where 2000 are published"
+    )
+
+
+def test_a_split_that_is_not_there_differs():
+    assert [found.where for found in ICFG_PEDES.differences({})] == [
+        "ICFG-PEDES train",
+        "ICFG-PEDES test",
+    ]
+
+
+def test_where_only_the_whole_is_published_the_whole_is_compared():
+    (difference,) = UFINE6926.differences({"train": split("train", pids=[1])})
+    assert str(difference).startswith("UFine6926 all: has 1 identities where 6926 are published, ")
+
+
+def test_datasets_by_name():
+    assert [person_dataset(dataset.name) for dataset in PERSON_DATASETS] == list(PERSON_DATASETS)
+    with pytest.raises(DataError, match="no person-search dataset 'market'; there are cuhk_pedes"):
+        person_dataset("market")
