@@ -131,7 +131,7 @@ class Recipe:
         about: One line for lists of recipes.
         data: The dataset.
         method: Towers and heads.
-        weights: Local file or folder of pretrained CLIP weights to start from.
+        weights: Local file or folder of pretrained weights that the towers start from.
         losses: Weight of each named loss of the method.
         fit: How a picture is brought to the tower's size.
         batch_size: (Picture, caption) pairs an optimiser step and process.

@@ -9,7 +9,7 @@ import torch
 from finegrain.checkpoint import best_checkpoint, load_model
 from finegrain.encoder import Encoder
 from finegrain.methods import TwoTowers
-from finegrain.models.weights import load_clip_weights
+from finegrain.models.weights import HEADS, load_clip_weights
 from finegrain.preprocess import ImageTransform
 from finegrain.preprocess.clip_bpe import clip_tokenizer
 from finegrain.recipe import Recipe, load_recipe
@@ -17,10 +17,10 @@ from finegrain.runtime.eager import EagerRuntime
 
 
 def build_method(recipe: Recipe) -> TwoTowers:
-    """The method of a recipe, filled with its pretrained weights where it names some."""
+    """The method of a recipe; its towers are filled with pretrained weights where it names some."""
     method = recipe.method.build(recipe.losses)
     if recipe.weights is not None:
-        load_clip_weights(method, Path(recipe.weights))
+        load_clip_weights(method, Path(recipe.weights), fresh=HEADS)
     return method
 
 
