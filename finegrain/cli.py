@@ -49,6 +49,16 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         arguments.json.write_text(json.dumps(evaluation.to_dict(), indent=1) + "\n")
 
 
+def _report(arguments: argparse.Namespace) -> None:
+    require("torch", "train")
+    from finegrain.report import report
+
+    found = report(arguments.runs)
+    print(found)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(found.to_dict(), indent=1) + "\n")
+
+
 def _export(arguments: argparse.Namespace) -> None:
     require("torch", "train")
     from finegrain.exporters import load_profile
@@ -58,6 +68,33 @@ def _export(arguments: argparse.Namespace) -> None:
     print(f"\nwrote {arguments.out}; search with it:")
     print(f"  finegrain index {arguments.out} PICTURES/")
     print(f'  finegrain query {arguments.out} "woman in red coat"')
+
+
+def _convert(arguments: argparse.Namespace) -> None:
+    require("torch", "train")
+    from finegrain.conversion import released_to_run, run_to_released
+
+    out = arguments.out
+    if (arguments.source / "recipe.json").is_file():
+        if arguments.config or arguments.recipe or arguments.set or arguments.heads:
+            raise DataError(
+                f"{arguments.source} is a run, which knows its recipe; --config, --recipe, --set "
+                "and --heads go with a released checkpoint"
+            )
+        print(f"wrote {run_to_released(arguments.source, out)}")
+        return
+    recipe = finegrain.load_recipe(arguments.recipe) if arguments.recipe else None
+    print(
+        released_to_run(
+            arguments.source,
+            out,
+            config=arguments.config,
+            recipe=recipe,
+            overrides=arguments.set,
+            heads=arguments.heads,
+        )
+    )
+    print(f"\nexport it with:\n  finegrain export {out}")
 
 
 def _index(arguments: argparse.Namespace) -> None:
@@ -104,9 +141,12 @@ def _demo(arguments: argparse.Namespace) -> None:
 def _doctor(arguments: argparse.Namespace) -> None:
     from finegrain.doctor import examine, machine_report
 
+    if arguments.subjects[:1] == ["data"]:
+        _doctor_data(arguments.subjects[1:])
+        return
     print(machine_report())
     unsound = []
-    for path in arguments.files:
+    for path in map(Path, arguments.subjects):
         try:
             print(f"\n{examine(path)}")
         except FinegrainError as error:
@@ -114,6 +154,22 @@ def _doctor(arguments: argparse.Namespace) -> None:
             print(f"\n{path}: NOT SOUND; {error}")
     if unsound:
         raise DataError(f"not sound: {', '.join(unsound)}")
+
+
+def _doctor_data(words: Sequence[str]) -> None:
+    from finegrain.data.person_datasets import PERSON_DATASETS, person_dataset
+    from finegrain.doctor import examine_datasets
+
+    if not words or len(words) % 2:
+        names = ", ".join(dataset.name for dataset in PERSON_DATASETS)
+        raise DataError(f"expected finegrain doctor data NAME ROOT [NAME ROOT ...]; NAME: {names}")
+    pairs = zip(words[::2], words[1::2], strict=True)
+    sound = True
+    for finding in examine_datasets([(person_dataset(name), Path(root)) for name, root in pairs]):
+        print(f"{finding}\n")
+        sound = sound and not finding.faults
+    if not sound:
+        raise DataError("this data would falsify a result; see what is NOT SOUND above")
 
 
 def _recipe(arguments: argparse.Namespace) -> None:
@@ -198,6 +254,17 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--recipe", type=Path, help="take the dataset of this recipe instead")
     evaluate.add_argument("--json", type=Path, help="also write the metrics here")
 
+    report = verb(
+        "report",
+        _report,
+        "say what runs reached on test: selected on validation, and as papers select",
+        "  finegrain train recipes/irra_cuhk_pedes.py --set watch_test=true -o runs/s1\n"
+        "  finegrain report runs/s1\n"
+        "  finegrain report runs/s1 runs/s2 runs/s3        # mean and spread over seeds",
+    )
+    report.add_argument("runs", type=Path, nargs="+", help="runs of one recipe by several seeds")
+    report.add_argument("--json", type=Path, help="also write the metrics here")
+
     export = verb(
         "export",
         _export,
@@ -208,6 +275,22 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("run_folder", type=Path, metavar="RUN")
     export.add_argument("profile", type=Path, nargs="?", default=Path("export/onnx_fp32.py"))
     export.add_argument("-o", "--out", type=Path, default=Path("model.plan"))
+
+    convert = verb(
+        "convert",
+        _convert,
+        "make a run of a released checkpoint (IRRA and its forks, CLIP), or the other way round",
+        "  finegrain convert best.pth -o runs/irra --set data.root=/data/CUHK-PEDES\n"
+        "  finegrain convert best.pth -o runs/irra --config configs.yaml --heads\n"
+        "  finegrain convert clip.pt -o runs/clip --recipe recipes/my_clip.py\n"
+        "  finegrain convert runs/irra -o best.pth",
+    )
+    convert.add_argument("source", type=Path, help="a weight file, or a run folder")
+    convert.add_argument("-o", "--out", type=Path, required=True, help="run folder, or best.pth")
+    convert.add_argument("--config", type=Path, help="its configs.yaml (default: beside it)")
+    convert.add_argument("--recipe", type=Path, help="start from it (default: IRRA on ViT-B/16)")
+    convert.add_argument("--set", action="append", default=[], metavar="A.B=C", help="one field")
+    convert.add_argument("--heads", action="store_true", help="keep the training heads too")
 
     index = verb(
         "index",
@@ -257,10 +340,17 @@ def _parser() -> argparse.ArgumentParser:
     doctor = verb(
         "doctor",
         _doctor,
-        "say what this machine has, and whether plans and galleries are sound",
-        "  finegrain doctor\n  finegrain doctor model.plan model.gallery",
+        "say what this machine has, and whether plans, galleries and datasets are sound",
+        "  finegrain doctor\n"
+        "  finegrain doctor model.plan model.gallery\n"
+        "  finegrain doctor data cuhk_pedes data/CUHK-PEDES\n"
+        "  finegrain doctor data icfg_pedes data/ICFG-PEDES rstpreid data/RSTPReid",
     )
-    doctor.add_argument("files", type=Path, nargs="*", help="plans and galleries to examine")
+    doctor.add_argument(
+        "subjects", nargs="*", metavar="SUBJECT",
+        help="plans and galleries to examine; or data NAME ROOT [NAME ROOT ...]: person-search "
+        "datasets, and the pictures that their training and test splits share",
+    )  # fmt: skip
 
     recipe = verb(
         "recipe",

@@ -82,7 +82,7 @@ def evaluate(
     else:
         encoder, own_data = _open(Path(model))
         data = data or own_data
-    return evaluate_split(encoder, take_split(data, split), progress=progress)
+    return evaluate_split(encoder, take_split(data.splits(), split), progress=progress)
 
 
 def _open(model: Path) -> tuple[Encoder, Dataset]:

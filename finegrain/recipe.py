@@ -89,7 +89,7 @@ class Schedule:
     """Linear warm-up, then a cosine down to ``final`` of the peak rate.
 
     Attributes:
-        epochs: Passes over all (picture, caption) pairs.
+        epochs: Passes over all items (see :attr:`Recipe.captions`).
         steps: Ends earlier when given.
         warmup: Share of the whole that warms up.
         initial: Share of the peak rate that the warm-up starts from.
@@ -134,13 +134,20 @@ class Recipe:
         weights: Local file or folder of pretrained weights that the towers start from.
         losses: Weight of each named loss of the method.
         fit: How a picture is brought to the tower's size.
-        batch_size: (Picture, caption) pairs an optimiser step and process.
+        captions: How many captions of a picture go into a step with it. With 1, every
+            (picture, caption) pair is an item of its own, as everywhere in the field. With
+            more, an item is a picture with so many of its captions: the picture, which costs
+            most, is encoded once for all of them.
+        batch_size: Items an optimiser step and process.
         drop_last: Leave out the last batch of an epoch when it is not full.
         accumulate: Parts that a batch is split into, to fit memory. A contrastive loss sees
             one part at a time.
         precision: ``auto`` is bf16 autocast where the processor computes in it.
         workers: Processes that load pictures; 0 loads them in the training process.
         seed: Of initial weights, order, captions and augmentation.
+        watch_test: Evaluate the test split too whenever validation is evaluated, so that
+            `finegrain report` can also print the epoch that was best on test, which is what
+            papers of this line publish. It never selects a checkpoint.
     """
 
     name: str
@@ -153,15 +160,19 @@ class Recipe:
     augment: Augment = Augment()
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
+    captions: int = 1
     batch_size: int = 64
     drop_last: bool = True
     accumulate: int = 1
     precision: Precision = "auto"
     workers: int = 0
     seed: int = 0
+    watch_test: bool = False
     expected: Expected | None = None
 
     def __post_init__(self) -> None:
+        if self.captions < 1:
+            raise RecipeError(f"expected captions of 1 or more, got {self.captions}")
         if self.batch_size < 1 or self.accumulate < 1 or self.batch_size % self.accumulate:
             raise RecipeError(
                 f"batch_size {self.batch_size} must be a positive multiple of accumulate "

@@ -1,7 +1,9 @@
 """A small CLIP on rendered pedestrians: minutes on a CPU, and the recipe of the demo.
 
 The image tower is a small convolutional net, which learns from a few thousand pictures
-what a transformer of the same cost would not.
+what a transformer of the same cost would not. Two things let it learn in minutes: steps of
+Muon go about twice as far as those of AdamW, and both captions of a picture share one pass
+of the image tower, which costs most.
 """
 
 from finegrain import Recipe
@@ -23,12 +25,13 @@ def recipe() -> Recipe:
         ),
         losses={"itc": 1.0},
         augment=Augment(flip=0.5, pad=0.0, erase=0.0, jitter=0.0),
-        optimizer=Optimizer(lr=1.5e-3, weight_decay=0.05),
-        schedule=Schedule(epochs=7, warmup=0.1, evaluate_every=7),
+        optimizer=Optimizer(kind="muon", lr=4e-3, weight_decay=0.05),
+        schedule=Schedule(epochs=8, warmup=0.1, evaluate_every=8),
+        captions=2,
         batch_size=128,
         expected=Expected(
-            rank1=43.5,
-            mAP=43.5,
+            rank1=46.3,
+            mAP=46.7,
             source="our run, test split: benchmarks/results/demo.json",
         ),
     )

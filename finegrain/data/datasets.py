@@ -166,15 +166,12 @@ class LabelledPhotos:
 Dataset = SyntheticPeople | CuhkPedes | IcfgPedes | RstpReid | Ufine6926 | Catalog | LabelledPhotos
 
 
-def take_split(dataset: Dataset, name: str) -> Split:
-    """One split of a dataset.
+def take_split(splits: Mapping[str, Split], name: str) -> Split:
+    """One split by name.
 
     Raises:
-        DataError: The dataset has no such split.
+        DataError: There is none of that name.
     """
-    splits = dataset.splits()
     if name not in splits:
-        raise DataError(
-            f"{type(dataset).__name__} has no split {name!r}; it has {', '.join(sorted(splits))}"
-        )
+        raise DataError(f"the dataset has no split {name!r}; it has {', '.join(sorted(splits))}")
     return splits[name]

@@ -20,16 +20,16 @@ def cmpm(images: Tensor, texts: Tensor, pids: Tensor, *, epsilon: float = 1e-8) 
 
     Args:
         images: Image features before normalisation, ``[N, D]``.
-        texts: Text features before normalisation, ``[N, D]``.
-        pids: Identities ``[N]``.
+        texts: Text features before normalisation, ``[K * N, D]``; ``K`` rows in turn describe
+            a picture.
+        pids: Identities of the pictures, ``[N]``.
 
     Returns:
         A scalar in nats: the mean over rows, both directions added.
     """
     one = torch.ones((), device=images.device)
-    onto_texts = pair_up(images, F.normalize(texts, dim=1), pids, one)
-    onto_images = pair_up(F.normalize(images, dim=1), texts, pids, one)
-    targets = F.normalize(onto_texts.same, dim=1)
-    return reverse_kl(onto_texts.images, targets, epsilon=epsilon) + reverse_kl(
-        onto_images.texts, targets, epsilon=epsilon
-    )
+    onto_texts, _ = pair_up(images, F.normalize(texts, dim=1), pids, one)
+    _, onto_images = pair_up(F.normalize(images, dim=1), texts, pids, one)
+    return reverse_kl(
+        onto_texts.logits, F.normalize(onto_texts.same, dim=1), epsilon=epsilon
+    ) + reverse_kl(onto_images.logits, F.normalize(onto_images.same, dim=1), epsilon=epsilon)

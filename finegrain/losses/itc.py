@@ -18,14 +18,17 @@ def itc(images: Tensor, texts: Tensor, pids: Tensor | None, logit_scale: Tensor)
 
     Args:
         images: L2-normalised image embeddings ``[N, D]``.
-        texts: L2-normalised text embeddings ``[N, D]``; row ``i`` describes picture ``i``.
-        pids: Identities ``[N]``, or None to tell every row from every other.
+        texts: L2-normalised text embeddings ``[K * N, D]``; ``K`` rows in turn describe a
+            picture.
+        pids: Identities of the pictures, ``[N]``, or None to tell each from every other.
         logit_scale: Inverse temperature, a scalar.
 
     Returns:
         A scalar in nats. In several processes the columns are everybody's rows, and the
         mean over processes equals the loss of the whole batch in one process.
     """
-    pairs = pair_up(images, texts, pids, logit_scale)
-    targets = pairs.targets
-    return (F.cross_entropy(pairs.images, targets) + F.cross_entropy(pairs.texts, targets)) / 2
+    to_texts, to_images = pair_up(images, texts, pids, logit_scale)
+    return (
+        F.cross_entropy(to_texts.logits, to_texts.targets)
+        + F.cross_entropy(to_images.logits, to_images.targets)
+    ) / 2

@@ -11,46 +11,50 @@ from torch import Tensor
 from finegrain.losses.gather import gather
 
 
-class Pairs(NamedTuple):
-    """Similarities of this process's rows to everybody's, in fp32.
+class Direction(NamedTuple):
+    """Pictures that look for captions, or captions that look for pictures.
 
     Attributes:
-        images: Logits of pictures over all captions, ``[N, M]``.
-        texts: Logits of captions over all pictures, ``[N, M]``.
-        same: 1 where a row and a column show one person, ``[N, M]``.
+        logits: Scaled similarities of this process's queries to everybody's answers, in
+            fp32, ``[Q, A]``.
+        same: 1 where a query and an answer are of one person, ``[Q, A]``.
     """
 
-    images: Tensor
-    texts: Tensor
+    logits: Tensor
     same: Tensor
 
     @property
     def targets(self) -> Tensor:
-        """``same`` with rows that sum to 1: every right answer is as right, ``[N, M]``."""
+        """``same`` with rows that sum to 1: every right answer is as right, ``[Q, A]``."""
         return self.same / self.same.sum(dim=1, keepdim=True)
 
 
-def pair_up(images: Tensor, texts: Tensor, pids: Tensor | None, logit_scale: Tensor) -> Pairs:
-    """Compare the rows of a batch with the columns of all processes.
+def pair_up(
+    images: Tensor, texts: Tensor, pids: Tensor | None, logit_scale: Tensor
+) -> tuple[Direction, Direction]:
+    """Compare the rows of a batch with those of all processes: image to text, text to image.
 
     Args:
         images: Embeddings ``[N, D]``.
-        texts: Embeddings ``[N, D]``; row ``i`` describes picture ``i``.
-        pids: Identities ``[N]``; None makes every row an identity of its own.
+        texts: Embeddings ``[K * N, D]``; rows ``i * K`` to ``i * K + K - 1`` describe picture
+            ``i``. Mostly ``K`` is 1.
+        pids: Identities of the pictures, ``[N]``; None makes each an identity of its own.
         logit_scale: Inverse temperature, a scalar.
     """
     if pids is None:
         rank = dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
         pids = torch.arange(len(images), device=images.device) + rank * len(images)
+    text_pids = pids.repeat_interleave(len(texts) // len(images))
     all_images, all_texts = gather(images), gather(texts)
     # Logits in fp32, which autocast would undo: a bf16 logit of 100 is off by up to a
     # quarter of a nat.
     with torch.autocast(images.device.type, enabled=False):
-        return Pairs(
-            images=logit_scale * (_wide(images) @ _wide(all_texts).T),
-            texts=logit_scale * (_wide(texts) @ _wide(all_images).T),
-            same=(pids[:, None] == gather(pids)[None, :]).to(_wide(images).dtype),
-        )
+        image_logits = logit_scale * (_wide(images) @ _wide(all_texts).T)
+        text_logits = logit_scale * (_wide(texts) @ _wide(all_images).T)
+    return (
+        Direction(image_logits, (pids[:, None] == gather(text_pids)).to(image_logits.dtype)),
+        Direction(text_logits, (text_pids[:, None] == gather(pids)).to(text_logits.dtype)),
+    )
 
 
 def _wide(x: Tensor) -> Tensor:

@@ -20,14 +20,15 @@ def sdm(
 
     Args:
         images: L2-normalised image embeddings ``[N, D]``.
-        texts: L2-normalised text embeddings ``[N, D]``; row ``i`` describes picture ``i``.
-        pids: Identities ``[N]``.
+        texts: L2-normalised text embeddings ``[K * N, D]``; ``K`` rows in turn describe a
+            picture.
+        pids: Identities of the pictures, ``[N]``.
         logit_scale: Inverse temperature, a scalar; IRRA's is fixed at 1 / 0.02.
 
     Returns:
         A scalar in nats; over processes as :func:`~finegrain.losses.itc`.
     """
-    pairs = pair_up(images, texts, pids, logit_scale)
-    return reverse_kl(pairs.images, pairs.targets, epsilon=epsilon) + reverse_kl(
-        pairs.texts, pairs.targets, epsilon=epsilon
+    to_texts, to_images = pair_up(images, texts, pids, logit_scale)
+    return reverse_kl(to_texts.logits, to_texts.targets, epsilon=epsilon) + reverse_kl(
+        to_images.logits, to_images.targets, epsilon=epsilon
     )

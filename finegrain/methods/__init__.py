@@ -3,6 +3,7 @@
 from finegrain.methods.base import Batch, Method
 from finegrain.methods.clip import Clip, ClipConfig
 from finegrain.methods.irra import Irra, IrraConfig
+from finegrain.methods.rde import Rde, RdeConfig
 from finegrain.methods.two_towers import TwoTowers
 
 __all__ = [
@@ -13,7 +14,9 @@ __all__ = [
     "IrraConfig",
     "Method",
     "MethodConfig",
+    "Rde",
+    "RdeConfig",
     "TwoTowers",
 ]
 
-MethodConfig = ClipConfig | IrraConfig
+MethodConfig = ClipConfig | IrraConfig | RdeConfig

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,20 +11,23 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """Pictures with one caption each.
+    """Pictures with as many captions each.
 
     Attributes:
         pixels: uint8 ``[N, 3, H, W]``.
-        ids: Token ids, int32 ``[N, L]``, padded with 0 after the end-of-text token.
-        eot: Position of each end-of-text token, int32 ``[N]``.
+        ids: Token ids, int32 ``[K * N, L]``, padded with 0 after the end-of-text token; rows
+            ``i * K`` to ``i * K + K - 1`` are of captions of picture ``i``.
+        eot: Position of each end-of-text token, int32 ``[K * N]``.
         pids: Identities, int64 ``[N]``, numbered from 0 in the order of the dataset's ids.
-        where: What each row came from, for error messages.
+        items: Numbers of the items in the training split, int64 ``[N]``.
+        where: What each picture came from, for error messages, ``N``.
     """
 
     pixels: Tensor
     ids: Tensor
     eot: Tensor
     pids: Tensor
+    items: Tensor
     where: tuple[str, ...]
 
 
@@ -41,6 +45,21 @@ class Method(Protocol):
 
         Raises:
             RecipeError: A head was made for another number.
+        """
+
+    def check_items(self, count: int) -> None:
+        """Refuse a training split of so many items where the number matters.
+
+        Raises:
+            RecipeError: The method keeps account of another number.
+        """
+
+    def start_epoch(self, epoch: int, batches: Iterable[Batch]) -> None:
+        """Called before the first step of each epoch, and not when one is gone on with.
+
+        Args:
+            epoch: Its number, from 0.
+            batches: All that the epoch will train on, read only when asked for.
         """
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:

@@ -146,7 +146,8 @@ class Irra(TwoTowers):
         49,408 logits would not enter the loss.
         """
         hidden = masked.targets > 0
-        logits = self.mlm_head(self.fusion(text_tokens, image_tokens)[hidden])
+        looked_at = image_tokens.repeat_interleave(len(text_tokens) // len(image_tokens), dim=0)
+        logits = self.mlm_head(self.fusion(text_tokens, looked_at)[hidden])
         return F.cross_entropy(logits.float(), masked.targets[hidden].long())
 
     def _padded(self, ids: Tensor) -> Tensor:

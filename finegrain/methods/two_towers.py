@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from finegrain.errors import RecipeError
+from finegrain.methods.base import Batch
 from finegrain.models import ImageTower, TextTower
 
 
@@ -31,6 +32,12 @@ class TwoTowers(nn.Module):
 
     def check_identities(self, count: int) -> None:
         """Refuse a training split with so many identities, where the number matters."""
+
+    def check_items(self, count: int) -> None:
+        """Refuse a training split with so many items, where the number matters."""
+
+    def start_epoch(self, epoch: int, batches: Iterable[Batch]) -> None:
+        """Called before the first step of each epoch."""
 
     def after_step(self) -> None:
         """Called after each optimiser step."""

@@ -10,6 +10,7 @@ from timm.models.resnet import BasicBlock, ResNet
 from torch import Tensor, nn
 
 from finegrain.models.image_tower import CLIP_MEAN, CLIP_STD, PixelNorm
+from finegrain.models.transformer import Attended
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +80,17 @@ class ConvTower(nn.Module):
         by_stripe = self.proj.weight.view(len(self.proj.weight), -1, last_map.shape[2])
         cells = torch.einsum("nchw,dch->nhwd", last_map, by_stripe)
         return torch.cat([cells.mean(dim=2).sum(dim=1)[:, None], cells.flatten(1, 2)], dim=1)
+
+    def attended(self, pixels: Tensor) -> Attended:
+        """The tokens, and how much each cell is like the whole.
+
+        The net has no attention. In its place stands the softmax of scaled products with the
+        embedding: what one head would give that has nothing to learn.
+        """
+        tokens = self.tokens(pixels)
+        whole = tokens.detach().float()
+        scores = (whole @ whole[:, 0, :, None])[..., 0] * whole.shape[-1] ** -0.5
+        return Attended(tokens, scores.softmax(dim=-1))
 
     def forward(self, pixels: Tensor) -> Tensor:
         last_map = self.backbone(self.pixel_norm(pixels))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from finegrain.errors import RecipeError
-from finegrain.models.transformer import Activation, Transformer
+from finegrain.models.transformer import Activation, Attended, Transformer
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -39,7 +39,11 @@ class PixelNorm(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class VitConfig:
-    """A CLIP vision transformer. The defaults are ViT-B/16 at a person's 384x128."""
+    """A CLIP vision transformer. The defaults are ViT-B/16 at a person's 384x128.
+
+    Attributes:
+        mean, std: What pixels in 0..1 are normalised with, RGB; CLIP's own.
+    """
 
     height: int = 384
     width: int = 128
@@ -48,6 +52,8 @@ class VitConfig:
     depth: int = 12
     heads: int = 12
     activation: Activation = "quick_gelu"
+    mean: tuple[float, float, float] = CLIP_MEAN
+    std: tuple[float, float, float] = CLIP_STD
 
     def tiny(self) -> VitConfig:
         """A tower that trains on a CPU in seconds, of the same kind."""
@@ -62,6 +68,8 @@ class VitConfig:
             heads=self.heads,
             embed_dim=embed_dim,
             activation=self.activation,
+            mean=self.mean,
+            std=self.std,
         )
 
 
@@ -123,14 +131,23 @@ class VisionTransformer(nn.Module):
         self.ln_post = nn.LayerNorm(channels)
         self.proj = nn.Parameter(scale * torch.randn(channels, embed_dim))
 
-    def _features(self, pixels: Tensor) -> Tensor:
+    def _embedded(self, pixels: Tensor) -> Tensor:
         x = self.conv1(self.pixel_norm(pixels)).flatten(2).transpose(1, 2)
         first = self.class_embedding.to(x.dtype).expand(x.shape[0], 1, -1)
         x = torch.cat([first, x], dim=1) + self.positional_embedding.to(x.dtype)
-        return self.transformer(self.ln_pre(x))
+        return self.ln_pre(x)
+
+    def _features(self, pixels: Tensor) -> Tensor:
+        return self.transformer(self._embedded(pixels))
 
     def tokens(self, pixels: Tensor) -> Tensor:
         return self.ln_post(self._features(pixels)) @ self.proj
+
+    def attended(self, pixels: Tensor) -> Attended:
+        """All projected tokens, and what the class token looks at in the last block."""
+        first = torch.zeros(len(pixels), dtype=torch.long, device=pixels.device)
+        x, attention = self.transformer.attended(self._embedded(pixels), first)
+        return Attended(self.ln_post(x) @ self.proj, attention)
 
     def forward(self, pixels: Tensor) -> Tensor:
         return self.ln_post(self._features(pixels)[:, 0]) @ self.proj

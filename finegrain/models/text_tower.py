@@ -7,12 +7,16 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from finegrain.models.transformer import Activation, Transformer
+from finegrain.models.transformer import Activation, Attended, Transformer
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextConfig:
-    """A causal text transformer. The defaults are those of CLIP ViT-B/16."""
+    """A causal text transformer. The defaults are those of CLIP ViT-B/16.
+
+    Attributes:
+        dropout: Share of attention weights that training sets to zero.
+    """
 
     vocabulary: int = 49408
     context_length: int = 77
@@ -20,6 +24,7 @@ class TextConfig:
     depth: int = 12
     heads: int = 8
     activation: Activation = "quick_gelu"
+    dropout: float = 0.0
 
     def tiny(self) -> TextConfig:
         return replace(self, channels=32, depth=2, heads=2)
@@ -33,6 +38,7 @@ class TextConfig:
             heads=self.heads,
             embed_dim=embed_dim,
             activation=self.activation,
+            dropout=self.dropout,
         )
 
 
@@ -55,13 +61,19 @@ class TextTower(nn.Module):
         heads: int,
         embed_dim: int,
         activation: Activation = "quick_gelu",
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.context_length = context_length
         self.token_embedding = nn.Embedding(vocabulary, channels)
         self.positional_embedding = nn.Parameter(torch.empty(context_length, channels))
         self.transformer = Transformer(
-            width=channels, depth=depth, heads=heads, activation=activation, causal=True
+            width=channels,
+            depth=depth,
+            heads=heads,
+            activation=activation,
+            causal=True,
+            dropout=dropout,
         )
         self.ln_final = nn.LayerNorm(channels)
         self.text_projection = nn.Parameter(torch.empty(channels, embed_dim))
@@ -69,14 +81,21 @@ class TextTower(nn.Module):
         nn.init.normal_(self.positional_embedding, std=0.01)
         nn.init.normal_(self.text_projection, std=channels**-0.5)
 
-    def _features(self, ids: Tensor) -> Tensor:
+    def _embedded(self, ids: Tensor) -> Tensor:
         x = self.token_embedding(ids)
-        x = x + self.positional_embedding[: ids.shape[1]].to(x.dtype)
-        return self.transformer(x)
+        return x + self.positional_embedding[: ids.shape[1]].to(x.dtype)
+
+    def _features(self, ids: Tensor) -> Tensor:
+        return self.transformer(self._embedded(ids))
 
     def tokens(self, ids: Tensor) -> Tensor:
         """All projected tokens, ``[N, L, D]``."""
         return self.ln_final(self._features(ids)) @ self.text_projection
+
+    def attended(self, ids: Tensor, eot: Tensor) -> Attended:
+        """All projected tokens, and what the end-of-text looks at in the last block."""
+        x, attention = self.transformer.attended(self._embedded(ids), eot.long())
+        return Attended(self.ln_final(x) @ self.text_projection, attention)
 
     def forward(self, ids: Tensor, eot: Tensor) -> Tensor:
         x = self._features(ids)

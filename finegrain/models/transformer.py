@@ -6,13 +6,26 @@ so that loading them is a rename of prefixes and nothing more.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 Activation = Literal["quick_gelu", "gelu"]
+
+
+class Attended(NamedTuple):
+    """Tokens, and how much of each the embedding is made of.
+
+    Attributes:
+        tokens: Projected tokens, ``[N, L, D]``.
+        attention: What the token that becomes the embedding looks at in the last block: the
+            mean over heads, which sums to 1 over the tokens, ``[N, L]``. No gradient.
+    """
+
+    tokens: Tensor
+    attention: Tensor
 
 
 class QuickGELU(nn.Module):
@@ -25,14 +38,16 @@ class QuickGELU(nn.Module):
 class Attention(nn.Module):
     """Multi-head self-attention through the fused kernel.
 
-    Shapes: ``[N, L, W] -> [N, L, W]``.
+    Shapes: ``[N, L, W] -> [N, L, W]``. In training a share ``dropout`` of the attention
+    weights is set to zero.
     """
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, dropout: float = 0.0) -> None:
         super().__init__()
         if width % heads:
             raise ValueError(f"width {width} is not a multiple of the {heads} heads")
         self.heads = heads
+        self.dropout = dropout
         self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
         self.out_proj = nn.Linear(width, width)
@@ -44,9 +59,39 @@ class Attention(nn.Module):
             part.view(n, length, self.heads, width // self.heads).transpose(1, 2)
             for part in qkv.chunk(3, dim=-1)
         )
-        x = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
+        dropout = self.dropout if self.training else 0.0
+        x = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=causal)
         x = x.transpose(1, 2).reshape(n, length, width)
         return self.out_proj(x)
+
+    @torch.no_grad()
+    def row(self, x: Tensor, at: Tensor, *, causal: bool) -> Tensor:
+        """The attention of one token over all, averaged over heads.
+
+        Computed in fp32 beside the fused kernel, which keeps its weights to itself; one row
+        of the matrix costs little.
+
+        Args:
+            x: ``[N, L, W]``.
+            at: Position of the token that looks, ``[N]``.
+
+        Returns:
+            Weights that sum to 1, ``[N, L]``.
+        """
+        n, length, width = x.shape
+        head = width // self.heads
+        with torch.autocast(x.device.type, enabled=False):
+            x = x.to(self.in_proj_weight.dtype)
+            rows = torch.arange(n, device=x.device)
+            weight, bias = self.in_proj_weight, self.in_proj_bias
+            q = F.linear(x[rows, at], weight[:width], bias[:width]).view(n, self.heads, head, 1)
+            k = F.linear(x, weight[width : 2 * width], bias[width : 2 * width])
+            scores = (k.view(n, length, self.heads, head).transpose(1, 2) @ q)[..., 0]
+            scores = scores * head**-0.5
+            if causal:
+                hidden = torch.arange(length, device=x.device) > at[:, None]
+                scores = scores.masked_fill(hidden[:, None], -torch.inf)
+            return scores.softmax(dim=-1).mean(dim=1)
 
 
 class Mlp(nn.Module):
@@ -61,9 +106,11 @@ class Mlp(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    def __init__(self, width: int, heads: int, activation: Activation) -> None:
+    def __init__(
+        self, width: int, heads: int, activation: Activation, dropout: float = 0.0
+    ) -> None:
         super().__init__()
-        self.attn = Attention(width, heads)
+        self.attn = Attention(width, heads, dropout)
         self.ln_1 = nn.LayerNorm(width)
         self.mlp = Mlp(width, activation)
         self.ln_2 = nn.LayerNorm(width)
@@ -87,11 +134,18 @@ class Transformer(nn.Module):
     """``depth`` residual blocks over ``[N, L, W]``, initialised as CLIP is."""
 
     def __init__(
-        self, *, width: int, depth: int, heads: int, activation: Activation, causal: bool
+        self,
+        *,
+        width: int,
+        depth: int,
+        heads: int,
+        activation: Activation,
+        causal: bool,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.causal = causal
-        blocks = [ResidualBlock(width, heads, activation) for _ in range(depth)]
+        blocks = [ResidualBlock(width, heads, activation, dropout) for _ in range(depth)]
         for block in blocks:
             block.initialise(width, depth)
         self.resblocks = nn.ModuleList(blocks)
@@ -100,3 +154,16 @@ class Transformer(nn.Module):
         for block in self.resblocks:
             x = block(x, causal=self.causal)
         return x
+
+    def attended(self, x: Tensor, at: Tensor) -> Attended:
+        """The result, and the attention of the token at each position in the last block.
+
+        Args:
+            x: ``[N, L, W]``.
+            at: ``[N]``.
+        """
+        *earlier, last = self.resblocks
+        for block in earlier:
+            x = block(x, causal=self.causal)
+        attention = last.attn.row(last.ln_1(x), at, causal=self.causal)
+        return Attended(last(x, causal=self.causal), attention)

@@ -27,7 +27,7 @@ MAX_CACHE_BYTES = 2 << 30
 """Decoded pictures are kept in memory up to this much; beyond, they are read every time."""
 
 Key = tuple[int, int]
-Pair = tuple[NDArray[np.uint8], str, int, str]
+Item = tuple[NDArray[np.uint8], tuple[str, ...], int, str, int]
 
 
 class Pictures:
@@ -64,15 +64,24 @@ class Pictures:
         return self._read(i) if self._decoded is None else self._decoded[i]
 
 
-class Pairs(Dataset[Pair]):
+class Pairs(Dataset[Item]):
     """Every (picture, caption) pair of a split, augmented by a seed of its own.
+
+    With ``captions`` above 1 an item is a picture with so many of its captions, drawn anew
+    each epoch; a picture with fewer gives some of them again.
 
     Identities are numbered from 0 in the order of the dataset's ids, gaps or not: what a
     classifier needs, and for CUHK-PEDES (ids from 1) what released ones were trained with.
     """
 
     def __init__(
-        self, split: Split, pictures: Pictures, augmentation: Augmentation, *, seed: int
+        self,
+        split: Split,
+        pictures: Pictures,
+        augmentation: Augmentation,
+        *,
+        captions: int = 1,
+        seed: int,
     ) -> None:
         self._split = split
         self._pictures = pictures
@@ -80,18 +89,30 @@ class Pairs(Dataset[Pair]):
         self._seed = seed
         numbers = {pid: n for n, pid in enumerate(sorted({s.pid for s in split.samples}))}
         self._labels = [numbers[sample.pid] for sample in split.samples]
-        self._pairs = [(i, j) for i, s in enumerate(split.samples) for j in range(len(s.captions))]
+        self._captions = captions
+        self._items = (
+            [(i, j) for i, sample in enumerate(split.samples) for j in range(len(sample.captions))]
+            if captions == 1
+            else [(i, 0) for i in range(len(split.samples))]
+        )
 
     def __len__(self) -> int:
-        return len(self._pairs)
+        return len(self._items)
 
-    def __getitem__(self, key: Key) -> Pair:
+    def __getitem__(self, key: Key) -> Item:
         epoch, index = key
-        i, j = self._pairs[index]
+        i, first = self._items[index]
         sample = self._split.samples[i]
-        seed = np.random.SeedSequence((self._seed, epoch, index)).generate_state(1)[0]
-        pixels = self._augmentation(self._pictures[i], int(seed))
-        return pixels, sample.captions[j], self._labels[i], f"{sample.image}[{j}]"
+        seeds = np.random.SeedSequence((self._seed, epoch, index)).generate_state(2)
+        told = [first] if self._captions == 1 else self._draw(len(sample.captions), int(seeds[1]))
+        pixels = self._augmentation(self._pictures[i], int(seeds[0]))
+        captions = tuple(sample.captions[j] for j in told)
+        return pixels, captions, self._labels[i], f"{sample.image}{told}", index
+
+    def _draw(self, count: int, seed: int) -> list[int]:
+        """Which of a picture's captions: each once before any comes again."""
+        order = np.random.default_rng(seed).permutation(count)
+        return [int(j) for j in np.resize(order, self._captions)]
 
 
 class Order(Sampler[list[Key]]):
@@ -153,13 +174,14 @@ def make_loader(
     )
 
 
-def _collate(rows: list[Pair], *, tokenizer: Tokenizer) -> Batch:
-    pixels, captions, pids, where = zip(*rows, strict=True)
-    tokens = tokenizer.encode(captions)
+def _collate(items: list[Item], *, tokenizer: Tokenizer) -> Batch:
+    pixels, captions, pids, where, numbers = zip(*items, strict=True)
+    tokens = tokenizer.encode([caption for several in captions for caption in several])
     return Batch(
         pixels=torch.from_numpy(np.stack(pixels)),
         ids=torch.from_numpy(tokens.ids),
         eot=torch.from_numpy(tokens.eot),
         pids=torch.tensor(pids),
+        items=torch.tensor(numbers),
         where=where,
     )

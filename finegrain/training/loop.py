@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,12 +26,13 @@ from finegrain.checkpoint import (
 )
 from finegrain.data.augment import Augmentation
 from finegrain.data.datasets import take_split
-from finegrain.errors import CheckpointError, RecipeError, TrainingError
+from finegrain.errors import CheckpointError, TrainingError
 from finegrain.evaluation import Evaluation, evaluate_split
 from finegrain.methods import Batch
 from finegrain.preprocess.clip_bpe import clip_tokenizer
 from finegrain.recipe import Recipe, difference, load_recipe
 from finegrain.records import Split
+from finegrain.report import append_metrics
 from finegrain.run import build_method, eager_encoder, image_transform
 from finegrain.training.distributed import World, join_world
 from finegrain.training.loader import Order, Pairs, Pictures, make_loader
@@ -135,21 +136,21 @@ class _Trainer:
             DistributedDataParallel(self.model) if world.size > 1 else self.model
         )
         self.dtype = autocast_dtype(recipe.precision, world.device)
-        self.order, self.loader, self.validation = self._read_data()
+        self.order, self.loader, self.evaluated = self._read_data()
         epochs = recipe.schedule.epochs * len(self.order)
         self.total = min(epochs, recipe.schedule.steps or epochs)
         self.losses: list[float] = []
 
-    def _read_data(self) -> tuple[Order, DataLoader[Batch], Split | None]:
+    def _read_data(self) -> tuple[Order, DataLoader[Batch], list[Split]]:
+        """Batches of the training split, and the splits that are evaluated on the way."""
         recipe, world = self.recipe, self.world
         if world.is_first:  # the first process may render or unpack what the others then read
             splits = recipe.data.splits()
         world.barrier()
         if not world.is_first:
             splits = recipe.data.splits()
-        if "train" not in splits:
-            take_split(recipe.data, "train")
-        pictures = Pictures(splits["train"], self.transform, progress=self.progress)
+        split = take_split(splits, "train")
+        pictures = Pictures(split, self.transform, progress=self.progress)
         size = (self.transform.height, self.transform.width)
         augment = recipe.augment
         augmentation = Augmentation(
@@ -160,8 +161,9 @@ class _Trainer:
             fill=augment.fill,
             color_jitter=augment.jitter,
         )
-        self.model.check_identities(splits["train"].num_pids)
-        pairs = Pairs(splits["train"], pictures, augmentation, seed=recipe.seed)
+        self.model.check_identities(split.num_pids)
+        pairs = Pairs(split, pictures, augmentation, captions=recipe.captions, seed=recipe.seed)
+        self.model.check_items(len(pairs))
         order = Order(
             len(pairs),
             batch_size=recipe.batch_size,
@@ -172,7 +174,8 @@ class _Trainer:
         loader = make_loader(
             pairs, order, self.tokenizer, workers=recipe.workers, device=world.device
         )
-        return order, loader, splits.get("val")
+        watched = ("val", "test") if recipe.watch_test else ("val",)
+        return order, loader, [splits[name] for name in watched if name in splits]
 
     def run(self, stop_after: int | None) -> Run:
         state = self._restore()
@@ -186,6 +189,8 @@ class _Trainer:
         ) as bar, writer or nullcontext():  # fmt: skip
             while state.step < end:
                 epoch, done = divmod(state.step, per_epoch)
+                if not done:
+                    self._start_epoch(epoch)
                 self.order.start_at(epoch, done)
                 for batch in self.loader:
                     losses = self._step(batch, state.step)
@@ -197,7 +202,7 @@ class _Trainer:
                     if state.step >= end:
                         break
                 if state.step == self.total or self._is_time_to_evaluate(state.step):
-                    validation, state = self._validate(state, writer)
+                    validation, state = self._evaluate(state, writer)
                 self._save(state)
         return Run(folder=self.folder, steps=state.step, losses=self.losses, validation=validation)
 
@@ -208,6 +213,11 @@ class _Trainer:
         load_model(folder, self.model)
         load_optimizer(folder, self.optimizer)
         return read_state(folder)
+
+    def _start_epoch(self, epoch: int) -> None:
+        self.order.start_at(epoch, 0)
+        with self._kernels():
+            self.model.start_epoch(epoch, (_to(b, self.world.device) for b in self.loader))
 
     def _step(self, batch: Batch, step: int) -> dict[str, float]:
         """One optimiser step over a batch, in parts where the recipe accumulates."""
@@ -241,23 +251,23 @@ class _Trainer:
 
     def _losses(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, float]]:
         batch = _to(batch, self.world.device)
-        with (
-            torch.autocast(
-                self.world.device.type, self.dtype or torch.bfloat16, enabled=self.dtype is not None
-            ),
-            sdpa_kernel(_attention_backends(self.world.device)),
-        ):
+        with self._kernels():
             losses: dict[str, Tensor] = self.parallel(batch)
-        if losses.keys() != self.recipe.losses.keys():
-            raise RecipeError(
-                f"the recipe weighs the losses {sorted(self.recipe.losses)}, and the method "
-                f"returns {sorted(losses)}"
-            )
         named = {name: loss.item() for name, loss in losses.items()}
         total = torch.stack([self.recipe.losses[n] * loss for n, loss in losses.items()]).sum()
         if not torch.isfinite(total):
             raise TrainingError(f"step {step}: the loss is not finite ({named}). {_named(batch)}")
         return total, named
+
+    @contextmanager
+    def _kernels(self) -> Iterator[None]:
+        """The recipe's precision, and the attention that is fastest here."""
+        device, dtype = self.world.device, self.dtype
+        with (
+            torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None),
+            sdpa_kernel(_attention_backends(device)),
+        ):
+            yield
 
     def _log(self, writer: SummaryWriter, losses: dict[str, float], step: int) -> None:
         for name, value in losses.items():
@@ -269,23 +279,27 @@ class _Trainer:
         epoch, done = divmod(step, len(self.order))
         return done == 0 and epoch % self.recipe.schedule.evaluate_every == 0
 
-    def _validate(
+    def _evaluate(
         self, state: State, writer: SummaryWriter | None
     ) -> tuple[Evaluation | None, State]:
-        """Evaluate on the validation split in the first process, and note the best step."""
-        if self.validation is None or writer is None:
-            return None, state
+        """Evaluate in the first process, and note the step that is best on validation."""
+        validation = None
+        if writer is None:
+            return validation, state
         encoder = eager_encoder(self.recipe, self.model, self.world.device)
-        evaluation = evaluate_split(encoder, self.validation)
-        metrics = evaluation.text_to_image.to_dict()
-        with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": state.step, "split": "val", **metrics}) + "\n")
-        for name, value in metrics.items():
-            writer.add_scalar(f"val/{name}", value, state.step)
-        rank1 = evaluation.text_to_image.rank1
-        if state.best_rank1 is None or rank1 > state.best_rank1:
-            state = replace(state, best_step=state.step, best_rank1=rank1)
-        return evaluation, state
+        for split in self.evaluated:
+            evaluation = evaluate_split(encoder, split)
+            metrics = evaluation.text_to_image.to_dict()
+            append_metrics(self.folder, step=state.step, split=split.name, metrics=metrics)
+            for name, value in metrics.items():
+                writer.add_scalar(f"{split.name}/{name}", value, state.step)
+            if split.name == "val":
+                validation = evaluation
+        if validation is not None:
+            rank1 = validation.text_to_image.rank1
+            if state.best_rank1 is None or rank1 > state.best_rank1:
+                state = replace(state, best_step=state.step, best_rank1=rank1)
+        return validation, state
 
     def _save(self, state: State) -> None:
         if self.world.is_first:
@@ -315,16 +329,18 @@ def _named(batch: Batch) -> str:
 
 def _parts(batch: Batch, count: int) -> list[Batch]:
     """A batch cut into equal parts, in order."""
-    size = len(batch.pids) // count
+    pictures = len(batch.pids) // count
+    captions = len(batch.ids) // count
     return [
         Batch(
-            pixels=batch.pixels[i : i + size],
-            ids=batch.ids[i : i + size],
-            eot=batch.eot[i : i + size],
-            pids=batch.pids[i : i + size],
-            where=batch.where[i : i + size],
+            pixels=batch.pixels[i * pictures : (i + 1) * pictures],
+            ids=batch.ids[i * captions : (i + 1) * captions],
+            eot=batch.eot[i * captions : (i + 1) * captions],
+            pids=batch.pids[i * pictures : (i + 1) * pictures],
+            items=batch.items[i * pictures : (i + 1) * pictures],
+            where=batch.where[i * pictures : (i + 1) * pictures],
         )
-        for i in range(0, size * count, size)
+        for i in range(count)
     ]
 
 
@@ -335,4 +351,5 @@ def _to(batch: Batch, device: torch.device) -> Batch:
         ids=batch.ids.to(device),
         eot=batch.eot.to(device),
         pids=batch.pids.to(device),
+        items=batch.items.to(device),
     )

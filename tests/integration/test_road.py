@@ -47,7 +47,7 @@ def test_run_and_plan_evaluate_alike(run, plan):
 
 
 def test_what_was_trained_is_searched(recipe, plan):
-    test = take_split(recipe.data, "test")
+    test = take_split(recipe.data.splits(), "test")
     with finegrain.Searcher(plan) as searcher:
         added = searcher.add_samples(test.samples, progress=False)
         assert (len(added.ids), added.problems) == (len(test), [])
@@ -65,7 +65,7 @@ def test_what_was_trained_is_searched(recipe, plan):
 
 
 def test_the_gallery_is_found_again_beside_the_plan(recipe, plan):
-    test = take_split(recipe.data, "test")
+    test = take_split(recipe.data.splits(), "test")
     with finegrain.Searcher(plan) as searcher:
         added = searcher.add([sample.image for sample in test.samples], progress=False)
         assert len(searcher.gallery) == len(test)

@@ -36,23 +36,40 @@ def literal_divergence(score, right, share):
     return total
 
 
+def directions(images, texts, pids):
+    """Queries with their identities, and answers with theirs, both ways round."""
+    text_pids = [pid for pid in pids for _ in range(len(texts) // len(images))]
+    yield images, pids, texts, text_pids
+    yield texts, text_pids, images, pids
+
+
 def literal_sdm(images, texts, pids, scale):
-    n, total = len(pids), 0.0
-    for queries, answers in ((images, texts), (texts, images)):
-        for i in range(n):
-            right = [j for j in range(n) if pids[j] == pids[i]]
-            score = [scale * (queries[i] * answers[j]).sum() for j in range(n)]
-            total = total + literal_divergence(score, right, 1 / len(right)) / n
+    total = 0.0
+    for queries, own, answers, others in directions(images, texts, pids):
+        for i in range(len(own)):
+            right = [j for j in range(len(others)) if others[j] == own[i]]
+            score = [scale * (queries[i] * answers[j]).sum() for j in range(len(others))]
+            total = total + literal_divergence(score, right, 1 / len(right)) / len(own)
     return total
 
 
 def literal_cmpm(images, texts, pids):
-    n, total = len(pids), 0.0
-    for queries, answers in ((images, texts), (texts, images)):
-        for i in range(n):
-            right = [j for j in range(n) if pids[j] == pids[i]]
-            score = [(queries[i] * answers[j]).sum() / answers[j].norm() for j in range(n)]
-            total = total + literal_divergence(score, right, 1 / math.sqrt(len(right))) / n
+    total = 0.0
+    for queries, own, answers, others in directions(images, texts, pids):
+        for i in range(len(own)):
+            right = [j for j in range(len(others)) if others[j] == own[i]]
+            score = [(queries[i] * a).sum() / a.norm() for a in answers]
+            total = total + literal_divergence(score, right, 1 / math.sqrt(len(right))) / len(own)
+    return total
+
+
+def literal_itc(images, texts, pids, scale):
+    total = 0.0
+    for queries, own, answers, others in directions(images, texts, pids):
+        for i in range(len(own)):
+            right = [j for j in range(len(others)) if others[j] == own[i]]
+            score = torch.stack([scale * (queries[i] * a).sum() for a in answers])
+            total = total - score.log_softmax(0)[right].mean() / (2 * len(own))
     return total
 
 
@@ -67,27 +84,43 @@ def assert_same(ours, literal, *inputs):
         torch.testing.assert_close(mine, theirs, rtol=1e-7, atol=1e-9)
 
 
+several = st.integers(1, 3)
+"""Captions of each picture."""
+
+
 @settings(deadline=None, max_examples=25)
-@given(pids=batches, seed=seeds, scale=st.floats(0.5, 50))
-def test_sdm(pids, seed, scale):
-    tensor = torch.tensor(pids)
+@given(pids=batches, captions=several, seed=seeds, scale=st.floats(0.5, 50))
+def test_sdm(pids, captions, seed, scale):
+    tensor, scale = torch.tensor(pids), torch.tensor(scale).double()
     assert_same(
-        lambda images, texts: sdm(images, texts, tensor, torch.tensor(scale).double()),
-        lambda images, texts: literal_sdm(images, texts, pids, torch.tensor(scale).double()),
+        lambda images, texts: sdm(images, texts, tensor, scale),
+        lambda images, texts: literal_sdm(images, texts, pids, scale),
         unit(len(pids), 5, seed),
-        unit(len(pids), 5, seed + 1),
+        unit(len(pids) * captions, 5, seed + 1),
+    )
+
+
+@settings(deadline=None, max_examples=15)
+@given(pids=batches, captions=several, seed=seeds)
+def test_itc_of_several_captions(pids, captions, seed):
+    tensor, scale = torch.tensor(pids), torch.tensor(14.0).double()
+    assert_same(
+        lambda images, texts: itc(images, texts, tensor, scale),
+        lambda images, texts: literal_itc(images, texts, pids, scale),
+        unit(len(pids), 5, seed),
+        unit(len(pids) * captions, 5, seed + 1),
     )
 
 
 @settings(deadline=None, max_examples=25)
-@given(pids=batches, seed=seeds)
-def test_cmpm(pids, seed):
+@given(pids=batches, captions=several, seed=seeds)
+def test_cmpm(pids, captions, seed):
     tensor = torch.tensor(pids)
     assert_same(
         lambda images, texts: cmpm(images, texts, tensor),
         lambda images, texts: literal_cmpm(images, texts, pids),
         features(len(pids), 5, seed),
-        features(len(pids), 5, seed + 1),
+        features(len(pids) * captions, 5, seed + 1),
     )
 
 
@@ -134,6 +167,4 @@ def test_half_precision_is_widened(loss):
 def test_without_identities_every_row_is_its_own():
     images, texts = unit(4, 6, 0, torch.float32), unit(4, 6, 1, torch.float32)
     scale = torch.tensor(50.0)
-    assert torch.equal(
-        itc(images, texts, None, scale), itc(images, texts, torch.arange(4), scale)
-    )
+    assert torch.equal(itc(images, texts, None, scale), itc(images, texts, torch.arange(4), scale))

@@ -14,7 +14,9 @@ from PIL import Image
 import finegrain
 from finegrain.cli import main
 
-VERBS = ("train", "evaluate", "export", "index", "query", "demo", "doctor", "recipe")
+VERBS = (
+    "train", "evaluate", "report", "export", "convert", "index", "query", "demo", "doctor", "recipe"
+)  # fmt: skip
 NUM_CROPS = 12
 
 

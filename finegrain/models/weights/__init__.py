@@ -1,52 +1,102 @@
-"""Pretrained weights: one file a source, each a table of their names and ours."""
+"""Pretrained weights: one file a layout, each a table of their names and ours."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
 from finegrain.errors import WeightsError
 from finegrain.models.image_tower import VisionTransformer
-from finegrain.models.weights import hf_clip, openai_clip
+from finegrain.models.weights import hf_clip, irra, openai_clip
 from finegrain.models.weights.files import read_state_dict
+from finegrain.models.weights.irra import HEADS, export_irra
 from finegrain.models.weights.positions import resize_positions
 from finegrain.models.weights.renaming import check_fits
 
-__all__ = ["load_clip_weights"]
+__all__ = ["HEADS", "export_irra", "load_clip_weights"]
+
+Convert = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
+
+_FILES = (
+    "model.safetensors",
+    "pytorch_model.bin",
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.bin",
+)
+_STRANGERS = {
+    "RDE (Qin et al., CVPR 2024)": ("visul_emb_layer.", "texual_emb_layer."),
+    "RaSa, or of another model on ALBEF or BLIP": ("visual_encoder.", "text_encoder."),
+}
 
 
-def load_clip_weights(model: nn.Module, path: Path) -> None:
-    """Fill a CLIP from OpenAI's file or a Hugging Face folder, in place and completely.
+def load_clip_weights(model: nn.Module, path: Path, *, fresh: Collection[str] = ()) -> None:
+    """Fill CLIP's towers, and heads where the file has them, in place and completely.
 
-    The layout is told by the names inside. Image positions are interpolated when the
-    model's grid differs from the checkpoint's; everything else must fit exactly. Half
-    precision is widened to the model's own.
+    Known are OpenAI's files, open_clip's, Hugging Face's folders, and released checkpoints
+    of IRRA and its forks (``base_model.*``); the layout is told by the names inside. Image
+    positions are interpolated when the model's grid differs from the checkpoint's;
+    everything else must fit exactly. Half precision is widened to the model's own.
 
     Args:
-        model: A :class:`~finegrain.methods.Clip` whose image tower is a CLIP transformer.
-        path: A ``.pt`` or ``.safetensors`` file, or a folder with ``model.safetensors``.
+        model: A :class:`~finegrain.methods.Clip` or :class:`~finegrain.methods.Irra` whose
+            image tower is a CLIP transformer.
+        path: A ``.pt``, ``.pth``, ``.bin`` or ``.safetensors`` file, or a folder with one.
+        fresh: Parts of the model that are not to be loaded and keep their initial values,
+            such as :data:`HEADS`. What the file has for them is passed over.
 
     Raises:
         WeightsError: The file cannot be read, a tensor in it is unknown, or one of the
-            model's stays unfilled.
+            model's stays unfilled without being named as fresh.
     """
     state = read_state_dict(_weight_file(path))
-    source = hf_clip if any(name.startswith("text_model.") for name in state) else openai_clip
-    converted = source.convert(state)
+    convert = _layout_of(state)
+    own = model.state_dict()
+    converted = _without(fresh, convert(state))
+    if "logit_scale" not in own:  # IRRA's temperature is fixed, and CLIP's has no place in it
+        converted.pop("logit_scale", None)
     positions = "image_tower.positional_embedding"
     tower = model.get_submodule("image_tower")
     if positions in converted and isinstance(tower, VisionTransformer):
-        converted[positions] = resize_positions(converted[positions], tower.grid)
-    own = model.state_dict()
-    check_fits(converted, own)
-    model.load_state_dict({name: value.to(own[name].dtype) for name, value in converted.items()})
+        converted[positions] = resize_positions(
+            converted[positions], tower.grid, finetuned=convert is irra.convert
+        )
+    loaded = _without(fresh, own)
+    check_fits(converted, loaded, advice=_advice(loaded))
+    model.load_state_dict(own | {n: tensor.to(own[n].dtype) for n, tensor in converted.items()})
 
 
 def _weight_file(path: Path) -> Path:
     if not path.is_dir():
         return path
-    for name in ("model.safetensors", "pytorch_model.bin"):
+    for name in _FILES:
         if (path / name).is_file():
             return path / name
-    raise WeightsError(f"the folder {path} has neither model.safetensors nor pytorch_model.bin")
+    raise WeightsError(f"the folder {path} has neither {' nor '.join(_FILES)}")
+
+
+def _layout_of(names: Collection[str]) -> Convert:
+    for what, prefixes in _STRANGERS.items():
+        if any(name.startswith(prefixes) for name in names):
+            raise WeightsError(
+                f"this is a checkpoint of {what}; expected one of CLIP, of open_clip, or of "
+                "IRRA and those of its forks that add no parts"
+            )
+    if any(name.startswith("text_model.") for name in names):
+        return hf_clip.convert
+    if any(name.startswith("base_model.") for name in names):
+        return irra.convert
+    return openai_clip.convert
+
+
+def _without(parts: Collection[str], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in state.items() if name.split(".")[0] not in parts}
+
+
+def _advice(own: Collection[str]) -> str:
+    heads = [head for head in HEADS if any(name.startswith(f"{head}.") for name in own)]
+    sizes = "Choose the tower sizes of the checkpoint in the recipe"
+    if not heads:
+        return f"{sizes}, or leave out the heads that the model lacks: fresh=HEADS."
+    return f"{sizes}, or keep heads at their initial values: fresh={heads}."

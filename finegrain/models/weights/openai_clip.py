@@ -1,4 +1,4 @@
-"""OpenAI's released CLIP weights (ViT models), and checkpoints in their layout."""
+"""CLIP weights as OpenAI released them (ViT models), and as open_clip writes them."""
 
 from __future__ import annotations
 
@@ -17,9 +17,28 @@ THEIRS_TO_OURS = {
     "text_projection": "text_tower.text_projection",
     "logit_scale": "logit_scale",
 }
-IGNORE = ("input_resolution", "context_length", "vocab_size")
+# open_clip's CustomTextCLIP has the same text tower as a module of its own.
+_CUSTOM_TEXT = {
+    f"text.{theirs}": ours
+    for theirs, ours in THEIRS_TO_OURS.items()
+    if ours.startswith("text_tower.")
+}
+IGNORE = (
+    "input_resolution",
+    "context_length",
+    "vocab_size",
+    # The causal mask, which open_clip stored for a while.
+    "attn_mask",
+    "text.attn_mask",
+    # SigLIP's constant on every logit; it moves no picture before another.
+    "logit_bias",
+)
 
 
 def convert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """OpenAI's names to ours."""
-    return rename(state, THEIRS_TO_OURS, IGNORE)
+    """OpenAI's and open_clip's names to ours.
+
+    Raises:
+        WeightsError: A name is unknown.
+    """
+    return rename(state, THEIRS_TO_OURS | _CUSTOM_TEXT, IGNORE)

@@ -24,7 +24,7 @@ def rename(
         ignore: Patterns of entries that hold nothing to learn.
 
     Raises:
-        WeightsError: A name matches no pattern; up to ten are listed.
+        WeightsError: A name matches no pattern (up to ten are listed), or two names are one.
     """
     table = [(_compiled(theirs), ours) for theirs, ours in theirs_to_ours.items()]
     ignored = [_compiled(pattern) for pattern in ignore]
@@ -37,6 +37,8 @@ def rename(
         ours = next((ours.format(*hit.groups()) for hit, ours in hits if hit), None)
         if ours is None:
             unknown.append(name)
+        elif ours in renamed:
+            raise WeightsError(f"the checkpoint has {ours} twice, the second time as {name}")
         else:
             renamed[ours] = tensor
     if unknown:
@@ -47,8 +49,18 @@ def rename(
     return renamed
 
 
-def check_fits(state: Mapping[str, Tensor], model: Mapping[str, Tensor]) -> None:
+def check_fits(
+    state: Mapping[str, Tensor],
+    model: Mapping[str, Tensor],
+    *,
+    advice: str = "Choose the tower sizes of the checkpoint in the recipe.",
+) -> None:
     """Refuse a state dict that does not fill a model exactly.
+
+    Args:
+        state: What is to be loaded.
+        model: What it is to be loaded into.
+        advice: Last sentence of the error.
 
     Raises:
         WeightsError: Tensors are missing, left over, or of another shape.
@@ -70,11 +82,7 @@ def check_fits(state: Mapping[str, Tensor], model: Mapping[str, Tensor]) -> None
         if names
     ]
     if problems:
-        raise WeightsError(
-            "the weights do not fit the model: "
-            + "; ".join(problems)
-            + ". Choose the tower sizes of the checkpoint in the recipe."
-        )
+        raise WeightsError(f"the weights do not fit the model: {'; '.join(problems)}. {advice}")
 
 
 def _compiled(pattern: str) -> re.Pattern[str]:

@@ -44,7 +44,7 @@ def test_each_kind_reads_its_format(folder):
         (LabelledPhotos(root=str(folder)), "coat"),
         (catalog, "a coat"),
     ):
-        (sample,) = take_split(dataset, "test").samples
+        (sample,) = take_split(dataset.splits(), "test").samples
         assert (sample.image, sample.captions[0]) == (folder / "1.png", caption)
 
 
@@ -68,7 +68,7 @@ def test_synthetic_people_are_drawn_once(tmp_path):
 def test_a_split_that_is_not_there(folder):
     (folder / "labels.csv").write_text("file,label,split\n1.png,coat,test\n1.png,coat,train\n")
     with pytest.raises(DataError, match="LabelledPhotos has no split 'val'; it has test, train"):
-        take_split(LabelledPhotos(root=str(folder)), "val")
+        take_split(LabelledPhotos(root=str(folder)).splits(), "val")
 
 
 # --- person-search datasets are read whole or not at all --------------------------------
@@ -149,4 +149,4 @@ def test_a_dataset_that_is_not_there_says_how_to_get_it(tmp_path):
 def test_a_dataset_without_validation_has_no_such_split(tmp_path):
     root = write_fixture(IcfgPedes.known, tmp_path / "set", identities=3)
     with pytest.raises(DataError, match="IcfgPedes has no split 'val'; it has test, train"):
-        take_split(IcfgPedes(root=str(root)), "val")
+        take_split(IcfgPedes(root=str(root)).splits(), "val")

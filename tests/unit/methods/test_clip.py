@@ -17,6 +17,7 @@ def batch():
         ids=torch.randint(1, 400, (4, 9), generator=generator, dtype=torch.int32),
         eot=torch.tensor([3, 8, 5, 8], dtype=torch.int32),
         pids=torch.tensor([0, 1, 1, 2]),
+        items=torch.arange(4),
         where=("a", "b", "c", "d"),
     )
 

@@ -23,6 +23,7 @@ def batch():
         ids=ids,
         eot=torch.full((4,), 9, dtype=torch.int32),
         pids=torch.tensor([0, 1, 1, 7]),
+        items=torch.arange(4),
         where=("a", "b", "c", "d"),
     )
 
@@ -106,7 +107,7 @@ def test_a_timm_tower_has_none():
 
 
 def test_unknown_losses_are_refused():
-    with pytest.raises(RecipeError, match="IRRA computes the losses sdm, id, mlm.*asks for mim"):
+    with pytest.raises(RecipeError, match=r"IRRA computes the losses sdm, id, mlm.*asks for mim"):
         TINY.build(["sdm", "mim"])
     with pytest.raises(RecipeError, match="asks for none"):
         TINY.build([])

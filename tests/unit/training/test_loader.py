@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -24,9 +26,13 @@ def tokenizer():
     return clip_tokenizer(16)
 
 
-def order(num_pairs, *, batch_size, seed=0, rank=0, size=1):
+def order(num_pairs, *, batch_size, drop_last=True, seed=0, rank=0, size=1):
     return Order(
-        num_pairs, batch_size=batch_size, seed=seed, world=World(rank=rank, size=size, device=CPU)
+        num_pairs,
+        batch_size=batch_size,
+        drop_last=drop_last,
+        seed=seed,
+        world=World(rank=rank, size=size, device=CPU),
     )
 
 
@@ -89,22 +95,76 @@ def split(flat_people):
     return flat_people.splits()["train"]
 
 
-def pairs_of(split, *, seed=0, flip=0.5):
+def pairs_of(split, *, captions=1, seed=0, flip=0.5):
     augmentation = Augmentation((32, 16), flip=flip, pad=0.1, erase=0.5, color_jitter=0.2)
-    return Pairs(split, Pictures(split, TRANSFORM, progress=False), augmentation, seed=seed)
+    pictures = Pictures(split, TRANSFORM, progress=False)
+    return Pairs(split, pictures, augmentation, captions=captions, seed=seed)
 
 
 def test_pairs_are_every_picture_with_each_of_its_captions(split):
     pairs = pairs_of(split)
     assert len(pairs) == 64
     rows = [pairs[0, i] for i in range(len(pairs))]
+    numbers = {pid: n for n, pid in enumerate(sorted({s.pid for s in split.samples}))}
     expected = [
-        (caption, sample.pid, f"{sample.image}[{j}]")
+        ((caption,), numbers[sample.pid], f"{sample.image}[{j}]")
         for sample in split.samples
         for j, caption in enumerate(sample.captions)
     ]
-    assert [row[1:] for row in rows] == expected
+    assert [row[1:4] for row in rows] == expected
     assert {(row[0].shape, row[0].dtype) for row in rows} == {((3, 32, 16), np.dtype(np.uint8))}
+
+
+def with_pids(split, pids):
+    samples = [replace(s, pid=pid) for s, pid in zip(split.samples, pids, strict=False)]
+    return replace(split, samples=tuple(samples))
+
+
+def test_identities_are_numbered_from_zero_whatever_they_are_called(split):
+    gappy = with_pids(split, [900, 7, 7, 31])
+    pairs = pairs_of(gappy)
+    assert [pairs[0, i][2] for i in range(0, len(pairs), 2)] == [2, 0, 0, 1]
+
+
+@pytest.mark.parametrize("captions", [2, 3, 5])
+def test_several_captions_of_a_picture_come_with_it(captions, split):
+    """Each once before any comes again, and in another order another epoch."""
+    pairs = pairs_of(split, captions=captions)
+    assert len(pairs) == len(split.samples)
+    orders = set()
+    for epoch in range(8):
+        for i, sample in enumerate(split.samples):
+            told = pairs[epoch, i][1]
+            assert len(told) == captions
+            counts = [told.count(caption) for caption in sample.captions]
+            assert sum(counts) == captions
+            assert max(counts) - min(counts) <= 1
+            orders.add(tuple(sample.captions.index(caption) for caption in told))
+    assert len(orders) > 1
+
+
+def test_a_batch_keeps_the_captions_of_a_picture_together(split, tokenizer):
+    pairs, taken = pairs_of(split, captions=2), order(32, batch_size=4)
+    batch = next(iter(make_loader(pairs, taken, tokenizer, workers=0, device=CPU)))
+    (keys, *_) = epoch_of(taken, 0)
+    told = [caption for key in keys for caption in pairs[key][1]]
+    assert batch.pixels.shape[0] == len(batch.pids) == len(batch.where) == 4
+    assert torch.equal(batch.ids, torch.from_numpy(tokenizer.encode(told).ids))
+
+
+@given(num_pairs=st.integers(1, 60), batch_size=st.integers(1, 7), size=st.integers(1, 3))
+def test_a_last_batch_may_be_kept(num_pairs, batch_size, size):
+    """Every process has as many of it; what is left over is fewer than the processes."""
+    if num_pairs < size:
+        return
+    ranks = [
+        epoch_of(order(num_pairs, batch_size=batch_size, drop_last=False, rank=r, size=size), 0)
+        for r in range(size)
+    ]
+    keys = [key for batches in ranks for batch in batches for key in batch]
+    assert len(keys) == len(set(keys)) == num_pairs - num_pairs % (batch_size * size) % size
+    assert len({tuple(map(len, batches)) for batches in ranks}) == 1
+    assert len(ranks[0]) == len(order(num_pairs, batch_size=batch_size, drop_last=False, size=size))
 
 
 def test_augmentation_is_a_function_of_seed_epoch_and_index(split):
@@ -144,11 +204,12 @@ def test_batches(workers, split, tokenizer):
         for batch, keys in zip(got, expected, strict=True):
             rows = [pairs[key] for key in keys]
             assert np.array_equal(batch.pixels.numpy(), np.stack([row[0] for row in rows]))
-            tokens = tokenizer.encode([row[1] for row in rows])
+            tokens = tokenizer.encode([row[1][0] for row in rows])
             assert np.array_equal(batch.ids.numpy(), tokens.ids)
             assert np.array_equal(batch.eot.numpy(), tokens.eot)
             assert batch.pids.tolist() == [row[2] for row in rows]
             assert batch.where == tuple(row[3] for row in rows)
+            assert batch.items.tolist() == [index for _, index in keys]
 
 
 def test_loading_leaves_the_random_state_alone(split, tokenizer):

@@ -1,0 +1,175 @@
+"""``configs.yaml`` beside the checkpoints of IRRA and its forks, as fields of a recipe."""
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from finegrain.errors import WeightsError
+
+MAX_BYTES = 1 << 16
+"""A released file has some sixty short lines."""
+
+MAX_DEPTH = 4
+
+_TUPLE = "tag:yaml.org,2002:python/tuple"
+
+THEIRS_TO_OURS = {
+    "temperature": "method.temperature",
+    "cmt_depth": "method.fusion_depth",
+    "text_length": "method.text.context_length",
+    "vocab_size": "method.text.vocabulary",
+    "lr": "optimizer.lr",
+    "weight_decay": "optimizer.weight_decay",
+    "num_epoch": "schedule.epochs",
+    "warmup_factor": "schedule.initial",
+    "batch_size": "batch_size",
+}
+_DATASETS = {
+    "CUHK-PEDES": ("CuhkPedes", 11003),
+    "ICFG-PEDES": ("IcfgPedes", 3102),
+    "RSTPReid": ("RstpReid", 3701),
+}
+"""Our class of a dataset, and the identities of its training split."""
+_PATCHES = {"ViT-B/16": 16, "ViT-B/32": 32}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReleasedConfig:
+    """What a released configuration says.
+
+    Attributes:
+        fields: Values by the dotted names of a recipe's fields.
+        ignored: Their fields that have no counterpart in a recipe.
+    """
+
+    fields: Mapping[str, Any]
+    ignored: tuple[str, ...]
+
+
+def read_released_config(path: Path) -> ReleasedConfig:
+    """Read the YAML that ``yaml.dump(vars(args))`` wrote, without running anything in it.
+
+    Raises:
+        WeightsError: The file is missing or damaged, names a Python object other than a
+            tuple, or has a value that cannot be meant.
+    """
+    left = _plain_values(path)
+    fields = {ours: left.pop(theirs) for theirs, ours in THEIRS_TO_OURS.items() if theirs in left}
+    fields |= _picture(left) | _losses(left) | _dataset(left) | _optimizer(left)
+    fields |= _schedule(left, fields.get("schedule.epochs"))
+    return ReleasedConfig(fields=fields, ignored=tuple(sorted(left)))
+
+
+def _picture(left: dict[str, Any]) -> dict[str, Any]:
+    fields = {}
+    if "img_size" in left:
+        size = left.pop("img_size")
+        if not isinstance(size, tuple | list) or [type(n) for n in size] != [int, int]:
+            raise WeightsError(f"expected img_size as (height, width), got {reprlib.repr(size)}")
+        fields = {"method.image.height": size[0], "method.image.width": size[1]}
+    patch = _PATCHES.get(str(left.get("pretrain_choice")))
+    if patch is not None:
+        del left["pretrain_choice"]
+        fields["method.image.patch"] = patch
+        stride = left.pop("stride_size", patch)
+        if stride != patch:
+            raise WeightsError(
+                f"expected patches side by side (stride_size {patch}), got stride_size "
+                f"{reprlib.repr(stride)}; finegrain's image tower has no overlapping patches"
+            )
+    return fields
+
+
+def _losses(left: dict[str, Any]) -> dict[str, Any]:
+    if "loss_names" not in left:
+        return {}
+    names = [name.strip() for name in str(left.pop("loss_names")).split("+")]
+    return {"losses": {name: left.pop(f"{name}_loss_weight", 1.0) for name in names}}
+
+
+def _dataset(left: dict[str, Any]) -> dict[str, Any]:
+    known = _DATASETS.get(str(left.get("dataset_name")))
+    if known is None:
+        return {}
+    del left["dataset_name"]
+    kind, identities = known
+    return {"data": {"type": kind}, "method.identities": identities}
+
+
+def _optimizer(left: dict[str, Any]) -> dict[str, Any]:
+    if left.get("optimizer") not in ("Adam", "AdamW"):
+        return {}
+    fields: dict[str, Any] = {"optimizer.kind": left.pop("optimizer").lower()}
+    if "alpha" in left and "beta" in left:
+        fields["optimizer.betas"] = [left.pop("alpha"), left.pop("beta")]
+    return fields
+
+
+def _schedule(left: dict[str, Any], epochs: Any) -> dict[str, Any]:
+    """Their rate changes between epochs, and warms up for epochs where ours takes a share."""
+    fields: dict[str, Any] = {}
+    if left.get("lrscheduler") == "cosine":
+        del left["lrscheduler"]
+        fields["schedule.by_epoch"] = True
+    numbers = (left.get("warmup_epochs"), epochs)
+    if all(isinstance(number, int) and number > 0 for number in numbers):
+        fields["schedule.warmup"] = left.pop("warmup_epochs") / epochs
+    return fields
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain values, and tuples, which is what argparse's defaults are made of."""
+
+
+def _tuple(loader: _Loader, node: yaml.SequenceNode) -> tuple[Any, ...]:
+    return tuple(loader.construct_sequence(node))
+
+
+_Loader.add_constructor(_TUPLE, _tuple)
+
+
+def _plain_values(path: Path) -> dict[str, Any]:
+    try:
+        text = _read(path)
+        _refuse_what_is_not_plain(text, path)
+        values = yaml.load(text, Loader=_Loader)
+    except WeightsError:
+        raise
+    except (OSError, yaml.YAMLError, ValueError) as error:
+        raise WeightsError(f"{path} cannot be read as YAML: {error}") from error
+    if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
+        raise WeightsError(f"expected named values in {path}, got {reprlib.repr(values)}")
+    return values
+
+
+def _read(path: Path) -> bytes:
+    with path.open("rb") as file:
+        text = file.read(MAX_BYTES + 1)
+    if len(text) > MAX_BYTES:
+        raise WeightsError(f"expected a configs.yaml of at most {MAX_BYTES} bytes, got {path}")
+    return text
+
+
+def _refuse_what_is_not_plain(text: bytes, path: Path) -> None:
+    """Look at the events before any value is made of them."""
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        tag = getattr(event, "tag", None)
+        if tag not in (None, _TUPLE):
+            raise WeightsError(
+                f"{path} asks for {tag}; expected plain values and tuples. finegrain runs nothing "
+                "that is in a file: delete the line, or write out its value"
+            )
+        # A reference to a reference and so on blows a small file up to any size.
+        if isinstance(event, yaml.AliasEvent):
+            raise WeightsError(f"{path} refers to *{event.anchor}; write out its value")
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH:
+            raise WeightsError(f"{path} is nested {depth} deep; expected a flat configs.yaml")
