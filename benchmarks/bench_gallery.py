@@ -1,20 +1,24 @@
 """Searching and filling a gallery.
 
-A new gallery numbers its pictures from 1, so an id here is a position plus one.
+A new gallery numbers its pictures from 1, so an id there is a position plus one. The index
+alone, without file and filter language, races flat FAISS in float32 and NumPy.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any
 
+import faiss
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 import finegrain
+from finegrain.gallery.index import VectorIndex
 
 K = 10
 NUM_QUERIES = 16
@@ -109,3 +113,85 @@ def test_add(
     assert len(ids) == NUM_ADDED
     if benchmark.enabled:
         benchmark.extra_info["rows_per_second"] = NUM_ADDED / benchmark.stats["median"]
+
+
+# --- the index alone, beside FAISS and NumPy ------------------------------------------------
+
+WIDTH = 512
+SIZES = (10_000, 100_000, 1_000_000)
+SHARES = (0.001, 0.01, 0.1, 0.5)
+PEERS = ("faiss", "numpy")
+
+
+@dataclass(frozen=True)
+class Filled:
+    """The same vectors, each unit length, in three places; the number of a row is its id."""
+
+    vectors: NDArray[np.float32]
+    flat: faiss.IndexFlatIP
+    index: VectorIndex
+
+
+@pytest.fixture(scope="module", params=SIZES)
+def filled(request: pytest.FixtureRequest, rounds: Callable[[int], int]) -> Filled:
+    if request.param > 100_000 and rounds(100) < 100:
+        pytest.skip("a million vectors only in the full form")
+    found = np.random.default_rng(2).standard_normal((request.param, WIDTH), np.float32)
+    found /= np.linalg.norm(found, axis=1, keepdims=True)
+    flat, index = faiss.IndexFlatIP(WIDTH), VectorIndex(WIDTH)
+    flat.add(found)
+    index.add(np.arange(len(found)), found)
+    return Filled(found, flat, index)
+
+
+def _best_by(peer: str, filled: Filled) -> Callable[[NDArray[np.float32]], NDArray[np.intp]]:
+    if peer == "numpy":
+        return lambda query: _best(filled.vectors, query)
+    return lambda query: filled.flat.search(query, K)[1][0]
+
+
+def _best_allowed_by(
+    peer: str, filled: Filled, allowed: NDArray[np.int64]
+) -> Callable[[NDArray[np.float32]], NDArray[np.intp]]:
+    if peer == "numpy":
+        return lambda query: allowed[_best(filled.vectors[allowed], query)]
+    mask = np.zeros(len(filled.vectors), np.bool_)
+    mask[allowed] = True
+    selector = faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little"))
+    parameters = faiss.SearchParameters(sel=selector)
+    return lambda query: filled.flat.search(query, K, params=parameters)[1][0]
+
+
+@pytest.mark.parametrize("peer", PEERS)
+def test_index(
+    filled: Filled, peer: str, race: Callable[..., dict[str, Any]], rounds: Callable[[int], int]
+) -> None:
+    def ours(query: NDArray[np.float32]) -> list[int]:
+        return [hit.id for hit in filled.index.search(query, K)[0]]
+
+    plain = _best_by(peer, filled)
+    random = np.random.default_rng(3).standard_normal((NUM_QUERIES, 1, WIDTH), np.float32)
+    assert [ours(query)[0] for query in random] == [plain(query)[0] for query in random]
+    race(ours, plain, list(random), rounds=rounds(50))
+
+
+@pytest.mark.parametrize("peer", PEERS)
+@pytest.mark.parametrize("share", SHARES)
+@pytest.mark.parametrize("filled", [100_000], indirect=True)
+def test_index_filtered(
+    filled: Filled,
+    peer: str,
+    share: float,
+    race: Callable[..., dict[str, Any]],
+    rounds: Callable[[int], int],
+) -> None:
+    random = np.random.default_rng(4)
+    allowed = np.flatnonzero(random.random(len(filled.vectors)) < share)
+
+    def ours(query: NDArray[np.float32]) -> list[int]:
+        return [hit.id for hit in filled.index.search(query, K, allowed)[0]]
+
+    plain = _best_allowed_by(peer, filled, allowed)
+    queries = list(random.standard_normal((NUM_QUERIES, 1, WIDTH), np.float32))
+    assert [ours(query)[0] for query in queries] == [plain(query)[0] for query in queries]
+    race(ours, plain, queries, rounds=rounds(50))

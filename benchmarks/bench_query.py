@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
 import numpy as np
-import pytest
 import torch
 from numpy.typing import NDArray
 
@@ -84,9 +81,8 @@ def test_query(
     images: list[str],
     race: Callable[..., dict[str, Any]],
     rounds: Callable[[int], int],
-    machine: dict[str, Any],
+    record: Callable[..., None],
     benchmark: Any,
-    request: pytest.FixtureRequest,
 ) -> None:
     plain = PlainSearch(method, encoder.tokenizer, vectors, images)
 
@@ -103,10 +99,8 @@ def test_query(
         "stages_p50_ms": _stages(encoder, searcher.gallery, rounds(200)),
     }
     benchmark.extra_info.update(details)
-    if (path := request.config.getoption("results")) is not None:
-        what = {"what": "query", "machine": machine, **summary, **details}
-        what |= {"gallery": len(images), "k": K, "model": "ViT-B/16 random weights"}
-        _write(path, what)
+    scale = {"gallery": len(images), "k": K, "model": "ViT-B/16 random weights"}
+    record("query_latency", {**summary, **details, **scale})
     assert summary["ratio"] > 1
 
 
@@ -131,8 +125,3 @@ def _stages(encoder: Encoder, gallery: finegrain.Gallery, rounds: int) -> dict[s
         times[turn] = np.diff(clock)
     names = ("tokenize", "text_tower", "count", "search", "rows")
     return dict(zip(names, np.round(1e3 * np.median(times, axis=0), 3).tolist(), strict=True))
-
-
-def _write(path: Path, results: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")

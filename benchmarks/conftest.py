@@ -6,6 +6,7 @@ what was learned, and nothing needs to be downloaded.
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import shutil
@@ -48,8 +49,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--results",
         type=Path,
-        metavar="FILE",
-        help="write the comparison of bench_query.py as JSON",
+        metavar="FOLDER",
+        help="keep what is measured here, a JSON file a subject (benchmarks/results is published)",
     )
 
 
@@ -91,9 +92,28 @@ def machine() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
-def rounds() -> Callable[[int], int]:
+def record(request: pytest.FixtureRequest, machine: dict[str, Any]) -> Callable[..., None]:
+    """``record(subject, results)`` keeps results with the machine, where ``--results`` is given."""
+    folder = request.config.getoption("results")
+
+    def keep(subject: str, results: dict[str, Any]) -> None:
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            whole = {"what": subject, "machine": machine, **results}
+            (folder / f"{subject}.json").write_text(json.dumps(whole, indent=1) + "\n")
+
+    return keep
+
+
+@pytest.fixture(scope="session")
+def short() -> bool:
+    """Whether ``FINEGRAIN_FAST=1`` asks for the short form, as CI does."""
+    return os.environ.get("FINEGRAIN_FAST", "0") not in ("", "0")
+
+
+@pytest.fixture(scope="session")
+def rounds(short: bool) -> Callable[[int], int]:
     """``rounds(full)``: as many, or a tenth of them in the short form."""
-    short = os.environ.get("FINEGRAIN_FAST", "0") not in ("", "0")
     return lambda full: max(5, full // 10) if short else full
 
 

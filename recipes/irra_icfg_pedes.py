@@ -5,6 +5,8 @@ from pathlib import Path
 
 from finegrain import Recipe, load_recipe
 from finegrain.data.datasets import IcfgPedes
+from finegrain.methods import IrraConfig
+from finegrain.models import TextConfig, VitConfig
 from finegrain.recipe import Expected
 
 
@@ -15,7 +17,7 @@ def recipe() -> Recipe:
         name="irra_icfg_pedes",
         about="IRRA (CVPR 2023) on ICFG-PEDES, from CLIP ViT-B/16",
         data=IcfgPedes(root="data/ICFG-PEDES"),
-        method=replace(parent.method, identities=3102),
+        method=IrraConfig(image=VitConfig(), text=TextConfig(), identities=3102),
         expected=Expected(
             rank1=63.46,
             mAP=38.06,

@@ -5,6 +5,8 @@ from pathlib import Path
 
 from finegrain import Recipe, load_recipe
 from finegrain.data.datasets import RstpReid
+from finegrain.methods import IrraConfig
+from finegrain.models import TextConfig, VitConfig
 from finegrain.recipe import Expected
 
 
@@ -15,7 +17,7 @@ def recipe() -> Recipe:
         name="irra_rstpreid",
         about="IRRA (CVPR 2023) on RSTPReid, from CLIP ViT-B/16",
         data=RstpReid(root="data/RSTPReid"),
-        method=replace(parent.method, identities=3701),
+        method=IrraConfig(image=VitConfig(), text=TextConfig(), identities=3701),
         expected=Expected(
             rank1=60.20,
             mAP=47.17,

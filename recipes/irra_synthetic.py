@@ -6,6 +6,9 @@ from pathlib import Path
 from finegrain import Recipe, load_recipe
 from finegrain.methods import IrraConfig
 
+PEOPLE = 2000
+"""In the parent's training split."""
+
 
 def recipe() -> Recipe:
     parent = load_recipe(Path(__file__).with_name("tiny_synthetic.py"))
@@ -17,7 +20,7 @@ def recipe() -> Recipe:
             image=parent.method.image,
             text=parent.method.text,
             embed_dim=parent.method.embed_dim,
-            identities=parent.data.train,
+            identities=PEOPLE,
             fusion_depth=1,
         ),
         losses={"sdm": 1.0, "id": 1.0, "mlm": 1.0},

@@ -30,7 +30,8 @@ class Gallery:
 
     What :meth:`add` or :meth:`delete` has returned survives a crash. Search is exact; the
     vectors are read into memory at the first search and follow the file from then on,
-    also when another process writes to it. A gallery may be shared by threads.
+    also when another process writes to it. A gallery may be shared by threads: one at a time
+    follows the file, and any number search at once.
 
         >>> gallery = Gallery("crops.gallery", dim=512)                      # doctest: +SKIP
         >>> gallery.search(queries, k=10, where="camera = 'gate-3'")         # doctest: +SKIP
@@ -133,7 +134,7 @@ class Gallery:
         allowed = None if where is None else self._store.ids_where(where)
         with self._lock:
             self._follow_file()
-            return self._index.search(queries, depth, allowed)
+        return self._index.search(queries, depth, allowed)
 
     def rows(self, ids: Iterable[int]) -> list[Row]:
         """Rows in the order of the ids; ids that are not (or no longer) there are left out."""

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import faiss
 import numpy as np
 import numpy.typing as npt
 
-Vectors = npt.NDArray[np.float32]
-Ids = npt.NDArray[np.int64]
+from finegrain.gallery.block import Block, Part
+from finegrain.gallery.estimate import Ids, Pool, Query, Vectors
+
+__all__ = ["Hit", "Ids", "VectorIndex", "Vectors"]
+
+BLOCK_ROWS = 16_384
+"""Rows of a full block: 8 MiB of codes at width 512, read in about 0.3 ms."""
+
+SPARE_ROWS = 64
+"""Rows that a block gives beyond a few times ``k``; the more, the less often it is read whole."""
+
+_QUERIES_AT_ONCE = 16  # bounds the memory for estimates; a block stays in cache for all of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,72 +34,143 @@ class Hit:
 
 
 class VectorIndex:
-    """A flat FAISS index whose positions follow ascending ids.
+    """All vectors in memory, searched by one-byte codes and settled by the vectors.
 
-    Ids must be added in ascending order; the order of positions then breaks ties.
+    A search scans the codes of each block for some more than ``k`` rows and takes the exact
+    scores of the ``k`` first by estimate. The least of these is a bar. A row whose estimate
+    plus error (:class:`~finegrain.gallery.estimate.Codes` says how large that can be) stays
+    below it is not among the best; all other rows get exact scores, and where the last row
+    that a block gave reaches the bar by its estimate plus error, all vectors of the block are
+    read. The answer is thus that of reading everything, for any data; data below the
+    resolution of a byte only takes longer.
+
+    Rows are in blocks that never change. Adding joins small blocks into larger ones, so that
+    a row is copied a few times at most whatever the size of the index; removing copies the
+    blocks that lose rows.
+
+    Memory is five bytes a number, 2,560 bytes for a row of 512: four for the vector, one for
+    its code.
+
+    Searches take no lock: any number may run at once, also beside one ``add`` or ``remove``,
+    which they then see done, undone or, of many ids, in part. The one who adds and removes
+    must be one at a time. A search uses as many threads as FAISS is allowed (``OMP_NUM_THREADS``,
+    or all cores), which belong to the index.
     """
 
     def __init__(self, dim: int) -> None:
-        self._flat = faiss.IndexFlatIP(dim)
-        self._ids: Ids = np.empty(0, np.int64)
+        self._dim = dim
+        self._blocks: tuple[Block, ...] = ()
+        self._num_threads = faiss.omp_get_max_threads()
+        # A search shares out its blocks; OpenMP's own threads within each would be too many.
+        self._threads = ThreadPoolExecutor(
+            self._num_threads, "finegrain-search", faiss.omp_set_num_threads, (1,)
+        )
 
     @property
     def ids(self) -> Ids:
         """Ids in the index, ascending, ``[N]``."""
-        return self._ids
+        return np.concatenate([np.empty(0, np.int64), *(block.ids for block in self._blocks)])
 
     def __len__(self) -> int:
-        return len(self._ids)
+        return sum(map(len, self._blocks))
 
     def add(self, ids: Ids, vectors: Vectors) -> None:
-        """Append vectors ``[N, D]`` under ids greater than all before them."""
-        self._flat.add(vectors)
-        self._ids = np.concatenate([self._ids, ids])
+        """Append vectors ``[N, D]`` under ascending ids greater than all before them."""
+        blocks = list(self._blocks)
+        for start in range(0, len(ids), BLOCK_ROWS):
+            part = slice(start, start + BLOCK_ROWS)
+            _append(blocks, Block.of(ids[part], vectors[part]))
+        self._blocks = tuple(blocks)
 
     def remove(self, ids: Ids) -> None:
         """Take out those of the ids that are in the index."""
-        positions = self._positions(ids)
-        if len(positions):
-            self._flat.remove_ids(faiss.IDSelectorBatch(positions))
-            self._ids = np.delete(self._ids, positions)
+        gone = np.unique(ids)
+        done: list[Block] = []
+        waiting = deque(self._blocks)
+        while waiting:
+            block = waiting.popleft()
+            if len(rows := block.rows_of(gone)):
+                block = block.without(rows)
+            if len(block):
+                _append(done, block)
+            # Letting go of each old block at once needs memory for one more block, not for all.
+            self._blocks = (*done, *waiting)
 
     def search(self, queries: Vectors, k: int, allowed: Ids | None = None) -> list[list[Hit]]:
         """The ``k`` best of each query, best first, equal scores by ascending id.
 
+        A score is the sum in float64, rounded to float32.
+
         Args:
-            queries: ``[Q, D]``, contiguous.
+            queries: ``[Q, D]``.
             k: How many; all there are when it is larger.
-            allowed: Search only these ids. Only their vectors are read, so the cost falls
-                with their number.
+            allowed: Search only these ids, ascending. Where they are few, only their vectors
+                are read, so the cost falls with their number.
         """
-        positions = None if allowed is None else self._positions(allowed)
-        available = len(self) if positions is None else len(positions)
-        if available == 0:
-            return [[] for _ in queries]
-        parameters = None
-        if positions is not None:
-            selector = faiss.IDSelectorArray(positions)
-            parameters = faiss.SearchParameters(sel=selector)  # type: ignore[call-arg]
-        depth = min(k, available)
-        while True:
-            # One more than asked for shows whether the last place is shared; FAISS picks any
-            # of equal scores, so a shared place is settled only by seeing all that share it.
-            wide = min(depth + 1, available)
-            scores, found = self._flat.search(queries, wide, params=parameters)
-            last_place = scores[:, min(k, available) - 1]
-            if wide == available or not np.any(last_place == scores[:, -1]):
-                return [self._hits(*row, k) for row in zip(scores, found, strict=True)]
-            depth *= 2
+        parts = _parts(self._blocks, allowed)
+        hits: list[list[Hit]] = []
+        for start in range(0, len(queries), _QUERIES_AT_ONCE):
+            some = [
+                Query(vector.astype(np.float64))
+                for vector in queries[start : start + _QUERIES_AT_ONCE]
+            ]
+            pools = self._pools(parts, some, depth=4 * k + SPARE_ROWS)
+            for number, query in enumerate(some):
+                hits.append(self._best(parts, [row[number] for row in pools], query, k))
+        return hits
 
-    def _hits(self, scores: Vectors, positions: Ids, k: int) -> list[Hit]:
-        order = np.lexsort((positions, -scores))[:k]
-        ids = self._ids[positions[order]]
-        return list(map(Hit, ids.tolist(), scores[order].tolist()))
+    def _pools(
+        self, parts: Sequence[Part], queries: Sequence[Query], depth: int
+    ) -> list[list[Pool]]:
+        """Estimates by part and query."""
+        pools: list[list[Pool]] = [[] for _ in parts]
 
-    def _positions(self, ids: Ids) -> Ids:
-        """Positions of those of the ids that are here, ascending."""
-        if not len(self):
-            return np.empty(0, np.int64)
-        places = np.searchsorted(self._ids, ids)
-        here = self._ids.take(places, mode="clip") == ids
-        return np.sort(places[here])
+        def scan(first: int) -> None:
+            for number in range(first, len(parts), self._num_threads):
+                pools[number] = [parts[number].likely(query, depth) for query in queries]
+
+        list(self._threads.map(scan, range(min(self._num_threads, len(parts)))))
+        return pools
+
+    def _best(
+        self, parts: Sequence[Part], pools: Sequence[Pool], query: Query, k: int
+    ) -> list[Hit]:
+        if not parts:
+            return []
+        both = list(zip(parts, pools, strict=True))
+        bar = _kth([pool.scores for pool in pools], k)
+        first = [part.scored(query, pool.above(bar))[1] for part, pool in both]
+        # The k first by estimate have k exact scores: nothing below the least of them is wanted.
+        bar = _kth(first, k) / query.length
+        scored = [part.scored(query, pool.above(bar - pool.error)) for part, pool in both]
+        bar = _kth([scores for _, scores in scored], k) / query.length
+
+        def read(number: int) -> None:
+            pool = parts[number].all(query)
+            scored[number] = parts[number].scored(query, pool.above(bar - pool.error))
+
+        lacking = (number for number, pool in enumerate(pools) if pool.may_lack(bar))
+        list(self._threads.map(read, lacking))
+        ids, scores = map(np.concatenate, zip(*scored, strict=True))
+        order = np.lexsort((ids, -scores))[:k]
+        return list(map(Hit, ids[order].tolist(), scores[order].tolist()))
+
+
+def _append(blocks: list[Block], new: Block) -> None:
+    """Put rows at the end, as part of the blocks before where these are not much larger."""
+    while blocks and len(blocks[-1]) <= min(2 * len(new), BLOCK_ROWS - len(new)):
+        new = blocks.pop().joined(new)
+    blocks.append(new.coded())
+
+
+def _parts(blocks: Sequence[Block], allowed: Ids | None) -> list[Part]:
+    if allowed is None:
+        return [Part(block) for block in blocks]
+    chosen = ((block, block.rows_of(allowed)) for block in blocks)
+    return [Part(block, rows) for block, rows in chosen if len(rows)]
+
+
+def _kth(scores: Sequence[npt.NDArray[np.floating]], k: int) -> float:
+    """The ``k``-th highest of all, or ``-inf`` when there are fewer."""
+    every = np.concatenate(scores)
+    return float(np.partition(every, -k)[-k]) if len(every) >= k else -np.inf

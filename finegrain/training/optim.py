@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
 import torch
-from timm.optim import Muon
+from timm.optim.muon import Muon
 from torch import nn
 
 from finegrain.recipe import Optimizer, Schedule

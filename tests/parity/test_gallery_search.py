@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finegrain.gallery import Gallery
+from finegrain.gallery import Gallery, block, index
 from finegrain.gallery.index import VectorIndex
 
 DIM = 4
@@ -70,13 +72,13 @@ def test_of_many_equal_scores_the_lowest_ids_are_found(seed: int, count: int, k:
     random = np.random.default_rng(seed)
     vectors = random.choice(np.float32([-0.5, 0.5]), (count, DIM))
     queries = random.choice(np.float32([-0.5, 0.5]), (25, DIM))
-    index = VectorIndex(DIM)
-    index.add(np.arange(count), vectors)
+    searched = VectorIndex(DIM)
+    searched.add(np.arange(count), vectors)
     for allowed in (None, np.flatnonzero(random.random(count) < 0.7)):
-        for size in (1, 25):  # FAISS takes another road for many queries than for one
+        for size in (1, 25):
             columns = np.arange(count) if allowed is None else allowed
             for query, hits in zip(
-                queries[:size], index.search(queries[:size], k, allowed), strict=True
+                queries[:size], searched.search(queries[:size], k, allowed), strict=True
             ):
                 scores = vectors[columns] @ query
                 best = columns[np.lexsort((columns, -scores))][:k]
@@ -89,13 +91,13 @@ def test_scores_equal_float64_inner_products(seed: int, count: int, k: int):
     random = np.random.default_rng(seed)
     vectors = random.standard_normal((count, 48)).astype(np.float32)
     queries = random.standard_normal((25, 48)).astype(np.float32)
-    index = VectorIndex(48)
-    index.add(np.arange(1, count + 1), vectors)
+    searched = VectorIndex(48)
+    searched.add(np.arange(1, count + 1), vectors)
     allowed = np.flatnonzero(random.random(count) < 0.5) + 1
     truth = queries.astype(np.float64) @ vectors.astype(np.float64).T
     for ids in (None, allowed):
         columns = np.arange(count) if ids is None else ids - 1
-        for row, hits in zip(truth, index.search(queries, k, ids), strict=True):
+        for row, hits in zip(truth, searched.search(queries, k, ids), strict=True):
             best = np.sort(row[columns])[::-1][:k]
             np.testing.assert_allclose([hit.score for hit in hits], best, atol=1e-4)
             np.testing.assert_allclose([row[hit.id - 1] for hit in hits], best, atol=1e-4)
@@ -127,3 +129,89 @@ def test_an_index_kept_up_to_date_equals_one_built_anew(seed: int, batches, drop
     queries = random.standard_normal((3, 16)).astype(np.float32)
     np.testing.assert_array_equal(kept.ids, anew.ids)
     assert kept.search(queries, 10) == anew.search(queries, 10)
+
+
+def _duplicates(random: np.random.Generator, count: int) -> np.ndarray:
+    return random.standard_normal((5, WIDTH))[random.integers(5, size=count)]
+
+
+def _cluster(radius: float) -> Callable[[np.random.Generator, int], np.ndarray]:
+    def points(random: np.random.Generator, count: int) -> np.ndarray:
+        return random.standard_normal(WIDTH) + radius * random.standard_normal((count, WIDTH))
+
+    return points
+
+
+def _outlying_column(random: np.random.Generator, count: int) -> np.ndarray:
+    points = random.standard_normal((count, WIDTH))
+    points[:, 3] += random.choice([0, 200], count, p=[0.99, 0.01])
+    return points
+
+
+WIDTH = 20
+POINTS = {
+    "random": lambda random, count: random.standard_normal((count, WIDTH)),
+    "duplicates": _duplicates,
+    "below a byte": _cluster(1e-3),
+    "below half precision": _cluster(1e-5),
+    "one bit apart": _cluster(1e-7),
+    "one point": _cluster(0.0),
+    "zeros": lambda random, count: np.zeros((count, WIDTH)),
+    "corners": lambda random, count: random.choice([-0.5, 0.5], (count, WIDTH)),
+    "outlying column": _outlying_column,
+}
+
+
+@pytest.fixture(scope="module")
+def _small_blocks() -> Iterator[None]:
+    """Several blocks, with and without codes, of few rows."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(index, "BLOCK_ROWS", 512)
+        patch.setattr(block, "CODED_ROWS", 128)
+        yield
+
+
+def literal_best(
+    rows: dict[int, np.ndarray], query: np.ndarray, k: int, allowed: np.ndarray | None
+) -> list[tuple[int, float]]:
+    """Inner products in extended precision, rounded to float32 and sorted, all of them."""
+    ids = np.array([id_ for id_ in rows if allowed is None or id_ in set(allowed.tolist())], int)
+    if not len(ids):
+        return []
+    vectors = np.stack([rows[id_] for id_ in ids]).astype(np.longdouble)
+    scores = (vectors * query.astype(np.longdouble)).sum(axis=1).astype(np.float32)
+    ranked = sorted(zip((-scores).tolist(), ids.tolist(), strict=True))
+    return [(id_, -score) for score, id_ in ranked[:k]]
+
+
+@pytest.mark.usefixtures("_small_blocks")
+@settings(max_examples=150, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    kinds=st.lists(st.sampled_from(sorted(POINTS)), min_size=1, max_size=3),
+    count=st.integers(1, 700),
+    drop=st.sampled_from([0, 0, 0.01, 0.5, 0.99]),
+    share=st.sampled_from([None, 0, 0.003, 0.14, 0.3, 0.9, 1]),
+    k=st.one_of(st.integers(1, 12), st.integers(1, 2200)),
+    num_queries=st.sampled_from([1, 3, 17]),
+)
+def test_no_data_makes_a_search_inexact(seed, kinds, count, drop, share, k, num_queries) -> None:
+    random = np.random.default_rng(seed)
+    searched = VectorIndex(WIDTH)
+    rows: dict[int, np.ndarray] = {}
+    for number, kind in enumerate(kinds):
+        ids = np.arange(count) * 2 + number * 2000
+        vectors = POINTS[kind](random, count).astype(np.float32)
+        searched.add(ids, vectors)
+        rows |= dict(zip(ids.tolist(), vectors, strict=True))
+        gone = np.flatnonzero(random.random(6000) < drop)
+        searched.remove(gone)
+        rows = {id_: row for id_, row in rows.items() if id_ not in set(gone.tolist())}
+    allowed = None if share is None else np.flatnonzero(random.random(6000) < share)
+    queries = random.standard_normal((num_queries, WIDTH)).astype(np.float32)
+    if rows:
+        queries[0] = next(iter(rows.values()))
+    assert searched.ids.tolist() == list(rows)
+    for query, hits in zip(queries, searched.search(queries, k, allowed), strict=True):
+        found = [(hit.id, hit.score) for hit in hits]
+        assert found == literal_best(rows, query, k, allowed)

@@ -1,0 +1,238 @@
+"""The index of a gallery: its error bound, its blocks, its threads."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import faiss
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from finegrain.gallery import block, index
+from finegrain.gallery.block import Block, Part
+from finegrain.gallery.estimate import Codes, Query, longest_of
+from finegrain.gallery.index import VectorIndex
+
+DIM = 24
+
+
+def unit(count: int, seed: int = 0, dim: int = DIM) -> np.ndarray:
+    vectors = np.random.default_rng(seed).standard_normal((count, dim)).astype(np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+@pytest.fixture(autouse=True)
+def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index, "BLOCK_ROWS", 512)
+    monkeypatch.setattr(block, "CODED_ROWS", 128)
+
+
+@pytest.fixture
+def read_in_full(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Numbers of rows whose vectors were all read."""
+    counts: list[int] = []
+    read_all = Part.all
+
+    def counting(part: Part, query: Query):
+        counts.append(len(part))
+        return read_all(part, query)
+
+    monkeypatch.setattr(Part, "all", counting)
+    return counts
+
+
+def filled(vectors: np.ndarray) -> VectorIndex:
+    found = VectorIndex(vectors.shape[1])
+    found.add(np.arange(len(vectors)), vectors)
+    return found
+
+
+def codes_of(vectors: np.ndarray) -> Codes:
+    return Codes(vectors, longest_of(vectors))
+
+
+# --- error bound ------------------------------------------------------------------------
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    dim=st.integers(1, 70),
+    scale=st.sampled_from([1e-30, 1e-3, 1, 1e3, 1e15]),
+    spread=st.sampled_from([0, 1e-7, 1e-3, 1]),
+    outlier=st.sampled_from([0, 1, 100]),
+)
+def test_no_estimate_is_further_off_than_its_error(seed, dim, scale, spread, outlier):
+    random = np.random.default_rng(seed)
+    vectors = random.standard_normal(dim) + spread * random.standard_normal((300, dim))
+    vectors[:, random.integers(dim)] += outlier
+    vectors = (vectors * random.choice([0, 1e-4, 1], (300, 1), p=[0.1, 0.2, 0.7])).astype(
+        np.float32
+    )
+    query = Query((scale * random.standard_normal(dim)).astype(np.float32).astype(np.float64))
+    truth = query.scores(vectors).astype(np.float64) / query.length
+    part = Part(Block.of(np.arange(300), vectors))
+    for pool in (codes_of(vectors).best(query, 300), part.all(query)):
+        assert sorted(pool.rows.tolist()) == list(range(300))
+        assert np.abs(pool.scores - truth[pool.rows]).max() <= pool.error
+
+
+def test_the_bound_is_tight_enough_to_leave_out_most_rows():
+    query = Query(unit(1, seed=1, dim=512)[0].astype(np.float64))
+    pool = codes_of(unit(512, dim=512)).best(query, 512)
+    assert pool.error < 0.01
+    assert Part(Block.of(np.arange(9), unit(9))).all(Query(np.ones(DIM))).error < 1e-5
+
+
+def test_columns_of_one_value_take_no_part_in_the_error():
+    vectors = np.tile(unit(1), (200, 1))
+    query = Query(unit(1, seed=1)[0].astype(np.float64))
+    assert codes_of(vectors).best(query, 5).error < 1e-4
+
+
+@settings(max_examples=50, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), count=st.integers(1, 60), dim=st.integers(1, 130))
+def test_equal_rows_have_equal_scores_wherever_they_stand(seed: int, count: int, dim: int):
+    random = np.random.default_rng(seed)
+    row = random.standard_normal(dim).astype(np.float32)
+    vectors = random.standard_normal((count, dim)).astype(np.float32)
+    vectors[random.random(count) < 0.5] = row
+    query = Query(random.standard_normal(dim))
+    same = (vectors == row).all(axis=1)
+    assert set(query.scores(vectors)[same]) <= set(query.scores(row[None]))
+
+
+# --- what is read -----------------------------------------------------------------------
+
+
+def test_codes_settle_a_search_among_ordinary_vectors(read_in_full: list[int]):
+    vectors = unit(1536, dim=64)
+    assert filled(vectors).search(vectors[700:701], 1)[0][0].id == 700
+    assert read_in_full == []
+
+
+def test_vectors_closer_than_a_code_can_tell_are_read(read_in_full: list[int]):
+    vectors = np.tile(unit(1), (600, 1))
+    vectors[:512, 0] += np.linspace(0, 1e-6, 512, dtype=np.float32)
+    vectors[512:] = -vectors[512:]
+    found = filled(vectors).search(unit(1), 3)[0]
+    # the block of 512 holds them all, the other 88 rows are too few for codes
+    assert sorted(read_in_full) == [88, 512]
+    best = np.argsort(-np.float32(vectors.astype(np.float64) @ unit(1)[0]), kind="stable")
+    assert [hit.id for hit in found] == best[:3].tolist()
+
+
+def test_of_a_selective_filter_only_its_vectors_are_read(read_in_full: list[int]):
+    gallery = filled(unit(1536))
+    hits = gallery.search(unit(1), 9, np.array([3, 600, 601, 99_999]))[0]
+    assert {hit.id for hit in hits} == {3, 600, 601}
+    assert sorted(read_in_full) == [1, 2]
+
+
+def test_a_wide_filter_still_scans_codes(read_in_full: list[int]):
+    vectors = unit(1536, dim=64)
+    hits = filled(vectors).search(vectors[700:701], 1, np.flatnonzero(np.arange(1536) % 4 != 3))[0]
+    assert [hit.id for hit in hits] == [700]
+    assert read_in_full == []
+
+
+# --- rows come and go -------------------------------------------------------------------
+
+
+def test_adding_few_rows_leaves_large_blocks_alone():
+    gallery = filled(unit(2048))
+    before = gallery._blocks
+    for number in range(100):
+        gallery.add(np.array([5000 + number]), unit(1, seed=number))
+    assert gallery._blocks[:4] == before
+    assert len(gallery._blocks) < 4 + 8
+    assert len(gallery) == 2148
+
+
+def test_rows_added_one_by_one_are_copied_a_few_times(monkeypatch):
+    copied = []
+    joined = Block.joined
+    monkeypatch.setattr(
+        Block,
+        "joined",
+        lambda one, other: copied.append(len(one) + len(other)) or joined(one, other),
+    )
+    gallery = VectorIndex(DIM)
+    for number in range(500):
+        gallery.add(np.array([number]), unit(1, seed=number))
+    assert sum(copied) < 500 * 12  # a row takes part in a join per doubling, about
+
+
+def test_removing_few_rows_leaves_other_blocks_alone():
+    gallery = filled(unit(2048))
+    before = gallery._blocks
+    gallery.remove(np.array([600, 601, 77_777]))
+    after = gallery._blocks
+    assert [len(part) for part in after] == [512, 510, 512, 512]
+    assert [one is other for one, other in zip(before, after, strict=True)] == [
+        True,
+        False,
+        True,
+        True,
+    ]
+
+
+def test_blocks_that_lost_most_rows_are_joined():
+    gallery = filled(unit(4096))
+    gone = np.flatnonzero(np.arange(4096) % 64)
+    gallery.remove(gone)
+    assert len(gallery) == 64
+    assert len(gallery._blocks) <= 2
+    gallery.remove(np.arange(4096))
+    assert gallery._blocks == ()
+    assert gallery.search(unit(2), 3) == [[], []]
+
+
+def test_the_callers_arrays_stay_the_callers():
+    vectors, ids = unit(600), np.arange(600)
+    gallery = VectorIndex(DIM)
+    gallery.add(ids, vectors)
+    before = gallery.search(unit(1, seed=9), 5)
+    vectors[:] = 0
+    ids[:] = 0
+    assert gallery.search(unit(1, seed=9), 5) == before
+
+
+# --- threads ----------------------------------------------------------------------------
+
+
+def test_searches_run_while_rows_come_and_go():
+    vectors = unit(1024)
+    gallery = filled(vectors)
+    queries = vectors[:512:64]
+    kept = np.arange(512)
+    expected = gallery.search(queries, 3, kept)
+    stop = threading.Event()
+
+    def search() -> int:
+        searches = 0
+        while not stop.is_set() or not searches:
+            assert gallery.search(queries, 3, kept) == expected
+            assert [hits[0].id for hits in gallery.search(queries, 1)] == list(range(0, 512, 64))
+            searches += 1
+        return searches
+
+    with ThreadPoolExecutor(3) as threads:
+        running = [threads.submit(search) for _ in range(3)]
+        try:
+            for start in range(1024, 2048, 64):
+                ids = np.arange(start, start + 64)
+                gallery.add(ids, unit(64, seed=start))
+                gallery.remove(ids - 512)
+        finally:
+            stop.set()
+        assert all(future.result(timeout=60) for future in running)
+
+
+def test_a_search_leaves_the_callers_threads_of_openmp_alone():
+    before = faiss.omp_get_max_threads()
+    filled(unit(1024)).search(unit(1), 3)
+    assert faiss.omp_get_max_threads() == before
