@@ -7,61 +7,23 @@ one would have seen, whatever the number of loading processes.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
-from tqdm.auto import tqdm
 
 from finegrain.data.augment import Augmentation
 from finegrain.errors import TrainingError
 from finegrain.methods import Batch
-from finegrain.preprocess import ImageTransform, Tokenizer, load_image
+from finegrain.preprocess import Tokenizer
 from finegrain.records import Split
 from finegrain.training.distributed import World
-
-MAX_CACHE_BYTES = 2 << 30
-"""Decoded pictures are kept in memory up to this much; beyond, they are read every time."""
+from finegrain.training.pictures import Pictures
 
 Key = tuple[int, int]
 Item = tuple[NDArray[np.uint8], tuple[str, ...], int, str, int]
-
-
-class Pictures:
-    """The pictures of a split at the tower's size, decoded once where they fit in memory."""
-
-    def __init__(self, split: Split, transform: ImageTransform, *, progress: bool) -> None:
-        self._paths = [sample.image for sample in split.samples]
-        self._transform = transform
-        size = len(self._paths) * 3 * transform.height * transform.width
-        self._decoded = self._decode_all(progress) if size <= MAX_CACHE_BYTES else None
-
-    def _decode_all(self, progress: bool) -> NDArray[np.uint8]:
-        shape = (len(self._paths), self._transform.height, self._transform.width, 3)
-        decoded = np.empty(shape, np.uint8)
-        with ThreadPoolExecutor(2) as pool:
-            pictures = pool.map(self._read, range(len(self._paths)))
-            for i, picture in enumerate(
-                tqdm(
-                    pictures,
-                    total=len(self._paths),
-                    desc="reading",
-                    unit=" pictures",
-                    disable=not progress,
-                )
-            ):
-                decoded[i] = picture
-        return decoded
-
-    def _read(self, i: int) -> NDArray[np.uint8]:
-        return self._transform(load_image(self._paths[i])).transpose(1, 2, 0)
-
-    def __getitem__(self, i: int) -> NDArray[np.uint8]:
-        """Picture ``i`` as uint8 ``[H, W, 3]``."""
-        return self._read(i) if self._decoded is None else self._decoded[i]
 
 
 class Pairs(Dataset[Item]):
@@ -167,6 +129,7 @@ def make_loader(
         pairs,  # type: ignore[arg-type]  # a batch sampler of keys, which DataLoader allows
         batch_sampler=order,
         num_workers=workers,
+        pin_memory=device.type == "cuda",
         collate_fn=partial(_collate, tokenizer=tokenizer),
         persistent_workers=workers > 0,
         # Of its own, or every resume would draw once more from the model's random state.

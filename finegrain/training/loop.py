@@ -35,8 +35,9 @@ from finegrain.records import Split
 from finegrain.report import append_metrics
 from finegrain.run import build_method, eager_encoder, image_transform
 from finegrain.training.distributed import World, join_world
-from finegrain.training.loader import Order, Pairs, Pictures, make_loader
+from finegrain.training.loader import Order, Pairs, make_loader
 from finegrain.training.optim import lr_factor, make_optimizer, set_lr
+from finegrain.training.pictures import Pictures
 from finegrain.training.precision import autocast_dtype
 
 
@@ -347,9 +348,9 @@ def _parts(batch: Batch, count: int) -> list[Batch]:
 def _to(batch: Batch, device: torch.device) -> Batch:
     return replace(
         batch,
-        pixels=batch.pixels.to(device),
-        ids=batch.ids.to(device),
-        eot=batch.eot.to(device),
-        pids=batch.pids.to(device),
+        pixels=batch.pixels.to(device, non_blocking=True),
+        ids=batch.ids.to(device, non_blocking=True),
+        eot=batch.eot.to(device, non_blocking=True),
+        pids=batch.pids.to(device, non_blocking=True),
         items=batch.items.to(device),
     )

@@ -176,19 +176,6 @@ def test_a_filter_restricts_the_search(gallery: Gallery):
     assert gallery.search(unit(1), 3, where="pid = 5") == [[]]
 
 
-def test_a_selective_filter_reads_only_its_vectors(gallery: Gallery, monkeypatch):
-    fill(gallery)
-    sizes = []
-    original = finegrain.gallery.index.faiss.IDSelectorArray
-    monkeypatch.setattr(
-        finegrain.gallery.index.faiss,
-        "IDSelectorArray",
-        lambda positions: sizes.append(len(positions)) or original(positions),
-    )
-    gallery.search(unit(1), 2, where="id in (2, 5, 77)")
-    assert sizes == [2]
-
-
 @pytest.mark.parametrize("k", [0, -1, 1.5, "3", True, None])
 def test_k_is_a_positive_whole_number(gallery: Gallery, k):
     with pytest.raises(QueryError, match="k is a whole number"):

@@ -9,13 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finegrain.data.augment import Augmentation
-from finegrain.errors import ImageError, TrainingError
+from finegrain.errors import TrainingError
 from finegrain.preprocess import ImageTransform
 from finegrain.preprocess.clip_bpe import clip_tokenizer
-from finegrain.records import Sample, Split
-from finegrain.training import loader
 from finegrain.training.distributed import World
-from finegrain.training.loader import Order, Pairs, Pictures, make_loader
+from finegrain.training.loader import Order, Pairs, make_loader
+from finegrain.training.pictures import Pictures
 
 CPU = torch.device("cpu")
 TRANSFORM = ImageTransform(height=32, width=16, fit="stretch")
@@ -173,23 +172,6 @@ def test_augmentation_is_a_function_of_seed_epoch_and_index(split):
     assert np.array_equal(pixels, pairs_of(split, seed=1)[3, 5][0])
     others = [pairs_of(split, seed=2)[3, 5][0], *(pairs[epoch, 5][0] for epoch in range(3))]
     assert not all(np.array_equal(pixels, other) for other in others)
-
-
-@pytest.mark.parametrize("limit", [0, 1 << 30])
-def test_pictures_are_the_same_from_memory_and_from_disk(limit, split, monkeypatch):
-    monkeypatch.setattr(loader, "MAX_CACHE_BYTES", limit)
-    pictures = Pictures(split, TRANSFORM, progress=False)
-    assert (pictures._decoded is None) == (limit == 0)
-    upper = pictures[0][2, 3]
-    assert pictures[0].shape == (32, 16, 3)
-    assert upper.tolist() == [15, 15, 15]
-
-
-def test_a_broken_picture_is_an_error_before_training(tmp_path):
-    (tmp_path / "broken.png").write_bytes(b"no picture")
-    sample = Sample(image=tmp_path / "broken.png", captions=("a",), pid=0)
-    with pytest.raises(ImageError, match=r"broken\.png"):
-        Pictures(Split(name="train", samples=(sample,)), TRANSFORM, progress=False)
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -1,0 +1,85 @@
+"""The pictures of a split at the tower's size, decoded once."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm.auto import tqdm
+
+from finegrain.preprocess import ImageTransform, load_image
+from finegrain.records import Split
+
+MAX_MEMORY = 2 << 30
+"""Decoded pictures are kept in memory up to this many bytes; beyond, in a file."""
+
+CACHE = Path(os.environ.get("FINEGRAIN_CACHE", "~/.cache/finegrain")).expanduser()
+"""Where that file is: any run, process or epoch that needs the same pictures finds it."""
+
+
+class Pictures:
+    """The pictures of a split as uint8 ``[H, W, 3]``.
+
+    Small splits are held in memory. Of large ones a memory-mapped file is made at the first
+    use, of 147 kB a picture at 384x128; its name is a digest of every picture's path, size
+    and time of change and of the transform, so that it is never out of date. Delete the
+    folder at any time.
+
+    Raises:
+        ImageError: A picture cannot be read.
+    """
+
+    def __init__(self, split: Split, transform: ImageTransform, *, progress: bool) -> None:
+        self._paths = [sample.image for sample in split.samples]
+        self._transform = transform
+        shape = (len(self._paths), transform.height, transform.width, 3)
+        if np.prod(shape) <= MAX_MEMORY:
+            self._decoded = np.empty(shape, np.uint8)
+            self._decode_into(self._decoded, progress)
+        else:
+            self._decoded = self._from_file(shape, progress)
+
+    def __getitem__(self, i: int) -> NDArray[np.uint8]:
+        """Picture ``i`` as uint8 ``[H, W, 3]``; a copy, which may be written to."""
+        return np.array(self._decoded[i])
+
+    def _from_file(self, shape: tuple[int, ...], progress: bool) -> NDArray[np.uint8]:
+        path = CACHE / "pictures" / f"{self._digest()}.npy"
+        if not path.is_file():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # Two processes may do the same work at once; neither sees half a file.
+            unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+            try:
+                made = np.lib.format.open_memmap(unfinished, "w+", np.uint8, shape)
+                self._decode_into(made, progress)
+                made.flush()
+                os.replace(unfinished, path)
+            finally:
+                unfinished.unlink(missing_ok=True)
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+
+    def _digest(self) -> str:
+        told = hashlib.sha256(repr(self._transform).encode())
+        for path in self._paths:
+            found = path.stat()
+            told.update(f"{path.resolve()}\0{found.st_size}\0{found.st_mtime_ns}\n".encode())
+        return told.hexdigest()[:32]
+
+    def _decode_into(self, decoded: NDArray[np.uint8], progress: bool) -> None:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            bar = tqdm(
+                pool.map(self._read, self._paths),
+                total=len(self._paths),
+                desc="reading",
+                unit=" pictures",
+                disable=not progress,
+            )
+            for i, picture in enumerate(bar):
+                decoded[i] = picture
+
+    def _read(self, path: Path) -> NDArray[np.uint8]:
+        return self._transform(load_image(path)).transpose(1, 2, 0)
