@@ -131,6 +131,7 @@ def race(benchmark: Any, request: pytest.FixtureRequest) -> Callable[..., dict[s
         inputs: Sequence[Any],
         *,
         rounds: int,
+        warm_up: int = WARM_UP,
     ) -> dict[str, Any]:
         seconds: dict[str, list[float]] = {"finegrain": [], "plain": []}
         upcoming = cycle(inputs)
@@ -148,7 +149,7 @@ def race(benchmark: Any, request: pytest.FixtureRequest) -> Callable[..., dict[s
             return ("finegrain", ours, argument), {}
 
         benchmark.pedantic(
-            timed, setup=plain_goes_first, rounds=rounds, warmup_rounds=WARM_UP, iterations=1
+            timed, setup=plain_goes_first, rounds=rounds, warmup_rounds=warm_up, iterations=1
         )
         kept = {name: [1e3 * s for s in times[-rounds:]] for name, times in seconds.items()}
         p50 = {name: round(median(times), 3) for name, times in kept.items()}

@@ -101,7 +101,7 @@ def run_demo(out: Path, *, fast: bool = False) -> DemoResults:
         truths = [r for r in read_attributes(recipe.data.root) if r.split == "test"]
         precision = _precision(encoder, Path(recipe.data.root), truths, ATTRIBUTE_QUERIES)
         details = _precision(encoder, Path(recipe.data.root), truths, DETAIL_QUERIES)
-        swap = _swap_accuracy(encoder, Path(recipe.data.root), truths)
+        swap = people_swap_accuracy(encoder, Path(recipe.data.root), truths)
         print(evaluation, precision, details, sep="\n\n")
         print(f"\nswap-pair accuracy {swap:.3f} (chance 0.5)")
     with step("index"), Searcher(plan) as searcher:
@@ -175,8 +175,13 @@ def _is_right(predicate: Any, attributes: Any) -> bool:
     return matches(attributes, predicate)
 
 
-def _swap_accuracy(encoder: Encoder, root: Path, truths: list[AttributeRecord]) -> float:
-    """Over the pictures of swap pairs, each caption that names both exchanged colours."""
+def people_swap_accuracy(encoder: Encoder, root: Path, truths: list[AttributeRecord]) -> float:
+    """Swap accuracy over pictures of swap pairs, each caption that names both exchanged colours.
+
+    Args:
+        root: A folder of rendered people.
+        truths: Those of its pictures that are asked about.
+    """
     trials = [
         (root / "imgs" / truth.file_path, caption, swapped)
         for truth in truths

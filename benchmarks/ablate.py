@@ -1,0 +1,114 @@
+"""Studies of what a part of a method is worth, over seeds, on rendered people.
+
+    python benchmarks/ablate.py irra_losses
+    python benchmarks/ablate.py irra_losses --seeds 1 --set schedule.epochs=1    # a first look
+
+Every row of a study is one recipe with some fields changed, trained once a seed at the same
+budget. Test metrics are those of the last epoch, which nothing selects. Runs are kept under
+``runs/ablate``, and those that are finished are not repeated; the table goes to
+``benchmarks/results/<study>.json``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+import torch
+from tabulate import tabulate
+
+import finegrain
+from finegrain.data.synthetic import read_attributes
+from finegrain.demo import people_swap_accuracy
+from finegrain.run import eager_encoder, load_run
+
+ROOT = Path(__file__).parents[1]
+RUNS = Path("runs/ablate")
+SHOWN = ("rank1", "rank10", "mAP", "swap accuracy")
+
+SMALL = (
+    'data.root="data/ablate"', "data.train=600", "data.val=50", "data.test=300",
+    "method.identities=600", "schedule.epochs=12", "schedule.evaluate_every=12",
+)  # fmt: skip
+"""A third of the people of the demo: minutes a run, so that every row can have three seeds."""
+
+STUDIES: Mapping[str, tuple[str, Mapping[str, tuple[str, ...]]]] = {
+    "irra_losses": (
+        "irra_synthetic",
+        {
+            "contrastive (CLIP)": (*SMALL, 'losses={"itc": 1.0}'),
+            "SDM": (*SMALL, 'losses={"sdm": 1.0}'),
+            "SDM + ID + MLM (IRRA)": SMALL,
+        },
+    ),
+}
+
+
+def measure(recipe: finegrain.Recipe, folder: Path) -> dict[str, float]:
+    """Train, unless that was done, and evaluate on people never seen; in percent."""
+    kept = folder / "measured.json"
+    if kept.is_file():
+        return dict(json.loads(kept.read_text()))
+    finegrain.train(recipe, folder, resume=True)
+    own, method, _ = load_run(folder)
+    encoder = eager_encoder(own, method, torch.device("cpu"))
+    found = finegrain.evaluate(encoder, own.data, split="test", progress=False)
+    root = Path(own.data.root)  # type: ignore[union-attr]  # studies are on rendered people
+    truths = [truth for truth in read_attributes(root) if truth.split == "test"]
+    swap = 100 * people_swap_accuracy(encoder, root, truths)
+    measured = {**found.text_to_image.to_dict(), "swap accuracy": swap}
+    kept.write_text(json.dumps({name: measured[name] for name in SHOWN}) + "\n")
+    return measure(recipe, folder)
+
+
+def study(name: str, seeds: int, overrides: list[str]) -> dict[str, Any]:
+    """Run all rows of a study."""
+    parent, rows = STUDIES[name]
+    table: dict[str, dict[str, list[float]]] = {}
+    for row, changed in rows.items():
+        recipe = finegrain.load_recipe(ROOT / "recipes" / f"{parent}.py", [*changed, *overrides])
+        results = [
+            measure(replace(recipe, seed=seed), RUNS / name / f"{_slug(row)}-{seed}")
+            for seed in range(seeds)
+        ]
+        table[row] = {metric: [result[metric] for result in results] for metric in SHOWN}
+        print(f"\n{_shown(table)}\n", flush=True)
+    return {"what": name, "recipe": parent, "overrides": overrides, "rows": table}
+
+
+def _shown(table: Mapping[str, Mapping[str, list[float]]]) -> str:
+    rows = [[row, *(_spread(values[metric]) for metric in SHOWN)] for row, values in table.items()]
+    return tabulate(rows, headers=["test split", *SHOWN], disable_numparse=True)
+
+
+def _spread(values: list[float]) -> str:
+    mean = f"{fmean(values):.1f}"
+    return mean if len(values) < 2 else f"{mean} ± {stdev(values):.1f}"
+
+
+def _slug(row: str) -> str:
+    return "".join(c if c.isalnum() else "_" for c in row.lower())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("study", choices=sorted(STUDIES))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--set", action="append", default=[], metavar="A.B=C", help="one field")
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results")
+    arguments = parser.parse_args()
+    found = study(arguments.study, arguments.seeds, arguments.set)
+    path = arguments.out / f"{arguments.study}.json"
+    path.write_text(json.dumps(found, indent=1) + "\n")
+    print(f"wrote {path}")
+
+
+if __name__ == "__main__":
+    main()
