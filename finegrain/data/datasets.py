@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +38,7 @@ class _PersonSearch:
     allow_missing: bool = False
 
     def splits(self) -> Mapping[str, Split]:
-        """All splits.
+        """All splits, with a warning where their sizes are not the published ones.
 
         Raises:
             DataError: The dataset cannot be read, a split is left with no picture, or
@@ -58,6 +59,10 @@ class _PersonSearch:
                 f"without: {'; '.join(map(str, problems[:3]))}. {doctor}; to go on without them: "
                 "--set data.allow_missing=true"
             )
+        differences = self.known.differences(splits)
+        if differences:
+            told = "; ".join(map(str, differences))
+            warnings.warn(f"not comparable with published results: {told}", stacklevel=2)
         return splits
 
 

@@ -67,7 +67,7 @@ def test_synthetic_people_are_drawn_once(tmp_path):
 
 def test_a_split_that_is_not_there(folder):
     (folder / "labels.csv").write_text("file,label,split\n1.png,coat,test\n1.png,coat,train\n")
-    with pytest.raises(DataError, match="LabelledPhotos has no split 'val'; it has test, train"):
+    with pytest.raises(DataError, match="the dataset has no split 'val'; it has test, train"):
         take_split(LabelledPhotos(root=str(folder)).splits(), "val")
 
 
@@ -128,6 +128,12 @@ def test_of_many_that_are_missing_the_first_three_are_named(copy):
     assert str(raised.value).count(" record ") == min(3, len(missing))
 
 
+def test_other_sizes_than_the_published_ones_are_told(copy):
+    kind, root = copy
+    with pytest.warns(UserWarning, match=r"not comparable with published results: .*published"):
+        kind(root=str(root)).splits()
+
+
 @pytest.mark.parametrize("allow_missing", [False, True])
 def test_a_split_without_any_picture_is_never_read(copy, allow_missing):
     kind, root = copy
@@ -148,5 +154,5 @@ def test_a_dataset_that_is_not_there_says_how_to_get_it(tmp_path):
 
 def test_a_dataset_without_validation_has_no_such_split(tmp_path):
     root = write_fixture(IcfgPedes.known, tmp_path / "set", identities=3)
-    with pytest.raises(DataError, match="IcfgPedes has no split 'val'; it has test, train"):
+    with pytest.raises(DataError, match="the dataset has no split 'val'; it has test, train"):
         take_split(IcfgPedes(root=str(root)).splits(), "val")
