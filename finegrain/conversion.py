@@ -13,9 +13,9 @@ import torch
 from finegrain.checkpoint import State, last_checkpoint, save_checkpoint
 from finegrain.data.datasets import CuhkPedes
 from finegrain.errors import CheckpointError
-from finegrain.methods import IrraConfig
+from finegrain.methods import IrraConfig, Rde
 from finegrain.models import TextConfig, VitConfig
-from finegrain.models.weights import HEADS, export_irra, load_clip_weights
+from finegrain.models.weights import TRAINING_ONLY, export_irra, export_rde, load_clip_weights
 from finegrain.models.weights.released_config import read_released_config
 from finegrain.recipe import Recipe, override
 from finegrain.run import load_run
@@ -100,14 +100,14 @@ def released_to_run(
     if not heads:
         resolved = _without_heads(resolved)
     method = resolved.method.build(resolved.losses)
-    load_clip_weights(method, released, fresh=() if heads else HEADS)
+    load_clip_weights(method, released, fresh=() if heads else TRAINING_ONLY)
     save_checkpoint(out, State(), method, torch.optim.AdamW(method.parameters()))
     (out / "recipe.json").write_text(resolved.to_json(), encoding="utf-8")
     return Converted(folder=out, recipe=resolved, config=config, ignored=ignored, heads=heads)
 
 
 def run_to_released(run: Path, out: Path) -> Path:
-    """Write the selected checkpoint of a run as IRRA and its forks read it.
+    """Write the selected checkpoint of a run as IRRA and its forks, or RDE, read it.
 
     Args:
         run: The run folder.
@@ -120,7 +120,7 @@ def run_to_released(run: Path, out: Path) -> Path:
     if out.is_dir():
         raise CheckpointError(f"expected a file to write, such as {out / 'best.pth'}, got a folder")
     _, method, _ = load_run(run)
-    tensors = export_irra(method)
+    tensors = export_rde(method) if isinstance(method, Rde) else export_irra(method)
     out.parent.mkdir(parents=True, exist_ok=True)
     unfinished = out.with_name(f".{out.name}.tmp")
     torch.save({"model": tensors}, unfinished)

@@ -7,7 +7,6 @@ overrides one field for one run, and the run's JSON records it.
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,13 +21,14 @@ from finegrain.data.datasets import Dataset, SyntheticPeople
 from finegrain.errors import RecipeError
 from finegrain.methods import MethodConfig
 from finegrain.models import ImageConfig
+from finegrain.python_file import call_in_file
 
 Precision = Literal["auto", "fp32", "bf16"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Augment:
-    """Random changes to training pictures.
+    """Random changes to training pictures and their captions.
 
     Attributes:
         flip: Probability of mirroring.
@@ -36,6 +36,9 @@ class Augment:
         erase: Probability of blanking a rectangle.
         fill: Its colour, RGB in 0..255.
         jitter: Largest relative change of brightness and contrast.
+        picks: Operations drawn from a pool of six, one after another and each anew; see
+            :class:`~finegrain.data.augment.Augmentation`.
+        drop_words: Probability of a word to be left out of its caption.
     """
 
     flip: float = 0.5
@@ -43,6 +46,8 @@ class Augment:
     erase: float = 0.5
     fill: tuple[int, int, int] = (123, 117, 104)
     jitter: float = 0.0
+    picks: int = 0
+    drop_words: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,6 +143,8 @@ class Recipe:
             (picture, caption) pair is an item of its own, as everywhere in the field. With
             more, an item is a picture with so many of its captions: the picture, which costs
             most, is encoded once for all of them.
+        caption_noise: Share of the training captions that change places with one another, to
+            see how a method takes wrong pairs.
         batch_size: Items an optimiser step and process.
         drop_last: Leave out the last batch of an epoch when it is not full.
         accumulate: Parts that a batch is split into, to fit memory. A contrastive loss sees
@@ -161,6 +168,7 @@ class Recipe:
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
     captions: int = 1
+    caption_noise: float = 0.0
     batch_size: int = 64
     drop_last: bool = True
     accumulate: int = 1
@@ -220,7 +228,10 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         path = path / "recipe.json"
     if not path.is_file():
         raise RecipeError(f"there is no recipe at {path}; `finegrain recipe list` shows those here")
-    recipe = _from_python(path) if path.suffix == ".py" else _from_json(path)
+    if path.suffix == ".py":
+        recipe = call_in_file(path, "recipe", Recipe, RecipeError)
+    else:
+        recipe = _from_json(path)
     return override(recipe, overrides) if overrides else recipe
 
 
@@ -262,22 +273,6 @@ def difference(a: Recipe, b: Recipe) -> dict[str, tuple[Any, Any]]:
         for name in sorted(left.keys() | right.keys())
         if left.get(name) != right.get(name)
     }
-
-
-def _from_python(path: Path) -> Recipe:
-    spec = importlib.util.spec_from_file_location(f"finegrain_recipe_{path.stem}", path)
-    if spec is None or spec.loader is None:
-        raise RecipeError(f"{path} cannot be loaded as Python")
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except SyntaxError as error:
-        raise RecipeError(f"{path} is not Python: {error}") from error
-    function = getattr(module, "recipe", None)
-    made = function() if callable(function) else None
-    if not isinstance(made, Recipe):
-        raise RecipeError(f"{path} must define `def recipe() -> Recipe`; got {type(made).__name__}")
-    return made
 
 
 def _from_json(path: Path) -> Recipe:

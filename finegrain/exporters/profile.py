@@ -2,33 +2,42 @@
 
 from __future__ import annotations
 
-import importlib.util
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from finegrain.errors import ExportError
+from finegrain.exporters.precision import Fp32, Precision
+from finegrain.python_file import call_in_file
+from finegrain.runtime.base import RuntimeName
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportProfile:
     """How a model is shipped, and how near to the eager model that has to be.
 
+    How near an embedding has to be to its eager twin is stated by the precision of its tower.
+
     Attributes:
         name: Of the target.
-        opset: Of the ONNX graphs. 18 is the widest that keeps attention decomposed, which
-            every runtime loads in fp32.
+        runtime: What it is meant for; the parity check runs on it.
+        opset: Of the ONNX graphs. 18 is the widest, and keeps attention decomposed; from 23 on
+            attention is one node.
+        text, image: What each tower computes in.
         max_batch: Largest batch that the parity check tries.
-        min_cosine: Least cosine between an exported embedding and its eager twin.
         min_overlap: Least mean share of a query's top 10 that both models find.
         min_rank1_agreement: Least share of queries with the same first result.
+        max_drift: Most that rank1 or mAP may fall, in points of percent.
     """
 
     name: str
+    runtime: RuntimeName = "onnxruntime"
     opset: int = 18
+    text: Precision = field(default_factory=Fp32)
+    image: Precision = field(default_factory=Fp32)
     max_batch: int = 64
-    min_cosine: float = 0.9999
     min_overlap: float = 0.99
     min_rank1_agreement: float = 0.99
+    max_drift: float = 0.5
 
 
 def load_profile(path: str | Path) -> ExportProfile:
@@ -38,16 +47,6 @@ def load_profile(path: str | Path) -> ExportProfile:
         ExportError: The file is missing or defines no profile.
     """
     path = Path(path)
-    spec = importlib.util.spec_from_file_location(f"finegrain_export_{path.stem}", path)
-    if not path.is_file() or spec is None or spec.loader is None:
+    if not path.is_file() or path.suffix != ".py":
         raise ExportError(f"there is no export profile at {path}; look into export/")
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except SyntaxError as error:
-        raise ExportError(f"{path} is not Python: {error}") from error
-    function = getattr(module, "profile", None)
-    made = function() if callable(function) else None
-    if not isinstance(made, ExportProfile):
-        raise ExportError(f"{path} must define `def profile() -> ExportProfile`")
-    return made
+    return call_in_file(path, "profile", ExportProfile, ExportError)

@@ -4,6 +4,7 @@ from finegrain.methods.base import Batch, Method
 from finegrain.methods.clip import Clip, ClipConfig
 from finegrain.methods.irra import Irra, IrraConfig
 from finegrain.methods.rde import Rde, RdeConfig
+from finegrain.methods.tbps_clip import TbpsClip, TbpsClipConfig
 from finegrain.methods.two_towers import TwoTowers
 
 __all__ = [
@@ -16,7 +17,9 @@ __all__ = [
     "MethodConfig",
     "Rde",
     "RdeConfig",
+    "TbpsClip",
+    "TbpsClipConfig",
     "TwoTowers",
 ]
 
-MethodConfig = ClipConfig | IrraConfig | RdeConfig
+MethodConfig = ClipConfig | IrraConfig | RdeConfig | TbpsClipConfig

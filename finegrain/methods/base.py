@@ -21,6 +21,8 @@ class Batch:
         pids: Identities, int64 ``[N]``, numbered from 0 in the order of the dataset's ids.
         items: Numbers of the items in the training split, int64 ``[N]``.
         where: What each picture came from, for error messages, ``N``.
+        groups: Numbers of the sub-categories, int64 ``[N]``, from 1, and 0 where an item states
+            none; None where the dataset knows no such thing.
     """
 
     pixels: Tensor
@@ -29,6 +31,7 @@ class Batch:
     pids: Tensor
     items: Tensor
     where: tuple[str, ...]
+    groups: Tensor | None = None
 
 
 class Method(Protocol):

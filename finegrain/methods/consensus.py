@@ -18,11 +18,14 @@ class Consensus:
     40 % of the captions are wrong.
 
     Attributes:
+        start: Epochs before the first division. Pretrained towers can divide at once, as the
+            paper's do; to towers from random weights every pair is as wrong as any other.
         iterations: Most steps of expectation and maximisation.
         tolerance: Gain of log-likelihood a value, in nats, below which they end.
         spread: Added to both variances, of losses that lie in 0..1.
     """
 
+    start: int = 0
     iterations: int = 10
     tolerance: float = 1e-2
     spread: float = 5e-4
@@ -50,17 +53,18 @@ def consensus(a: Values, b: Values, config: Consensus, *, seed: int) -> NDArray[
 def is_low(losses: Values, config: Consensus) -> NDArray[np.bool_]:
     """Where a loss more likely belongs to the lower distribution than to the upper one.
 
-    Should that be all of them, the least likely hundredth is taken out all the same.
+    Should that be all of them, the least likely hundredth is taken out all the same. (There
+    the released code also takes out what is exactly as likely as the first that stays: once
+    most losses are zero, everything.)
     """
     width = losses.max() - losses.min()
-    if not width > 0:
+    if width == 0:
         return np.ones(len(losses), bool)
     probability = low_probability((losses - losses.min()) / width, config)
-    threshold = 0.5
-    if probability.min() > threshold:
-        threshold = np.sort(probability)[len(probability) // 100]
-    found: NDArray[np.bool_] = probability > threshold
-    return found
+    low: NDArray[np.bool_] = probability > 0.5
+    if low.all():
+        low = probability >= np.sort(probability)[len(probability) // 100]
+    return low
 
 
 def low_probability(x: Values, config: Consensus) -> Values:
@@ -103,9 +107,7 @@ def _maximise(x: Values, shares: Values, spread: float) -> tuple[Values, Values,
     return counts / counts.sum(), means, variances
 
 
-def _expect(
-    x: Values, weights: Values, means: Values, variances: Values
-) -> tuple[float, Values]:
+def _expect(x: Values, weights: Values, means: Values, variances: Values) -> tuple[float, Values]:
     """Mean log-likelihood of the values, and which share of each the distributions own."""
     squares = (x[:, None] - means) ** 2 / variances
     joint = np.log(weights) - 0.5 * (np.log(2 * np.pi * variances) + squares)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,7 +14,7 @@ from finegrain.errors import RecipeError
 from finegrain.losses import tal
 from finegrain.losses.gather import gather
 from finegrain.methods.base import Batch
-from finegrain.methods.consensus import Consensus, consensus
+from finegrain.methods.consensus import Consensus, Values, consensus
 from finegrain.methods.token_noise import Disturbed, disturb_words
 from finegrain.methods.two_towers import TwoTowers, unit
 from finegrain.models import ImageConfig, ImageTower, TextConfig, TextTower, TimmTower
@@ -51,7 +50,7 @@ class RdeConfig:
     temperature: float = 0.015
     margin: float = 0.1
     disturb: float = 0.2
-    consensus: Consensus | None = Consensus()
+    consensus: Consensus | None = field(default_factory=Consensus)
     items: int = 68126
 
     @property
@@ -138,7 +137,8 @@ class Rde(TwoTowers):
 
         What is in no batch stays trusted: it is not trained on this epoch either.
         """
-        if self.trusted is None or self.config.consensus is None:
+        config = self.config.consensus
+        if self.trusted is None or config is None or epoch < config.start:
             return
         self.eval()
         seen, bge, tse = [], [], []
@@ -148,7 +148,7 @@ class Rde(TwoTowers):
             bge.append(gather(losses["bge"]).cpu())
             tse.append(gather(losses["tse"]).cpu())
         self.trusted.fill_(True)
-        found = consensus(_values(bge), _values(tse), self.config.consensus, seed=epoch)
+        found = consensus(_values(bge), _values(tse), config, seed=epoch)
         self.trusted[torch.cat(seen)] = torch.from_numpy(found).to(self.trusted.device)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
@@ -188,7 +188,7 @@ class Rde(TwoTowers):
 
     def _texts(self, ids: Tensor, eot: Tensor) -> Views:
         attended: Attended = self.text_tower.attended(ids, eot)
-        rows = torch.arange(len(ids), device=ids.device)
+        rows = torch.arange(ids.shape[0], device=ids.device)
         count = self._share(self.config.text.context_length - START_AND_END)
         selected = self.text_selection(attended, allowed_words(attended, eot), count)
         return Views(unit(attended.tokens[rows, eot.long()]), unit(selected))
@@ -197,5 +197,5 @@ class Rde(TwoTowers):
         return max(1, int(tokens * self.config.ratio))
 
 
-def _values(losses: list[Tensor]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+def _values(losses: list[Tensor]) -> Values:
     return torch.cat(losses).double().numpy()

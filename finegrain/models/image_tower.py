@@ -145,7 +145,7 @@ class VisionTransformer(nn.Module):
 
     def attended(self, pixels: Tensor) -> Attended:
         """All projected tokens, and what the class token looks at in the last block."""
-        first = torch.zeros(len(pixels), dtype=torch.long, device=pixels.device)
+        first = torch.zeros(pixels.shape[0], dtype=torch.long, device=pixels.device)
         x, attention = self.transformer.attended(self._embedded(pixels), first)
         return Attended(self.ln_post(x) @ self.proj, attention)
 

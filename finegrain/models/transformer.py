@@ -165,5 +165,6 @@ class Transformer(nn.Module):
         *earlier, last = self.resblocks
         for block in earlier:
             x = block(x, causal=self.causal)
+        assert isinstance(last, ResidualBlock)
         attention = last.attn.row(last.ln_1(x), at, causal=self.causal)
         return Attended(last(x, causal=self.causal), attention)

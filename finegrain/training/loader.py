@@ -12,15 +12,20 @@ from functools import partial
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from finegrain.data.augment import Augmentation
+from finegrain.data.caption_augment import drop_words
 from finegrain.errors import TrainingError
 from finegrain.methods import Batch
 from finegrain.preprocess import Tokenizer
 from finegrain.records import Split
 from finegrain.training.distributed import World
 from finegrain.training.pictures import Pictures
+
+SUBCATEGORY = "subcategory"
+"""The column of a sample's metadata that groups products like one another."""
 
 Key = tuple[int, int]
 Item = tuple[NDArray[np.uint8], tuple[str, ...], int, str, int]
@@ -43,6 +48,7 @@ class Pairs(Dataset[Item]):
         augmentation: Augmentation,
         *,
         captions: int = 1,
+        drop_words: float = 0.0,
         seed: int,
     ) -> None:
         self._split = split
@@ -52,6 +58,7 @@ class Pairs(Dataset[Item]):
         numbers = {pid: n for n, pid in enumerate(sorted({s.pid for s in split.samples}))}
         self._labels = [numbers[sample.pid] for sample in split.samples]
         self._captions = captions
+        self._drop_words = drop_words
         self._items = (
             [(i, j) for i, sample in enumerate(split.samples) for j in range(len(sample.captions))]
             if captions == 1
@@ -61,14 +68,26 @@ class Pairs(Dataset[Item]):
     def __len__(self) -> int:
         return len(self._items)
 
+    @property
+    def groups(self) -> Tensor | None:
+        """Number of the sub-category of each item; see :class:`~finegrain.methods.Batch`."""
+        stated = [sample.metadata.get(SUBCATEGORY) for sample in self._split.samples]
+        names = sorted({str(name) for name in stated if name is not None})
+        numbers = {name: n for n, name in enumerate(names, start=1)}
+        known = [0 if name is None else numbers[str(name)] for name in stated]
+        return torch.tensor([known[i] for i, _ in self._items]) if names else None
+
     def __getitem__(self, key: Key) -> Item:
         epoch, index = key
         i, first = self._items[index]
         sample = self._split.samples[i]
-        seeds = np.random.SeedSequence((self._seed, epoch, index)).generate_state(2)
+        seeds = np.random.SeedSequence((self._seed, epoch, index)).generate_state(3)
         told = [first] if self._captions == 1 else self._draw(len(sample.captions), int(seeds[1]))
         pixels = self._augmentation(self._pictures[i], int(seeds[0]))
-        captions = tuple(sample.captions[j] for j in told)
+        captions = tuple(
+            drop_words(sample.captions[j], self._drop_words, int(seeds[2]) + n)
+            for n, j in enumerate(told)
+        )
         return pixels, captions, self._labels[i], f"{sample.image}{told}", index
 
     def _draw(self, count: int, seed: int) -> list[int]:
@@ -130,14 +149,14 @@ def make_loader(
         batch_sampler=order,
         num_workers=workers,
         pin_memory=device.type == "cuda",
-        collate_fn=partial(_collate, tokenizer=tokenizer),
+        collate_fn=partial(_collate, tokenizer=tokenizer, groups=pairs.groups),
         persistent_workers=workers > 0,
         # Of its own, or every resume would draw once more from the model's random state.
         generator=torch.Generator(),
     )
 
 
-def _collate(items: list[Item], *, tokenizer: Tokenizer) -> Batch:
+def _collate(items: list[Item], *, tokenizer: Tokenizer, groups: Tensor | None) -> Batch:
     pixels, captions, pids, where, numbers = zip(*items, strict=True)
     tokens = tokenizer.encode([caption for several in captions for caption in several])
     return Batch(
@@ -147,4 +166,5 @@ def _collate(items: list[Item], *, tokenizer: Tokenizer) -> Batch:
         pids=torch.tensor(pids),
         items=torch.tensor(numbers),
         where=where,
+        groups=None if groups is None else groups[list(numbers)],
     )

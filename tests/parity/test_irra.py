@@ -86,6 +86,7 @@ def drawn_batch(number):
         ids=torch.from_numpy(ids),
         eot=torch.from_numpy(ends),
         pids=torch.from_numpy(pids),
+        items=torch.arange(n),
         where=("",) * n,
     )
     return batch, Masked(torch.from_numpy(ids), torch.from_numpy(targets))

@@ -121,7 +121,7 @@ def test_override_replaces_a_union_whole():
     [
         ("seed", "expected an override such as optimizer.lr=3e-4, got 'seed'"),
         ("sead=1", "--set sead=1: no such field; there are about, accumulate"),
-        ("optimizer.lrr=1", "there are betas, clip_norm, eps, lr, weight_decay"),
+        ("optimizer.lrr=1", "there are betas, clip_norm, decay_vectors, eps, kind, lr, rules"),
         ("optimizer.lr.x=1", "no such field"),
         ("nothing.lr=1", "no such field; there are about"),
         ("losses.sdm=1", "no such field; there are itc"),

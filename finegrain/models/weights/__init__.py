@@ -9,15 +9,22 @@ from torch import Tensor, nn
 
 from finegrain.errors import WeightsError
 from finegrain.models.image_tower import VisionTransformer
-from finegrain.models.weights import hf_clip, irra, openai_clip
+from finegrain.models.weights import hf_clip, irra, openai_clip, rde
 from finegrain.models.weights.files import read_state_dict
-from finegrain.models.weights.irra import HEADS, export_irra
+from finegrain.models.weights.irra import export_irra
 from finegrain.models.weights.positions import resize_positions
+from finegrain.models.weights.rde import export_rde
 from finegrain.models.weights.renaming import check_fits
 
-__all__ = ["HEADS", "export_irra", "load_clip_weights"]
+__all__ = ["HEADS", "TRAINING_ONLY", "export_irra", "export_rde", "load_clip_weights"]
 
 Convert = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
+
+TRAINING_ONLY = (*irra.HEADS, rde.TRAINED_WITH, "steps_done")
+"""Parts of ours that serve training: search needs none of them."""
+
+HEADS = (*TRAINING_ONLY, *rde.SELECTIONS)
+"""Parts of ours beside the towers, which CLIP's own files lack."""
 
 _FILES = (
     "model.safetensors",
@@ -26,7 +33,6 @@ _FILES = (
     "open_clip_pytorch_model.bin",
 )
 _STRANGERS = {
-    "RDE (Qin et al., CVPR 2024)": ("visul_emb_layer.", "texual_emb_layer."),
     "RaSa, or of another model on ALBEF or BLIP": ("visual_encoder.", "text_encoder."),
 }
 
@@ -35,16 +41,17 @@ def load_clip_weights(model: nn.Module, path: Path, *, fresh: Collection[str] = 
     """Fill CLIP's towers, and heads where the file has them, in place and completely.
 
     Known are OpenAI's files, open_clip's, Hugging Face's folders, and released checkpoints
-    of IRRA and its forks (``base_model.*``); the layout is told by the names inside. Image
-    positions are interpolated when the model's grid differs from the checkpoint's;
-    everything else must fit exactly. Half precision is widened to the model's own.
+    of RDE, and of IRRA and its forks (``base_model.*``); the layout is told by the names
+    inside. Image positions are interpolated when the model's grid differs from the
+    checkpoint's; everything else must fit exactly. Half precision is widened to the model's
+    own.
 
     Args:
-        model: A :class:`~finegrain.methods.Clip` or :class:`~finegrain.methods.Irra` whose
-            image tower is a CLIP transformer.
+        model: A method whose image tower is a CLIP transformer.
         path: A ``.pt``, ``.pth``, ``.bin`` or ``.safetensors`` file, or a folder with one.
         fresh: Parts of the model that are not to be loaded and keep their initial values,
-            such as :data:`HEADS`. What the file has for them is passed over.
+            such as :data:`HEADS`. What the file has for them is passed over, but not what
+            RDE selects tokens by, since search needs that.
 
     Raises:
         WeightsError: The file cannot be read, a tensor in it is unknown, or one of the
@@ -53,6 +60,8 @@ def load_clip_weights(model: nn.Module, path: Path, *, fresh: Collection[str] = 
     state = read_state_dict(_weight_file(path))
     convert = _layout_of(state)
     own = model.state_dict()
+    if convert is rde.convert and hasattr(model, rde.SELECTIONS[0]):
+        fresh = set(fresh).difference(rde.SELECTIONS)
     converted = _without(fresh, convert(state))
     if "logit_scale" not in own:  # IRRA's temperature is fixed, and CLIP's has no place in it
         converted.pop("logit_scale", None)
@@ -60,7 +69,7 @@ def load_clip_weights(model: nn.Module, path: Path, *, fresh: Collection[str] = 
     tower = model.get_submodule("image_tower")
     if positions in converted and isinstance(tower, VisionTransformer):
         converted[positions] = resize_positions(
-            converted[positions], tower.grid, finetuned=convert is irra.convert
+            converted[positions], tower.grid, finetuned=convert in (irra.convert, rde.convert)
         )
     loaded = _without(fresh, own)
     check_fits(converted, loaded, advice=_advice(loaded))
@@ -80,11 +89,13 @@ def _layout_of(names: Collection[str]) -> Convert:
     for what, prefixes in _STRANGERS.items():
         if any(name.startswith(prefixes) for name in names):
             raise WeightsError(
-                f"this is a checkpoint of {what}; expected one of CLIP, of open_clip, or of "
-                "IRRA and those of its forks that add no parts"
+                f"this is a checkpoint of {what}; expected one of CLIP, of open_clip, of "
+                "RDE, or of IRRA and those of its forks that add no parts"
             )
     if any(name.startswith("text_model.") for name in names):
         return hf_clip.convert
+    if any(name.startswith("visul_emb_layer.") for name in names):
+        return rde.convert
     if any(name.startswith("base_model.") for name in names):
         return irra.convert
     return openai_clip.convert

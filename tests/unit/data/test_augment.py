@@ -151,3 +151,31 @@ assert "albumentations" in sys.modules
 def test_building_asks_nothing_of_the_network():
     environment = {k: v for k, v in os.environ.items() if k != "NO_ALBUMENTATIONS_UPDATE"}
     subprocess.run([sys.executable, "-c", NO_NETWORK], check=True, env=environment)
+
+
+@pytest.mark.parametrize("picks", [1, 2, 5])
+def test_picks_are_a_function_of_picture_and_seed(picks, picture):
+    first, second = (Augmentation(SIZE, **QUIET, picks=picks) for _ in range(2))
+    expected = [first(picture, seed) for seed in range(30)]
+    assert {(out.shape, out.dtype) for out in expected} == {((3, *SIZE), np.dtype(np.uint8))}
+    for seed in reversed(range(30)):
+        np.testing.assert_array_equal(second(picture, seed), expected[seed])
+    assert len({out.tobytes() for out in expected}) > 10
+
+
+def test_a_picked_operation_may_do_nothing_and_more_picks_do_more(picture):
+    """One pick leaves the picture alone where it is grey, mirror or erasing and says no."""
+
+    def share_left_alone(picks):
+        augmentation = Augmentation(SIZE, **QUIET, picks=picks)
+        same = channels_first(picture)
+        return np.mean([np.array_equal(augmentation(picture, seed), same) for seed in range(300)])
+
+    # Of six: 0.9 of grey, half of mirroring, half of erasing.
+    assert share_left_alone(1) == pytest.approx(1.9 / 6, abs=0.08)
+    assert share_left_alone(2) == pytest.approx((1.9 / 6) ** 2, abs=0.08)
+
+
+def test_fewer_picks_than_none():
+    with pytest.raises(DataError, match="picks of 0 or more, got -1"):
+        Augmentation(SIZE, picks=-1)

@@ -97,8 +97,6 @@ def test_a_tensor_under_two_names():
 @pytest.mark.parametrize(
     ("name", "what"),
     [
-        ("visul_emb_layer.fc.weight", "RDE"),
-        ("texual_emb_layer.linear.weight", "RDE"),
         ("visual_encoder.blocks.0.norm1.weight", "RaSa"),
         ("text_encoder.bert.embeddings.LayerNorm.weight", "RaSa"),
     ],

@@ -1,0 +1,254 @@
+"""FashionBERT: patches and words in one encoder (Gao et al., SIGIR 2020), beside two towers."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from finegrain.errors import RecipeError
+from finegrain.losses import adaptive_weights, gradient_norms, itc, masked_patches, sdm
+from finegrain.methods.base import Batch
+from finegrain.methods.masking import Masked
+from finegrain.methods.negatives import Candidates, draw_candidates
+from finegrain.methods.two_towers import TwoTowers, check_losses
+from finegrain.methods.whole_words import clip_word_ends, mask_whole_words
+from finegrain.models import ImageConfig, ImageTower, TextConfig, TextTower
+from finegrain.models.joint_bert import BertConfig, JointBert, WordHead, initialise
+from finegrain.models.patches import PatchConfig, PatchEncoder
+from finegrain.models.weights.hf_bert import load_bert_weights
+from finegrain.models.weights.timm_file import load_backbone_weights
+
+LOSSES = ("sdm", "itc", "tia", "mlm", "mpm")
+SEARCHED_BY = ("sdm", "itc")
+Weighting = Literal["fixed", "values", "gradients"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FashionBertConfig:
+    """Two towers that search, and the joint encoder that orders what they found.
+
+    The words of both are tokens of CLIP: WordPiece, which BERT was trained with, needs a
+    vocabulary of its own.
+
+    Attributes:
+        image, text: The towers. The paper has none, and scores every pair by the encoder.
+        temperature: Of the towers' loss, fixed.
+        patches, joint: How pictures become patches, and what reads them with the words.
+        masked_patches: How many patches MPM hides: 5 of 64 in the released data, 10 % in the
+            paper.
+        mask_rate: Share of the words that MLM hides, as whole words, ten tokens at most.
+        weighting: How ``tia``, ``mlm`` and ``mpm`` are balanced. ``values`` is the released
+            code's adaptive loss and ``gradients`` the paper's; with either, the losses come
+            already weighted, and the recipe's weights for them stay 1. ``fixed`` leaves it to
+            the recipe.
+        patch_weights, bert_weights: Local files to start from, of timm and of Hugging Face.
+            The embeddings of BERT's words are not taken.
+    """
+
+    image: ImageConfig
+    text: TextConfig
+    embed_dim: int = 512
+    temperature: float = 0.02
+    patches: PatchConfig = field(default_factory=PatchConfig)
+    joint: BertConfig = field(default_factory=BertConfig)
+    masked_patches: int = 5
+    mask_rate: float = 0.15
+    weighting: Weighting = "values"
+    patch_weights: str | None = None
+    bert_weights: str | None = None
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.masked_patches <= self.patches.count:
+            raise RecipeError(
+                f"expected masked_patches from 1 to the {self.patches.count} patches of a "
+                f"picture, got {self.masked_patches}"
+            )
+        if self.joint.vocabulary != self.text.vocabulary:
+            raise RecipeError(
+                f"the joint encoder reads the words of the text tower: expected a vocabulary of "
+                f"{self.text.vocabulary}, got {self.joint.vocabulary}"
+            )
+        if self.joint.positions < self.text.context_length:
+            raise RecipeError(
+                f"captions have up to {self.text.context_length} tokens and the joint encoder has "
+                f"{self.joint.positions} positions; choose more"
+            )
+
+    def tiny(self) -> FashionBertConfig:
+        return replace(
+            self,
+            image=self.image.tiny(),
+            text=self.text.tiny(),
+            embed_dim=32,
+            patches=self.patches.tiny(),
+            joint=self.joint.tiny(),
+            masked_patches=1,
+            patch_weights=None,
+            bert_weights=None,
+        )
+
+    def build(self, losses: Collection[str] = ("sdm", "tia", "mlm", "mpm")) -> FashionBert:
+        """The towers, the joint encoder, and the heads that the losses need.
+
+        Raises:
+            RecipeError: A loss is unknown, or the towers or the encoder would not be trained.
+        """
+        check_losses("FashionBERT", losses, LOSSES)
+        if "tia" not in losses or not set(losses) & set(SEARCHED_BY):
+            raise RecipeError(
+                "FashionBERT searches by its towers and orders by its joint encoder: expected "
+                f"the losses tia and one of {', '.join(SEARCHED_BY)}, got {', '.join(losses)}"
+            )
+        towers = self.image.build(self.embed_dim), self.text.build(self.embed_dim)
+        return FashionBert(self, *towers, losses)
+
+
+class FashionBert(TwoTowers):
+    """Towers trained by ``sdm`` or ``itc``, and a re-ranker by ``tia``, ``mlm`` and ``mpm``.
+
+    The paper's model is :meth:`match_logits`. Of it are 110.8 M parameters at BERT-base with
+    its own words and 64 patches, beside the patch encoder.
+    """
+
+    def __init__(
+        self,
+        config: FashionBertConfig,
+        image_tower: ImageTower,
+        text_tower: TextTower,
+        losses: Collection[str],
+    ) -> None:
+        super().__init__(image_tower, text_tower)
+        self.config = config
+        self.loss_names = tuple(losses)
+        width = config.joint.channels
+        self.patches = PatchEncoder(config.patches)
+        features = self.patches.features
+        self.joint = JointBert(config.joint, patches=config.patches.count, features=features)
+        self.match_head = nn.Linear(width, 2)
+        if "mlm" in losses:
+            self.word_head = WordHead(config.joint)
+            self.word_ends: Tensor
+            self.register_buffer("word_ends", self._word_ends(), persistent=False)
+        if "mpm" in losses:
+            self.patch_head = nn.Linear(width, features, bias=False)
+            initialise(self.patch_head)
+        initialise(self.match_head)
+
+    def match_logits(self, pixels: Tensor, ids: Tensor, eot: Tensor) -> Tensor:
+        """How well each picture and its caption belong together.
+
+        Args:
+            pixels: uint8 ``[N, 3, H, W]``.
+            ids: Token ids ``[N, L]``.
+            eot: Position of each end-of-text token, ``[N]``.
+
+        Returns:
+            ``[N]`` in fp32; the sigmoid is the probability of a match.
+        """
+        scores = self._matches(self.joint(ids, eot, self.patches(pixels)))
+        return scores[:, 1] - scores[:, 0]
+
+    def start_epoch(self, epoch: int, batches: Iterable[Batch]) -> None:
+        """Load what training starts from; a run that is gone on with has it already."""
+        if epoch:
+            return
+        if self.config.patch_weights is not None:
+            load_backbone_weights(self.patches.backbone, Path(self.config.patch_weights))
+        if self.config.bert_weights is not None:
+            load_bert_weights(self.joint.bert, Path(self.config.bert_weights), words=False)
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        found = self._joint_losses(batch)
+        return self._tower_losses(batch) | self._weighted(found)
+
+    def _tower_losses(self, batch: Batch) -> dict[str, Tensor]:
+        images = self.encode_images(batch.pixels)
+        texts = self.encode_texts(batch.ids, batch.eot)
+        scale = torch.tensor(1 / self.config.temperature, device=images.device)
+        wanted = {"sdm": sdm, "itc": itc}
+        return {
+            name: loss(images, texts, batch.pids, scale)
+            for name, loss in wanted.items()
+            if name in self.loss_names
+        }
+
+    def _joint_losses(self, batch: Batch) -> dict[str, Tensor]:
+        """All tasks look at the same hidden words and patches, of right and wrong pairs alike.
+
+        So it is in the released code; whether something is hidden then tells nothing of
+        whether a pair is right.
+        """
+        features = self.patches(batch.pixels)
+        hidden = self._hide_patches(features)
+        masked = self._hide_words(batch.ids)
+        captions = len(batch.ids) // len(batch.pixels)
+        pairs = draw_candidates(batch.pids, batch.groups, captions=captions)
+        shown = features.masked_fill(hidden[..., None], 0.0)
+        tokens = self.joint(
+            masked.ids[pairs.captions], batch.eot[pairs.captions], shown[pairs.pictures]
+        )
+        found = {"tia": F.cross_entropy(self._matches(tokens), pairs.matches)}
+        length = batch.ids.shape[1]
+        if "mlm" in self.loss_names:
+            found["mlm"] = self._mlm(tokens[:, :length], masked.targets[pairs.captions])
+        if "mpm" in self.loss_names:
+            found["mpm"] = self._mpm(tokens[:, length:], hidden, features, pairs)
+        return found
+
+    def _mlm(self, tokens: Tensor, targets: Tensor) -> Tensor:
+        """Cross-entropy of the hidden words, 0 where none is."""
+        at = targets > 0
+        scores = self.word_head(tokens[at], self.joint.bert.words.weight).float()
+        total = F.cross_entropy(scores, targets[at].long(), reduction="sum")
+        return total / at.sum().clamp(min=1)
+
+    def _mpm(
+        self, tokens: Tensor, hidden: Tensor, features: Tensor, pairs: Candidates
+    ) -> Tensor:
+        at = hidden[pairs.pictures]
+        return masked_patches(self.patch_head(tokens[at]), features[pairs.pictures][at])
+
+    def _weighted(self, losses: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Losses whose sum is the adaptive loss."""
+        weighting = self.config.weighting
+        if weighting == "fixed":
+            return losses
+        values = list(losses.values())
+        if weighting == "gradients":
+            # The last layer stands for all that the tasks share (Chen et al. 2018, GradNorm).
+            strengths = gradient_norms(values, self.joint.bert.layers[-1].parameters())
+        else:
+            strengths = torch.stack(values)
+        weights = adaptive_weights(strengths)
+        return {name: weights[i] * loss for i, (name, loss) in enumerate(losses.items())}
+
+    def _matches(self, tokens: Tensor) -> Tensor:
+        """Scores of a wrong and of a right pair, ``[N, 2]``."""
+        return self.match_head(self.joint.bert.pool(tokens)).float()
+
+    def _hide_patches(self, features: Tensor) -> Tensor:
+        """Which patches MPM hides, bool ``[N, P]``: as many in each picture."""
+        draw = torch.rand(features.shape[:2], device=features.device)
+        if "mpm" not in self.loss_names:
+            return torch.zeros_like(draw, dtype=torch.bool)
+        return draw.argsort(dim=1).argsort(dim=1) < self.config.masked_patches
+
+    def _hide_words(self, ids: Tensor) -> Masked:
+        if "mlm" not in self.loss_names:
+            return Masked(ids, torch.zeros_like(ids))
+        return mask_whole_words(ids, self.word_ends, rate=self.config.mask_rate)
+
+    def _word_ends(self) -> Tensor:
+        ends = clip_word_ends()
+        if len(ends) != self.config.text.vocabulary:
+            raise RecipeError(
+                f"mlm hides whole words of CLIP's {len(ends)} tokens, and the vocabulary has "
+                f"{self.config.text.vocabulary}; leave mlm out of the losses"
+            )
+        return torch.from_numpy(ends)

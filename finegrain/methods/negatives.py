@@ -1,0 +1,50 @@
+"""Pairs that belong together, and pairs that nearly do."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Candidates(NamedTuple):
+    """Pairs of a picture and a caption of one batch.
+
+    Attributes:
+        pictures: Rows of pictures, ``[R]``.
+        captions: Rows of captions, ``[R]``.
+        matches: 1 where they belong together, else 0, int64 ``[R]``.
+    """
+
+    pictures: Tensor
+    captions: Tensor
+    matches: Tensor
+
+
+def draw_candidates(pids: Tensor, groups: Tensor | None, *, captions: int) -> Candidates:
+    """Every pair of a batch, and for each one with a wrong picture or a wrong caption.
+
+    What is wrong is of another product: one of the same group where the batch has one, and
+    any other where not. In a batch of one product nothing is wrong, and its pairs stand alone.
+
+    Args:
+        pids: Products of the pictures, ``[N]``.
+        groups: Sub-categories of the pictures, ``[N]``, 0 where unknown; None where all are.
+        captions: How many captions a picture has: rows ``i * captions`` and so on.
+    """
+    rows = torch.arange(len(pids) * captions, device=pids.device)
+    own = rows // captions
+    is_other = pids[own, None] != pids
+    draw = torch.rand(is_other.shape, device=pids.device)
+    if groups is not None:
+        draw = draw + ((groups[own, None] == groups) & (groups > 0))
+    rival = draw.masked_fill(~is_other, -1).argmax(dim=1)
+    wrong_caption = torch.rand(rows.shape, device=pids.device) < 0.5
+    caption = rival * captions + torch.randint_like(rows, captions)
+    exists = is_other.any(dim=1)
+    return Candidates(
+        pictures=torch.cat([own, torch.where(wrong_caption, own, rival)[exists]]),
+        captions=torch.cat([rows, torch.where(wrong_caption, caption, rows)[exists]]),
+        matches=torch.cat([torch.ones_like(rows), torch.zeros_like(rows)[exists]]),
+    )

@@ -1,0 +1,171 @@
+"""FashionBERT's joint encoder: words and patches of a pair as one sequence (Gao et al. 2020)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+NORM_EPS = 1e-12
+"""BERT's, much below the default of PyTorch."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BertConfig:
+    """A BERT encoder. The defaults are BERT-base with the vocabulary of CLIP.
+
+    Attributes:
+        positions: Most tokens of a caption.
+        dropout: Share of channels and of attention weights that training sets to zero.
+    """
+
+    vocabulary: int = 49408
+    positions: int = 512
+    channels: int = 768
+    depth: int = 12
+    heads: int = 12
+    dropout: float = 0.1
+
+    def tiny(self) -> BertConfig:
+        return replace(self, channels=32, depth=2, heads=2)
+
+
+class BertLayer(nn.Module):
+    """Self-attention and MLP, each normalised *after* its residual sum: ``[N, L, W]``."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        width = config.channels
+        if width % config.heads:
+            raise ValueError(f"width {width} is not a multiple of the {config.heads} heads")
+        self.heads = config.heads
+        self.query = nn.Linear(width, width)
+        self.key = nn.Linear(width, width)
+        self.value = nn.Linear(width, width)
+        self.attention_out = nn.Linear(width, width)
+        self.attention_norm = nn.LayerNorm(width, eps=NORM_EPS)
+        self.mlp_in = nn.Linear(width, 4 * width)
+        self.mlp_out = nn.Linear(4 * width, width)
+        self.mlp_norm = nn.LayerNorm(width, eps=NORM_EPS)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor, seen: Tensor) -> Tensor:
+        x = self.attention_norm(x + self.dropout(self._attend(x, seen)))
+        return self.mlp_norm(x + self.dropout(self.mlp_out(F.gelu(self.mlp_in(x)))))
+
+    def _attend(self, x: Tensor, seen: Tensor) -> Tensor:
+        q, k, v = (self._heads_of(part(x)) for part in (self.query, self.key, self.value))
+        dropout = self.dropout.p if self.training else 0.0
+        found = F.scaled_dot_product_attention(q, k, v, attn_mask=seen, dropout_p=dropout)
+        return self.attention_out(found.transpose(1, 2).flatten(2))
+
+    def _heads_of(self, x: Tensor) -> Tensor:
+        n, length, width = x.shape
+        return x.view(n, length, self.heads, width // self.heads).transpose(1, 2)
+
+
+class Bert(nn.Module):
+    """BERT's word embedding, its encoder and its pooler (Devlin et al. 2019).
+
+    The parameters are those of ``BertModel`` of Hugging Face, one for one; see
+    :mod:`finegrain.models.weights.hf_bert`.
+    """
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        width = config.channels
+        self.words = nn.Embedding(config.vocabulary, width)
+        self.positions = nn.Embedding(config.positions, width)
+        self.types = nn.Embedding(2, width)
+        self.norm = nn.LayerNorm(width, eps=NORM_EPS)
+        self.dropout = nn.Dropout(config.dropout)
+        self.layers = nn.ModuleList(BertLayer(config) for _ in range(config.depth))
+        self.pooler = nn.Linear(width, width)
+        self.apply(initialise)
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Words of the first segment with their positions: ``[N, L] -> [N, L, W]``."""
+        x = self.words(ids) + self.positions.weight[: ids.shape[1]] + self.types.weight[0]
+        return self.dropout(self.norm(x))
+
+    def forward(self, x: Tensor, seen: Tensor) -> Tensor:
+        """Embedded tokens ``[N, L, W]``, and which of them may be looked at, bool ``[N, L]``."""
+        for layer in self.layers:
+            x = layer(x, seen[:, None, None, :])
+        return x
+
+    def pool(self, tokens: Tensor) -> Tensor:
+        """What the first token stands for: ``[N, L, W] -> [N, W]``."""
+        return torch.tanh(self.pooler(tokens[:, 0]))
+
+
+class PatchEmbedding(nn.Module):
+    """Features of patches as tokens: ``[N, P, F] -> [N, P, W]``.
+
+    ``LayerNorm(W f + position + type)``, with positions numbered in raster order. The released
+    code holds two types of which every patch is the second; the first is left out here.
+    """
+
+    def __init__(self, *, patches: int, features: int, width: int, dropout: float) -> None:
+        super().__init__()
+        self.projection = nn.Linear(features, width, bias=False)
+        self.positions = nn.Embedding(patches, width)
+        self.type = nn.Embedding(1, width)
+        self.norm = nn.LayerNorm(width, eps=NORM_EPS)
+        self.dropout = nn.Dropout(dropout)
+        self.apply(initialise)
+
+    def forward(self, features: Tensor) -> Tensor:
+        x = self.projection(self.dropout(features)) + self.positions.weight + self.type.weight
+        return self.dropout(self.norm(x))
+
+
+class JointBert(nn.Module):
+    """One bidirectional encoder over the words of a caption, then the patches of a picture."""
+
+    def __init__(self, config: BertConfig, *, patches: int, features: int) -> None:
+        super().__init__()
+        self.bert = Bert(config)
+        self.patch_embedding = PatchEmbedding(
+            patches=patches, features=features, width=config.channels, dropout=config.dropout
+        )
+
+    def forward(self, ids: Tensor, eot: Tensor, features: Tensor) -> Tensor:
+        """Tokens of pairs; what follows the end of a caption is looked at by nothing.
+
+        Args:
+            ids: Token ids ``[N, L]``.
+            eot: Position of each end-of-text token, ``[N]``.
+            features: Of the patches, ``[N, P, F]``.
+
+        Returns:
+            ``[N, L + P, W]``.
+        """
+        is_word = torch.arange(ids.shape[1], device=ids.device) <= eot[:, None]
+        is_patch = is_word.new_ones(features.shape[:2])
+        x = torch.cat([self.bert.embed(ids), self.patch_embedding(features)], dim=1)
+        return self.bert(x, torch.cat([is_word, is_patch], dim=1))
+
+
+class WordHead(nn.Module):
+    """BERT's masked-word head: ``[..., W] -> [..., V]``, by the embeddings of the words."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.channels, config.channels)
+        self.norm = nn.LayerNorm(config.channels, eps=NORM_EPS)
+        self.bias = nn.Parameter(torch.zeros(config.vocabulary))
+        self.apply(initialise)
+
+    def forward(self, x: Tensor, words: Tensor) -> Tensor:
+        return F.linear(self.norm(F.gelu(self.dense(x))), words, self.bias)
+
+
+def initialise(module: nn.Module) -> None:
+    """As BERT starts: small weights, and biases of zero."""
+    if isinstance(module, nn.Linear | nn.Embedding):
+        nn.init.normal_(module.weight, std=0.02)
+    if isinstance(module, nn.Linear) and module.bias is not None:
+        nn.init.zeros_(module.bias)

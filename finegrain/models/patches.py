@@ -1,0 +1,101 @@
+"""Pictures cut into patches, each seen by a convolutional net on its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import timm
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from finegrain.errors import RecipeError
+from finegrain.models.image_tower import PixelNorm
+
+
+@dataclass(frozen=True, kw_only=True)
+class PatchConfig:
+    """How pictures are cut, and what looks at the patches.
+
+    Attributes:
+        model: A timm backbone; FashionBERT's code, and not its paper, has ResNet-50.
+        grids: Rows, and columns, of each grid. FashionBERT has one of 8x8; (1, 2, 3, 4, 5) is
+            the pyramid of Kaleido-BERT (Zhuge et al. 2021).
+        pixels: Side that a patch is resized to.
+        frozen: The backbone stays as it was loaded, as in the original.
+    """
+
+    model: str = "resnet50"
+    grids: tuple[int, ...] = (8,)
+    pixels: int = 224
+    frozen: bool = True
+
+    def __post_init__(self) -> None:
+        if not self.grids or min(self.grids) < 1:
+            raise RecipeError(f"expected grids of 1 row or more, such as (8,), got {self.grids}")
+
+    @property
+    def count(self) -> int:
+        """Patches of a picture."""
+        return sum(grid * grid for grid in self.grids)
+
+    def tiny(self) -> PatchConfig:
+        return replace(self, model="test_resnet", grids=(2,), pixels=32)
+
+
+class PatchEncoder(nn.Module):
+    """Pooled features of all patches: uint8 ``[N, 3, H, W] -> [N, P, F]``, grid after grid."""
+
+    def __init__(self, config: PatchConfig) -> None:
+        super().__init__()
+        if not timm.is_model(config.model):
+            raise RecipeError(
+                f"timm {timm.__version__} has no model {config.model!r} to see patches with; "
+                "the original is resnet50"
+            )
+        self.config = config
+        backbone: Any = timm.create_model(config.model, pretrained=False, num_classes=0)
+        self.backbone = backbone
+        self.features: int = backbone.num_features
+        self.pixel_norm = PixelNorm(backbone.default_cfg["mean"], backbone.default_cfg["std"])
+        if config.frozen:
+            self.backbone.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> Self:
+        """A frozen backbone keeps its running statistics too."""
+        super().train(mode)
+        if self.config.frozen:
+            self.backbone.eval()
+        return self
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        side = self.config.pixels
+        pictures = self.pixel_norm(pixels)
+        patches = torch.cat(
+            [
+                F.interpolate(cut(pictures, grid).flatten(0, 1), (side, side), mode="bilinear")
+                .unflatten(0, (-1, grid * grid))
+                for grid in self.config.grids
+            ],
+            dim=1,
+        )  # fmt: skip
+        seen = self.backbone(patches.flatten(0, 1))
+        return seen.unflatten(0, (-1, self.config.count))
+
+
+def cut(pictures: Tensor, grid: int) -> Tensor:
+    """Patches in raster order: ``[N, 3, H, W] -> [N, grid * grid, 3, H // grid, W // grid]``.
+
+    Rows and columns of pixels that do not fill a patch are left out, below and to the right.
+    """
+    n, colors, height, width = pictures.shape
+    rows, columns = height // grid, width // grid
+    if not rows or not columns:
+        raise RecipeError(
+            f"a picture of {height}x{width} has no {grid}x{grid} patches; choose a smaller grid "
+            "or larger pictures"
+        )
+    whole = pictures[:, :, : grid * rows, : grid * columns]
+    cells = whole.reshape(n, colors, grid, rows, grid, columns)
+    return cells.permute(0, 2, 4, 1, 3, 5).flatten(1, 2)

@@ -1,0 +1,158 @@
+"""Ours against RDE's released code, on the same weights and batches.
+
+The numbers are of that code, run once in fp32 on a CPU. In evaluation mode: both embeddings
+of pictures and captions, some shorter than what is selected of them, and the losses of each
+pair that the division is made from. In training mode, on captions that are long enough: both
+losses, the length of their gradients, and what the batch statistics become.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from finegrain.methods import Batch, RdeConfig
+from finegrain.models import TextConfig, VitConfig
+from finegrain.models.weights import rde as layout
+
+ROOT = Path(__file__).parents[2]
+GOLDEN = json.loads((ROOT / "tests/golden/rde/released_code.json").read_text())
+SHAPES = GOLDEN["shapes"]
+HEIGHT, WIDTH = SHAPES["image"]
+CONFIG = RdeConfig(
+    image=VitConfig(
+        height=HEIGHT,
+        width=WIDTH,
+        patch=SHAPES["patch"],
+        channels=SHAPES["vision_width"],
+        depth=SHAPES["vision_layers"],
+        heads=SHAPES["vision_width"] // 64,
+    ),
+    text=TextConfig(
+        context_length=SHAPES["context"],
+        channels=SHAPES["text_width"],
+        depth=SHAPES["text_layers"],
+        heads=SHAPES["text_heads"],
+    ),
+    global_dim=SHAPES["embed_dim"],
+    selected_dim=SHAPES["selected_dim"],
+    ratio=SHAPES["ratio"],
+    temperature=SHAPES["temperature"],
+    margin=SHAPES["margin"],
+    disturb=0.0,
+    items=SHAPES["batch"],
+)
+
+
+def around(name):
+    """What the weights of a name are drawn around."""
+    if name.endswith("running_var"):
+        return 1.0
+    norms = any(part.startswith("ln") or part == "bns" for part in name.split("."))
+    return float(norms and name.endswith("weight"))
+
+
+@pytest.fixture
+def method():
+    """Filled with the golden run's weights, through the released key layout."""
+    method = CONFIG.build()
+    draw = np.random.RandomState(SHAPES["seed"])
+    state = layout.export_rde(method)
+    for name in sorted(state):
+        if not name.endswith("num_batches_tracked"):
+            drawn = 0.02 * draw.standard_normal(tuple(state[name].shape)) + around(name)
+            state[name] = torch.from_numpy(drawn.astype(np.float32))
+    method.load_state_dict({"trusted": method.trusted, **layout.convert(state)})
+    return method
+
+
+def drawn_batch(number, *, shortest):
+    draw, n = np.random.RandomState(2000 + number), SHAPES["batch"]
+    pixels = draw.randint(0, 256, (n, 3, HEIGHT, WIDTH)).astype(np.uint8)
+    ids, ends = np.zeros((n, SHAPES["context"]), np.int64), np.zeros(n, np.int32)
+    for row in range(n):
+        count = draw.randint(shortest, SHAPES["context"] - 2)
+        ids[row, 0], ids[row, count + 1] = 49406, 49407
+        ids[row, 1 : count + 1] = draw.randint(1, 49405, count)
+        ends[row] = count + 1
+    pids = draw.randint(0, 4, n)
+    return Batch(
+        pixels=torch.from_numpy(pixels),
+        ids=torch.from_numpy(ids[:, : ends.max() + 1]),
+        eot=torch.from_numpy(ends),
+        pids=torch.from_numpy(pids),
+        items=torch.arange(n),
+        where=("",) * n,
+    )
+
+
+@torch.no_grad()
+def test_embeddings(method):
+    batch = drawn_batch(0, shortest=1)
+    method.eval()
+    for kind, found in (
+        ("image", method.encode_images(batch.pixels)),
+        ("text", method.encode_texts(batch.ids, batch.eot)),
+    ):
+        parts = [torch.tensor(GOLDEN["features"][f"{kind}_{view}"]) for view in ("bge", "tse")]
+        expected = torch.cat(parts, dim=1) / 2**0.5
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_a_product_is_the_mean_of_both_cosines(method):
+    batch = drawn_batch(0, shortest=1)
+    method.eval()
+    scores = method.encode_texts(batch.ids, batch.eot) @ method.encode_images(batch.pixels).T
+    told = {name: torch.tensor(found) for name, found in GOLDEN["features"].items()}
+    bge, tse = (told[f"text_{view}"] @ told[f"image_{view}"].T for view in ("bge", "tse"))
+    torch.testing.assert_close(scores, (bge + tse) / 2, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_losses_of_each_pair(method):
+    found = method.eval()._item_losses(drawn_batch(0, shortest=1))
+    for view, losses in GOLDEN["per_pair"].items():
+        torch.testing.assert_close(found[view], torch.tensor(losses), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("view", ["bge", "tse"])
+def test_a_loss_and_its_gradient(view, method):
+    """The third pair is not trusted."""
+    method.trusted[2] = False
+    method.train()
+    loss = method(drawn_batch(1, shortest=6))[view]
+    loss.backward()
+    norm = torch.stack(
+        [p.grad.double().norm() for p in method.parameters() if p.grad is not None]
+    ).norm()
+    assert loss.item() == pytest.approx(GOLDEN["losses"][view], rel=1e-5)
+    assert norm.item() == pytest.approx(GOLDEN["gradient_norms"][view], rel=1e-5)
+
+
+def test_batch_statistics(method):
+    method.train()
+    method(drawn_batch(1, shortest=6))
+    for side, selection in (("image", method.image_selection), ("text", method.text_selection)):
+        length = selection.norm.running_mean.double().norm().item()
+        assert length == pytest.approx(GOLDEN["running_mean_after"][side], rel=1e-5)
+
+
+@torch.no_grad()
+def test_captions_that_are_too_short_enter_no_padding_into_the_statistics(method):
+    """Where ours leaves the released code on purpose: padding changes nothing, ever."""
+    batch = drawn_batch(0, shortest=1)
+    longer = replace(batch, ids=torch.nn.functional.pad(batch.ids, (0, 3)))
+    before = {name: tensor.clone() for name, tensor in method.state_dict().items()}
+    losses, statistics = [], []
+    for one in (batch, longer):
+        method.load_state_dict(before)
+        losses.append(torch.stack(list(method.train()(one).values())))
+        statistics.append(method.text_selection.norm.running_mean.clone())
+    torch.testing.assert_close(*losses)
+    torch.testing.assert_close(*statistics)

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from finegrain.data.noise import shuffled
+from finegrain.errors import DataError
+from finegrain.records import Sample, Split
+
+
+def split_of(counts):
+    samples = tuple(
+        Sample(image=Path(f"{i}.jpg"), captions=tuple(f"{i}.{j}" for j in range(n)), pid=i)
+        for i, n in enumerate(counts)
+    )
+    return Split(name="train", samples=samples)
+
+
+def captions_of(split):
+    return [caption for sample in split.samples for caption in sample.captions]
+
+
+@given(
+    counts=st.lists(st.integers(1, 3), min_size=1, max_size=20),
+    share=st.floats(0, 1),
+    seed=st.integers(0, 99),
+)
+def test_captions_change_places_and_nothing_else_does(counts, share, seed):
+    split = split_of(counts)
+    found = shuffled(split, share, seed=seed)
+    before, after = captions_of(split), captions_of(found)
+    assert Counter(before) == Counter(after)
+    assert [len(sample.captions) for sample in found.samples] == counts
+    assert [(s.image, s.pid) for s in found.samples] == [(s.image, s.pid) for s in split.samples]
+    moved = sum(a != b for a, b in zip(before, after, strict=True))
+    assert moved <= int(share * len(before))
+    assert found == shuffled(split, share, seed=seed)
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5, 1.0])
+def test_as_many_are_moved_as_asked_for(share):
+    split = split_of([2] * 500)
+    found = captions_of(shuffled(split, share, seed=0))
+    moved = sum(a != b for a, b in zip(captions_of(split), found, strict=True))
+    assert moved / 1000 == pytest.approx(share, abs=0.01)
+    assert found != captions_of(shuffled(split, share, seed=1))
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1, float("nan")])
+def test_a_share_is_between_0_and_1(share):
+    with pytest.raises(DataError, match="between 0 and 1"):
+        shuffled(split_of([1]), share, seed=0)

@@ -1,0 +1,113 @@
+"""The mixtures against a plain one, and what is made of two of them."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from finegrain.methods.consensus import Consensus, consensus, is_low, low_probability
+
+DEFAULT = Consensus()
+
+
+def literal_low_probability(x, config):
+    """A mixture of two normal distributions by loops, from the best of all divisions."""
+    n = len(x)
+
+    def distance(part):
+        mean = math.fsum(part) / len(part)
+        return math.fsum((v - mean) ** 2 for v in part)
+
+    ordered = sorted(x)
+    cuts = [i for i in range(1, n) if ordered[i] > ordered[i - 1]]
+    cut = min(cuts, key=lambda i: distance(ordered[:i]) + distance(ordered[i:]))
+    owned = [(1.0, 0.0) if v <= ordered[cut - 1] else (0.0, 1.0) for v in x]
+
+    def fit(owned):
+        parts = []
+        for k in (0, 1):
+            count = math.fsum(o[k] for o in owned) + 10 * np.finfo(float).eps
+            mean = math.fsum(o[k] * v for o, v in zip(owned, x, strict=True)) / count
+            variance = (
+                math.fsum(o[k] * (v - mean) ** 2 for o, v in zip(owned, x, strict=True)) / count
+            )
+            parts.append((count / n, mean, variance + config.spread))
+        return parts
+
+    def own(parts):
+        owned, likelihood = [], 0.0
+        for v in x:
+            logs = [
+                math.log(w) - 0.5 * math.log(2 * math.pi * s) - (v - m) ** 2 / (2 * s)
+                for w, m, s in parts
+            ]
+            top = max(logs)
+            total = top + math.log(math.fsum(math.exp(one - top) for one in logs))
+            owned.append(tuple(math.exp(one - total) for one in logs))
+            likelihood += total / n
+        return owned, likelihood
+
+    before = -math.inf
+    for _ in range(config.iterations):
+        owned, likelihood = own(fit(owned))
+        if abs(likelihood - before) < config.tolerance:
+            break
+        before = likelihood
+    parts = fit(owned)
+    lower = 0 if parts[0][1] <= parts[1][1] else 1
+    return np.array([o[lower] for o in own(parts)[0]])
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    x=arrays.arrays(np.float64, st.integers(2, 25), elements=st.floats(0, 1, width=16)),
+    config=st.sampled_from([DEFAULT, Consensus(iterations=100, tolerance=1e-4, spread=1e-6)]),
+)
+def test_a_mixture(x, config):
+    if x.min() == x.max():
+        return
+    expected = literal_low_probability(x.tolist(), config)
+    np.testing.assert_allclose(low_probability(x, config), expected, atol=1e-6)
+
+
+def drawn(seed=0):
+    """800 pairs that belong together and 200 that do not."""
+    draw = np.random.default_rng(seed)
+    losses = np.concatenate([draw.normal(0.2, 0.05, 800), draw.normal(0.7, 0.1, 200)])
+    return losses, np.arange(1000) < 800
+
+
+def test_two_heaps_are_told_apart():
+    losses, right = drawn()
+    assert (is_low(losses, DEFAULT) == right).mean() > 0.98
+    # Whatever the losses are counted in.
+    assert np.array_equal(is_low(70 * losses - 3, DEFAULT), is_low(losses, DEFAULT))
+
+
+def test_where_all_are_low_a_hundredth_is_taken_out():
+    """So wide are the distributions here that only their weights tell them apart."""
+    losses = np.concatenate([np.zeros(900), np.linspace(0.5, 1, 100)])
+    wide = Consensus(spread=1e3)
+    assert (low_probability(losses, wide) > 0.5).all()
+    assert np.flatnonzero(~is_low(losses, wide)).tolist() == list(range(990, 1000))
+
+
+def test_equal_losses_say_nothing_against_any():
+    assert is_low(np.zeros(7), DEFAULT).all()
+
+
+def test_views_that_agree_decide_and_else_a_coin():
+    """Of the first hundred the views say opposite things."""
+    losses, right = drawn()
+    other = losses.copy()
+    other[:100] = drawn(1)[0][800:900]
+    found = consensus(losses, other, DEFAULT, seed=0)
+    assert 25 < found[:100].sum() < 75
+    assert np.array_equal(found[100:], is_low(losses, DEFAULT)[100:])
+    assert np.array_equal(found, consensus(losses, other, DEFAULT, seed=0))
+    assert not np.array_equal(found, consensus(losses, other, DEFAULT, seed=1))
+    assert (found[100:] == right[100:]).mean() > 0.98

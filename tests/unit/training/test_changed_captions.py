@@ -1,0 +1,50 @@
+"""Captions that training changes on purpose: words left out, and given to other pictures."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from finegrain.data.augment import Augmentation
+from finegrain.preprocess import ImageTransform
+from finegrain.training import train
+from finegrain.training.loader import Pairs
+from finegrain.training.pictures import Pictures
+
+
+@pytest.fixture
+def split(flat_people):
+    return flat_people.splits()["train"]
+
+
+def pairs_of(split, *, drop_words, captions=1):
+    pictures = Pictures(split, ImageTransform(height=32, width=16, fit="stretch"), progress=False)
+    augmentation = Augmentation((32, 16), flip=0, pad=0, erase=0)
+    return Pairs(split, pictures, augmentation, captions=captions, drop_words=drop_words, seed=0)
+
+
+def test_words_are_left_out_anew_each_epoch(split):
+    whole, changed = pairs_of(split, drop_words=0.0), pairs_of(split, drop_words=0.5)
+    found = [[changed[epoch, i][1][0] for i in range(len(changed))] for epoch in range(2)]
+    assert found[0] != found[1]
+    assert found[0] == [changed[0, i][1][0] for i in range(len(changed))]
+    for i, caption in enumerate(found[0]):
+        assert 0 < len(caption.split()) <= len(whole[0, i][1][0].split())
+
+
+def test_captions_of_one_picture_lose_words_of_their_own(split):
+    """Of two captions that are the same, mostly not the same words."""
+    samples = tuple(replace(s, captions=(s.captions[0],) * 2) for s in split.samples)
+    pairs = pairs_of(replace(split, samples=samples), drop_words=0.5, captions=2)
+    told = [pairs[0, i][1] for i in range(len(pairs))]
+    assert sum(one != other for one, other in told) > len(told) / 2
+
+
+def test_noise_is_a_part_of_the_run(brief, tmp_path):
+    """The first step is on other pairs; validation is on captions as they are."""
+    plain = train(brief, tmp_path / "plain", progress=False)
+    noisy = train(replace(brief, caption_noise=1.0), tmp_path / "noisy", progress=False)
+    again = train(replace(brief, caption_noise=1.0), tmp_path / "again", progress=False)
+    assert plain.losses[0] != noisy.losses[0]
+    assert noisy.losses == again.losses

@@ -1,0 +1,71 @@
+"""Methods that remember something from step to step resume with it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from finegrain.checkpoint import MODEL, OPTIMIZER, last_checkpoint
+from finegrain.errors import RecipeError
+from finegrain.methods import RdeConfig, TbpsClipConfig
+from finegrain.training import train
+
+
+@pytest.fixture
+def rde(recipe):
+    method = RdeConfig(
+        image=recipe.method.image,
+        text=recipe.method.text,
+        global_dim=16,
+        selected_dim=16,
+        items=64,
+    )
+    return replace(recipe, method=method, losses={"bge": 1.0, "tse": 1.0}, caption_noise=0.25)
+
+
+@pytest.fixture
+def tbps_clip(recipe):
+    method = TbpsClipConfig(
+        image=recipe.method.image,
+        text=replace(recipe.method.text, dropout=0.1),
+        embed_dim=16,
+        ramp=15,
+    )
+    augment = replace(recipe.augment, picks=2, drop_words=0.1)
+    return replace(
+        recipe, method=method, losses={"nitc": 1.0, "ritc": 1.0, "citc": 0.1}, augment=augment
+    )
+
+
+def resumed_at_ten(recipe, folder):
+    """Steps of an epoch are eight: step 10 is in the second one."""
+    straight = train(recipe, folder / "straight", progress=False)
+    first = train(recipe, folder / "resumed", stop_after=10, progress=False)
+    halfway = load_file(last_checkpoint(folder / "resumed") / MODEL)
+    second = train(recipe, folder / "resumed", resume=True, progress=False)
+    assert first.losses + second.losses == straight.losses
+    for file in (MODEL, OPTIMIZER):
+        one, other = (
+            load_file(last_checkpoint(folder / run) / file) for run in ("straight", "resumed")
+        )
+        assert one.keys() == other.keys()
+        assert [name for name in one if not torch.equal(one[name], other[name])] == []
+    return halfway
+
+
+def test_rde_goes_on_with_its_division(rde, tmp_path):
+    halfway = resumed_at_ten(rde, tmp_path)
+    assert 0 < halfway["trusted"].sum() < 64
+
+
+def test_tbps_clip_goes_on_with_its_ramp(tbps_clip, tmp_path):
+    assert int(resumed_at_ten(tbps_clip, tmp_path)["steps_done"]) == 10
+
+
+def test_the_number_of_pairs_is_that_of_the_split(rde, tmp_path):
+    wrong = replace(rde, method=replace(rde.method, items=63))
+    with pytest.raises(RecipeError, match=r"has 64; --set method\.items=64"):
+        train(wrong, tmp_path, progress=False)
