@@ -1,58 +1,229 @@
-"""The towers on ONNX Runtime, beside the same weights in eager PyTorch on the same input."""
+"""One caption and eight pictures through the towers, beside the ways of the libraries in use.
+
+Everybody has the same sizes (CLIP ViT-B/16, pictures of 384x128) and random weights. finegrain
+encodes a caption at its own length, as its text tower is causal; the others pad it to 77 tokens.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
+import open_clip
 import pytest
 import torch
+import transformers
 from numpy.typing import NDArray
+from tabulate import tabulate
 
 from finegrain.encoder import Encoder
+from finegrain.exporters import ExportProfile, load_profile
+from finegrain.exporters.to_onnx import image_graph, text_graph
 from finegrain.methods import Clip
-from finegrain.preprocess import TokenBatch
+from finegrain.plan import IMAGE, TEXT, TOKENIZER, Plan, write_plan
 from finegrain.runtime.eager import EagerRuntime
 
-CAPTION = "The woman is wearing a beige trench coat with a belt, black tights and high heels."
+CAPTION = "woman in red coat"
+BATCH = 8
+SIZE = (384, 128)
+PATCH = 16
+BASELINE = "eager PyTorch, 77 tokens"
+PROFILES = Path(__file__).parents[1] / "export"
+WARM_UP = 1
+PAUSE = 0.02
+"""Seconds before each timed call: threads of who was timed before may still be spinning."""
+
+Way = Callable[[], NDArray[np.float32]]
 
 
-@pytest.fixture
-def eager(method: Clip, encoder: Encoder) -> EagerRuntime:
-    return EagerRuntime(method, embed_dim=encoder.embed_dim, device=torch.device("cpu"))
+@pytest.fixture(scope="module")
+def report(
+    request: pytest.FixtureRequest, machine: dict[str, Any]
+) -> Iterator[dict[str, dict[str, Any]]]:
+    """What was measured, by test; written as JSON where ``--results`` says."""
+    found: dict[str, dict[str, Any]] = {}
+    yield found
+    if (path := request.config.getoption("results")) is not None and found:
+        what = {"what": "encode", "model": "ViT-B/16 random weights", "machine": machine, **found}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(what, indent=2) + "\n", encoding="utf-8")
 
 
-@pytest.mark.parametrize("batch", [1, 32])
-def test_encode_texts(
-    encoder: Encoder,
+@pytest.fixture(scope="module")
+def encoders(
+    method: Clip, plan: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Encoder]:
+    """The plans of this checkout's CPU targets, by name, each on its runtime."""
+    folder, threads = tmp_path_factory.mktemp("plans"), torch.get_num_threads()
+    found = {"onnx_fp32": Encoder.from_plan(Plan(plan), threads=threads)}
+    for name in ("cpu_int8", "openvino_int8"):
+        profile = load_profile(PROFILES / f"{name}.py")
+        path = folder / f"{name}.plan"
+        _write_plan(path, plan, method, profile)
+        found[name] = Encoder.from_plan(Plan(path), runtime=profile.runtime, threads=threads)
+        path.unlink()
+    return found
+
+
+def _write_plan(path: Path, fp32: Path, method: Clip, profile: ExportProfile) -> None:
+    """The plan of a profile; graphs of the opset that the fp32 plan has are taken from it."""
+    opened = Plan(fp32)
+    manifest = opened.manifest
+    text, image = opened.take(TEXT), opened.take(IMAGE)
+    if profile.opset != load_profile(PROFILES / "onnx_fp32.py").opset:
+        text = text_graph(method, context_length=manifest.context_length, opset=profile.opset)
+        image = image_graph(
+            method, height=manifest.height, width=manifest.width, opset=profile.opset
+        )
+    precision = {TEXT: profile.text.name, IMAGE: profile.image.name}
+    members = {
+        TEXT: profile.text.lower(text),
+        IMAGE: profile.image.lower(image),
+        TOKENIZER: opened.take(TOKENIZER),
+    }
+    write_plan(path, replace(manifest, precision=precision), members)
+
+
+@pytest.fixture(scope="module")
+def eager(method: Clip, encoders: dict[str, Encoder]) -> EagerRuntime:
+    return EagerRuntime(method, embed_dim=encoders["onnx_fp32"].embed_dim)
+
+
+@pytest.fixture(scope="module")
+def their_clip() -> transformers.CLIPModel:
+    """transformers' CLIP of the same size; it takes any picture size by resampled positions."""
+    text = {"hidden_size": 512, "intermediate_size": 2048, "num_attention_heads": 8}
+    vision = {
+        "hidden_size": 768,
+        "intermediate_size": 3072,
+        "num_attention_heads": 12,
+        "num_hidden_layers": 12,
+        "patch_size": PATCH,
+        "image_size": 224,
+    }
+    config = transformers.CLIPConfig(text_config=text, vision_config=vision, projection_dim=512)
+    return transformers.CLIPModel(config).eval()
+
+
+@pytest.fixture(scope="module")
+def open_clip_model() -> torch.nn.Module:
+    model: torch.nn.Module = open_clip.create_model("ViT-B-16", force_image_size=SIZE)
+    return model.eval()
+
+
+@torch.inference_mode()
+def test_a_caption(
+    encoders: dict[str, Encoder],
     eager: EagerRuntime,
-    race: Callable[..., dict[str, Any]],
+    their_clip: transformers.CLIPModel,
+    open_clip_model: Any,
+    report: dict[str, dict[str, Any]],
     rounds: Callable[[int], int],
-    batch: int,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    tokens = encoder.tokenizer.encode([CAPTION] * batch)
+    tokenizer = encoders["onnx_fp32"].tokenizer
+    own, padded = tokenizer.encode([CAPTION]), tokenizer.encode([CAPTION], pad_to=77)
+    ids = torch.from_numpy(padded.ids).long()
+    mask = torch.from_numpy((np.arange(77) <= padded.eot[:, None]).astype(np.int64))
 
-    def ours(tokens: TokenBatch) -> NDArray[np.float32]:
-        return encoder.runtime.encode_texts(tokens.ids, tokens.eot)
+    ways: dict[str, Way] = {
+        BASELINE: lambda: eager.encode_texts(padded.ids, padded.eot),
+        "transformers": lambda: _array(
+            their_clip.get_text_features(input_ids=ids, attention_mask=mask)
+        ),
+        "open_clip": lambda: _array(open_clip_model.encode_text(ids, normalize=True)),
+    }
+    for name, encoder in encoders.items():
+        ways[name] = lambda e=encoder: e.runtime.encode_texts(own.ids, own.eot)  # type: ignore[misc]
+    _check(ways, encoders)
+    report["text"] = _take_turns(ways, rounds=rounds(60))
+    report["text"]["tokens"] = int(own.eot[0]) + 1
+    _show(f"a caption of {own.eot[0] + 1} tokens", report["text"], capsys)
+    assert report["text"]["ratio"]["cpu_int8"] > 1
 
-    def plain(tokens: TokenBatch) -> NDArray[np.float32]:
-        return eager.encode_texts(tokens.ids, tokens.eot)
 
-    np.testing.assert_allclose(ours(tokens), plain(tokens), atol=1e-4)
-    race(ours, plain, [tokens], rounds=rounds(100 if batch == 1 else 20))
-
-
-@pytest.mark.parametrize("batch", [1, 8])
-def test_encode_images(
-    encoder: Encoder,
+@torch.inference_mode()
+def test_eight_pictures(
+    encoders: dict[str, Encoder],
     eager: EagerRuntime,
-    race: Callable[..., dict[str, Any]],
+    their_clip: transformers.CLIPModel,
+    open_clip_model: Any,
+    report: dict[str, dict[str, Any]],
     rounds: Callable[[int], int],
-    batch: int,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    size = (batch, 3, encoder.transform.height, encoder.transform.width)
-    pixels = np.random.default_rng(0).integers(0, 256, size, np.uint8)
-    ours, plain = encoder.runtime.encode_images, eager.encode_images
-    np.testing.assert_allclose(ours(pixels), plain(pixels), atol=1e-4)
-    race(ours, plain, [pixels], rounds=rounds(40 if batch == 1 else 10))
+    pixels = np.random.default_rng(0).integers(0, 256, (BATCH, 3, *SIZE), np.uint8)
+    normal = torch.from_numpy(pixels).float() / 255 - 0.5
+
+    ways: dict[str, Way] = {
+        BASELINE: lambda: eager.encode_images(pixels),
+        "transformers": lambda: _array(
+            their_clip.get_image_features(normal, interpolate_pos_encoding=True)
+        ),
+        "open_clip": lambda: _array(open_clip_model.encode_image(normal, normalize=True)),
+    }
+    for name, encoder in encoders.items():
+        ways[name] = lambda e=encoder: e.runtime.encode_images(pixels)  # type: ignore[misc]
+    _check(ways, encoders)
+    report["image"] = _take_turns(ways, rounds=rounds(60) // 5 + 1)
+    per_second = {n: round(1e3 * BATCH / ms, 2) for n, ms in report["image"]["min_ms"].items()}
+    report["image"]["crops_per_second"] = per_second
+    _show(f"{BATCH} pictures", report["image"], capsys)
+    assert report["image"]["ratio"]["cpu_int8"] > 1
+
+
+def _array(found: Any) -> NDArray[np.float32]:
+    """Features of a library, whatever it wraps them in."""
+    features: torch.Tensor = found if isinstance(found, torch.Tensor) else found.pooler_output
+    array: NDArray[np.float32] = features.numpy()
+    return array
+
+
+def _check(ways: Mapping[str, Way], ours: Mapping[str, Encoder]) -> None:
+    """Only equal answers make times comparable; the others have weights of their own."""
+    wanted = ways[BASELINE]()
+    for name in ways:
+        found = ways[name]()
+        assert found.shape == wanted.shape, name
+        if name in ours:
+            assert np.sum(found * wanted, axis=1).min() > 0.998, name
+
+
+def _take_turns(ways: Mapping[str, Way], *, rounds: int) -> dict[str, Any]:
+    """Milliseconds of each way, and how many times as fast as the baseline it is.
+
+    They take turns, so that a clock or a neighbour that changes during the run changes all.
+    """
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for turn in range(WARM_UP + rounds):
+        for name, way in ways.items():
+            time.sleep(PAUSE)
+            start = time.perf_counter()
+            way()
+            if turn >= WARM_UP:
+                times[name].append(1e3 * (time.perf_counter() - start))
+    p50 = {name: round(median(ms), 3) for name, ms in times.items()}
+    least = {name: round(min(ms), 3) for name, ms in times.items()}
+    return {
+        "p50_ms": p50,
+        "min_ms": least,
+        "ratio": {name: round(p50[BASELINE] / ms, 2) for name, ms in p50.items()},
+        "ratio_of_min": {name: round(least[BASELINE] / ms, 2) for name, ms in least.items()},
+        "rounds": rounds,
+    }
+
+
+def _show(what: str, found: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    columns = ("p50_ms", "min_ms", "ratio", "ratio_of_min", "crops_per_second")
+    rows = [
+        {"way": name, **{column: found[column][name] for column in columns if column in found}}
+        for name in found["p50_ms"]
+    ]
+    with capsys.disabled():
+        print(f"\n\n{what}, {found['rounds']} rounds\n{tabulate(rows, headers='keys')}")

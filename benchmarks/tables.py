@@ -12,6 +12,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
 from tabulate import tabulate
@@ -65,6 +66,37 @@ def query_latency(result: Result) -> str:
     return _table(rows, [f"{result['gallery']:,} rows, {result['model']}", "p50", ""])
 
 
+def evaluation(result: Result) -> str:
+    seconds, peak = result["seconds"], result["peak_mb"]
+    rows = [
+        ("finegrain", f"{seconds['finegrain']:.1f} s", f"{peak['finegrain']:,} MB"),
+        ("the plain way", f"{seconds['plain']:.1f} s", f"{peak['plain']:,} MB"),
+        ("ratio", f"{result['ratio']:.1f}", f"{1 / result['memory_share']:.0f}"),
+    ]
+    count = f"{result['queries']:,}"
+    return _table(rows, [f"{count} captions x {count} pictures", "time", "memory beyond its input"])
+
+
+def training(result: Result) -> str:
+    rate = result["pictures_per_second"]
+    rows = [
+        ("finegrain", f"{rate['finegrain']:.2f}"),
+        ("the plain way", f"{rate['plain']:.2f}"),
+        ("ratio", f"{result['ratio']:.2f}"),
+    ]
+    return _table(rows, [f"{result['model']}, batch {result['batch']}, 2 cores", "pictures/s"])
+
+
+def study(result: Result) -> str:
+    """Mean and sample standard deviation over seeds."""
+    metrics = list(next(iter(result["rows"].values())))
+    rows = [
+        (row, *(f"{fmean(values[m]):.1f} ± {stdev(values[m]):.1f}" for m in metrics))
+        for row, values in result["rows"].items()
+    ]
+    return _table(rows, ["people never seen, 3 seeds", *metrics])
+
+
 def _sizes(metrics: Result) -> str:
     return f"{metrics['num_queries']:,} / {metrics['num_gallery']:,}"
 
@@ -78,6 +110,10 @@ TABLES: Mapping[str, tuple[str, Callable[[Result], str]]] = {
     "demo_queries": ("demo", demo_queries),
     "catalog_photos": ("catalog_photos", catalog_photos),
     "query_latency": ("query_latency", query_latency),
+    "evaluation": ("evaluation", evaluation),
+    "training": ("training", training),
+    "irra_losses": ("irra_losses", study),
+    "noisy_captions": ("noisy_captions", study),
 }
 
 

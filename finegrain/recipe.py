@@ -136,7 +136,8 @@ class Recipe:
         about: One line for lists of recipes.
         data: The dataset.
         method: Towers and heads.
-        weights: Local file or folder of pretrained weights that the towers start from.
+        weights: Local file or folder of pretrained weights that the towers start from, or the
+            folder of another run.
         losses: Weight of each named loss of the method.
         fit: How a picture is brought to the tower's size.
         captions: How many captions of a picture go into a step with it. With 1, every

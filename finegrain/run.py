@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from finegrain.checkpoint import best_checkpoint, load_model
+from finegrain.checkpoint import MODEL, best_checkpoint, last_checkpoint, load_model
 from finegrain.encoder import Encoder
 from finegrain.methods import TwoTowers
 from finegrain.models.weights import HEADS, load_clip_weights
@@ -20,8 +20,13 @@ def build_method(recipe: Recipe) -> TwoTowers:
     """The method of a recipe; its towers are filled with pretrained weights where it names some."""
     method = recipe.method.build(recipe.losses)
     if recipe.weights is not None:
-        load_clip_weights(method, Path(recipe.weights), fresh=HEADS)
+        load_clip_weights(method, _weight_file(Path(recipe.weights)), fresh=HEADS)
     return method
+
+
+def _weight_file(path: Path) -> Path:
+    """The selected checkpoint, where ``path`` is a run folder."""
+    return best_checkpoint(path) / MODEL if last_checkpoint(path) else path
 
 
 def image_transform(recipe: Recipe) -> ImageTransform:

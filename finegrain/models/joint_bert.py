@@ -112,13 +112,13 @@ class PatchEmbedding(nn.Module):
         super().__init__()
         self.projection = nn.Linear(features, width, bias=False)
         self.positions = nn.Embedding(patches, width)
-        self.type = nn.Embedding(1, width)
+        self.kind = nn.Embedding(1, width)
         self.norm = nn.LayerNorm(width, eps=NORM_EPS)
         self.dropout = nn.Dropout(dropout)
         self.apply(initialise)
 
     def forward(self, features: Tensor) -> Tensor:
-        x = self.projection(self.dropout(features)) + self.positions.weight + self.type.weight
+        x = self.projection(self.dropout(features)) + self.positions.weight + self.kind.weight
         return self.dropout(self.norm(x))
 
 

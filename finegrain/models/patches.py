@@ -41,7 +41,8 @@ class PatchConfig:
         return sum(grid * grid for grid in self.grids)
 
     def tiny(self) -> PatchConfig:
-        return replace(self, model="test_resnet", grids=(2,), pixels=32)
+        """A backbone that starts from nothing and learns."""
+        return replace(self, model="test_resnet", grids=(2,), pixels=32, frozen=False)
 
 
 class PatchEncoder(nn.Module):
@@ -70,18 +71,16 @@ class PatchEncoder(nn.Module):
         return self
 
     def forward(self, pixels: Tensor) -> Tensor:
-        side = self.config.pixels
         pictures = self.pixel_norm(pixels)
-        patches = torch.cat(
-            [
-                F.interpolate(cut(pictures, grid).flatten(0, 1), (side, side), mode="bilinear")
-                .unflatten(0, (-1, grid * grid))
-                for grid in self.config.grids
-            ],
-            dim=1,
-        )  # fmt: skip
+        patches = torch.cat([self._sized(cut(pictures, grid)) for grid in self.config.grids], dim=1)
         seen = self.backbone(patches.flatten(0, 1))
-        return seen.unflatten(0, (-1, self.config.count))
+        return seen.view(pixels.shape[0], self.config.count, self.features)
+
+    def _sized(self, patches: Tensor) -> Tensor:
+        """``[N, P, 3, h, w]`` at the size that the backbone sees."""
+        side = self.config.pixels
+        sized = F.interpolate(patches.flatten(0, 1), (side, side), mode="bilinear")
+        return sized.view(*patches.shape[:3], side, side)
 
 
 def cut(pictures: Tensor, grid: int) -> Tensor:

@@ -40,14 +40,14 @@ _STRANGERS = {
 def load_clip_weights(model: nn.Module, path: Path, *, fresh: Collection[str] = ()) -> None:
     """Fill CLIP's towers, and heads where the file has them, in place and completely.
 
-    Known are OpenAI's files, open_clip's, Hugging Face's folders, and released checkpoints
-    of RDE, and of IRRA and its forks (``base_model.*``); the layout is told by the names
-    inside. Image positions are interpolated when the model's grid differs from the
+    Known are OpenAI's files, open_clip's, Hugging Face's folders, released checkpoints of
+    RDE, and of IRRA and its forks (``base_model.*``), and our own; the layout is told by the
+    names inside. Image positions are interpolated when the model's grid differs from the
     checkpoint's; everything else must fit exactly. Half precision is widened to the model's
     own.
 
     Args:
-        model: A method whose image tower is a CLIP transformer.
+        model: A method; its image tower must be a CLIP transformer for all layouts but ours.
         path: A ``.pt``, ``.pth``, ``.bin`` or ``.safetensors`` file, or a folder with one.
         fresh: Parts of the model that are not to be loaded and keep their initial values,
             such as :data:`HEADS`. What the file has for them is passed over, but not what
@@ -92,6 +92,8 @@ def _layout_of(names: Collection[str]) -> Convert:
                 f"this is a checkpoint of {what}; expected one of CLIP, of open_clip, of "
                 "RDE, or of IRRA and those of its forks that add no parts"
             )
+    if any(name.startswith("image_tower.") for name in names):
+        return dict  # ours
     if any(name.startswith("text_model.") for name in names):
         return hf_clip.convert
     if any(name.startswith("visul_emb_layer.") for name in names):
