@@ -12,6 +12,7 @@ import platform
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from importlib.metadata import version
 from itertools import cycle
 from pathlib import Path
@@ -27,6 +28,7 @@ from tabulate import tabulate
 
 import finegrain
 from finegrain.encoder import Encoder
+from finegrain.exporters import ExportProfile
 from finegrain.exporters.to_onnx import image_graph, text_graph
 from finegrain.methods import Clip, ClipConfig
 from finegrain.models import TextConfig, VitConfig
@@ -183,34 +185,50 @@ def method() -> Clip:
 
 
 @pytest.fixture(scope="session")
-def plan(method: Clip, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The plan of ``method``."""
-    folder = tmp_path_factory.mktemp("plan")
+def shipped(
+    method: Clip, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[ExportProfile], Path]]:
+    """``shipped(profile)`` is the plan of ``method`` for a target, without the parity check."""
+    folder = tmp_path_factory.mktemp("plans")
     image, text = VitConfig(), TextConfig()
-    manifest = Manifest(
-        method="clip",
-        embed_dim=method.text_tower.text_projection.shape[1],
-        height=image.height,
-        width=image.width,
-        fit="stretch",
-        mean=CLIP_MEAN,
-        std=CLIP_STD,
-        context_length=text.context_length,
-        precision={TEXT: "fp32", IMAGE: "fp32"},
-        checkpoint="0" * 64,
-        recipe={},
-        parity={},
-        made_by=finegrain.__version__,
-        sha256={},
-    )
-    members = {
-        TEXT: text_graph(method, context_length=text.context_length, opset=18),
-        IMAGE: image_graph(method, height=image.height, width=image.width, opset=18),
-        TOKENIZER: clip_tokenizer(text.context_length).to_json().encode(),
-    }
-    write_plan(folder / "model.plan", manifest, members)
-    yield folder / "model.plan"
-    shutil.rmtree(folder)  # pytest keeps the folders of three runs, and this one is large
+
+    def ship(profile: ExportProfile) -> Path:
+        path = folder / f"{profile.name}.plan"
+        manifest = Manifest(
+            method="clip",
+            embed_dim=method.text_tower.text_projection.shape[1],
+            height=image.height,
+            width=image.width,
+            fit="stretch",
+            mean=CLIP_MEAN,
+            std=CLIP_STD,
+            context_length=text.context_length,
+            precision={TEXT: profile.text.name, IMAGE: profile.image.name},
+            checkpoint="0" * 64,
+            recipe={},
+            parity={},
+            made_by=finegrain.__version__,
+            sha256={},
+        )
+        opset = profile.opset
+        words = text_graph(method, context_length=text.context_length, opset=opset)
+        pixels = image_graph(method, height=image.height, width=image.width, opset=opset)
+        members = {
+            TEXT: profile.text.lower(words),
+            IMAGE: profile.image.lower(pixels),
+            TOKENIZER: clip_tokenizer(text.context_length).to_json().encode(),
+        }
+        write_plan(path, manifest, members)
+        return path
+
+    yield ship
+    shutil.rmtree(folder)  # pytest keeps the folders of three runs, and these are large
+
+
+@pytest.fixture(scope="session")
+def plan(shipped: Callable[[ExportProfile], Path]) -> Path:
+    """The plan in fp32."""
+    return shipped(ExportProfile(name="onnx_fp32"))
 
 
 @pytest.fixture(scope="session")
@@ -241,23 +259,34 @@ def cameras() -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def searcher(
-    plan: Path,
+def filled(
     vectors: NDArray[np.float32],
     images: list[str],
     cameras: list[str],
     tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[finegrain.Searcher]:
-    """A searcher over all of ``vectors``."""
-    folder = tmp_path_factory.mktemp("gallery")
-    gallery = finegrain.Gallery(
-        folder / "model.gallery",
-        fingerprint=Plan(plan).manifest.fingerprint,
-        dim=vectors.shape[1],
-    )
-    for start in range(0, NUM_PICTURES, ADD_BATCH):
-        batch = slice(start, start + ADD_BATCH)
-        gallery.add(vectors[batch], images[batch], cameras=cameras[batch])
-    with finegrain.Searcher(plan, gallery=gallery, threads=torch.get_num_threads()) as searcher:
-        yield searcher
-    shutil.rmtree(folder)
+) -> Iterator[Callable[[Path], finegrain.Searcher]]:
+    """``filled(plan)`` is a searcher over all of ``vectors``."""
+    with ExitStack() as opened:
+
+        def fill(plan: Path) -> finegrain.Searcher:
+            folder = tmp_path_factory.mktemp("gallery")
+            opened.callback(shutil.rmtree, folder)
+            gallery = finegrain.Gallery(
+                folder / "model.gallery",
+                fingerprint=Plan(plan).manifest.fingerprint,
+                dim=vectors.shape[1],
+            )
+            for start in range(0, NUM_PICTURES, ADD_BATCH):
+                batch = slice(start, start + ADD_BATCH)
+                gallery.add(vectors[batch], images[batch], cameras=cameras[batch])
+            threads = torch.get_num_threads()
+            searcher = finegrain.Searcher(plan, gallery=gallery, threads=threads)
+            return opened.enter_context(searcher)
+
+        yield fill
+
+
+@pytest.fixture(scope="session")
+def searcher(plan: Path, filled: Callable[[Path], finegrain.Searcher]) -> finegrain.Searcher:
+    """A searcher in fp32 over all of ``vectors``."""
+    return filled(plan)

@@ -1,8 +1,8 @@
 """Write the README's numbers from the files that commands wrote.
 
 Each block between ``<!-- numbers:NAME -->`` and ``<!-- /numbers -->`` is replaced by the
-table of ``benchmarks/results/NAME.json``. With ``--check`` nothing is written, and the exit
-status says whether the README is up to date.
+table that :data:`TABLES` makes of files in ``benchmarks/results``. With ``--check`` nothing is
+written, and the exit status says whether the README is up to date.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 from tabulate import tabulate
 
 ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
 BLOCK = re.compile(r"(<!-- numbers:(\w+) -->\n).*?(<!-- /numbers -->)", re.DOTALL)
 Result = Mapping[str, Any]
 
@@ -57,13 +58,18 @@ def catalog_photos(result: Result) -> str:
     return _table(rows, ["query", "precision@10", "pictures of it"])
 
 
-def query_latency(result: Result) -> str:
-    p50 = result["p50_ms"]
+def query_latency(fp32: Result, int8: Result) -> str:
     rows = [
-        ("`Searcher.query`", f"{p50['finegrain']:.1f} ms", "1"),
-        ("the plain way", f"{p50['plain']:.1f} ms", f"{result['ratio']:.1f} times as long"),
+        (f"`Searcher.query`, {name}", f"{result['p50_ms']['finegrain']:.1f} ms", _times(result))
+        for name, result in (("`cpu_int8`", int8), ("`onnx_fp32`", fp32))
     ]
-    return _table(rows, [f"{result['gallery']:,} rows, {result['model']}", "p50", ""])
+    rows.append(("the plain way", f"{fp32['p50_ms']['plain']:.1f} ms", ""))
+    head = f"{fp32['gallery']:,} rows, {fp32['model']}"
+    return _table(rows, [head, "p50", "the plain way takes"])
+
+
+def _times(result: Result) -> str:
+    return f"{result['ratio']:.1f} times as long"
 
 
 def evaluation(result: Result) -> str:
@@ -105,15 +111,15 @@ def _table(rows: list[tuple[Any, ...]], headers: list[str]) -> str:
     return tabulate(rows, headers=headers, tablefmt="github", disable_numparse=True) + "\n"
 
 
-TABLES: Mapping[str, tuple[str, Callable[[Result], str]]] = {
-    "demo": ("demo", demo),
-    "demo_queries": ("demo", demo_queries),
-    "catalog_photos": ("catalog_photos", catalog_photos),
-    "query_latency": ("query_latency", query_latency),
-    "evaluation": ("evaluation", evaluation),
-    "training": ("training", training),
-    "irra_losses": ("irra_losses", study),
-    "noisy_captions": ("noisy_captions", study),
+TABLES: Mapping[str, tuple[Callable[..., str], tuple[str, ...]]] = {
+    "demo": (demo, ("demo",)),
+    "demo_queries": (demo_queries, ("demo",)),
+    "catalog_photos": (catalog_photos, ("catalog_photos",)),
+    "query_latency": (query_latency, ("query_onnx_fp32", "query_cpu_int8")),
+    "evaluation": (evaluation, ("evaluation",)),
+    "training": (training, ("training",)),
+    "irra_losses": (study, ("irra_losses",)),
+    "noisy_captions": (study, ("noisy_captions",)),
 }
 
 
@@ -121,9 +127,9 @@ def render(readme: str) -> str:
     """The README with every block of numbers made anew."""
 
     def block(match: re.Match[str]) -> str:
-        file, table = TABLES[match[2]]
-        result = json.loads((ROOT / "benchmarks" / "results" / f"{file}.json").read_text())
-        return f"{match[1]}{table(result)}{match[3]}"
+        table, files = TABLES[match[2]]
+        results = [json.loads((RESULTS / f"{file}.json").read_text()) for file in files]
+        return f"{match[1]}{table(*results)}{match[3]}"
 
     return BLOCK.sub(block, readme)
 

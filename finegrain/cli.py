@@ -11,7 +11,7 @@ from pathlib import Path
 from tabulate import tabulate
 
 import finegrain
-from finegrain.errors import DataError, FinegrainError, require
+from finegrain.errors import DataError, FinegrainError, GalleryError, require
 from finegrain.records import Scalar
 
 TABLES = {".csv", ".tsv", ".jsonl", ".ndjson", ".parquet"}
@@ -63,8 +63,9 @@ def _export(arguments: argparse.Namespace) -> None:
     require("torch", "train")
     from finegrain.exporters import load_profile
 
-    report = finegrain.export(arguments.run_folder, load_profile(arguments.profile), arguments.out)
-    print(report)
+    profile = load_profile(arguments.profile)
+    data = finegrain.load_recipe(arguments.data).data if arguments.data else None
+    print(finegrain.export(arguments.run_folder, profile, arguments.out, data=data))
     print(f"\nwrote {arguments.out}; search with it:")
     print(f"  finegrain index {arguments.out} PICTURES/")
     print(f'  finegrain query {arguments.out} "woman in red coat"')
@@ -98,6 +99,12 @@ def _convert(arguments: argparse.Namespace) -> None:
 
 
 def _index(arguments: argparse.Namespace) -> None:
+    if arguments.reindex:
+        done = finegrain.Searcher.reindex(arguments.plan, gallery=arguments.gallery)
+        print(done)
+        if not done.switched:
+            raise GalleryError("the gallery still holds the vectors of its old plan")
+    retention = None if arguments.expire_days is None else arguments.expire_days * 86_400
     with finegrain.Searcher(arguments.plan, gallery=arguments.gallery) as searcher:
         for source in arguments.pictures:
             if source.suffix.lower() in TABLES:
@@ -112,16 +119,26 @@ def _index(arguments: argparse.Namespace) -> None:
                 for split in splits.values():
                     for problem in split.problems:
                         print(problem, file=sys.stderr)
-                    print(searcher.add_samples(split.samples, dict(arguments.metadata)))
+                    print(
+                        searcher.add_samples(
+                            split.samples, dict(arguments.metadata), expire_after=retention
+                        )
+                    )
             else:
-                print(searcher.add(source, dict(arguments.metadata)))
+                print(searcher.add(source, dict(arguments.metadata), expire_after=retention))
         print(searcher)
 
 
 def _query(arguments: argparse.Namespace) -> None:
     query = Path(arguments.image) if arguments.image else arguments.text
     with finegrain.Searcher(arguments.plan, gallery=arguments.gallery) as searcher:
-        matches = searcher.query(query, arguments.k, where=arguments.where)
+        matches = searcher.query(
+            query,
+            arguments.k,
+            where=arguments.where,
+            group_by=arguments.group_by,
+            distinct=arguments.distinct,
+        )
         if arguments.json:
             print(json.dumps(matches.to_dicts(), indent=1, ensure_ascii=False))
         else:
@@ -270,11 +287,13 @@ def _parser() -> argparse.ArgumentParser:
         _export,
         "export a run to a model.plan, checked against the eager model",
         "  finegrain export runs/tiny_synthetic -o model.plan\n"
-        "  finegrain export runs/tiny_synthetic export/onnx_fp32.py -o model.plan",
+        "  finegrain export runs/tiny_synthetic export/cpu_int8.py -o model.plan\n"
+        "  finegrain export runs/irra --data recipes/tiny_synthetic.py",
     )
     export.add_argument("run_folder", type=Path, metavar="RUN")
     export.add_argument("profile", type=Path, nargs="?", default=Path("export/onnx_fp32.py"))
     export.add_argument("-o", "--out", type=Path, default=Path("model.plan"))
+    export.add_argument("--data", type=Path, help="check on the dataset of this recipe instead")
 
     convert = verb(
         "convert",
@@ -297,7 +316,9 @@ def _parser() -> argparse.ArgumentParser:
         _index,
         "add pictures to the gallery of a plan",
         "  finegrain index model.plan crops/ --metadata camera=gate-3\n"
-        "  finegrain index model.plan catalog.csv --image-column file --caption-column title",
+        "  finegrain index model.plan crops/ --expire-days 30\n"
+        "  finegrain index model.plan catalog.csv --image-column file --caption-column title\n"
+        "  finegrain index new.plan crops/ --gallery model.gallery --reindex",
     )
     index.add_argument("plan", type=Path)
     index.add_argument("pictures", type=Path, nargs="+", help="folders, pictures, or catalogues")
@@ -305,6 +326,14 @@ def _parser() -> argparse.ArgumentParser:
     index.add_argument(
         "--metadata", type=_pair, action="append", default=[], metavar="NAME=VALUE",
         help="a column for all pictures",
+    )  # fmt: skip
+    index.add_argument(
+        "--expire-days", type=float, metavar="DAYS",
+        help="remove the pictures so long after they were taken (--metadata time=...) or added",
+    )  # fmt: skip
+    index.add_argument(
+        "--reindex", action="store_true",
+        help="first encode what the gallery holds of another plan again; after a stop, go on",
     )  # fmt: skip
     index.add_argument("--image-column", default="image", help="of a catalogue")
     index.add_argument("--caption-column", default="caption", help="of a catalogue")
@@ -324,6 +353,11 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument("--image", type=Path, help="search by this picture instead")
     query.add_argument("-k", type=int, help="how many (default: 10)")
     query.add_argument("--where", help="filter, such as: camera = 'gate-3' and price < 80")
+    query.add_argument("--group-by", choices=["pid", "track"], help="only the best of each")
+    query.add_argument(
+        "--distinct", type=float, metavar="COSINE",
+        help="leave out pictures nearer than this to a better one, such as 0.98",
+    )  # fmt: skip
     query.add_argument("--gallery", type=Path, help="default: beside the plan")
     query.add_argument("--grid", type=Path, help="write a picture grid here")
     query.add_argument("--json", action="store_true", help="print JSON instead of a table")

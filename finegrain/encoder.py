@@ -12,16 +12,17 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from finegrain.errors import ImageError
+from finegrain.errors import ImageError, PlanError
 from finegrain.plan import TOKENIZER, Plan
 from finegrain.preprocess import ImageSource, ImageTransform, Tokenizer, load_image
 from finegrain.records import Problem
-from finegrain.runtime.base import Runtime
+from finegrain.runtime.base import Runtime, RuntimeName
 
 # Decoding releases the interpreter lock, and two threads keep ahead of any CPU model here.
 DECODERS = 2
@@ -66,16 +67,30 @@ class Encoder:
         self.batch_size = batch_size
 
     @classmethod
-    def from_plan(cls, plan: Plan, *, threads: int | None = None) -> Encoder:
-        """The encoder that a plan describes, on ONNX Runtime."""
-        from finegrain.runtime.ort import OrtRuntime
+    def from_plan(
+        cls,
+        plan: Plan,
+        *,
+        runtime: RuntimeName = "onnxruntime",
+        threads: int | None = None,
+    ) -> Encoder:
+        """The encoder that a plan describes.
 
+        Args:
+            plan: A freshly opened plan; its graphs are moved into the runtime.
+            runtime: What runs them.
+            threads: Threads of one run on a CPU; by default one a physical core.
+
+        Raises:
+            PlanError: A member cannot be loaded, or ``runtime`` is none.
+            MissingExtraError: ``runtime`` is not installed.
+        """
         manifest = plan.manifest
         tokenizer = Tokenizer.from_json(
             plan.take(TOKENIZER), context_length=manifest.context_length
         )
         transform = ImageTransform(height=manifest.height, width=manifest.width, fit=manifest.fit)
-        return cls(OrtRuntime(plan, threads=threads), tokenizer, transform)
+        return cls(_start(runtime, plan, threads), tokenizer, transform)
 
     @property
     def embed_dim(self) -> int:
@@ -156,3 +171,23 @@ class Encoder:
             where = str(source) if isinstance(source, str | Path) else type(source).__name__
             # The message opens with the path, which `where` says already.
             return Problem(where=where, why=str(error).removeprefix(where).lstrip(": "))
+
+
+def _start(name: RuntimeName, plan: Plan, threads: int | None) -> Runtime:
+    """The runtime of that name; each is imported only where it is asked for."""
+    if name == "onnxruntime":
+        from finegrain.runtime.ort import OrtRuntime
+
+        return OrtRuntime(plan, threads=threads)
+    if name == "openvino":
+        from finegrain.runtime.openvino import OpenVinoRuntime
+
+        return OpenVinoRuntime(plan, threads=threads)
+    if name in ("tensorrt", "tensorrt-rtx"):
+        from finegrain.runtime.tensorrt import TensorRtRuntime
+
+        return TensorRtRuntime(plan, backend=name)
+    raise PlanError(
+        f"expected a runtime out of {', '.join(get_args(RuntimeName))}, got {name!r}. "
+        "Without one named, onnxruntime is taken."
+    )

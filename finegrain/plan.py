@@ -18,7 +18,8 @@ import os
 import struct
 import zipfile
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from contextlib import suppress
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
@@ -31,8 +32,8 @@ REQUIRED = (TEXT, IMAGE, TOKENIZER)
 MAX_MANIFEST_BYTES = 4 << 20
 MAX_SIZE = 4096
 """Largest width, height, embedding or context that a plan may state."""
-# Serialised TensorRT engines open with one of these tags.
-_ENGINE_TAGS = (b"ftrt", b"ptrt")
+# Serialised engines open with one of these tags; the last is of TensorRT-RTX.
+_ENGINE_TAGS = (b"ftrt", b"ptrt", b"vtrt")
 # zipfile lets the errors of its parsers out on damaged input, each its own kind.
 _ZIP_ERRORS = (zipfile.BadZipFile, EOFError, OSError, ValueError, RuntimeError, struct.error)
 
@@ -51,6 +52,7 @@ class Manifest:
         checkpoint: SHA-256 of the weights it was exported from.
         recipe: The resolved recipe they were trained with.
         parity: Report of the comparison with the eager model.
+        compared_on: The pictures and captions of that comparison, in words.
         made_by: Version of finegrain that wrote it.
         sha256: Digest of every member but the manifest; filled in by :func:`write_plan`.
     """
@@ -69,6 +71,7 @@ class Manifest:
     parity: Mapping[str, Any]
     made_by: str
     sha256: Mapping[str, str]
+    compared_on: str = ""
 
     @property
     def fingerprint(self) -> str:
@@ -123,19 +126,34 @@ class Plan:
 
 
 def write_plan(path: Path, manifest: Manifest, members: Mapping[str, bytes]) -> None:
-    """Write a plan, atomically: a reader sees the old file or the whole new one."""
+    """Write a plan, atomically: a reader sees the old file or the whole new one.
+
+    Raises:
+        PlanError: The file system refuses, such as when it is full; nothing is left behind.
+    """
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in members.items()}
     stated = {"format_version": FORMAT_VERSION, **asdict(manifest), "sha256": digests}
-    path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
-        with zipfile.ZipFile(unfinished, "w", zipfile.ZIP_STORED) as archive:
-            for name, data in {MANIFEST: json.dumps(stated, indent=1).encode(), **members}.items():
-                # A fixed date: equal content makes an equal file.
-                archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), data)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with unfinished.open("wb") as file:
+            with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+                manifest_json = json.dumps(stated, indent=1).encode()
+                for name, data in {MANIFEST: manifest_json, **members}.items():
+                    # A fixed date: equal content makes an equal file.
+                    archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), data)
+            # The name must not reach the disk before the content does.
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(unfinished, path)
+    except OSError as error:
+        raise PlanError(
+            f"cannot write {path}: {error.strerror or error}. What was there before is unchanged. "
+            "Make room for the plan or choose another place with -o, and export again."
+        ) from error
     finally:
-        unfinished.unlink(missing_ok=True)
+        with suppress(OSError):
+            unfinished.unlink(missing_ok=True)
 
 
 def _refuse_other_files(path: Path) -> None:
@@ -195,12 +213,11 @@ def _read_manifest(archive: zipfile.ZipFile, path: Path) -> Manifest:
             f"{path} has format version {stated['format_version']}; this finegrain reads up to "
             f"{FORMAT_VERSION}. Upgrade it: pip install -U finegrain"
         )
-    names = [field.name for field in fields(Manifest)]
-    absent = [name for name in names if name not in stated]
+    absent = [f.name for f in fields(Manifest) if f.default is MISSING and f.name not in stated]
     if absent:
         raise PlanError(f"{path}: its manifest lacks {', '.join(absent)}")
     _check_types(stated, path)
-    manifest = Manifest(**{name: stated[name] for name in names})
+    manifest = Manifest(**{f.name: stated[f.name] for f in fields(Manifest) if f.name in stated})
     _check_digests(manifest, archive, path)
     return manifest
 
@@ -222,7 +239,7 @@ def _is_text(value: object) -> bool:
 
 
 _FIELDS: Mapping[str, tuple[str, Callable[[object], bool]]] = {
-    **dict.fromkeys(("method", "checkpoint", "made_by"), ("a text", _is_text)),
+    **dict.fromkeys(("method", "checkpoint", "made_by", "compared_on"), ("a text", _is_text)),
     **dict.fromkeys(
         ("embed_dim", "height", "width", "context_length"), (f"1 to {MAX_SIZE}", _is_size)
     ),
@@ -237,7 +254,7 @@ _FIELDS: Mapping[str, tuple[str, Callable[[object], bool]]] = {
 def _check_types(stated: Mapping[str, object], path: Path) -> None:
     """A manifest is read from outside: its JSON may hold anything."""
     for name, (expected, fits) in _FIELDS.items():
-        if not fits(stated[name]):
+        if name in stated and not fits(stated[name]):
             raise PlanError(
                 f"{path}: its manifest states {name} as {stated[name]!r:.60}; expected {expected}. "
                 "Export the plan again."

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import io
-import os
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -15,17 +14,27 @@ import numpy as np
 from PIL import Image
 
 from finegrain.encoder import Encoder
-from finegrain.errors import GalleryError, ImageError, QueryError
-from finegrain.gallery import Gallery, Hit
+from finegrain.errors import GalleryError, QueryError
+from finegrain.gallery import Gallery, GroupBy, Hit, OnDuplicate, Reindexed, Row
+from finegrain.gallery.pictures import (
+    SUFFIXES,
+    name_problem,
+    path_of,
+    pictures_in,
+    thumbnail,
+    unknown,
+)
 from finegrain.matches import Match, Matches
 from finegrain.plan import Plan
-from finegrain.preprocess import ImageSource, load_image
+from finegrain.preprocess import ImageSource
 from finegrain.records import Problem, Sample, Scalar
+from finegrain.runtime.base import RuntimeName
+
+__all__ = ["SUFFIXES", "Added", "Searcher"]
 
 DEFAULT_K = 10
 MAX_QUERY_CHARACTERS = 2_000
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
-THUMBNAIL = (512, 512)
+_GALLERY_COLUMNS = ("pid", "camera", "time", "track")
 
 Metadata = Mapping[str, Scalar]
 
@@ -64,10 +73,13 @@ class Searcher:
         plan: Path of a ``model.plan``.
         gallery: Path of the gallery, or an open one. By default ``model.gallery`` beside the
             plan, which the first :meth:`add` creates.
-        threads: Threads of the towers; by default one a physical core.
+        runtime: What runs the towers: ``onnxruntime``, ``openvino``, ``tensorrt`` or
+            ``tensorrt-rtx``.
+        threads: Threads of the towers on a CPU; by default one a physical core.
 
     Raises:
-        PlanError: The plan cannot be read.
+        PlanError: The plan cannot be read, or the runtime cannot run it.
+        MissingExtraError: The runtime is not installed.
         GalleryError: The gallery is damaged or holds vectors of another plan.
     """
 
@@ -76,20 +88,19 @@ class Searcher:
         plan: str | Path,
         *,
         gallery: str | Path | Gallery | None = None,
+        runtime: RuntimeName = "onnxruntime",
         threads: int | None = None,
     ) -> None:
         opened = Plan(plan)
         self.manifest = opened.manifest
-        self._encoder = Encoder.from_plan(opened, threads=threads)
+        self._encoder = Encoder.from_plan(opened, runtime=runtime, threads=threads)
         self._gallery: Gallery | None = None
         if isinstance(gallery, Gallery):
             self._path = gallery.path
             self._gallery = gallery
             self._refuse_foreign_vectors(gallery)
         else:
-            self._path = (
-                Path(gallery) if gallery is not None else opened.path.with_suffix(".gallery")
-            )
+            self._path = _gallery_path(opened.path, gallery)
             if self._path.exists():
                 self._gallery = self._open()
 
@@ -102,7 +113,8 @@ class Searcher:
         if gallery.fingerprint != self.manifest.fingerprint:
             raise GalleryError(
                 f"{gallery.path} holds vectors of plan {str(gallery.fingerprint)[:12]}, and this "
-                f"is plan {self.manifest.fingerprint[:12]}; vectors of two plans do not compare"
+                f"is plan {self.manifest.fingerprint[:12]}; vectors of two plans do not compare. "
+                "Encode its pictures again: finegrain index PLAN PICTURES --reindex"
             )
 
     @property
@@ -124,6 +136,8 @@ class Searcher:
         pictures: ImageSource | Iterable[ImageSource],
         metadata: Metadata | Sequence[Metadata] | None = None,
         *,
+        expire_after: timedelta | float | None = None,
+        replace: bool = False,
         progress: bool = True,
     ) -> Added:
         """Encode pictures and keep them in the gallery.
@@ -135,39 +149,52 @@ class Searcher:
         Args:
             pictures: A folder (searched through), a file, an array, a Pillow image, or
                 several of the latter three. Of pictures without a file a thumbnail is kept.
-            metadata: Columns for all pictures, or one mapping for each. ``camera`` and ``pid``
-                are the gallery's own columns.
+            metadata: Columns for all pictures, or one mapping for each. ``camera``, ``pid``,
+                ``time`` (ISO 8601) and ``track`` are the gallery's own columns.
+            expire_after: Remove the pictures so long after they were taken (``time``) where
+                that is known, and else after now; in seconds or as timedelta.
+            replace: Encode files that are there already again, with the metadata given.
             progress: Show a bar with rate and time left.
 
         Raises:
             ImageError: There is no such file or folder, or no picture in it.
             GalleryError: Metadata does not fit.
         """
-        sources = list(_sources(pictures))
+        sources = list(pictures_in(pictures))
         columns = _columns(metadata, len(sources))
         if self._gallery is None:
             self._gallery = self._open()
-        misnamed = {i: problem for i, s in enumerate(sources) if (problem := _misnamed(s))}
-        new = list(_unknown(sources, self._gallery.images()))
+        misnamed = {i: problem for i, s in enumerate(sources) if (problem := name_problem(s))}
+        new = list(unknown(sources, set() if replace else self._gallery.images()))
         todo = [i for i in new if i not in misnamed]
         ids: list[int] = []
         problems = list(misnamed.values())
         for batch in self._encoder.stream_images([sources[i] for i in todo], progress=progress):
             rows = [todo[position] for position in batch.positions]
             ids += self._keep(
-                batch.embeddings, [sources[i] for i in rows], [columns[i] for i in rows]
+                batch.embeddings,
+                [sources[i] for i in rows],
+                [columns[i] for i in rows],
+                expire_after=expire_after,
+                on_duplicate="replace" if replace else "add",
             )
             problems += batch.problems
         return Added(ids=ids, num_known=len(sources) - len(new), problems=problems)
 
     def add_samples(
-        self, samples: Sequence[Sample], metadata: Metadata | None = None, *, progress: bool = True
+        self,
+        samples: Sequence[Sample],
+        metadata: Metadata | None = None,
+        *,
+        expire_after: timedelta | float | None = None,
+        progress: bool = True,
     ) -> Added:
         """Add the pictures of a dataset or catalogue with their pid, camera and columns.
 
         Args:
             samples: Their first caption becomes the column ``caption``.
             metadata: Further columns for all of them.
+            expire_after: As in :meth:`add`.
             progress: Show a bar with rate and time left.
         """
         rows = [
@@ -180,10 +207,17 @@ class Searcher:
             }
             for sample in samples
         ]
-        return self.add([sample.image for sample in samples], rows, progress=progress)
+        images = [sample.image for sample in samples]
+        return self.add(images, rows, expire_after=expire_after, progress=progress)
 
     def query(
-        self, query: str | ImageSource, k: int | None = None, *, where: str | None = None
+        self,
+        query: str | ImageSource,
+        k: int | None = None,
+        *,
+        where: str | None = None,
+        group_by: GroupBy | None = None,
+        distinct: float | None = None,
     ) -> Matches:
         """Find the pictures that fit a text, or look like a picture.
 
@@ -192,13 +226,17 @@ class Searcher:
                 and Pillow images are pictures too.
             k: How many; by default ten, or all of a smaller gallery.
             where: Look only at pictures whose columns match, such as
-                ``"camera = 'gate-3' and price < 80"``.
+                ``"camera = 'gate-3' and time >= '2026-05-01T08:00'"``.
+            group_by: ``"pid"`` or ``"track"``: of each only the best picture.
+            distinct: Leave out pictures whose cosine with a better match is above this, as
+                of neighbouring frames; 0.98 is a good start.
 
         Returns:
-            Matches, best first; fewer than ``k`` where the filter leaves fewer.
+            Matches, best first; fewer than ``k`` where the filter or the grouping leaves fewer.
 
         Raises:
-            QueryError: The text is empty, too long, or not text; or ``k`` does not fit.
+            QueryError: The text is empty, too long, or not text; or ``k`` or the grouping does
+                not fit.
             ImageError: The query picture cannot be read.
             FilterError: The filter does not parse, or names no column.
             GalleryError: The gallery is empty.
@@ -211,10 +249,53 @@ class Searcher:
             raise QueryError(
                 f"k is {k}, and the gallery holds {len(gallery)} pictures; ask for at most those"
             )
-        hits = gallery.search(vector, min(DEFAULT_K, len(gallery)) if k is None else k, where)[0]
+        depth = min(DEFAULT_K, len(gallery)) if k is None else k
+        hits = gallery.search(vector, depth, where, group_by=group_by, distinct=distinct)[0]
         return Matches(query if isinstance(query, str) else "<picture>", list(self._matches(hits)))
 
+    def expire(self) -> int:
+        """Delete the pictures whose time is over (``expire_after``); returns how many."""
+        return self.gallery.expire()
+
+    @classmethod
+    def reindex(
+        cls,
+        plan: str | Path,
+        *,
+        gallery: str | Path | None = None,
+        drop_unreadable: bool = False,
+        threads: int | None = None,
+        progress: bool = True,
+    ) -> Reindexed:
+        """Encode the pictures of a gallery again, with another plan than it was filled with.
+
+        Goes on where an earlier call was stopped. Searchers of the old plan are answered until
+        all is done; then the gallery opens with the new plan only.
+
+        Args:
+            plan: Path of the new ``model.plan``.
+            gallery: By default ``model.gallery`` beside the plan.
+            drop_unreadable: Delete pictures that cannot be read any more. By default the
+                gallery stays with its old vectors when there are any.
+            threads: Threads of the towers; by default one a physical core.
+            progress: Show a bar with rate and time left.
+
+        Raises:
+            PlanError: The plan cannot be read.
+            GalleryError: There is no gallery, or it cannot be written.
+        """
+        opened = Plan(plan)
+        with Gallery(_gallery_path(opened.path, gallery), create=False) as filled:
+            return filled.reindex(
+                Encoder.from_plan(opened, threads=threads),
+                opened.manifest.fingerprint,
+                drop_unreadable=drop_unreadable,
+                progress=progress,
+            )
+
     def close(self) -> None:
+        """Free the runtime and close the gallery; nothing else works afterwards."""
+        self._encoder.runtime.close()
         if self._gallery is not None:
             self._gallery.close()
 
@@ -238,20 +319,27 @@ class Searcher:
         embeddings: np.ndarray[Any, np.dtype[np.float32]],
         sources: Sequence[ImageSource],
         columns: Sequence[dict[str, Scalar]],
+        *,
+        expire_after: timedelta | float | None,
+        on_duplicate: OnDuplicate,
     ) -> list[int]:
-        paths = [_path_of(source) for source in sources]
+        paths = [path_of(source) for source in sources]
         return self.gallery.add(
             embeddings,
             paths,
             pids=[row.get("pid") for row in columns],  # type: ignore[misc]  # checked by add
             cameras=[row.get("camera") for row in columns],  # type: ignore[misc]
+            times=[row.get("time") for row in columns],  # type: ignore[misc]
+            tracks=[row.get("track") for row in columns],  # type: ignore[misc]
             metadata=[
-                {n: v for n, v in row.items() if n not in ("pid", "camera")} for row in columns
+                {n: v for n, v in row.items() if n not in _GALLERY_COLUMNS} for row in columns
             ],
             thumbnails=[
-                _thumbnail(source) if path is None else None
+                thumbnail(source) if path is None else None
                 for path, source in zip(paths, sources, strict=True)
             ],
+            expire_after=expire_after,
+            on_duplicate=on_duplicate,
         )
 
     def _vector(self, query: str | ImageSource) -> np.ndarray[Any, np.dtype[np.float32]]:
@@ -274,9 +362,19 @@ class Searcher:
                 image=row.image,
                 pid=row.pid,
                 camera=row.camera,
-                metadata=row.metadata,
+                metadata=_shown(row),
                 thumbnail=self.gallery.thumbnail(hit.id) if row.image is None else None,
             )
+
+
+def _gallery_path(plan: Path, gallery: str | Path | None) -> Path:
+    return Path(gallery) if gallery is not None else plan.with_suffix(".gallery")
+
+
+def _shown(row: Row) -> Metadata:
+    """The columns that a match has no field for."""
+    own = {"time": row.time, "track": row.track}
+    return {name: value for name, value in own.items() if value is not None} | dict(row.metadata)
 
 
 def _checked_text(query: str) -> str:
@@ -293,45 +391,6 @@ def _checked_text(query: str) -> str:
     return query
 
 
-def _sources(pictures: ImageSource | Iterable[ImageSource]) -> Iterator[ImageSource]:
-    if isinstance(pictures, str | Path):
-        path = Path(pictures)
-        # Other than Path's own, these are False for a name that no file can have.
-        if not os.path.isdir(path):
-            if not os.path.isfile(path):
-                raise ImageError(f"there is no picture or folder at {path}")
-            yield path
-            return
-        found = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-        if not found:
-            raise ImageError(f"the folder {path} holds no picture ({', '.join(sorted(SUFFIXES))})")
-        yield from found
-    elif isinstance(pictures, bytes | np.ndarray | Image.Image):
-        yield pictures
-    elif isinstance(pictures, Iterable):
-        yield from pictures
-    else:
-        raise ImageError(f"expected a folder or pictures, got {type(pictures).__name__}")
-
-
-def _unknown(sources: Sequence[ImageSource], known: set[str]) -> Iterator[int]:
-    """Positions of the pictures without a file, and of each file's first mention."""
-    known = set(known)
-    for position, source in enumerate(sources):
-        path = _path_of(source)
-        if path not in known:
-            yield position
-        if path is not None:
-            known.add(path)
-
-
-def _misnamed(source: ImageSource) -> Problem | None:
-    """A file system may hold names that are no Unicode, and a gallery or JSON cannot."""
-    path = _path_of(source) or ""
-    shown = path.encode("utf-8", "backslashreplace").decode()
-    return None if shown == path else Problem(where=shown, why="its name is no Unicode; rename it")
-
-
 def _columns(
     metadata: Metadata | Sequence[Metadata] | None, num_pictures: int
 ) -> list[dict[str, Scalar]]:
@@ -342,18 +401,3 @@ def _columns(
             f"expected metadata for each of the {num_pictures} pictures, got {len(metadata)}"
         )
     return [dict(row) for row in metadata]
-
-
-def _path_of(source: ImageSource) -> str | None:
-    # realpath refuses a name with a null character, which loading will name as a problem.
-    if isinstance(source, str | Path) and "\0" not in str(source):
-        return os.path.realpath(source)
-    return None
-
-
-def _thumbnail(source: ImageSource) -> bytes:
-    image = load_image(source)
-    image.thumbnail(THUMBNAIL)
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=90)
-    return buffer.getvalue()

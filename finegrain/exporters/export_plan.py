@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -13,19 +13,23 @@ import torch
 
 from finegrain.checkpoint import MODEL
 from finegrain.data.datasets import Dataset
+from finegrain.data.person_datasets import CUHK_PEDES
+from finegrain.data.person_json import read_people
+from finegrain.data.synthetic import write_people
 from finegrain.encoder import Encoder
-from finegrain.errors import ExportError
+from finegrain.errors import DataError, ExportError, require
 from finegrain.exporters.parity import MIN_QUERIES, ParityReport, compare
+from finegrain.exporters.precision import Fp32, Precision
 from finegrain.exporters.profile import ExportProfile
 from finegrain.exporters.to_onnx import image_graph, text_graph
 from finegrain.methods import TwoTowers
 from finegrain.plan import IMAGE, TEXT, TOKENIZER, Manifest, Plan, write_plan
 from finegrain.recipe import Recipe
-from finegrain.records import Split
+from finegrain.records import Sample, Split
 from finegrain.run import eager_encoder, load_run
 
-MAX_COMPARED = 400
-"""Captions, and pictures, of the dataset that the parity check takes."""
+RENDERED = 100
+"""People that are drawn when a run's dataset is not at hand."""
 
 
 def export(
@@ -38,33 +42,38 @@ def export(
     """Export the selected checkpoint of a run to a plan.
 
     The plan is written only when the exported graphs agree with the eager model within the
-    profile's bounds, on at least 200 captions and pictures of the dataset.
+    profile's bounds, on at least 200 captions and ten pictures.
 
     Args:
         run: The run folder.
         profile: The target, and its bounds.
         out: Where the plan goes.
-        data: What is compared on; by default the run's dataset.
+        data: What is compared on; by default the run's dataset, and where that cannot be read,
+            people drawn for the purpose.
 
     Returns:
         The comparison, which the plan's manifest also holds.
 
     Raises:
-        ExportError: The graphs do not agree; nothing is written.
+        ExportError: The model cannot be exported, or its graphs do not agree; nothing is written.
         CheckpointError: The run has no checkpoint.
+        DataError: ``data`` cannot be read.
+        MissingExtraError: The profile's runtime is not installed.
+        PlanError: The plan cannot be written.
     """
+    _require_runtime(profile)
     recipe, method, checkpoint = load_run(Path(run))
-    digest = hashlib.sha256((checkpoint / MODEL).read_bytes()).hexdigest()
-    split = _split_to_compare_on(data or recipe.data)
-    return export_method(
-        recipe,
-        method,
-        profile,
-        Path(out),
-        checkpoint=digest,
-        captions=[c for s in split.samples for c in s.captions][:MAX_COMPARED],
-        pictures=[s.image for s in split.samples][:MAX_COMPARED],
-    )
+    with tempfile.TemporaryDirectory() as folder:
+        split, compared_on = _split_to_compare_on(recipe, data, Path(folder) / "people")
+        return export_method(
+            recipe,
+            method,
+            profile,
+            Path(out),
+            checkpoint=hashlib.sha256((checkpoint / MODEL).read_bytes()).hexdigest(),
+            samples=split.samples,
+            compared_on=compared_on,
+        )
 
 
 def export_method(
@@ -74,23 +83,24 @@ def export_method(
     out: Path,
     *,
     checkpoint: str,
-    captions: Sequence[str],
-    pictures: Sequence[Path],
+    samples: Sequence[Sample],
+    compared_on: str,
 ) -> ParityReport:
     """Export a method in memory; see :func:`export`."""
     eager = eager_encoder(recipe, method.cpu(), torch.device("cpu"))
     transform = eager.transform
     context_length = recipe.method.text.context_length
+    text = text_graph(method, context_length=context_length, opset=profile.opset)
+    image = image_graph(method, height=transform.height, width=transform.width, opset=profile.opset)
     members = {
-        TEXT: text_graph(method, context_length=context_length, opset=profile.opset),
-        IMAGE: image_graph(
-            method, height=transform.height, width=transform.width, opset=profile.opset
-        ),
+        TEXT: profile.text.lower(text),
+        IMAGE: profile.image.lower(image),
         TOKENIZER: eager.tokenizer.to_json().encode(),
     }
     norm = method.image_tower.pixel_norm
     manifest = Manifest(
-        method="clip",
+        # Every method has a module of its name.
+        method=type(recipe.method).__module__.rpartition(".")[2],
         embed_dim=recipe.method.embed_dim,
         height=transform.height,
         width=transform.width,
@@ -98,35 +108,79 @@ def export_method(
         mean=tuple((norm.mean / 255).flatten().tolist()),
         std=tuple((norm.std / 255).flatten().tolist()),
         context_length=context_length,
-        precision={TEXT: "fp32", IMAGE: "fp32"},
+        precision={
+            TEXT: _name(profile.text, changed=members[TEXT] != text),
+            IMAGE: _name(profile.image, changed=members[IMAGE] != image),
+        },
         checkpoint=checkpoint,
         recipe=recipe.to_dict(),
         parity={},
         made_by=version("finegrain"),
         sha256={},
+        compared_on=compared_on,
     )
-    with tempfile.TemporaryDirectory() as folder:
-        # Compared is what a user will open: the plan itself, read back.
-        draft = Path(folder) / "draft.plan"
-        write_plan(draft, manifest, members)
-        report = compare(eager, Encoder.from_plan(Plan(draft)), captions, pictures, profile)
+    report = _compared(eager, manifest, members, samples, profile)
     failures = report.failures(profile)
     if failures:
         raise ExportError(
             f"{profile.name}: the exported model does not agree with the eager one, and was not "
-            f"written: {'; '.join(failures)}.\n{report}"
+            f"written: {'; '.join(failures)}.\ncompared on {compared_on}\n{report}"
         )
     write_plan(out, replace(manifest, parity=report.to_dict()), members)
     return report
 
 
-def _split_to_compare_on(data: Dataset) -> Split:
-    """The validation split, or the first that has captions enough."""
-    splits = data.splits()
+def _name(precision: Precision, *, changed: bool) -> str:
+    """A graph that a precision leaves as it is is still fp32."""
+    return precision.name if changed else Fp32.name
+
+
+def _compared(
+    eager: Encoder,
+    manifest: Manifest,
+    members: Mapping[str, bytes],
+    samples: Sequence[Sample],
+    profile: ExportProfile,
+) -> ParityReport:
+    """Compared is what a user will open: a plan, read back, on the runtime it is meant for."""
+    with tempfile.TemporaryDirectory() as folder:
+        draft = Path(folder) / "draft.plan"
+        write_plan(draft, manifest, members)
+        exported = Encoder.from_plan(Plan(draft), runtime=profile.runtime)
+        return compare(eager, exported, samples, profile)
+
+
+def _require_runtime(profile: ExportProfile) -> None:
+    """Fail before minutes of work, and not after."""
+    if profile.runtime == "openvino":
+        require("openvino", "openvino")
+
+
+def _split_to_compare_on(recipe: Recipe, data: Dataset | None, folder: Path) -> tuple[Split, str]:
+    """The validation split, or the first that has captions enough, and what it is.
+
+    A run made of a released checkpoint names a dataset that nobody may have here; then people
+    are drawn into ``folder``.
+    """
+    wanted = data or recipe.data
+    kind = type(wanted).__name__
+    try:
+        splits = wanted.splits()
+    except DataError:
+        if data is not None:
+            raise
+        people = read_people(_draw_people(folder), CUHK_PEDES)
+        return people["val"], f"people drawn for the purpose: {kind} of the recipe is not here"
     for name in ("val", "test", "train"):
         if name in splits and splits[name].num_captions >= MIN_QUERIES:
-            return splits[name]
+            return splits[name], f"{name} split of {kind}"
     raise ExportError(
         f"the parity check needs {MIN_QUERIES} captions, and no split has as many: "
         + "; ".join(str(split) for split in splits.values())
+    )
+
+
+def _draw_people(folder: Path) -> Path:
+    return write_people(
+        folder, identities=RENDERED, splits={"val": RENDERED}, workers=1, progress=False
     )

@@ -14,11 +14,19 @@ from tabulate import tabulate
 from finegrain.encoder import Encoder
 from finegrain.errors import ExportError
 from finegrain.exporters.profile import ExportProfile
+from finegrain.metrics import RetrievalMetrics, retrieval_metrics
 from finegrain.preprocess import ImageSource
+from finegrain.records import Sample
 
 TOP = 10
 MIN_QUERIES = 200
+MAX_COMPARED = 400
+"""Captions, and pictures, that are compared."""
+NUM_ALONE = 32
+"""Captions and pictures, besides the edge cases, that are also compared in batches of one."""
 EDGE_CAPTIONS = ("", "a", "coat", "红色外套", "👩‍🦰 🧥", "word " * 300)
+
+Array = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +38,9 @@ class ParityReport:
         text_cosine, image_cosine: Least cosine between twins.
         top10_overlap: Mean share of a query's first ten that both find.
         rank1_agreement: Share of queries with the same first result.
+        eager_rank1, rank1: Of the eager and of the exported model on what was compared, in
+            percent. It is a small gallery: only their difference says something.
+        eager_mAP, mAP: Likewise.
     """
 
     num_queries: int
@@ -38,73 +49,135 @@ class ParityReport:
     image_cosine: float
     top10_overlap: float
     rank1_agreement: float
+    eager_rank1: float
+    rank1: float
+    eager_mAP: float  # noqa: N815
+    mAP: float  # noqa: N815
+
+    @property
+    def drift(self) -> float:
+        """How far rank1 or mAP fell, in points of percent."""
+        # np.maximum and not max: a NaN must come through.
+        return float(np.maximum(self.eager_rank1 - self.rank1, self.eager_mAP - self.mAP))
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
     def failures(self, profile: ExportProfile) -> list[str]:
         """What does not hold, as sentences; empty when all does."""
-        checks = (
-            ("cosine of texts", self.text_cosine, profile.min_cosine),
-            ("cosine of pictures", self.image_cosine, profile.min_cosine),
+        least = (
+            ("cosine of texts", self.text_cosine, profile.text.min_cosine),
+            ("cosine of pictures", self.image_cosine, profile.image.min_cosine),
             ("top-10 overlap", self.top10_overlap, profile.min_overlap),
             ("rank-1 agreement", self.rank1_agreement, profile.min_rank1_agreement),
         )
         # `not >=` and not `<`: a NaN must fail.
-        return [
-            f"{what} is {got:.6f}, below {least}" for what, got, least in checks if not got >= least
+        failed = [
+            f"{what} is {got:.6f}, below {bound}" for what, got, bound in least if not got >= bound
         ]
+        if not self.drift <= profile.max_drift:
+            failed.append(
+                f"rank1 or mAP falls by {self.drift:.2f} points, more than {profile.max_drift}"
+            )
+        return failed
 
     def __str__(self) -> str:
-        return tabulate([self.to_dict()], headers="keys", floatfmt=".6f")
+        numbers = self.to_dict()
+        metrics = ("eager_rank1", "rank1", "eager_mAP", "mAP")
+        scores = {name: numbers.pop(name) for name in metrics}
+        return "\n\n".join(
+            (
+                tabulate([numbers], headers="keys", floatfmt=".6f"),
+                tabulate([{**scores, "drift": self.drift}], headers="keys", floatfmt=".2f"),
+            )
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Embeddings:
+    """Of captions ``[Q, D]`` and pictures ``[G, D]``."""
+
+    texts: Array
+    images: Array
+
+    def best(self) -> NDArray[np.int64]:
+        """Places of each caption's first pictures, ``[Q, 10]``."""
+        return np.argsort(-(self.texts @ self.images.T), axis=1, kind="stable")[:, :TOP]
+
+    def first(self, num_texts: int, num_images: int) -> _Embeddings:
+        return _Embeddings(self.texts[:num_texts], self.images[:num_images])
 
 
 def compare(
-    eager: Encoder,
-    exported: Encoder,
-    captions: Sequence[str],
-    pictures: Sequence[ImageSource],
-    profile: ExportProfile,
+    eager: Encoder, exported: Encoder, samples: Sequence[Sample], profile: ExportProfile
 ) -> ParityReport:
-    """Compare two encoders of one model.
+    """Compare two encoders of one model on pictures and their captions.
 
-    Besides what is given, captions that are empty, of one word, not Latin and too long, and
-    pictures that are portrait, landscape, grey and one pixel wide are compared; so are
-    batches of one and of ``profile.max_batch``.
+    Besides what is given, captions that are empty, of one word, not Latin, as long as the
+    context and longer, and pictures that are portrait, landscape, grey and one pixel wide are
+    compared; so are batches of one and of ``profile.max_batch``.
 
     Raises:
         ExportError: Fewer than 200 captions are given, or fewer than ten pictures.
     """
-    if len(captions) < MIN_QUERIES or len(pictures) < TOP:
+    samples = samples[:MAX_COMPARED]
+    pairs = [(caption, s.pid) for s in samples for caption in s.captions][:MAX_COMPARED]
+    if len(pairs) < MIN_QUERIES or len(samples) < TOP:
         raise ExportError(
             f"the parity check needs {MIN_QUERIES} captions and {TOP} pictures, got "
-            f"{len(captions)} and {len(pictures)}; export with a dataset that has them"
+            f"{len(pairs)} and {len(samples)}; export with a dataset that has them"
         )
-    captions = [*captions, *EDGE_CAPTIONS]
-    pictures = [*pictures, *_edge_pictures()]
-    eager_texts, eager_images = eager.encode_texts(captions), eager.encode_images(pictures)
-    text_cosines, image_cosines, rankings = [], [], None
-    for batch_size in (1, profile.max_batch):
-        exported.batch_size = batch_size
-        texts, images = exported.encode_texts(captions), exported.encode_images(pictures)
-        text_cosines.append(np.sum(texts * eager_texts, axis=1).min())
-        image_cosines.append(np.sum(images * eager_images, axis=1).min())
-        rankings = _rank(texts, images)
-    wanted = _rank(eager_texts, eager_images)
-    assert rankings is not None
-    overlap = [len({*a} & {*b}) / TOP for a, b in zip(wanted, rankings, strict=True)]
+    longest = "coat " * (exported.tokenizer.context_length - 2)
+    captions = [*(caption for caption, _ in pairs), *EDGE_CAPTIONS, longest]
+    pictures: list[ImageSource] = [*(s.image for s in samples), *_edge_pictures()]
+
+    exported.batch_size = profile.max_batch
+    wanted, got = _encode(eager, captions, pictures), _encode(exported, captions, pictures)
+    exported.batch_size = 1
+    some_texts = [*range(NUM_ALONE), *range(len(pairs), len(captions))]
+    some_images = [*range(min(NUM_ALONE, len(samples))), *range(len(samples), len(pictures))]
+    alone = _encode(exported, [captions[i] for i in some_texts], [pictures[i] for i in some_images])
+
+    size = len(pairs), len(samples)
+    wanted_best, got_best = wanted.first(*size).best(), got.first(*size).best()
+    overlap = [len({*a} & {*b}) / TOP for a, b in zip(wanted_best, got_best, strict=True)]
+    pids = np.array([pid for _, pid in pairs]), np.array([s.pid for s in samples])
+    before, after = (_metrics(e.first(*size), *pids) for e in (wanted, got))
     return ParityReport(
         num_queries=len(captions),
         num_pictures=len(pictures),
-        text_cosine=float(min(text_cosines)),
-        image_cosine=float(min(image_cosines)),
+        text_cosine=min(
+            _least_cosine(got.texts, wanted.texts),
+            _least_cosine(alone.texts, wanted.texts[some_texts]),
+        ),
+        image_cosine=min(
+            _least_cosine(got.images, wanted.images),
+            _least_cosine(alone.images, wanted.images[some_images]),
+        ),
         top10_overlap=float(np.mean(overlap)),
-        rank1_agreement=float(np.mean(wanted[:, 0] == rankings[:, 0])),
+        rank1_agreement=float(np.mean(wanted_best[:, 0] == got_best[:, 0])),
+        eager_rank1=before.rank1,
+        rank1=after.rank1,
+        eager_mAP=before.mAP,
+        mAP=after.mAP,
     )
 
 
-def _rank(texts: NDArray[np.float32], images: NDArray[np.float32]) -> NDArray[np.int64]:
-    return np.argsort(-(texts @ images.T), axis=1, kind="stable")[:, :TOP]
+def _encode(
+    encoder: Encoder, captions: Sequence[str], pictures: Sequence[ImageSource]
+) -> _Embeddings:
+    return _Embeddings(encoder.encode_texts(captions), encoder.encode_images(pictures))
+
+
+def _least_cosine(a: Array, b: Array) -> float:
+    # np.min and not min: a NaN must come through.
+    return float(np.sum(a * b, axis=1).min())
+
+
+def _metrics(
+    embeddings: _Embeddings, query_pids: NDArray[np.int64], gallery_pids: NDArray[np.int64]
+) -> RetrievalMetrics:
+    return retrieval_metrics(embeddings.texts, embeddings.images, query_pids, gallery_pids)
 
 
 def _edge_pictures() -> list[Image.Image]:
@@ -116,4 +189,5 @@ def _edge_pictures() -> list[Image.Image]:
         landscape.rotate(90, expand=True),
         landscape.convert("L"),
         landscape.crop((0, 0, 1, 97)),
+        landscape.crop((0, 0, 1, 1)),
     ]

@@ -7,7 +7,9 @@ import warnings
 import onnx
 import torch
 from torch import Tensor, nn
+from torch.onnx import OnnxExporterError
 
+from finegrain.errors import ExportError
 from finegrain.methods import TwoTowers
 
 # An example of one would be taken for a constant batch.
@@ -57,7 +59,7 @@ def text_graph(method: TwoTowers, *, context_length: int, opset: int) -> bytes:
 
 
 def _export(
-    graph: nn.Module,
+    graph: _ImageGraph | _TextGraph,
     example: dict[str, Tensor],
     shapes: dict[str, dict[int, torch.export.Dim]],
     opset: int,
@@ -65,18 +67,34 @@ def _export(
     with warnings.catch_warnings():
         # That ids and eot share one name for their batch is meant.
         warnings.filterwarnings("ignore", message=".*The axis name: batch will not be used")
-        program = torch.onnx.export(
-            graph.eval(),
-            kwargs=example,
-            input_names=list(example),
-            output_names=["embeddings"],
-            dynamic_shapes=shapes,
-            opset_version=opset,
-            dynamo=True,
-            verbose=False,
-        )
+        try:
+            program = torch.onnx.export(
+                graph.eval(),
+                kwargs=example,
+                input_names=list(example),
+                output_names=["embeddings"],
+                dynamic_shapes=shapes,
+                opset_version=opset,
+                dynamo=True,
+                verbose=False,
+            )
+        except OnnxExporterError as error:
+            tower = "text" if "ids" in example else "image"
+            method = type(graph.method).__name__
+            raise ExportError(
+                f"the {tower} tower of {method} has no export path to ONNX opset {opset}: "
+                f"{_first_line(error)}. What it does for each input must not depend on the "
+                "values in it, and every operation needs an ONNX twin."
+            ) from error
     assert program is not None  # with dynamo=True it never is
     return _without_traces(program.model_proto).SerializeToString()
+
+
+def _first_line(error: BaseException) -> str:
+    """The innermost cause: what is around it is advice for authors of exporters."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return str(error).strip().partition("\n")[0]
 
 
 def _without_traces(model: onnx.ModelProto) -> onnx.ModelProto:

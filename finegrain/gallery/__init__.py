@@ -1,7 +1,10 @@
 """A durable gallery of pictures: vectors, metadata, filters, exact search."""
 
+from finegrain.gallery.entries import OnDuplicate
 from finegrain.gallery.gallery import Gallery
+from finegrain.gallery.grouping import GroupBy
 from finegrain.gallery.index import Hit
-from finegrain.gallery.store import Row
+from finegrain.gallery.reindex import Reindexed
+from finegrain.gallery.row import Row
 
-__all__ = ["Gallery", "Hit", "Row"]
+__all__ = ["Gallery", "GroupBy", "Hit", "OnDuplicate", "Reindexed", "Row"]

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from datetime import datetime, timedelta
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from finegrain.errors import GalleryError, QueryError
+from finegrain.gallery import times as clock  # a parameter is called times
 from finegrain.gallery.filters import BUILT_IN
 from finegrain.gallery.index import Vectors
 from finegrain.records import Scalar
@@ -18,17 +20,23 @@ from finegrain.records import Scalar
 MAX_NAME_LENGTH = 256
 """Longest name of a metadata column, in characters."""
 
+OnDuplicate = Literal["add", "skip", "replace", "error"]
+"""What to do with a picture whose path the gallery holds already."""
+
 _INT64 = range(-(2**63), 2**63)
 _LENGTH_TOLERANCE = 1e-2  # half precision keeps about three digits of a length
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """What is stored of one picture beside its vector."""
+    """What is stored of one picture beside its vector; times as :func:`utc_text` makes them."""
 
     image: str | None
     pid: int | None
     camera: str | None
+    time: str | None
+    track: str | None
+    expires_at: str | None
     metadata: Mapping[str, Scalar]
     thumbnail: bytes | None
 
@@ -39,8 +47,11 @@ def checked_entries(
     images: Sequence[str | None],
     pids: Sequence[int | None] | None,
     cameras: Sequence[str | None] | None,
+    times: Sequence[datetime | str | None] | None,
+    tracks: Sequence[str | None] | None,
     metadata: Sequence[Mapping[str, Scalar]] | None,
     thumbnails: Sequence[bytes | None] | None,
+    expire_after: timedelta | float | None,
 ) -> list[Entry]:
     """One entry per vector.
 
@@ -52,19 +63,28 @@ def checked_entries(
         _column("images", images, count),
         _column("pids", pids, count),
         _column("cameras", cameras, count),
+        [
+            checked_time(f"times[{row}]", time)
+            for row, time in enumerate(_column("times", times, count))
+        ],
+        _column("tracks", tracks, count),
         _column("metadata", metadata, count),
         _column("thumbnails", thumbnails, count),
         strict=True,
     )
+    retention = _retention(expire_after)
     return [
         Entry(
             image=_text(f"images[{row}]", image),
             pid=_pid(f"pids[{row}]", pid),
             camera=_text(f"cameras[{row}]", camera),
+            time=time,
+            track=_text(f"tracks[{row}]", track),
+            expires_at=None if retention is None else _expiry(time, retention),
             metadata=_metadata(f"metadata[{row}]", fields),
             thumbnail=_thumbnail(f"thumbnails[{row}]", thumbnail),
         )
-        for row, (image, pid, camera, fields, thumbnail) in enumerate(columns)
+        for row, (image, pid, camera, time, track, fields, thumbnail) in enumerate(columns)
     ]
 
 
@@ -111,6 +131,19 @@ def checked_k(k: Any) -> int:
     if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
         raise QueryError(f"k is a whole number of at least 1; got {k!r:.40}.")
     return int(k)
+
+
+def checked_choice(on_duplicate: Any) -> None:
+    """See that ``on_duplicate`` is one of its choices.
+
+    Raises:
+        GalleryError: It is not.
+    """
+    choices = get_args(OnDuplicate)
+    if on_duplicate not in choices:
+        raise GalleryError(
+            f"on_duplicate is one of {', '.join(map(repr, choices))}; got {on_duplicate!r:.40}."
+        )
 
 
 def checked_ids(ids: Iterable[Any]) -> list[int]:
@@ -172,6 +205,52 @@ def _pid(where: str, value: Any) -> int | None:
     if not whole or int(value) not in _INT64:
         raise GalleryError(f"{where} is a whole number of at most 64 bits or None; got {value!r}.")
     return int(value)
+
+
+def checked_time(where: str, value: Any) -> str | None:
+    """A time in the form that it is kept in.
+
+    Raises:
+        GalleryError: The value, which is at ``where``, is no datetime or text of ISO 8601.
+    """
+    if value is None:
+        return None
+    try:
+        if isinstance(value, datetime | str):
+            return clock.utc_text(value)
+    except ValueError:
+        pass  # refused like any other value
+    raise GalleryError(
+        f"{where} is a datetime, a time of ISO 8601 such as '2026-05-01T08:00:00+02:00', or None; "
+        f"got {value!r:.60}."
+    )
+
+
+def _retention(expire_after: Any) -> timedelta | None:
+    if expire_after is None or isinstance(expire_after, timedelta):
+        retention = expire_after
+    else:
+        seconds = isinstance(expire_after, int | float) and not isinstance(expire_after, bool)
+        try:
+            retention = timedelta(seconds=expire_after) if seconds else timedelta(0)
+        except (ValueError, OverflowError):  # NaN, or more than timedelta holds
+            retention = timedelta(0)
+    if retention is not None and retention <= timedelta(0):
+        raise GalleryError(
+            "expire_after is a timedelta or a number of seconds, more than zero, or None to keep "
+            f"pictures until they are deleted; got {expire_after!r:.40}."
+        )
+    return retention
+
+
+def _expiry(time: str | None, retention: timedelta) -> str:
+    start = clock.now() if time is None else datetime.fromisoformat(time)
+    try:
+        return clock.utc_text(start + retention)
+    except (OverflowError, ValueError) as error:
+        raise GalleryError(
+            f"expire_after leads past the year 9999 from {start}; give None to keep pictures."
+        ) from error
 
 
 def _metadata(where: str, fields: Any) -> Mapping[str, Scalar]:

@@ -26,12 +26,16 @@ from finegrain.gallery.filters import (
     Value,
     kind_of,
 )
+from finegrain.gallery.times import utc_text
 
 MAX_LENGTH = 4096
 """Longest expression, in characters."""
 
 MAX_DEPTH = 16
 """Deepest nesting of ``and``, ``or`` and ``not``; redundant parentheses do not count."""
+
+
+_BUILT_IN_KINDS = {name: {"text" if kind == "time" else kind} for name, kind in BUILT_IN.items()}
 
 
 def parse(expression: str, columns: Mapping[str, Collection[str]]) -> Condition:
@@ -56,7 +60,7 @@ def parse(expression: str, columns: Mapping[str, Collection[str]]) -> Condition:
         )
     try:
         condition = _read(expression)
-        _check(condition, {**{name: {kind} for name, kind in BUILT_IN.items()}, **columns})
+        _check(condition, {**_BUILT_IN_KINDS, **columns})
     except _PositionedError as fault:
         raise FilterError(fault.message(expression)) from None
     return condition
@@ -147,12 +151,13 @@ class _Builder(Transformer[Token, Condition]):
         column, symbol, value = children
         if symbol in ORDERS and isinstance(value, bool):
             raise _PositionedError(symbol.start_pos, "true and false have no order; use = or !=.")
-        return Comparison(column, "=" if symbol == "==" else symbol.value, value)
+        return Comparison(column, "=" if symbol == "==" else symbol.value, _fitted(column, value))
 
     def contain(self, children: list[Any]) -> Membership:
         column, *words = (c for c in children if not _is_word(c, "IN"))
         negated = _is_word(words[0], "NOT")
-        return Membership(column, tuple(words[1:] if negated else words), negated)
+        values = words[1:] if negated else words
+        return Membership(column, tuple(_fitted(column, value) for value in values), negated)
 
     def is_null(self, children: list[Any]) -> IsNull:
         return IsNull(children[0], negated=_is_word(children[2], "NOT"))
@@ -172,6 +177,22 @@ class _Builder(Transformer[Token, Condition]):
         if token.type == "NUMBER":
             return _number(token, position)
         return token.type == "TRUE"
+
+
+def _fitted(column: Column, value: Value) -> Value:
+    """The value in the form that its column is kept in."""
+    if BUILT_IN.get(column.name) != "time":
+        return value
+    try:
+        if isinstance(value, str):
+            return utc_text(value)
+    except ValueError:
+        pass  # refused like a number
+    raise _PositionedError(
+        column.position,
+        f"{column.name} compares with a time such as '2026-05-01' or '2026-05-01T08:00' (UTC, "
+        f"or with an offset as in '2026-05-01T08:00+02:00'); got {value!r:.40}.",
+    )
 
 
 def _is_word(child: object, word: str) -> bool:

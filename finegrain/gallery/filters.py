@@ -6,8 +6,10 @@ Comparisons are ``= == != < <= > >=`` between a column and a value, ``in (...)``
 ``not in (...)``, ``is null`` and ``is not null``; they are joined by ``and``, ``or``, ``not``
 and parentheses. Values are strings in single or double quotes (``\\`` escapes a character),
 numbers, ``true`` and ``false``. Key words may be written in any case; column names may not.
-Columns are ``id``, ``image``, ``pid``, ``camera``, ``added_at`` (UTC, as
-``2026-01-31T12:00:00Z``) and the keys of the metadata.
+Columns are ``id``, ``image``, ``pid``, ``camera``, ``time``, ``track``, ``added_at``,
+``expires_at`` and the keys of the metadata. ``time``, ``added_at`` and ``expires_at`` are
+compared with times of ISO 8601, to the millisecond, in UTC unless they state an offset:
+``time >= '2026-05-01T08:00' and time < '2026-05-02T00:00+02:00'``.
 
 What an expression means is two-valued: a row matches or it does not.
 
@@ -29,7 +31,7 @@ from typing import Any, Literal
 
 from finegrain.records import Scalar
 
-Kind = Literal["text", "number", "boolean"]
+Kind = Literal["text", "number", "boolean", "time"]
 Value = str | int | float | bool
 Operator = Literal["=", "!=", "<", "<=", ">", ">="]
 
@@ -38,7 +40,10 @@ BUILT_IN: Mapping[str, Kind] = {
     "image": "text",
     "pid": "number",
     "camera": "text",
-    "added_at": "text",
+    "time": "time",
+    "track": "text",
+    "added_at": "time",
+    "expires_at": "time",
 }
 """The columns that every gallery has."""
 
@@ -117,7 +122,7 @@ def evaluate(condition: Condition, row: Mapping[str, Scalar]) -> bool:
 
 
 def kind_of(value: Value) -> Kind:
-    """The kind of a value: a boolean is no number here."""
+    """The kind of a value: a boolean is no number here, and a time is text of one form."""
     if isinstance(value, bool):
         return "boolean"
     return "text" if isinstance(value, str) else "number"

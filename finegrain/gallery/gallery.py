@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import numpy as np
 import numpy.typing as npt
 
 from finegrain.errors import GalleryError
 from finegrain.gallery.entries import (
+    OnDuplicate,
+    checked_choice,
     checked_entries,
     checked_ids,
     checked_k,
     checked_queries,
     checked_vectors,
 )
+from finegrain.gallery.exchange import export, load
 from finegrain.gallery.filters import BUILT_IN
-from finegrain.gallery.index import Hit, VectorIndex
-from finegrain.gallery.store import Row, Store
+from finegrain.gallery.follower import Follower
+from finegrain.gallery.grouping import GroupBy, Thinning
+from finegrain.gallery.index import Hit
+from finegrain.gallery.reindex import PictureEncoder, Reindexed, reindex
+from finegrain.gallery.row import Row
+from finegrain.gallery.store import Store
 from finegrain.records import Scalar
 
 
@@ -32,6 +38,11 @@ class Gallery:
     vectors are read into memory at the first search and follow the file from then on,
     also when another process writes to it. A gallery may be shared by threads: one at a time
     follows the file, and any number search at once.
+
+    One process writes at a time and others wait for it, up to half a minute; any number may
+    read. A file that cannot be written, or whose folder cannot, opens for reading. Pictures
+    added with ``expire_after`` are in no answer once their time is over, and are removed from
+    the file by :meth:`expire`, by opening it, and now and then by searches.
 
         >>> gallery = Gallery("crops.gallery", dim=512)                      # doctest: +SKIP
         >>> gallery.search(queries, k=10, where="camera = 'gate-3'")         # doctest: +SKIP
@@ -58,10 +69,7 @@ class Gallery:
         create: bool = True,
     ) -> None:
         self._store = Store(Path(path), fingerprint=fingerprint, dim=dim, create=create)
-        self._lock = threading.RLock()
-        self._index = VectorIndex(self._store.dim)
-        self._last_id = 0
-        self._seen_version: int | None = None
+        self._follower = Follower(self._store)
 
     @property
     def path(self) -> Path:
@@ -82,8 +90,12 @@ class Gallery:
         *,
         pids: Sequence[int | None] | None = None,
         cameras: Sequence[str | None] | None = None,
+        times: Sequence[datetime | str | None] | None = None,
+        tracks: Sequence[str | None] | None = None,
         metadata: Sequence[Mapping[str, Scalar]] | None = None,
         thumbnails: Sequence[bytes | None] | None = None,
+        expire_after: timedelta | float | None = None,
+        on_duplicate: OnDuplicate = "add",
     ) -> list[int]:
         """Add pictures, all of them or none.
 
@@ -92,27 +104,53 @@ class Gallery:
             images: Paths, or None where a picture has no file; ``N`` of them, as of all below.
             pids: Identities, where known.
             cameras: Names of the cameras, where known.
+            times: When the pictures were taken, where known: datetimes or text of ISO 8601,
+                in UTC unless they state an offset; kept to the millisecond.
+            tracks: Names of the tracks that they are part of, where known. Number a tracker's
+                per camera, as in ``gate-3/17``: its own numbers begin anew at every camera.
             metadata: Further columns of each picture, for filters and display.
             thumbnails: JPEG files of the pictures that have no file of their own.
+            expire_after: How long to keep them, in seconds or as timedelta, from when they
+                were taken where that is known and else from now. None keeps them.
+            on_duplicate: What to do with a path that is there already: ``add`` another picture
+                of it, as of several crops of one frame; ``skip`` it; ``replace`` all pictures
+                of it, under a new id; or raise an ``error``.
 
         Returns:
-            The new ids, in the order given.
+            The new ids, in the order given; for a picture that was skipped, the one it had.
 
         Raises:
-            GalleryError: Vectors or columns do not fit; nothing was written.
+            GalleryError: Vectors or columns do not fit, the file cannot be written, or a
+                path is a duplicate; nothing was written.
         """
+        checked_choice(on_duplicate)
         checked = checked_vectors(vectors, self.dim)
         entries = checked_entries(
             len(checked),
             images=images,
             pids=pids,
             cameras=cameras,
+            times=times,
+            tracks=tracks,
             metadata=metadata,
             thumbnails=thumbnails,
+            expire_after=expire_after,
         )
-        return self._store.insert(checked, entries)
+        try:
+            return self._store.insert(checked, entries, on_duplicate)
+        finally:
+            if on_duplicate == "replace":
+                self._follower.distrust()
 
-    def search(self, vectors: npt.ArrayLike, k: int, where: str | None = None) -> list[list[Hit]]:
+    def search(
+        self,
+        vectors: npt.ArrayLike,
+        k: int,
+        where: str | None = None,
+        *,
+        group_by: GroupBy | None = None,
+        distinct: float | None = None,
+    ) -> list[list[Hit]]:
         """The ``k`` best pictures for each query, by inner product.
 
         Args:
@@ -121,20 +159,27 @@ class Gallery:
             where: Look only at pictures that match, as in ``"camera = 'gate-3'"``; the
                 language is described in :mod:`finegrain.gallery.filters`. The fewer match,
                 the faster the search.
+            group_by: Of each ``"pid"`` or ``"track"`` only the best picture; a picture
+                whose pid or track is not known counts for itself. As exact as the search
+                itself: it looks deeper until there are ``k`` groups, or no more pictures.
+            distinct: Leave out a picture whose cosine with a better one in the answer is above
+                this, as of neighbouring frames; 0.98 is a good start.
 
         Returns:
             For each query its hits, best first; equal scores by ascending id.
 
         Raises:
-            QueryError: ``k`` is no positive whole number, or the queries do not fit.
+            QueryError: ``k`` is no positive whole number, the queries do not fit, or there is
+                no such grouping.
             FilterError: The filter does not parse or does not fit its columns.
+            GalleryError: The file cannot be read, or was reindexed with another plan.
         """
         queries = checked_queries(vectors, self.dim)
         depth = checked_k(k)
+        thinning = Thinning(self._store, group_by=group_by, distinct=distinct)
         allowed = None if where is None else self._store.ids_where(where)
-        with self._lock:
-            self._follow_file()
-        return self._index.search(queries, depth, allowed)
+        index = self._follower.index()
+        return thinning.search(lambda some, deep: index.search(some, deep, allowed), queries, depth)
 
     def rows(self, ids: Iterable[int]) -> list[Row]:
         """Rows in the order of the ids; ids that are not (or no longer) there are left out."""
@@ -144,7 +189,7 @@ class Gallery:
 
     def thumbnail(self, id_: int) -> bytes | None:
         """JPEG file of a picture that was added with one, else None."""
-        return self._store.thumbnail(*checked_ids([id_]))
+        return self._store.thumbnails(checked_ids([id_])).get(id_)
 
     def images(self) -> set[str]:
         """Paths of all pictures that have one."""
@@ -176,6 +221,70 @@ class Gallery:
             FilterError: The filter does not parse or does not fit its columns.
         """
         return self._delete(self._store.ids_where(where).tolist())
+
+    def expire(self) -> int:
+        """Delete the pictures whose time is over for good; see :meth:`delete`.
+
+        Returns:
+            How many there were.
+        """
+        return self._store.expire()
+
+    def reindex(
+        self,
+        encoder: PictureEncoder,
+        fingerprint: str,
+        *,
+        drop_unreadable: bool = False,
+        progress: bool = True,
+    ) -> Reindexed:
+        """Encode all pictures again, with another plan.
+
+        Each batch is durable when it is done: after an interruption the same call goes on
+        where it stopped. Until all are done every search is answered from the old vectors;
+        then the file switches at once, and galleries that other processes hold open ask to be
+        opened again. The pictures are read from their paths, or from their thumbnails.
+
+        Args:
+            encoder: Of the new plan.
+            fingerprint: Identity of the new plan.
+            drop_unreadable: Delete pictures that cannot be read any more. By default the
+                gallery stays with its old vectors when there are any.
+            progress: Show a bar with rate and time left.
+
+        Raises:
+            GalleryError: The file cannot be written, or a reindexing with a third plan began.
+        """
+        return reindex(
+            self._store, encoder, fingerprint, drop_unreadable=drop_unreadable, progress=progress
+        )
+
+    def export(self, target: str | Path) -> int:
+        """Write all pictures to files that other tools read; returns how many.
+
+        Args:
+            target: A new path. With the ending ``.parquet`` one Parquet file, else a folder of
+                NumPy arrays and JSON lines in the layout of clip-retrieval; see
+                :mod:`finegrain.gallery.exchange`.
+
+        Raises:
+            GalleryError: There is something at the path already, or it cannot be written.
+            MissingExtraError: Parquet is asked for and pyarrow is not installed.
+        """
+        return export(self._store, Path(target))
+
+    def load(self, source: str | Path) -> list[int]:
+        """Add all pictures of an :meth:`export`, or of clip-retrieval's output, or none.
+
+        Returns:
+            Their new ids.
+
+        Raises:
+            GalleryError: There is no export, it is damaged, or its vectors are of another plan
+                or width; nothing was written.
+            MissingExtraError: It is Parquet and pyarrow is not installed.
+        """
+        return load(self._store, Path(source))
 
     def close(self) -> None:
         """Close the file; only ``repr`` works afterwards."""
@@ -210,22 +319,7 @@ class Gallery:
         return f"Gallery({str(self.path)!r}, {size}, dim={self.dim})"
 
     def _delete(self, ids: list[int]) -> int:
-        with self._lock:
-            # The next search compares index and file, whatever became of this deletion.
-            self._seen_version = None
+        try:
             return self._store.delete(ids)
-
-    def _follow_file(self) -> None:
-        """Bring the index up to date with the file.
-
-        Ids only grow and vectors never change, so news are the ids above the last one seen.
-        Deletions need a comparison of all ids, made after one of ours and when the file says
-        that another connection has written.
-        """
-        version = self._store.data_version()
-        if version != self._seen_version:
-            self._index.remove(np.setdiff1d(self._index.ids, self._store.ids()))
-            self._seen_version = version
-        for ids, vectors in self._store.vectors_after(self._last_id):
-            self._index.add(ids, vectors)
-            self._last_id = int(ids[-1])
+        finally:  # an error may come after the rows are gone
+            self._follower.distrust()

@@ -1,7 +1,8 @@
-"""The layout of a gallery's file, and the checks before one is used."""
+"""Opening a gallery's file: its settings, and the checks before it is used."""
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -10,43 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from finegrain.errors import GalleryError
+from finegrain.gallery.migrations import SCHEMA_VERSION, STEPS
 
-SCHEMA_VERSION = 1
 APPLICATION_ID = 0x66677261
 """Marks the file as a finegrain gallery in SQLite's header ("fgra")."""
 
 BUSY_SECONDS = 30.0
 """How long to wait for another process that is writing."""
-
-_SCHEMA = """
-CREATE TABLE gallery (fingerprint TEXT, dim INTEGER NOT NULL);
-CREATE TABLE picture (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
-    image TEXT,
-    pid INTEGER,
-    camera TEXT,
-    added_at TEXT NOT NULL
-);
-CREATE INDEX picture_pid ON picture (pid);
-CREATE INDEX picture_camera ON picture (camera);
-CREATE TABLE vector (
-    picture INTEGER PRIMARY KEY REFERENCES picture ON DELETE CASCADE,
-    data BLOB NOT NULL
-);
-CREATE TABLE thumbnail (
-    picture INTEGER PRIMARY KEY REFERENCES picture ON DELETE CASCADE,
-    jpeg BLOB NOT NULL
-);
-CREATE TABLE attribute (
-    picture INTEGER NOT NULL REFERENCES picture ON DELETE CASCADE,
-    name TEXT NOT NULL,
-    kind TEXT NOT NULL,
-    value,
-    PRIMARY KEY (picture, name)
-) WITHOUT ROWID;
-CREATE INDEX attribute_value ON attribute (name, kind, value, picture);
-CREATE TABLE seen (name TEXT, kind TEXT, PRIMARY KEY (name, kind)) WITHOUT ROWID;
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,17 +28,22 @@ class Database:
         connection: In autocommit mode; it may be used from any thread, one at a time.
         fingerprint: Identity of the plan whose vectors are inside, or None.
         dim: Width of the vectors.
+        read_only: The file or its folder cannot be written.
     """
 
     connection: sqlite3.Connection
     fingerprint: str | None
     dim: int
+    read_only: bool
 
 
 def open_database(
     path: Path, *, fingerprint: str | None, dim: int | None, create: bool
 ) -> Database:
     """Open a gallery file, or create it when ``create`` allows.
+
+    A file of an older format is brought to the present one in one transaction. A file that
+    cannot be written, or whose folder cannot, is opened for reading.
 
     Raises:
         GalleryError: The file is missing, damaged, of another application or format, or
@@ -77,22 +53,24 @@ def open_database(
     if dim is not None and dim < 1:
         raise GalleryError(f"The width of a gallery's vectors is at least 1; got dim={dim}.")
     with as_gallery_errors(path):
-        connection = sqlite3.connect(
-            path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
-        )
+        read_only = path.exists() and not _writable(path)
+        connection = _connect_for_reading(path) if read_only else _connect(path)
         try:
             if _has_tables(connection):
                 _check_format(connection, path)
             _configure(connection)
-            if create:
-                _create_tables(connection, path, fingerprint, dim)
+            if not read_only:
+                _use_wal(connection)
+                if create and not _has_tables(connection):
+                    _create_tables(connection, path, fingerprint, dim)
             _check_format(connection, path)
-            stored = _identity(connection, path)
+            _migrate(connection, path, read_only)
+            stored = identity(connection, path)
             _check_identity(path, stored, (fingerprint, dim))
         except BaseException:
             connection.close()
             raise
-    return Database(connection, *stored)
+    return Database(connection, *stored, read_only)
 
 
 @contextmanager
@@ -117,13 +95,41 @@ def as_gallery_errors(path: Path) -> Iterator[None]:
         raise GalleryError(f"{path}: {error}. {_advice(error)}") from error
 
 
+def identity(connection: sqlite3.Connection, path: Path) -> tuple[str | None, int]:
+    """Fingerprint and width of the vectors inside.
+
+    Raises:
+        GalleryError: The file does not state them.
+    """
+    match connection.execute("SELECT fingerprint, dim FROM gallery").fetchone():
+        case (str() | None as fingerprint, int(dim)) if dim > 0:
+            return fingerprint, dim
+        case found:
+            raise GalleryError(
+                f"{path} does not state its plan and width, but {found!r:.80}. The file is "
+                "damaged; restore it from a copy."
+            )
+
+
+def short(fingerprint: str | None) -> str:
+    """A fingerprint as messages show it."""
+    return "(none)" if fingerprint is None else fingerprint[:12]
+
+
 def _advice(error: sqlite3.Error) -> str:
     if isinstance(error, sqlite3.ProgrammingError):
         return "The gallery is closed; open it again."
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     return {
-        sqlite3.SQLITE_BUSY: "Another process is using it for long; try again.",
-        sqlite3.SQLITE_FULL: "Make space on the disk and try again.",
+        sqlite3.SQLITE_BUSY: (
+            f"Another process has been writing to it for {BUSY_SECONDS:g} s; let it finish or "
+            "stop it, and try again."
+        ),
+        sqlite3.SQLITE_FULL: "Nothing stored is lost; make space on the disk and try again.",
+        sqlite3.SQLITE_IOERR: (
+            "Nothing stored is lost by this; see that the disk is sound and has space, and that "
+            "no limit on the size of files is reached (ulimit -f), and try again."
+        ),
         sqlite3.SQLITE_READONLY: "Give write access to the file and its folder.",
         sqlite3.SQLITE_CANTOPEN: "Give read and write access to the file and its folder.",
         sqlite3.SQLITE_NOTADB: "It is not a gallery; choose another path.",
@@ -140,6 +146,29 @@ def _check_path(path: Path, create: bool) -> None:
         raise GalleryError(f"The folder {path.parent} does not exist. Make it first.")
 
 
+def _writable(path: Path) -> bool:
+    """Whether the file and, for the journal beside it, its folder may be written."""
+    return os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
+
+
+def _connect(path: Path | str, *, uri: bool = False) -> sqlite3.Connection:
+    return sqlite3.connect(
+        path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False, uri=uri
+    )
+
+
+def _connect_for_reading(path: Path) -> sqlite3.Connection:
+    """Open without leave to write.
+
+    A reader makes a file beside the journal for its locks. Where it cannot, it takes the file
+    for one that nobody changes, which only the absence of a journal shows.
+    """
+    journal = path.with_name(f"{path.name}-wal")
+    alone = not os.access(path.parent, os.W_OK) and not journal.exists()
+    options = "mode=ro&immutable=1" if alone else "mode=ro"
+    return _connect(f"{path.absolute().as_uri()}?{options}", uri=True)
+
+
 def _has_tables(connection: sqlite3.Connection) -> bool:
     return bool(connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0])
 
@@ -153,7 +182,6 @@ def _configure(connection: sqlite3.Connection) -> None:
         "trusted_schema = OFF",  # a gallery may come from elsewhere
     ):
         connection.execute(f"PRAGMA {setting}")
-    _use_wal(connection)
 
 
 def _use_wal(connection: sqlite3.Connection) -> None:
@@ -180,9 +208,11 @@ def _create_tables(
             raise GalleryError(
                 f"{path} is a new gallery, so the width of its vectors is needed: give dim=."
             )
-        for statement in _SCHEMA.split(";"):
-            connection.execute(statement)
-        connection.execute("INSERT INTO gallery VALUES (?, ?)", (fingerprint, dim))
+        for step in STEPS:
+            step(connection)
+        connection.execute(
+            "INSERT INTO gallery (fingerprint, dim) VALUES (?, ?)", (fingerprint, dim)
+        )
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
@@ -192,23 +222,32 @@ def _check_format(connection: sqlite3.Connection, path: Path) -> None:
         raise GalleryError(
             f"{path} is an SQLite database, but not a finegrain gallery. Choose another path."
         )
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
-    if version != SCHEMA_VERSION:
+    version = _version(connection)
+    if not 1 <= version <= SCHEMA_VERSION:
         raise GalleryError(
-            f"{path} has gallery format {version}; this finegrain reads format {SCHEMA_VERSION}. "
-            "Open it with the version that wrote it, or a newer one."
+            f"{path} has gallery format {version}; this finegrain reads formats up to "
+            f"{SCHEMA_VERSION}. Open it with the version that wrote it, or a newer one."
         )
 
 
-def _identity(connection: sqlite3.Connection, path: Path) -> tuple[str | None, int]:
-    match connection.execute("SELECT fingerprint, dim FROM gallery").fetchone():
-        case (str() | None as fingerprint, int(dim)) if dim > 0:
-            return fingerprint, dim
-        case found:
-            raise GalleryError(
-                f"{path} does not state its plan and width, but {found!r:.80}. The file is "
-                "damaged; restore it from a copy."
-            )
+def _version(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _migrate(connection: sqlite3.Connection, path: Path, read_only: bool) -> None:
+    """Take the steps that an older file lacks, all or none."""
+    if _version(connection) == SCHEMA_VERSION:
+        return
+    if read_only:
+        raise GalleryError(
+            f"{path} has gallery format {_version(connection)} and must be brought to format "
+            f"{SCHEMA_VERSION}, but cannot be written. Open it once where it can be, or a copy."
+        )
+    with transaction(connection):
+        # Read again inside, as another process may have been quicker.
+        for step in STEPS[_version(connection) :]:
+            step(connection)
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 
 def _check_identity(
@@ -216,16 +255,12 @@ def _check_identity(
 ) -> None:
     if expected[0] not in (None, stored[0]):
         raise GalleryError(
-            f"{path} was filled with plan {_short(stored[0])}, and this is plan "
-            f"{_short(expected[0])}; their vectors do not compare. Open it with its own plan, or "
-            "index the pictures into a new gallery."
+            f"{path} was filled with plan {short(stored[0])}, and this is plan "
+            f"{short(expected[0])}; their vectors do not compare. Open it with its own plan, or "
+            "encode its pictures again: finegrain index PLAN PICTURES --reindex"
         )
     if expected[1] not in (None, stored[1]):
         raise GalleryError(
             f"{path} holds vectors of width {stored[1]}, not {expected[1]}. Use the model that "
             "filled it, or a new gallery."
         )
-
-
-def _short(fingerprint: str | None) -> str:
-    return "(none)" if fingerprint is None else fingerprint[:12]

@@ -2,6 +2,8 @@
 
 Vectors and thumbnails have tables of their own, so that a filter reads neither. Ids are
 never given twice, which lets an index in memory follow the file by "ids above the last".
+A picture whose time is over is out of every answer at once, and out of the file with the
+next deletion, :meth:`Store.expire` or opening.
 """
 
 from __future__ import annotations
@@ -9,45 +11,32 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from finegrain.errors import GalleryError
-from finegrain.gallery.entries import Entry
+from finegrain.gallery import times
+from finegrain.gallery.entries import Entry, OnDuplicate
 from finegrain.gallery.filter_sql import to_sql
 from finegrain.gallery.filter_syntax import parse
-from finegrain.gallery.filters import kind_of
 from finegrain.gallery.index import Ids, Vectors
-from finegrain.gallery.schema import as_gallery_errors, open_database, transaction
+from finegrain.gallery.row import Row
+from finegrain.gallery.schema import (
+    as_gallery_errors,
+    identity,
+    open_database,
+    short,
+    transaction,
+)
+from finegrain.gallery.statements import ALIVE, AMONG, EXPIRED, insert_rows, remove_rows
 from finegrain.records import Scalar
 
 _CHUNK_ROWS = 8192
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """One picture of a gallery, without its vector.
-
-    Attributes:
-        id: Never given to another picture, even after a deletion.
-        image: Path of the picture, or None when it came as pixels.
-        pid: Identity, where known.
-        camera: Name of the camera, where known.
-        metadata: Further columns, in alphabetical order.
-        added_at: UTC, as ``2026-01-31T12:00:00Z``.
-    """
-
-    id: int
-    image: str | None
-    pid: int | None
-    camera: str | None
-    metadata: Mapping[str, Scalar]
-    added_at: str
 
 
 class Store:
@@ -60,34 +49,48 @@ class Store:
         self.path = path
         self.fingerprint = database.fingerprint
         self.dim = database.dim
+        self.read_only = database.read_only
         self._connection = database.connection
+        self._connection.create_function("utc_now", 0, lambda: times.utc_text(times.now()))
         self._lock = threading.RLock()
+        self.tidy(rewrite=True)
 
     def close(self) -> None:
         with self._lock:
             self._connection.close()
 
     def count(self) -> int:
-        with self._reading() as run:
-            return int(run("SELECT count(*) FROM picture").fetchone()[0])
+        with self.reading() as run:
+            return int(run(f"SELECT count(*) FROM picture WHERE {ALIVE}").fetchone()[0])
 
     def ids(self) -> Ids:
         """All ids, ascending."""
-        with self._reading() as run:
-            return _ids(run("SELECT id FROM picture ORDER BY id"))
+        with self.reading() as run:
+            return _ids(run(f"SELECT id FROM picture WHERE {ALIVE} ORDER BY id"))
 
     def ids_where(self, expression: str) -> Ids:
         """Ids of the rows that match a filter, ascending."""
-        with self._reading() as run:
+        with self.reading() as run:
             condition = to_sql(parse(expression, self.columns()))
-            return np.sort(
-                _ids(run(f"SELECT id FROM picture WHERE {condition.text}", condition.parameters))
+            found = run(
+                f"SELECT id FROM picture WHERE {ALIVE} AND {condition.text}", condition.parameters
+            )
+            return np.sort(_ids(found))
+
+    def ids_expired(self, since: str, until: str) -> Ids:
+        """Ids, still in the file, whose time was over between two times, the first excluded."""
+        with self.reading() as run:
+            return _ids(
+                run(
+                    "SELECT id FROM picture WHERE expires_at > ? AND expires_at <= ? ORDER BY id",
+                    (since, until),
+                )
             )
 
     def columns(self) -> dict[str, set[str]]:
         """Kinds of value that each metadata column has held."""
         columns: dict[str, set[str]] = {}
-        with self._reading() as run:
+        with self.reading() as run:
             for name, kind in run("SELECT name, kind FROM seen ORDER BY name"):
                 kinds = columns.setdefault(name, set())
                 if kind != "null":
@@ -95,23 +98,24 @@ class Store:
         return columns
 
     def images(self) -> set[str]:
-        with self._reading() as run:
-            return {image for (image,) in run("SELECT image FROM picture WHERE image IS NOT NULL")}
+        with self.reading() as run:
+            found = run(f"SELECT image FROM picture WHERE image IS NOT NULL AND {ALIVE}")
+            return {image for (image,) in found}
 
     def rows(self, ids: Iterable[int]) -> dict[int, Row]:
         """Those of the rows that are there, by id."""
         wanted = json.dumps(list(ids))
-        among = "IN (SELECT value FROM json_each(?))"
         metadata: dict[int, dict[str, Scalar]] = {}
-        with self._reading() as run:
+        with self.reading() as run:
             for picture, name, kind, value in run(
-                f"SELECT picture, name, kind, value FROM attribute WHERE picture {among}",
+                f"SELECT picture, name, kind, value FROM attribute WHERE picture {AMONG}",
                 (wanted,),
             ):
                 found = bool(value) if kind == "boolean" else value
                 metadata.setdefault(picture, {})[name] = found
             pictures = run(
-                f"SELECT id, image, pid, camera, added_at FROM picture WHERE id {among}",
+                "SELECT id, image, pid, camera, time, track, added_at, expires_at FROM picture "
+                f"WHERE id {AMONG} AND {ALIVE}",
                 (wanted,),
             ).fetchall()
         return {
@@ -120,70 +124,121 @@ class Store:
                 image=image,
                 pid=pid,
                 camera=camera,
+                time=time,
+                track=track,
                 metadata=metadata.get(id_, {}),
                 added_at=added_at,
+                expires_at=expires_at,
             )
-            for id_, image, pid, camera, added_at in pictures
+            for id_, image, pid, camera, time, track, added_at, expires_at in pictures
         }
 
-    def thumbnail(self, id_: int) -> bytes | None:
-        with self._reading() as run:
-            found = run("SELECT jpeg FROM thumbnail WHERE picture = ?", (id_,)).fetchone()
-        return None if found is None else bytes(found[0])
+    def groups(self, column: Literal["pid", "track"], ids: Iterable[int]) -> dict[int, object]:
+        """The value of one column, None included, for those of the ids that are there."""
+        with self.reading() as run:
+            return dict(
+                run(
+                    f"SELECT id, {column} FROM picture WHERE id {AMONG} AND {ALIVE}",
+                    (json.dumps(list(ids)),),
+                ).fetchall()
+            )
 
-    def vectors_after(self, last_id: int) -> Iterator[tuple[Ids, Vectors]]:
+    def thumbnails(self, ids: Iterable[int]) -> dict[int, bytes]:
+        """JPEG files of those of the pictures that have one."""
+        with self.reading() as run:
+            return dict(
+                run(
+                    "SELECT picture, jpeg FROM thumbnail JOIN picture ON id = picture "
+                    f"WHERE picture {AMONG} AND {ALIVE}",
+                    (json.dumps(list(ids)),),
+                ).fetchall()
+            )
+
+    def vectors_after(self, last_id: int) -> Generator[tuple[Ids, Vectors], None, None]:
         """Ids above ``last_id`` with their vectors ``[n, D]``, ascending, in chunks."""
-        with self._reading() as run:
+        with self.reading() as run:
             cursor = run(
-                "SELECT picture, data FROM vector WHERE picture > ? ORDER BY picture", (last_id,)
+                "SELECT picture, data FROM vector JOIN picture ON id = picture "
+                f"WHERE picture > ? AND {ALIVE} ORDER BY picture",
+                (last_id,),
             )
             while chunk := cursor.fetchmany(_CHUNK_ROWS):
-                ids, blobs = zip(*chunk, strict=True)
-                if any(not isinstance(b, bytes) or len(b) != 4 * self.dim for b in blobs):
-                    raise GalleryError(
-                        f"{self.path}: a stored vector does not have {self.dim} numbers. The file "
-                        "is damaged; restore it from a copy or index the pictures again."
-                    )
-                vectors = np.frombuffer(b"".join(blobs), "<f4").reshape(len(ids), self.dim)
-                yield np.array(ids, np.int64), vectors.astype(np.float32, copy=False)
+                yield self._checked(chunk)
+
+    def vectors(self, ids: Iterable[int]) -> dict[int, Vectors]:
+        """Vectors ``[D]`` of those of the ids that are there."""
+        with self.reading() as run:
+            chunk = run(
+                f"SELECT picture, data FROM vector WHERE picture {AMONG}", (json.dumps(list(ids)),)
+            ).fetchall()
+        if not chunk:
+            return {}
+        found, vectors = self._checked(chunk)
+        return dict(zip(found.tolist(), vectors, strict=True))
 
     def data_version(self) -> int:
         """A number that changes when another connection has written."""
-        with self._reading() as run:
+        with self.reading() as run:
             return int(run("PRAGMA data_version").fetchone()[0])
 
-    def insert(self, vectors: Vectors, entries: Sequence[Entry]) -> list[int]:
-        """Write all rows in one transaction; durable when this returns."""
-        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        with self._writing() as connection:
-            (last,) = connection.execute(
-                "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'picture'"
-            ).fetchone()
-            ids = range(last + 1, last + 1 + len(entries))
-            numbered = list(zip(ids, entries, strict=True))
-            connection.executemany(
-                "INSERT INTO picture VALUES (?, ?, ?, ?, ?)",
-                ((id_, entry.image, entry.pid, entry.camera, now) for id_, entry in numbered),
+    def check_identity(self) -> None:
+        """See that the vectors in the file are still of the plan that it was opened for.
+
+        Raises:
+            GalleryError: It was reindexed meanwhile.
+        """
+        with self.reading():
+            fingerprint, dim = identity(self._connection, self.path)
+        if (fingerprint, dim) != (self.fingerprint, self.dim):
+            raise GalleryError(
+                f"{self.path} has been reindexed with plan {short(fingerprint)} since it was "
+                f"opened for plan {short(self.fingerprint)}. Open it again with the new plan."
             )
-            connection.executemany(
-                "INSERT INTO vector VALUES (?, ?)",
-                zip(ids, (v.tobytes() for v in vectors.astype("<f4", copy=False)), strict=True),
-            )
-            connection.executemany(
-                "INSERT INTO thumbnail VALUES (?, ?)",
-                ((id_, entry.thumbnail) for id_, entry in numbered if entry.thumbnail is not None),
-            )
-            attributes = [
-                (id_, name, _stored_kind(value), value)
-                for id_, entry in numbered
-                for name, value in entry.metadata.items()
+
+    def adopt(self, fingerprint: str | None, dim: int) -> None:
+        """Go on with the vectors of the plan that the file has just been reindexed with."""
+        with self._lock:
+            self.fingerprint, self.dim = fingerprint, dim
+
+    def insert(
+        self, vectors: Vectors, entries: Sequence[Entry], on_duplicate: OnDuplicate = "add"
+    ) -> list[int]:
+        """Write all rows in one transaction; durable when this returns.
+
+        Returns:
+            Ids in the order given; for a picture that was skipped, the one it had.
+        """
+        with self.writing() as connection:
+            self.check_identity()
+            known = self._known(entries) if on_duplicate != "add" else {}
+            if on_duplicate == "error" and known:
+                raise GalleryError(
+                    f"{self.path} holds {next(iter(known))!r:.200} already. Pass "
+                    "on_duplicate='skip' to keep what is there, or 'replace' to put the new "
+                    "picture in its place."
+                )
+            if on_duplicate == "replace":
+                replaced = json.dumps(list(chain.from_iterable(known.values())))
+                remove_rows(connection, f"id {AMONG}", (replaced,))
+            skipped = known if on_duplicate == "skip" else {}
+            rows = [row for row, entry in enumerate(entries) if entry.image not in skipped]
+            new = iter(insert_rows(connection, vectors[rows], [entries[row] for row in rows]))
+            given = [
+                min(skipped[entry.image]) if entry.image in skipped else next(new)
+                for entry in entries
             ]
-            connection.executemany("INSERT INTO attribute VALUES (?, ?, ?, ?)", attributes)
-            connection.executemany(
-                "INSERT OR IGNORE INTO seen VALUES (?, ?)",
-                {(name, kind) for _, name, kind, _ in attributes},
-            )
-        return list(ids)
+        if on_duplicate == "replace" and known:
+            self.scrub()
+        return given
+
+    def insert_all(self, batches: Iterable[tuple[Vectors, Sequence[Entry]]]) -> list[int]:
+        """Write all batches in one transaction, one at a time in memory; returns the ids."""
+        ids: list[int] = []
+        with self.writing() as connection:
+            self.check_identity()
+            for vectors, entries in batches:
+                ids += insert_rows(connection, vectors, entries)
+        return ids
 
     def delete(self, ids: Iterable[int]) -> int:
         """Remove rows so that their bytes are gone from the file; returns how many.
@@ -192,39 +247,113 @@ class Store:
             GalleryError: Among others when the rows are deleted but the file could not be
                 rewritten, for lack of space.
         """
-        with self._writing() as connection:
-            removed = connection.execute(
-                "DELETE FROM picture WHERE id IN (SELECT value FROM json_each(?))",
-                (json.dumps(list(ids)),),
-            ).rowcount
+        with self.writing() as connection:
+            removed = remove_rows(connection, f"id {AMONG} AND {ALIVE}", (json.dumps(list(ids)),))
         if removed:
-            self._scrub()
+            self.scrub()
         return removed
 
-    def _scrub(self) -> None:
-        """Rewrite the file without what was deleted.
+    def expire(self) -> int:
+        """Remove the rows whose time is over, bytes included; returns how many."""
+        with self.writing() as connection:
+            removed = remove_rows(connection, EXPIRED)
+        self.scrub()
+        return removed
 
-        ``secure_delete`` zeroes the deleted cells themselves, but not the older copies of them
-        that b-tree pages keep in unused space after a split or merge.
+    def tidy(self, *, rewrite: bool) -> None:
+        """Remove what has expired unless another process is writing, without waiting for it.
+
+        Failing does no harm: what has expired is in no answer, and the next call tries again.
+
+        Args:
+            rewrite: Also rewrite the file, where a deletion still asks for it. Else the
+                deleted cells are zeroed, which is quick.
         """
-        with self._reading() as run:
-            run("VACUUM")
-            run("PRAGMA wal_checkpoint(TRUNCATE)")
+        with self._lock, as_gallery_errors(self.path):
+            (patience,) = self._connection.execute("PRAGMA busy_timeout").fetchone()
+            self._connection.execute("PRAGMA busy_timeout = 0")
+            try:
+                expired = f"SELECT EXISTS (SELECT 1 FROM picture WHERE {EXPIRED})"
+                if self._connection.execute(expired).fetchone()[0]:
+                    with transaction(self._connection):
+                        remove_rows(self._connection, EXPIRED)
+                if rewrite:
+                    _scrub(self._connection)
+            except sqlite3.OperationalError:
+                pass  # busy, full or read-only
+            finally:
+                self._connection.execute(f"PRAGMA busy_timeout = {patience}")
+
+    def scrub(self) -> None:
+        """Rewrite the file without what was deleted, where that was not done yet."""
+        with self._lock, as_gallery_errors(self.path):
+            _scrub(self._connection)
 
     @contextmanager
-    def _reading(self) -> Iterator[Callable[..., sqlite3.Cursor]]:
+    def reading(self) -> Iterator[Callable[..., sqlite3.Cursor]]:
+        """The connection's ``execute``, alone and with errors of ours."""
         with self._lock, as_gallery_errors(self.path):
             yield self._connection.execute
 
     @contextmanager
-    def _writing(self) -> Iterator[sqlite3.Connection]:
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        """The connection in a transaction that is durable afterwards, or undone."""
+        if self.read_only:
+            raise GalleryError(
+                f"{self.path} is open for reading only, since the file or its folder cannot be "
+                "written. Give write access to both, or copy it to where you may write."
+            )
         with self._lock, as_gallery_errors(self.path), transaction(self._connection):
             yield self._connection
+
+    def _known(self, entries: Sequence[Entry]) -> dict[str | None, list[int]]:
+        """Ids by path of those pictures that are there already."""
+        images = [entry.image for entry in entries if entry.image is not None]
+        if len(set(images)) < len(images):
+            twice = next(image for image in images if images.count(image) > 1)
+            raise GalleryError(
+                f"{twice!r:.200} is among the pictures more than once; with on_duplicate= a path "
+                "names one picture. Leave it out, or on_duplicate='add'."
+            )
+        known: dict[str | None, list[int]] = {}
+        with self.reading() as run:
+            for image in images:  # one by one, as SQLite's JSON cuts a text at a null character
+                found = run(f"SELECT id FROM picture WHERE image = ? AND {ALIVE}", (image,))
+                if ids := [id_ for (id_,) in found]:
+                    known[image] = ids
+        return known
+
+    def _checked(self, chunk: Sequence[tuple[int, bytes]]) -> tuple[Ids, Vectors]:
+        ids, blobs = zip(*chunk, strict=True)
+        if any(not isinstance(b, bytes) or len(b) != 4 * self.dim for b in blobs):
+            raise GalleryError(
+                f"{self.path}: a stored vector does not have {self.dim} numbers. The file "
+                "is damaged; restore it from a copy or index the pictures again."
+            )
+        vectors = np.frombuffer(b"".join(blobs), "<f4").reshape(len(ids), self.dim)
+        if not np.isfinite(vectors).all():
+            raise GalleryError(
+                f"{self.path}: a stored vector holds NaN or infinity. The file is damaged; "
+                "restore it from a copy or index the pictures again."
+            )
+        return np.array(ids, np.int64), vectors.astype(np.float32, copy=False)
+
+
+def _scrub(connection: sqlite3.Connection) -> None:
+    """Rewrite the file, if it notes that it was not since the last deletion.
+
+    ``secure_delete`` zeroes the deleted cells themselves, but not the older copies of them
+    that b-tree pages keep in unused space after a split or merge. By the note an interruption
+    is made up for at the next opening. It counts deletions, as others may come meanwhile.
+    """
+    deletions, scrubbed = connection.execute("SELECT deletions, scrubbed FROM gallery").fetchone()
+    if scrubbed >= deletions:
+        return
+    connection.execute("VACUUM")
+    (busy, *_) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    if not busy:  # else a reader still holds on to the old pages
+        connection.execute("UPDATE gallery SET scrubbed = max(scrubbed, ?)", (deletions,))
 
 
 def _ids(cursor: sqlite3.Cursor) -> Ids:
     return np.fromiter((row[0] for row in cursor), np.int64)
-
-
-def _stored_kind(value: Scalar) -> str:
-    return "null" if value is None else kind_of(value)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+RuntimeName = Literal["onnxruntime", "openvino", "tensorrt", "tensorrt-rtx"]
+"""What can run the graphs of a plan."""
 
 
 class Runtime(Protocol):
@@ -15,6 +18,9 @@ class Runtime(Protocol):
     """
 
     embed_dim: int
+
+    def close(self) -> None:
+        """Free what it holds; nothing else works afterwards."""
 
     def encode_images(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """``pixels`` are uint8 ``[N, 3, H, W]``."""

@@ -19,6 +19,9 @@ class EagerRuntime:
         self.embed_dim = embed_dim
         self.device = torch.device(device)
 
+    def close(self) -> None:
+        """The method is its owner's; there is nothing to free."""
+
     @torch.inference_mode()
     def encode_images(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         embeddings = self.method.encode_images(torch.from_numpy(pixels).to(self.device))

@@ -43,7 +43,13 @@ def eager(tiny_recipe, tiny_method) -> Encoder:
     )
 
 
-@pytest.fixture(params=["ort", "eager"])
+@pytest.fixture(scope="module")
+def openvino(tiny_plan) -> Encoder:
+    pytest.importorskip("openvino")
+    return Encoder.from_plan(Plan(tiny_plan), runtime="openvino", threads=1)
+
+
+@pytest.fixture(params=["ort", "openvino", "eager"])
 def encoder(request) -> Encoder:
     return request.getfixturevalue(request.param)
 

@@ -15,8 +15,10 @@ from finegrain.gallery.filters import BUILT_IN, evaluate
 
 TEXTS = ["", "a", "b", "B", "é", "z\0", "it's", "10", "\U0001f600", "\uffff"]
 NUMBERS = [-1, 0, 1, 1.0, 0.5, 0.1 + 0.2, 2**53, 2**53 + 1, float(2**53), -(2**63), 1e300, -0.0]
-KINDS = {"text": TEXTS, "number": NUMBERS, "boolean": [True, False]}
-METADATA = {"t": ["text"], "n": ["number"], "b": ["boolean"], "mixed": list(KINDS), "never": []}
+TIMES = ["2026-05-01T08:00", "2026-05-01T08:00:00.5Z", "2026-05-01T10:00+02:00", "1999-12-31"]
+KINDS = {"text": TEXTS, "number": NUMBERS, "boolean": [True, False], "time": TIMES}
+MIXED = ["text", "number", "boolean"]
+METADATA = {"t": ["text"], "n": ["number"], "b": ["boolean"], "mixed": MIXED, "never": []}
 
 
 def spelled(value) -> str:
@@ -49,6 +51,8 @@ def gallery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gallery]:
             [maybe(TEXTS) for _ in rows],
             pids=[maybe([-1, 0, 1, 2**53]) for _ in rows],
             cameras=[maybe(TEXTS) for _ in rows],
+            times=[maybe(TIMES) for _ in rows],
+            tracks=[maybe(TEXTS) for _ in rows],
             metadata=[{"never": None}, *rows[1:]],
         )
         yield opened
@@ -58,13 +62,13 @@ def gallery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gallery]:
 def leaves(draw) -> str:
     kinds = {**{name: [kind] for name, kind in BUILT_IN.items()}, **METADATA}
     name = draw(st.sampled_from(sorted(kinds)))
-    kind = draw(st.sampled_from(kinds[name] or list(KINDS)))
+    kind = draw(st.sampled_from(kinds[name] or MIXED))
     values = st.sampled_from(KINDS[kind]).map(spelled)
     form = draw(st.sampled_from(["null", "in", "compare", "compare"]))
     if form == "null":
         return f"{name} is {draw(st.sampled_from(['', 'not ']))}null"
     if form == "in":
-        several = st.sampled_from(kinds[name] or list(KINDS)).flatmap(
+        several = st.sampled_from(kinds[name] or MIXED).flatmap(
             lambda one: st.sampled_from(KINDS[one]).map(spelled)
         )
         listed = ", ".join(draw(st.lists(several, min_size=1, max_size=4)))
@@ -100,7 +104,10 @@ def test_sql_agrees_with_the_definition(gallery: Gallery, expression: str):
                 "image": row.image,
                 "pid": row.pid,
                 "camera": row.camera,
+                "time": row.time,
+                "track": row.track,
                 "added_at": row.added_at,
+                "expires_at": row.expires_at,
             },
         )
     ]

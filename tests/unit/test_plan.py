@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import zipfile
@@ -123,6 +124,35 @@ def test_a_failed_write_leaves_the_old_plan_and_no_litter(plan):
         make(plan, members={**MEMBERS, TEXT: object()})
     assert plan.read_bytes() == before
     assert [path.name for path in plan.parent.iterdir()] == ["model.plan"]
+
+
+@pytest.mark.parametrize("where", ["os.fsync", "os.replace", "zipfile.ZipFile.writestr"])
+def test_a_full_disk_leaves_the_old_plan_and_no_litter(plan, monkeypatch, where):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    before = plan.read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(where, full)
+        with pytest.raises(PlanError, match=r"cannot write .*model\.plan: No space left"):
+            make(plan, members={**MEMBERS, TEXT: b"newer"})
+        with pytest.raises(PlanError, match="cannot write"):
+            make(plan.with_name("new.plan"))
+    assert plan.read_bytes() == before
+    assert [path.name for path in plan.parent.iterdir()] == ["model.plan"]
+
+
+def test_a_place_that_cannot_be_written_to(plan):
+    with pytest.raises(PlanError, match="cannot write"):
+        make(plan / "x.plan")
+
+
+def test_what_the_comparison_was_made_on_may_be_left_out(plan, tmp_path):
+    assert Plan(plan).manifest.compared_on == ""
+    restate(plan, lambda stated: {k: v for k, v in stated.items() if k != "compared_on"})
+    assert Plan(plan).manifest.compared_on == ""
+    stated = make(tmp_path / "stated.plan", compared_on="val split of CuhkPedes")
+    assert Plan(stated).manifest.compared_on == "val split of CuhkPedes"
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import os
 import sys
 import sysconfig
 import zipfile
@@ -10,18 +12,24 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 import finegrain
 from finegrain.checkpoint import State, save_checkpoint
-from finegrain.data.datasets import SyntheticPeople
+from finegrain.data.datasets import CuhkPedes, SyntheticPeople
 from finegrain.encoder import Encoder
-from finegrain.errors import CheckpointError, ExportError
-from finegrain.exporters import ExportProfile, ParityReport, export, export_plan, load_profile
+from finegrain.errors import (
+    CheckpointError,
+    DataError,
+    ExportError,
+    MissingExtraError,
+    PlanError,
+)
+from finegrain.exporters import ExportProfile, Fp32, Int8, export, export_plan, load_profile
 from finegrain.exporters.export_plan import export_method
+from finegrain.methods import IrraConfig
 from finegrain.plan import IMAGE, MANIFEST, REQUIRED, TEXT, Plan
 from finegrain.recipe import recipe_from_dict
+from finegrain.records import Sample
 from finegrain.run import eager_encoder
 
 CAPTIONS = [f"a person of {n} years in a coat of colour {n * 7}" for n in range(200)]
@@ -43,9 +51,18 @@ def export_to(path, recipe, method, crops, *, captions=CAPTIONS, profile=PROFILE
         profile,
         path,
         checkpoint="c" * 64,
-        captions=captions,
-        pictures=sorted(crops.iterdir()),
+        samples=samples_of(crops, captions),
+        compared_on="twelve crops",
     )
+
+
+def samples_of(crops, captions):
+    """Captions dealt out to the crops, each crop a person of its own."""
+    pictures = sorted(crops.iterdir())
+    return [
+        Sample(image=picture, captions=tuple(captions[n :: len(pictures)]), pid=n)
+        for n, picture in enumerate(pictures)
+    ]
 
 
 @pytest.fixture
@@ -78,6 +95,9 @@ def test_the_manifest_states_what_was_exported(exported, tiny_recipe):
     assert (manifest.height, manifest.width, manifest.embed_dim) == (128, 64, 32)
     assert manifest.checkpoint == "c" * 64
     assert manifest.parity == report.to_dict()
+    assert manifest.compared_on == "twelve crops"
+    assert manifest.method == "clip"
+    assert manifest.precision == {TEXT: "fp32", IMAGE: "fp32"}
     assert recipe_from_dict(manifest.recipe, "plan") == tiny_recipe
     np.testing.assert_allclose(manifest.mean, (0.48145466, 0.4578275, 0.40821073), atol=1e-6)
     np.testing.assert_allclose(manifest.std, (0.26862954, 0.26130258, 0.27577711), atol=1e-6)
@@ -135,7 +155,11 @@ def test_a_failed_export_leaves_the_older_plan(tiny_recipe, tiny_method, crops, 
     out.write_bytes(b"the older plan")
     with pytest.raises(ExportError, match=r"of texts is .*, below 1\.1"):
         export_to(
-            out, tiny_recipe, tiny_method, crops, profile=ExportProfile(name="x", min_cosine=1.1)
+            out,
+            tiny_recipe,
+            tiny_method,
+            crops,
+            profile=ExportProfile(name="x", text=Fp32(min_cosine=1.1)),
         )
     assert out.read_bytes() == b"the older plan"
 
@@ -163,35 +187,90 @@ def test_dataset_without_captions_enough(tiny_recipe, tiny_method, tmp_path):
     assert not (tmp_path / "x.plan").exists()
 
 
-scores = st.floats(0, 1)
+@pytest.fixture
+def run(tiny_recipe, tiny_method, tmp_path) -> Path:
+    """A run of ``tiny_method`` whose dataset is not here."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    data = CuhkPedes(root=str(tmp_path / "nowhere"))
+    (folder / "recipe.json").write_text(replace(tiny_recipe, data=data).to_json())
+    save_checkpoint(folder, State(step=1), tiny_method, torch.optim.AdamW(tiny_method.parameters()))
+    return folder
 
 
-@given(text=scores, image=scores, overlap=scores, rank1=scores)
-def test_a_report_fails_where_it_is_below_the_bound(text, image, overlap, rank1):
-    profile = ExportProfile(name="x", min_cosine=0.6, min_overlap=0.5, min_rank1_agreement=0.4)
-    report = ParityReport(
-        num_queries=1,
-        num_pictures=1,
-        text_cosine=text,
-        image_cosine=image,
-        top10_overlap=overlap,
-        rank1_agreement=rank1,
+@pytest.mark.usefixtures("graphs_at_hand")
+def test_people_are_drawn_for_a_run_without_its_dataset(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(export_plan, "RENDERED", 30)
+    report = export(run, PROFILE, tmp_path / "model.plan")
+    manifest = Plan(tmp_path / "model.plan").manifest
+    assert manifest.compared_on == (
+        "people drawn for the purpose: CuhkPedes of the recipe is not here"
     )
-    expected = [text < 0.6, image < 0.6, overlap < 0.5, rank1 < 0.4]
-    assert len(report.failures(profile)) == sum(expected)
+    assert report.num_queries >= 200
+    assert report.eager_rank1 == report.rank1
+    assert str(tmp_path) not in str(manifest.parity)
 
 
-def test_nan_fails():
-    nan = float("nan")
-    report = ParityReport(
-        num_queries=1,
-        num_pictures=1,
-        text_cosine=nan,
-        image_cosine=nan,
-        top10_overlap=nan,
-        rank1_agreement=nan,
+def test_a_dataset_that_was_asked_for_and_is_not_here_is_an_error(run, tmp_path):
+    with pytest.raises(DataError, match="elsewhere"):
+        export(run, PROFILE, tmp_path / "x.plan", data=CuhkPedes(root=str(tmp_path / "elsewhere")))
+
+
+def test_a_runtime_that_is_not_installed_is_named_before_any_work(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    profile = ExportProfile(name="x", runtime="openvino")
+    with pytest.raises(MissingExtraError, match=r'pip install "finegrain\[openvino\]"'):
+        export(tmp_path / "no run", profile, tmp_path / "x.plan")
+
+
+@pytest.mark.parametrize("tower", ["text", "image"])
+def test_a_model_that_onnx_cannot_express(tower, tiny_recipe, crops, tmp_path, request):
+    method = tiny_recipe.method.build()
+    broken = getattr(method, f"{tower}_tower")
+    forward = broken.forward
+
+    def by_value(*inputs):
+        out = forward(*inputs)
+        return out if out.sum() > 0 else -out
+
+    broken.forward = by_value
+    with pytest.raises(ExportError, match=f"the {tower} tower of Clip has no export path to ONNX"):
+        export_to(tmp_path / "x.plan", tiny_recipe, method, crops)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("graphs_at_hand")
+def test_a_full_disk_leaves_the_older_plan(tiny_recipe, tiny_method, crops, tmp_path, monkeypatch):
+    out = tmp_path / "model.plan"
+    out.write_bytes(b"the older plan")
+    monkeypatch.setattr("os.fsync", no_space)
+    with pytest.raises(PlanError, match=r"cannot write .*: No space left on device"):
+        export_to(out, tiny_recipe, tiny_method, crops)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {
+        "model.plan": b"the older plan"
+    }
+
+
+def no_space(*_):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_the_manifest_names_the_method_and_the_precision(
+    tiny_recipe, tiny_method, crops, tmp_path, request
+):
+    request.getfixturevalue("graphs_at_hand")
+    method = IrraConfig(image=tiny_recipe.method.image, text=tiny_recipe.method.text, embed_dim=32)
+    profile = ExportProfile(name="x", text=Int8(min_cosine=0.9), max_drift=100, min_overlap=0)
+    export_to(
+        tmp_path / "x.plan",
+        replace(tiny_recipe, method=method, losses={"itc": 1.0}),
+        tiny_method,
+        crops,
+        profile=replace(profile, min_rank1_agreement=0),
     )
-    assert len(report.failures(PROFILE)) == 4
+    manifest = Plan(tmp_path / "x.plan").manifest
+    assert manifest.method == "irra"
+    assert manifest.precision == {TEXT: "int8", IMAGE: "fp32"}
 
 
 def test_profiles_of_this_checkout_load():

@@ -139,7 +139,34 @@ def test_unknown_columns_are_answered_with_the_closest():
         FilterError, match=r"unknown column 'color'\. Did you mean colour\?"
     ) as caught:
         parse("price = 1 and color = 'red'", COLUMNS)
-    assert "camera, colour, empty, id" in str(caught.value)
+    assert "added_at, camera, colour, empty, expires_at, id" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("literal", "kept"),
+    [
+        ("2026-05-01", "2026-05-01T00:00:00.000Z"),
+        ("2026-05-01T08:00", "2026-05-01T08:00:00.000Z"),
+        ("2026-05-01 08:00:00.25Z", "2026-05-01T08:00:00.250Z"),
+        ("2026-05-01T01:00+02:00", "2026-04-30T23:00:00.000Z"),
+        ("20260501T080000", "2026-05-01T08:00:00.000Z"),
+    ],
+)
+def test_times_are_compared_in_one_form(literal: str, kept: str):
+    for column in ("time", "added_at", "expires_at"):
+        condition = parse(f"{column} >= '{literal}'", {})
+        assert isinstance(condition, Comparison)
+        assert condition.value == kept
+    assert holds(f"time in ('{literal}') and time <= '{literal}'", {"time": kept})
+    assert not holds(f"time < '{literal}' or time not in ('{literal}')", {"time": kept})
+
+
+@pytest.mark.parametrize("value", ["'noon'", "7", "true", "'2026-13-01'", "'0001-01-01T00+09:00'"])
+@pytest.mark.parametrize("form", ["time = {}", "time in ('2026-01-01', {})"])
+def test_what_is_no_time_is_pointed_at(form: str, value: str):
+    with pytest.raises(FilterError, match="time compares with a time such as") as caught:
+        parse(f"id = 1 and {form.format(value)}", {})
+    assert "at character 12:" in str(caught.value)
 
 
 @pytest.mark.parametrize(

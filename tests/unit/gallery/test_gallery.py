@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import finegrain.gallery.index
 from finegrain.errors import FilterError, GalleryError, QueryError
 from finegrain.gallery import Gallery, Hit
 from finegrain.gallery.schema import APPLICATION_ID
@@ -56,7 +55,8 @@ def test_rows_come_back_as_they_were_added(gallery: Gallery):
     assert (row.id, row.image, row.pid, row.camera) == (2, "crops/1.jpg", 101, "gate-1")
     assert row.metadata == {"price": 1.5, "sale": False, "size": None}
     assert row.metadata["sale"] is False
-    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", row.added_at)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", row.added_at)
+    assert (row.time, row.track, row.expires_at) == (None, None, None)
     assert [row.id for row in gallery.rows([5, 99, 1, 5])] == [5, 1, 5]
 
 
@@ -74,7 +74,10 @@ def test_a_gallery_behaves_like_a_collection_of_ids(gallery: Gallery, path: Path
         "image": "text",
         "pid": "number",
         "camera": "text",
-        "added_at": "text",
+        "time": "time",
+        "track": "text",
+        "added_at": "time",
+        "expires_at": "time",
         "price": "number",
         "sale": "boolean",
         "size": "null",
@@ -330,7 +333,7 @@ def test_a_newer_format_is_refused(path: Path, gallery: Gallery):
     gallery.close()
     with sqlite3.connect(path) as connection:
         connection.execute("PRAGMA user_version = 99")
-    with pytest.raises(GalleryError, match="format 99; this finegrain reads format 1"):
+    with pytest.raises(GalleryError, match="format 99; this finegrain reads formats up to 2"):
         Gallery(path)
 
 

@@ -1,0 +1,16 @@
+"""CPUs by OpenVINO: int8 weights, whose products it quantises by itself, group by group."""
+
+from finegrain import ExportProfile
+from finegrain.exporters import Int8
+
+
+def profile() -> ExportProfile:
+    return ExportProfile(
+        name="openvino_int8",
+        runtime="openvino",
+        text=Int8(activations="fp32"),
+        image=Int8(activations="fp32"),
+        min_overlap=0.9,
+        min_rank1_agreement=0.9,
+        max_drift=1.0,
+    )

@@ -1,0 +1,18 @@
+"""NVIDIA GPUs by TensorRT 10.12 to 11: fp16 where CLIP is fp16, written into the graph.
+
+The plan stays portable: the engine is built from it on the machine that serves. The parity check
+runs the same graphs in ONNX Runtime on a CPU; no GPU has run them yet.
+"""
+
+from finegrain import ExportProfile
+from finegrain.exporters.half import Fp16
+
+
+def profile() -> ExportProfile:
+    return ExportProfile(
+        name="tensorrt_fp16",
+        text=Fp16(),
+        image=Fp16(),
+        min_overlap=0.98,
+        min_rank1_agreement=0.98,
+    )

@@ -1,0 +1,20 @@
+"""GeForce and RTX GPUs (Turing, Ampere, Ada, Blackwell) by TensorRT-RTX: fp16 in the graph.
+
+Data-centre Hopper (H100, H200) is not on NVIDIA's list for it; take tensorrt_fp16 there. The
+parity check runs the same graphs in ONNX Runtime on a CPU; no GPU has run them yet.
+"""
+
+from finegrain import ExportProfile
+from finegrain.exporters.half import Fp16
+
+
+def profile() -> ExportProfile:
+    return ExportProfile(
+        name="tensorrt_rtx_fp16",
+        # Attention as one node, for which it has fused kernels in fp16 (and none in fp32).
+        opset=23,
+        text=Fp16(),
+        image=Fp16(),
+        min_overlap=0.98,
+        min_rank1_agreement=0.98,
+    )

@@ -1,0 +1,36 @@
+"""What an exported graph computes in, and how near to fp32 that has to stay."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+
+class Precision(Protocol):
+    """A way to compute a tower.
+
+    Attributes:
+        name: As the plan's manifest states it.
+        min_cosine: Least cosine between an embedding of the exported tower and its eager twin.
+    """
+
+    name: ClassVar[str]
+
+    @property
+    def min_cosine(self) -> float: ...
+
+    def lower(self, graph: bytes) -> bytes:
+        """The twin of an fp32 ONNX graph: the same inputs and outputs."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fp32:
+    """The graph as it is."""
+
+    name: ClassVar[str] = "fp32"
+
+    min_cosine: float = 0.9999
+
+    def lower(self, graph: bytes) -> bytes:
+        return graph

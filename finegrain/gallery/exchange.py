@@ -1,0 +1,323 @@
+"""Galleries as files that other tools read, and back.
+
+A path that ends in ``.parquet`` is one Parquet file with a row per picture. Any other path
+is a folder with the layout of clip-retrieval, which is read whoever wrote it::
+
+    gallery.json                 plan and width
+    img_emb/img_emb_0.npy        float32 [n, D]
+    metadata/metadata_0.jsonl    n lines; metadata_0.parquet is read as well
+
+Columns are ``id``, ``image_path``, ``pid``, ``camera``, ``time``, ``track``, ``added_at``,
+``expires_at``, ``thumbnail`` (in JSON as base64) and ``metadata`` (in Parquet as JSON, since
+its columns hold values of one kind). Of a foreign export all further columns become metadata.
+Ids are for information: a gallery gives its own.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from datetime import datetime
+from itertools import islice
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from finegrain.errors import GalleryError, require
+from finegrain.gallery.entries import Entry, checked_entries, checked_time, checked_vectors
+from finegrain.gallery.index import Vectors
+from finegrain.gallery.schema import short
+from finegrain.gallery.store import Store
+
+_ABOUT = "gallery.json"
+_KEY = b"finegrain"
+_CHUNK_ROWS = 8192
+_OWN = {"image_path", "pid", "camera", "time", "track", "expires_at", "thumbnail", "metadata"}
+_FOR_INFORMATION = {"id", "added_at", "vector"}
+_TIMES = ("time", "added_at", "expires_at")
+
+About = Mapping[str, Any]
+Record = dict[str, Any]
+Chunk = tuple[Vectors, list[Record]]
+
+
+def export(store: Store, target: Path) -> int:
+    """Write all pictures to a new file or folder, in bounded memory; returns how many.
+
+    Raises:
+        GalleryError: There is something at the path already, or it cannot be written.
+        MissingExtraError: Parquet is asked for and pyarrow is not installed.
+    """
+    if target.exists():
+        raise GalleryError(f"{target} exists already. Export to a new path, or remove it first.")
+    about = {"fingerprint": store.fingerprint, "dim": store.dim}
+    unfinished = target.with_name(f"{target.name}.{os.getpid()}.tmp")
+    write = _write_parquet if target.suffix == ".parquet" else _write_folder
+    try:
+        count = write(unfinished, about, _chunks(store))
+        os.replace(unfinished, target)
+    except OSError as error:
+        raise GalleryError(
+            f"{target} cannot be written: {error}. Make space, or choose another place."
+        ) from error
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        if unfinished.is_file():
+            unfinished.unlink()
+    return count
+
+
+def load(store: Store, source: Path) -> list[int]:
+    """Add all pictures of an export, in bounded memory, or none; returns their new ids.
+
+    Raises:
+        GalleryError: There is no export, it is damaged, or its vectors are of another plan or
+            width; nothing was written.
+        MissingExtraError: It is Parquet and pyarrow is not installed.
+    """
+    about, chunks = (_read_parquet if source.is_file() else _read_folder)(source)
+    fingerprint = about.get("fingerprint", store.fingerprint)
+    if fingerprint != store.fingerprint:
+        raise GalleryError(
+            f"{source} holds vectors of plan {short(fingerprint)}, and {store.path} those of plan "
+            f"{short(store.fingerprint)}; they do not compare. Load it into a gallery of its own."
+        )
+    return store.insert_all(
+        (checked_vectors(vectors, store.dim), _entries(records)) for vectors, records in chunks
+    )
+
+
+def _chunks(store: Store) -> Iterator[Chunk]:
+    """All pictures; between two chunks others may use the file."""
+    last = 0
+    while True:
+        with closing(store.vectors_after(last)) as upcoming:
+            chunk = next(upcoming, None)
+        if chunk is None:
+            return
+        ids, vectors = chunk
+        last = int(ids[-1])
+        rows = store.rows(ids.tolist())
+        thumbnails = store.thumbnails(rows)
+        kept = [id_ in rows for id_ in ids.tolist()]  # others were deleted just now
+        yield (
+            vectors[kept],
+            [
+                {
+                    "id": row.id,
+                    "image_path": row.image,
+                    "pid": row.pid,
+                    "camera": row.camera,
+                    "time": row.time,
+                    "track": row.track,
+                    "added_at": row.added_at,
+                    "expires_at": row.expires_at,
+                    "thumbnail": thumbnails.get(row.id),
+                    "metadata": dict(row.metadata),
+                }
+                for _, row in sorted(rows.items())
+            ],
+        )
+
+
+def _entries(records: Sequence[Record]) -> list[Entry]:
+    entries = checked_entries(
+        len(records),
+        images=[record.get("image_path") for record in records],
+        pids=[record.get("pid") for record in records],
+        cameras=[record.get("camera") for record in records],
+        times=[record.get("time") for record in records],
+        tracks=[record.get("track") for record in records],
+        metadata=[
+            {
+                **(record.get("metadata") or {}),
+                **{n: v for n, v in record.items() if n not in _OWN | _FOR_INFORMATION},
+            }
+            for record in records
+        ],
+        thumbnails=[record.get("thumbnail") for record in records],
+        expire_after=None,
+    )
+    ends = [checked_time("expires_at", record.get("expires_at")) for record in records]
+    return [replace(entry, expires_at=end) for entry, end in zip(entries, ends, strict=True)]
+
+
+# --- a folder ---------------------------------------------------------------------------
+
+
+def _write_folder(folder: Path, about: About, chunks: Iterator[Chunk]) -> int:
+    (folder / "img_emb").mkdir(parents=True)
+    (folder / "metadata").mkdir()
+    (folder / _ABOUT).write_text(json.dumps(about))
+    count = 0
+    for number, (vectors, records) in enumerate(chunks):
+        np.save(folder / "img_emb" / f"img_emb_{number}.npy", vectors, allow_pickle=False)
+        with (folder / "metadata" / f"metadata_{number}.jsonl").open("w", encoding="utf-8") as out:
+            for record in records:
+                if (jpeg := record["thumbnail"]) is not None:
+                    record["thumbnail"] = base64.b64encode(jpeg).decode()
+                out.write(json.dumps(record, ensure_ascii=False) + "\n")
+        count += len(records)
+    return count
+
+
+def _read_folder(folder: Path) -> tuple[About, Iterator[Chunk]]:
+    with _readable(folder):
+        about = _about((folder / _ABOUT).read_bytes()) if (folder / _ABOUT).exists() else {}
+        shards = sorted((folder / "img_emb").glob("*.npy"), key=_number)
+        if not shards and not about:
+            raise GalleryError(
+                f"{folder} is no export: there are no img_emb/*.npy in it. Give a .parquet file "
+                "or the folder that Gallery.export or clip-retrieval wrote."
+            )
+    return about, (chunk for shard in shards for chunk in _read_shard(folder, shard))
+
+
+def _read_shard(folder: Path, shard: Path) -> Iterator[Chunk]:
+    records = _read_records(folder / "metadata" / f"metadata_{_number(shard)}")
+    with _readable(shard):
+        vectors = np.load(shard, mmap_mode="r", allow_pickle=False)
+        for start in range(0, len(vectors), _CHUNK_ROWS):
+            part = np.asarray(vectors[start : start + _CHUNK_ROWS], np.float32)
+            some = list(islice(records, len(part)))
+            if len(some) < len(part):
+                raise ValueError(f"its metadata ends after {start + len(some)} pictures")
+            yield part, some
+        if next(records, None) is not None:
+            raise ValueError(f"its metadata has more than its {len(vectors)} pictures")
+
+
+def _read_records(stem: Path) -> Iterator[Record]:
+    lines, parquet = stem.with_suffix(".jsonl"), stem.with_suffix(".parquet")
+    if parquet.exists():
+        for batch in _open_parquet(parquet).iter_batches(_CHUNK_ROWS):
+            yield from map(_decoded, batch.to_pylist())
+        return
+    with lines.open(encoding="utf-8") as file:
+        for line in file:
+            record = _decoded(json.loads(line))
+            if (text := record.get("thumbnail")) is not None:
+                record["thumbnail"] = base64.b64decode(text, validate=True)
+            yield record
+
+
+def _number(shard: Path) -> int:
+    """The number at the end of a shard's name, by which its metadata is found."""
+    found = re.search(r"(\d+)$", shard.stem)
+    if found is None:
+        raise ValueError(f"{shard.name} has no number, as in img_emb_0.npy")
+    return int(found[1])
+
+
+# --- a Parquet file ---------------------------------------------------------------------
+
+
+def _write_parquet(path: Path, about: About, chunks: Iterator[Chunk]) -> int:
+    arrow, parquet = require("pyarrow", "train"), _parquet()
+    moment = arrow.timestamp("ms", "UTC")
+    schema = arrow.schema(
+        [
+            ("id", arrow.int64()),
+            ("image_path", arrow.string()),
+            ("pid", arrow.int64()),
+            ("camera", arrow.string()),
+            ("time", moment),
+            ("track", arrow.string()),
+            ("added_at", moment),
+            ("expires_at", moment),
+            ("thumbnail", arrow.binary()),
+            ("metadata", arrow.string()),
+            ("vector", arrow.list_(arrow.float32(), about["dim"])),
+        ],
+        {_KEY: json.dumps(about).encode()},
+    )
+    count = 0
+    with parquet.ParquetWriter(path, schema) as writer:
+        for vectors, records in chunks:
+            for record in records:
+                record["metadata"] = json.dumps(record["metadata"], ensure_ascii=False)
+                for name in _TIMES:
+                    record[name] = record[name] and datetime.fromisoformat(record[name])
+            columns = [[r[name] for r in records] for name in schema.names[:-1]]
+            arrays = [
+                arrow.array(values, kind)
+                for values, kind in zip(columns, schema.types, strict=False)  # but the vectors
+            ]
+            flat = arrow.array(vectors.reshape(-1), arrow.float32())
+            arrays.append(arrow.FixedSizeListArray.from_arrays(flat, about["dim"]))
+            writer.write_batch(arrow.record_batch(arrays, schema=schema))
+            count += len(records)
+    return count
+
+
+def _read_parquet(path: Path) -> tuple[About, Iterator[Chunk]]:
+    with _readable(path):
+        file = _open_parquet(path)
+        stated = (file.schema_arrow.metadata or {}).get(_KEY)
+        about = {} if stated is None else _about(stated)
+        if "vector" not in file.schema_arrow.names:
+            raise ValueError("it has no column named vector")
+    return about, _read_batches(path, file)
+
+
+def _read_batches(path: Path, file: Any) -> Iterator[Chunk]:
+    with _readable(path):
+        for batch in file.iter_batches(_CHUNK_ROWS):
+            flat = batch.column("vector").flatten().to_numpy(zero_copy_only=False)
+            if len(flat) % batch.num_rows:
+                raise ValueError("its vectors are of different widths")
+            records = batch.drop_columns(["vector"]).to_pylist()
+            yield (
+                np.asarray(flat, np.float32).reshape(batch.num_rows, -1),
+                [_decoded(record) for record in records],
+            )
+
+
+def _open_parquet(path: Path) -> Any:
+    return _parquet().ParquetFile(path)
+
+
+def _parquet() -> ModuleType:
+    require("pyarrow", "train")
+    return require("pyarrow.parquet", "train")
+
+
+# --- both -------------------------------------------------------------------------------
+
+
+def _decoded(record: Any) -> Record:
+    if not isinstance(record, dict):
+        raise ValueError(f"expected an object in each line of metadata, got {record!r:.60}")
+    metadata = record.get("metadata")
+    if isinstance(metadata, str):
+        metadata = json.loads(metadata)
+    if not isinstance(metadata, dict | None):
+        raise ValueError(f"expected an object as metadata, got {metadata!r:.60}")
+    return {**record, "metadata": metadata}
+
+
+def _about(text: bytes) -> About:
+    about = json.loads(text)
+    match about:
+        case {"fingerprint": str() | None, "dim": int()}:
+            return dict(about)
+    raise ValueError(f"expected a plan's fingerprint and a width, got {about!r:.80}")
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Let the errors of the parsers out as ours."""
+    try:
+        yield
+    except (OSError, ValueError, EOFError, TypeError, RecursionError) as error:
+        raise GalleryError(
+            f"{path} is damaged or no export of a gallery: {error}. Export it again."
+        ) from error

@@ -1,0 +1,80 @@
+"""The index in memory, kept equal to the file."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import numpy as np
+
+from finegrain.gallery import times
+from finegrain.gallery.index import VectorIndex
+from finegrain.gallery.store import Store
+
+TIDY_SECONDS = 60.0
+"""How often searches try to delete what has expired; they leave it out at once."""
+
+_EVER = ""  # before any time
+
+
+class Follower:
+    """Reads the vectors at the first search and follows the file from then on.
+
+    Ids only grow and the vectors of a plan never change, so news are the ids above the last
+    one seen. Deletions need a comparison of all ids, made after one of ours and when the file
+    says that another connection has written. What expires is found by its time.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._lock = threading.RLock()
+        self._untidy = False
+        self._tidied = -TIDY_SECONDS
+        self._begin()
+
+    def _begin(self) -> None:
+        self._plan = (self._store.fingerprint, self._store.dim)
+        self._index = VectorIndex(self._store.dim)
+        self._last_id = 0
+        self._seen_version: int | None = None
+        self._seen_time = _EVER
+
+    def distrust(self) -> None:
+        """Compare index and file at the next search; own deletions leave no other sign."""
+        with self._lock:
+            self._seen_version = None
+
+    def index(self) -> VectorIndex:
+        """The index of all that is in the file now. Any number of threads may search it.
+
+        Raises:
+            GalleryError: The file cannot be read, or was reindexed with another plan.
+        """
+        with self._lock:
+            if self._plan != (self._store.fingerprint, self._store.dim):
+                self._begin()
+            self._drop_deleted()
+            self._drop_expired()
+            for ids, vectors in self._store.vectors_after(self._last_id):
+                self._index.add(ids, vectors)
+                self._last_id = int(ids[-1])
+            return self._index
+
+    def _drop_deleted(self) -> None:
+        version = self._store.data_version()
+        if version != self._seen_version:
+            self._store.check_identity()
+            self._index.remove(np.setdiff1d(self._index.ids, self._store.ids()))
+            self._seen_version = version
+
+    def _drop_expired(self) -> None:
+        now = times.utc_text(times.now())
+        expired = self._store.ids_expired(self._seen_time, now)
+        self._seen_time = now
+        if len(expired):
+            self._index.remove(expired)
+            self._untidy = True
+        if self._untidy and time.monotonic() - self._tidied >= TIDY_SECONDS:
+            self._store.tidy(rewrite=False)
+            self._untidy = False
+            self._tidied = time.monotonic()

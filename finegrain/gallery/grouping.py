@@ -1,0 +1,132 @@
+"""One hit for each person, track or near-duplicate frame."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from finegrain.errors import QueryError
+from finegrain.gallery.index import Hit, Vectors
+from finegrain.gallery.store import Store
+
+GroupBy = Literal["pid", "track"]
+GROUP_COLUMNS: tuple[GroupBy, ...] = ("pid", "track")
+
+Search = Callable[[Vectors, int], list[list[Hit]]]
+"""Queries ``[Q, D]`` and a depth to the hits of each, best first."""
+
+_GROWTH = 4
+_AT_FIRST = 64  # k may be a million
+
+
+class Thinning:
+    """Keeps of hits the best of each group, and of frames that are nearly one the best.
+
+    A hit is kept unless its group has a kept hit already, or its cosine with a kept hit is
+    above ``distinct``. A picture whose group is not known is a group of its own.
+
+    Args:
+        store: Tells the groups and vectors.
+        group_by: The column whose values are groups.
+        distinct: Cosine above which a hit is folded into a better one.
+
+    Raises:
+        QueryError: No such column, or ``distinct`` is no number from 0 to 1.
+    """
+
+    def __init__(
+        self, store: Store, *, group_by: GroupBy | None = None, distinct: float | None = None
+    ) -> None:
+        self._store = store
+        self._group_by = _checked_column(group_by)
+        self._distinct = _checked_cosine(distinct)
+
+    def search(self, search: Search, queries: Vectors, k: int) -> list[list[Hit]]:
+        """The ``k`` best hits that are kept, for each query.
+
+        Deepens the search of a query until it has ``k`` or has seen all, so the answer is that
+        of thinning out everything.
+        """
+        if self._group_by is None and self._distinct is None:
+            return search(queries, k)
+        found: list[list[Hit]] = [[]] * len(queries)
+        pending = list(range(len(queries)))
+        depth = _GROWTH * k
+        while pending:
+            deeper = []
+            for number, hits in zip(pending, search(queries[pending], depth), strict=True):
+                found[number] = self._thinned(hits, k)
+                if len(found[number]) < k and len(hits) == depth:
+                    deeper.append(number)
+            pending = deeper
+            depth *= _GROWTH
+        return found
+
+    def _thinned(self, hits: Sequence[Hit], k: int) -> list[Hit]:
+        groups = self._groups([hit.id for hit in hits])
+        apart = None if self._distinct is None else _Apart(self._store, self._distinct, k)
+        kept: list[Hit] = []
+        seen: set[object] = set()
+        for hit in hits:
+            group = groups.get(hit.id)
+            if group in seen or not (apart is None or apart.admits(hit.id)):
+                continue
+            if group is not None:
+                seen.add(group)
+            kept.append(hit)
+            if len(kept) == k:
+                break
+        return kept
+
+    def _groups(self, ids: Sequence[int]) -> dict[int, object]:
+        return {} if self._group_by is None else self._store.groups(self._group_by, ids)
+
+
+class _Apart:
+    """Up to ``k`` pictures of which no two have a cosine above a limit."""
+
+    def __init__(self, store: Store, limit: float, k: int) -> None:
+        self._store = store
+        self._limit = limit
+        self._directions = np.empty((min(k, _AT_FIRST), store.dim))
+        self._count = 0
+
+    def admits(self, id_: int) -> bool:
+        """Take a picture in, unless it is too near to one that is, or no longer there."""
+        vector = self._store.vectors([id_]).get(id_)
+        if vector is None:
+            return False
+        direction = vector.astype(np.float64)
+        direction /= np.linalg.norm(direction)
+        cosines = self._directions[: self._count] @ direction
+        # Rounding may take the cosine of equal vectors above 1.
+        if np.any(np.minimum(cosines, 1) > self._limit):
+            return False
+        if self._count == len(self._directions):
+            self._directions = np.concatenate([self._directions, np.empty_like(self._directions)])
+        self._directions[self._count] = direction
+        self._count += 1
+        return True
+
+
+def _checked_column(group_by: Any) -> GroupBy | None:
+    if group_by is not None and group_by not in GROUP_COLUMNS:
+        raise QueryError(
+            f"group_by is {' or '.join(map(repr, GROUP_COLUMNS))}, or None; got {group_by!r:.40}."
+        )
+    column: GroupBy | None = group_by
+    return column
+
+
+def _checked_cosine(distinct: Any) -> float | None:
+    if distinct is None:
+        return None
+    number = isinstance(distinct, int | float | np.number) and not isinstance(distinct, bool)
+    if not number or not 0 <= distinct <= 1:
+        raise QueryError(
+            "distinct is a cosine from 0 to 1, such as 0.98, above which a hit is folded into a "
+            f"better one; got {distinct!r:.40}."
+        )
+    return float(distinct)

@@ -1,0 +1,114 @@
+"""How a gallery's file came to its present layout, step by step.
+
+A new file takes all steps and an older one those it lacks, so that both end up the same.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+
+from finegrain.gallery.times import utc_text
+
+Step = Callable[[sqlite3.Connection], None]
+
+FIRST_SCHEMA = """
+CREATE TABLE gallery (fingerprint TEXT, dim INTEGER NOT NULL);
+CREATE TABLE picture (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    image TEXT,
+    pid INTEGER,
+    camera TEXT,
+    added_at TEXT NOT NULL
+);
+CREATE INDEX picture_pid ON picture (pid);
+CREATE INDEX picture_camera ON picture (camera);
+CREATE TABLE vector (
+    picture INTEGER PRIMARY KEY REFERENCES picture ON DELETE CASCADE,
+    data BLOB NOT NULL
+);
+CREATE TABLE thumbnail (
+    picture INTEGER PRIMARY KEY REFERENCES picture ON DELETE CASCADE,
+    jpeg BLOB NOT NULL
+);
+CREATE TABLE attribute (
+    picture INTEGER NOT NULL REFERENCES picture ON DELETE CASCADE,
+    name TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    value,
+    PRIMARY KEY (picture, name)
+) WITHOUT ROWID;
+CREATE INDEX attribute_value ON attribute (name, kind, value, picture);
+CREATE TABLE seen (name TEXT, kind TEXT, PRIMARY KEY (name, kind)) WITHOUT ROWID;
+"""
+
+NEXT_VECTOR = """
+CREATE TABLE next_vector (
+    picture INTEGER PRIMARY KEY REFERENCES picture ON DELETE CASCADE,
+    data BLOB NOT NULL
+);
+"""
+"""Vectors of the plan that the gallery is being reindexed for."""
+
+_TIMES_SCHEMA = f"""
+ALTER TABLE picture ADD COLUMN time TEXT;
+ALTER TABLE picture ADD COLUMN track TEXT;
+ALTER TABLE picture ADD COLUMN expires_at TEXT;
+UPDATE picture SET added_at = substr(added_at, 1, 19) || '.000Z';
+CREATE INDEX picture_image ON picture (image);
+CREATE INDEX picture_time ON picture (time);
+CREATE INDEX picture_track ON picture (track);
+CREATE INDEX picture_expires_at ON picture (expires_at) WHERE expires_at IS NOT NULL;
+ALTER TABLE gallery ADD COLUMN deletions INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE gallery ADD COLUMN scrubbed INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE reindexing (fingerprint TEXT, dim INTEGER NOT NULL);
+{NEXT_VECTOR}
+"""
+
+
+def _first(connection: sqlite3.Connection) -> None:
+    run_all(connection, FIRST_SCHEMA)
+
+
+def _times_tracks_and_retention(connection: sqlite3.Connection) -> None:
+    run_all(connection, _TIMES_SCHEMA)
+    for name in ("time", "track", "expires_at"):
+        _make_way_for(connection, name)
+
+
+STEPS: tuple[Step, ...] = (_first, _times_tracks_and_retention)
+SCHEMA_VERSION = len(STEPS)
+
+
+def run_all(connection: sqlite3.Connection, statements: str) -> None:
+    """Run statements inside the transaction that is open; ``executescript`` would commit it."""
+    for statement in statements.split(";"):
+        connection.execute(statement)
+
+
+def _make_way_for(connection: sqlite3.Connection, name: str) -> None:
+    """Empty a metadata column whose name has become a column of every gallery.
+
+    Its values move there where they fit, the others to a column with an underscore behind.
+    """
+    moved = connection.execute(
+        "SELECT picture, value FROM attribute WHERE name = ? AND kind = 'text'", (name,)
+    ).fetchall()
+    for picture, value in moved if name != "expires_at" else ():
+        if (fitting := value if name == "track" else _time(value)) is not None:
+            connection.execute(f"UPDATE picture SET {name} = ? WHERE id = ?", (fitting, picture))
+            connection.execute(
+                "DELETE FROM attribute WHERE picture = ? AND name = ?", (picture, name)
+            )
+    free = f"{name}_"
+    while connection.execute("SELECT 1 FROM seen WHERE name = ?", (free,)).fetchone():
+        free += "_"
+    for table in ("attribute", "seen"):
+        connection.execute(f"UPDATE {table} SET name = ? WHERE name = ?", (free, name))
+
+
+def _time(value: str) -> str | None:
+    try:
+        return utc_text(value)
+    except ValueError:
+        return None

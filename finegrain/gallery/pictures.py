@@ -1,0 +1,79 @@
+"""What is given to a gallery as pictures: files, folders, arrays."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from finegrain.errors import ImageError
+from finegrain.preprocess import ImageSource, load_image
+from finegrain.records import Problem
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
+THUMBNAIL = (512, 512)
+
+
+def pictures_in(pictures: ImageSource | Iterable[ImageSource]) -> Iterator[ImageSource]:
+    """One by one, what a folder, a file, an array, a Pillow image, or several of these hold.
+
+    Raises:
+        ImageError: There is no such file or folder, or no picture in it.
+    """
+    if isinstance(pictures, str | Path):
+        path = Path(pictures)
+        # Other than Path's own, these are False for a name that no file can have.
+        if not os.path.isdir(path):
+            if not os.path.isfile(path):
+                raise ImageError(f"there is no picture or folder at {path}")
+            yield path
+            return
+        found = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+        if not found:
+            raise ImageError(f"the folder {path} holds no picture ({', '.join(sorted(SUFFIXES))})")
+        yield from found
+    elif isinstance(pictures, bytes | np.ndarray | Image.Image):
+        yield pictures
+    elif isinstance(pictures, Iterable):
+        yield from pictures
+    else:
+        raise ImageError(f"expected a folder or pictures, got {type(pictures).__name__}")
+
+
+def unknown(sources: Sequence[ImageSource], known: set[str]) -> Iterator[int]:
+    """Positions of the pictures without a file, and of each file's first mention."""
+    known = set(known)
+    for position, source in enumerate(sources):
+        path = path_of(source)
+        if path not in known:
+            yield position
+        if path is not None:
+            known.add(path)
+
+
+def name_problem(source: ImageSource) -> Problem | None:
+    """A file system may hold names that are no Unicode, and a gallery or JSON cannot."""
+    path = path_of(source) or ""
+    shown = path.encode("utf-8", "backslashreplace").decode()
+    return None if shown == path else Problem(where=shown, why="its name is no Unicode; rename it")
+
+
+def path_of(source: ImageSource) -> str | None:
+    """The path that a gallery knows a file by, or None for other pictures."""
+    # realpath refuses a name with a null character, which loading will name as a problem.
+    if isinstance(source, str | Path) and "\0" not in str(source):
+        return os.path.realpath(source)
+    return None
+
+
+def thumbnail(source: ImageSource) -> bytes:
+    """A JPEG file to keep of a picture that has none of its own."""
+    image = load_image(source)
+    image.thumbnail(THUMBNAIL)
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()

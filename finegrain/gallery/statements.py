@@ -1,0 +1,72 @@
+"""SQL that several parts of a gallery share."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+
+from finegrain.gallery import times
+from finegrain.gallery.entries import Entry
+from finegrain.gallery.filters import kind_of
+from finegrain.gallery.index import Vectors
+from finegrain.records import Scalar
+
+# The subqueries ask the clock once, not for each row.
+ALIVE = "(expires_at IS NULL OR expires_at > (SELECT utc_now()))"
+"""The picture's time is not over."""
+
+EXPIRED = "expires_at <= (SELECT utc_now())"
+"""The picture's time is over."""
+
+AMONG = "IN (SELECT value FROM json_each(?))"
+"""The value is in a list, given in JSON."""
+
+
+def insert_rows(
+    connection: sqlite3.Connection, vectors: Vectors, entries: Sequence[Entry]
+) -> range:
+    """Write new rows with the ids after the last ever given, which are returned."""
+    now = times.utc_text(times.now())
+    (last,) = connection.execute(
+        "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'picture'"
+    ).fetchone()
+    ids = range(last + 1, last + 1 + len(entries))
+    numbered = list(zip(ids, entries, strict=True))
+    connection.executemany(
+        "INSERT INTO picture (id, image, pid, camera, time, track, added_at, expires_at) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        ((i, e.image, e.pid, e.camera, e.time, e.track, now, e.expires_at) for i, e in numbered),
+    )
+    connection.executemany(
+        "INSERT INTO vector VALUES (?, ?)",
+        zip(ids, (v.tobytes() for v in vectors.astype("<f4", copy=False)), strict=True),
+    )
+    connection.executemany(
+        "INSERT INTO thumbnail VALUES (?, ?)",
+        ((id_, entry.thumbnail) for id_, entry in numbered if entry.thumbnail is not None),
+    )
+    attributes = [
+        (id_, name, _stored_kind(value), value)
+        for id_, entry in numbered
+        for name, value in entry.metadata.items()
+    ]
+    connection.executemany("INSERT INTO attribute VALUES (?, ?, ?, ?)", attributes)
+    connection.executemany(
+        "INSERT OR IGNORE INTO seen VALUES (?, ?)",
+        {(name, kind) for _, name, kind, _ in attributes},
+    )
+    return ids
+
+
+def remove_rows(
+    connection: sqlite3.Connection, condition: str, parameters: tuple[str, ...] = ()
+) -> int:
+    """Delete rows and note that the file asks to be rewritten; returns how many."""
+    removed = connection.execute(f"DELETE FROM picture WHERE {condition}", parameters).rowcount
+    if removed:
+        connection.execute("UPDATE gallery SET deletions = deletions + 1")
+    return removed
+
+
+def _stored_kind(value: Scalar) -> str:
+    return "null" if value is None else kind_of(value)

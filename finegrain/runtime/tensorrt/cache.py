@@ -1,0 +1,185 @@
+"""The engine cache: an engine is a cache of its graph, for one GPU, version and precision.
+
+Engines are executable content: whoever writes into the cache folder runs code in this process.
+The folder is therefore made for its owner alone, and one that anybody may write to is refused.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import stat
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from finegrain.errors import PlanError
+from finegrain.plan import Plan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineKey:
+    """All that an engine depends on.
+
+    Attributes:
+        graph: SHA-256 of the ONNX graph.
+        backend, version: Which TensorRT built it.
+        gpu, driver: What it was built on; ``any`` for TensorRT-RTX, which compiles for the GPU
+            when it is loaded.
+        precision: Of the graph, for people.
+        buckets: Input shapes of each profile, as JSON.
+    """
+
+    graph: str
+    backend: str
+    version: str
+    gpu: str
+    driver: str
+    precision: str
+    buckets: str
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+
+
+def default_folder() -> Path:
+    """``finegrain/engines`` in the user's cache folder, by the XDG rules."""
+    stated = os.environ.get("XDG_CACHE_HOME", "")
+    # The rules say that a relative path is to be ignored.
+    base = Path(stated) if Path(stated).is_absolute() else Path.home() / ".cache"
+    return base / "finegrain" / "engines"
+
+
+class EngineCache:
+    """Engines in a folder, each with a JSON file that says what it is.
+
+    Args:
+        folder: Where; by default :func:`default_folder`.
+
+    Raises:
+        PlanError: The folder cannot be made, or anybody may write to it.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = default_folder() if folder is None else folder
+        try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise PlanError(
+                f"engines cannot be kept in {self.folder} ({error}); name another folder: cache=..."
+            ) from error
+        if self.folder.stat().st_mode & stat.S_IWOTH:
+            raise PlanError(
+                f"anybody may write to {self.folder}, and an engine runs code when it is loaded. "
+                f"Take that away with: chmod o-w {self.folder}"
+            )
+
+    def get_or_build(self, key: EngineKey, build: Callable[[], bytes]) -> bytes:
+        """The engine of a key, built unless a whole one is there.
+
+        Of processes that want the same engine at once, one builds and the others wait for it.
+        """
+        with self._locked(key):
+            engine = self._read(key)
+            if engine is None:
+                engine = build()
+                self._write(key, engine)
+            return engine
+
+    def read_beside(self, name: str) -> bytes:
+        """A file of timings or compiled kernels, which only save time; empty if there is none."""
+        path = self.folder / name
+        return path.read_bytes() if path.is_file() else b""
+
+    def write_beside(self, name: str, content: bytes) -> None:
+        if content:
+            _write_atomically(self.folder / name, content)
+
+    def _read(self, key: EngineKey) -> bytes | None:
+        about, path = self._paths(key)
+        if not about.is_file() or not path.is_file():
+            return None
+        engine = path.read_bytes()
+        return engine if about.read_bytes() == _describe(key, engine) else None
+
+    def _write(self, key: EngineKey, engine: bytes) -> None:
+        about, path = self._paths(key)
+        _write_atomically(path, engine)
+        # Last: an engine counts from the moment that its digest is there.
+        _write_atomically(about, _describe(key, engine))
+
+    def _paths(self, key: EngineKey) -> tuple[Path, Path]:
+        return self.folder / f"{key.digest}.json", self.folder / f"{key.digest}.engine"
+
+    @contextmanager
+    def _locked(self, key: EngineKey) -> Iterator[None]:
+        with (self.folder / f"{key.digest}.lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)  # let go of when the file is closed, or its process
+            yield
+
+
+def engine_members(key: EngineKey, tower: str, engine: bytes) -> dict[str, bytes]:
+    """The members that a plan carries an engine in; ``tower`` is ``text`` or ``image``."""
+    stem = f"engines/{key.backend}/{tower}"
+    return {f"{stem}.engine": engine, f"{stem}.json": _describe(key, engine)}
+
+
+def engine_of_plan(plan: Plan, key: EngineKey, tower: str) -> bytes | None:
+    """The engine that came inside a plan, or ``None`` if it brought none.
+
+    Call it only for a plan that is trusted: its engine runs code.
+
+    Raises:
+        PlanError: It was built for something else than this machine, or is damaged.
+    """
+    stem = f"engines/{key.backend}/{tower}"
+    if not {f"{stem}.engine", f"{stem}.json"} <= plan.manifest.sha256.keys():
+        return None
+    engine, about = plan.take(f"{stem}.engine"), _parse(plan.take(f"{stem}.json"))
+    wanted = asdict(key)
+    if differing := [name for name in wanted if about.get(name) != wanted[name]]:
+        came = ", ".join(f"{name} {about.get(name)!r:.80}" for name in differing)
+        here = ", ".join(f"{name} {wanted[name]!r:.80}" for name in differing)
+        raise PlanError(
+            f"{plan.path}: {stem}.engine was built for {came}; here it is {here}. "
+            "Open the plan without trust_engines, and one is built from its graph."
+        )
+    if about.get("sha256") != hashlib.sha256(engine).hexdigest():
+        raise PlanError(f"{plan.path}: {stem}.engine is damaged. Export the plan again.")
+    return engine
+
+
+def _describe(key: EngineKey, engine: bytes) -> bytes:
+    stated = {**asdict(key), "sha256": hashlib.sha256(engine).hexdigest()}
+    return json.dumps(stated, indent=1).encode()
+
+
+def _parse(about: bytes) -> Mapping[str, Any]:
+    try:
+        stated = json.loads(about)
+    except (ValueError, RecursionError):
+        return {}
+    return stated if isinstance(stated, dict) else {}
+
+
+def _write_atomically(path: Path, content: bytes) -> None:
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
+    try:
+        with unfinished.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+    except OSError as error:
+        raise PlanError(
+            f"cannot write {path}: {error.strerror or error}. "
+            "Make room, or name another folder for engines: cache=..."
+        ) from error
+    finally:
+        unfinished.unlink(missing_ok=True)

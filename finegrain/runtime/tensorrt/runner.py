@@ -1,0 +1,283 @@
+"""The TensorRT runtime: the two towers of a plan on an NVIDIA GPU.
+
+All is prepared when the runtime is opened: buffers on both sides, a context for each bucket of
+input shapes, and a CUDA graph that copies in, runs and copies out with one launch. A query is
+then a copy into pinned memory, a launch and a wait. Tested against stand-ins for CUDA and
+TensorRT; not yet run on a GPU.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from finegrain.errors import ImageError, PlanError, QueryError
+from finegrain.plan import IMAGE, TEXT, Plan
+from finegrain.runtime.tensorrt.backend import Backend, BackendName, load_backend
+from finegrain.runtime.tensorrt.build import Bucket, image_buckets, text_buckets
+from finegrain.runtime.tensorrt.cache import EngineCache
+from finegrain.runtime.tensorrt.cuda import Cuda
+from finegrain.runtime.tensorrt.engines import EngineSource
+
+OUTPUT = "embeddings"
+Inputs = Mapping[str, NDArray[Any]]
+
+
+class TensorRtRuntime:
+    """Runs ``text.onnx`` and ``image.onnx`` of a plan as TensorRT engines.
+
+    Engines are built when the plan is first opened on a machine, which takes minutes with
+    TensorRT and seconds with TensorRT-RTX, and kept in the user's cache folder.
+
+    Any thread may call it. Each tower runs one batch at a time, on a stream of its own: callers
+    of one tower take turns, and texts run beside pictures. Close it, or use it in ``with``.
+
+    Args:
+        plan: A freshly opened plan; its graphs are taken out.
+        backend: ``tensorrt`` or ``tensorrt-rtx``.
+        device: Which GPU.
+        cache: Folder of built engines; by default in the user's cache folder.
+        trust_engines: Load engines that came inside the plan. They are executable content: do
+            this only for a plan of your own, or of somebody whose programs you would run.
+
+    Raises:
+        PlanError: There is no GPU, or TensorRT cannot build or load an engine.
+        MissingExtraError: TensorRT or cuda-python is not installed.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        *,
+        backend: BackendName = "tensorrt",
+        device: int = 0,
+        cache: Path | None = None,
+        trust_engines: bool = False,
+    ) -> None:
+        module = load_backend(backend)
+        cuda = Cuda(device)
+        manifest = plan.manifest
+        self.embed_dim = manifest.embed_dim
+        self._context_length = manifest.context_length
+        self._picture = (3, manifest.height, manifest.width)
+        source = EngineSource(
+            plan, module, cuda.device(), EngineCache(cache), trust_engines=trust_engines
+        )
+        with ExitStack() as held:
+            self._text = _Tower(source, cuda, TEXT, text_buckets(manifest.context_length))
+            held.callback(self._text.close)
+            self._image = _Tower(
+                source, cuda, IMAGE, image_buckets(manifest.height, manifest.width)
+            )
+            held.callback(self._image.close)
+            self._held = held.pop_all()
+
+    def encode_images(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """uint8 ``[N, 3, H, W]`` to float32 ``[N, D]``.
+
+        Raises:
+            ImageError: Pictures are not of the plan's size.
+            PlanError: CUDA failed, or the runtime is closed.
+        """
+        if pixels.shape[1:] != self._picture:
+            raise ImageError(f"expected pictures of shape {self._picture}, got {pixels.shape[1:]}")
+        return self._image.run({"pixels": pixels})
+
+    def encode_texts(self, ids: NDArray[np.int32], eot: NDArray[np.int32]) -> NDArray[np.float32]:
+        """int32 ``[N, L]`` and ``[N]`` to float32 ``[N, D]``.
+
+        Lengths are padded with zeros after the end of text, which a causal tower never looks at.
+
+        Raises:
+            QueryError: Captions are longer than the plan's context, or their ends do not match.
+            PlanError: CUDA failed, or the runtime is closed.
+        """
+        if ids.ndim != 2 or eot.shape != ids.shape[:1]:
+            raise QueryError(f"expected ids [N, L] and ends [N], got {ids.shape} and {eot.shape}")
+        if ids.shape[1] > self._context_length:
+            raise QueryError(
+                f"expected captions of at most {self._context_length} tokens, got {ids.shape[1]}"
+            )
+        return self._text.run({"ids": ids, "eot": eot})
+
+    def close(self) -> None:
+        """Free all that is on the GPU, after the batches that are running."""
+        self._held.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+class _Tower:
+    """One engine, its stream, and a lane for each bucket."""
+
+    def __init__(
+        self,
+        source: EngineSource,
+        cuda: Cuda,
+        member: str,
+        buckets: Sequence[Bucket],
+    ) -> None:
+        self._cuda = cuda
+        self._where = f"{source.plan.path}: {member}"
+        self._lock = threading.Lock()
+        self._lanes: list[_Lane] = []
+        engine = source.open(member, buckets)
+        compiled = source.compiled(member, engine)
+        with ExitStack() as held:
+            stream = cuda.create_stream()
+            held.callback(cuda.destroy_stream, stream)
+            # Lanes run one after the other, so that one scratch memory serves them all.
+            size = max(engine.device_memory_size_v2, 1)
+            scratch = cuda.allocate(size)
+            held.callback(cuda.free, scratch)
+            held.callback(self._lanes.clear)
+            for profile, bucket in enumerate(buckets):
+                context = source.backend.create_context(engine, compiled)
+                if context is None:
+                    raise PlanError(f"{self._where}: no context: {source.backend.errors()}")
+                context.set_device_memory(scratch, size)
+                lane = _Lane(source.backend, cuda, context, stream, profile, bucket, held)
+                self._lanes.append(lane)
+                self._check_width(source.plan.manifest.embed_dim, lane.width)
+            self._lanes.sort(key=lambda lane: lane.volume)
+            source.save_compiled(member, compiled)
+            self._held = held.pop_all()
+
+    def run(self, inputs: Inputs) -> NDArray[np.float32]:
+        """Embeddings of any number of rows, batch by batch."""
+        with self._lock:
+            if not self._lanes:
+                raise PlanError(f"{self._where}: its runtime is closed; open the plan again")
+            self._cuda.activate()
+            parts = [self._fitting(part).run(part) for part in self._split(inputs)]
+        return np.concatenate(parts)
+
+    def close(self) -> None:
+        with self._lock:
+            self._cuda.activate()
+            self._held.close()
+
+    def _check_width(self, stated: int, got: int) -> None:
+        if got != stated:
+            raise PlanError(
+                f"{self._where} gives embeddings of width {got}, and the manifest says {stated}. "
+                "Export the plan again."
+            )
+
+    def _split(self, inputs: Inputs) -> Iterator[Inputs]:
+        most = max(lane.batch for lane in self._lanes)
+        rows = len(next(iter(inputs.values())))
+        # At least once: no rows make an empty batch of the right width.
+        for start in range(0, max(rows, 1), most):
+            yield {name: array[start : start + most] for name, array in inputs.items()}
+
+    def _fitting(self, inputs: Inputs) -> _Lane:
+        return next(lane for lane in self._lanes if lane.fits(inputs))
+
+
+@dataclass(frozen=True, slots=True)
+class _Buffer:
+    """A tensor on both sides."""
+
+    host: NDArray[Any]
+    address: int
+
+
+class _Lane:
+    """One bucket, ready to run: fixed shapes at fixed addresses, and a graph that knows them."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        cuda: Cuda,
+        context: Any,
+        stream: int,
+        profile: int,
+        bucket: Bucket,
+        held: ExitStack,
+    ) -> None:
+        self._backend, self._cuda, self._context, self._stream = backend, cuda, context, stream
+        self.bucket = bucket
+        self._check(context.set_optimization_profile_async(profile, stream))
+        cuda.synchronize(stream)
+        for name, shape in bucket.items():
+            self._check(context.set_input_shape(name, shape))
+        self._inputs = {name: self._bind(name, held) for name in bucket}
+        self._output = self._bind(OUTPUT, held)
+        # The first run prepares kernels, which a capture must not.
+        self._enqueue()
+        cuda.synchronize(stream)
+        self._graph = None
+        if backend.can_capture(context, stream):
+            self._graph = cuda.capture(stream, self._enqueue)
+            held.callback(cuda.destroy_graph, self._graph)
+
+    @property
+    def batch(self) -> int:
+        return len(self._output.host)
+
+    @property
+    def width(self) -> int:
+        return int(self._output.host.shape[-1])
+
+    @property
+    def volume(self) -> int:
+        return sum(int(np.prod(shape)) for shape in self.bucket.values())
+
+    def fits(self, inputs: Inputs) -> bool:
+        return all(
+            got <= most
+            for name, array in inputs.items()
+            for got, most in zip(array.shape, self.bucket[name], strict=True)
+        )
+
+    def run(self, inputs: Inputs) -> NDArray[np.float32]:
+        """Embeddings of as many rows as came, ``[N, D]``."""
+        for name, array in inputs.items():
+            host = self._inputs[name].host
+            if array.shape != host.shape:
+                host[...] = 0
+            host[tuple(slice(size) for size in array.shape)] = array
+        if self._graph is None:
+            self._enqueue()
+        else:
+            self._cuda.launch(self._graph, self._stream)
+        self._cuda.synchronize(self._stream)
+        rows = len(next(iter(inputs.values())))
+        # A copy: the next batch is written over the buffer.
+        embeddings: NDArray[np.float32] = self._output.host[:rows].astype(np.float32)
+        return embeddings
+
+    def _enqueue(self) -> None:
+        for buffer in self._inputs.values():
+            self._cuda.copy_to_device(buffer.address, buffer.host, self._stream)
+        self._check(self._context.execute_async_v3(self._stream))
+        self._cuda.copy_to_host(self._output.host, self._output.address, self._stream)
+
+    def _bind(self, name: str, held: ExitStack) -> _Buffer:
+        shape = tuple(self._context.get_tensor_shape(name))
+        dtype = np.dtype(self._backend.trt.nptype(self._context.engine.get_tensor_dtype(name)))
+        host = self._cuda.allocate_pinned(shape, dtype)
+        held.callback(self._cuda.free_pinned, host)
+        address = self._cuda.allocate(host.nbytes)
+        held.callback(self._cuda.free, address)
+        self._check(self._context.set_tensor_address(name, address))
+        return _Buffer(host, address)
+
+    def _check(self, done: bool) -> None:
+        if not done:
+            raise PlanError(
+                f"{self._backend.title} failed with shapes {dict(self.bucket)}: "
+                f"{self._backend.errors()}"
+            )

@@ -1,0 +1,188 @@
+"""Nothing that a gallery acknowledged is lost: not to a kill, not to a full disk."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from finegrain.gallery import Gallery
+
+DIM = 16
+
+# Vectors follow from the name, so that a row can be checked by itself.
+_COMMON = """
+import json, resource, sys
+import numpy as np
+from finegrain.errors import GalleryError
+from finegrain.gallery import Gallery
+
+def vector(name):
+    v = np.random.default_rng(name).standard_normal(16).astype(np.float32)
+    return v / np.linalg.norm(v)
+
+def add(gallery, first, count):
+    names = range(first, first + count)
+    ids = gallery.add(
+        np.stack([vector(n) for n in names]), [str(n) for n in names],
+        pids=names, tracks=[str(n) for n in names], metadata=[{"name": n} for n in names],
+    )
+    return dict(zip(ids, names))
+
+def say(**what):
+    print(json.dumps(what), flush=True)
+"""
+
+_WRITER = (
+    _COMMON
+    + """
+random = np.random.default_rng(int(sys.argv[2]))
+with Gallery(sys.argv[1], dim=16) as gallery:
+    say(ready=True)
+    alive, name = list(gallery), int(sys.argv[2]) * 1_000_000
+    while True:
+        if random.random() < 0.15 and len(alive) > 20:
+            gone = [int(i) for i in random.choice(alive, 5, replace=False)]
+            say(deleting=gone)
+            gallery.delete(gone)
+            say(deleted=gone)
+            alive = [i for i in alive if i not in gone]
+        else:
+            count = int(random.integers(1, 40))
+            added = add(gallery, name, count)
+            say(added=added)
+            alive += added
+            name += count
+"""
+)
+
+_FILLER = (
+    _COMMON
+    + """
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)
+with Gallery(sys.argv[1], dim=16) as gallery:
+    name = 0
+    try:
+        while True:
+            say(added=add(gallery, name, 50))
+            name += 50
+    except GalleryError as error:
+        say(error=str(error))
+    say(found=sorted(hit.id for hit in gallery.search(vector(0)[None], 10**6)[0]))
+"""
+)
+
+
+def vector(name: int) -> np.ndarray:
+    found = np.random.default_rng(name).standard_normal(DIM).astype(np.float32)
+    return found / np.linalg.norm(found)
+
+
+class Truth:
+    """What the writers were told, over all their lives."""
+
+    def __init__(self) -> None:
+        self.alive: dict[int, int] = {}  # name by id
+        self.deleted: set[int] = set()
+        self.doubtful: set[int] = set()  # asked to be deleted, but never told so
+
+    def hear(self, lines: list[str]) -> None:
+        deleting: list[int] = []
+        for line in lines:
+            said = json.loads(line)
+            deleting = said.get("deleting", [])
+            self.alive |= {int(id_): name for id_, name in said.get("added", {}).items()}
+            self.deleted |= set(said.get("deleted", []))
+        self.doubtful |= set(deleting)
+
+    def check(self, path: Path) -> None:
+        with Gallery(path, create=False) as gallery:
+            stored = set(gallery)
+            rows = {row.id: row for row in gallery.rows(stored)}
+            vectors = gallery._store.vectors(stored)
+            assert set(rows) == set(vectors) == stored
+            assert {h.id for h in gallery.search(vector(0)[None], 10**6)[0]} == stored
+            assert self.alive.keys() - self.deleted - self.doubtful <= stored
+            assert not self.deleted & stored
+            lost = self.doubtful - stored
+            assert not lost or self.doubtful <= lost | self.deleted  # five or none of them
+            for id_, row in rows.items():
+                name = row.pid
+                assert name is not None
+                assert (row.image, row.track, row.metadata) == (
+                    str(name),
+                    str(name),
+                    {"name": name},
+                )
+                assert vectors[id_].tobytes() == vector(name).tobytes()
+                assert self.alive.get(id_, name) == name
+            # Batches are told after they are durable, so the last may be there unsaid: whole.
+            unsaid = sorted(row.pid or 0 for id_, row in rows.items() if id_ not in self.alive)
+            assert unsaid == list(range(unsaid[0], unsaid[0] + len(unsaid))) if unsaid else True
+            self.alive = {id_: row.pid or 0 for id_, row in rows.items()}
+            self.doubtful = set()
+            damage = list(gallery._store._connection.execute("PRAGMA integrity_check"))
+            assert damage == [("ok",)]
+
+
+def torture(path: Path, kills: int, longest: float) -> int:
+    """Kill writers at random; returns how many rows were acknowledged in all."""
+    random = np.random.default_rng(kills)
+    truth = Truth()
+    acknowledged = 0
+    for life in range(1, kills + 1):
+        writer = subprocess.Popen(
+            [sys.executable, "-c", _WRITER, str(path), str(life)], stdout=subprocess.PIPE, text=True
+        )
+        assert writer.stdout is not None
+        assert json.loads(writer.stdout.readline()) == {"ready": True}
+        try:
+            writer.wait(timeout=float(random.uniform(0, longest)))
+        except subprocess.TimeoutExpired:
+            writer.kill()
+        said, _ = writer.communicate()
+        assert writer.returncode == -9, said
+        lines = [line for line in said.splitlines(keepends=True) if line.endswith("\n")]
+        acknowledged += sum(len(json.loads(line).get("added", ())) for line in lines)
+        truth.hear(lines)
+        truth.check(path)
+    return acknowledged
+
+
+def test_ten_kills_lose_nothing(tmp_path: Path):
+    assert torture(tmp_path / "g", kills=10, longest=0.4) > 100
+
+
+@pytest.mark.slow
+def test_two_hundred_kills_lose_nothing(tmp_path: Path):
+    acknowledged = torture(tmp_path / "g", kills=200, longest=0.5)
+    print(f"200 kills, {acknowledged} rows acknowledged, none lost")
+
+
+def _filled(path: Path, limit: int) -> Iterator[dict]:
+    filler = subprocess.run(
+        [sys.executable, "-c", _FILLER, str(path), str(limit)], capture_output=True, text=True
+    )
+    assert filler.returncode == 0, filler.stderr
+    return map(json.loads, filler.stdout.splitlines())
+
+
+@pytest.mark.parametrize("limit", [500_000, 1_000_000, 3_000_000])
+def test_a_full_disk_loses_nothing_and_says_what_to_do(tmp_path: Path, limit: int):
+    path = tmp_path / "g"
+    *batches, error, found = _filled(path, limit)
+    assert "Nothing stored is lost" in error["error"]
+    assert "space" in error["error"]
+    truth = Truth()
+    truth.hear([json.dumps(said) for said in batches])
+    assert found["found"] == sorted(truth.alive)
+    truth.check(path)
+    with Gallery(path) as gallery:  # with space again it goes on
+        before = len(gallery)
+        gallery.add(vector(5)[None], ["5"])
+        assert len(gallery) == before + 1

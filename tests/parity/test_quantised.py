@@ -1,0 +1,87 @@
+"""Int8 products as ONNX defines them, beside the same arithmetic one number at a time."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, load_model_from_string, numpy_helper
+from onnx.reference import ReferenceEvaluator
+
+from finegrain.exporters import Int8
+
+
+def graph_of(weights) -> bytes:
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        "product",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", weights.shape[0]])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["M", "K"])],
+        [numpy_helper.from_array(weights, "w")],
+    )
+    opsets = [helper.make_opsetid("", 21)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=10).SerializeToString()
+
+
+def run(graph: bytes, x):
+    """By the definition of the operators: runtimes take liberties with the precision."""
+    return ReferenceEvaluator(load_model_from_string(graph)).run(None, {"x": x})[0]
+
+
+def round_half_to_even(value: float) -> int:
+    return round(value)
+
+
+def stored(column) -> tuple[list[int], float]:
+    """One output channel in 8 bits."""
+    scale = max(abs(float(value)) for value in column) / 127 or 1.0
+    return [round_half_to_even(float(value) / scale) for value in column], scale
+
+
+def activations(x) -> tuple[list[list[int]], float, int]:
+    """DynamicQuantizeLinear of ONNX: unsigned, and zero is a value of its own."""
+    low, high = min(0.0, float(x.min())), max(0.0, float(x.max()))
+    scale = (high - low) / 255 or 1.0
+    zero = min(max(round_half_to_even(-low / scale), 0), 255)
+    rows = [
+        [min(max(round_half_to_even(float(v) / scale) + zero, 0), 255) for v in row] for row in x
+    ]
+    return rows, scale, zero
+
+
+def dynamic_twin(x, weights):
+    rows, x_scale, zero = activations(x)
+    out = np.empty((len(x), weights.shape[1]))
+    for j in range(weights.shape[1]):
+        column, scale = stored(weights[:, j])
+        for i, row in enumerate(rows):
+            total = sum((a - zero) * b for a, b in zip(row, column, strict=True))
+            out[i, j] = total * x_scale * scale
+    return out
+
+
+def weight_twin(x, weights):
+    columns = [stored(weights[:, j]) for j in range(weights.shape[1])]
+    widened = np.array([[value * scale for value in column] for column, scale in columns]).T
+    return x.astype(np.float64) @ widened
+
+
+@given(seed=st.integers(0, 1000), rows=st.integers(1, 4), spread=st.sampled_from([0.01, 1.0, 30.0]))
+@settings(max_examples=20, deadline=None)
+@pytest.mark.parametrize(
+    ("int8", "twin"),
+    [(Int8(), dynamic_twin), (Int8(activations="fp32"), weight_twin)],
+    ids=["dynamic", "fp32"],
+)
+def test_a_product_equals_its_slow_twin(int8, twin, seed, rows, spread):
+    draw = np.random.default_rng(seed)
+    x = draw.standard_normal((rows, 12)).astype(np.float32) * np.float32(spread)
+    weights = draw.standard_normal((12, 5)).astype(np.float32)
+    weights[:, 0] = 0  # a channel that is off
+    wanted = twin(x, weights)
+    # Where fp32 and exact arithmetic round an activation to two sides, its products follow.
+    step = np.ptp(np.append(x, 0)) / 255 * np.abs(weights).max()
+    found = run(int8.lower(graph_of(weights)), x)
+    np.testing.assert_allclose(found, wanted, atol=2.1 * step)
+    assert np.median(np.abs(found - wanted)) <= 1e-3 * step

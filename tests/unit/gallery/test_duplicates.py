@@ -1,0 +1,159 @@
+"""Adding what is there already, and input that means harm."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from finegrain.errors import FilterError, GalleryError
+from finegrain.gallery import Gallery
+
+DIM = 4
+HOSTILE = [
+    "'; DROP TABLE picture; --",
+    '" OR 1=1 --',
+    "%",
+    "x\0y",
+    "$.a",
+    '["a"]',
+    "\\",
+    "?1",
+    ":name",
+]
+
+
+@pytest.fixture
+def gallery(tmp_path: Path):
+    with Gallery(tmp_path / "g", dim=DIM) as opened:
+        opened.add(np.eye(3, DIM), ["a", "b", None], pids=[1, 2, 3])
+        yield opened
+
+
+def best(gallery: Gallery) -> list[int]:
+    return [hits[0].id for hits in gallery.search(np.eye(DIM), 1)]
+
+
+# --- duplicates -------------------------------------------------------------------------
+
+
+def test_by_default_a_path_may_have_several_pictures(gallery: Gallery):
+    assert gallery.add(np.eye(2, DIM), ["a", "a"]) == [4, 5]
+    assert len(gallery) == 5
+
+
+def test_skipping_keeps_what_is_there_and_gives_its_id(gallery: Gallery):
+    vectors = np.eye(DIM)[[3, 3, 3, 3]]
+    ids = gallery.add(vectors, ["new", "b", None, "a"], pids=[9, 9, 9, 9], on_duplicate="skip")
+    assert ids == [4, 2, 5, 1]
+    assert [row.pid for row in gallery.rows(gallery)] == [1, 2, 3, 9, 9]
+
+
+def test_replacing_puts_the_new_picture_in_place_under_a_new_id(gallery: Gallery):
+    gallery.add(np.eye(1, DIM), ["a"])
+    assert best(gallery)[:3] == [1, 2, 3]
+    assert gallery.add(np.eye(DIM)[[3]], ["a"], pids=[7], on_duplicate="replace") == [5]
+    assert list(gallery) == [2, 3, 5]
+    assert best(gallery)[1:] == [2, 3, 5]
+    assert gallery.add(np.eye(1, DIM), ["z"], on_duplicate="replace") == [6]
+    data = b"".join(file.read_bytes() for file in gallery.path.parent.iterdir())
+    assert data.count(np.eye(1, DIM, dtype="<f4").tobytes()) == 1  # the replaced is gone
+
+
+def test_a_duplicate_is_an_error_where_asked(gallery: Gallery):
+    with pytest.raises(GalleryError, match=r"holds 'b' already.*'skip'.*'replace'"):
+        gallery.add(np.eye(2, DIM), ["new", "b"], on_duplicate="error")
+    assert gallery.images() == {"a", "b"}
+    assert gallery.add(np.eye(2, DIM), ["new", None], on_duplicate="error") == [4, 5]
+
+
+@pytest.mark.parametrize("choice", ["skip", "replace", "error"])
+def test_one_call_names_a_path_once(gallery: Gallery, choice):
+    with pytest.raises(GalleryError, match="'x' is among the pictures more than once"):
+        gallery.add(np.eye(3, DIM), ["x", "y", "x"], on_duplicate=choice)
+    assert len(gallery) == 3
+    assert len(gallery.add(np.eye(2, DIM), [None, None], on_duplicate=choice)) == 2
+
+
+@pytest.mark.parametrize("choice", ["update", None, True, ""])
+def test_other_choices_are_refused(gallery: Gallery, choice):
+    with pytest.raises(GalleryError, match="on_duplicate is one of 'add', 'skip', 'replace'"):
+        gallery.add(np.eye(1, DIM), ["x"], on_duplicate=choice)
+
+
+def test_a_deletion_beside_a_search_is_never_forgotten(gallery: Gallery, monkeypatch):
+    """A search between the start and the commit of a deletion must not settle the matter."""
+    store, searched = gallery._store, threading.Event()
+    original = store.delete
+
+    def delete(ids):
+        searching = threading.Thread(target=lambda: (best(gallery), searched.set()))
+        searching.start()
+        searching.join()
+        return original(ids)
+
+    monkeypatch.setattr(store, "delete", delete)
+    gallery.delete([1])
+    assert searched.is_set()
+    assert {hit.id for hit in gallery.search(np.eye(1, DIM), 9)[0]} == {2, 3}
+
+
+# --- harm -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_no_text_is_more_than_text(gallery: Gallery, text: str):
+    (id_,) = gallery.add(
+        np.eye(1, DIM), [text], cameras=[text], tracks=[text], metadata=[{text: text, "x": text}]
+    )
+    quoted = "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    for where in (f"image = {quoted}", f"track in ({quoted})", f"x = {quoted}"):
+        assert [hit.id for hit in gallery.search(np.eye(1, DIM), 9, where)[0]] == [id_]
+    row = gallery.rows([id_])[0]
+    assert (row.image, row.camera, row.track) == (text, text, text)
+    assert row.metadata == {text: text, "x": text}
+    assert gallery.add(np.eye(1, DIM), [text], on_duplicate="skip") == [id_]
+    assert gallery.delete_where(f"camera = {quoted}") == 1
+    assert list(gallery) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_no_filter_leaves_its_language(gallery: Gallery, text: str):
+    for where in (text, f"pid = 1 {text}", f"{text} = 1", f"pid = {text}"):
+        with pytest.raises(FilterError) as caught:
+            gallery.delete_where(where)
+        assert caught.value.args[0].splitlines()[-1].strip() == "^"
+    assert list(gallery) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("id_", ["1; DROP TABLE picture", "1", 1.0, None, [1], 2**70])
+def test_no_id_is_more_than_a_number(gallery: Gallery, id_):
+    for method in (lambda: gallery.delete([id_]), lambda: gallery.rows([id_])):
+        if isinstance(id_, int):
+            assert method() in (0, [])
+        else:
+            with pytest.raises(GalleryError, match="Ids are whole numbers"):
+                method()
+    assert len(gallery) == 3
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_vector_that_rotted_is_reported(gallery: Gallery, value: float):
+    rotten = np.full(DIM, value, "<f4").tobytes()
+    with sqlite3.connect(gallery.path) as connection:
+        connection.execute("UPDATE vector SET data = ? WHERE picture = 2", (rotten,))
+    with pytest.raises(GalleryError, match=r"NaN or infinity\. The file is damaged"):
+        gallery.search(np.eye(1, DIM), 1)
+
+
+def test_an_index_that_is_lost_is_made_again(gallery: Gallery):
+    before = gallery.search(np.eye(DIM), 3)
+    gallery.close()
+    for beside in gallery.path.parent.iterdir():
+        if beside != gallery.path:
+            beside.unlink()
+    with Gallery(gallery.path) as again:
+        assert again.search(np.eye(DIM), 3) == before

@@ -1,0 +1,184 @@
+"""One writer, many readers, and files that can only be read."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import stat
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from finegrain.errors import GalleryError
+from finegrain.gallery import Gallery
+
+DIM = 4
+ONE = np.eye(1, DIM)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    with Gallery(tmp_path / "g", fingerprint="plan-a", dim=DIM) as gallery:
+        gallery.add(np.eye(3, DIM), ["a", "b", "c"], cameras=["x", "y", "x"])
+    return tmp_path / "g"
+
+
+# --- one writer, many readers -----------------------------------------------------------
+
+_READER = """
+import sys
+import numpy as np
+from finegrain.gallery import Gallery
+
+with Gallery(sys.argv[1], create=False) as gallery:
+    print(len(gallery), flush=True)
+    sys.stdin.readline()
+    print(len(gallery.search(np.eye(1, 4), 99)[0]), flush=True)
+"""
+
+
+def test_readers_in_other_processes_see_what_is_written(path: Path):
+    readers = [
+        subprocess.Popen(
+            [sys.executable, "-c", _READER, str(path)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )
+        for _ in range(3)
+    ]  # fmt: skip
+    assert [reader.stdout and reader.stdout.readline() for reader in readers] == ["3\n"] * 3
+    with Gallery(path) as gallery:
+        gallery.add(ONE, ["d"])
+        gallery.delete([1])
+        gallery.add(np.repeat(ONE, 2, axis=0), ["e", "f"])
+        assert [reader.communicate("go\n")[0] for reader in readers] == ["5\n"] * 3
+
+
+def test_a_second_writer_waits_and_readers_do_not(path: Path, monkeypatch):
+    writer = sqlite3.connect(path, isolation_level=None)
+    writer.execute("BEGIN IMMEDIATE")
+    writer.execute("DELETE FROM picture WHERE id = 1")
+    monkeypatch.setattr("finegrain.gallery.schema.BUSY_SECONDS", 0.1)
+    with Gallery(path) as gallery:
+        assert list(gallery) == [1, 2, 3]
+        assert len(gallery.search(ONE, 9)[0]) == 3
+        for write in (
+            lambda: gallery.add(ONE, ["d"]),
+            lambda: gallery.delete([2]),
+            lambda: gallery.expire(),
+        ):
+            with pytest.raises(GalleryError, match=r"writing to it for 0.1 s; let it finish"):
+                write()
+        writer.execute("COMMIT")
+        assert gallery.add(ONE, ["d"]) == [4]
+        assert list(gallery) == [2, 3, 4]
+    writer.close()
+
+
+def test_every_write_is_on_the_disk_before_it_is_told(path: Path):
+    with Gallery(path) as gallery:
+        settings = {
+            name: gallery._store._connection.execute(f"PRAGMA {name}").fetchone()[0]
+            for name in ("synchronous", "journal_mode", "secure_delete", "foreign_keys")
+        }
+    assert settings == {
+        "synchronous": 2, "journal_mode": "wal", "secure_delete": 1, "foreign_keys": 1
+    }  # fmt: skip
+
+
+# --- reading only -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def _no_leave(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """File and folder may not be written, also for a superuser, whom modes do not stop."""
+    real = os.access
+
+    def access(asked: Path, mode: int) -> bool:
+        within = Path(asked) in (path, path.parent)
+        return real(asked, mode) and not (within and mode & os.W_OK)
+
+    monkeypatch.setattr(os, "access", access)
+
+
+def check_reading(gallery: Gallery) -> None:
+    assert list(gallery) == [1, 2, 3]
+    assert [h.id for h in gallery.search(ONE, 9, where="camera = 'x'")[0]] == [1, 3]
+    assert gallery.rows([2])[0].image == "b"
+    with pytest.raises(GalleryError, match=r"open for reading only.*Give write access to both"):
+        gallery.add(ONE, ["d"])
+    with pytest.raises(GalleryError, match="open for reading only"):
+        gallery.delete([1])
+    with pytest.raises(GalleryError, match="open for reading only"):
+        gallery.expire()
+
+
+@pytest.mark.usefixtures("_no_leave")
+def test_a_file_that_cannot_be_written_opens_for_reading(path: Path):
+    before = sorted(path.parent.iterdir()), path.read_bytes()
+    with Gallery(path, fingerprint="plan-a", dim=DIM) as gallery:
+        check_reading(gallery)
+    assert (sorted(path.parent.iterdir()), path.read_bytes()) == before
+
+
+@pytest.mark.usefixtures("_no_leave")
+def test_a_reader_without_leave_follows_a_writer(path: Path):
+    writer = sqlite3.connect(path)
+    writer.execute("UPDATE picture SET camera = 'z' WHERE id = 3")
+    writer.commit()  # in the journal, which is there as long as the writer
+    with Gallery(path) as gallery:
+        assert len(gallery.search(ONE, 9, where="camera = 'z'")[0]) == 1
+        writer.execute("DELETE FROM picture WHERE id = 1")
+        writer.execute("DELETE FROM vector WHERE picture = 1")
+        writer.commit()
+        assert [h.id for h in gallery.search(ONE, 9)[0]] == [2, 3]
+    writer.close()
+
+
+@pytest.mark.usefixtures("_no_leave")
+def test_what_expired_is_hidden_also_where_it_cannot_be_removed(path: Path, monkeypatch):
+    connection = sqlite3.connect(path)
+    connection.execute("UPDATE picture SET expires_at = '2026-01-01T00:00:00.000Z' WHERE id = 2")
+    connection.commit()
+    connection.close()
+    monkeypatch.setattr("finegrain.gallery.follower.TIDY_SECONDS", 0)
+    with Gallery(path) as gallery:
+        assert list(gallery) == [1, 3]
+        assert [h.id for h in gallery.search(ONE, 9)[0]] == [1, 3]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="modes do not stop a superuser")
+def test_modes_of_file_and_folder_are_heeded(path: Path):
+    path.chmod(stat.S_IRUSR)
+    path.parent.chmod(stat.S_IRUSR | stat.S_IXUSR)
+    try:
+        with Gallery(path) as gallery:
+            check_reading(gallery)
+    finally:
+        path.parent.chmod(stat.S_IRWXU)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only a superuser can become somebody else")
+def test_somebody_else_reads(path: Path):
+    """The file of one user, read by another, whom the modes do stop."""
+    code = (
+        "import os, sys, numpy as np\n"
+        "from finegrain.errors import GalleryError\n"
+        "from finegrain.gallery import Gallery\n"
+        "os.setuid(65534)\n"
+        "with Gallery(sys.argv[1]) as gallery:\n"
+        "    print([hit.id for hit in gallery.search(np.eye(1, 4), 9)[0]])\n"
+        "    try:\n"
+        "        gallery.add(np.eye(1, 4), ['d'])\n"
+        "    except GalleryError as error:\n"
+        "        print('reading only' in str(error))\n"
+    )
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own are closed to others
+        Path(folder).chmod(0o755)
+        copied = shutil.copy(path, Path(folder) / "g")
+        done = subprocess.run([sys.executable, "-c", code, copied], capture_output=True, text=True)
+    assert done.stdout.splitlines() == ["[1, 2, 3]", "True"], done.stderr

@@ -1,0 +1,160 @@
+# ruff: noqa: N802, N815 - the names are CUDA's
+"""A stand-in for ``cuda.bindings.runtime`` that is stricter than CUDA.
+
+Real host memory is behind its addresses. Work waits on its stream until somebody synchronises,
+copies check both ends when they run, and freed memory is overwritten, so that reading early,
+late or elsewhere gives wrong numbers or an error.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections import defaultdict
+from enum import IntEnum
+from types import SimpleNamespace
+
+
+class CudaError(IntEnum):
+    cudaSuccess = 0
+    cudaErrorInvalidValue = 1
+    cudaErrorMemoryAllocation = 2
+    cudaErrorInsufficientDriver = 35
+
+
+OK, INVALID = (CudaError.cudaSuccess,), (CudaError.cudaErrorInvalidValue,)
+
+
+class FakeCuda:
+    """``cuda.bindings.runtime``."""
+
+    cudaError_t = CudaError
+    cudaMemcpyKind = SimpleNamespace(cudaMemcpyHostToDevice=1, cudaMemcpyDeviceToHost=2)
+    cudaStreamCaptureMode = SimpleNamespace(cudaStreamCaptureModeThreadLocal=1)
+    cudaStreamNonBlocking, cudaHostAllocDefault = 1, 0
+
+    def __init__(self):
+        self.memory = {}  # address -> (kind, buffer)
+        self.freed = []  # kept, so that an address is never given twice
+        self.streams = {}  # handle -> work that waits
+        self.recording = {}  # stream -> work of a capture
+        self.captured, self.graphs = {}, {}  # before and after they are instantiated
+        self.calls = defaultdict(int)
+        self.gpus, self.name = 1, b"NVIDIA Paper"
+        self.fails = {}  # name of a call -> its status
+        self._handles = iter(range(7001, 10**6))
+
+    def __getattribute__(self, name):
+        found = super().__getattribute__(name)
+        if name.startswith("cuda") and callable(found) and name != "cudaError_t":
+            self.calls[name] += 1
+            if name in self.fails:
+                return lambda *args: (self.fails[name], None)
+        return found
+
+    def cudaGetDeviceCount(self):
+        return (CudaError.cudaSuccess if self.gpus else CudaError(35)), self.gpus
+
+    def cudaGetErrorString(self, status):
+        return CudaError.cudaSuccess, CudaError(status).name.encode()
+
+    def cudaSetDevice(self, index):
+        return OK if index < self.gpus else INVALID
+
+    def cudaGetDeviceProperties(self, index):
+        return CudaError.cudaSuccess, SimpleNamespace(name=self.name, major=8, minor=9)
+
+    def cudaDriverGetVersion(self):
+        return CudaError.cudaSuccess, 13020
+
+    def cudaStreamCreateWithFlags(self, flags):
+        assert flags == self.cudaStreamNonBlocking
+        stream = next(self._handles)
+        self.streams[stream] = []
+        return CudaError.cudaSuccess, stream
+
+    def cudaStreamDestroy(self, stream):
+        del self.streams[stream]
+        return OK
+
+    def cudaStreamSynchronize(self, stream):
+        if stream not in self.streams or stream in self.recording:
+            return INVALID
+        while self.streams[stream]:
+            self.streams[stream].pop(0)()
+        return OK
+
+    def _allocate(self, kind, size):
+        buffer = ctypes.create_string_buffer(b"\xdd" * size, size)
+        self.memory[ctypes.addressof(buffer)] = (kind, buffer)
+        return CudaError.cudaSuccess, ctypes.addressof(buffer)
+
+    def _free(self, kind, address):
+        found, buffer = self.memory.pop(address)
+        assert found == kind
+        ctypes.memset(buffer, 0xDD, len(buffer))
+        self.freed.append(buffer)
+        return OK
+
+    def cudaMalloc(self, size):
+        return self._allocate("device", size)
+
+    def cudaFree(self, address):
+        return self._free("device", address)
+
+    def cudaHostAlloc(self, size, flags):
+        return self._allocate("pinned", size)
+
+    def cudaFreeHost(self, address):
+        return self._free("pinned", address)
+
+    def live(self, kind, address, size):
+        """The memory is allocated, of the kind, and large enough."""
+        found, buffer = self.memory[address]
+        assert found == kind
+        assert size <= len(buffer)
+        return address
+
+    def cudaMemcpyAsync(self, to, source, size, kind, stream):
+        ends = ("device", "pinned") if kind == 1 else ("pinned", "device")
+
+        def copy():
+            ctypes.memmove(self.live(ends[0], to, size), self.live(ends[1], source, size), size)
+
+        self.enqueue(stream, copy)
+        return OK
+
+    def enqueue(self, stream, work):
+        waiting = self.streams[stream]
+        self.recording.get(stream, waiting).append(work)
+
+    def cudaStreamBeginCapture(self, stream, mode):
+        assert self.streams[stream] == [], "a capture begins on an idle stream"
+        self.recording[stream] = []
+        return OK
+
+    def cudaStreamEndCapture(self, stream):
+        handle = next(self._handles)
+        self.captured[handle] = self.recording.pop(stream)
+        return CudaError.cudaSuccess, handle
+
+    def cudaGraphInstantiate(self, graph, flags):
+        handle = next(self._handles)
+        self.graphs[handle] = list(self.captured[graph])
+        return CudaError.cudaSuccess, handle
+
+    def cudaGraphDestroy(self, graph):
+        del self.captured[graph]
+        return OK
+
+    def cudaGraphLaunch(self, graph, stream):
+        for work in self.graphs[graph]:
+            self.enqueue(stream, work)
+        return OK
+
+    def cudaGraphExecDestroy(self, graph):
+        del self.graphs[graph]
+        return OK
+
+    @property
+    def leaks(self):
+        return {*self.memory, *self.streams, *self.captured, *self.graphs}
