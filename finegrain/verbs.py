@@ -1,0 +1,201 @@
+"""What the verbs of the command line do with their parsed arguments."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tabulate import tabulate
+
+import finegrain
+from finegrain.errors import DataError, FinegrainError, GalleryError, require
+
+TABLES = {".csv", ".tsv", ".jsonl", ".ndjson", ".parquet"}
+
+
+def train(arguments: argparse.Namespace) -> None:
+    require("torch", "train")
+    recipe = finegrain.load_recipe(arguments.recipe, arguments.set)
+    if arguments.tiny:
+        recipe = recipe.tiny()
+    run = finegrain.train(recipe, arguments.out, resume=arguments.resume)
+    print(run)
+
+
+def evaluate(arguments: argparse.Namespace) -> None:
+    require("torch", "train")
+    data = finegrain.load_recipe(arguments.recipe).data if arguments.recipe else None
+    evaluation = finegrain.evaluate(arguments.model, data, split=arguments.split)
+    print(evaluation)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(evaluation.to_dict(), indent=1) + "\n")
+
+
+def report(arguments: argparse.Namespace) -> None:
+    require("torch", "train")
+    from finegrain.report import report
+
+    found = report(arguments.runs)
+    print(found)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(found.to_dict(), indent=1) + "\n")
+
+
+def export(arguments: argparse.Namespace) -> None:
+    require("torch", "train")
+    from finegrain.exporters import load_profile
+
+    profile = load_profile(arguments.profile)
+    data = finegrain.load_recipe(arguments.data).data if arguments.data else None
+    print(finegrain.export(arguments.run_folder, profile, arguments.out, data=data))
+    print(f"\nwrote {arguments.out}; search with it:")
+    print(f"  finegrain index {arguments.out} PICTURES/")
+    print(f'  finegrain query {arguments.out} "woman in red coat"')
+
+
+def convert(arguments: argparse.Namespace) -> None:
+    require("torch", "train")
+    from finegrain.conversion import released_to_run, run_to_released
+
+    out = arguments.out
+    if (arguments.source / "recipe.json").is_file():
+        if arguments.config or arguments.recipe or arguments.set or arguments.heads:
+            raise DataError(
+                f"{arguments.source} is a run, which knows its recipe; --config, --recipe, --set "
+                "and --heads go with a released checkpoint"
+            )
+        print(f"wrote {run_to_released(arguments.source, out)}")
+        return
+    recipe = finegrain.load_recipe(arguments.recipe) if arguments.recipe else None
+    print(
+        released_to_run(
+            arguments.source,
+            out,
+            config=arguments.config,
+            recipe=recipe,
+            overrides=arguments.set,
+            heads=arguments.heads,
+        )
+    )
+    print(f"\nexport it with:\n  finegrain export {out}")
+
+
+def index(arguments: argparse.Namespace) -> None:
+    if arguments.reindex:
+        done = finegrain.Searcher.reindex(arguments.plan, gallery=arguments.gallery)
+        print(done)
+        if not done.switched:
+            raise GalleryError("the gallery still holds the vectors of its old plan")
+    retention = None if arguments.expire_days is None else arguments.expire_days * 86_400
+    with _searcher(arguments) as searcher:
+        for source in arguments.pictures:
+            if source.suffix.lower() in TABLES:
+                from finegrain.data.catalog import read_catalog
+
+                splits = read_catalog(
+                    source,
+                    image_column=arguments.image_column,
+                    caption_columns=(arguments.caption_column,),
+                    pid_column=arguments.pid_column,
+                )
+                for split in splits.values():
+                    for problem in split.problems:
+                        print(problem, file=sys.stderr)
+                    print(
+                        searcher.add_samples(
+                            split.samples, dict(arguments.metadata), expire_after=retention
+                        )
+                    )
+            else:
+                print(searcher.add(source, dict(arguments.metadata), expire_after=retention))
+        print(searcher)
+
+
+def _searcher(arguments: argparse.Namespace) -> finegrain.Searcher:
+    return finegrain.Searcher(arguments.plan, gallery=arguments.gallery, runtime=arguments.runtime)
+
+
+def query(arguments: argparse.Namespace) -> None:
+    query = Path(arguments.image) if arguments.image else arguments.text
+    with _searcher(arguments) as searcher:
+        matches = searcher.query(
+            query,
+            arguments.k,
+            where=arguments.where,
+            group_by=arguments.group_by,
+            distinct=arguments.distinct,
+        )
+        if arguments.json:
+            print(json.dumps(matches.to_dicts(), indent=1, ensure_ascii=False))
+        else:
+            print(matches)
+        if arguments.grid:
+            matches.save(arguments.grid)
+            print(f"\nwrote {arguments.grid}", file=sys.stderr)
+
+
+def demo(arguments: argparse.Namespace) -> None:
+    require("torch", "train")
+    from finegrain.demo import run_demo
+
+    run_demo(arguments.out, fast=arguments.fast)
+
+
+def doctor(arguments: argparse.Namespace) -> None:
+    from finegrain.doctor import examine, machine_report
+
+    if arguments.subjects[:1] == ["data"]:
+        _doctor_data(arguments.subjects[1:])
+        return
+    print(machine_report())
+    unsound = []
+    for path in map(Path, arguments.subjects):
+        try:
+            print(f"\n{examine(path)}")
+        except FinegrainError as error:
+            unsound.append(str(path))
+            print(f"\n{path}: NOT SOUND; {error}")
+    if unsound:
+        raise DataError(f"not sound: {', '.join(unsound)}")
+
+
+def _doctor_data(words: Sequence[str]) -> None:
+    from finegrain.data.person_datasets import PERSON_DATASETS, person_dataset
+    from finegrain.doctor import examine_datasets
+
+    if not words or len(words) % 2:
+        names = ", ".join(dataset.name for dataset in PERSON_DATASETS)
+        raise DataError(f"expected finegrain doctor data NAME ROOT [NAME ROOT ...]; NAME: {names}")
+    pairs = zip(words[::2], words[1::2], strict=True)
+    sound = True
+    for finding in examine_datasets([(person_dataset(name), Path(root)) for name, root in pairs]):
+        print(f"{finding}\n")
+        sound = sound and not finding.faults
+    if not sound:
+        raise DataError("this data would falsify a result; see what is NOT SOUND above")
+
+
+def recipe(arguments: argparse.Namespace) -> None:
+    require("torch", "train")
+    from finegrain.recipe import difference
+
+    recipes = [finegrain.load_recipe(path, arguments.set) for path in arguments.recipes]
+    if arguments.action == "list":
+        rows = []
+        for path in sorted(Path("recipes").glob("*.py")):
+            recipe = finegrain.load_recipe(path)
+            rank1 = recipe.expected.rank1 if recipe.expected else None
+            rows.append((str(path), recipe.about, rank1))
+        if not rows:
+            raise DataError("there is no recipes/*.py here; run this in a checkout of finegrain")
+        print(tabulate(rows, headers=["recipe", "about", "expected rank1"]))
+    elif arguments.action == "diff" and len(recipes) == 2:
+        rows = [(name, *values) for name, values in difference(*recipes).items()]
+        print(tabulate(rows, headers=["field", *map(str, arguments.recipes)]))
+    elif arguments.action == "show" and len(recipes) == 1:
+        print(recipes[0].to_json(), end="")
+    else:
+        raise DataError("`recipe show` takes one recipe, and `recipe diff` takes two")
