@@ -138,6 +138,7 @@ def _parser() -> argparse.ArgumentParser:
         "  finegrain index model.plan crops/ --metadata camera=gate-3\n"
         "  finegrain index model.plan crops/ --expire-days 30\n"
         "  finegrain index model.plan catalog.csv --image-column file --caption-column title\n"
+        "  finegrain index model.plan shopify_export.csv --images-root downloads/\n"
         "  finegrain index new.plan crops/ --gallery model.gallery --reindex",
     )
     index.add_argument("plan", type=Path)
@@ -155,9 +156,19 @@ def _parser() -> argparse.ArgumentParser:
         "--reindex", action="store_true",
         help="first encode what the gallery holds of another plan again; after a stop, go on",
     )  # fmt: skip
-    index.add_argument("--image-column", default="image", help="of a catalogue")
-    index.add_argument("--caption-column", default="caption", help="of a catalogue")
+    index.add_argument("--image-column", help="of a catalogue (default: as its kind names it)")
+    index.add_argument("--caption-column", help="of a catalogue (default: as its kind names it)")
     index.add_argument("--pid-column", help="of a catalogue: pictures of one product share it")
+
+    index.add_argument(
+        "--images-root", type=Path,
+        help="where the pictures of a feed were downloaded to; nothing is fetched",
+    )  # fmt: skip
+    index.add_argument("--fallback-encoding", help="of a catalogue that is not UTF-8")
+    index.add_argument(
+        "--max-bad-share", type=float, default=0.1, metavar="SHARE",
+        help="stop where more rows of a catalogue than this are bad (default: 0.1)",
+    )  # fmt: skip
 
     def add_runtime(to: argparse.ArgumentParser) -> None:
         to.add_argument(

@@ -73,12 +73,11 @@ class Searcher:
         plan: Path of a ``model.plan``.
         gallery: Path of the gallery, or an open one. By default ``model.gallery`` beside the
             plan, which the first :meth:`add` creates.
-        runtime: What runs the towers: ``onnxruntime``, ``openvino``, ``tensorrt`` or
-            ``tensorrt-rtx``.
-        threads: Threads of the towers on a CPU; by default one a physical core.
+        runtime: What runs the towers.
+        threads: Of the towers on a CPU; by default one a physical core.
 
     Raises:
-        PlanError: The plan cannot be read, or the runtime cannot run it.
+        PlanError: The plan cannot be read or run.
         MissingExtraError: The runtime is not installed.
         GalleryError: The gallery is damaged or holds vectors of another plan.
     """
@@ -269,19 +268,16 @@ class Searcher:
     ) -> Reindexed:
         """Encode the pictures of a gallery again, with another plan than it was filled with.
 
-        Goes on where an earlier call was stopped. Searchers of the old plan are answered until
-        all is done; then the gallery opens with the new plan only.
+        See :meth:`Gallery.reindex`; afterwards the gallery opens with the new plan only.
 
         Args:
             plan: Path of the new ``model.plan``.
             gallery: By default ``model.gallery`` beside the plan.
-            drop_unreadable: Delete pictures that cannot be read any more. By default the
-                gallery stays with its old vectors when there are any.
+            drop_unreadable: Delete pictures that cannot be read any more; else they stop it.
             threads: Threads of the towers; by default one a physical core.
             progress: Show a bar with rate and time left.
 
         Raises:
-            PlanError: The plan cannot be read.
             GalleryError: There is no gallery, or it cannot be written.
         """
         opened = Plan(plan)
@@ -294,7 +290,6 @@ class Searcher:
             )
 
     def close(self) -> None:
-        """Free the runtime and close the gallery; nothing else works afterwards."""
         self._encoder.runtime.close()
         if self._gallery is not None:
             self._gallery.close()
@@ -373,8 +368,8 @@ def _gallery_path(plan: Path, gallery: str | Path | None) -> Path:
 
 def _shown(row: Row) -> Metadata:
     """The columns that a match has no field for."""
-    own = {"time": row.time, "track": row.track}
-    return {name: value for name, value in own.items() if value is not None} | dict(row.metadata)
+    own = (("time", row.time), ("track", row.track))
+    return {name: value for name, value in own if value is not None} | dict(row.metadata)
 
 
 def _checked_text(query: str) -> str:

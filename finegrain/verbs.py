@@ -5,15 +5,16 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tabulate import tabulate
 
 import finegrain
 from finegrain.errors import DataError, FinegrainError, GalleryError, require
+from finegrain.records import Split
 
-TABLES = {".csv", ".tsv", ".jsonl", ".ndjson", ".parquet"}
+CATALOGS = {".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".xml", ".tar"}
 
 
 def train(arguments: argparse.Namespace) -> None:
@@ -92,26 +93,37 @@ def index(arguments: argparse.Namespace) -> None:
     retention = None if arguments.expire_days is None else arguments.expire_days * 86_400
     with _searcher(arguments) as searcher:
         for source in arguments.pictures:
-            if source.suffix.lower() in TABLES:
-                from finegrain.data.catalog import read_catalog
-
-                splits = read_catalog(
-                    source,
-                    image_column=arguments.image_column,
-                    caption_columns=(arguments.caption_column,),
-                    pid_column=arguments.pid_column,
-                )
-                for split in splits.values():
-                    for problem in split.problems:
-                        print(problem, file=sys.stderr)
-                    print(
-                        searcher.add_samples(
-                            split.samples, dict(arguments.metadata), expire_after=retention
-                        )
-                    )
-            else:
+            splits = _catalog(source, arguments)
+            if splits is None:
                 print(searcher.add(source, dict(arguments.metadata), expire_after=retention))
+                continue
+            for split in splits.values():
+                for problem in split.problems:
+                    print(problem, file=sys.stderr)
+                columns = dict(arguments.metadata)
+                print(searcher.add_samples(split.samples, columns, expire_after=retention))
+                if split.problems:
+                    print(f"{len(split.problems)} rows left out", file=sys.stderr)
         print(searcher)
+
+
+def _catalog(source: Path, arguments: argparse.Namespace) -> Mapping[str, Split] | None:
+    """What a catalogue holds, or None where ``source`` is a picture or a folder of them."""
+    from finegrain.data.catalog import read_any_catalog
+    from finegrain.data.catalog.image_folder import metadata_files
+
+    folder = source.is_dir() and (metadata_files(source) or any(source.glob("*.tar")))
+    if not folder and source.suffix.lower() not in CATALOGS:
+        return None
+    return read_any_catalog(
+        source,
+        image_column=arguments.image_column,
+        caption_columns=(arguments.caption_column,) if arguments.caption_column else (),
+        pid_column=arguments.pid_column,
+        images_root=arguments.images_root,
+        fallback_encoding=arguments.fallback_encoding,
+        max_bad_share=arguments.max_bad_share,
+    )
 
 
 def _searcher(arguments: argparse.Namespace) -> finegrain.Searcher:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from finegrain.data.catalog import read_catalog
+from finegrain.data.catalog import MAX_BAD_SHARE, read_any_catalog, read_catalog
+from finegrain.data.deepfashion_multimodal import DEEPFASHION_MULTIMODAL
+from finegrain.data.fashion_datasets import FashionDataset
+from finegrain.data.fashion_gen import FASHION_GEN
+from finegrain.data.fashion_iq import FASHION_IQ
 from finegrain.data.labelled_photos import read_labelled_photos
 from finegrain.data.person_datasets import (
     CUHK_PEDES,
@@ -20,7 +24,7 @@ from finegrain.data.person_datasets import (
 from finegrain.data.person_json import read_people
 from finegrain.data.synthetic import write_people
 from finegrain.errors import DataError
-from finegrain.records import Split
+from finegrain.records import Problem, Split
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,23 +50,8 @@ class _PersonSearch:
         """
         splits = read_people(Path(self.root), self.known)
         doctor = f"`finegrain doctor data {self.known.name} {self.root}` shows what is missing"
-        for split in splits.values():
-            if not split.samples:
-                raise DataError(
-                    f"expected pictures in split {split.name} of {self.root}, got none for its "
-                    f"{len(split.problems)} records; {split.problems[0]}. {doctor}."
-                )
-        problems = [problem for split in splits.values() for problem in split.problems]
-        if problems and not self.allow_missing:
-            raise DataError(
-                f"expected every picture and caption of {self.root}, got {len(problems)} records "
-                f"without: {'; '.join(map(str, problems[:3]))}. {doctor}; to go on without them: "
-                "--set data.allow_missing=true"
-            )
-        differences = self.known.differences(splits)
-        if differences:
-            told = "; ".join(map(str, differences))
-            warnings.warn(f"not comparable with published results: {told}", stacklevel=2)
+        _refuse_missing(splits, self.root, allow_missing=self.allow_missing, advice=doctor)
+        _warn_of(self.known.differences(splits))
         return splits
 
 
@@ -168,7 +157,123 @@ class LabelledPhotos:
         return read_labelled_photos(Path(self.root) / self.table)
 
 
-Dataset = SyntheticPeople | CuhkPedes | IcfgPedes | RstpReid | Ufine6926 | Catalog | LabelledPhotos
+@dataclass(frozen=True, kw_only=True)
+class ShopCatalog:
+    """A catalogue of a kind that finegrain recognises, such as an ImageFolder.
+
+    Attributes:
+        path: The file or folder.
+        images_root: Where pictures named by URL were downloaded to.
+        max_bad_share: How much of it may be left out, from 0 to 1.
+    """
+
+    path: str = "data/catalog"
+    images_root: str | None = None
+    fallback_encoding: str | None = None
+    max_bad_share: float = MAX_BAD_SHARE
+
+    def splits(self) -> Mapping[str, Split]:
+        return read_any_catalog(
+            Path(self.path),
+            images_root=None if self.images_root is None else Path(self.images_root),
+            fallback_encoding=self.fallback_encoding,
+            max_bad_share=self.max_bad_share,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Fashion:
+    """A fashion dataset on disk, read whole or not at all.
+
+    Attributes:
+        known: Its reader, its published size, how to get it.
+        allow_missing: Go on without the pictures and captions that are missing.
+    """
+
+    known: ClassVar[FashionDataset]
+
+    root: str
+    allow_missing: bool = False
+
+    def splits(self) -> Mapping[str, Split]:
+        """All splits, with a warning where their sizes are not the published ones.
+
+        Raises:
+            DataError: The dataset cannot be read, a split is left with no picture, or
+                something is missing and ``allow_missing`` is False.
+        """
+        splits = self.known.read(Path(self.root))
+        access = f"How to get it: {self.known.access.removesuffix('.')}"
+        _refuse_missing(splits, self.root, allow_missing=self.allow_missing, advice=access)
+        _warn_of(self.known.differences(splits))
+        return splits
+
+
+@dataclass(frozen=True, kw_only=True)
+class FashionGen(_Fashion):
+    """Fashion-Gen: several views a product, one text a picture, and no test split."""
+
+    known: ClassVar[FashionDataset] = FASHION_GEN
+
+    root: str = "data/Fashion-Gen"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FashionIq(_Fashion):
+    """FashionIQ: captions say how a target differs from the reference in its metadata."""
+
+    known: ClassVar[FashionDataset] = FASHION_IQ
+
+    root: str = "data/FashionIQ"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeepFashionMultiModal(_Fashion):
+    """DeepFashion-MultiModal: dressed people with captions and labelled attributes."""
+
+    known: ClassVar[FashionDataset] = DEEPFASHION_MULTIMODAL
+
+    root: str = "data/DeepFashion-MultiModal"
+
+
+Dataset = (
+    SyntheticPeople
+    | CuhkPedes
+    | IcfgPedes
+    | RstpReid
+    | Ufine6926
+    | FashionGen
+    | FashionIq
+    | DeepFashionMultiModal
+    | Catalog
+    | ShopCatalog
+    | LabelledPhotos
+)
+
+
+def _refuse_missing(
+    splits: Mapping[str, Split], root: str, *, allow_missing: bool, advice: str
+) -> None:
+    for split in splits.values():
+        if not split.samples:
+            raise DataError(
+                f"expected pictures in split {split.name} of {root}, got none for its "
+                f"{len(split.problems)} records; {split.problems[0]}. {advice}."
+            )
+    problems = [problem for split in splits.values() for problem in split.problems]
+    if problems and not allow_missing:
+        raise DataError(
+            f"expected every picture and caption of {root}, got {len(problems)} records "
+            f"without: {'; '.join(map(str, problems[:3]))}. {advice}; to go on without them: "
+            "--set data.allow_missing=true"
+        )
+
+
+def _warn_of(differences: Sequence[Problem]) -> None:
+    if differences:
+        told = "; ".join(map(str, differences))
+        # The caller of splits() is meant.
+        warnings.warn(f"not comparable with published results: {told}", stacklevel=3)
 
 
 def take_split(splits: Mapping[str, Split], name: str) -> Split:

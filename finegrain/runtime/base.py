@@ -20,7 +20,7 @@ class Runtime(Protocol):
     embed_dim: int
 
     def close(self) -> None:
-        """Free what it holds; nothing else works afterwards."""
+        """Give back what other programs may be short of, such as memory of a GPU."""
 
     def encode_images(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """``pixels`` are uint8 ``[N, 3, H, W]``."""

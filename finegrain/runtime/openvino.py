@@ -43,7 +43,7 @@ class OpenVinoRuntime:
         self.embed_dim = plan.manifest.embed_dim
 
     def close(self) -> None:
-        del self._text, self._image
+        """Memory is freed with the object; there is nothing else to give back."""
 
     def encode_images(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         return self._image.run({"pixels": pixels})

@@ -55,7 +55,7 @@ class OrtRuntime:
         self._image = _session(plan, IMAGE, options)
 
     def close(self) -> None:
-        del self._text, self._image
+        """Memory is freed with the object; there is nothing else to give back."""
 
     def encode_images(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         return self._run(self._image, IMAGE, {"pixels": pixels})

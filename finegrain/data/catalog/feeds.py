@@ -1,0 +1,254 @@
+"""Reader of product feeds: what a shop exports, with several pictures or rows a product."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from finegrain.data.catalog.markup import strip_html
+from finegrain.data.catalog.pictures import CatalogPictures, FindPicture
+from finegrain.data.catalog.prices import parse_price
+from finegrain.data.catalog.rows import Row, read_rows
+from finegrain.data.catalog.table import DEFAULT_SPLIT
+from finegrain.errors import DataError
+from finegrain.records import Problem, Sample, Scalar, Split
+
+Names = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Feed:
+    """What the columns of a feed mean; of several names the first with a value counts.
+
+    Names are in lower case, with spaces for underscores, as columns are compared.
+
+    Attributes:
+        title: What kind of feed it is, for messages.
+        key: Identifier of a row, or of a product where rows are `continued`.
+        name: The product's title.
+        description: Its text, perhaps in HTML.
+        images: Its pictures, all of these columns.
+        price: Its price.
+        attributes: Metadata columns, ours to theirs.
+        continued: Further rows of one key, without a title or with the same, bring further
+            pictures; otherwise a key that comes again is an error.
+        group: Identifier that variants of a product share.
+        looks: Columns by which variants look different. Rows of one group that agree in them
+            (sizes of one dress) are the same product to the eye, and have one pid.
+    """
+
+    title: str
+    key: Names
+    name: Names
+    description: Names
+    images: Names
+    price: Names
+    attributes: Mapping[str, Names]
+    continued: bool = False
+    group: Names = ()
+    looks: Names = ()
+
+    def fits(self, columns: Iterable[str]) -> bool:
+        """Whether a table with these columns is such a feed."""
+        found = {normal_name(column) for column in columns}
+        return all(found & set(names) for names in (self.key, self.name, self.images))
+
+
+# https://help.shopify.com/en/manual/products/import-export/using-csv; the names behind are
+# those of the template of 2024.
+SHOPIFY = Feed(
+    title="Shopify export",
+    key=("handle", "url handle"),
+    name=("title",),
+    description=("body (html)", "description"),
+    images=("image src", "product image url", "variant image", "variant image url"),
+    price=("variant price", "price"),
+    attributes={
+        "brand": ("vendor",),
+        "category": ("product category",),
+        "subcategory": ("type",),
+        "tags": ("tags",),
+        "sku": ("variant sku", "sku"),
+    },
+    continued=True,
+)
+
+# https://support.google.com/merchants/answer/7052112
+GOOGLE_MERCHANT = Feed(
+    title="Google Merchant feed",
+    key=("id",),
+    name=("title",),
+    description=("description",),
+    images=("image link", "additional image link"),
+    price=("price",),
+    attributes={
+        "brand": ("brand",),
+        "category": ("google product category",),
+        "subcategory": ("product type",),
+        "color": ("color",),
+        "material": ("material",),
+        "pattern": ("pattern",),
+        "size": ("size",),
+        "gender": ("gender",),
+        "age_group": ("age group",),
+        "availability": ("availability",),
+        "item_group_id": ("item group id",),
+        "link": ("link",),
+    },
+    group=("item group id",),
+    looks=("color", "material", "pattern"),
+)
+
+
+@dataclass(slots=True)
+class _Listing:
+    """A product as its rows tell of it; pictures with the rows that name them."""
+
+    where: str
+    name: str
+    captions: tuple[str, ...]
+    look: tuple[str, ...]
+    metadata: dict[str, Scalar]
+    pictures: list[tuple[str, str]] = field(default_factory=list)
+
+
+def read_feed(
+    table: Path,
+    feed: Feed,
+    *,
+    images_root: Path | None = None,
+    fallback_encoding: str | None = None,
+) -> dict[str, Split]:
+    """Read a feed: one sample a picture, pictures of one product with one pid.
+
+    Captions are the title and the description without its markup. Prices become the number
+    ``price`` and the ``currency``. A row without a value in an attribute has None there.
+
+    Args:
+        table: CSV, TSV or, for Merchant feeds, RSS or Atom.
+        feed: What its columns mean.
+        images_root: Folder where the pictures that it names by URL were downloaded to, under
+            their file names. Nothing is fetched.
+        fallback_encoding: What the rows of a CSV are in that are not UTF-8.
+
+    Returns:
+        One split, ``all``. What is left out stands among its problems, with its row.
+
+    Raises:
+        DataError: The table cannot be read, or no picture of it is good.
+    """
+    rows = read_rows(table, fallback_encoding=fallback_encoding)
+    listings, problems = _gather(rows, feed)
+    samples: list[Sample] = []
+    find = CatalogPictures(table, images_root=images_root).find_readable
+    pids: dict[tuple[str, ...], int] = {}
+    seen: set[tuple[int, Path]] = set()
+    for listing in listings:
+        pid = pids.setdefault(listing.look, len(pids))
+        for result in _samples(listing, pid, find):
+            if isinstance(result, Problem):
+                problems.append(result)
+            # Every size of a dress is shown by the same pictures.
+            elif (pid, result.image) not in seen:
+                seen.add((pid, result.image))
+                samples.append(result)
+    if not samples:
+        raise DataError(
+            f"expected a {feed.title} with pictures at {table}, got none; "
+            f"{problems[0] if problems else 'it has no rows'}."
+        )
+    return {
+        DEFAULT_SPLIT: Split(name=DEFAULT_SPLIT, samples=tuple(samples), problems=tuple(problems))
+    }
+
+
+def normal_name(column: str) -> str:
+    """A column's name as feeds compare it."""
+    return " ".join(column.replace("_", " ").lower().split())
+
+
+def _gather(rows: Iterable[Row], feed: Feed) -> tuple[list[_Listing], list[Problem]]:
+    """The products of some rows, and the rows that are none."""
+    listings: dict[str, _Listing | None] = {}
+    problems: list[Problem] = []
+    for row in rows:
+        key = ""
+        try:
+            if row.why is not None:
+                raise DataError(row.why)
+            cells = {normal_name(name): cell for name, cell in row.cells.items()}
+            key = _text(cells, feed.key)
+            if not key:
+                raise DataError(f"has no {feed.key[0]}")
+            if key not in listings:
+                listings[key] = None  # stays so where the row is bad
+                listings[key] = _listing(row.where, key, cells, feed)
+            listing = listings[key]
+            if listing is None:
+                continue  # of a product whose first row was bad, as reported there
+            if listing.where != row.where:
+                _continue(listing, key, cells, feed)
+            listing.pictures += [(row.where, name) for name in _pictures(cells, feed)]
+        except DataError as error:
+            problems.append(Problem(where=row.where, why=str(error)))
+    return [listing for listing in listings.values() if listing is not None], problems
+
+
+def _listing(where: str, key: str, cells: Mapping[str, Any], feed: Feed) -> _Listing:
+    name = strip_html(_text(cells, feed.name))
+    captions = tuple(filter(None, (name, strip_html(_text(cells, feed.description)))))
+    if not captions:
+        raise DataError(f"has no {feed.name[0]}")
+    metadata: dict[str, Scalar] = {"product_id": key}
+    for ours, theirs in feed.attributes.items():
+        if any(column in cells for column in theirs):
+            metadata[ours] = _text(cells, theirs) or None
+    if price := _text(cells, feed.price):
+        parsed = parse_price(price)
+        metadata |= {"price": parsed.amount, "currency": parsed.currency}
+    look: tuple[str, ...] = (key,)
+    if group := _text(cells, feed.group):
+        look = (group, *(_text(cells, (column,)).lower() for column in feed.looks))
+    return _Listing(where, name, captions, look, metadata)
+
+
+def _continue(listing: _Listing, key: str, cells: Mapping[str, Any], feed: Feed) -> None:
+    """Refuse a row that is not a further one of the same product."""
+    name = strip_html(_text(cells, feed.name))
+    if not feed.continued or name not in ("", listing.name):
+        raise DataError(f"has the {feed.key[0]} {key!r:.60} of {listing.where} again")
+
+
+def _samples(listing: _Listing, pid: int, find: FindPicture) -> Iterator[Sample | Problem]:
+    if not listing.pictures:
+        yield Problem(where=listing.where, why="has no picture")
+    for where, name in listing.pictures:
+        try:
+            image = find(name)
+        except DataError as error:
+            yield Problem(where=where, why=str(error))
+        else:
+            yield Sample(image=image, captions=listing.captions, pid=pid, metadata=listing.metadata)
+
+
+def _pictures(cells: Mapping[str, Any], feed: Feed) -> Iterator[str]:
+    for column in feed.images:
+        for cell in _values(cells.get(column)):
+            # Merchant feeds write several with commas between, percent-encoding their own.
+            names = cell.split(",") if column.startswith("additional") else [cell]
+            yield from (name.strip() for name in names if name.strip())
+
+
+def _text(cells: Mapping[str, Any], names: Names) -> str:
+    """The first value among some columns, empty where there is none."""
+    values = (value for name in names for value in _values(cells.get(name)))
+    return next(values, "")
+
+
+def _values(cell: Any) -> Iterator[str]:
+    """The texts of a cell; XML and JSON have several in one."""
+    for value in cell if isinstance(cell, list) else [cell]:
+        if value is not None and str(value).strip():
+            yield str(value).strip()

@@ -1,0 +1,64 @@
+"""Prices as shops write them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from finegrain.errors import DataError
+
+_CURRENCY = r"[A-Z]{3}|[A-Z]{0,3}[$€£¥₹₩₺₽฿₫₪₴]|kr\.?|zł|Kč|Ft|Fr\.|lei"
+_PRICE = re.compile(
+    rf"(?P<before>{_CURRENCY})?\s*(?P<amount>[0-9][0-9.,' \u2019]*?)\s*(?P<after>{_CURRENCY})?"
+)
+_GROUPED = re.compile(
+    r"[1-9][0-9]{0,2}(?P<group>[.,' \u2019])[0-9]{3}(?:(?P=group)[0-9]{3}){0,3}"
+    r"(?:(?!(?P=group))[.,](?P<cents>[0-9]{1,2}))?"
+)
+_PLAIN = re.compile(r"(?P<whole>[0-9]{1,12})(?:[.,](?P<cents>[0-9]{1,2}))?")
+_MAX_LENGTH = 40
+_CODES = {"€": "EUR", "£": "GBP", "₹": "INR", "zł": "PLN", "Kč": "CZK", "US$": "USD"}
+"""Symbols that mean one currency."""
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """An amount of money.
+
+    Attributes:
+        amount: In whole units.
+        currency: Its ISO 4217 code; the sign itself where that is of several currencies, as
+            ``$``; None where none was given.
+    """
+
+    amount: float
+    currency: str | None = None
+
+
+def parse_price(text: str) -> Price:
+    """Read a price: ``12.50``, ``12,50 €``, ``USD 1,234.50``, ``1.234,50 EUR``.
+
+    Three digits behind a single mark are thousands, as no more than two are cents.
+
+    Raises:
+        DataError: It is something else.
+    """
+    plain = text.replace("\u00a0", " ").replace("\u202f", " ").strip()
+    match = _PRICE.fullmatch(plain) if len(plain) <= _MAX_LENGTH else None
+    if match is None or (match["before"] and match["after"]):
+        raise _no_price(text)
+    currency = match["before"] or match["after"]
+    return Price(_amount(match["amount"], text), _CODES.get(currency, currency))
+
+
+def _amount(digits: str, text: str) -> float:
+    if grouped := _GROUPED.fullmatch(digits):
+        whole = digits[: grouped.start("cents") - 1] if grouped["cents"] else digits
+        return float(f"{re.sub('[^0-9]', '', whole)}.{grouped['cents'] or 0}")
+    if plain := _PLAIN.fullmatch(digits):
+        return float(f"{plain['whole']}.{plain['cents'] or 0}")
+    raise _no_price(text)
+
+
+def _no_price(text: str) -> DataError:
+    return DataError(f"expected a price such as '12.50' or '12,50 €', got {text!r:.60}")

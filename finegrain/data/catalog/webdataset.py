@@ -1,0 +1,137 @@
+"""Reader of WebDataset: pictures and captions inside tar files."""
+
+from __future__ import annotations
+
+import json
+import re
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from finegrain.data.catalog.pictures import CatalogPictures
+from finegrain.data.catalog.rows import Row
+from finegrain.data.catalog.table import (
+    DEFAULT_SPLIT,
+    Columns,
+    collect_rows,
+    common_split_name,
+)
+from finegrain.errors import DataError
+from finegrain.preprocess.image import MAX_FILE_BYTES
+from finegrain.records import Split
+
+IMAGE_ENDINGS = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff")
+CAPTION_ENDINGS = ("txt", "caption", "text")
+CAPTION_KEYS = ("caption", "captions", "text", "title")
+"""Of the JSON beside a picture, where there is no text file."""
+
+_MAX_TEXT_BYTES = 1 << 20
+_IMAGE, _CAPTION, _SPLIT = "image", "caption", "split"
+_SPLITS = ("train", "val", "test")
+
+
+def shards_of(path: Path) -> tuple[Path, ...]:
+    """The tar files of a folder in order, or the one given."""
+    return tuple(sorted(path.glob("*.tar"))) if path.is_dir() else (path,)
+
+
+def read_webdataset(path: Path, *, pid_column: str | None = None) -> dict[str, Split]:
+    """Read uncompressed shards in which neighbouring members of one base name are a row.
+
+    ``000.jpg`` is the picture, ``000.txt`` its caption, ``000.json`` more of it: its
+    ``caption`` where there is no text, and metadata. Pictures are unpacked once into a
+    folder beside each shard, by what they hold; members are never extracted to where their
+    names lead. Shards called ``train-…``, ``val-…`` and ``test-…`` are splits.
+
+    Args:
+        path: A ``.tar``, or a folder of them.
+        pid_column: Key of the JSON that tells which rows show the same product.
+
+    Raises:
+        DataError: There is no shard, or no row is good.
+    """
+    shards = shards_of(path)
+    if not shards or not all(shard.is_file() for shard in shards):
+        raise DataError(f"expected a .tar or a folder of them at {path}, found none.")
+    pictures = CatalogPictures(path / "shards" if path.is_dir() else path)
+    return collect_rows(
+        (row for shard in shards for row in _rows(shard)),
+        Columns(image=_IMAGE, captions=(_CAPTION,), pid=pid_column, split=_SPLIT),
+        pictures.find_readable,
+        source=path,
+    )
+
+
+def _rows(shard: Path) -> Iterator[Row]:
+    split = _split_of(shard)
+    key, cells, why = "", dict[str, Any](), ""
+    try:
+        with tarfile.open(shard, "r|") as archive:
+            for member in archive:
+                if member.isdir():
+                    continue
+                stem, ending = _stem_and_ending(member.name)
+                if stem != key:
+                    if key:
+                        yield _row(shard, key, cells, why, split)
+                    key, cells, why = stem, {}, ""
+                try:
+                    cells.update(_read(archive, member, ending))
+                except DataError as error:
+                    why = why or str(error)
+    # A shard that breaks off has given its whole rows already.
+    except (tarfile.TarError, OSError, EOFError) as error:
+        yield Row(shard.name, {}, f"breaks off: {error}")
+    if key:
+        yield _row(shard, key, cells, why, split)
+
+
+def _row(shard: Path, key: str, cells: dict[str, Any], why: str, split: str) -> Row:
+    where = f"{shard.name}:{key}"
+    if why:
+        return Row(where, {}, why)
+    about = cells.pop("json", {})
+    caption = cells.get(_CAPTION) or next((about[k] for k in CAPTION_KEYS if about.get(k)), None)
+    metadata = {name: value for name, value in about.items() if name not in CAPTION_KEYS}
+    return Row(where, {**metadata, _IMAGE: cells.get(_IMAGE), _CAPTION: caption, _SPLIT: split})
+
+
+def _stem_and_ending(name: str) -> tuple[str, str]:
+    """Base name and ending, which begins at the first dot of the last part."""
+    folder, slash, file = name.rpartition("/")
+    stem, _, ending = file.partition(".")
+    return f"{folder}{slash}{stem}", ending.lower()
+
+
+def _read(archive: tarfile.TarFile, member: tarfile.TarInfo, ending: str) -> dict[str, Any]:
+    inside = PurePosixPath(member.name)
+    if inside.is_absolute() or ".." in inside.parts:
+        raise DataError(f"its member {member.name!r:.80} leads out of the shard")
+    if not member.isfile():
+        raise DataError(f"its member {member.name!r:.80} is no file but a link or a device")
+    # Neither the picture nor its words, as a mask or an embedding.
+    if ending not in (*IMAGE_ENDINGS, *CAPTION_ENDINGS, "json"):
+        return {}
+    limit = MAX_FILE_BYTES if ending in IMAGE_ENDINGS else _MAX_TEXT_BYTES
+    stream = archive.extractfile(member)
+    if member.size > limit or stream is None:
+        raise DataError(f"its member {member.name!r:.80} is larger than {limit >> 20} MiB")
+    data = stream.read()
+    if ending in IMAGE_ENDINGS:
+        return {_IMAGE: data}
+    try:
+        if ending in CAPTION_ENDINGS:
+            return {_CAPTION: data.decode("utf-8")}
+        about = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"its member {member.name!r:.80} cannot be read: {error}") from error
+    if not isinstance(about, dict):
+        raise DataError(f"its member {member.name!r:.80} is no JSON object")
+    return {"json": about}
+
+
+def _split_of(shard: Path) -> str:
+    match = re.match(r"[A-Za-z]+", shard.name)
+    name = common_split_name(match[0]) if match else DEFAULT_SPLIT
+    return name if name in _SPLITS else DEFAULT_SPLIT

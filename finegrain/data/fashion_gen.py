@@ -1,0 +1,206 @@
+"""Reader of Fashion-Gen, two HDF5 files of pictures with texts and attributes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from finegrain.data.catalog.markup import strip_html
+from finegrain.data.fashion_datasets import FashionDataset
+from finegrain.errors import DataError, require
+from finegrain.records import Problem, Sample, Scalar, Split
+
+FILES = {"train": "*train*.h5", "val": "*val*.h5"}
+"""Split to its file; there are copies with other names than fashiongen_256_256_train.h5."""
+
+ENCODING = "iso-8859-1"
+IMAGE, NAME, DESCRIPTION, PRODUCT = (
+    "input_image",
+    "input_name",
+    "input_description",
+    "input_productID",
+)
+ATTRIBUTES = {
+    "brand": "input_brand",
+    "category": "input_category",
+    "subcategory": "input_subcategory",
+    "material": "input_composition",
+    "department": "input_department",
+    "gender": "input_gender",
+    "season": "input_season",
+    "pose": "input_pose",
+    "price": "input_msrpUSD",
+}
+"""Metadata to the dataset's keys. It names no colour but in its texts."""
+
+_ACCESS = (
+    "the challenge that gave it out has ended; ask its authors "
+    "(https://arxiv.org/abs/1806.08317) for fashiongen_256_256_train.h5 and _validation.h5."
+)
+_AT_ONCE = 64
+"""Pictures read at a time."""
+_PER_FOLDER = 1000
+
+
+def read_fashion_gen(root: Path) -> dict[str, Split]:
+    """Read all splits; on first use, write their pictures to PNG files beside the HDF5.
+
+    A row is a picture, and its caption is ``name. description`` without markup. The rows of
+    a product share their pid, which is the dataset's own number. `ATTRIBUTES` that a copy
+    lacks are left out; ``price`` is in US dollars.
+
+    Args:
+        root: Folder of the files; two of their size stay free for the pictures.
+
+    Returns:
+        ``train`` and ``val``, those that are there. Rows without words are problems.
+
+    Raises:
+        DataError: There is no such file, or it does not follow the format.
+        MissingExtraError: ``h5py`` is not installed.
+    """
+    splits = {}
+    for name, pattern in FILES.items():
+        found = sorted(root.glob(pattern))
+        if len(found) > 1:
+            names = ", ".join(file.name for file in found)
+            raise DataError(f"expected one file {pattern} in {root}, found {names}. Leave one.")
+        if found:
+            splits[name] = _read_file(found[0], name)
+    if not splits:
+        raise DataError(
+            f"expected {' or '.join(FILES.values())} in {root}, found none. "
+            f"How to get it: {_ACCESS}"
+        )
+    return splits
+
+
+def _read_file(file: Path, split: str) -> Split:
+    h5py = require("h5py", "fashion")
+    try:
+        with h5py.File(file, "r") as content:
+            return _read_rows(content, file, split)
+    except OSError as error:
+        raise DataError(f"expected HDF5 at {file}, could not read it: {error}.") from error
+
+
+def _read_rows(content: Any, file: Path, split: str) -> Split:
+    pictures = _dataset(content, IMAGE, file)
+    if pictures.ndim != 4 or pictures.shape[3] != 3 or pictures.dtype != np.uint8:
+        raise DataError(
+            f"{file}: expected {IMAGE} as uint8 [N, H, W, 3], got {pictures.dtype} "
+            f"{list(pictures.shape)}."
+        )
+    count = len(pictures)
+    names, descriptions = (_texts(content, key, file, count) for key in (NAME, DESCRIPTION))
+    products = _column(content, PRODUCT, file, count)
+    columns = {
+        ours: _texts(content, theirs, file, count)
+        if ours != "price"
+        else _column(content, theirs, file, count)
+        for ours, theirs in ATTRIBUTES.items()
+        if theirs in content
+    }
+    # A file with other products gets another folder, so that no picture of it is stale.
+    digest = hashlib.sha256(np.ascontiguousarray(products).tobytes()).hexdigest()[:12]
+    paths = _unpack(pictures, file.with_name(f"{file.stem}-{digest}"))
+    samples, problems = [], []
+    for row, image in enumerate(paths):
+        caption = ". ".join(filter(None, (names[row].rstrip(" ."), descriptions[row])))
+        if not caption:
+            why = f"has no {NAME} and no {DESCRIPTION}"
+            problems.append(Problem(where=f"{file.name} row {row}", why=why))
+            continue
+        samples.append(
+            Sample(
+                image=image,
+                captions=(caption,),
+                pid=int(products[row]),
+                metadata={ours: _scalar(column[row]) for ours, column in columns.items()},
+            )
+        )
+    return Split(name=split, samples=tuple(samples), problems=tuple(problems))
+
+
+def _dataset(content: Any, key: str, file: Path) -> Any:
+    h5py = require("h5py", "fashion")
+    if key not in content:
+        raise DataError(f"{file}: expected a dataset {key!r}, found {', '.join(content)}.")
+    found = content[key]
+    # Links and external storage may lead to any file of this machine.
+    is_own = isinstance(content.get(key, getlink=True), h5py.HardLink)
+    if not (is_own and isinstance(found, h5py.Dataset)) or found.is_virtual or found.external:
+        raise DataError(f"{file}: expected {key!r} to be a dataset inside the file, got a link.")
+    return found
+
+
+def _column(content: Any, key: str, file: Path, count: int) -> npt.NDArray[Any]:
+    """One value a row [N]; the published files have [N, 1]."""
+    values = np.asarray(_dataset(content, key, file)[()])
+    if values.shape not in ((count,), (count, 1)):
+        raise DataError(f"{file}: expected {key} of shape [{count}, 1], got {list(values.shape)}.")
+    if key == PRODUCT and not np.issubdtype(values.dtype, np.integer):
+        raise DataError(f"{file}: expected {key} as integers, got {values.dtype}.")
+    return values.reshape(count)
+
+
+def _texts(content: Any, key: str, file: Path, count: int) -> list[str]:
+    values = _column(content, key, file, count)
+    return [
+        strip_html(value.decode(ENCODING) if isinstance(value, bytes) else str(value))
+        for value in values
+    ]
+
+
+def _scalar(value: Any) -> Scalar:
+    if isinstance(value, str):
+        return value or None
+    return round(float(value), 2) if np.isfinite(value) else None
+
+
+def _unpack(pictures: Any, folder: Path) -> list[Path]:
+    """Write the pictures that are not there yet, without loss; where they lie, by row."""
+    paths = [
+        folder / f"{row // _PER_FOLDER:04d}" / f"{row:06d}.png" for row in range(len(pictures))
+    ]
+    for start in range(0, len(paths), _AT_ONCE):
+        rows = range(start, min(start + _AT_ONCE, len(paths)))
+        missing = [row for row in rows if not paths[row].exists()]
+        if missing:
+            _write(pictures[rows.start : rows.stop], ((row - start, paths[row]) for row in missing))
+    return paths
+
+
+def _write(pixels: npt.NDArray[np.uint8], wanted: Iterator[tuple[int, Path]]) -> None:
+    for position, path in wanted:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        Image.fromarray(pixels[position]).save(partial, format="PNG", compress_level=1)
+        partial.replace(path)
+
+
+def _count(splits: Mapping[str, Split]) -> Mapping[str, int]:
+    pictures = {f"{name} pictures": len(split) for name, split in splits.items()}
+    return pictures | {f"{name} products": split.num_pids for name, split in splits.items()}
+
+
+# Rostamzadeh et al., "Fashion-Gen: The Generative Fashion Dataset and Challenge", 2018.
+# Some papers print 35,528 validation pictures, a misprint.
+FASHION_GEN = FashionDataset(
+    title="Fashion-Gen",
+    published={
+        "train pictures": 260480,
+        "train products": 60147,
+        "val pictures": 32528,
+        "val products": 7519,
+    },
+    count=_count,
+    read=read_fashion_gen,
+    access=_ACCESS,
+)
