@@ -23,5 +23,8 @@ def masked_patches(predictions: Tensor, features: Tensor) -> Tensor:
     guessed = predictions.to(torch.promote_types(predictions.dtype, torch.float32))
     hidden = features.detach().to(guessed.dtype)
     return F.kl_div(
-        guessed.log_softmax(dim=1), hidden.log_softmax(dim=1), reduction="batchmean", log_target=True
+        guessed.log_softmax(dim=1),
+        hidden.log_softmax(dim=1),
+        reduction="batchmean",
+        log_target=True,
     )

@@ -2,6 +2,7 @@
 
 from finegrain.methods.base import Batch, Method
 from finegrain.methods.clip import Clip, ClipConfig
+from finegrain.methods.fashionbert import FashionBert, FashionBertConfig
 from finegrain.methods.irra import Irra, IrraConfig
 from finegrain.methods.rde import Rde, RdeConfig
 from finegrain.methods.tbps_clip import TbpsClip, TbpsClipConfig
@@ -11,6 +12,8 @@ __all__ = [
     "Batch",
     "Clip",
     "ClipConfig",
+    "FashionBert",
+    "FashionBertConfig",
     "Irra",
     "IrraConfig",
     "Method",
@@ -22,4 +25,4 @@ __all__ = [
     "TwoTowers",
 ]
 
-MethodConfig = ClipConfig | IrraConfig | RdeConfig | TbpsClipConfig
+MethodConfig = ClipConfig | FashionBertConfig | IrraConfig | RdeConfig | TbpsClipConfig

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -25,7 +25,10 @@ from finegrain.models.weights.hf_bert import load_bert_weights
 from finegrain.models.weights.timm_file import load_backbone_weights
 
 LOSSES = ("sdm", "itc", "tia", "mlm", "mpm")
-SEARCHED_BY = ("sdm", "itc")
+SEARCHED_BY: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]] = {
+    "sdm": sdm,
+    "itc": itc,
+}
 Weighting = Literal["fixed", "values", "gradients"]
 
 
@@ -100,7 +103,7 @@ class FashionBertConfig:
             RecipeError: A loss is unknown, or the towers or the encoder would not be trained.
         """
         check_losses("FashionBERT", losses, LOSSES)
-        if "tia" not in losses or not set(losses) & set(SEARCHED_BY):
+        if "tia" not in losses or SEARCHED_BY.keys().isdisjoint(losses):
             raise RecipeError(
                 "FashionBERT searches by its towers and orders by its joint encoder: expected "
                 f"the losses tia and one of {', '.join(SEARCHED_BY)}, got {', '.join(losses)}"
@@ -112,8 +115,8 @@ class FashionBertConfig:
 class FashionBert(TwoTowers):
     """Towers trained by ``sdm`` or ``itc``, and a re-ranker by ``tia``, ``mlm`` and ``mpm``.
 
-    The paper's model is :meth:`match_logits`. Of it are 110.8 M parameters at BERT-base with
-    its own words and 64 patches, beside the patch encoder.
+    The paper's model is :meth:`match_logits`: at its sizes and with BERT's vocabulary, 111.1 M
+    parameters beside the patch encoder and the heads.
     """
 
     def __init__(
@@ -155,9 +158,19 @@ class FashionBert(TwoTowers):
         return scores[:, 1] - scores[:, 0]
 
     def start_epoch(self, epoch: int, batches: Iterable[Batch]) -> None:
-        """Load what training starts from; a run that is gone on with has it already."""
+        """Load what training starts from; a run that is gone on with has it already.
+
+        Raises:
+            RecipeError: The patch encoder would stay as it was drawn.
+            WeightsError: A file cannot be read, or does not fit.
+        """
         if epoch:
             return
+        if self.config.patches.frozen and self.config.patch_weights is None:
+            raise RecipeError(
+                "a frozen patch encoder keeps its weights, and these would be random: give a file "
+                "as method.patch_weights, or let it learn: --set method.patches.frozen=false"
+            )
         if self.config.patch_weights is not None:
             load_backbone_weights(self.patches.backbone, Path(self.config.patch_weights))
         if self.config.bert_weights is not None:
@@ -171,10 +184,9 @@ class FashionBert(TwoTowers):
         images = self.encode_images(batch.pixels)
         texts = self.encode_texts(batch.ids, batch.eot)
         scale = torch.tensor(1 / self.config.temperature, device=images.device)
-        wanted = {"sdm": sdm, "itc": itc}
         return {
             name: loss(images, texts, batch.pids, scale)
-            for name, loss in wanted.items()
+            for name, loss in SEARCHED_BY.items()
             if name in self.loss_names
         }
 
@@ -208,9 +220,7 @@ class FashionBert(TwoTowers):
         total = F.cross_entropy(scores, targets[at].long(), reduction="sum")
         return total / at.sum().clamp(min=1)
 
-    def _mpm(
-        self, tokens: Tensor, hidden: Tensor, features: Tensor, pairs: Candidates
-    ) -> Tensor:
+    def _mpm(self, tokens: Tensor, hidden: Tensor, features: Tensor, pairs: Candidates) -> Tensor:
         at = hidden[pairs.pictures]
         return masked_patches(self.patch_head(tokens[at]), features[pairs.pictures][at])
 

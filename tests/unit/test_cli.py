@@ -143,9 +143,13 @@ def test_a_catalogue_with_a_bad_row_goes_on(plan, crops, tmp_path, capsys):
     shutil.copytree(crops, tmp_path / "images")
     table.write_text(table.read_text().replace(str(crops), "images"))
     columns = ["--image-column", "file", "--caption-column", "title", "--pid-column", "product"]
+    assert main(["index", str(plan), str(table), *columns]) == 1
+    assert "expected at most 10% to be left out, got 2 of 4" in capsys.readouterr().err
+    columns += ["--max-bad-share", "0.5"]
     assert main(["index", str(plan), str(table), *columns]) == 0
     shown = capsys.readouterr()
     assert "added 2 pictures" in shown.out
+    assert "2 rows left out" in shown.err
     assert "missing.jpg" in shown.err
     assert main(["query", str(plan), "coat", "--where", "price > 100", "--json"]) == 0
     (match,) = json.loads(capsys.readouterr().out)

@@ -20,8 +20,11 @@ __all__ = ["HEADS", "TRAINING_ONLY", "export_irra", "export_rde", "load_clip_wei
 
 Convert = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
 
-TRAINING_ONLY = (*irra.HEADS, rde.TRAINED_WITH, "steps_done")
-"""Parts of ours that serve training: search needs none of them."""
+MATCHING = ("patches", "joint", "match_head", "word_head", "patch_head")
+"""FashionBERT's parts beside its towers."""
+
+TRAINING_ONLY = (*irra.HEADS, *MATCHING, rde.TRAINED_WITH, "steps_done")
+"""Parts of ours that serve training: search by one inner product needs none of them."""
 
 HEADS = (*TRAINING_ONLY, *rde.SELECTIONS)
 """Parts of ours beside the towers, which CLIP's own files lack."""

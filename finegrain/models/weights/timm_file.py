@@ -8,6 +8,8 @@ from typing import Any
 from finegrain.models.weights.files import read_state_dict
 from finegrain.models.weights.renaming import check_fits
 
+COUNTER = ".num_batches_tracked"
+
 
 def load_backbone_weights(backbone: Any, path: Path) -> None:
     """Fill a timm backbone in place and completely, passing over the file's classifier.
@@ -22,5 +24,9 @@ def load_backbone_weights(backbone: Any, path: Path) -> None:
     named = backbone.default_cfg["classifier"]
     classifiers = tuple(f"{name}." for name in ([named] if isinstance(named, str) else named))
     state = {n: t for n, t in read_state_dict(path).items() if not n.startswith(classifiers)}
-    check_fits(state, backbone.state_dict(), advice="Choose the backbone of the file by its name.")
+    own = backbone.state_dict()
+    # Files older than these counters lack them, and with a momentum they decide nothing.
+    counters = {name: tensor for name, tensor in own.items() if name.endswith(COUNTER)}
+    state = counters | state
+    check_fits(state, own, advice="Choose the backbone of the file by its name.")
     backbone.load_state_dict(state)
