@@ -8,6 +8,7 @@ import torch
 
 from finegrain.checkpoint import MODEL, best_checkpoint, last_checkpoint, load_model
 from finegrain.encoder import Encoder
+from finegrain.errors import WeightsError
 from finegrain.methods import TwoTowers
 from finegrain.models.weights import HEADS, load_clip_weights
 from finegrain.preprocess import ImageTransform
@@ -25,7 +26,16 @@ def build_method(recipe: Recipe) -> TwoTowers:
 
 
 def _weight_file(path: Path) -> Path:
-    """The selected checkpoint, where ``path`` is a run folder."""
+    """The selected checkpoint, where ``path`` is a run folder.
+
+    Raises:
+        WeightsError: There is nothing at ``path``.
+    """
+    if not path.exists():
+        raise WeightsError(
+            f"the recipe starts from {path}, which is not there. Put the file there, name another "
+            "by --set weights=PATH, or start from random weights by --set weights=null"
+        )
     return best_checkpoint(path) / MODEL if last_checkpoint(path) else path
 
 

@@ -190,6 +190,15 @@ def _doctor_data(words: Sequence[str]) -> None:
         raise DataError("this data would falsify a result; see what is NOT SOUND above")
 
 
+def _expected(recipe: finegrain.Recipe) -> str:
+    """Rank1 that a recipe promises, and what others got who ran it again."""
+    if recipe.expected is None:
+        return ""
+    band = recipe.expected.rank1_band
+    again = f" ({band[0]:g} to {band[1]:g} by others)" if band else ""
+    return f"{recipe.expected.rank1:g}{again}"
+
+
 def recipe(arguments: argparse.Namespace) -> None:
     require("torch", "train")
     from finegrain.recipe import difference
@@ -199,8 +208,7 @@ def recipe(arguments: argparse.Namespace) -> None:
         rows = []
         for path in sorted(Path("recipes").glob("*.py")):
             recipe = finegrain.load_recipe(path)
-            rank1 = recipe.expected.rank1 if recipe.expected else None
-            rows.append((str(path), recipe.about, rank1))
+            rows.append((str(path), recipe.about, _expected(recipe)))
         if not rows:
             raise DataError("there is no recipes/*.py here; run this in a checkout of finegrain")
         print(tabulate(rows, headers=["recipe", "about", "expected rank1"]))

@@ -43,3 +43,8 @@ def test_towers_of_another_size_are_refused(brief, first_run):
     text = replace(other.method.text, depth=other.method.text.depth + 1)
     with pytest.raises(WeightsError, match="do not fit the model"):
         build_method(replace(other, method=replace(other.method, text=text)))
+
+
+def test_weights_that_are_not_there(brief, tmp_path):
+    with pytest.raises(WeightsError, match=r"nowhere\.pt, which is not there.*--set weights=PATH"):
+        build_method(replace(brief, weights=str(tmp_path / "nowhere.pt")))
