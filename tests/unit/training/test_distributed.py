@@ -8,7 +8,6 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
 import torch
 from safetensors.torch import load_file
 
@@ -37,7 +36,6 @@ save_file(tensors, folder / f"rank{os.environ['RANK']}.safetensors")
 """
 
 
-@pytest.mark.slow
 def test_two_processes_train_as_one_with_twice_the_batch(recipe, tmp_path):
     one = replace(recipe, schedule=Schedule(epochs=1, steps=4), batch_size=16)
     two = replace(one, batch_size=8)
