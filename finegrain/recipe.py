@@ -180,6 +180,11 @@ class Recipe:
     expected: Expected | None = None
 
     def __post_init__(self) -> None:
+        if self.accumulate > 1 and not self.drop_last:
+            raise RecipeError(
+                f"accumulate {self.accumulate} divides full batches; set drop_last=true, or "
+                "accumulate=1"
+            )
         if self.captions < 1:
             raise RecipeError(f"expected captions of 1 or more, got {self.captions}")
         if self.batch_size < 1 or self.accumulate < 1 or self.batch_size % self.accumulate:

@@ -262,3 +262,8 @@ def test_recipes_of_this_checkout_load_and_shrink(path):
     recipe = load_recipe(path)
     assert recipe.name == path.stem
     assert recipe_from_dict(json.loads(recipe.tiny().to_json()), "tiny") == recipe.tiny()
+
+
+def test_only_full_batches_are_divided():
+    with pytest.raises(RecipeError, match="accumulate 4 divides full batches; set drop_last=true"):
+        override(RECIPE, ["accumulate=4", "drop_last=false"])
