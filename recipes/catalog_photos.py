@@ -25,7 +25,7 @@ def recipe() -> Recipe:
         ),
         fit="pad",
         augment=Augment(flip=0.5, pad=0.08, erase=0.5, jitter=0.3),
-        optimizer=Optimizer(lr=1e-3, weight_decay=0.1),
+        optimizer=Optimizer(kind="muon", lr=3e-3, weight_decay=0.1),
         schedule=Schedule(epochs=12, warmup=0.1, evaluate_every=4),
         batch_size=64,
     )
