@@ -242,13 +242,14 @@ class Searcher:
         """
         vector = self._vector(query)
         gallery = self.gallery
-        if len(gallery) == 0:
+        size = len(gallery)
+        if size == 0:
             raise GalleryError(f"the gallery {gallery.path} is empty; add pictures first")
-        if k is not None and type(k) is int and k > len(gallery):
+        if k is not None and type(k) is int and k > size:
             raise QueryError(
-                f"k is {k}, and the gallery holds {len(gallery)} pictures; ask for at most those"
+                f"k is {k}, and the gallery holds {size} pictures; ask for at most those"
             )
-        depth = min(DEFAULT_K, len(gallery)) if k is None else k
+        depth = min(DEFAULT_K, size) if k is None else k
         hits = gallery.search(vector, depth, where, group_by=group_by, distinct=distinct)[0]
         return Matches(query if isinstance(query, str) else "<picture>", list(self._matches(hits)))
 

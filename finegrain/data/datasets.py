@@ -28,15 +28,15 @@ from finegrain.records import Problem, Split
 
 
 @dataclass(frozen=True, kw_only=True)
-class _PersonSearch:
-    """A person-search dataset on disk, read whole or not at all.
+class _Published:
+    """A published dataset on disk, read whole or not at all.
 
     Attributes:
-        known: Names of its files, its published size, how to get it.
+        known: What its papers and its copies tell of it.
         allow_missing: Go on without the pictures and captions that are missing.
     """
 
-    known: ClassVar[PersonDataset]
+    known: ClassVar[PersonDataset | FashionDataset]
 
     root: str
     allow_missing: bool = False
@@ -48,11 +48,25 @@ class _PersonSearch:
             DataError: The dataset cannot be read, a split is left with no picture, or
                 something is missing and ``allow_missing`` is False.
         """
-        splits = read_people(Path(self.root), self.known)
-        doctor = f"`finegrain doctor data {self.known.name} {self.root}` shows what is missing"
-        _refuse_missing(splits, self.root, allow_missing=self.allow_missing, advice=doctor)
+        splits, advice = self._read()
+        _refuse_missing(splits, self.root, allow_missing=self.allow_missing, advice=advice)
         _warn_of(self.known.differences(splits))
         return splits
+
+    def _read(self) -> tuple[Mapping[str, Split], str]:
+        """What is there, and what to do where something is not."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class _PersonSearch(_Published):
+    """A person-search dataset: a JSON list of pictures."""
+
+    known: ClassVar[PersonDataset]
+
+    def _read(self) -> tuple[Mapping[str, Split], str]:
+        doctor = f"`finegrain doctor data {self.known.name} {self.root}` shows what is missing"
+        return read_people(Path(self.root), self.known), doctor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,31 +196,14 @@ class ShopCatalog:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Fashion:
-    """A fashion dataset on disk, read whole or not at all.
-
-    Attributes:
-        known: Its reader, its published size, how to get it.
-        allow_missing: Go on without the pictures and captions that are missing.
-    """
+class _Fashion(_Published):
+    """A fashion dataset, each in a layout of its own."""
 
     known: ClassVar[FashionDataset]
 
-    root: str
-    allow_missing: bool = False
-
-    def splits(self) -> Mapping[str, Split]:
-        """All splits, with a warning where their sizes are not the published ones.
-
-        Raises:
-            DataError: The dataset cannot be read, a split is left with no picture, or
-                something is missing and ``allow_missing`` is False.
-        """
-        splits = self.known.read(Path(self.root))
+    def _read(self) -> tuple[Mapping[str, Split], str]:
         access = f"How to get it: {self.known.access.removesuffix('.')}"
-        _refuse_missing(splits, self.root, allow_missing=self.allow_missing, advice=access)
-        _warn_of(self.known.differences(splits))
-        return splits
+        return self.known.read(Path(self.root)), access
 
 
 @dataclass(frozen=True, kw_only=True)

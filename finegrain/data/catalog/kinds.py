@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from finegrain.data.catalog.feeds import GOOGLE_MERCHANT, SHOPIFY, read_feed
+from finegrain.data.catalog.feeds import GOOGLE_MERCHANT, SHOPIFY, Feed, read_feed
 from finegrain.data.catalog.image_folder import METADATA_FILES, metadata_files, read_image_folder
 from finegrain.data.catalog.pictures import CatalogPictures
 from finegrain.data.catalog.rows import columns_of, read_rows
@@ -153,29 +153,24 @@ def _image_folder_of(path: Path) -> Path:
     return path if path.is_dir() else path.parent
 
 
+def _feed_kind(feed: Feed) -> CatalogKind:
+    return CatalogKind(
+        title=feed.title,
+        fits=lambda _, columns: feed.fits(columns),
+        read=lambda path, options: read_feed(
+            path,
+            feed,
+            images_root=options.images_root,
+            fallback_encoding=options.fallback_encoding,
+        ),
+    )
+
+
 TABLE = CatalogKind(title="table", fits=lambda path, _: path.is_file(), read=_read_table)
 
 KINDS = (
-    CatalogKind(
-        title=SHOPIFY.title,
-        fits=lambda _, columns: SHOPIFY.fits(columns),
-        read=lambda path, options: read_feed(
-            path,
-            SHOPIFY,
-            images_root=options.images_root,
-            fallback_encoding=options.fallback_encoding,
-        ),
-    ),
-    CatalogKind(
-        title=GOOGLE_MERCHANT.title,
-        fits=lambda _, columns: GOOGLE_MERCHANT.fits(columns),
-        read=lambda path, options: read_feed(
-            path,
-            GOOGLE_MERCHANT,
-            images_root=options.images_root,
-            fallback_encoding=options.fallback_encoding,
-        ),
-    ),
+    _feed_kind(SHOPIFY),
+    _feed_kind(GOOGLE_MERCHANT),
     CatalogKind(
         title="ImageFolder",
         fits=lambda path, _: (

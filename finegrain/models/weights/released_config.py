@@ -138,7 +138,7 @@ def _plain_values(path: Path) -> dict[str, Any]:
     try:
         text = _read(path)
         _refuse_what_is_not_plain(text, path)
-        values = yaml.load(text, Loader=_Loader)
+        values = yaml.load(text, Loader=_Loader)  # a SafeLoader: it makes values and runs nothing
     except WeightsError:
         raise
     except (OSError, yaml.YAMLError, ValueError) as error:
