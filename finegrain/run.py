@@ -12,7 +12,6 @@ from finegrain.errors import WeightsError
 from finegrain.methods import TwoTowers
 from finegrain.models.weights import HEADS, load_clip_weights
 from finegrain.preprocess import ImageTransform
-from finegrain.preprocess.clip_bpe import clip_tokenizer
 from finegrain.recipe import Recipe, load_recipe
 from finegrain.runtime.eager import EagerRuntime
 
@@ -48,8 +47,7 @@ def eager_encoder(recipe: Recipe, method: TwoTowers, device: torch.device) -> En
     """A method in evaluation mode, as an encoder."""
     method.eval()
     runtime = EagerRuntime(method, embed_dim=recipe.method.embed_dim, device=device)
-    tokenizer = clip_tokenizer(recipe.method.text.context_length)
-    return Encoder(runtime, tokenizer, image_transform(recipe))
+    return Encoder(runtime, recipe.method.text.tokenizer(), image_transform(recipe))
 
 
 def load_run(folder: Path) -> tuple[Recipe, TwoTowers, Path]:

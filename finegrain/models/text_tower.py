@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from finegrain.models.transformer import Activation, Attended, Transformer
+from finegrain.preprocess import Tokenizer
+from finegrain.preprocess.clip_bpe import clip_tokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +30,10 @@ class TextConfig:
 
     def tiny(self) -> TextConfig:
         return replace(self, channels=32, depth=2, heads=2)
+
+    def tokenizer(self) -> Tokenizer:
+        """What turns captions into ids of this tower."""
+        return clip_tokenizer(self.context_length)
 
     def build(self, embed_dim: int) -> TextTower:
         return TextTower(

@@ -30,7 +30,6 @@ from finegrain.data.noise import shuffled
 from finegrain.errors import CheckpointError, TrainingError
 from finegrain.evaluation import Evaluation, evaluate_split
 from finegrain.methods import Batch
-from finegrain.preprocess.clip_bpe import clip_tokenizer
 from finegrain.recipe import Recipe, difference, load_recipe
 from finegrain.records import Split
 from finegrain.report import append_metrics
@@ -129,7 +128,7 @@ class _Trainer:
         self.progress = progress
         torch.manual_seed(recipe.seed)
         self.transform = image_transform(recipe)
-        self.tokenizer = clip_tokenizer(recipe.method.text.context_length)
+        self.tokenizer = recipe.method.text.tokenizer()
         # Convolutions run up to twice as fast channels-last; other tensors are unaffected.
         self.model = build_method(recipe).to(memory_format=torch.channels_last)
         self.model.to(world.device)
