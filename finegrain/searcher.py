@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -15,49 +14,19 @@ from PIL import Image
 
 from finegrain.encoder import Encoder
 from finegrain.errors import GalleryError, QueryError
-from finegrain.gallery import Gallery, GroupBy, Hit, OnDuplicate, Reindexed, Row
-from finegrain.gallery.pictures import (
-    SUFFIXES,
-    name_problem,
-    path_of,
-    pictures_in,
-    thumbnail,
-    unknown,
-)
+from finegrain.gallery import Gallery, GroupBy, Hit, Reindexed, Row
+from finegrain.gallery.pictures import SUFFIXES
+from finegrain.intake import Added, Metadata, columns_of, take_in
 from finegrain.matches import Match, Matches
 from finegrain.plan import Plan
 from finegrain.preprocess import ImageSource
-from finegrain.records import Problem, Sample, Scalar
+from finegrain.records import Sample
 from finegrain.runtime.base import RuntimeName
 
 __all__ = ["SUFFIXES", "Added", "Searcher"]
 
 DEFAULT_K = 10
 MAX_QUERY_CHARACTERS = 2_000
-_GALLERY_COLUMNS = ("pid", "camera", "time", "track")
-
-Metadata = Mapping[str, Scalar]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Added:
-    """What :meth:`Searcher.add` did.
-
-    Attributes:
-        ids: Ids of the new pictures, in the order given.
-        num_known: Files that the gallery held already, and that were passed over.
-        problems: Pictures that could not be read.
-    """
-
-    ids: list[int]
-    num_known: int
-    problems: list[Problem]
-
-    def __str__(self) -> str:
-        lines = [f"added {len(self.ids)} pictures"]
-        lines += [f"passed over {self.num_known} that were there already"] if self.num_known else []
-        lines += [f"left out {len(self.problems)} that cannot be read:"] if self.problems else []
-        return "\n  ".join(lines + [str(problem) for problem in self.problems[:10]])
 
 
 class Searcher:
@@ -159,26 +128,17 @@ class Searcher:
             ImageError: There is no such file or folder, or no picture in it.
             GalleryError: Metadata does not fit.
         """
-        sources = list(pictures_in(pictures))
-        columns = _columns(metadata, len(sources))
         if self._gallery is None:
             self._gallery = self._open()
-        misnamed = {i: problem for i, s in enumerate(sources) if (problem := name_problem(s))}
-        new = list(unknown(sources, set() if replace else self._gallery.images()))
-        todo = [i for i in new if i not in misnamed]
-        ids: list[int] = []
-        problems = list(misnamed.values())
-        for batch in self._encoder.stream_images([sources[i] for i in todo], progress=progress):
-            rows = [todo[position] for position in batch.positions]
-            ids += self._keep(
-                batch.embeddings,
-                [sources[i] for i in rows],
-                [columns[i] for i in rows],
-                expire_after=expire_after,
-                on_duplicate="replace" if replace else "add",
-            )
-            problems += batch.problems
-        return Added(ids=ids, num_known=len(sources) - len(new), problems=problems)
+        return take_in(
+            self._encoder,
+            self._gallery,
+            pictures,
+            metadata,
+            expire_after=expire_after,
+            replace=replace,
+            progress=progress,
+        )
 
     def add_samples(
         self,
@@ -196,18 +156,12 @@ class Searcher:
             expire_after: As in :meth:`add`.
             progress: Show a bar with rate and time left.
         """
-        rows = [
-            {
-                "caption": sample.captions[0],
-                **(metadata or {}),
-                **sample.metadata,
-                "pid": sample.pid,
-                **({"camera": sample.camera} if sample.camera is not None else {}),
-            }
-            for sample in samples
-        ]
-        images = [sample.image for sample in samples]
-        return self.add(images, rows, expire_after=expire_after, progress=progress)
+        return self.add(
+            [sample.image for sample in samples],
+            [columns_of(sample, metadata or {}) for sample in samples],
+            expire_after=expire_after,
+            progress=progress,
+        )
 
     def query(
         self,
@@ -310,34 +264,6 @@ class Searcher:
         size = len(self._gallery) if self._gallery is not None else 0
         return f"Searcher({self.manifest.method}, {size} pictures in {str(self._path)!r})"
 
-    def _keep(
-        self,
-        embeddings: np.ndarray[Any, np.dtype[np.float32]],
-        sources: Sequence[ImageSource],
-        columns: Sequence[dict[str, Scalar]],
-        *,
-        expire_after: timedelta | float | None,
-        on_duplicate: OnDuplicate,
-    ) -> list[int]:
-        paths = [path_of(source) for source in sources]
-        return self.gallery.add(
-            embeddings,
-            paths,
-            pids=[row.get("pid") for row in columns],  # type: ignore[misc]  # checked by add
-            cameras=[row.get("camera") for row in columns],  # type: ignore[misc]
-            times=[row.get("time") for row in columns],  # type: ignore[misc]
-            tracks=[row.get("track") for row in columns],  # type: ignore[misc]
-            metadata=[
-                {n: v for n, v in row.items() if n not in _GALLERY_COLUMNS} for row in columns
-            ],
-            thumbnails=[
-                thumbnail(source) if path is None else None
-                for path, source in zip(paths, sources, strict=True)
-            ],
-            expire_after=expire_after,
-            on_duplicate=on_duplicate,
-        )
-
     def _vector(self, query: str | ImageSource) -> np.ndarray[Any, np.dtype[np.float32]]:
         if isinstance(query, str):
             return self._encoder.encode_texts([_checked_text(query)])
@@ -385,15 +311,3 @@ def _checked_text(query: str) -> str:
     if control:
         raise QueryError(f"the query holds the control character {control[0]!r}; remove it")
     return query
-
-
-def _columns(
-    metadata: Metadata | Sequence[Metadata] | None, num_pictures: int
-) -> list[dict[str, Scalar]]:
-    if metadata is None or isinstance(metadata, Mapping):
-        return [dict(metadata or {})] * num_pictures
-    if len(metadata) != num_pictures:
-        raise GalleryError(
-            f"expected metadata for each of the {num_pictures} pictures, got {len(metadata)}"
-        )
-    return [dict(row) for row in metadata]
