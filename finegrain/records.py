@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 Scalar = str | int | float | bool | None
 """What a metadata value may be: what JSON and every store can hold."""
@@ -66,3 +70,22 @@ class Split:
             f"{self.num_pids} identities"
             + (f", {len(self.problems)} left out" if self.problems else "")
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PictureTokens:
+    """What a match head looks at of each picture: ``codes * scales[..., None]``.
+
+    Attributes:
+        codes: ``[N, T, W]``, int8, or float32 straight from an eager model.
+        scales: One for each token, float32 ``[N, T]``.
+    """
+
+    codes: NDArray[Any]
+    scales: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def __getitem__(self, some: slice | NDArray[np.intp]) -> PictureTokens:
+        return PictureTokens(codes=self.codes[some], scales=self.scales[some])

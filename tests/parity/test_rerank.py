@@ -1,0 +1,59 @@
+"""Re-ranking that stops early against scoring every candidate."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from finegrain.rerank import rerank
+
+
+def literal(cosines: np.ndarray, logits: np.ndarray, k: int, weight: float) -> list[int]:
+    scores = [
+        float(c) + weight * (0.5 * (1 + np.tanh(0.5 * float(logit))))
+        for c, logit in zip(cosines, logits, strict=True)
+    ]
+    return sorted(range(len(scores)), key=lambda i: (-scores[i], i))[:k]
+
+
+@given(
+    count=st.integers(1, 40),
+    k=st.integers(1, 12),
+    weight=st.sampled_from([0.0, 0.01, 0.1, 1.0, 10.0]),
+    batch=st.integers(1, 9),
+    coarse=st.booleans(),
+    seed=st.integers(0, 1000),
+)
+def test_the_first_k_are_those_of_scoring_all(
+    count: int, k: int, weight: float, batch: int, coarse: bool, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    cosines = np.sort(rng.normal(0.3, 0.1, count))[::-1]
+    logits = rng.normal(0, 6, count)
+    if coarse:  # ties
+        cosines, logits = np.round(cosines, 1), np.round(logits / 6) * 6
+    asked: list[int] = []
+
+    def match(some: slice) -> np.ndarray:
+        asked.extend(range(some.start, some.stop))
+        return logits[some]
+
+    found = rerank(cosines, match, k, weight=weight, batch=batch)
+    assert found.order[:k].tolist() == literal(cosines, logits, k, weight)
+    assert sorted(found.order) == list(range(count))
+    assert asked == list(range(found.num_scored))
+    assert np.isnan(found.probability[found.num_scored :]).all()
+
+
+def test_a_gap_in_the_cosines_ends_it() -> None:
+    cosines = np.array([0.9, 0.8, 0.3, 0.2, 0.1])
+    found = rerank(cosines, lambda some: np.zeros(5)[some], 2, weight=0.1, batch=1)
+    assert found.num_scored == 2
+
+
+@pytest.mark.parametrize("logit", [1e4, -1e4])
+def test_certain_matches_do_not_overflow(logit: float) -> None:
+    found = rerank(np.array([0.5]), lambda some: np.array([logit]), 1, weight=1.0, batch=8)
+    assert found.probability[0] == (logit > 0)
