@@ -15,6 +15,7 @@ def profile() -> ExportProfile:
         opset=23,
         text=Int8(),
         image=Int8(),
+        match=Int8(),
         min_overlap=0.9,
         min_rank1_agreement=0.9,
         max_drift=1.0,

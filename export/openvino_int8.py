@@ -10,6 +10,8 @@ def profile() -> ExportProfile:
         runtime="openvino",
         text=Int8(activations="fp32"),
         image=Int8(activations="fp32"),
+        # Re-ranking runs in ONNX Runtime.
+        match=None,
         min_overlap=0.9,
         min_rank1_agreement=0.9,
         max_drift=1.0,

@@ -38,7 +38,8 @@ class Match:
 
     Attributes:
         rank: Place in the results, from 1.
-        score: Inner product with the query, or the re-ranker's score.
+        score: Inner product with the query.
+        match: Probability of a match by the re-ranker, where it was asked.
         id: The picture's id in the gallery.
         image: Its path, or None when it was added as pixels.
         pid: Identity, where known.
@@ -54,6 +55,7 @@ class Match:
     pid: int | None = None
     camera: str | None = None
     metadata: Mapping[str, Scalar] = field(default_factory=dict)
+    match: float | None = None
     thumbnail: bytes | None = field(default=None, repr=False)
 
     def open(self) -> Image.Image:
@@ -75,6 +77,7 @@ class Match:
         return {
             "rank": self.rank,
             "score": self.score,
+            **({} if self.match is None else {"match": self.match}),
             "id": self.id,
             "image": self.image,
             "pid": self.pid,

@@ -7,6 +7,12 @@
     image.onnx       pixels uint8 [N, 3, H, W]        ->  embeddings float32 [N, D]
     tokenizer.json   in the format of the `tokenizers` library
 
+A method with a match head adds a re-ranker. Its image graph then gives two more outputs, what
+the head looks at of a picture, and a third graph scores one caption against ``N`` pictures::
+
+    image.onnx       ...  ->  ..., codes int8 [N, T, W], scales float32 [N, T]
+    match.onnx       ids int32 [1, L], eot int32 [1], codes, scales  ->  logits float32 [N]
+
 Anyone can unzip it and hand a member to another tool.
 """
 
@@ -14,6 +20,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import struct
 import zipfile
@@ -28,6 +35,7 @@ from finegrain.errors import PlanError
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 TEXT, IMAGE, TOKENIZER = "text.onnx", "image.onnx", "tokenizer.json"
+MATCH = "match.onnx"
 REQUIRED = (TEXT, IMAGE, TOKENIZER)
 MAX_MANIFEST_BYTES = 4 << 20
 MAX_SIZE = 4096
@@ -53,6 +61,9 @@ class Manifest:
         recipe: The resolved recipe they were trained with.
         parity: Report of the comparison with the eager model.
         compared_on: The pictures and captions of that comparison, in words.
+        match: Of a plan with a re-ranker: ``tokens`` and ``width`` of what is kept of a picture,
+            and ``weight``, what a certain match is worth in cosine
+            (:mod:`finegrain.rerank`).
         made_by: Version of finegrain that wrote it.
         sha256: Digest of every member but the manifest; filled in by :func:`write_plan`.
     """
@@ -72,6 +83,7 @@ class Manifest:
     made_by: str
     sha256: Mapping[str, str]
     compared_on: str = ""
+    match: Mapping[str, float] | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -217,6 +229,10 @@ def _read_manifest(archive: zipfile.ZipFile, path: Path) -> Manifest:
     if absent:
         raise PlanError(f"{path}: its manifest lacks {', '.join(absent)}")
     _check_types(stated, path)
+    if (stated.get("match") is not None) != (MATCH in archive.namelist()):
+        raise PlanError(
+            f"{path}: its manifest and its members do not agree on {MATCH}. Export the plan again."
+        )
     manifest = Manifest(**{f.name: stated[f.name] for f in fields(Manifest) if f.name in stated})
     _check_digests(manifest, archive, path)
     return manifest
@@ -228,6 +244,17 @@ def _is_size(value: object) -> bool:
 
 def _is_mapping_of(*kinds: type) -> Callable[[object], bool]:
     return lambda value: isinstance(value, dict) and all(type(v) in kinds for v in value.values())
+
+
+def _is_match(value: object) -> bool:
+    """Absent, or sizes and a weight."""
+    if value is None:
+        return True
+    if not isinstance(value, dict) or value.keys() != {"tokens", "width", "weight"}:
+        return False
+    weight = value["weight"]
+    sizes = _is_size(value["tokens"]) and _is_size(value["width"])
+    return sizes and type(weight) in (int, float) and 0 <= weight < math.inf
 
 
 def _is_rgb(value: object) -> bool:
@@ -247,6 +274,7 @@ _FIELDS: Mapping[str, tuple[str, Callable[[object], bool]]] = {
     **dict.fromkeys(("precision", "sha256"), ("a mapping of texts", _is_mapping_of(str))),
     "fit": ("'stretch' or 'pad'", lambda value: value in ("stretch", "pad")),
     "recipe": ("a mapping", lambda value: isinstance(value, dict)),
+    "match": ("tokens, width and weight of a re-ranker", _is_match),
     "parity": ("a mapping of numbers", _is_mapping_of(int, float)),
 }
 

@@ -64,7 +64,7 @@ def rerank(
         if start >= k and _settled(scores[:start], k, first[start] + weight):
             break
         asked = slice(start, min(start + batch, len(first)))
-        probability[asked] = _sigmoid(np.asarray(match(asked), np.float64))
+        probability[asked] = probability_of(match(asked))
         scores[asked] += weight * probability[asked]
     # A candidate that was not scored is below the k-th best with any score it can have.
     return Reranked(order=np.argsort(-scores, kind="stable"), probability=probability)
@@ -75,6 +75,7 @@ def _settled(scores: Scores, k: int, reachable: float) -> bool:
     return bool(np.partition(scores, -k)[-k] > reachable)
 
 
-def _sigmoid(logits: Scores) -> Scores:
+def probability_of(logits: NDArray[np.floating]) -> Scores:
+    """The sigmoid, in fp64."""
     # By halves of tanh, which does not overflow.
-    return 0.5 * (1 + np.tanh(0.5 * logits))
+    return 0.5 * (1 + np.tanh(0.5 * np.asarray(logits, np.float64)))

@@ -7,13 +7,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from PIL import Image
 
 from finegrain.encoder import Encoder
-from finegrain.errors import GalleryError, QueryError
+from finegrain.errors import GalleryError, PlanError, QueryError
 from finegrain.gallery import Gallery, GroupBy, Hit, Reindexed, Row
 from finegrain.gallery.pictures import SUFFIXES
 from finegrain.intake import Added, Metadata, columns_of, take_in
@@ -21,11 +21,13 @@ from finegrain.matches import Match, Matches
 from finegrain.plan import Plan
 from finegrain.preprocess import ImageSource
 from finegrain.records import Sample
+from finegrain.reranker import Prepared, Reranker, match_head
 from finegrain.runtime.base import RuntimeName
 
 __all__ = ["SUFFIXES", "Added", "Searcher"]
 
 DEFAULT_K = 10
+RERANK_K = 64
 MAX_QUERY_CHARACTERS = 2_000
 
 
@@ -44,9 +46,13 @@ class Searcher:
             plan, which the first :meth:`add` creates.
         runtime: What runs the towers.
         threads: Of the towers on a CPU; by default one a physical core.
+        rerank: ``"match"`` puts the first pictures of a text query in the order of the plan's
+            match head, which reads the words beside each picture. Queries by picture have no
+            words and stay as they are.
+        rerank_k: How many of the first are looked at, at most; see :mod:`finegrain.rerank`.
 
     Raises:
-        PlanError: The plan cannot be read or run.
+        PlanError: The plan cannot be read or run, or has no match head to re-rank with.
         MissingExtraError: The runtime is not installed.
         GalleryError: The gallery is damaged or holds vectors of another plan.
     """
@@ -58,9 +64,15 @@ class Searcher:
         gallery: str | Path | Gallery | None = None,
         runtime: RuntimeName = "onnxruntime",
         threads: int | None = None,
+        rerank: Literal["match"] | None = None,
+        rerank_k: int = RERANK_K,
     ) -> None:
         opened = Plan(plan)
         self.manifest = opened.manifest
+        self._rerank_k = None if rerank is None else _checked_rerank(rerank, rerank_k)
+        if rerank is not None:
+            match_head(self.manifest)
+        self._reranker: Reranker | None = None
         self._encoder = Encoder.from_plan(opened, runtime=runtime, threads=threads)
         self._gallery: Gallery | None = None
         if isinstance(gallery, Gallery):
@@ -204,8 +216,28 @@ class Searcher:
                 f"k is {k}, and the gallery holds {size} pictures; ask for at most those"
             )
         depth = min(DEFAULT_K, size) if k is None else k
-        hits = gallery.search(vector, depth, where, group_by=group_by, distinct=distinct)[0]
-        return Matches(query if isinstance(query, str) else "<picture>", list(self._matches(hits)))
+        reranker = self._second_stage() if isinstance(query, str) else None
+        looked_at = depth if reranker is None else min(max(depth, reranker.k), size)
+        hits = gallery.search(vector, looked_at, where, group_by=group_by, distinct=distinct)[0]
+        found: list[tuple[Hit, float | None]] = [(hit, None) for hit in hits]
+        if reranker is not None and isinstance(query, str):
+            found = reranker.order(query, hits, depth)[:depth]
+        shown = query if isinstance(query, str) else "<picture>"
+        return Matches(shown, list(self._matches(found)))
+
+    def prepare(self, *, progress: bool = True) -> Prepared:
+        """Compute what re-ranking needs of every picture, once.
+
+        Without it the first queries do so for the pictures that they come upon. Tokens are kept
+        in ``<gallery>.tokens``, which may be deleted at any time.
+
+        Raises:
+            PlanError: The searcher was opened without ``rerank``.
+        """
+        reranker = self._second_stage()
+        if reranker is None:
+            raise PlanError("nothing to prepare: open the searcher with rerank='match'")
+        return reranker.prepare(progress=progress)
 
     def expire(self) -> int:
         """Delete the pictures whose time is over (``expire_after``); returns how many."""
@@ -246,6 +278,8 @@ class Searcher:
 
     def close(self) -> None:
         self._encoder.runtime.close()
+        if self._reranker is not None:
+            self._reranker.close()
         if self._gallery is not None:
             self._gallery.close()
 
@@ -273,13 +307,20 @@ class Searcher:
             )
         return self._encoder.encode_images([query])
 
-    def _matches(self, hits: Sequence[Hit]) -> Iterator[Match]:
-        rows = {row.id: row for row in self.gallery.rows([hit.id for hit in hits])}
-        for rank, hit in enumerate((hit for hit in hits if hit.id in rows), start=1):
+    def _second_stage(self) -> Reranker | None:
+        if self._rerank_k is not None and self._reranker is None:
+            self._reranker = Reranker(self._encoder, self.manifest, self.gallery, k=self._rerank_k)
+        return self._reranker
+
+    def _matches(self, found: Sequence[tuple[Hit, float | None]]) -> Iterator[Match]:
+        rows = {row.id: row for row in self.gallery.rows([hit.id for hit, _ in found])}
+        there = ((hit, match) for hit, match in found if hit.id in rows)
+        for rank, (hit, match) in enumerate(there, start=1):
             row = rows[hit.id]
             yield Match(
                 rank=rank,
                 score=hit.score,
+                match=match,
                 id=hit.id,
                 image=row.image,
                 pid=row.pid,
@@ -291,6 +332,14 @@ class Searcher:
 
 def _gallery_path(plan: Path, gallery: str | Path | None) -> Path:
     return Path(gallery) if gallery is not None else plan.with_suffix(".gallery")
+
+
+def _checked_rerank(rerank: str, k: int) -> int:
+    if rerank != "match":
+        raise QueryError(f"expected rerank='match' or None, got {rerank!r}")
+    if type(k) is not int or k < 1:
+        raise QueryError(f"expected rerank_k as a whole number of 1 or more, got {k!r}")
+    return k
 
 
 def _shown(row: Row) -> Metadata:

@@ -18,12 +18,14 @@ from finegrain.data.person_json import read_people
 from finegrain.data.synthetic import write_people
 from finegrain.encoder import Encoder
 from finegrain.errors import DataError, ExportError, require
+from finegrain.exporters.match_door import MatchDoor
 from finegrain.exporters.parity import MIN_QUERIES, ParityReport, compare
 from finegrain.exporters.precision import Fp32, Precision
 from finegrain.exporters.profile import ExportProfile
 from finegrain.exporters.to_onnx import image_graph, text_graph
 from finegrain.methods import TwoTowers
-from finegrain.plan import IMAGE, TEXT, TOKENIZER, Manifest, Plan, write_plan
+from finegrain.methods.matcher import Matcher
+from finegrain.plan import IMAGE, MATCH, TEXT, TOKENIZER, Manifest, Plan, write_plan
 from finegrain.recipe import Recipe
 from finegrain.records import Sample, Split
 from finegrain.run import eager_encoder, load_run
@@ -91,12 +93,22 @@ def export_method(
     transform = eager.transform
     context_length = recipe.method.text.context_length
     text = text_graph(method, context_length=context_length, opset=profile.opset)
-    image = image_graph(method, height=transform.height, width=transform.width, opset=profile.opset)
-    members = {
-        TEXT: profile.text.lower(text),
-        IMAGE: profile.image.lower(image),
-        TOKENIZER: eager.tokenizer.to_json().encode(),
-    }
+    door = None
+    if profile.match is not None and isinstance(method, Matcher):
+        door = MatchDoor(method, eager, samples)
+    image = image_graph(
+        method,
+        height=transform.height,
+        width=transform.width,
+        opset=profile.opset,
+        tokens=door is not None,
+    )
+    graphs = {TEXT: (profile.text, text), IMAGE: (profile.image, image)}
+    if door is not None and profile.match is not None:
+        match = door.graph(context_length=context_length, opset=profile.opset)
+        graphs[MATCH] = (profile.match, match)
+    members = {name: precision.lower(graph) for name, (precision, graph) in graphs.items()}
+    members[TOKENIZER] = eager.tokenizer.to_json().encode()
     norm = method.image_tower.pixel_norm
     manifest = Manifest(
         # Every method has a module of its name.
@@ -109,8 +121,8 @@ def export_method(
         std=tuple((norm.std / 255).flatten().tolist()),
         context_length=context_length,
         precision={
-            TEXT: _name(profile.text, changed=members[TEXT] != text),
-            IMAGE: _name(profile.image, changed=members[IMAGE] != image),
+            name: _name(precision, changed=members[name] != graph)
+            for name, (precision, graph) in graphs.items()
         },
         checkpoint=checkpoint,
         recipe=recipe.to_dict(),
@@ -118,8 +130,9 @@ def export_method(
         made_by=version("finegrain"),
         sha256={},
         compared_on=compared_on,
+        match=None if door is None else door.manifest,
     )
-    report = _compared(eager, manifest, members, samples, profile)
+    report = _compared(eager, manifest, members, samples, profile, door)
     failures = report.failures(profile)
     if failures:
         raise ExportError(
@@ -141,13 +154,15 @@ def _compared(
     members: Mapping[str, bytes],
     samples: Sequence[Sample],
     profile: ExportProfile,
+    door: MatchDoor | None,
 ) -> ParityReport:
     """Compared is what a user will open: a plan, read back, on the runtime it is meant for."""
     with tempfile.TemporaryDirectory() as folder:
         draft = Path(folder) / "draft.plan"
         write_plan(draft, manifest, members)
         exported = Encoder.from_plan(Plan(draft), runtime=profile.runtime)
-        return compare(eager, exported, samples, profile)
+        report = compare(eager, exported, samples, profile)
+        return report if door is None else replace(report, match=door.compare(exported))
 
 
 def _require_runtime(profile: ExportProfile) -> None:

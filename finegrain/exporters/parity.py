@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from tabulate import tabulate
 
 from finegrain.encoder import Encoder
 from finegrain.errors import ExportError
+from finegrain.exporters.match_report import MatchReport
 from finegrain.exporters.profile import ExportProfile
 from finegrain.metrics import RetrievalMetrics, retrieval_metrics
 from finegrain.preprocess import ImageSource
@@ -41,6 +42,7 @@ class ParityReport:
         eager_rank1, rank1: Of the eager and of the exported model on what was compared, in
             percent. It is a small gallery: only their difference says something.
         eager_mAP, mAP: Likewise.
+        match: Of the match head, where the method has one.
     """
 
     num_queries: int
@@ -53,6 +55,7 @@ class ParityReport:
     rank1: float
     eager_mAP: float  # noqa: N815
     mAP: float  # noqa: N815
+    match: MatchReport | None = None
 
     @property
     def drift(self) -> float:
@@ -61,7 +64,9 @@ class ParityReport:
         return float(np.maximum(self.eager_rank1 - self.rank1, self.eager_mAP - self.mAP))
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """Numbers by name; those of the match head begin with ``match_``."""
+        numbers = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "match"}
+        return numbers | ({} if self.match is None else self.match.to_dict())
 
     def failures(self, profile: ExportProfile) -> list[str]:
         """What does not hold, as sentences; empty when all does."""
@@ -79,16 +84,17 @@ class ParityReport:
             failed.append(
                 f"rank1 or mAP falls by {self.drift:.2f} points, more than {profile.max_drift}"
             )
-        return failed
+        return failed + ([] if self.match is None else self.match.failures(profile))
 
     def __str__(self) -> str:
-        numbers = self.to_dict()
+        numbers = replace(self, match=None).to_dict()
         metrics = ("eager_rank1", "rank1", "eager_mAP", "mAP")
         scores = {name: numbers.pop(name) for name in metrics}
         return "\n\n".join(
             (
                 tabulate([numbers], headers="keys", floatfmt=".6f"),
                 tabulate([{**scores, "drift": self.drift}], headers="keys", floatfmt=".2f"),
+                *([] if self.match is None else [f"re-ranking:\n{self.match}"]),
             )
         )
 

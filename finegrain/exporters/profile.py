@@ -7,6 +7,7 @@ from pathlib import Path
 
 from finegrain.errors import ExportError
 from finegrain.exporters.precision import Fp32, Precision
+from finegrain.exporters.triton import TritonServing
 from finegrain.python_file import call_in_file
 from finegrain.runtime.base import RuntimeName
 
@@ -23,10 +24,13 @@ class ExportProfile:
         opset: Of the ONNX graphs. 18 is the widest, and keeps attention decomposed; from 23 on
             attention is one node.
         text, image: What each tower computes in.
+        match: What the match head of a method that has one computes in; None leaves it out.
         max_batch: Largest batch that the parity check tries.
         min_overlap: Least mean share of a query's top 10 that both models find.
         min_rank1_agreement: Least share of queries with the same first result.
         max_drift: Most that rank1 or mAP may fall, in points of percent.
+        max_match_error: Most that the head's probability of a match may be off.
+        triton: How a Triton server is to run the towers: a model repository goes beside the plan.
     """
 
     name: str
@@ -34,10 +38,13 @@ class ExportProfile:
     opset: int = 18
     text: Precision = field(default_factory=Fp32)
     image: Precision = field(default_factory=Fp32)
+    match: Precision | None = field(default_factory=Fp32)
     max_batch: int = 64
     min_overlap: float = 0.99
     min_rank1_agreement: float = 0.99
     max_drift: float = 0.5
+    max_match_error: float = 0.05
+    triton: TritonServing | None = None
 
 
 def load_profile(path: str | Path) -> ExportProfile:

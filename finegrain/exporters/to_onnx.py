@@ -1,4 +1,4 @@
-"""The two towers as ONNX graphs."""
+"""The towers as ONNX graphs, and the match head of a method that has one."""
 
 from __future__ import annotations
 
@@ -11,35 +11,85 @@ from torch.onnx import OnnxExporterError
 
 from finegrain.errors import ExportError
 from finegrain.methods import TwoTowers
+from finegrain.methods.matcher import Matcher, from_codes, to_codes
 
 # An example of one would be taken for a constant batch.
 EXAMPLE_BATCH, EXAMPLE_LENGTH = 2, 8
 MAX_DIM = 1 << 20
 
 
-class _ImageGraph(nn.Module):
+class _OfMethod(nn.Module):
+    part: str
+
     def __init__(self, method: TwoTowers) -> None:
         super().__init__()
         self.method = method
+
+
+class _ImageGraph(_OfMethod):
+    part = "image tower"
 
     def forward(self, pixels: Tensor) -> Tensor:
         return self.method.encode_images(pixels)
 
 
-class _TextGraph(nn.Module):
-    def __init__(self, method: TwoTowers) -> None:
-        super().__init__()
-        self.method = method
+class _ImageGraphWithTokens(_OfMethod):
+    part = "image tower"
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        assert isinstance(self.method, Matcher)
+        codes, scales = to_codes(self.method.match_tokens(pixels))
+        return self.method.encode_images(pixels), codes, scales
+
+
+class _MatchGraph(_OfMethod):
+    part = "match head"
+
+    def forward(self, ids: Tensor, eot: Tensor, codes: Tensor, scales: Tensor) -> Tensor:
+        assert isinstance(self.method, Matcher)
+        return self.method.match_logits_of(ids, eot, from_codes(codes, scales))
+
+
+class _TextGraph(_OfMethod):
+    part = "text tower"
 
     def forward(self, ids: Tensor, eot: Tensor) -> Tensor:
         return self.method.encode_texts(ids, eot)
 
 
-def image_graph(method: TwoTowers, *, height: int, width: int, opset: int) -> bytes:
-    """``pixels`` uint8 ``[N, 3, H, W]`` to ``embeddings`` float32 ``[N, D]``, any ``N``."""
+def image_graph(
+    method: TwoTowers, *, height: int, width: int, opset: int, tokens: bool = False
+) -> bytes:
+    """``pixels`` uint8 ``[N, 3, H, W]`` to ``embeddings`` float32 ``[N, D]``, any ``N``.
+
+    With ``tokens`` also to ``codes`` int8 ``[N, T, W]`` and ``scales`` float32 ``[N, T]``.
+    """
     pixels = torch.zeros(EXAMPLE_BATCH, 3, height, width, dtype=torch.uint8)
     batch = torch.export.Dim("batch", min=1, max=MAX_DIM)
-    return _export(_ImageGraph(method), {"pixels": pixels}, {"pixels": {0: batch}}, opset)
+    graph = _ImageGraphWithTokens(method) if tokens else _ImageGraph(method)
+    outputs = ["embeddings", "codes", "scales"] if tokens else ["embeddings"]
+    return _export(graph, {"pixels": pixels}, {"pixels": {0: batch}}, outputs, opset)
+
+
+def match_graph(
+    method: TwoTowers, *, tokens: int, width: int, context_length: int, opset: int
+) -> bytes:
+    """One caption with ``N`` pictures, to ``logits`` float32 ``[N]``.
+
+    Inputs are ``ids`` int32 ``[1, L]``, ``eot`` int32 ``[1]``, ``codes`` int8 ``[N, T, W]`` and
+    ``scales`` float32 ``[N, T]``.
+    """
+    length = min(EXAMPLE_LENGTH, context_length - 1)
+    example = {
+        "ids": torch.ones(1, length, dtype=torch.int32),
+        "eot": torch.full((1,), length - 1, dtype=torch.int32),
+        "codes": torch.ones(EXAMPLE_BATCH, tokens, width, dtype=torch.int8),
+        "scales": torch.ones(EXAMPLE_BATCH, tokens),
+    }
+    batch = torch.export.Dim("batch", min=1, max=MAX_DIM)
+    length_dim = torch.export.Dim("tokens", min=2, max=context_length)
+    shapes = {"ids": {1: length_dim}, "eot": {}, "codes": {0: batch}, "scales": {0: batch}}
+    return _export(_MatchGraph(method), example, shapes, ["logits"], opset)
 
 
 def text_graph(method: TwoTowers, *, context_length: int, opset: int) -> bytes:
@@ -55,13 +105,14 @@ def text_graph(method: TwoTowers, *, context_length: int, opset: int) -> bytes:
     batch = torch.export.Dim("batch", min=1, max=MAX_DIM)
     tokens = torch.export.Dim("tokens", min=2, max=context_length)
     shapes = {"ids": {0: batch, 1: tokens}, "eot": {0: batch}}
-    return _export(_TextGraph(method), example, shapes, opset)
+    return _export(_TextGraph(method), example, shapes, ["embeddings"], opset)
 
 
 def _export(
-    graph: _ImageGraph | _TextGraph,
+    graph: _OfMethod,
     example: dict[str, Tensor],
     shapes: dict[str, dict[int, torch.export.Dim]],
+    outputs: list[str],
     opset: int,
 ) -> bytes:
     with warnings.catch_warnings():
@@ -72,17 +123,16 @@ def _export(
                 graph.eval(),
                 kwargs=example,
                 input_names=list(example),
-                output_names=["embeddings"],
+                output_names=outputs,
                 dynamic_shapes=shapes,
                 opset_version=opset,
                 dynamo=True,
                 verbose=False,
             )
         except OnnxExporterError as error:
-            tower = "text" if "ids" in example else "image"
             method = type(graph.method).__name__
             raise ExportError(
-                f"the {tower} tower of {method} has no export path to ONNX opset {opset}: "
+                f"the {graph.part} of {method} has no export path to ONNX opset {opset}: "
                 f"{_first_line(error)}. What it does for each input must not depend on the "
                 "values in it, and every operation needs an ONNX twin."
             ) from error

@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Self
@@ -37,6 +37,9 @@ _PAGE_BYTES = 65536
 
 class TokenFile:
     """Tokens by a picture's id in the gallery, in one file.
+
+    With an id goes the time when the picture was added: ids begin anew in a new gallery, and
+    tokens of the old one must not be taken for the new one's.
 
     Every method may be called from any thread, and several processes may share the file.
 
@@ -67,34 +70,42 @@ class TokenFile:
     def __len__(self) -> int:
         return len(self.ids())
 
-    def ids(self) -> set[int]:
-        """Of all pictures whose tokens are here."""
+    def ids(self) -> dict[int, str]:
+        """Of all pictures whose tokens are here, and when these were added."""
         with self._running() as connection:
-            return {id_ for (id_,) in connection.execute("SELECT id FROM record")}
+            return dict(connection.execute("SELECT id, added_at FROM record"))
 
-    def add(self, ids: Sequence[int], tokens: PictureTokens) -> None:
-        """Keep tokens ``[N, T, W]``, int8; those of an id that is there already are replaced."""
+    def add(self, pictures: Mapping[int, str], tokens: PictureTokens) -> None:
+        """Keep tokens; those of an id that is there already are replaced.
+
+        Args:
+            pictures: Ids and when they were added, ``N``.
+            tokens: Int8, ``[N, T, W]``.
+        """
         records = [
-            (id_, tokens.scales[row].astype("<f4").tobytes() + tokens.codes[row].tobytes())
-            for row, id_ in enumerate(ids)
+            (id_, at, tokens.scales[row].astype("<f4").tobytes() + tokens.codes[row].tobytes())
+            for row, (id_, at) in enumerate(pictures.items())
         ]
         with self._running() as connection, transaction(connection):
-            connection.executemany("INSERT OR REPLACE INTO record VALUES (?, ?)", records)
+            connection.executemany("INSERT OR REPLACE INTO record VALUES (?, ?, ?)", records)
 
-    def read(self, ids: Sequence[int]) -> tuple[list[int], PictureTokens]:
-        """Which of the ids are here, in the order given, and their tokens."""
+    def read(self, pictures: Mapping[int, str]) -> tuple[list[int], PictureTokens]:
+        """Which of the pictures are here, in the order given, and their tokens."""
         with self._running() as connection:
-            found: dict[int, bytes] = dict(
-                connection.execute(
-                    f"SELECT id, data FROM record WHERE id {AMONG}", (json.dumps(list(ids)),)
+            found: dict[tuple[int, str], bytes] = {
+                (id_, added_at): data
+                for id_, added_at, data in connection.execute(
+                    f"SELECT id, added_at, data FROM record WHERE id {AMONG}",
+                    (json.dumps(list(pictures)),),
                 )
-            )
-        kept = [id_ for id_ in ids if len(found.get(id_, b"")) == self.record_bytes]
+            }
+        records = {id_: found.get((id_, added_at), b"") for id_, added_at in pictures.items()}
+        kept = [id_ for id_, record in records.items() if len(record) == self.record_bytes]
         codes = np.empty((len(kept), self.tokens, self.width), np.int8)
         scales = np.empty((len(kept), self.tokens), np.float32)
         for row, id_ in enumerate(kept):
-            scales[row] = np.frombuffer(found[id_], "<f4", self.tokens)
-            codes[row] = np.frombuffer(found[id_], np.int8, offset=scales[row].nbytes).reshape(
+            scales[row] = np.frombuffer(records[id_], "<f4", self.tokens)
+            codes[row] = np.frombuffer(records[id_], np.int8, offset=scales[row].nbytes).reshape(
                 self.tokens, self.width
             )
         return kept, PictureTokens(codes=codes, scales=scales)
@@ -185,7 +196,8 @@ def _begin(connection: sqlite3.Connection, made_for: str) -> None:
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute("CREATE TABLE IF NOT EXISTS made_for (plan TEXT NOT NULL)")
         connection.execute(
-            "CREATE TABLE IF NOT EXISTS record (id INTEGER PRIMARY KEY, data BLOB NOT NULL)"
+            "CREATE TABLE IF NOT EXISTS record "
+            "(id INTEGER PRIMARY KEY, added_at TEXT NOT NULL, data BLOB NOT NULL)"
         )
         if connection.execute("SELECT plan FROM made_for").fetchone() != (made_for,):
             connection.execute("DELETE FROM record")

@@ -154,8 +154,15 @@ class FashionBert(TwoTowers):
         Returns:
             ``[N]`` in fp32; the sigmoid is the probability of a match.
         """
-        scores = self._matches(self.joint(ids, eot, self.patches(pixels)))
-        return scores[:, 1] - scores[:, 0]
+        return self._logits(self.joint(ids, eot, self.patches(pixels)))
+
+    def match_tokens(self, pixels: Tensor) -> Tensor:
+        """Embedded patches ``[N, P, W]``, which do not depend on the caption."""
+        return self.joint.patch_embedding(self.patches(pixels))
+
+    def match_logits_of(self, ids: Tensor, eot: Tensor, tokens: Tensor) -> Tensor:
+        """:meth:`match_logits` of one caption, ``[1, L]``, from what was kept of ``N`` pictures."""
+        return self._logits(self.joint.read(ids, eot, tokens))
 
     def start_epoch(self, epoch: int, batches: Iterable[Batch]) -> None:
         """Load what training starts from; a run that is gone on with has it already.
@@ -237,6 +244,10 @@ class FashionBert(TwoTowers):
             strengths = torch.stack(values)
         weights = adaptive_weights(strengths)
         return {name: weights[i] * loss for i, (name, loss) in enumerate(losses.items())}
+
+    def _logits(self, tokens: Tensor) -> Tensor:
+        scores = self._matches(tokens)
+        return scores[:, 1] - scores[:, 0]
 
     def _matches(self, tokens: Tensor) -> Tensor:
         """Scores of a wrong and of a right pair, ``[N, 2]``."""

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from finegrain.records import PictureTokens
+
 RuntimeName = Literal["onnxruntime", "openvino", "tensorrt", "tensorrt-rtx"]
-"""What can run the graphs of a plan."""
+"""What can run the graphs of a plan on this machine."""
+
+RuntimeChoice = RuntimeName | str
+"""A runtime by its name, or by the address of a Triton server: ``triton://host:8001/people``."""
+
+TRITON = "triton://"
 
 
 class Runtime(Protocol):
@@ -27,3 +34,18 @@ class Runtime(Protocol):
 
     def encode_texts(self, ids: NDArray[np.int32], eot: NDArray[np.int32]) -> NDArray[np.float32]:
         """``ids`` are int32 ``[N, L]``, ``eot`` their end-of-text positions int32 ``[N]``."""
+
+
+@runtime_checkable
+class MatchRuntime(Protocol):
+    """A runtime that can also run a match head."""
+
+    def encode_with_tokens(
+        self, pixels: NDArray[np.uint8]
+    ) -> tuple[NDArray[np.float32], PictureTokens]:
+        """Embeddings of pictures, uint8 ``[N, 3, H, W]``, and what the head looks at."""
+
+    def match(
+        self, ids: NDArray[np.int32], eot: NDArray[np.int32], tokens: PictureTokens
+    ) -> NDArray[np.float32]:
+        """Logits ``[N]`` of one caption, ids ``[1, L]``, with each of ``N`` pictures."""

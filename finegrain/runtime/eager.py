@@ -6,7 +6,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from finegrain.errors import PlanError
 from finegrain.methods import Method
+from finegrain.methods.matcher import Matcher, from_codes
+from finegrain.records import PictureTokens
 
 
 class EagerRuntime:
@@ -33,3 +36,32 @@ class EagerRuntime:
             torch.from_numpy(ids).to(self.device), torch.from_numpy(eot).to(self.device)
         )
         return embeddings.cpu().numpy()
+
+    @torch.inference_mode()
+    def encode_with_tokens(
+        self, pixels: NDArray[np.uint8]
+    ) -> tuple[NDArray[np.float32], PictureTokens]:
+        """See :class:`~finegrain.runtime.base.MatchRuntime`; the tokens are left in fp32."""
+        tokens = self._matcher().match_tokens(torch.from_numpy(pixels).to(self.device))
+        codes = tokens.float().cpu().numpy()
+        scales = np.ones(codes.shape[:2], np.float32)
+        return self.encode_images(pixels), PictureTokens(codes=codes, scales=scales)
+
+    @torch.inference_mode()
+    def match(
+        self, ids: NDArray[np.int32], eot: NDArray[np.int32], tokens: PictureTokens
+    ) -> NDArray[np.float32]:
+        """See :class:`~finegrain.runtime.base.MatchRuntime`."""
+        codes, scales, ids_, eot_ = (
+            torch.from_numpy(array).to(self.device)
+            for array in (tokens.codes, tokens.scales, ids, eot)
+        )
+        return self._matcher().match_logits_of(ids_, eot_, from_codes(codes, scales)).cpu().numpy()
+
+    def _matcher(self) -> Matcher:
+        if not isinstance(self.method, Matcher):
+            raise PlanError(
+                f"{type(self.method).__name__} has no match head, so it cannot re-rank; RaSa and "
+                "FashionBERT have one"
+            )
+        return self.method

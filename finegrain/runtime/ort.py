@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -19,7 +20,8 @@ from onnxruntime.capi.onnxruntime_pybind11_state import (
 )
 
 from finegrain.errors import PlanError
-from finegrain.plan import IMAGE, TEXT, Plan
+from finegrain.plan import IMAGE, MATCH, TEXT, Plan
+from finegrain.records import PictureTokens
 
 _ORT_ERRORS = (
     Fail,
@@ -32,7 +34,7 @@ _ORT_ERRORS = (
 
 
 class OrtRuntime:
-    """Runs ``text.onnx`` and ``image.onnx`` of a plan.
+    """Runs ``text.onnx`` and ``image.onnx`` of a plan, and ``match.onnx`` where there is one.
 
     Args:
         plan: A freshly opened plan; its graphs are moved into the sessions.
@@ -53,30 +55,65 @@ class OrtRuntime:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._text = _session(plan, TEXT, options)
         self._image = _session(plan, IMAGE, options)
+        self._match = _session(plan, MATCH, options) if plan.manifest.match else None
+        # Or the tokens of a match head would be computed for every embedding.
+        self._asked = onnxruntime.RunOptions()
+        self._asked.only_execute_path_to_fetches = True
 
     def close(self) -> None:
         """Memory is freed with the object; there is nothing else to give back."""
 
     def encode_images(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return self._run(self._image, IMAGE, {"pixels": pixels})
+        (embeddings,) = self._run(self._image, IMAGE, {"pixels": pixels}, ["embeddings"])
+        return self._checked(embeddings, IMAGE)
 
     def encode_texts(self, ids: NDArray[np.int32], eot: NDArray[np.int32]) -> NDArray[np.float32]:
-        return self._run(self._text, TEXT, {"ids": ids, "eot": eot})
+        (embeddings,) = self._run(self._text, TEXT, {"ids": ids, "eot": eot}, ["embeddings"])
+        return self._checked(embeddings, TEXT)
+
+    def encode_with_tokens(
+        self, pixels: NDArray[np.uint8]
+    ) -> tuple[NDArray[np.float32], PictureTokens]:
+        """See :class:`~finegrain.runtime.base.MatchRuntime`."""
+        names = ["embeddings", "codes", "scales"]
+        embeddings, codes, scales = self._run(self._image, IMAGE, {"pixels": pixels}, names)
+        return self._checked(embeddings, IMAGE), PictureTokens(codes=codes, scales=scales)
+
+    def match(
+        self, ids: NDArray[np.int32], eot: NDArray[np.int32], tokens: PictureTokens
+    ) -> NDArray[np.float32]:
+        """See :class:`~finegrain.runtime.base.MatchRuntime`.
+
+        Raises:
+            PlanError: The plan has no match head.
+        """
+        if self._match is None:
+            raise PlanError(
+                f"{self.path} has no {MATCH}; export a method with a match head, such as RaSa or "
+                "FashionBERT, to re-rank"
+            )
+        inputs = {"ids": ids, "eot": eot, "codes": tokens.codes, "scales": tokens.scales}
+        (logits,) = self._run(self._match, MATCH, inputs, ["logits"])
+        return logits
 
     def _run(
         self,
         session: onnxruntime.InferenceSession,
         member: str,
         inputs: Mapping[str, NDArray[np.generic]],
-    ) -> NDArray[np.float32]:
+        outputs: Sequence[str],
+    ) -> list[NDArray[Any]]:
         # ValueError is what ONNX Runtime raises for names that the graph does not have.
         try:
-            embeddings: NDArray[np.float32] = session.run(["embeddings"], inputs)[0]
+            found: list[NDArray[Any]] = session.run(outputs, inputs, self._asked)
         except (*_ORT_ERRORS, ValueError) as error:
             raise PlanError(
                 f"{self.path}: {member} does not take what the manifest says it does ({error}). "
                 "Export the plan again."
             ) from error
+        return found
+
+    def _checked(self, embeddings: NDArray[np.float32], member: str) -> NDArray[np.float32]:
         if embeddings.ndim != 2 or embeddings.shape[1] != self.embed_dim:
             raise PlanError(
                 f"{self.path}: the manifest says that {member} gives embeddings of width "

@@ -51,10 +51,10 @@ def test_what_is_kept_comes_back(
     wanted = data.draw(st.permutations(kept)) + asked
     path = tmp_path_factory.mktemp("tokens") / "x.tokens"
     with TokenFile(path, fingerprint="a", tokens=TOKENS, width=WIDTH) as file:
-        file.add(kept, tokens)
+        file.add(dict.fromkeys(kept, "t"), tokens)
     with TokenFile(path, fingerprint="a", tokens=TOKENS, width=WIDTH) as file:
-        found, got = file.read(wanted)
-    there = [id_ for id_ in wanted if id_ in kept]
+        found, got = file.read(dict.fromkeys(wanted, "t"))
+    there = [id_ for id_ in dict.fromkeys(wanted) if id_ in kept]
     assert found == there
     rows = np.array([kept.index(id_) for id_ in there], np.intp)
     assert np.array_equal(got.codes, tokens.codes[rows])
@@ -63,10 +63,16 @@ def test_what_is_kept_comes_back(
 
 def test_a_new_record_replaces_the_old(opened: Callable[..., TokenFile]) -> None:
     with opened() as file:
-        file.add([5], some(1, seed=1))
-        file.add([5], some(1, seed=2))
-        assert np.array_equal(file.read([5])[1].codes, some(1, seed=2).codes)
+        file.add({5: "t"}, some(1, seed=1))
+        file.add({5: "t"}, some(1, seed=2))
+        assert np.array_equal(file.read({5: "t"})[1].codes, some(1, seed=2).codes)
         assert len(file) == 1
+
+
+def test_tokens_of_an_earlier_gallery_are_not_taken(opened: Callable[..., TokenFile]) -> None:
+    with opened() as file:
+        file.add({1: "monday", 2: "monday"}, some(2))
+        assert file.read({1: "tuesday", 2: "monday"})[0] == [2]
 
 
 @pytest.mark.parametrize("other", [{"fingerprint": "b"}, {"tokens": TOKENS + 1}])
@@ -74,9 +80,9 @@ def test_tokens_of_another_plan_are_not_read(
     opened: Callable[..., TokenFile], other: dict[str, str | int]
 ) -> None:
     with opened() as file:
-        file.add([1, 2], some(2))
+        file.add({1: "t", 2: "t"}, some(2))
     with opened(**other) as file:
-        assert file.ids() == set()
+        assert file.ids() == {}
 
 
 @pytest.mark.parametrize("content", [b"no database at all" * 100, b"SQLite format 3\0" + b"x" * 99])
@@ -85,8 +91,8 @@ def test_a_damaged_file_is_begun_anew(
 ) -> None:
     (tmp_path / "x.tokens").write_bytes(content)
     with opened() as file:
-        file.add([1], some(1))
-        assert file.ids() == {1}
+        file.add({1: "t"}, some(1))
+        assert file.ids() == {1: "t"}
 
 
 def test_another_applications_database_is_refused_and_stays(
@@ -109,12 +115,12 @@ def test_what_is_forgotten_is_no_longer_in_the_file(
         codes=np.full((1, TOKENS, WIDTH), 77, np.int8), scales=np.ones((1, TOKENS), np.float32)
     )
     with opened() as file:
-        file.add([1], secret)
-        file.add([2], some(1))
+        file.add({1: "t"}, secret)
+        file.add({2: "t"}, some(1))
         written = bytes([77]) * (TOKENS * WIDTH)
         assert any(written in path.read_bytes() for path in tmp_path.iterdir())
         file.forget([1])
-        assert file.ids() == {2}
+        assert file.ids() == {2: "t"}
     assert not any(written in path.read_bytes() for path in tmp_path.iterdir())
 
 
@@ -124,10 +130,10 @@ def test_a_gallery_forgets_without_knowing_the_plan(
     forget_tokens(tmp_path / "x.tokens", [1])  # nothing there: nothing to do
     assert not (tmp_path / "x.tokens").exists()
     with opened() as file:
-        file.add([1, 2], some(2))
+        file.add({1: "t", 2: "t"}, some(2))
     forget_tokens(tmp_path / "x.tokens", [1])
     with opened() as file:
-        assert file.ids() == {2}
+        assert file.ids() == {2: "t"}
 
 
 def test_a_folder_that_is_not_there_is_said(tmp_path: Path) -> None:

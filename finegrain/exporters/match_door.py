@@ -1,0 +1,91 @@
+"""The match head of a method in a plan: how it is exported, weighed and compared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from finegrain.encoder import Encoder
+from finegrain.exporters.match_report import MatchReport
+from finegrain.exporters.parity import MAX_COMPARED
+from finegrain.exporters.to_onnx import match_graph
+from finegrain.methods import TwoTowers
+from finegrain.methods.matcher import Matcher
+from finegrain.records import Sample
+from finegrain.second_stage import SecondStage, second_stage
+
+DEPTH = 16
+"""Candidates of each caption that are compared."""
+
+
+class MatchDoor:
+    """A match head on its way into a plan.
+
+    The eager model's answers decide what a match is worth, and are what the export has to give.
+
+    Args:
+        method: The method whose head it is.
+        eager: The same method as an encoder.
+        samples: What is compared on; the first 400 pictures and captions.
+    """
+
+    def __init__(self, method: TwoTowers, eager: Encoder, samples: Sequence[Sample]) -> None:
+        self._method = method
+        transform = eager.transform
+        pixels = torch.zeros(1, 3, transform.height, transform.width, dtype=torch.uint8)
+        assert isinstance(method, Matcher)
+        with torch.inference_mode():
+            _, self._tokens, self._width = method.match_tokens(pixels).shape
+        samples = samples[:MAX_COMPARED]
+        pairs = [(caption, s.pid) for s in samples for caption in s.captions][:MAX_COMPARED]
+        self._captions = [caption for caption, _ in pairs]
+        self._pictures = [s.image for s in samples]
+        self._pids = np.array([pid for _, pid in pairs]), np.array([s.pid for s in samples])
+        self._eager = second_stage(eager, self._captions, self._pictures, depth=DEPTH)
+        self._weight = self._eager.best_weight(*self._pids)
+
+    @property
+    def manifest(self) -> dict[str, float]:
+        """What a plan states of its re-ranker."""
+        return {"tokens": self._tokens, "width": self._width, "weight": self._weight}
+
+    def graph(self, *, context_length: int, opset: int) -> bytes:
+        return match_graph(
+            self._method,
+            tokens=self._tokens,
+            width=self._width,
+            context_length=context_length,
+            opset=opset,
+        )
+
+    def compare(self, exported: Encoder) -> MatchReport:
+        """Both models, on the captions and candidates that the eager one looked at."""
+        candidates = self._eager.candidates
+        got = second_stage(
+            exported,
+            self._captions,
+            self._pictures,
+            depth=candidates.shape[1],
+            candidates=candidates,
+        )
+        first = self._eager.metrics(*self._pids, weight=0.0)
+        eager_rank1, eager_map = self._metrics(self._eager)
+        rank1, map_ = self._metrics(got)
+        return MatchReport(
+            num_pairs=candidates.size,
+            # np.max and not max: a NaN must come through.
+            probability_error=float(np.abs(got.probability - self._eager.probability).max()),
+            weight=self._weight,
+            first_rank1=first.rank1,
+            first_mAP=first.mAP,
+            eager_rank1=eager_rank1,
+            eager_mAP=eager_map,
+            rank1=rank1,
+            mAP=map_,
+        )
+
+    def _metrics(self, stage: SecondStage) -> tuple[float, float]:
+        found = stage.metrics(*self._pids, weight=self._weight)
+        return found.rank1, found.mAP

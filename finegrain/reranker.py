@@ -1,0 +1,167 @@
+"""The second stage of a search: candidates in the order of a plan's match head."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm.auto import tqdm
+
+from finegrain.encoder import Encoder
+from finegrain.errors import PlanError
+from finegrain.gallery import Gallery, Hit, Row
+from finegrain.gallery.tokens import TokenFile
+from finegrain.plan import MATCH, Manifest
+from finegrain.records import PictureTokens, Problem
+from finegrain.rerank import rerank
+
+MATCHED_AT_ONCE = 16
+_CHUNK_ROWS = 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """What :meth:`Searcher.prepare` did.
+
+    Attributes:
+        num_encoded: Pictures whose tokens were computed; others were there already.
+        num_bytes: Size of all tokens.
+        problems: Pictures that cannot be read; a search leaves them where their cosine puts them.
+    """
+
+    num_encoded: int
+    num_bytes: int
+    problems: list[Problem]
+
+    def __str__(self) -> str:
+        lines = [f"prepared {self.num_encoded} pictures; {self.num_bytes / 1e6:.1f} MB in all"]
+        lines += [f"left out {len(self.problems)} that cannot be read:"] if self.problems else []
+        return "\n  ".join(lines + [str(problem) for problem in self.problems[:10]])
+
+
+def match_head(manifest: Manifest) -> Mapping[str, float]:
+    """What a plan states of its re-ranker.
+
+    Raises:
+        PlanError: It has none.
+    """
+    if manifest.match is None:
+        raise PlanError(
+            f"the plan has no {MATCH}: {manifest.method!r} is searched by vectors alone. Export a "
+            "method with a match head, such as RaSa or FashionBERT, or leave rerank out."
+        )
+    return manifest.match
+
+
+class Reranker:
+    """Scores a caption with each candidate, from tokens that are kept beside the gallery.
+
+    Tokens that are not there yet are computed from the pictures and kept, so the first queries
+    of a gallery that was not prepared take longer.
+
+    Args:
+        encoder: Of a plan with a match head.
+        manifest: Of that plan.
+        gallery: The pictures, in a file.
+        k: How many candidates of a query are looked at, at most.
+
+    Raises:
+        GalleryError: The file of tokens cannot be written.
+    """
+
+    def __init__(self, encoder: Encoder, manifest: Manifest, gallery: Gallery, *, k: int) -> None:
+        match = match_head(manifest)
+        self.k = k
+        self._weight = match["weight"]
+        self._encoder = encoder
+        self._gallery = gallery
+        self._kept = TokenFile(
+            Path(f"{gallery.path}.tokens"),
+            fingerprint=manifest.fingerprint,
+            tokens=int(match["tokens"]),
+            width=int(match["width"]),
+        )
+
+    def order(self, caption: str, hits: Sequence[Hit], k: int) -> list[tuple[Hit, float | None]]:
+        """Hits in their new order, each with its probability of a match where it was asked for.
+
+        The first ``k`` are those of asking for every hit; see :mod:`finegrain.rerank`.
+        """
+        match = self._encoder.matching(caption)
+        candidates = hits[: self.k]
+        rows = {row.id: row for row in self._gallery.rows(hit.id for hit in candidates)}
+
+        def logits(some: slice) -> NDArray[np.float64]:
+            asked = [hit.id for hit in candidates[some]]
+            # What cannot be read is no match as far as anyone can say.
+            found = dict.fromkeys(asked, -np.inf)
+            for ids, tokens in self._tokens([rows[id_] for id_ in asked if id_ in rows]):
+                found |= zip(ids, match(tokens).tolist(), strict=True)
+            return np.array([found[id_] for id_ in asked])
+
+        reranked = rerank(
+            np.array([hit.score for hit in candidates]),
+            logits,
+            k,
+            weight=self._weight,
+            batch=MATCHED_AT_ONCE,
+        )
+        ordered: list[tuple[Hit, float | None]] = [
+            (candidates[place], None if np.isnan(p := reranked.probability[place]) else float(p))
+            for place in reranked.order
+        ]
+        return ordered + [(hit, None) for hit in hits[self.k :]]
+
+    def prepare(self, *, progress: bool = True) -> Prepared:
+        """Compute the tokens of all pictures that lack them, and drop those of deleted ones."""
+        live = set(self._gallery)
+        kept = self._kept.ids()
+        self._kept.forget(kept.keys() - live)
+        problems: list[Problem] = []
+        num_encoded = 0
+        with tqdm(total=len(live), unit=" pictures", disable=not progress) as bar:
+            for rows in self._chunks(sorted(live)):
+                lacking = [row for row in rows if kept.get(row.id) != row.added_at]
+                bar.update(len(rows) - len(lacking))
+                for ids, _ in self._computed(lacking, problems):
+                    num_encoded += len(ids)
+                    bar.update(len(ids))
+        num_bytes = len(self._kept) * self._kept.record_bytes
+        return Prepared(num_encoded=num_encoded, num_bytes=num_bytes, problems=problems)
+
+    def close(self) -> None:
+        self._kept.close()
+
+    def _chunks(self, ids: Sequence[int]) -> Iterator[list[Row]]:
+        for start in range(0, len(ids), _CHUNK_ROWS):
+            yield self._gallery.rows(ids[start : start + _CHUNK_ROWS])
+
+    def _tokens(self, rows: Sequence[Row]) -> Iterator[tuple[list[int], PictureTokens]]:
+        """Tokens with the ids that they are of: those that are kept, then those computed now."""
+        ids, tokens = self._kept.read({row.id: row.added_at for row in rows})
+        if ids:
+            yield ids, tokens
+        there = set(ids)
+        yield from self._computed([row for row in rows if row.id not in there], problems=[])
+
+    def _computed(
+        self, rows: Sequence[Row], problems: list[Problem]
+    ) -> Iterator[tuple[list[int], PictureTokens]]:
+        """Tokens from the pictures, kept; what cannot be read goes to ``problems``."""
+        sources = {row.id: self._source(row) for row in rows}
+        known = [row for row in rows if sources[row.id] is not None]
+        pictures = [source for source in sources.values() if source is not None]
+        for batch in self._encoder.stream_images(pictures, tokens=True):
+            problems += batch.problems
+            if batch.tokens is None:
+                continue
+            done = {known[i].id: known[i].added_at for i in batch.positions}
+            self._kept.add(done, batch.tokens)
+            yield list(done), batch.tokens
+
+    def _source(self, row: Row) -> Path | bytes | None:
+        """A picture without a file is read from its thumbnail."""
+        return Path(row.image) if row.image is not None else self._gallery.thumbnail(row.id)

@@ -1,0 +1,131 @@
+"""What a match head says of the first candidates of many queries, and what that is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm.auto import tqdm
+
+from finegrain.encoder import Encoder
+from finegrain.errors import ImageError
+from finegrain.metrics import RetrievalMetrics, ranks_of
+from finegrain.preprocess import ImageSource
+from finegrain.records import PictureTokens
+from finegrain.rerank import probability_of
+
+WEIGHTS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+"""What a certain match may be worth in cosine; 5 is the order of the head alone."""
+
+MATCHED_AT_ONCE = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SecondStage:
+    """Both stages of a search of ``G`` pictures by ``Q`` captions, ``K`` candidates deep.
+
+    Attributes:
+        texts: Embeddings of the captions, ``[Q, D]``.
+        images: Of the pictures, ``[G, D]``.
+        candidates: Places of each caption's first pictures by cosine, best first, ``[Q, K]``.
+        probability: Of a match, ``[Q, K]``.
+    """
+
+    texts: NDArray[np.float32]
+    images: NDArray[np.float32]
+    candidates: NDArray[np.intp]
+    probability: NDArray[np.float64]
+
+    def metrics(
+        self,
+        query_pids: NDArray[np.int64],
+        gallery_pids: NDArray[np.int64],
+        *,
+        weight: float,
+        depth: int | None = None,
+    ) -> RetrievalMetrics:
+        """Of whole rankings, the first ``depth`` candidates put in order by both stages.
+
+        Args:
+            query_pids, gallery_pids: Identities, ``[Q]`` and ``[G]``.
+            weight: As in :func:`finegrain.rerank.rerank`.
+            depth: All ``K`` by default.
+        """
+        ranks = (
+            ranks_of(np.flatnonzero(gallery_pids == pid), scores)
+            for pid, scores in zip(query_pids, self._scores(weight, depth), strict=True)
+        )
+        return RetrievalMetrics.from_ranks(ranks, num_gallery=len(gallery_pids))
+
+    def best_weight(self, query_pids: NDArray[np.int64], gallery_pids: NDArray[np.int64]) -> float:
+        """Of :data:`WEIGHTS` the one with the highest mAP, the least of equals."""
+        found = [self.metrics(query_pids, gallery_pids, weight=weight).mAP for weight in WEIGHTS]
+        return WEIGHTS[int(np.argmax(found))]
+
+    def _scores(self, weight: float, depth: int | None) -> Iterator[NDArray[np.float64]]:
+        for text, places, probability in zip(
+            self.texts, self.candidates, self.probability, strict=True
+        ):
+            scores = (self.images @ text).astype(np.float64)
+            scores[places[:depth]] += weight * probability[:depth]
+            yield scores
+
+
+def second_stage(
+    encoder: Encoder,
+    captions: Sequence[str],
+    pictures: Sequence[ImageSource],
+    *,
+    depth: int,
+    candidates: NDArray[np.intp] | None = None,
+    progress: bool = False,
+) -> SecondStage:
+    """Search by both stages, every candidate scored.
+
+    Args:
+        encoder: A model with a match head.
+        captions: ``Q`` queries.
+        pictures: The gallery, ``G`` pictures.
+        depth: Candidates of a query, ``K``; at most all.
+        candidates: Which to score instead of the first by cosine, ``[Q, K]``.
+        progress: Show bars.
+
+    Raises:
+        ImageError: A picture cannot be read.
+        PlanError: The model has no match head.
+    """
+    images, tokens = encode_with_tokens(encoder, pictures, progress=progress)
+    texts = encoder.encode_texts(captions, progress=progress)
+    if candidates is None:
+        firsts = [np.argsort(-(images @ text), kind="stable")[:depth] for text in texts]
+        candidates = np.stack(firsts)
+    probability = np.empty(candidates.shape)
+    rows = tqdm(captions, unit=" queries", desc="matching", disable=not progress)
+    for row, caption in enumerate(rows):
+        match = encoder.matching(caption)
+        for start in range(0, candidates.shape[1], MATCHED_AT_ONCE):
+            some = slice(start, start + MATCHED_AT_ONCE)
+            probability[row, some] = probability_of(match(tokens[candidates[row, some]]))
+    return SecondStage(texts=texts, images=images, candidates=candidates, probability=probability)
+
+
+def encode_with_tokens(
+    encoder: Encoder, pictures: Sequence[ImageSource], *, progress: bool = False
+) -> tuple[NDArray[np.float32], PictureTokens]:
+    """Embeddings ``[N, D]`` and tokens of all pictures.
+
+    Raises:
+        ImageError: A picture cannot be read.
+    """
+    embeddings, codes, scales = [], [], []
+    for batch in encoder.stream_images(pictures, tokens=True, progress=progress):
+        if batch.problems:
+            raise ImageError(str(batch.problems[0]))
+        assert batch.tokens is not None  # asked for, and no picture is missing
+        embeddings.append(batch.embeddings)
+        codes.append(batch.tokens.codes)
+        scales.append(batch.tokens.scales)
+    tokens = PictureTokens(codes=np.concatenate(codes), scales=np.concatenate(scales))
+    return np.concatenate(embeddings), tokens
