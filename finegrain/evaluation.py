@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from finegrain.errors import EvaluationError, require
 from finegrain.metrics import RetrievalMetrics, retrieval_metrics
 from finegrain.plan import Plan
 from finegrain.records import Split
+from finegrain.second_stage import second_stage
 
 if TYPE_CHECKING:
     from finegrain.data.datasets import Dataset
@@ -28,26 +29,27 @@ class Evaluation:
         split: Name of the split.
         text_to_image: Every caption searches all pictures of the split.
         image_to_text: Every picture searches all captions of the split.
+        reranked: Text to image, the first pictures of each caption in the order of the match
+            head, where that was asked for.
     """
 
     split: str
     text_to_image: RetrievalMetrics
     image_to_text: RetrievalMetrics
+    reranked: RetrievalMetrics | None = None
 
     def to_dict(self) -> dict[str, str | Mapping[str, float | int]]:
-        return {
-            "split": self.split,
-            "text_to_image": self.text_to_image.to_dict(),
-            "image_to_text": self.image_to_text.to_dict(),
-        }
+        found = {name: metrics.to_dict() for name, metrics in self._metrics().items()}
+        return {"split": self.split, **found}
+
+    def _metrics(self) -> dict[str, RetrievalMetrics]:
+        both = {"text_to_image": self.text_to_image, "image_to_text": self.image_to_text}
+        return both if self.reranked is None else {**both, "reranked": self.reranked}
 
     def __str__(self) -> str:
         rows = [
-            {"split": self.split, "direction": name, **metrics.to_dict()}
-            for name, metrics in (
-                ("text to image", self.text_to_image),
-                ("image to text", self.image_to_text),
-            )
+            {"split": self.split, "direction": name.replace("_", " "), **metrics.to_dict()}
+            for name, metrics in self._metrics().items()
         ]
         return tabulate(rows, headers="keys", floatfmt=".2f")
 
@@ -57,6 +59,7 @@ def evaluate(
     data: Dataset | None = None,
     *,
     split: str = "val",
+    rerank_k: int | None = None,
     progress: bool = True,
 ) -> Evaluation:
     """Evaluate a model on a split of a dataset.
@@ -65,11 +68,13 @@ def evaluate(
         model: A run folder, a plan, or an encoder.
         data: The dataset; by default the one a run or a plan was trained on.
         split: ``val`` unless ``test`` is asked for by name.
+        rerank_k: Also put so many of the first pictures of each caption in the order of the
+            match head, its weight chosen on the validation split.
         progress: Show bars.
 
     Raises:
         DataError: The dataset cannot be read, or has no such split.
-        PlanError, CheckpointError: The model cannot be read.
+        PlanError, CheckpointError: The model cannot be read, or has no match head to re-rank by.
         MissingExtraError: The training wing is not installed; it reads the datasets.
     """
     require("torch", "train")
@@ -82,7 +87,16 @@ def evaluate(
     else:
         encoder, own_data = _open(Path(model))
         data = data or own_data
-    return evaluate_split(encoder, take_split(data.splits(), split), progress=progress)
+    splits = data.splits()
+    found = evaluate_split(encoder, take_split(splits, split), progress=progress)
+    if rerank_k is None:
+        return found
+    validation = take_split(splits, "val").samples
+    stage = second_stage(encoder, validation, depth=rerank_k, progress=progress)
+    weight = stage.best_weight()
+    if split != "val":
+        stage = second_stage(encoder, splits[split].samples, depth=rerank_k, progress=progress)
+    return replace(found, reranked=stage.metrics(weight))
 
 
 def _open(model: Path) -> tuple[Encoder, Dataset]:

@@ -6,17 +6,20 @@ import base64
 import html
 import io
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast, overload
+from typing import TYPE_CHECKING, Any, cast, overload
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from tabulate import tabulate
 
-from finegrain.errors import ImageError
+from finegrain.errors import ImageError, QueryError
 from finegrain.preprocess.image import load_image
 from finegrain.records import Scalar
+
+if TYPE_CHECKING:
+    from finegrain.explanation import Explanation
 
 _MAX_COLUMNS = 8
 _MAX_CELL = 32
@@ -46,6 +49,7 @@ class Match:
         camera: Name of the camera, where known.
         metadata: Further columns.
         thumbnail: JPEG file kept in the gallery for a picture without a path.
+        explainer: What :meth:`explain` asks; a searcher sets it for queries by text.
     """
 
     rank: int
@@ -57,6 +61,9 @@ class Match:
     metadata: Mapping[str, Scalar] = field(default_factory=dict)
     match: float | None = None
     thumbnail: bytes | None = field(default=None, repr=False)
+    explainer: Callable[[Match], Explanation] | None = field(
+        default=None, repr=False, compare=False
+    )
 
     def open(self) -> Image.Image:
         """The picture in RGB: from its path when it has one, else its thumbnail.
@@ -71,6 +78,19 @@ class Match:
         raise ImageError(
             f"Picture {self.id} was added without a path or thumbnail, so it cannot be shown."
         )
+
+    def explain(self) -> Explanation:
+        """Which words of the query this picture matched, and where in it.
+
+        Raises:
+            QueryError: The query was a picture.
+            ImageError: The picture cannot be opened.
+        """
+        if self.explainer is None:
+            raise QueryError(
+                "only a match of a query by text can be explained: it is words that are looked for"
+            )
+        return self.explainer(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the thumbnail, as JSON can hold it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -14,6 +14,7 @@ from PIL import Image
 
 from finegrain.encoder import Encoder
 from finegrain.errors import GalleryError, PlanError, QueryError
+from finegrain.explanation import Explanation, explain
 from finegrain.gallery import Gallery, GroupBy, Hit, Reindexed, Row
 from finegrain.gallery.pictures import SUFFIXES
 from finegrain.intake import Added, Metadata, columns_of, take_in
@@ -223,7 +224,7 @@ class Searcher:
         if reranker is not None and isinstance(query, str):
             found = reranker.order(query, hits, depth)[:depth]
         shown = query if isinstance(query, str) else "<picture>"
-        return Matches(shown, list(self._matches(found)))
+        return Matches(shown, list(self._matches(found, self._explainer(query))))
 
     def prepare(self, *, progress: bool = True) -> Prepared:
         """Compute what re-ranking needs of every picture, once.
@@ -312,7 +313,16 @@ class Searcher:
             self._reranker = Reranker(self._encoder, self.manifest, self.gallery, k=self._rerank_k)
         return self._reranker
 
-    def _matches(self, found: Sequence[tuple[Hit, float | None]]) -> Iterator[Match]:
+    def _explainer(self, query: str | ImageSource) -> Callable[[Match], Explanation] | None:
+        if not isinstance(query, str):
+            return None
+        return lambda match: explain(self._encoder, query, match.open())
+
+    def _matches(
+        self,
+        found: Sequence[tuple[Hit, float | None]],
+        explainer: Callable[[Match], Explanation] | None,
+    ) -> Iterator[Match]:
         rows = {row.id: row for row in self.gallery.rows([hit.id for hit, _ in found])}
         there = ((hit, match) for hit, match in found if hit.id in rows)
         for rank, (hit, match) in enumerate(there, start=1):
@@ -321,6 +331,7 @@ class Searcher:
                 rank=rank,
                 score=hit.score,
                 match=match,
+                explainer=explainer,
                 id=hit.id,
                 image=row.image,
                 pid=row.pid,

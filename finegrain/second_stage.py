@@ -13,7 +13,7 @@ from finegrain.encoder import Encoder
 from finegrain.errors import ImageError
 from finegrain.metrics import RetrievalMetrics, ranks_of
 from finegrain.preprocess import ImageSource
-from finegrain.records import PictureTokens
+from finegrain.records import PictureTokens, Sample
 from finegrain.rerank import probability_of
 
 WEIGHTS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
@@ -29,40 +29,34 @@ class SecondStage:
     Attributes:
         texts: Embeddings of the captions, ``[Q, D]``.
         images: Of the pictures, ``[G, D]``.
+        query_pids, gallery_pids: Identities, ``[Q]`` and ``[G]``.
         candidates: Places of each caption's first pictures by cosine, best first, ``[Q, K]``.
         probability: Of a match, ``[Q, K]``.
     """
 
     texts: NDArray[np.float32]
     images: NDArray[np.float32]
+    query_pids: NDArray[np.int64]
+    gallery_pids: NDArray[np.int64]
     candidates: NDArray[np.intp]
     probability: NDArray[np.float64]
 
-    def metrics(
-        self,
-        query_pids: NDArray[np.int64],
-        gallery_pids: NDArray[np.int64],
-        *,
-        weight: float,
-        depth: int | None = None,
-    ) -> RetrievalMetrics:
+    def metrics(self, weight: float, *, depth: int | None = None) -> RetrievalMetrics:
         """Of whole rankings, the first ``depth`` candidates put in order by both stages.
 
         Args:
-            query_pids, gallery_pids: Identities, ``[Q]`` and ``[G]``.
             weight: As in :func:`finegrain.rerank.rerank`.
             depth: All ``K`` by default.
         """
         ranks = (
-            ranks_of(np.flatnonzero(gallery_pids == pid), scores)
-            for pid, scores in zip(query_pids, self._scores(weight, depth), strict=True)
+            ranks_of(np.flatnonzero(self.gallery_pids == pid), scores)
+            for pid, scores in zip(self.query_pids, self._scores(weight, depth), strict=True)
         )
-        return RetrievalMetrics.from_ranks(ranks, num_gallery=len(gallery_pids))
+        return RetrievalMetrics.from_ranks(ranks, num_gallery=len(self.gallery_pids))
 
-    def best_weight(self, query_pids: NDArray[np.int64], gallery_pids: NDArray[np.int64]) -> float:
+    def best_weight(self) -> float:
         """Of :data:`WEIGHTS` the one with the highest mAP, the least of equals."""
-        found = [self.metrics(query_pids, gallery_pids, weight=weight).mAP for weight in WEIGHTS]
-        return WEIGHTS[int(np.argmax(found))]
+        return WEIGHTS[int(np.argmax([self.metrics(weight).mAP for weight in WEIGHTS]))]
 
     def _scores(self, weight: float, depth: int | None) -> Iterator[NDArray[np.float64]]:
         for text, places, probability in zip(
@@ -75,20 +69,20 @@ class SecondStage:
 
 def second_stage(
     encoder: Encoder,
-    captions: Sequence[str],
-    pictures: Sequence[ImageSource],
+    samples: Sequence[Sample],
     *,
     depth: int,
+    max_captions: int | None = None,
     candidates: NDArray[np.intp] | None = None,
     progress: bool = False,
 ) -> SecondStage:
-    """Search by both stages, every candidate scored.
+    """Search the pictures of samples by their captions, every candidate scored.
 
     Args:
         encoder: A model with a match head.
-        captions: ``Q`` queries.
-        pictures: The gallery, ``G`` pictures.
-        depth: Candidates of a query, ``K``; at most all.
+        samples: ``G`` pictures with ``Q`` captions.
+        depth: Candidates of a caption, ``K``; at most all.
+        max_captions: Use only so many captions, the first.
         candidates: Which to score instead of the first by cosine, ``[Q, K]``.
         progress: Show bars.
 
@@ -96,7 +90,9 @@ def second_stage(
         ImageError: A picture cannot be read.
         PlanError: The model has no match head.
     """
-    images, tokens = encode_with_tokens(encoder, pictures, progress=progress)
+    pairs = [(caption, s.pid) for s in samples for caption in s.captions][:max_captions]
+    captions = [caption for caption, _ in pairs]
+    images, tokens = encode_with_tokens(encoder, [s.image for s in samples], progress=progress)
     texts = encoder.encode_texts(captions, progress=progress)
     if candidates is None:
         firsts = [np.argsort(-(images @ text), kind="stable")[:depth] for text in texts]
@@ -108,7 +104,14 @@ def second_stage(
         for start in range(0, candidates.shape[1], MATCHED_AT_ONCE):
             some = slice(start, start + MATCHED_AT_ONCE)
             probability[row, some] = probability_of(match(tokens[candidates[row, some]]))
-    return SecondStage(texts=texts, images=images, candidates=candidates, probability=probability)
+    return SecondStage(
+        texts=texts,
+        images=images,
+        query_pids=np.array([pid for _, pid in pairs]),
+        gallery_pids=np.array([s.pid for s in samples]),
+        candidates=candidates,
+        probability=probability,
+    )
 
 
 def encode_with_tokens(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from finegrain.encoder import Encoder
 from finegrain.exporters.match_report import MatchReport
@@ -38,13 +39,9 @@ class MatchDoor:
         assert isinstance(method, Matcher)
         with torch.inference_mode():
             _, self._tokens, self._width = method.match_tokens(pixels).shape
-        samples = samples[:MAX_COMPARED]
-        pairs = [(caption, s.pid) for s in samples for caption in s.captions][:MAX_COMPARED]
-        self._captions = [caption for caption, _ in pairs]
-        self._pictures = [s.image for s in samples]
-        self._pids = np.array([pid for _, pid in pairs]), np.array([s.pid for s in samples])
-        self._eager = second_stage(eager, self._captions, self._pictures, depth=DEPTH)
-        self._weight = self._eager.best_weight(*self._pids)
+        self._samples = samples[:MAX_COMPARED]
+        self._eager = self._stages(eager)
+        self._weight = self._eager.best_weight()
 
     @property
     def manifest(self) -> dict[str, float]:
@@ -62,30 +59,27 @@ class MatchDoor:
 
     def compare(self, exported: Encoder) -> MatchReport:
         """Both models, on the captions and candidates that the eager one looked at."""
-        candidates = self._eager.candidates
-        got = second_stage(
-            exported,
-            self._captions,
-            self._pictures,
-            depth=candidates.shape[1],
-            candidates=candidates,
-        )
-        first = self._eager.metrics(*self._pids, weight=0.0)
-        eager_rank1, eager_map = self._metrics(self._eager)
-        rank1, map_ = self._metrics(got)
+        got = self._stages(exported, self._eager.candidates)
+        first, eager = self._eager.metrics(0.0), self._eager.metrics(self._weight)
+        found = got.metrics(self._weight)
         return MatchReport(
-            num_pairs=candidates.size,
+            num_pairs=got.candidates.size,
             # np.max and not max: a NaN must come through.
             probability_error=float(np.abs(got.probability - self._eager.probability).max()),
             weight=self._weight,
             first_rank1=first.rank1,
             first_mAP=first.mAP,
-            eager_rank1=eager_rank1,
-            eager_mAP=eager_map,
-            rank1=rank1,
-            mAP=map_,
+            eager_rank1=eager.rank1,
+            eager_mAP=eager.mAP,
+            rank1=found.rank1,
+            mAP=found.mAP,
         )
 
-    def _metrics(self, stage: SecondStage) -> tuple[float, float]:
-        found = stage.metrics(*self._pids, weight=self._weight)
-        return found.rank1, found.mAP
+    def _stages(self, encoder: Encoder, candidates: NDArray[np.intp] | None = None) -> SecondStage:
+        return second_stage(
+            encoder,
+            self._samples,
+            depth=DEPTH,
+            max_captions=MAX_COMPARED,
+            candidates=candidates,
+        )
