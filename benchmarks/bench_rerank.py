@@ -1,0 +1,156 @@
+"""Re-ranking at RaSa's size, beside the way the released code works.
+
+The plain way, written here from its description: 128 pictures a query; captions padded to 50
+tokens; the words repeated for each picture; keys and values made of 577 tokens a picture in each
+of six layers, though they do not depend on the query; fp32 in eager PyTorch. What the words say
+alone is given to it for free, and ours computes it.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+import finegrain
+from finegrain.encoder import Encoder
+from finegrain.exporters import ExportProfile
+from finegrain.exporters.to_onnx import image_graph, match_graph, text_graph
+from finegrain.methods.matcher import from_codes
+from finegrain.methods.rasa import Rasa, RasaConfig
+from finegrain.models.albef_text import AlbefTextConfig
+from finegrain.models.fusion_bert import words_before
+from finegrain.models.image_tower import CLIP_MEAN, CLIP_STD
+from finegrain.plan import IMAGE, MATCH, TEXT, TOKENIZER, Manifest, Plan, write_plan
+from finegrain.records import PictureTokens
+from finegrain.reranker import MATCHED_AT_ONCE
+
+PLAIN_TOKENS = 50
+CANDIDATES = 128
+CAPTIONS = {
+    "a query": "woman in red coat",
+    # As long as those of CUHK-PEDES are on average.
+    "a caption": (
+        "a young woman with long dark hair is wearing a bright red coat over blue jeans and white "
+        "shoes and carries a black bag on her left shoulder"
+    ),
+}
+CONFIG = RasaConfig(text=AlbefTextConfig(vocabulary=49408), queue=64)
+
+
+@pytest.fixture(scope="module")
+def rasa() -> Rasa:
+    """RaSa with random weights; its words are CLIP's."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return CONFIG.build(("cl", "pitm")).eval()
+
+
+@pytest.fixture(scope="module")
+def matcher(rasa: Rasa, tmp_path_factory: pytest.TempPathFactory) -> Encoder:
+    """The exported head, on as many threads as torch takes."""
+    profile = ExportProfile(name="onnx_fp32")
+    image, context = CONFIG.image, CONFIG.text.context_length
+    tokens, width = 577, image.channels
+    members = {
+        TEXT: text_graph(rasa, context_length=context, opset=profile.opset),
+        IMAGE: image_graph(rasa, height=384, width=384, opset=profile.opset, tokens=True),
+        MATCH: match_graph(
+            rasa, tokens=tokens, width=width, context_length=context, opset=profile.opset
+        ),
+        TOKENIZER: CONFIG.text.tokenizer().to_json().encode(),
+    }
+    manifest = Manifest(
+        method="rasa", embed_dim=CONFIG.embed_dim, height=384, width=384, fit="stretch",
+        mean=CLIP_MEAN, std=CLIP_STD, context_length=context,
+        precision=dict.fromkeys((TEXT, IMAGE, MATCH), "fp32"), checkpoint="0" * 64, recipe={},
+        parity={}, made_by=finegrain.__version__, sha256={},
+        match={"tokens": tokens, "width": width, "weight": 1.0},
+    )  # fmt: skip
+    path = tmp_path_factory.mktemp("rasa") / "model.plan"
+    write_plan(path, manifest, members)
+    encoder = Encoder.from_plan(Plan(path), threads=torch.get_num_threads())
+    Path(path).unlink()  # pytest keeps the folders of three runs, and this one is large
+    return encoder
+
+
+@pytest.fixture(scope="module")
+def candidates() -> PictureTokens:
+    rng = np.random.default_rng(0)
+    shape = (CANDIDATES, 577, CONFIG.image.channels)
+    return PictureTokens(
+        codes=rng.integers(-127, 128, shape, np.int8),
+        scales=np.full(shape[:2], 3 / 127, np.float32),
+    )
+
+
+@pytest.mark.parametrize("kind", list(CAPTIONS))
+def test_rerank(
+    kind: str,
+    rasa: Rasa,
+    matcher: Encoder,
+    candidates: PictureTokens,
+    race: Callable[..., dict[str, Any]],
+    record: Callable[..., None],
+    short: bool,
+) -> None:
+    caption = CAPTIONS[kind]
+    count = 16 if short else CANDIDATES
+    pictures = candidates[:count]
+    tokens = from_codes(torch.from_numpy(pictures.codes), torch.from_numpy(pictures.scales))
+    words = matcher.tokenizer.encode([caption])
+    ids = torch.nn.functional.pad(
+        torch.from_numpy(words.ids), (0, PLAIN_TOKENS - words.ids.shape[1])
+    )
+    eot = torch.from_numpy(words.eot)
+    bert = rasa.text_tower.bert
+    with torch.inference_mode():
+        seen = words_before(eot, PLAIN_TOKENS).expand(count, -1)
+        read = bert.read(ids, seen[:1]).expand(count, -1, -1)
+
+    def ours(_: str) -> np.ndarray[Any, Any]:
+        match = matcher.matching(caption)
+        starts = range(0, count, MATCHED_AT_ONCE)
+        return np.concatenate([match(pictures[slice(a, a + MATCHED_AT_ONCE)]) for a in starts])
+
+    @torch.inference_mode()
+    def plain(_: str) -> torch.Tensor:
+        logits = rasa.itm_head(bert.fuse(read, seen, tokens)[:, 0])
+        return logits[:, 1] - logits[:, 0]
+
+    # Only equal answers make the times comparable.
+    np.testing.assert_allclose(ours(caption), plain(caption).numpy(), atol=1e-3)
+
+    summary = race(ours, plain, [caption], rounds=2 if short else 5, warm_up=1)
+    short_ids, own = torch.from_numpy(words.ids), eot
+    macs = {
+        "plain": _macs(lambda: plain(caption)),
+        "finegrain": _macs(lambda: rasa.match_logits_of(short_ids, own, tokens)),
+    }
+    record(
+        f"rerank_{kind.split()[-1]}",
+        {
+            **summary,
+            "candidates": count,
+            "words": len(caption.split()),
+            "macs": macs,
+            "macs_ratio": round(macs["plain"] / macs["finegrain"], 2),
+            "bytes_a_picture": int(pictures.codes[0].nbytes + pictures.scales[0].nbytes),
+            "model": "RaSa, ViT-B/16 at 384x384, random weights",
+        },
+    )
+    assert summary["ratio"] > 1
+
+
+def _macs(work: Callable[[], object]) -> int:
+    """Multiplications with an addition, counted by PyTorch as it runs."""
+    with warnings.catch_warnings(), torch.inference_mode(), FlopCounterMode(display=False) as count:
+        warnings.simplefilter("ignore")
+        work()
+    return int(count.get_total_flops()) // 2
