@@ -32,10 +32,10 @@ from typing import Any
 import numpy as np
 
 from finegrain.errors import GalleryError, require
+from finegrain.gallery.backend import Backend
 from finegrain.gallery.entries import Entry, checked_entries, checked_time, checked_vectors
 from finegrain.gallery.index import Vectors
 from finegrain.gallery.schema import short
-from finegrain.gallery.store import Store
 
 _ABOUT = "gallery.json"
 _KEY = b"finegrain"
@@ -49,7 +49,7 @@ Record = dict[str, Any]
 Chunk = tuple[Vectors, list[Record]]
 
 
-def export(store: Store, target: Path) -> int:
+def export(store: Backend, target: Path) -> int:
     """Write all pictures to a new file or folder, in bounded memory; returns how many.
 
     Raises:
@@ -75,7 +75,7 @@ def export(store: Store, target: Path) -> int:
     return count
 
 
-def load(store: Store, source: Path) -> list[int]:
+def load(store: Backend, source: Path) -> list[int]:
     """Add all pictures of an export, in bounded memory, or none; returns their new ids.
 
     Raises:
@@ -95,7 +95,7 @@ def load(store: Store, source: Path) -> list[int]:
     )
 
 
-def _chunks(store: Store) -> Iterator[Chunk]:
+def _chunks(store: Backend) -> Iterator[Chunk]:
     """All pictures; between two chunks others may use the file."""
     last = 0
     while True:

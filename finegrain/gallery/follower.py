@@ -8,6 +8,7 @@ import time
 import numpy as np
 
 from finegrain.gallery import times
+from finegrain.gallery.approximate import Approximate, ApproximateIndex
 from finegrain.gallery.index import VectorIndex
 from finegrain.gallery.store import Store
 
@@ -23,10 +24,15 @@ class Follower:
     Ids only grow and the vectors of a plan never change, so news are the ids above the last
     one seen. Deletions need a comparison of all ids, made after one of ours and when the file
     says that another connection has written. What expires is found by its time.
+
+    Args:
+        store: The file.
+        approximate: Which approximate index to search with; None for exact search.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, approximate: Approximate | None = None) -> None:
         self._store = store
+        self._approximate = approximate
         self._lock = threading.RLock()
         self._untidy = False
         self._tidied = -TIDY_SECONDS
@@ -34,17 +40,21 @@ class Follower:
 
     def _begin(self) -> None:
         self._plan = (self._store.fingerprint, self._store.dim)
-        self._index = VectorIndex(self._store.dim)
-        self._last_id = 0
+        self._index = self._empty()
         self._seen_version: int | None = None
         self._seen_time = _EVER
+
+    def _empty(self) -> VectorIndex | ApproximateIndex:
+        if self._approximate is None:
+            return VectorIndex(self._store.dim)
+        return ApproximateIndex(self._store, self._approximate)
 
     def distrust(self) -> None:
         """Compare index and file at the next search; own deletions leave no other sign."""
         with self._lock:
             self._seen_version = None
 
-    def index(self) -> VectorIndex:
+    def index(self) -> VectorIndex | ApproximateIndex:
         """The index of all that is in the file now. Any number of threads may search it.
 
         Raises:
@@ -55,9 +65,9 @@ class Follower:
                 self._begin()
             self._drop_deleted()
             self._drop_expired()
-            for ids, vectors in self._store.vectors_after(self._last_id):
-                self._index.add(ids, vectors)
-                self._last_id = int(ids[-1])
+            # Asked anew for each chunk, since an approximate index may read ahead by itself.
+            while (news := next(self._store.vectors_after(self._index.last_id), None)) is not None:
+                self._index.add(*news)
             return self._index
 
     def _drop_deleted(self) -> None:

@@ -11,6 +11,8 @@ from typing import Self
 import numpy.typing as npt
 
 from finegrain.errors import GalleryError
+from finegrain.gallery.approximate import Approximate, Tuned
+from finegrain.gallery.backend import Backend
 from finegrain.gallery.entries import (
     OnDuplicate,
     checked_choice,
@@ -22,42 +24,52 @@ from finegrain.gallery.entries import (
 )
 from finegrain.gallery.exchange import export, load
 from finegrain.gallery.filters import BUILT_IN
-from finegrain.gallery.follower import Follower
+from finegrain.gallery.followed import FollowedStore
 from finegrain.gallery.grouping import GroupBy, Thinning
 from finegrain.gallery.index import Hit
-from finegrain.gallery.reindex import PictureEncoder, Reindexed, reindex
+from finegrain.gallery.milvus import MilvusAddress, MilvusStore
+from finegrain.gallery.reindex import PictureEncoder, Reindexed
 from finegrain.gallery.row import Row
-from finegrain.gallery.store import Store
 from finegrain.records import Scalar
 
 
 class Gallery:
     """Vectors of pictures with their paths and metadata, in one file that loses nothing.
 
-    What :meth:`add` or :meth:`delete` has returned survives a crash. Search is exact; the
-    vectors are read into memory at the first search and follow the file from then on,
-    also when another process writes to it. A gallery may be shared by threads: one at a time
-    follows the file, and any number search at once.
+    What :meth:`add` or :meth:`delete` has returned survives a crash. Search is exact unless an
+    approximate index is asked for; the vectors are read into memory at the first search and
+    follow the file from then on, also when another process writes to it. A gallery may be shared
+    by threads: one at a time follows the file, and any number search at once.
 
     One process writes at a time and others wait for it, up to half a minute; any number may
     read. A file that cannot be written, or whose folder cannot, opens for reading. Pictures
     added with ``expire_after`` are in no answer once their time is over, and are removed from
     the file by :meth:`expire`, by opening it, and now and then by searches.
 
+    A gallery may also be on a Milvus cluster, for many processes and machines, with the same
+    methods and the same answers. What differs there is said in
+    :class:`~finegrain.gallery.milvus.MilvusStore`.
+
         >>> gallery = Gallery("crops.gallery", dim=512)                      # doctest: +SKIP
         >>> gallery.search(queries, k=10, where="camera = 'gate-3'")         # doctest: +SKIP
+        >>> Gallery("http://milvus:19530/people", dim=512)                   # doctest: +SKIP
 
     Args:
-        path: The file; it is created when there is none.
+        path: The file; it is created when there is none. Or text with the address of one on
+            Milvus: ``http://host:port/name`` of a server, ``milvus:people.db`` in a file of
+            milvus-lite.
         fingerprint: Identity of the plan that makes the vectors. It is kept in a new
             gallery, and an existing one opens only with the fingerprint it was made with, or
             without stating any.
         dim: Width of the vectors; needed for a new gallery.
-        create: False refuses to create a file.
+        create: False refuses to create a gallery.
+        index: An approximate index for a file with many millions of pictures; None searches
+            exactly.
 
     Raises:
         GalleryError: The file is missing, damaged, of another application or format, or
-            holds the vectors of another plan or width.
+            holds the vectors of another plan or width. Or the server cannot be reached.
+        MissingExtraError: The address is of Milvus, and its client is not installed.
     """
 
     def __init__(
@@ -67,12 +79,32 @@ class Gallery:
         fingerprint: str | None = None,
         dim: int | None = None,
         create: bool = True,
+        index: Approximate | None = None,
     ) -> None:
-        self._store = Store(Path(path), fingerprint=fingerprint, dim=dim, create=create)
-        self._follower = Follower(self._store)
+        self._store: Backend
+        address = MilvusAddress.of(path)
+        if address is None:
+            self._store = FollowedStore(
+                Path(path), fingerprint=fingerprint, dim=dim, create=create, index=index
+            )
+        elif index is None:
+            self._store = MilvusStore(address, fingerprint=fingerprint, dim=dim, create=create)
+        else:
+            raise GalleryError(f"{address.shown} is on Milvus and searched exactly; give no index=")
+
+    @staticmethod
+    def exists(path: str | Path) -> bool:
+        """Whether there is something at a path or address, without making it.
+
+        Raises:
+            GalleryError: The server cannot be reached.
+        """
+        address = MilvusAddress.of(path)
+        return Path(path).exists() if address is None else MilvusStore.exists(address)
 
     @property
-    def path(self) -> Path:
+    def path(self) -> Path | str:
+        """Path of the file, or the address on Milvus without its login."""
         return self._store.path
 
     @property
@@ -136,11 +168,7 @@ class Gallery:
             thumbnails=thumbnails,
             expire_after=expire_after,
         )
-        try:
-            return self._store.insert(checked, entries, on_duplicate)
-        finally:
-            if on_duplicate == "replace":
-                self._follower.distrust()
+        return self._store.insert(checked, entries, on_duplicate)
 
     def search(
         self,
@@ -177,9 +205,21 @@ class Gallery:
         queries = checked_queries(vectors, self.dim)
         depth = checked_k(k)
         thinning = Thinning(self._store, group_by=group_by, distinct=distinct)
-        allowed = None if where is None else self._store.ids_where(where)
-        index = self._follower.index()
-        return thinning.search(lambda some, deep: index.search(some, deep, allowed), queries, depth)
+        return thinning.search(self._store.searching(where), queries, depth)
+
+    def tune(self, vectors: npt.ArrayLike, *, k: int = 10, min_recall: float = 0.99) -> Tuned:
+        """Measure an approximate index on real queries, and set its effort by that.
+
+        Args:
+            vectors: Queries as users ask them, so of texts where users write texts, ``[Q, D]``.
+            k: How many hits of each count.
+            min_recall: Mean share of the exact answers that is to be found.
+
+        Raises:
+            GalleryError: The gallery searches exactly.
+            QueryError: Queries, ``k`` or ``min_recall`` do not fit.
+        """
+        return self._store.tune(checked_queries(vectors, self.dim), checked_k(k), min_recall)
 
     def rows(self, ids: Iterable[int]) -> list[Row]:
         """Rows in the order of the ids; ids that are not (or no longer) there are left out."""
@@ -212,7 +252,7 @@ class Gallery:
         Returns:
             How many of the ids were there.
         """
-        return self._delete(checked_ids(ids))
+        return self._store.delete(checked_ids(ids))
 
     def delete_where(self, where: str) -> int:
         """Delete the pictures that match a filter; see :meth:`delete`.
@@ -220,7 +260,7 @@ class Gallery:
         Raises:
             FilterError: The filter does not parse or does not fit its columns.
         """
-        return self._delete(self._store.ids_where(where).tolist())
+        return self._store.delete(self._store.ids_where(where).tolist())
 
     def expire(self) -> int:
         """Delete the pictures whose time is over for good; see :meth:`delete`.
@@ -255,8 +295,8 @@ class Gallery:
         Raises:
             GalleryError: The file cannot be written, or a reindexing with a third plan began.
         """
-        return reindex(
-            self._store, encoder, fingerprint, drop_unreadable=drop_unreadable, progress=progress
+        return self._store.reindex(
+            encoder, fingerprint, drop_unreadable=drop_unreadable, progress=progress
         )
 
     def export(self, target: str | Path) -> int:
@@ -317,9 +357,3 @@ class Gallery:
         except GalleryError:
             size = "closed"
         return f"Gallery({str(self.path)!r}, {size}, dim={self.dim})"
-
-    def _delete(self, ids: list[int]) -> int:
-        try:
-            return self._store.delete(ids)
-        finally:  # an error may come after the rows are gone
-            self._follower.distrust()

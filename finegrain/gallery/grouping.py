@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
 
 from finegrain.errors import QueryError
+from finegrain.gallery.backend import Backend, Search
 from finegrain.gallery.index import Hit, Vectors
-from finegrain.gallery.store import Store
 
 GroupBy = Literal["pid", "track"]
 GROUP_COLUMNS: tuple[GroupBy, ...] = ("pid", "track")
-
-Search = Callable[[Vectors, int], list[list[Hit]]]
-"""Queries ``[Q, D]`` and a depth to the hits of each, best first."""
 
 _GROWTH = 4
 _AT_FIRST = 64  # k may be a million
@@ -37,7 +34,7 @@ class Thinning:
     """
 
     def __init__(
-        self, store: Store, *, group_by: GroupBy | None = None, distinct: float | None = None
+        self, store: Backend, *, group_by: GroupBy | None = None, distinct: float | None = None
     ) -> None:
         self._store = store
         self._group_by = _checked_column(group_by)
@@ -87,7 +84,7 @@ class Thinning:
 class _Apart:
     """Up to ``k`` pictures of which no two have a cosine above a limit."""
 
-    def __init__(self, store: Store, limit: float, k: int) -> None:
+    def __init__(self, store: Backend, limit: float, k: int) -> None:
         self._store = store
         self._limit = limit
         self._directions = np.empty((min(k, _AT_FIRST), store.dim))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -71,6 +71,16 @@ class VectorIndex:
         """Ids in the index, ascending, ``[N]``."""
         return np.concatenate([np.empty(0, np.int64), *(block.ids for block in self._blocks)])
 
+    @property
+    def last_id(self) -> int:
+        """The highest id in the index, or 0."""
+        blocks = self._blocks
+        return int(blocks[-1].ids[-1]) if blocks else 0
+
+    def chunks(self) -> Iterator[tuple[Ids, Vectors]]:
+        """All rows, ascending: ids ``[n]`` and their vectors ``[n, D]``."""
+        return ((block.ids, block.vectors) for block in self._blocks)
+
     def __len__(self) -> int:
         return sum(map(len, self._blocks))
 
@@ -137,13 +147,12 @@ class VectorIndex:
     ) -> list[Hit]:
         if not parts:
             return []
-        both = list(zip(parts, pools, strict=True))
-        bar = _kth([pool.scores for pool in pools], k)
-        first = [part.scored(query, pool.above(bar))[1] for part, pool in both]
+        bar = _kth((pool.scores for pool in pools), k)
+        first = _reaching(parts, pools, query, [bar] * len(pools)).values()
         # The k first by estimate have k exact scores: nothing below the least of them is wanted.
-        bar = _kth(first, k) / query.length
-        scored = [part.scored(query, pool.above(bar - pool.error)) for part, pool in both]
-        bar = _kth([scores for _, scores in scored], k) / query.length
+        bar = _kth((scores for _, scores in first), k) / query.length
+        scored = _reaching(parts, pools, query, [bar - pool.error for pool in pools])
+        bar = _kth((scores for _, scores in scored.values()), k) / query.length
 
         def read(number: int) -> None:
             pool = parts[number].all(query)
@@ -151,7 +160,7 @@ class VectorIndex:
 
         lacking = (number for number, pool in enumerate(pools) if pool.may_lack(bar))
         list(self._threads.map(read, lacking))
-        ids, scores = map(np.concatenate, zip(*scored, strict=True))
+        ids, scores = map(np.concatenate, zip(*scored.values(), strict=True))
         order = np.lexsort((ids, -scores))[:k]
         return list(map(Hit, ids[order].tolist(), scores[order].tolist()))
 
@@ -163,6 +172,17 @@ def _append(blocks: list[Block], new: Block) -> None:
     blocks.append(new.coded())
 
 
+def _reaching(
+    parts: Sequence[Part], pools: Sequence[Pool], query: Query, bars: Sequence[float]
+) -> dict[int, tuple[Ids, Vectors]]:
+    """Ids and exact scores of the rows whose estimates reach a bar, of the parts that have some."""
+    return {
+        number: parts[number].scored(query, rows)
+        for number, (pool, bar) in enumerate(zip(pools, bars, strict=True))
+        if len(rows := pool.above(bar))
+    }
+
+
 def _parts(blocks: Sequence[Block], allowed: Ids | None) -> list[Part]:
     if allowed is None:
         return [Part(block) for block in blocks]
@@ -170,7 +190,7 @@ def _parts(blocks: Sequence[Block], allowed: Ids | None) -> list[Part]:
     return [Part(block, rows) for block, rows in chosen if len(rows)]
 
 
-def _kth(scores: Sequence[npt.NDArray[np.floating]], k: int) -> float:
+def _kth(scores: Iterable[npt.NDArray[np.floating]], k: int) -> float:
     """The ``k``-th highest of all, or ``-inf`` when there are fewer."""
-    every = np.concatenate(scores)
+    every = np.concatenate([np.empty(0, np.float32), *scores])
     return float(np.partition(every, -k)[-k]) if len(every) >= k else -np.inf

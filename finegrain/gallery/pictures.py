@@ -1,25 +1,29 @@
-"""What is given to a gallery as pictures: files, folders, arrays."""
+"""What is given to a gallery as pictures: files, folders, parts of files, arrays."""
 
 from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from finegrain.errors import ImageError
-from finegrain.preprocess import ImageSource, load_image
+from finegrain.preprocess import Crop, ImageSource, load_image
 from finegrain.records import Problem
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
 THUMBNAIL = (512, 512)
 
 
-def pictures_in(pictures: ImageSource | Iterable[ImageSource]) -> Iterator[ImageSource]:
+def pictures_in(
+    pictures: ImageSource | Crop | Iterable[ImageSource | Crop],
+) -> Iterator[ImageSource]:
     """One by one, what a folder, a file, an array, a Pillow image, or several of these hold.
+
+    A :class:`Crop` comes as its address, which is opened and remembered like a path.
 
     Raises:
         ImageError: There is no such file or folder, or no picture in it.
@@ -28,7 +32,8 @@ def pictures_in(pictures: ImageSource | Iterable[ImageSource]) -> Iterator[Image
         path = Path(pictures)
         # Other than Path's own, these are False for a name that no file can have.
         if not os.path.isdir(path):
-            if not os.path.isfile(path):
+            crop = Crop.of(path)
+            if not os.path.isfile(path if crop is None else crop.path):
                 raise ImageError(f"there is no picture or folder at {path}")
             yield path
             return
@@ -38,8 +43,11 @@ def pictures_in(pictures: ImageSource | Iterable[ImageSource]) -> Iterator[Image
         yield from found
     elif isinstance(pictures, bytes | np.ndarray | Image.Image):
         yield pictures
+    elif isinstance(pictures, Crop):
+        yield Path(pictures.address)
     elif isinstance(pictures, Iterable):
-        yield from pictures
+        for picture in pictures:
+            yield Path(picture.address) if isinstance(picture, Crop) else picture
     else:
         raise ImageError(f"expected a folder or pictures, got {type(pictures).__name__}")
 
@@ -66,8 +74,22 @@ def path_of(source: ImageSource) -> str | None:
     """The path that a gallery knows a file by, or None for other pictures."""
     # realpath refuses a name with a null character, which loading will name as a problem.
     if isinstance(source, str | Path) and "\0" not in str(source):
-        return os.path.realpath(source)
+        crop = Crop.of(source)
+        return os.path.realpath(source) if crop is None else crop.address
     return None
+
+
+def source_of(image: str | None, thumbnail: Callable[[], bytes | None]) -> Path | bytes | None:
+    """What to read a picture of a gallery from: its file, or what was kept of it.
+
+    A frame outlives its video as a thumbnail, which is as large as the crop in most cases.
+    """
+    if image is None:
+        return thumbnail()
+    crop = Crop.of(image)
+    if crop is None or os.path.lexists(crop.path):
+        return Path(image)
+    return thumbnail() or Path(image)
 
 
 def thumbnail(source: ImageSource) -> bytes:

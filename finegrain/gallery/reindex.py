@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 from finegrain.errors import GalleryError
 from finegrain.gallery.entries import checked_vectors
 from finegrain.gallery.migrations import NEXT_VECTOR, run_all
+from finegrain.gallery.pictures import source_of
 from finegrain.gallery.schema import short
 from finegrain.gallery.statements import ALIVE, AMONG, EXPIRED, remove_rows
 from finegrain.gallery.store import Store
@@ -182,9 +183,9 @@ class _Draft:
             last = chunk[-1][0]
 
     def source(self, picture: _Picture) -> Path | bytes | None:
-        if picture.image is not None:
-            return Path(picture.image)
-        return self._store.thumbnails([picture.id]).get(picture.id)
+        return source_of(
+            picture.image, lambda: self._store.thumbnails([picture.id]).get(picture.id)
+        )
 
     def keep(self, ids: Sequence[int], embeddings: NDArray[np.float32]) -> None:
         """Write some vectors; durable when this returns."""

@@ -139,6 +139,13 @@ def test_a_wide_filter_still_scans_codes(read_in_full: list[int]):
     assert read_in_full == []
 
 
+def test_a_wide_filter_for_what_lies_far_away_is_exact():
+    vectors = unit(1536, dim=64)
+    far = np.sort(np.argsort(vectors @ vectors[700])[:920])
+    (hits,) = filled(vectors).search(vectors[700:701], 1, far)
+    assert hits[0].id == far[np.argmax(vectors[far] @ vectors[700])]
+
+
 # --- rows come and go -------------------------------------------------------------------
 
 

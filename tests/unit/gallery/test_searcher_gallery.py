@@ -44,8 +44,8 @@ def tracked(searcher: Searcher, crops: Path) -> Searcher:
 
 def test_times_and_tracks_are_columns_and_are_shown(tracked: Searcher):
     matches = tracked.query("coat", where="time >= '2026-05-01T08:10' and track = 't1'")
-    assert [match.metadata for match in matches] == [
-        {"time": "2026-05-01T08:11:00.000Z", "track": "t1", "x": 11}
+    assert [(match.time, match.track, match.metadata) for match in matches] == [
+        ("2026-05-01T08:11:00.000Z", "t1", {"x": 11})
     ]
     assert tracked.gallery.rows([1])[0].metadata == {"x": 0}
 

@@ -1,0 +1,118 @@
+"""Draw what benchmarks measured, as pictures for the READMEs.
+
+``python benchmarks/plots.py`` draws ``benchmarks/results/gallery_growth.png`` from what
+``pytest benchmarks/bench_gallery_growth.py --results benchmarks/results`` wrote.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image
+
+RESULTS = Path(__file__).parent / "results"
+DOTS_AN_INCH = 110
+NUM_COLOURS = 64
+COLOURS = {
+    "finegrain": "#c2410c",
+    "faiss flat": "#1d4ed8",
+    "numpy": "#15803d",
+    "milvus-lite": "#7e22ce",
+    "RaBitQ": "#f59e0b",
+    "Ivf": "#0f766e",
+    "Hnsw": "#57534e",
+}
+CHANGES = {
+    "build_s": "fill",
+    "open_s": "open and first search",
+    "add_1000_s": "add 1,000 and search",
+    "delete_100_s": "delete 100 for good and search",
+}
+
+ByRows = Mapping[int, Mapping[str, Any]]
+
+
+def growth(exact: ByRows, approximate: ByRows) -> Figure:
+    """Time of a query, with a filter, and of changes, by rows; both axes logarithmic."""
+    figure = Figure(figsize=(13, 4.2), dpi=DOTS_AN_INCH)
+    queries, filtered, changes = figure.subplots(1, 3)
+    for name in ("finegrain", "faiss flat", "numpy"):
+        _line(queries, _by_rows(exact, "query_ms", name), name, COLOURS[name])
+        _line(filtered, _by_rows(exact, "filtered_ms", name), name, COLOURS[name])
+    for axes, subject in ((queries, "query_ms"), (filtered, "filtered_ms")):
+        _line(axes, _by_rows(exact, "milvus-lite", subject), "milvus-lite", COLOURS["milvus-lite"])
+    for kind in ("RaBitQ", "Ivf", "Hnsw"):
+        points = _by_rows(approximate, kind, "query_ms", "approximate")
+        _line(queries, points, f"{kind}, recall 0.99", COLOURS[kind], style="--")
+    for subject, name in CHANGES.items():
+        _line(changes, _by_rows(exact, subject), name)
+    _finish(queries, "a text query, k = 10", "milliseconds")
+    _finish(filtered, "with a filter for one row in 100", "milliseconds")
+    _finish(changes, "finegrain: filling, opening, changing", "seconds")
+    figure.tight_layout()
+    return figure
+
+
+def _by_rows(measured: ByRows, *keys: str) -> dict[int, float]:
+    """One number of each size that has it."""
+    found: dict[int, float] = {}
+    for rows, value in measured.items():
+        inner: Any = value
+        for key in keys:
+            inner = inner.get(key, {})
+        if inner != {}:
+            found[rows] = inner
+    return found
+
+
+def _line(
+    axes: Axes, points: Mapping[int, float], name: str, colour: str | None = None, style: str = "-"
+) -> None:
+    if points:
+        rows = sorted(points)
+        times = [points[count] for count in rows]
+        axes.plot(rows, times, style, marker="o", markersize=4, color=colour, label=name)
+
+
+def _finish(axes: Axes, title: str, unit: str) -> None:
+    axes.set(xscale="log", yscale="log", xlabel="pictures in the gallery", ylabel=unit, title=title)
+    axes.grid(visible=True, which="major", alpha=0.3)
+    axes.legend(fontsize=8)
+
+
+def _read(path: Path) -> ByRows:
+    if not path.is_file():
+        return {}
+    by_rows = json.loads(path.read_text())["by_rows"]
+    return {int(rows): measured for rows, measured in by_rows.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER")
+    folder: Path = parser.parse_args().results
+    exact = _read(folder / "gallery_growth.json")
+    approximate = _read(folder / "gallery_approximate.json")
+    if not exact:
+        raise SystemExit(
+            f"{folder / 'gallery_growth.json'} is not there. Measure first: "
+            f"pytest benchmarks/bench_gallery_growth.py --results {folder}"
+        )
+    figure = growth(exact, approximate)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    # A picture of few colours is a third of the size.
+    picture = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+    picture.quantize(NUM_COLOURS).save(folder / "gallery_growth.png", optimize=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""What a gallery needs of the place that it is kept in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Sequence
+from pathlib import Path
+from typing import Literal, Protocol
+
+from finegrain.gallery.approximate import Tuned
+from finegrain.gallery.entries import Entry, OnDuplicate
+from finegrain.gallery.index import Hit, Ids, Vectors
+from finegrain.gallery.reindex import PictureEncoder, Reindexed
+from finegrain.gallery.row import Row
+
+Search = Callable[[Vectors, int], list[list[Hit]]]
+"""Queries ``[Q, D]`` and a depth to the hits of each, best first, equal scores by ascending id."""
+
+
+class Backend(Protocol):
+    """Keeps the rows and vectors of a gallery and searches them.
+
+    All arguments were checked. A picture whose time is over is in no answer.
+    """
+
+    @property
+    def path(self) -> Path | str: ...
+    @property
+    def fingerprint(self) -> str | None: ...
+    @property
+    def dim(self) -> int: ...
+
+    def searching(self, where: str | None) -> Search:
+        """A search of what is there now and matches a filter."""
+        ...
+
+    def tune(self, queries: Vectors, k: int, min_recall: float) -> Tuned:
+        """Set the effort of an approximate search by its recall."""
+        ...
+
+    def count(self) -> int: ...
+
+    def ids(self) -> Ids:
+        """All ids, ascending."""
+        ...
+
+    def ids_where(self, expression: str) -> Ids:
+        """Ids of the rows that match a filter, ascending."""
+        ...
+
+    def columns(self) -> dict[str, set[str]]:
+        """Kinds of value that each metadata column has held; none for nulls only."""
+        ...
+
+    def images(self) -> set[str]: ...
+
+    def rows(self, ids: Iterable[int]) -> dict[int, Row]:
+        """Those of the rows that are there, by id."""
+        ...
+
+    def groups(self, column: Literal["pid", "track"], ids: Iterable[int]) -> dict[int, object]:
+        """The value of one column, None included, for those of the ids that are there."""
+        ...
+
+    def thumbnails(self, ids: Iterable[int]) -> dict[int, bytes]: ...
+
+    def vectors(self, ids: Iterable[int]) -> dict[int, Vectors]:
+        """Vectors ``[D]`` of those of the ids that are there."""
+        ...
+
+    def vectors_after(self, last_id: int) -> Generator[tuple[Ids, Vectors], None, None]:
+        """Ids above ``last_id`` with their vectors ``[n, D]``, ascending, in chunks."""
+        ...
+
+    def insert(
+        self, vectors: Vectors, entries: Sequence[Entry], on_duplicate: OnDuplicate = "add"
+    ) -> list[int]:
+        """Write all rows or none; ids in the order given, of a skipped one the id it had."""
+        ...
+
+    def insert_all(self, batches: Iterable[tuple[Vectors, Sequence[Entry]]]) -> list[int]:
+        """Write all batches or none, one at a time in memory; returns the ids."""
+        ...
+
+    def delete(self, ids: Iterable[int]) -> int:
+        """Remove rows; returns how many were there."""
+        ...
+
+    def expire(self) -> int:
+        """Remove the rows whose time is over; returns how many."""
+        ...
+
+    def reindex(
+        self,
+        encoder: PictureEncoder,
+        fingerprint: str,
+        *,
+        drop_unreadable: bool,
+        progress: bool,
+    ) -> Reindexed: ...
+
+    def close(self) -> None: ...

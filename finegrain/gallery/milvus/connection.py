@@ -1,0 +1,229 @@
+"""Talking to Milvus: bounded waiting, pages, and errors of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+from finegrain.errors import GalleryError, require
+from finegrain.gallery.index import Vectors
+from finegrain.gallery.milvus.address import TOKEN_VARIABLE, Consistency, MilvusAddress
+
+PAGE_ROWS = 4096
+"""Rows read at once."""
+
+MAX_ROWS = 16_384
+"""Rows that Milvus gives at most in one answer."""
+
+WAIT_SECONDS = 30.0
+"""How long to try before giving up, as long as the server does not answer."""
+
+_NOT_FOUND = 100  # Milvus' code of a collection that is not there
+_EXTRA = "milvus"
+
+Document = dict[str, Any]
+
+
+class Connection:
+    """A client of one server or file, for any number of threads.
+
+    Raises:
+        MissingExtraError: pymilvus, or milvus-lite for a file, is not installed.
+        GalleryError: The server cannot be reached or refuses the login.
+    """
+
+    def __init__(self, address: MilvusAddress) -> None:
+        self._shown = address.shown
+        self.is_local = not address.uri.startswith("http")
+        pymilvus = require("pymilvus", _EXTRA)
+        if self.is_local:
+            require("milvus_lite", _EXTRA)
+        self._types = pymilvus.DataType
+        self._failures = (pymilvus.MilvusException, require("grpc", _EXTRA).RpcError)
+        self._is_open = True
+        with self._errors():
+            self._client = pymilvus.MilvusClient(
+                uri=str(Path(address.uri).absolute()) if self.is_local else address.uri,
+                token=address.token,
+                db_name=address.database,
+                timeout=WAIT_SECONDS,
+            )
+
+    def close(self) -> None:
+        if self._is_open:
+            self._is_open = False
+            self._client.close()
+
+    @classmethod
+    def finds(cls, address: MilvusAddress) -> bool:
+        """Whether there is a collection at an address."""
+        with closing(cls(address)) as connection:
+            return connection.has(address.name)
+
+    def has(self, name: str) -> bool:
+        """Whether there is a collection, or an alias, of that name."""
+        with self._errors():
+            return bool(self._client.has_collection(name, timeout=WAIT_SECONDS))
+
+    def create(self, name: str, schema: Sequence[Mapping[str, Any]]) -> None:
+        """Make a collection with an exact index over its field ``vector``, ready for search."""
+        with self._errors():
+            fields = self._client.create_schema(auto_id=False, enable_dynamic_field=False)
+            for field in schema:
+                fields.add_field(**{**field, "datatype": self._types[field["datatype"]]})
+            index = self._client.prepare_index_params()
+            index.add_index("vector", index_type="FLAT", metric_type="IP")
+            self._client.create_collection(
+                name,
+                schema=fields,
+                index_params=index,
+                consistency_level="Strong",
+                timeout=WAIT_SECONDS,
+            )
+
+    def load(self, name: str) -> None:
+        """Have the server bring a collection to where it searches, if it is not there."""
+        with self._errors():
+            self._client.load_collection(name, timeout=WAIT_SECONDS)
+
+    def drop(self, name: str) -> None:
+        with self._errors():
+            self._client.drop_collection(name, timeout=WAIT_SECONDS)
+
+    def describe(self, name: str) -> Document:
+        """A collection's own name and its fields, also by an alias."""
+        with self._errors():
+            return dict(self._client.describe_collection(name, timeout=WAIT_SECONDS))
+
+    def create_alias(self, name: str, alias: str) -> None:
+        with self._errors():
+            self._client.create_alias(name, alias, timeout=WAIT_SECONDS)
+
+    def alter_alias(self, name: str, alias: str) -> None:
+        """Point an alias to another collection, for everybody at once."""
+        with self._errors():
+            self._client.alter_alias(name, alias, timeout=WAIT_SECONDS)
+
+    def write(self, name: str, documents: Sequence[Document]) -> None:
+        """Write documents, in place of those of the same ids: one sent twice is there once."""
+        with self._errors():
+            self._client.upsert(name, list(documents), timeout=WAIT_SECONDS)
+
+    def settle(self, name: str) -> None:
+        """Have a file of milvus-lite write out what is new, without which it searches slowly.
+
+        A server does so by itself, and limits how often it may be told to.
+        """
+        if self.is_local:
+            with self._errors():
+                self._client.flush(name, timeout=WAIT_SECONDS)
+
+    def remove(self, name: str, ids: Sequence[int]) -> None:
+        with self._errors():
+            for start in range(0, len(ids), PAGE_ROWS):
+                some = list(ids[start : start + PAGE_ROWS])
+                self._client.delete(name, filter=f"id in {some}", timeout=WAIT_SECONDS)
+
+    def compact(self, name: str) -> None:
+        """Ask the server to rewrite the segments that hold deleted rows."""
+        with self._errors():
+            self._client.compact(name, timeout=WAIT_SECONDS)
+
+    def count(self, name: str, condition: str, consistency: Consistency = "Strong") -> int:
+        (answer,) = self._query(name, condition, ["count(*)"], consistency=consistency)
+        return int(answer["count(*)"])
+
+    def pages(
+        self, name: str, condition: str, fields: Sequence[str], *, after: int, rows: int = PAGE_ROWS
+    ) -> Iterator[list[Document]]:
+        """All documents with an id above ``after`` that match, by ascending id."""
+        last = after
+        while True:
+            page = self._query(name, f"id > {last} and ({condition})", ["id", *fields], limit=rows)
+            page.sort(key=lambda document: int(document["id"]))
+            if page:
+                yield page
+            if len(page) < rows:
+                return
+            last = page[-1]["id"]
+
+    def among(
+        self,
+        name: str,
+        ids: Sequence[int],
+        condition: str,
+        fields: Sequence[str],
+        *,
+        consistency: Consistency = "Strong",
+    ) -> Iterator[Document]:
+        """Documents of those of the ids that are there and match, in any order."""
+        for start in range(0, len(ids), PAGE_ROWS):
+            some = list(ids[start : start + PAGE_ROWS])
+            yield from self._query(
+                name, f"id in {some} and ({condition})", ["id", *fields], consistency=consistency
+            )
+
+    def nearest(
+        self, name: str, queries: Vectors, limit: int, condition: str, consistency: Consistency
+    ) -> list[list[tuple[int, float, list[float]]]]:
+        """Id, inner product and vector of the best of each query; ties in any order."""
+        with self._errors():
+            found = self._client.search(
+                name,
+                data=list(queries),
+                filter=condition,
+                limit=limit,
+                output_fields=["vector"],
+                search_params={"metric_type": "IP"},
+                consistency_level=consistency,
+                timeout=WAIT_SECONDS,
+            )
+            return [
+                [(hit["id"], hit["distance"], hit["entity"]["vector"]) for hit in hits]
+                for hits in found
+            ]
+
+    def _query(
+        self,
+        name: str,
+        condition: str,
+        fields: list[str],
+        *,
+        limit: int | None = None,
+        consistency: Consistency = "Strong",
+    ) -> list[Document]:
+        paging = {} if limit is None else {"limit": limit, "reduce_stop_for_best": True}
+        with self._errors():
+            return list(
+                self._client.query(
+                    name,
+                    filter=condition,
+                    output_fields=fields,
+                    consistency_level=consistency,
+                    timeout=WAIT_SECONDS,
+                    **paging,
+                )
+            )
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        if not self._is_open:
+            raise GalleryError(f"{self._shown}: the gallery is closed; open it again.")
+        try:
+            yield
+        except self._failures as error:
+            code = getattr(error, "code", None)
+            why = " ".join(str(getattr(error, "message", error)).split())
+            raise GalleryError(f"{self._shown}: {why:.300}. {self._advice(code)}") from error
+
+    def _advice(self, code: object) -> str:
+        if code == _NOT_FOUND:
+            return "It was deleted or reindexed since it was opened; open the gallery again."
+        if self.is_local:
+            return "See that no other process has it open and that its folder can be written."
+        return (
+            "See that a Milvus server listens there and that the login is right (user:password@ "
+            f"in the address, or {TOKEN_VARIABLE} in the environment)."
+        )

@@ -1,0 +1,168 @@
+"""Pictures as documents of a Milvus collection, and back.
+
+Fields of old servers cannot be null, so a text is stored after a mark and a missing one as no
+text at all, and a missing pid by its flag. Metadata is one JSON object whose keys state the kind
+of their value, as in ``t:colour``; :mod:`finegrain.gallery.filter_milvus` says why.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from finegrain.errors import GalleryError
+from finegrain.gallery.entries import Entry
+from finegrain.gallery.filter_milvus import SLOT_KEYS, SlotKind, stored_text
+from finegrain.gallery.index import Vectors
+from finegrain.gallery.milvus.connection import Document
+from finegrain.gallery.row import Row
+from finegrain.records import Scalar
+
+MAX_BYTES = 65_535
+"""Longest text, and longest metadata as JSON, that Milvus keeps."""
+
+_THUMBNAIL_PARTS = 4
+MAX_THUMBNAIL_BYTES = _THUMBNAIL_PARTS * MAX_BYTES // 4 * 3
+"""Largest thumbnail: as base64, in parts of the longest text."""
+
+TEXT_FIELDS = ("image", "camera", "time", "track", "added_at", "expires_at")
+THUMBNAIL_FIELDS = tuple(f"thumbnail_{part}" for part in range(_THUMBNAIL_PARTS))
+ROW_FIELDS = (*TEXT_FIELDS, "pid", "has_pid", "metadata")
+
+_NULL = "n"
+
+
+def schema(dim: int) -> list[dict[str, Any]]:
+    """Fields of a gallery's collection."""
+    return [
+        {"field_name": "id", "datatype": "INT64", "is_primary": True},
+        {"field_name": "vector", "datatype": "FLOAT_VECTOR", "dim": dim},
+        {"field_name": "pid", "datatype": "INT64"},
+        {"field_name": "has_pid", "datatype": "BOOL"},
+        {"field_name": "metadata", "datatype": "JSON"},
+        *(
+            {"field_name": name, "datatype": "VARCHAR", "max_length": MAX_BYTES}
+            for name in (*TEXT_FIELDS, *THUMBNAIL_FIELDS)
+        ),
+    ]
+
+
+def note(id_: int, dim: int, content: Mapping[str, Scalar]) -> Document:
+    """A document that is no picture but tells about the gallery."""
+    return {
+        "id": id_,
+        "vector": np.eye(1, dim, dtype=np.float32)[0],
+        "pid": 0,
+        "has_pid": False,
+        "metadata": dict(content),
+        **dict.fromkeys((*TEXT_FIELDS, *THUMBNAIL_FIELDS), ""),
+    }
+
+
+def documents(
+    ids: Sequence[int], vectors: Vectors, entries: Sequence[Entry], added_at: str
+) -> list[Document]:
+    """Documents to write, checked for what Milvus can hold.
+
+    Raises:
+        GalleryError: A text, the metadata or a thumbnail is too long.
+    """
+    return [
+        {
+            "id": id_,
+            "vector": vector,
+            "pid": entry.pid or 0,
+            "has_pid": entry.pid is not None,
+            "metadata": _packed(entry.metadata),
+            "image": _fitting("image", entry.image),
+            "camera": _fitting("camera", entry.camera),
+            "track": _fitting("track", entry.track),
+            "time": stored_text(entry.time),
+            "added_at": stored_text(added_at),
+            "expires_at": stored_text(entry.expires_at),
+            **_parts(entry.thumbnail),
+        }
+        for id_, vector, entry in zip(ids, vectors, entries, strict=True)
+    ]
+
+
+def row_of(document: Document) -> Row:
+    """The row of a document read with :data:`ROW_FIELDS`."""
+    texts: dict[str, Any] = {
+        name: document[name][1:] if document[name] else None for name in TEXT_FIELDS
+    }
+    return Row(
+        id=document["id"],
+        pid=document["pid"] if document["has_pid"] else None,
+        metadata=_unpacked(document["metadata"]),
+        **texts,
+    )
+
+
+def thumbnail_of(document: Document) -> bytes | None:
+    """The JPEG file of a document read with :data:`THUMBNAIL_FIELDS`."""
+    text = "".join(document[name] for name in THUMBNAIL_FIELDS)
+    return base64.b64decode(text, validate=True) if text else None
+
+
+def size_of(document: Document) -> int:
+    """About how many bytes a document takes in a message."""
+    parts = sum(len(document[name]) for name in (*TEXT_FIELDS, *THUMBNAIL_FIELDS))
+    return int(document["vector"].nbytes) + parts + 64 * (1 + len(document["metadata"]))
+
+
+def slot_kind(value: Scalar) -> SlotKind | None:
+    match value:
+        case None:
+            return None
+        case bool():
+            return "boolean"
+        case str():
+            return "text"
+        case int():
+            return "whole"
+    return "real"
+
+
+def _packed(metadata: Mapping[str, Scalar]) -> dict[str, Scalar]:
+    packed: dict[str, Scalar] = {}
+    for name, value in metadata.items():
+        kind = slot_kind(value)
+        if kind is None:
+            packed[f"{_NULL}:{name}"] = True
+        else:
+            packed[f"{SLOT_KEYS[kind]}:{name}"] = value
+    _check("metadata", len(json.dumps(packed, ensure_ascii=False).encode()), MAX_BYTES)
+    return packed
+
+
+def _unpacked(packed: Mapping[str, Scalar]) -> dict[str, Scalar]:
+    pairs = [(key[2:], None if key[0] == _NULL else value) for key, value in packed.items()]
+    return dict(sorted(pairs, key=lambda pair: pair[0]))
+
+
+def _fitting(name: str, value: str | None) -> str:
+    text = stored_text(value)
+    _check(name, len(text.encode()), MAX_BYTES)
+    return text
+
+
+def _parts(thumbnail: bytes | None) -> dict[str, str]:
+    _check("thumbnail", len(thumbnail or b""), MAX_THUMBNAIL_BYTES)
+    text = base64.b64encode(thumbnail or b"").decode()
+    return {
+        name: text[part * MAX_BYTES : (part + 1) * MAX_BYTES]
+        for part, name in enumerate(THUMBNAIL_FIELDS)
+    }
+
+
+def _check(what: str, size: int, limit: int) -> None:
+    if size > limit:
+        raise GalleryError(
+            f"Milvus keeps at most {limit} bytes of a picture's {what}; got {size}. Make it "
+            "smaller, or use a gallery in a file."
+        )

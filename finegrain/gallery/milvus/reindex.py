@@ -1,0 +1,156 @@
+"""Encoding all pictures of a gallery on Milvus again, in a collection beside the one in use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Never
+
+from tqdm.auto import tqdm
+
+from finegrain.gallery.entries import checked_vectors
+from finegrain.gallery.milvus.connection import Connection, Document
+from finegrain.gallery.milvus.documents import ROW_FIELDS, THUMBNAIL_FIELDS, row_of, thumbnail_of
+from finegrain.gallery.milvus.layout import ensure_collection, note_kinds, seen_kinds
+from finegrain.gallery.reindex import PictureEncoder, Reindexed
+from finegrain.records import Problem
+
+_CHUNK_ROWS = 256  # thumbnails of these many are in memory at once
+_PICTURES = "id > 0"
+
+
+def reindex(
+    connection: Connection,
+    name: str,
+    old: str,
+    plan: tuple[str, int],
+    encoder: PictureEncoder,
+    *,
+    alive: Callable[[], str],
+    drop_unreadable: bool,
+    progress: bool,
+) -> tuple[str, Reindexed]:
+    """Encode what lacks a vector of the new plan, and point the gallery's name to it.
+
+    What an earlier call encoded is kept, in a collection that stays until a call with the same
+    plan has finished. Pictures that another process adds in the very moment of the switch are
+    still taken over; adding later ones to the old collection fails, as it is gone, until that
+    process opens the gallery again.
+
+    Args:
+        connection: To the server or file.
+        name: Of the gallery.
+        old: Name of the collection in use.
+        plan: Fingerprint and width of the new plan.
+        encoder: Of the new plan.
+        alive: Makes a condition of the pictures whose time is not over.
+        drop_unreadable: Leave behind pictures that cannot be read any more.
+        progress: Show a bar.
+
+    Returns:
+        Name of the new collection, and what was done.
+    """
+    new = ensure_collection(connection, name, plan)
+    pass_ = _Pass(connection, old, new, encoder, alive)
+    with tqdm(
+        total=connection.count(old, alive()),
+        initial=connection.count(new, _PICTURES),
+        unit=" pictures",
+        disable=not progress,
+    ) as bar:
+        while pass_.run(bar):
+            pass
+        switched = drop_unreadable or not pass_.problems
+        if switched:
+            note_kinds(connection, new, plan[1], seen_kinds(connection, old))
+            connection.settle(new)
+            connection.alter_alias(new, name)
+            pass_.run(bar)
+            connection.drop(old)
+    problems = [pass_.problems[id_] for id_ in sorted(pass_.problems)]
+    return new, Reindexed(num_encoded=pass_.num_encoded, problems=problems, switched=switched)
+
+
+class _Pass:
+    """Goes through the pictures of one collection and brings another one up with it.
+
+    Attributes:
+        num_encoded: Over all passes.
+        problems: Pictures that cannot be read, by id.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        old: str,
+        new: str,
+        encoder: PictureEncoder,
+        alive: Callable[[], str],
+    ) -> None:
+        self._connection = connection
+        self._old = old
+        self._new = new
+        self._encoder = encoder
+        self._alive = alive
+        self.num_encoded = 0
+        self.problems: dict[int, Problem] = {}
+
+    def run(self, bar: tqdm[Never]) -> bool:
+        """Encode what is lacking and drop what was deleted; whether anything was encoded."""
+        before = self.num_encoded
+        for ids in self._lacking():
+            pictures = list(
+                self._connection.among(
+                    self._old, ids, self._alive(), [*ROW_FIELDS, *THUMBNAIL_FIELDS]
+                )
+            )
+            self._encode(pictures)
+            bar.update(len(pictures))
+        for ids in self._beyond(self._new, self._old):
+            self._connection.remove(self._new, ids)
+        return self.num_encoded > before
+
+    def _lacking(self) -> Iterator[list[int]]:
+        for ids in self._beyond(self._old, self._new):
+            for start in range(0, len(ids), _CHUNK_ROWS):
+                yield ids[start : start + _CHUNK_ROWS]
+
+    def _beyond(self, one: str, other: str) -> Iterator[list[int]]:
+        """Ids of pictures in one collection and not in the other, by pages."""
+        for page in self._connection.pages(one, self._alive(), [], after=0):
+            ids = [document["id"] for document in page]
+            found = self._connection.among(other, ids, self._alive(), [])
+            if lacking := sorted(set(ids) - {document["id"] for document in found}):
+                yield lacking
+
+    def _encode(self, pictures: Sequence[Document]) -> None:
+        sources = [_source(picture) for picture in pictures]
+        readable = [p for p, source in zip(pictures, sources, strict=True) if source is not None]
+        for picture, source in zip(pictures, sources, strict=True):
+            if source is None:
+                self._report(picture, "it has no file and no thumbnail")
+        failed = {picture["id"]: picture for picture in readable}
+        faults: list[Problem] = []
+        for batch in self._encoder.stream_images([s for s in sources if s is not None]):
+            vectors = checked_vectors(batch.embeddings, self._encoder.embed_dim)
+            encoded = [readable[position] for position in batch.positions]
+            self._connection.write(
+                self._new,
+                [{**p, "vector": v} for p, v in zip(encoded, vectors, strict=True)],
+            )
+            self.num_encoded += len(encoded)
+            faults += batch.problems
+            for picture in encoded:
+                del failed[picture["id"]]
+                self.problems.pop(picture["id"], None)  # it may be back
+        for picture, fault in zip(failed.values(), faults, strict=True):  # in the sources' order
+            self._report(picture, fault.why)
+
+    def _report(self, picture: Document, why: str) -> None:
+        where = row_of(picture).image or f"picture {picture['id']}"
+        self.problems[picture["id"]] = Problem(where=where, why=why)
+
+
+def _source(picture: Document) -> Path | bytes | None:
+    image = row_of(picture).image
+    return thumbnail_of(picture) if image is None else Path(image)

@@ -1,0 +1,313 @@
+"""A gallery on Milvus: the rows, their vectors and their search."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from itertools import chain
+from typing import Literal
+
+import numpy as np
+
+from finegrain.errors import FilterError, GalleryError
+from finegrain.gallery import times
+from finegrain.gallery.approximate import Tuned
+from finegrain.gallery.entries import Entry, OnDuplicate
+from finegrain.gallery.filter_milvus import quoted, stored_text, to_milvus
+from finegrain.gallery.filter_syntax import parse
+from finegrain.gallery.filters import kind_of
+from finegrain.gallery.index import Ids, Vectors
+from finegrain.gallery.milvus.address import Consistency, MilvusAddress
+from finegrain.gallery.milvus.connection import MAX_ROWS, PAGE_ROWS, Connection, Document
+from finegrain.gallery.milvus.documents import (
+    ROW_FIELDS,
+    THUMBNAIL_FIELDS,
+    documents,
+    row_of,
+    size_of,
+    thumbnail_of,
+)
+from finegrain.gallery.milvus.identifiers import IdSource
+from finegrain.gallery.milvus.layout import Seen, note_kinds, open_collection, seen_kinds
+from finegrain.gallery.milvus.reindex import reindex
+from finegrain.gallery.milvus.search import MilvusSearch, vector_pages
+from finegrain.gallery.reindex import PictureEncoder, Reindexed
+from finegrain.gallery.row import Row
+
+_MESSAGE_BYTES = 16 * 2**20  # a server takes 64 MiB at most
+_IMAGES_AT_ONCE = 256  # paths may be long, and all are in one expression
+_PICTURES = "id > 0"
+_INT64_END = 2**63
+
+
+class MilvusStore:
+    """The collection behind a gallery. Every method may be called from any thread.
+
+    What a method has returned is in the server's log, and every later reading by any process
+    sees it (unless the address asks for less). An ``insert`` that fails takes back what it had
+    written, but others may have seen it; a crash in the midst of it leaves a part. Two processes
+    that add one path at once may both add it, whatever ``on_duplicate`` says.
+
+    Deleting hides rows at once. Their bytes leave the disk when the server has compacted the
+    segments, which is asked for, and has collected its garbage, which it does in its own time.
+    A file of milvus-lite survives the death of the process, but not surely that of the machine.
+    """
+
+    def __init__(
+        self,
+        address: MilvusAddress,
+        *,
+        fingerprint: str | None,
+        dim: int | None,
+        create: bool,
+    ) -> None:
+        if not create and not address.may_be_there():
+            raise GalleryError(f"There is no gallery at {address.shown}. Check the address.")
+        self.path = address.shown
+        self._name = address.name
+        self._consistency = address.consistency
+        self._connection = Connection(address)
+        try:
+            self._collection, (self.fingerprint, self.dim) = open_collection(
+                self._connection,
+                address.name,
+                address.shown,
+                expected=(fingerprint, dim),
+                create=create,
+            )
+        except BaseException:
+            self._connection.close()
+            raise
+        self._ids = IdSource()
+        self._seen: set[Seen] = set()
+
+    @staticmethod
+    def exists(address: MilvusAddress) -> bool:
+        """Whether there is something at an address."""
+        return address.may_be_there() and Connection.finds(address)
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def searching(self, where: str | None) -> MilvusSearch:
+        condition = _alive() if where is None else self._matching(where)
+        return MilvusSearch(
+            self._connection,
+            self._collection,
+            condition,
+            dim=self.dim,
+            consistency=self._consistency,
+        )
+
+    def tune(self, queries: Vectors, k: int, min_recall: float) -> Tuned:
+        raise GalleryError(f"{self.path} searches exactly, so there is no effort to tune.")
+
+    def count(self) -> int:
+        return self._connection.count(self._collection, _alive(), self._consistency)
+
+    def ids(self) -> Ids:
+        return self._ids_of(_alive())
+
+    def ids_where(self, expression: str) -> Ids:
+        return self._ids_of(self._matching(expression))
+
+    def columns(self) -> dict[str, set[str]]:
+        self._seen |= seen_kinds(self._connection, self._collection)
+        columns: dict[str, set[str]] = {}
+        for name, kind in sorted(self._seen):
+            columns.setdefault(name, set()).update({kind} - {"null"})
+        return columns
+
+    def images(self) -> set[str]:
+        pages = self._pages(f'{_alive()} and image != ""', ["image"])
+        return {document["image"][1:] for page in pages for document in page}
+
+    def rows(self, ids: Iterable[int]) -> dict[int, Row]:
+        return {row.id: row for row in map(row_of, self._among(ids, ROW_FIELDS, self._consistency))}
+
+    def groups(self, column: Literal["pid", "track"], ids: Iterable[int]) -> dict[int, object]:
+        found = self._soon_among(ids, ROW_FIELDS)
+        return {row.id: getattr(row, column) for row in map(row_of, found)}
+
+    def thumbnails(self, ids: Iterable[int]) -> dict[int, bytes]:
+        found = self._among(ids, THUMBNAIL_FIELDS, self._consistency)
+        jpegs = ((document["id"], thumbnail_of(document)) for document in found)
+        return {id_: jpeg for id_, jpeg in jpegs if jpeg is not None}
+
+    def vectors(self, ids: Iterable[int]) -> dict[int, Vectors]:
+        found = self._soon_among(ids, ["vector"])
+        return {document["id"]: np.array(document["vector"], np.float32) for document in found}
+
+    def vectors_after(self, last_id: int) -> Generator[tuple[Ids, Vectors], None, None]:
+        yield from vector_pages(
+            self._connection, self._collection, _alive(), PAGE_ROWS, after=last_id
+        )
+
+    def insert(
+        self, vectors: Vectors, entries: Sequence[Entry], on_duplicate: OnDuplicate = "add"
+    ) -> list[int]:
+        known = self._known(entries) if on_duplicate != "add" else {}
+        if on_duplicate == "error" and known:
+            raise GalleryError(
+                f"{self.path} holds {next(iter(known))!r:.200} already. Pass "
+                "on_duplicate='skip' to keep what is there, or 'replace' to put the new "
+                "picture in its place."
+            )
+        skipped = known if on_duplicate == "skip" else {}
+        rows = [row for row, entry in enumerate(entries) if entry.image not in skipped]
+        new = iter(self.insert_all([(vectors[rows], [entries[row] for row in rows])]))
+        if on_duplicate == "replace" and known:
+            self.delete(chain.from_iterable(known.values()))
+        return [
+            min(skipped[entry.image]) if entry.image in skipped else next(new) for entry in entries
+        ]
+
+    def insert_all(self, batches: Iterable[tuple[Vectors, Sequence[Entry]]]) -> list[int]:
+        given: list[int] = []
+        try:
+            for vectors, entries in batches:
+                ids = self._ids.take(len(entries))
+                now = times.utc_text(times.now())
+                written = documents(ids, vectors, entries, now)
+                self._note(entries)
+                given += ids
+                for message in _messages(written):
+                    self._connection.write(self._collection, message)
+        except BaseException:
+            self._connection.remove(self._collection, given)
+            raise
+        if given:
+            self._connection.settle(self._collection)
+        return given
+
+    def delete(self, ids: Iterable[int]) -> int:
+        return self._remove([document["id"] for document in self._among(ids, [])])
+
+    def expire(self) -> int:
+        return self._remove(self._ids_of(_expired()).tolist())
+
+    def reindex(
+        self,
+        encoder: PictureEncoder,
+        fingerprint: str,
+        *,
+        drop_unreadable: bool,
+        progress: bool,
+    ) -> Reindexed:
+        plan = (fingerprint, encoder.embed_dim)
+        if plan == (self.fingerprint, self.dim):
+            return Reindexed(num_encoded=0, problems=[], switched=True)
+        collection, done = reindex(
+            self._connection,
+            self._name,
+            self._collection,
+            plan,
+            encoder,
+            alive=_alive,
+            drop_unreadable=drop_unreadable,
+            progress=progress,
+        )
+        if done.switched:
+            self._collection = collection
+            self.fingerprint, self.dim = plan
+        return done
+
+    def _matching(self, expression: str) -> str:
+        """A condition of the rows that are there and match a filter."""
+        # Kinds are only ever added, so a filter that fits those seen so far needs no look.
+        columns = {name: {kind} for name, kind in self._seen if kind != "null"}
+        try:
+            condition = parse(expression, columns)
+        except FilterError:
+            condition = parse(expression, self.columns())
+        return f"{_alive()} and ({to_milvus(condition)})"
+
+    def _ids_of(self, condition: str) -> Ids:
+        pages = self._pages(condition, [], rows=MAX_ROWS)
+        return np.fromiter((d["id"] for page in pages for d in page), np.int64)
+
+    def _pages(
+        self, condition: str, fields: Sequence[str], rows: int = PAGE_ROWS
+    ) -> Iterator[list[Document]]:
+        return self._connection.pages(self._collection, condition, fields, after=0, rows=rows)
+
+    def _among(
+        self, ids: Iterable[int], fields: Sequence[str], consistency: Consistency = "Strong"
+    ) -> Iterator[Document]:
+        return self._connection.among(
+            self._collection, _possible(ids), _alive(), fields, consistency=consistency
+        )
+
+    def _soon_among(self, ids: Iterable[int], fields: Sequence[str]) -> list[Document]:
+        """Like ``_among`` for rows that were just found, which need no waiting for news."""
+        wanted = _possible(ids)
+        found = list(
+            self._connection.among(
+                self._collection, wanted, _PICTURES, fields, consistency="Bounded"
+            )
+        )
+        lacking = set(wanted) - {document["id"] for document in found}
+        return [*found, *self._among(lacking, fields)]
+
+    def _known(self, entries: Sequence[Entry]) -> dict[str | None, list[int]]:
+        """Ids by path of those pictures that are there already."""
+        images = [entry.image for entry in entries if entry.image is not None]
+        if len(set(images)) < len(images):
+            twice = next(image for image in images if images.count(image) > 1)
+            raise GalleryError(
+                f"{twice!r:.200} is among the pictures more than once; with on_duplicate= a path "
+                "names one picture. Leave it out, or on_duplicate='add'."
+            )
+        known: dict[str | None, list[int]] = {}
+        for start in range(0, len(images), _IMAGES_AT_ONCE):
+            some = images[start : start + _IMAGES_AT_ONCE]
+            literals = ", ".join(quoted(stored_text(image)) for image in some)
+            for page in self._pages(f"{_alive()} and image in [{literals}]", ["image"]):
+                for document in page:
+                    known.setdefault(document["image"][1:], []).append(document["id"])
+        return known
+
+    def _note(self, entries: Sequence[Entry]) -> None:
+        """Write down kinds of values that no filter was told of yet."""
+        kinds = {
+            (name, "null" if value is None else kind_of(value))
+            for entry in entries
+            for name, value in entry.metadata.items()
+        }
+        note_kinds(self._connection, self._collection, self.dim, kinds - self._seen)
+        self._seen |= kinds
+
+    def _remove(self, ids: Sequence[int]) -> int:
+        if ids:
+            self._connection.remove(self._collection, ids)
+            self._connection.compact(self._collection)
+        return len(ids)
+
+
+def _now() -> str:
+    return quoted(stored_text(times.utc_text(times.now())))
+
+
+def _alive() -> str:
+    return f'{_PICTURES} and (expires_at == "" or expires_at > {_now()})'
+
+
+def _expired() -> str:
+    return f'{_PICTURES} and expires_at != "" and expires_at <= {_now()}'
+
+
+def _possible(ids: Iterable[int]) -> list[int]:
+    return sorted({id_ for id_ in ids if 0 < id_ < _INT64_END})
+
+
+def _messages(written: Iterable[Document]) -> Iterator[list[Document]]:
+    """Documents in parts that a server takes at once."""
+    message: list[Document] = []
+    size = 0
+    for document in written:
+        if message and (size + size_of(document) > _MESSAGE_BYTES or len(message) == PAGE_ROWS):
+            yield message
+            message, size = [], 0
+        message.append(document)
+        size += size_of(document)
+    if message:
+        yield message

@@ -1,0 +1,87 @@
+"""Places where a gallery may be kept, for the contract of all galleries."""
+
+from __future__ import annotations
+
+import fcntl
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+METADATA_PORT = 2380  # of the etcd inside a Milvus server
+START_SECONDS = 120
+
+Place = Callable[[str], str | Path]
+"""The address of the gallery of a name."""
+
+
+@pytest.fixture(scope="session")
+def login() -> str:
+    """Of a new Milvus server."""
+    return "root:Milvus"
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of a Milvus server that is stopped afterwards, whatever happens."""
+    milvus = pytest.importorskip("milvus", reason="no Milvus server is installed")
+    pytest.importorskip("pymilvus")
+    folder = tmp_path_factory.mktemp("milvus")
+    config = milvus.MilvusServerConfig(data_dir=str(folder))
+    # What is written is seen after a tick, and a new collection after a round of checks.
+    config.set("proxy.timeTickInterval", 20)
+    config.set("queryCoord.checkInterval", 100)
+    config.set("queryCoord.distPullInterval", 50)
+    config.set("common.security.authorizationEnabled", "true")
+    running = milvus.MilvusServer(config, wait_for_started=False)
+    with only_server():
+        try:
+            running.start()
+            process: subprocess.Popen[bytes] = running.server_proc
+            wait_until_healthy(process, f"http://127.0.0.1:{running.webservice_port}/healthz")
+            yield f"127.0.0.1:{running.listen_port}"
+        finally:
+            running.stop()
+            assert process.poll() is not None
+            shutil.rmtree(folder)
+
+
+@contextmanager
+def only_server() -> Iterator[None]:
+    """Wait for other sessions, as the port of a server's metadata store is always the same."""
+    with (Path(tempfile.gettempdir()) / "finegrain-milvus.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", METADATA_PORT)) == 0:
+                pytest.skip(f"something else listens on port {METADATA_PORT}")
+        yield
+
+
+def wait_until_healthy(process: subprocess.Popen[bytes], url: str) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while process.poll() is None and time.monotonic() < deadline:
+        with suppress(OSError), urllib.request.urlopen(url, timeout=START_SECONDS) as answer:
+            if b"OK" in answer.read():
+                return
+        time.sleep(0.1)
+    pytest.fail("the Milvus server did not start")
+
+
+@pytest.fixture(scope="session", params=["file", "milvus-lite", "milvus"])
+def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Place:
+    folder = tmp_path_factory.mktemp("galleries")
+    if request.param == "file":
+        return lambda name: folder / name
+    if request.param == "milvus-lite":
+        pytest.importorskip("milvus_lite")
+        pytest.importorskip("pymilvus")
+        return lambda name: f"milvus:{folder}/{name}.db"
+    address, login = request.getfixturevalue("server"), request.getfixturevalue("login")
+    return lambda name: f"http://{login}@{address}/{name}"

@@ -1,0 +1,396 @@
+"""What a gallery promises, wherever it is kept: a file, milvus-lite, a Milvus server."""
+
+from __future__ import annotations
+
+import shutil
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from finegrain.errors import GalleryError, QueryError
+from finegrain.gallery import Gallery
+from finegrain.records import Problem
+
+DIM = 8
+JPEG = b"\xff\xd8\xff" + bytes(range(256)) * 300  # longer than one text of Milvus
+START = datetime(2026, 5, 1, 8, tzinfo=UTC)
+
+Place = Callable[[str], str | Path]  # the address of the gallery of a name
+
+
+def unit(count: int, seed: int = 0) -> np.ndarray:
+    vectors = np.random.default_rng(seed).standard_normal((count, DIM)).astype(np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def literal_search(
+    ids: Sequence[int], vectors: np.ndarray, query: np.ndarray, k: int
+) -> list[tuple[int, float]]:
+    scores = (vectors.astype(np.float64) @ query.astype(np.float64)).astype(np.float32)
+    best = sorted(zip((-scores).tolist(), ids, strict=True))[:k]
+    return [(id_, -score) for score, id_ in best]
+
+
+@pytest.fixture(scope="module")
+def kept(place: Place) -> Iterator[Gallery]:
+    with Gallery(place("kept"), fingerprint="plan-a", dim=DIM) as gallery:
+        yield gallery
+
+
+@pytest.fixture
+def gallery(kept: Gallery) -> Gallery:
+    """An empty one; making a new one takes a server seconds."""
+    kept.delete(kept)
+    return kept
+
+
+def fill(gallery: Gallery, count: int = 6) -> list[int]:
+    return gallery.add(
+        unit(count),
+        [f"crops/{i}.jpg" for i in range(count)],
+        pids=[None if i == 5 else 100 + i // 2 for i in range(count)],
+        cameras=[f"gate-{i % 2}" for i in range(count)],
+        tracks=["t" if i < 3 else None for i in range(count)],
+        metadata=[{"price": i * 1.5, "sale": i % 3 == 0, "size": None} for i in range(count)],
+    )
+
+
+# --- adding and reading -----------------------------------------------------------------
+
+
+def test_rows_come_back_as_they_were_added(gallery: Gallery):
+    fields = {
+        "whole": 2**63 - 1,
+        "smallest": -(2**63),
+        "real": 0.1 + 0.2,
+        "tiny": 1e-308,
+        "one": 1.0,
+        "yes": True,
+        "none": None,
+        'any "name\\ ü': "日本\0x",
+    }
+    first, second = gallery.add(
+        unit(2),
+        ["a.jpg", None],
+        pids=[-(2**63), None],
+        times=["2026-05-01T10:00+02:00", None],
+        metadata=[fields, {}],
+        thumbnails=[None, JPEG],
+    )
+    assert first < second
+    row, other = gallery.rows([first, second])
+    assert (row.id, row.image, row.pid, row.camera) == (first, "a.jpg", -(2**63), None)
+    assert (row.time, row.expires_at) == ("2026-05-01T08:00:00.000Z", None)
+    assert dict(row.metadata) == fields
+    assert list(row.metadata) == sorted(fields)
+    assert {name: type(value) for name, value in row.metadata.items()} == {
+        name: type(value) for name, value in fields.items()
+    }
+    assert (other.image, other.pid, dict(other.metadata)) == (None, None, {})
+    assert gallery.thumbnail(second) == JPEG
+    assert gallery.thumbnail(first) is None
+    assert gallery.rows([second, 7, 2**70, first, second]) == [other, row, other]
+
+
+def test_it_behaves_like_a_collection_of_ids(gallery: Gallery):
+    ids = fill(gallery)
+    assert len(gallery) == 6
+    assert list(gallery) == ids == sorted(ids)
+    assert ids[2] in gallery
+    assert -1 not in gallery
+    assert gallery.images() == {f"crops/{i}.jpg" for i in range(6)}
+    assert "6 pictures, dim=8" in repr(gallery)
+    columns = gallery.columns()
+    assert {name: columns[name] for name in ("price", "sale", "size", "time")} == {
+        "price": "number",
+        "sale": "boolean",
+        "size": "null",
+        "time": "time",
+    }
+    assert gallery.add(np.empty((0, DIM), np.float32), []) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"vectors": unit(2)[:, :4]}, r"shape \[N, 8\]"),
+        ({"vectors": np.full((2, DIM), np.nan)}, "has length nan"),
+        ({"pids": [2**63, 2]}, "64 bits"),
+        ({"metadata": [{}, {"a": float("nan")}]}, "finite"),
+    ],
+)
+def test_what_does_not_fit_is_refused_and_nothing_is_written(gallery, change, message: str):
+    arguments = {"vectors": unit(2), "images": ["a", "b"]} | change
+    with pytest.raises(GalleryError, match=message):
+        gallery.add(arguments.pop("vectors"), arguments.pop("images"), **arguments)
+    assert len(gallery) == 0
+
+
+def test_threads_share_a_gallery(gallery: Gallery):
+    with ThreadPoolExecutor(4) as threads:
+        added = threads.map(lambda seed: gallery.add(unit(5, seed), [None] * 5), range(8))
+        ids = [id_ for some in added for id_ in some]
+    assert sorted(ids) == list(gallery)
+    assert len(set(ids)) == 40
+
+
+def test_search_is_exact(gallery: Gallery):
+    vectors, queries = unit(600), unit(20, seed=1) * np.float32(3)
+    ids = gallery.add(vectors, [None] * 600)
+    for query, hits in zip(queries, gallery.search(queries, 25), strict=True):
+        expected = literal_search(ids, vectors, query, 25)
+        assert [hit.id for hit in hits] == [id_ for id_, _ in expected]
+        assert [hit.score for hit in hits] == pytest.approx([s for _, s in expected], abs=1e-5)
+    assert gallery.search(np.empty((0, DIM)), 3) == []
+
+
+def test_equal_scores_are_ordered_by_id_also_at_the_last_place(gallery: Gallery):
+    ids = gallery.add(np.repeat(unit(1), 400, axis=0), [None] * 400)
+    for k in (1, 70, 399, 1000):
+        assert [hit.id for hit in gallery.search(unit(1), k)[0]] == ids[:k]
+
+
+@pytest.mark.parametrize("length", [0, 1e-30, 1e30])
+def test_queries_have_any_length(gallery: Gallery, length: float):
+    ids = gallery.add(unit(90), [None] * 90)
+    queries = (unit(2, seed=3) * length).astype(np.float32)
+    for query, hits in zip(queries, gallery.search(queries, 5), strict=True):
+        assert [hit.id for hit in hits] == [
+            id_ for id_, _ in literal_search(ids, unit(90), query, 5)
+        ]
+
+
+def test_k_and_queries_are_checked(gallery: Gallery):
+    with pytest.raises(QueryError, match="k is a whole number"):
+        gallery.search(unit(1), 0)
+    with pytest.raises(QueryError, match="NaN or infinity"):
+        gallery.search(np.full((1, DIM), np.nan), 1)
+    with pytest.raises(QueryError, match="shape"):
+        gallery.search(unit(1)[:, :3], 1)
+    assert gallery.search(unit(2), 5) == [[], []]
+
+
+def test_of_each_group_the_best_picture_is_found(gallery: Gallery):
+    ids = fill(gallery)
+    query = unit(1, seed=5)
+    order = [id_ for id_, _ in literal_search(ids, unit(6), query[0], 6)]
+    group = dict(zip(ids, [100, 100, 101, 101, 102, None], strict=True))
+    expected = [
+        id_ for n, id_ in enumerate(order) if group[id_] not in [group[o] for o in order[:n]]
+    ]
+    assert [hit.id for hit in gallery.search(query, 6, group_by="pid")[0]] == expected
+    tracked = gallery.search(query, 2, "camera = 'gate-0'", group_by="track")[0]
+    assert len({ids.index(hit.id) for hit in tracked} & {0, 2}) == 1
+
+
+def test_near_duplicates_are_folded_into_the_best(gallery: Gallery):
+    nearly = unit(1) + np.float32(1e-3) * unit(80, seed=2)
+    nearly /= np.linalg.norm(nearly, axis=1, keepdims=True)
+    ids = gallery.add(np.concatenate([nearly, -unit(1)]), [None] * 81)
+    hits = gallery.search(nearly[7:8], 2, distinct=0.98)[0]
+    assert [hit.id for hit in hits] == [ids[7], ids[80]]
+
+
+# --- deleting, expiring, duplicates -----------------------------------------------------
+
+
+def test_what_is_deleted_is_in_no_answer(gallery: Gallery):
+    ids = fill(gallery)
+    gallery.search(unit(1), 6)
+    assert gallery.delete([ids[0], ids[0], 12345, -1]) == 1
+    assert gallery.delete_where("camera = 'gate-1' and price > 2") == 2
+    left = [ids[1], ids[2], ids[4]]
+    assert list(gallery) == left
+    assert {hit.id for hit in gallery.search(unit(1), 6)[0]} == set(left)
+    assert gallery.delete([]) == 0
+    assert min(gallery.add(unit(1), [None])) > max(ids)
+    assert -1 not in list(gallery)
+
+
+def test_pictures_leave_when_their_time_is_over(gallery: Gallery, monkeypatch):
+    now = [START]
+    monkeypatch.setattr("finegrain.gallery.times.now", lambda: now[0])
+    short, long = gallery.add(
+        unit(2),
+        ["a", "b"],
+        times=[START - timedelta(days=1), START],
+        expire_after=timedelta(days=2),
+    )
+    (ever,) = gallery.add(unit(1), ["c"])
+    assert gallery.expire() == 0
+    now[0] += timedelta(days=1)
+    assert list(gallery) == [long, ever]
+    assert len(gallery) == 2
+    assert gallery.images() == {"b", "c"}
+    assert gallery.rows([short]) == []
+    assert {hit.id for hit in gallery.search(unit(1), 9)[0]} == {long, ever}
+    now[0] += timedelta(days=1)
+    assert gallery.delete([long]) == 0
+    gallery.expire()
+    now[0] = START
+    assert ever in gallery
+    assert short not in gallery
+
+
+def test_a_path_that_is_there_already(gallery: Gallery):
+    (first,) = gallery.add(unit(1), ["a"])
+    (second,) = gallery.add(unit(1), ["a"])
+    assert gallery.add(unit(2, 1), ["b", "a"], on_duplicate="skip")[1] == first
+    with pytest.raises(GalleryError, match="holds 'a' already"):
+        gallery.add(unit(2), ["c", "a"], on_duplicate="error")
+    with pytest.raises(GalleryError, match="more than once"):
+        gallery.add(unit(2), ["c", "c"], on_duplicate="replace")
+    assert gallery.images() == {"a", "b"}
+    (third,) = gallery.add(unit(1, 2), ["a"], pids=[7], on_duplicate="replace")
+    assert third > second
+    assert [row.pid for row in gallery.rows([first, second, third])] == [7]
+    assert len(gallery) == 2
+
+
+def test_a_gallery_is_kept_and_opens_with_its_own_plan_only(place: Place):
+    address = place("opened")
+    with pytest.raises(GalleryError, match="There is no gallery"):
+        Gallery(address, create=False)
+    assert not Gallery.exists(address)
+    with pytest.raises(GalleryError, match="give dim="):
+        Gallery(address)
+    with pytest.raises(GalleryError, match="at least 1; got dim=0"):
+        Gallery(address, dim=0)
+    with Gallery(address, fingerprint="plan-a", dim=DIM) as gallery:
+        ids = fill(gallery)
+    with pytest.raises(GalleryError, match="closed"):
+        gallery.search(unit(1), 1)
+    assert Gallery.exists(address)
+    with pytest.raises(GalleryError, match="was filled with plan plan-a, and this is plan plan-b"):
+        Gallery(address, fingerprint="plan-b")
+    with pytest.raises(GalleryError, match="width 8, not 16"):
+        Gallery(address, dim=16)
+    with Gallery(address, create=False) as one, Gallery(address, fingerprint="plan-a") as other:
+        assert (one.fingerprint, one.dim, list(one)) == ("plan-a", DIM, ids)
+        (new,) = other.add(unit(1), [None], metadata=[{"just": "now"}])
+        assert new in one
+        assert [hit.id for hit in one.search(unit(1), 9, "just = 'now'")[0]] == [new]
+        other.delete(ids)
+        assert [hit.id for hit in one.search(unit(1), 9)[0]] == [new]
+
+
+def test_export_and_load(gallery: Gallery, tmp_path: Path):
+    ids = fill(gallery)
+    gallery.add(-unit(1), [None], thumbnails=[JPEG])
+    assert gallery.export(tmp_path / "out") == 7
+    before = gallery.rows(ids)
+    gallery.delete(gallery)
+    loaded = gallery.load(tmp_path / "out")
+    assert list(gallery) == loaded
+    assert [(r.image, r.pid, r.track, dict(r.metadata)) for r in gallery.rows(loaded[:6])] == [
+        (r.image, r.pid, r.track, dict(r.metadata)) for r in before
+    ]
+    assert gallery.thumbnail(loaded[6]) == JPEG
+    assert gallery.search(unit(6), 1) == gallery.search(unit(6), 1, "id != 0")
+    shutil.copy(tmp_path / "out/img_emb/img_emb_0.npy", tmp_path / "out/img_emb/img_emb_1.npy")
+    (tmp_path / "out/metadata/metadata_1.jsonl").write_text("{}\n")
+    with pytest.raises(GalleryError, match="its metadata ends"):
+        gallery.load(tmp_path / "out")
+    assert list(gallery) == loaded
+
+
+def test_a_server_asks_for_its_login(server: str, login: str, monkeypatch: pytest.MonkeyPatch):
+    for address in (f"http://{server}/people", f"http://root:hunter2@{server}/people"):
+        with pytest.raises(GalleryError, match="that the login is right") as caught:
+            Gallery(address, create=False)
+        assert "hunter2" not in "".join(traceback.format_exception(caught.value))
+    monkeypatch.setenv("MILVUS_TOKEN", login)
+    with pytest.raises(GalleryError, match="There is no gallery"):
+        Gallery(f"http://{server}/people", create=False)
+
+
+def test_another_collection_is_refused_and_left_alone(server: str, login: str):
+    from pymilvus import MilvusClient
+
+    client = MilvusClient(f"http://{server}", token=login)
+    client.create_collection("foreign", dimension=DIM)
+    with pytest.raises(GalleryError, match="is a Milvus collection, but not a finegrain gallery"):
+        Gallery(f"http://{login}@{server}/foreign", dim=DIM)
+    assert client.has_collection("foreign")
+    client.drop_collection("foreign")
+    client.close()
+
+
+def test_bounded_searches_find_what_was_there_before(server: str, login: str):
+    address = f"http://{login}@{server}/bounded"
+    with Gallery(address, dim=DIM) as gallery:
+        ids = gallery.add(unit(3), [None] * 3)
+        assert len(gallery) == 3
+    with Gallery(f"{address}?consistency=Bounded") as gallery:
+        assert {hit.id for hit in gallery.search(unit(1), 9)[0]} == set(ids)
+        assert [row.id for row in gallery.rows(ids)] == ids
+        assert gallery.delete(ids) == 3
+        assert list(gallery) == []
+
+
+@dataclass
+class Batch:
+    positions: list[int]
+    embeddings: np.ndarray
+    problems: list[Problem]
+
+
+@dataclass
+class Encoder:
+    """Turns each picture into the axis of its last byte, one batch each."""
+
+    embed_dim: int = 6
+    asked: list[object] = field(default_factory=list)
+
+    def stream_images(self, sources: Sequence[Path | bytes]) -> Iterator[Batch]:
+        for position, source in enumerate(sources):
+            self.asked.append(source)
+            if isinstance(source, Path) and not source.exists():
+                yield Batch([], np.empty((0, 6), np.float32), [Problem(where="x", why="is gone")])
+                continue
+            content = source if isinstance(source, bytes) else source.read_bytes()
+            yield Batch([position], np.eye(6, dtype=np.float32)[[content[-1]]], [])
+
+
+def test_reindexing_with_another_plan(place: Place, tmp_path: Path):
+    paths = [tmp_path / f"{number}.jpg" for number in range(3)]
+    for number, path in enumerate(paths):
+        path.write_bytes(bytes([number]))
+    with (
+        Gallery(place("reindexed"), fingerprint="old", dim=DIM) as gallery,
+        Gallery(place("reindexed")) as other,
+    ):
+        ids = gallery.add(
+            unit(4),
+            [*map(str, paths), None],
+            metadata=[{"n": n} for n in range(4)],
+            thumbnails=[None] * 3 + [JPEG + b"\x03"],
+        )
+        for path in paths[1:]:
+            path.rename(path.with_suffix(".away"))
+        done = gallery.reindex(Encoder(), "new", progress=False)
+        assert (done.num_encoded, done.switched) == (2, False)
+        assert [problem.why for problem in done.problems] == ["is gone", "is gone"]
+        assert gallery.fingerprint == "old"
+        assert gallery.search(unit(1), 1)[0][0].id == ids[0]
+        paths[1].with_suffix(".away").rename(paths[1])
+        gallery.delete(ids[:1])
+        encoder = Encoder()
+        done = gallery.reindex(encoder, "new", drop_unreadable=True, progress=False)
+        assert (done.num_encoded, len(done.problems), done.switched) == (1, 1, True)
+        assert paths[0] not in encoder.asked
+        assert (gallery.fingerprint, gallery.dim) == ("new", 6)
+        left = [ids[1], ids[3]]
+        assert list(gallery) == left
+        assert [hits[0].id for hits in gallery.search(np.eye(6)[[1, 3]], 1, "n > 0")] == left
+        with pytest.raises(GalleryError, match="reindexed"):
+            other.search(unit(1), 1)
+    with Gallery(place("reindexed"), fingerprint="new") as again:
+        assert again.thumbnail(ids[3]) == JPEG + b"\x03"
+        assert again.reindex(Encoder(), "new", progress=False).num_encoded == 0
