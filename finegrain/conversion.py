@@ -13,15 +13,23 @@ import torch
 from finegrain.checkpoint import State, last_checkpoint, save_checkpoint
 from finegrain.data.datasets import CuhkPedes
 from finegrain.errors import CheckpointError
-from finegrain.methods import IrraConfig, Rde
+from finegrain.methods import IrraConfig, Rasa, RasaConfig, Rde
 from finegrain.models import TextConfig, VitConfig
-from finegrain.models.weights import TRAINING_ONLY, export_irra, export_rde, load_clip_weights
+from finegrain.models.albef_text import AlbefTextConfig
+from finegrain.models.weights import (
+    TRAINING_ONLY,
+    export_irra,
+    export_rasa,
+    export_rde,
+    is_of_rasa,
+    load_clip_weights,
+)
 from finegrain.models.weights.released_config import read_released_config
 from finegrain.recipe import Recipe, override
-from finegrain.run import load_run
+from finegrain.run import assemble, load_run
 
 CONFIG = "configs.yaml"
-_NEED_HEADS = {"id", "mlm"}
+_NEED_HEADS = {"id", "mlm", "prd", "mrtd"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,8 +70,9 @@ def released_to_run(
     """Make a run folder of a released checkpoint, at step 0 of its recipe.
 
     What evaluates, exports and trains a run does so with this one. The fields of the
-    recipe are, each over the one before: those of ``recipe``, or of IRRA on CLIP ViT-B/16
-    for CUHK-PEDES; those that ``config`` states; ``overrides``.
+    recipe are, each over the one before: those of ``recipe``, or else of RaSa where the file
+    is of it or of ALBEF, and of IRRA on CLIP ViT-B/16 where not, for CUHK-PEDES; those that
+    ``config`` states; ``overrides``.
 
     Args:
         released: A weight file; see :func:`~finegrain.models.weights.load_clip_weights`.
@@ -90,7 +99,7 @@ def released_to_run(
         fields = as_overrides(read.fields)
         ignored = read.ignored
     base = replace(
-        recipe or _irra(),
+        recipe or (_rasa() if is_of_rasa(released) else _irra()),
         name=out.name,
         about=f"converted from {released.name}",
         weights=str(released),
@@ -99,7 +108,7 @@ def released_to_run(
     resolved = override(override(base, fields), overrides)
     if not heads:
         resolved = _without_heads(resolved)
-    method = resolved.method.build(resolved.losses)
+    method = assemble(resolved)
     load_clip_weights(method, released, fresh=() if heads else TRAINING_ONLY)
     save_checkpoint(out, State(), method, torch.optim.AdamW(method.parameters()))
     (out / "recipe.json").write_text(resolved.to_json(), encoding="utf-8")
@@ -107,20 +116,21 @@ def released_to_run(
 
 
 def run_to_released(run: Path, out: Path) -> Path:
-    """Write the selected checkpoint of a run as IRRA and its forks, or RDE, read it.
+    """Write the selected checkpoint of a run as IRRA and its forks, RDE, or RaSa read it.
 
     Args:
         run: The run folder.
         out: A file such as ``best.pth``: a torch file of ``{"model": tensors}``.
 
     Raises:
-        WeightsError: The run's image tower is not a CLIP transformer.
+        WeightsError: The run's image tower is neither a CLIP transformer nor RaSa's.
         CheckpointError: The run has no checkpoint, or ``out`` is a folder.
     """
     if out.is_dir():
         raise CheckpointError(f"expected a file to write, such as {out / 'best.pth'}, got a folder")
     _, method, _ = load_run(run)
-    tensors = export_rde(method) if isinstance(method, Rde) else export_irra(method)
+    write = {Rde: export_rde, Rasa: export_rasa}.get(type(method), export_irra)
+    tensors = write(method)
     out.parent.mkdir(parents=True, exist_ok=True)
     unfinished = out.with_name(f".{out.name}.tmp")
     torch.save({"model": tensors}, unfinished)
@@ -141,6 +151,20 @@ def _irra() -> Recipe:
         data=CuhkPedes(),
         method=IrraConfig(image=VitConfig(), text=TextConfig()),
         losses={"sdm": 1.0, "id": 1.0, "mlm": 1.0},
+    )
+
+
+def _rasa() -> Recipe:
+    """As for IRRA; its training is in ``recipes/rasa_cuhk_pedes.py``."""
+    return Recipe(
+        name="rasa",
+        about="RaSa on ALBEF",
+        data=CuhkPedes(),
+        method=RasaConfig(
+            text=AlbefTextConfig(vocabulary_file="weights/bert-base-uncased/vocab.txt")
+        ),
+        losses={"cl": 0.5, "pitm": 1.0, "mlm": 1.0, "prd": 0.5, "mrtd": 0.5},
+        weak_positives=0.1,
     )
 
 

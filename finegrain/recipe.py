@@ -138,12 +138,16 @@ class Recipe:
         method: Towers and heads.
         weights: Local file or folder of pretrained weights that the towers start from, or the
             folder of another run.
-        losses: Weight of each named loss of the method.
+        losses: Weight of each named loss of the method; ``colorize`` and ``color_words`` go
+            with any, see :mod:`finegrain.methods.color_tasks`.
         fit: How a picture is brought to the tower's size.
         captions: How many captions of a picture go into a step with it. With 1, every
             (picture, caption) pair is an item of its own, as everywhere in the field. With
             more, an item is a picture with so many of its captions: the picture, which costs
             most, is encoded once for all of them.
+        weak_positives: Above 0, a pair has a second caption, for methods that tell the two
+            apart: with this probability any caption of the same person's pictures, and otherwise
+            the pair's own again.
         caption_noise: Share of the training captions that change places with one another, to
             see how a method takes wrong pairs.
         batch_size: Items an optimiser step and process.
@@ -169,6 +173,7 @@ class Recipe:
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
     captions: int = 1
+    weak_positives: float = 0.0
     caption_noise: float = 0.0
     batch_size: int = 64
     drop_last: bool = True
@@ -187,6 +192,13 @@ class Recipe:
             )
         if self.captions < 1:
             raise RecipeError(f"expected captions of 1 or more, got {self.captions}")
+        if not 0 <= self.weak_positives <= 1:
+            raise RecipeError(f"expected weak_positives from 0 to 1, got {self.weak_positives}")
+        if self.weak_positives and self.captions > 1:
+            raise RecipeError(
+                "weak_positives gives every caption a second one, and does not go with captions "
+                f"{self.captions}; set one of them, captions=1 or weak_positives=0"
+            )
         if self.batch_size < 1 or self.accumulate < 1 or self.batch_size % self.accumulate:
             raise RecipeError(
                 f"batch_size {self.batch_size} must be a positive multiple of accumulate "

@@ -7,20 +7,39 @@ from pathlib import Path
 import torch
 
 from finegrain.checkpoint import MODEL, best_checkpoint, last_checkpoint, load_model
+from finegrain.data.datasets import Dataset
 from finegrain.encoder import Encoder
 from finegrain.errors import WeightsError
 from finegrain.methods import TwoTowers
+from finegrain.methods.color_tasks import COLOR_TASKS, add_color_tasks
+from finegrain.methods.fashionbert import FashionBert
 from finegrain.models.weights import HEADS, load_clip_weights
+from finegrain.plan import Plan
 from finegrain.preprocess import ImageTransform
-from finegrain.recipe import Recipe, load_recipe
+from finegrain.recipe import Recipe, load_recipe, recipe_from_dict
 from finegrain.runtime.eager import EagerRuntime
 
 
 def build_method(recipe: Recipe) -> TwoTowers:
-    """The method of a recipe; its towers are filled with pretrained weights where it names some."""
-    method = recipe.method.build(recipe.losses)
+    """The method of a recipe; it is filled with pretrained weights where it names some."""
+    method = assemble(recipe)
+    if isinstance(method, FashionBert):
+        method.load_local_weights()
     if recipe.weights is not None:
         load_clip_weights(method, _weight_file(Path(recipe.weights)), fresh=HEADS)
+    return method
+
+
+def assemble(recipe: Recipe) -> TwoTowers:
+    """The method of a recipe with random weights, and the colour tasks that its losses name.
+
+    Raises:
+        RecipeError: A loss is unknown, or does not go with the towers.
+    """
+    tasks = [name for name in recipe.losses if name in COLOR_TASKS]
+    method = recipe.method.build([name for name in recipe.losses if name not in tasks])
+    if tasks:
+        add_color_tasks(method, tasks)
     return method
 
 
@@ -59,7 +78,22 @@ def load_run(folder: Path) -> tuple[Recipe, TwoTowers, Path]:
     """
     recipe = load_recipe(folder)
     checkpoint = best_checkpoint(folder)
-    method = recipe.method.build(recipe.losses)
+    method = assemble(recipe)
     load_model(checkpoint, method)
     method.eval()
     return recipe, method, checkpoint
+
+
+def open_model(path: Path) -> tuple[Encoder, Dataset]:
+    """The encoder of a run folder or a plan, and the dataset it was trained on.
+
+    Raises:
+        PlanError, CheckpointError: It cannot be read.
+    """
+    if path.is_dir():
+        recipe, method, _ = load_run(path)
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return eager_encoder(recipe, method.to(device), device), recipe.data
+    plan = Plan(path)
+    recipe = recipe_from_dict(plan.manifest.recipe, str(path))
+    return Encoder.from_plan(plan), recipe.data

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from finegrain import Recipe, load_recipe
-from finegrain.methods import IrraConfig
+from finegrain.methods import ClipConfig, IrraConfig
 
 PEOPLE = 2000
 """In the parent's training split."""
@@ -12,14 +12,16 @@ PEOPLE = 2000
 
 def recipe() -> Recipe:
     parent = load_recipe(Path(__file__).with_name("tiny_synthetic.py"))
+    towers = parent.method
+    assert isinstance(towers, ClipConfig)
     return replace(
         parent,
         name="irra_synthetic",
         about="IRRA's losses on rendered pedestrians, minutes on a CPU",
         method=IrraConfig(
-            image=parent.method.image,
-            text=parent.method.text,
-            embed_dim=parent.method.embed_dim,
+            image=towers.image,
+            text=towers.text,
+            embed_dim=towers.embed_dim,
             identities=PEOPLE,
             fusion_depth=1,
         ),

@@ -12,17 +12,19 @@ from dataclasses import replace
 from pathlib import Path
 
 from finegrain import Recipe, load_recipe
-from finegrain.methods import RdeConfig
+from finegrain.methods import IrraConfig, RdeConfig
 from finegrain.recipe import Expected, ParameterRule
 
 
 def recipe() -> Recipe:
     parent = load_recipe(Path(__file__).with_name("irra_cuhk_pedes.py"))
+    towers = parent.method
+    assert isinstance(towers, IrraConfig)
     return replace(
         parent,
         name="rde_cuhk_pedes",
         about="RDE (CVPR 2024) on CUHK-PEDES, from CLIP ViT-B/16",
-        method=RdeConfig(image=parent.method.image, text=parent.method.text, items=68126),
+        method=RdeConfig(image=towers.image, text=towers.text, items=68126),
         losses={"bge": 1.0, "tse": 1.0},
         optimizer=replace(
             parent.optimizer,

@@ -4,20 +4,22 @@ from dataclasses import replace
 from pathlib import Path
 
 from finegrain import Recipe, load_recipe
-from finegrain.methods import RdeConfig
+from finegrain.methods import ClipConfig, RdeConfig
 
 
 def recipe() -> Recipe:
     parent = load_recipe(Path(__file__).with_name("tiny_synthetic.py"))
+    towers = parent.method
+    assert isinstance(towers, ClipConfig)
     return replace(
         parent,
         name="rde_synthetic",
         about="RDE on rendered pedestrians, minutes on a CPU",
         method=RdeConfig(
-            image=parent.method.image,
-            text=parent.method.text,
-            global_dim=parent.method.embed_dim,
-            selected_dim=2 * parent.method.embed_dim,
+            image=towers.image,
+            text=towers.text,
+            global_dim=towers.embed_dim,
+            selected_dim=2 * towers.embed_dim,
             # Towers that start from random weights have nothing to agree upon, and here
             # every caption is right.
             consensus=None,

@@ -4,6 +4,8 @@ from finegrain.methods.base import Batch, Method
 from finegrain.methods.clip import Clip, ClipConfig
 from finegrain.methods.fashionbert import FashionBert, FashionBertConfig
 from finegrain.methods.irra import Irra, IrraConfig
+from finegrain.methods.mined import Mined, MinedConfig
+from finegrain.methods.rasa import Rasa, RasaConfig
 from finegrain.methods.rde import Rde, RdeConfig
 from finegrain.methods.tbps_clip import TbpsClip, TbpsClipConfig
 from finegrain.methods.two_towers import TwoTowers
@@ -18,6 +20,10 @@ __all__ = [
     "IrraConfig",
     "Method",
     "MethodConfig",
+    "Mined",
+    "MinedConfig",
+    "Rasa",
+    "RasaConfig",
     "Rde",
     "RdeConfig",
     "TbpsClip",
@@ -25,4 +31,12 @@ __all__ = [
     "TwoTowers",
 ]
 
-MethodConfig = ClipConfig | FashionBertConfig | IrraConfig | RdeConfig | TbpsClipConfig
+MethodConfig = (
+    ClipConfig
+    | FashionBertConfig
+    | IrraConfig
+    | MinedConfig
+    | RasaConfig
+    | RdeConfig
+    | TbpsClipConfig
+)

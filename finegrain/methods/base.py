@@ -23,6 +23,9 @@ class Batch:
         where: What each picture came from, for error messages, ``N``.
         groups: Numbers of the sub-categories, int64 ``[N]``, from 1, and 0 where an item states
             none; None where the dataset knows no such thing.
+        replaced: Whether a picture's second caption is another than its first, bool ``[N]``;
+            None where there is no second one that may be. See
+            :attr:`~finegrain.recipe.Recipe.weak_positives`.
     """
 
     pixels: Tensor
@@ -32,6 +35,7 @@ class Batch:
     items: Tensor
     where: tuple[str, ...]
     groups: Tensor | None = None
+    replaced: Tensor | None = None
 
 
 class Method(Protocol):

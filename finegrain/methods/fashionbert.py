@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -29,7 +29,9 @@ SEARCHED_BY: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]] = {
     "sdm": sdm,
     "itc": itc,
 }
+BERT_WIDTH = 768
 Weighting = Literal["fixed", "values", "gradients"]
+Negatives = Literal["any", "mined"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +52,9 @@ class FashionBertConfig:
             code's adaptive loss and ``gradients`` the paper's; with either, the losses come
             already weighted, and the recipe's weights for them stay 1. ``fixed`` leaves it to
             the recipe.
+        negatives: What wrong pairs are drawn from within a sub-category: ``any`` other product,
+            as in the paper, or those ``mined``, the likelier the nearer the towers find them
+            (ALBEF, Li et al. 2021), which is what a re-ranker is asked about.
         patch_weights, bert_weights: Local files to start from, of timm and of Hugging Face.
             The embeddings of BERT's words are not taken.
     """
@@ -63,6 +68,7 @@ class FashionBertConfig:
     masked_patches: int = 5
     mask_rate: float = 0.15
     weighting: Weighting = "values"
+    negatives: Negatives = "any"
     patch_weights: str | None = None
     bert_weights: str | None = None
 
@@ -133,6 +139,7 @@ class FashionBert(TwoTowers):
         self.patches = PatchEncoder(config.patches)
         features = self.patches.features
         self.joint = JointBert(config.joint, patches=config.patches.count, features=features)
+        scale_to_width(self.joint, width)
         self.match_head = nn.Linear(width, 2)
         if "mlm" in losses:
             self.word_head = WordHead(config.joint)
@@ -160,19 +167,21 @@ class FashionBert(TwoTowers):
         """Embedded patches ``[N, P, W]``, which do not depend on the caption."""
         return self.joint.patch_embedding(self.patches(pixels))
 
+    def encode_with_tokens(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Embeddings of the tower, and embedded patches."""
+        return self.encode_images(pixels), self.match_tokens(pixels)
+
     def match_logits_of(self, ids: Tensor, eot: Tensor, tokens: Tensor) -> Tensor:
         """:meth:`match_logits` of one caption, ``[1, L]``, from what was kept of ``N`` pictures."""
         return self._logits(self.joint.read(ids, eot, tokens))
 
-    def start_epoch(self, epoch: int, batches: Iterable[Batch]) -> None:
-        """Load what training starts from; a run that is gone on with has it already.
+    def load_local_weights(self) -> None:
+        """Fill the patch encoder and the joint encoder from the files that the config names.
 
         Raises:
             RecipeError: The patch encoder would stay as it was drawn.
             WeightsError: A file cannot be read, or does not fit.
         """
-        if epoch:
-            return
         if self.config.patches.frozen and self.config.patch_weights is None:
             raise RecipeError(
                 "a frozen patch encoder keeps its weights, and these would be random: give a file "
@@ -184,20 +193,19 @@ class FashionBert(TwoTowers):
             load_bert_weights(self.joint.bert, Path(self.config.bert_weights), words=False)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        found = self._joint_losses(batch)
-        return self._tower_losses(batch) | self._weighted(found)
-
-    def _tower_losses(self, batch: Batch) -> dict[str, Tensor]:
         images = self.encode_images(batch.pixels)
         texts = self.encode_texts(batch.ids, batch.eot)
         scale = torch.tensor(1 / self.config.temperature, device=images.device)
-        return {
+        searched = {
             name: loss(images, texts, batch.pids, scale)
             for name, loss in SEARCHED_BY.items()
             if name in self.loss_names
         }
+        is_mined = self.config.negatives == "mined"
+        logits = scale * texts.detach() @ images.detach().T if is_mined else None
+        return searched | self._weighted(self._joint_losses(batch, logits))
 
-    def _joint_losses(self, batch: Batch) -> dict[str, Tensor]:
+    def _joint_losses(self, batch: Batch, logits: Tensor | None) -> dict[str, Tensor]:
         """All tasks look at the same hidden words and patches, of right and wrong pairs alike.
 
         So it is in the released code; whether something is hidden then tells nothing of
@@ -207,7 +215,7 @@ class FashionBert(TwoTowers):
         hidden = self._hide_patches(features)
         masked = self._hide_words(batch.ids)
         captions = len(batch.ids) // len(batch.pixels)
-        pairs = draw_candidates(batch.pids, batch.groups, captions=captions)
+        pairs = draw_candidates(batch.pids, batch.groups, captions=captions, logits=logits)
         shown = features.masked_fill(hidden[..., None], 0.0)
         tokens = self.joint(
             masked.ids[pairs.captions], batch.eot[pairs.captions], shown[pairs.pictures]
@@ -273,3 +281,16 @@ class FashionBert(TwoTowers):
                 f"{self.config.text.vocabulary}; leave mlm out of the losses"
             )
         return torch.from_numpy(ends)
+
+
+@torch.no_grad()
+def scale_to_width(joint: JointBert, width: int) -> None:
+    """Start a narrow encoder with weights as much larger as its sums are shorter.
+
+    BERT's deviation of 0.02 is meant for its 768 channels, where this changes nothing. At 128,
+    what the first token sees of the others is a hundredth of itself, and the match head takes
+    hundreds of steps to see anything.
+    """
+    for module in joint.modules():
+        if isinstance(module, nn.Linear):
+            module.weight.mul_((BERT_WIDTH / width) ** 0.5)

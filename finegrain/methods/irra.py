@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import ClassVar, Literal, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -49,7 +49,7 @@ class IrraConfig:
     mask_rate: float = 0.15
     hide: Hide = "everywhere"
 
-    def tiny(self) -> IrraConfig:
+    def tiny(self) -> Self:
         return replace(
             self,
             image=self.image.tiny(),
@@ -69,12 +69,33 @@ class IrraConfig:
         return Irra(self, self.image.build(self.embed_dim), self.text.build(self.embed_dim), losses)
 
 
+class Views(NamedTuple):
+    """One vector a picture, and one a caption, before normalisation: ``[N, D]``, ``[K * N, D]``."""
+
+    images: Tensor
+    texts: Tensor
+
+
+class Tokens(NamedTuple):
+    """All tokens of pictures ``[N, 1 + P, D]``, and of captions ``[K * N, L, D]``.
+
+    Where MLM is a loss, these are captions with hidden words.
+    """
+
+    images: Tensor
+    texts: Tensor
+    masked: Masked
+
+
 class Irra(TwoTowers):
     """CLIP's towers trained by SDM, identity classification and masked words.
 
     Parameter counts at the defaults are the paper's: 194.535 M with all heads for
     CUHK-PEDES, 149.618 M for the towers, which are all that search needs.
     """
+
+    token_losses: ClassVar[tuple[str, ...]] = ("mlm",)
+    """Losses that look at more than one vector a side."""
 
     def __init__(
         self,
@@ -91,14 +112,18 @@ class Irra(TwoTowers):
             self.classifier = nn.Linear(width, config.identities)
             nn.init.normal_(self.classifier.weight, std=0.001)
             nn.init.zeros_(self.classifier.bias)
-        if "mlm" in losses:
+        wanted = [name for name in self.token_losses if name in losses]
+        self.reads_tokens = bool(wanted)
+        if wanted:
             if isinstance(image_tower, TimmTower):
+                names = " and ".join(wanted)
                 raise RecipeError(
-                    "mlm looks at the tokens of a picture, which a timm tower does not give; "
-                    "leave mlm out of the losses, or choose a VitConfig or a ConvConfig"
+                    f"{names} looks at the tokens of a picture, which a timm tower does not give; "
+                    f"leave {names} out of the losses, or choose a VitConfig or a ConvConfig"
                 )
             depth = config.fusion_depth
             self.fusion = CrossFormer(width, depth=depth, heads=max(1, width // HEAD_WIDTH))
+        if "mlm" in losses:
             self.mlm_head = MlmHead(width, vocabulary=config.text.vocabulary, depth=depth)
 
     def check_identities(self, count: int) -> None:
@@ -109,24 +134,31 @@ class Irra(TwoTowers):
             )
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        if "mlm" not in self.loss_names:
+        views, tokens = self._views(batch)
+        found = self._global_losses(views, batch.pids)
+        if tokens is not None:
+            found["mlm"] = self._mlm(self._fused(tokens), tokens.masked)
+        return found
+
+    def _views(self, batch: Batch) -> tuple[Views, Tokens | None]:
+        """What the towers make of a batch; tokens where a loss looks at them."""
+        if not self.reads_tokens:
             images = self.image_tower(batch.pixels)
-            return self._global_losses(images, self.text_tower(batch.ids, batch.eot), batch.pids)
+            return Views(images, self.text_tower(batch.ids, batch.eot)), None
         assert not isinstance(self.image_tower, TimmTower)
         image_tokens = self.image_tower.tokens(batch.pixels)
-        masked = mask_words(self._padded(batch.ids), rate=self.config.mask_rate)
+        masked = self._hidden(self._padded(batch.ids))
         text_tokens = self.text_tower.tokens(masked.ids)
         if self.config.hide == "everywhere":
             rows = torch.arange(len(text_tokens), device=text_tokens.device)
             texts = text_tokens[rows, batch.eot.long()]
         else:
             texts = self.text_tower(batch.ids, batch.eot)
-        found = self._global_losses(image_tokens[:, 0], texts, batch.pids)
-        found["mlm"] = self._mlm(image_tokens, text_tokens, masked)
-        return found
+        return Views(image_tokens[:, 0], texts), Tokens(image_tokens, text_tokens, masked)
 
-    def _global_losses(self, images: Tensor, texts: Tensor, pids: Tensor) -> dict[str, Tensor]:
-        """Those of one vector a picture and one a caption, before normalisation."""
+    def _global_losses(self, views: Views, pids: Tensor) -> dict[str, Tensor]:
+        """Those of one vector a side."""
+        images, texts = views
         scale = torch.tensor(1 / self.config.temperature, device=images.device)
         found: dict[str, Tensor] = {}
         if "sdm" in self.loss_names:
@@ -139,16 +171,25 @@ class Irra(TwoTowers):
             found["id"] = identity(self.classifier(images), self.classifier(texts), pids)
         return found
 
-    def _mlm(self, image_tokens: Tensor, text_tokens: Tensor, masked: Masked) -> Tensor:
+    def _fused(self, tokens: Tokens) -> Tensor:
+        """What the words of each caption take from its own picture, ``[K * N, L, D]``."""
+        captions = len(tokens.texts) // len(tokens.images)
+        return self.fusion(tokens.texts, tokens.images.repeat_interleave(captions, dim=0))
+
+    def _mlm(self, fused: Tensor, masked: Masked) -> Tensor:
         """Cross-entropy of the hidden words.
 
         The head is computed where a word is hidden and nowhere else: the other rows of its
         49,408 logits would not enter the loss.
         """
         hidden = masked.targets > 0
-        looked_at = image_tokens.repeat_interleave(len(text_tokens) // len(image_tokens), dim=0)
-        logits = self.mlm_head(self.fusion(text_tokens, looked_at)[hidden])
+        logits = self.mlm_head(fused[hidden])
         return F.cross_entropy(logits.float(), masked.targets[hidden].long())
+
+    def _hidden(self, ids: Tensor) -> Masked:
+        if "mlm" not in self.loss_names:
+            return Masked(ids, torch.zeros_like(ids))
+        return mask_words(ids, rate=self.config.mask_rate)
 
     def _padded(self, ids: Tensor) -> Tensor:
         """At full length: the cross-former attends to padding, so its length is a constant."""

@@ -21,6 +21,9 @@ class Matcher(Protocol):
     def match_tokens(self, pixels: Tensor) -> Tensor:
         """What is kept of pictures: uint8 ``[N, 3, H, W]`` to tokens ``[N, T, W]``."""
 
+    def encode_with_tokens(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Embeddings ``[N, D]`` and tokens, in one pass where both come of the same tower."""
+
     def match_logits_of(self, ids: Tensor, eot: Tensor, tokens: Tensor) -> Tensor:
         """One caption with each of ``N`` pictures.
 

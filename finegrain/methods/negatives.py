@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from finegrain.methods.rivals import draw_rivals
+
 
 class Candidates(NamedTuple):
     """Pairs of a picture and a caption of one batch.
@@ -22,7 +24,9 @@ class Candidates(NamedTuple):
     matches: Tensor
 
 
-def draw_candidates(pids: Tensor, groups: Tensor | None, *, captions: int) -> Candidates:
+def draw_candidates(
+    pids: Tensor, groups: Tensor | None, *, captions: int, logits: Tensor | None = None
+) -> Candidates:
     """Every pair of a batch, and for each one with a wrong picture or a wrong caption.
 
     What is wrong is of another product: one of the same group where the batch has one, and
@@ -32,17 +36,20 @@ def draw_candidates(pids: Tensor, groups: Tensor | None, *, captions: int) -> Ca
         pids: Products of the pictures, ``[N]``.
         groups: Sub-categories of the pictures, ``[N]``, 0 where unknown; None where all are.
         captions: How many captions a picture has: rows ``i * captions`` and so on.
+        logits: Scaled similarities of the captions to the pictures, ``[captions * N, N]``: the
+            nearer a wrong picture, the likelier it is drawn. Without them all are as likely.
     """
     rows = torch.arange(len(pids) * captions, device=pids.device)
     own = rows // captions
-    is_other = pids[own, None] != pids
-    draw = torch.rand(is_other.shape, device=pids.device)
+    wrong = pids[own, None] != pids
     if groups is not None:
-        draw = draw + ((groups[own, None] == groups) & (groups > 0))
-    rival = draw.masked_fill(~is_other, -1).argmax(dim=1)
+        alike = wrong & (groups[own, None] == groups) & (groups > 0)
+        wrong = torch.where(alike.any(dim=1, keepdim=True), alike, wrong)
+    if logits is None:
+        logits = torch.zeros(wrong.shape, device=pids.device)
+    rival, exists = draw_rivals(logits, ~wrong)
     wrong_caption = torch.rand(rows.shape, device=pids.device) < 0.5
     caption = rival * captions + torch.randint_like(rows, captions)
-    exists = is_other.any(dim=1)
     return Candidates(
         pictures=torch.cat([own, torch.where(wrong_caption, own, rival)[exists]]),
         captions=torch.cat([rows, torch.where(wrong_caption, caption, rows)[exists]]),

@@ -52,13 +52,22 @@ class BertLayer(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor, seen: Tensor) -> Tensor:
-        x = self.attention_norm(x + self.dropout(self._attend(x, seen)))
+        return self.think(self.attend(x, seen))
+
+    def attend(self, x: Tensor, seen: Tensor) -> Tensor:
+        """The first half: tokens look at those of each other that ``seen`` lets them see."""
+        return self.attention_norm(x + self.dropout(self._attend(x, seen)))
+
+    def think(self, x: Tensor) -> Tensor:
+        """The second half: every token by itself."""
         return self.mlp_norm(x + self.dropout(self.mlp_out(F.gelu(self.mlp_in(x)))))
 
     def _attend(self, x: Tensor, seen: Tensor) -> Tensor:
         q, k, v = (self._heads_of(part(x)) for part in (self.query, self.key, self.value))
         dropout = self.dropout.p if self.training else 0.0
-        found = F.scaled_dot_product_attention(q, k, v, attn_mask=seen, dropout_p=dropout)
+        # A row for each query: ONNX's attention node does not repeat one.
+        mask = seen.expand(-1, -1, x.shape[1], -1)
+        found = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
         return self.attention_out(found.transpose(1, 2).flatten(2))
 
     def _heads_of(self, x: Tensor) -> Tensor:
@@ -66,12 +75,8 @@ class BertLayer(nn.Module):
         return x.view(n, length, self.heads, width // self.heads).transpose(1, 2)
 
 
-class Bert(nn.Module):
-    """BERT's word embedding, its encoder and its pooler (Devlin et al. 2019).
-
-    The parameters are those of ``BertModel`` of Hugging Face, one for one; see
-    :mod:`finegrain.models.weights.hf_bert`.
-    """
+class BertEncoder(nn.Module):
+    """BERT's word embedding and its encoder (Devlin et al. 2019)."""
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
@@ -82,8 +87,6 @@ class Bert(nn.Module):
         self.norm = nn.LayerNorm(width, eps=NORM_EPS)
         self.dropout = nn.Dropout(config.dropout)
         self.layers = nn.ModuleList(BertLayer(config) for _ in range(config.depth))
-        self.pooler = nn.Linear(width, width)
-        self.apply(initialise)
 
     def embed(self, ids: Tensor) -> Tensor:
         """Words of the first segment with their positions: ``[N, L] -> [N, L, W]``."""
@@ -95,6 +98,19 @@ class Bert(nn.Module):
         for layer in self.layers:
             x = layer(x, seen[:, None, None, :])
         return x
+
+
+class Bert(BertEncoder):
+    """The encoder and a pooler.
+
+    The parameters are those of ``BertModel`` of Hugging Face, one for one; see
+    :mod:`finegrain.models.weights.hf_bert`.
+    """
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__(config)
+        self.pooler = nn.Linear(config.channels, config.channels)
+        self.apply(initialise)
 
     def pool(self, tokens: Tensor) -> Tensor:
         """What the first token stands for: ``[N, L, W] -> [N, W]``."""
@@ -143,10 +159,18 @@ class JointBert(nn.Module):
         Returns:
             ``[N, L + P, W]``.
         """
+        return self.read(ids, eot, self.patch_embedding(features))
+
+    def read(self, ids: Tensor, eot: Tensor, patches: Tensor) -> Tensor:
+        """The same for patches that are tokens already, ``[N, P, W]``.
+
+        One caption, ``ids [1, L]`` and ``eot [1]``, is embedded once and read with each picture.
+        """
         is_word = torch.arange(ids.shape[1], device=ids.device) <= eot[:, None]
-        is_patch = is_word.new_ones(features.shape[:2])
-        x = torch.cat([self.bert.embed(ids), self.patch_embedding(features)], dim=1)
-        return self.bert(x, torch.cat([is_word, is_patch], dim=1))
+        is_patch = is_word.new_ones(patches.shape[:2])
+        words = self.bert.embed(ids).expand(patches.shape[0], -1, -1)
+        seen = torch.cat([is_word.expand(patches.shape[0], -1), is_patch], dim=1)
+        return self.bert(torch.cat([words, patches], dim=1), seen)
 
 
 class WordHead(nn.Module):

@@ -13,6 +13,9 @@ from torch.nn import functional as F
 from finegrain.errors import RecipeError
 from finegrain.models.image_tower import PixelNorm
 
+SEEN_AT_ONCE = 64
+"""Patches that the backbone is given at a time where it does not learn."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class PatchConfig:
@@ -61,7 +64,7 @@ class PatchEncoder(nn.Module):
         self.features: int = backbone.num_features
         self.pixel_norm = PixelNorm(backbone.default_cfg["mean"], backbone.default_cfg["std"])
         if config.frozen:
-            self.backbone.requires_grad_(False)
+            self.backbone.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> Self:
         """A frozen backbone keeps its running statistics too."""
@@ -72,9 +75,22 @@ class PatchEncoder(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         pictures = self.pixel_norm(pixels)
-        patches = torch.cat([self._sized(cut(pictures, grid)) for grid in self.config.grids], dim=1)
-        seen = self.backbone(patches.flatten(0, 1))
-        return seen.view(pixels.shape[0], self.config.count, self.features)
+        grids = [cut(pictures, grid) for grid in self.config.grids]
+        # Statistics of a batch are of all patches, and an exported graph has no loop.
+        if self.backbone.training or torch.compiler.is_exporting():
+            seen = self.backbone(torch.cat([self._sized(p) for p in grids], dim=1).flatten(0, 1))
+            return seen.view(pixels.shape[0], self.config.count, self.features)
+        return torch.cat([self._seen_in_parts(patches) for patches in grids], dim=1)
+
+    def _seen_in_parts(self, patches: Tensor) -> Tensor:
+        """Patches of one grid ``[N, P, 3, h, w]``, enlarged and seen a few at a time.
+
+        At 224 pixels those of 64 pictures would take 2.5 GB as input, and many times that
+        inside of the backbone.
+        """
+        parts = torch.split(patches.flatten(0, 1), SEEN_AT_ONCE)
+        seen = torch.cat([self.backbone(self._sized(part[None])[0]) for part in parts])
+        return seen.view(*patches.shape[:2], self.features)
 
     def _sized(self, patches: Tensor) -> Tensor:
         """``[N, P, 3, h, w]`` at the size that the backbone sees."""

@@ -6,8 +6,10 @@ one would have seen, whatever the number of loading processes.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -28,14 +30,35 @@ SUBCATEGORY = "subcategory"
 """The column of a sample's metadata that groups products like one another."""
 
 Key = tuple[int, int]
-Item = tuple[NDArray[np.uint8], tuple[str, ...], int, str, int]
+
+
+class Item(NamedTuple):
+    """A picture with its captions.
+
+    Attributes:
+        pixels: uint8 ``[3, H, W]``.
+        captions: As many of every item.
+        label: Number of the identity.
+        where: For error messages.
+        number: Of the item in the split.
+        is_replaced: Whether the last caption is a weak positive.
+    """
+
+    pixels: NDArray[np.uint8]
+    captions: tuple[str, ...]
+    label: int
+    where: str
+    number: int
+    is_replaced: bool
 
 
 class Pairs(Dataset[Item]):
     """Every (picture, caption) pair of a split, augmented by a seed of its own.
 
     With ``captions`` above 1 an item is a picture with so many of its captions, drawn anew
-    each epoch; a picture with fewer gives some of them again.
+    each epoch; a picture with fewer gives some of them again. With ``weak_positives`` a pair
+    has a second caption: with that probability one drawn from all captions of the same person
+    (a weak positive, Bai et al. 2023), and otherwise the first again.
 
     Identities are numbered from 0 in the order of the dataset's ids, gaps or not: what a
     classifier needs, and for CUHK-PEDES (ids from 1) what released ones were trained with.
@@ -48,6 +71,7 @@ class Pairs(Dataset[Item]):
         augmentation: Augmentation,
         *,
         captions: int = 1,
+        weak_positives: float = 0.0,
         drop_words: float = 0.0,
         seed: int,
     ) -> None:
@@ -59,6 +83,10 @@ class Pairs(Dataset[Item]):
         self._labels = [numbers[sample.pid] for sample in split.samples]
         self._captions = captions
         self._drop_words = drop_words
+        self._weak_positives = weak_positives
+        self._written_of: dict[int, list[str]] = defaultdict(list)
+        for sample in split.samples:
+            self._written_of[sample.pid] += sample.captions
         self._items = (
             [(i, j) for i, sample in enumerate(split.samples) for j in range(len(sample.captions))]
             if captions == 1
@@ -67,6 +95,10 @@ class Pairs(Dataset[Item]):
 
     def __len__(self) -> int:
         return len(self._items)
+
+    @property
+    def has_weak_positives(self) -> bool:
+        return self._weak_positives > 0
 
     @property
     def groups(self) -> Tensor | None:
@@ -81,14 +113,30 @@ class Pairs(Dataset[Item]):
         epoch, index = key
         i, first = self._items[index]
         sample = self._split.samples[i]
-        seeds = np.random.SeedSequence((self._seed, epoch, index)).generate_state(3)
+        seeds = np.random.SeedSequence((self._seed, epoch, index)).generate_state(4)
         told = [first] if self._captions == 1 else self._draw(len(sample.captions), int(seeds[1]))
-        pixels = self._augmentation(self._pictures[i], int(seeds[0]))
-        captions = tuple(
-            drop_words(sample.captions[j], self._drop_words, int(seeds[2]) + n)
-            for n, j in enumerate(told)
+        captions = [sample.captions[j] for j in told]
+        if self.has_weak_positives:
+            captions.append(self._of_the_same(sample.pid, captions[0], int(seeds[3])))
+        return Item(
+            pixels=self._augmentation(self._pictures[i], int(seeds[0])),
+            captions=tuple(
+                drop_words(caption, self._drop_words, int(seeds[2]) + n)
+                for n, caption in enumerate(captions)
+            ),
+            label=self._labels[i],
+            where=f"{sample.image}{told}",
+            number=index,
+            is_replaced=self.has_weak_positives and captions[-1] != captions[0],
         )
-        return pixels, captions, self._labels[i], f"{sample.image}{told}", index
+
+    def _of_the_same(self, pid: int, caption: str, seed: int) -> str:
+        """Now and then any caption of a person, otherwise the given one."""
+        rng = np.random.default_rng(seed)
+        if rng.random() >= self._weak_positives:
+            return caption
+        written = self._written_of[pid]
+        return written[rng.integers(len(written))]
 
     def _draw(self, count: int, seed: int) -> list[int]:
         """Which of a picture's captions: each once before any comes again."""
@@ -149,22 +197,30 @@ def make_loader(
         batch_sampler=order,
         num_workers=workers,
         pin_memory=device.type == "cuda",
-        collate_fn=partial(_collate, tokenizer=tokenizer, groups=pairs.groups),
+        collate_fn=partial(
+            _collate,
+            tokenizer=tokenizer,
+            groups=pairs.groups,
+            has_weak_positives=pairs.has_weak_positives,
+        ),
         persistent_workers=workers > 0,
         # Of its own, or every resume would draw once more from the model's random state.
         generator=torch.Generator(),
     )
 
 
-def _collate(items: list[Item], *, tokenizer: Tokenizer, groups: Tensor | None) -> Batch:
-    pixels, captions, pids, where, numbers = zip(*items, strict=True)
-    tokens = tokenizer.encode([caption for several in captions for caption in several])
+def _collate(
+    items: list[Item], *, tokenizer: Tokenizer, groups: Tensor | None, has_weak_positives: bool
+) -> Batch:
+    tokens = tokenizer.encode([caption for item in items for caption in item.captions])
+    numbers = [item.number for item in items]
     return Batch(
-        pixels=torch.from_numpy(np.stack(pixels)),
+        pixels=torch.from_numpy(np.stack([item.pixels for item in items])),
         ids=torch.from_numpy(tokens.ids),
         eot=torch.from_numpy(tokens.eot),
-        pids=torch.tensor(pids),
+        pids=torch.tensor([item.label for item in items]),
         items=torch.tensor(numbers),
-        where=where,
-        groups=None if groups is None else groups[list(numbers)],
+        where=tuple(item.where for item in items),
+        groups=None if groups is None else groups[numbers],
+        replaced=torch.tensor([item.is_replaced for item in items]) if has_weak_positives else None,
     )

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -169,6 +170,7 @@ class _Trainer:
             pictures,
             augmentation,
             captions=recipe.captions,
+            weak_positives=recipe.weak_positives,
             drop_words=augment.drop_words,
             seed=recipe.seed,
         )
@@ -338,31 +340,22 @@ def _named(batch: Batch) -> str:
 
 def _parts(batch: Batch, count: int) -> list[Batch]:
     """A batch cut into equal parts, in order."""
-    pictures = len(batch.pids) // count
-    captions = len(batch.ids) // count
-    return [
-        Batch(
-            pixels=batch.pixels[i * pictures : (i + 1) * pictures],
-            ids=batch.ids[i * captions : (i + 1) * captions],
-            eot=batch.eot[i * captions : (i + 1) * captions],
-            pids=batch.pids[i * pictures : (i + 1) * pictures],
-            items=batch.items[i * pictures : (i + 1) * pictures],
-            where=batch.where[i * pictures : (i + 1) * pictures],
-            groups=None
-            if batch.groups is None
-            else batch.groups[i * pictures : (i + 1) * pictures],
-        )
-        for i in range(count)
-    ]
+
+    def part(value: Any, i: int) -> Any:
+        size = 0 if value is None else len(value) // count
+        return None if value is None else value[i * size : (i + 1) * size]
+
+    return [Batch(**{name: part(value, i) for name, value in _fields(batch)}) for i in range(count)]
 
 
 def _to(batch: Batch, device: torch.device) -> Batch:
-    return replace(
-        batch,
-        pixels=batch.pixels.to(device, non_blocking=True),
-        ids=batch.ids.to(device, non_blocking=True),
-        eot=batch.eot.to(device, non_blocking=True),
-        pids=batch.pids.to(device, non_blocking=True),
-        items=batch.items.to(device, non_blocking=True),
-        groups=None if batch.groups is None else batch.groups.to(device, non_blocking=True),
-    )
+    moved: dict[str, Any] = {
+        name: value.to(device, non_blocking=True)
+        for name, value in _fields(batch)
+        if isinstance(value, Tensor)
+    }
+    return replace(batch, **moved)
+
+
+def _fields(batch: Batch) -> list[tuple[str, Any]]:
+    return [(field.name, getattr(batch, field.name)) for field in fields(batch)]

@@ -8,22 +8,46 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from finegrain.errors import WeightsError
+from finegrain.models.albef_image import AlbefImageTower
 from finegrain.models.image_tower import VisionTransformer
-from finegrain.models.weights import hf_clip, irra, openai_clip, rde
+from finegrain.models.weights import hf_clip, irra, openai_clip, rasa, rde
 from finegrain.models.weights.files import read_state_dict
 from finegrain.models.weights.irra import export_irra
 from finegrain.models.weights.positions import resize_positions
+from finegrain.models.weights.rasa import export_rasa
 from finegrain.models.weights.rde import export_rde
 from finegrain.models.weights.renaming import check_fits
 
-__all__ = ["HEADS", "TRAINING_ONLY", "export_irra", "export_rde", "load_clip_weights"]
+__all__ = [
+    "HEADS",
+    "TRAINING_ONLY",
+    "export_irra",
+    "export_rasa",
+    "export_rde",
+    "is_of_rasa",
+    "load_clip_weights",
+]
 
 Convert = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
 
 MATCHING = ("patches", "joint", "match_head", "word_head", "patch_head")
 """FashionBERT's parts beside its towers."""
 
-TRAINING_ONLY = (*irra.HEADS, *MATCHING, rde.TRAINED_WITH, "steps_done")
+MEMORY = ("momentum", "image_queue", "text_queue")
+"""What a method remembers from step to step."""
+
+COLORS = "colors"
+"""The colour tasks that any method may learn beside its own."""
+
+TRAINING_ONLY = (
+    COLORS,
+    *irra.HEADS,
+    *MATCHING,
+    *MEMORY,
+    *rasa.HEADS,
+    rde.TRAINED_WITH,
+    "steps_done",
+)
 """Parts of ours that serve training: search by one inner product needs none of them."""
 
 HEADS = (*TRAINING_ONLY, *rde.SELECTIONS)
@@ -35,22 +59,20 @@ _FILES = (
     "open_clip_model.safetensors",
     "open_clip_pytorch_model.bin",
 )
-_STRANGERS = {
-    "RaSa, or of another model on ALBEF or BLIP": ("visual_encoder.", "text_encoder."),
-}
 
 
 def load_clip_weights(model: nn.Module, path: Path, *, fresh: Collection[str] = ()) -> None:
-    """Fill CLIP's towers, and heads where the file has them, in place and completely.
+    """Fill the towers, and heads where the file has them, in place and completely.
 
     Known are OpenAI's files, open_clip's, Hugging Face's folders, released checkpoints of
-    RDE, and of IRRA and its forks (``base_model.*``), and our own; the layout is told by the
-    names inside. Image positions are interpolated when the model's grid differs from the
-    checkpoint's; everything else must fit exactly. Half precision is widened to the model's
-    own.
+    RDE, of IRRA and its forks (``base_model.*``), of RaSa and of ALBEF, which it starts from,
+    and our own; the layout is told by the names inside. Image positions are interpolated when
+    the model's grid differs from the checkpoint's; everything else must fit exactly. Half
+    precision is widened to the model's own.
 
     Args:
-        model: A method; its image tower must be a CLIP transformer for all layouts but ours.
+        model: A method; its image tower must be a CLIP transformer for all layouts but ours,
+            and ALBEF's for RaSa and ALBEF.
         path: A ``.pt``, ``.pth``, ``.bin`` or ``.safetensors`` file, or a folder with one.
         fresh: Parts of the model that are not to be loaded and keep their initial values,
             such as :data:`HEADS`. What the file has for them is passed over, but not what
@@ -61,7 +83,8 @@ def load_clip_weights(model: nn.Module, path: Path, *, fresh: Collection[str] = 
             model's stays unfilled without being named as fresh.
     """
     state = read_state_dict(_weight_file(path))
-    convert = _layout_of(state)
+    tower = model.get_submodule("image_tower")
+    convert = _layout_of(state, tower)
     own = model.state_dict()
     if convert is rde.convert and hasattr(model, rde.SELECTIONS[0]):
         fresh = set(fresh).difference(rde.SELECTIONS)
@@ -69,7 +92,8 @@ def load_clip_weights(model: nn.Module, path: Path, *, fresh: Collection[str] = 
     if "logit_scale" not in own:  # IRRA's temperature is fixed, and CLIP's has no place in it
         converted.pop("logit_scale", None)
     positions = "image_tower.positional_embedding"
-    tower = model.get_submodule("image_tower")
+    if isinstance(tower, AlbefImageTower) and convert is rasa.convert:
+        converted = _with_albef_positions(converted, tower)
     if positions in converted and isinstance(tower, VisionTransformer):
         converted[positions] = resize_positions(
             converted[positions], tower.grid, finetuned=convert in (irra.convert, rde.convert)
@@ -88,13 +112,24 @@ def _weight_file(path: Path) -> Path:
     raise WeightsError(f"the folder {path} has neither {' nor '.join(_FILES)}")
 
 
-def _layout_of(names: Collection[str]) -> Convert:
-    for what, prefixes in _STRANGERS.items():
-        if any(name.startswith(prefixes) for name in names):
-            raise WeightsError(
-                f"this is a checkpoint of {what}; expected one of CLIP, of open_clip, of "
-                "RDE, or of IRRA and those of its forks that add no parts"
-            )
+def is_of_rasa(path: Path) -> bool:
+    """Whether a file is of RaSa or ALBEF.
+
+    Raises:
+        WeightsError: It cannot be read.
+    """
+    return any(name.startswith(rasa.PREFIXES) for name in read_state_dict(_weight_file(path)))
+
+
+def _layout_of(names: Collection[str], tower: nn.Module) -> Convert:
+    if any(name.startswith(rasa.PREFIXES) for name in names):
+        if isinstance(tower, AlbefImageTower):
+            return rasa.convert
+        raise WeightsError(
+            "this is a checkpoint of RaSa, or of another model on ALBEF or BLIP; expected one of "
+            "CLIP, of open_clip, of RDE, or of IRRA and those of its forks that add no parts. "
+            "Those of RaSa and ALBEF fill a RasaConfig"
+        )
     if any(name.startswith("image_tower.") for name in names):
         return dict  # ours
     if any(name.startswith("text_model.") for name in names):
@@ -104,6 +139,16 @@ def _layout_of(names: Collection[str]) -> Convert:
     if any(name.startswith("base_model.") for name in names):
         return irra.convert
     return openai_clip.convert
+
+
+def _with_albef_positions(state: Mapping[str, Tensor], tower: AlbefImageTower) -> dict[str, Tensor]:
+    """As ALBEF brings its 16x16 grid to that of larger pictures."""
+    resized = {
+        name: resize_positions(state[name][0], tower.grid, finetuned=True, mode="bicubic")[None]
+        for name in rasa.POSITIONS
+        if name in state
+    }
+    return {**state, **resized}
 
 
 def _without(parts: Collection[str], state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -23,6 +23,8 @@ THEIRS_TO_OURS = {
 }
 HEADS = ("classifier", "fusion", "mlm_head")
 """Our parts that serve training only: search needs none of them."""
+NAMELESS = ("match_head.{}", "momentum.{}", "image_queue.{}", "text_queue.{}", "colors.{}")
+"""Those of mined negatives and of colour tasks, which IRRA has not."""
 
 
 def convert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -46,4 +48,5 @@ def export_irra(model: nn.Module) -> dict[str, Tensor]:
             "IRRA's layout holds a CLIP vision transformer (VitConfig), and the image tower is a "
             f"{type(tower).__name__}"
         )
-    return rename(model.state_dict(), {ours: theirs for theirs, ours in THEIRS_TO_OURS.items()})
+    ours_to_theirs = {ours: theirs for theirs, ours in THEIRS_TO_OURS.items()}
+    return rename(model.state_dict(), ours_to_theirs, NAMELESS)

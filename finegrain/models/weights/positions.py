@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -12,12 +13,17 @@ from finegrain.errors import WeightsError
 
 
 def resize_positions(
-    positions: Tensor, grid: tuple[int, int], *, finetuned: bool = False
+    positions: Tensor,
+    grid: tuple[int, int],
+    *,
+    finetuned: bool = False,
+    mode: Literal["bilinear", "bicubic"] = "bilinear",
 ) -> Tensor:
     """Interpolate ``[1 + n * n, W]`` of a square grid to ``[1 + rows * columns, W]``, in fp32.
 
-    The class token's row is kept; the others are resized bilinearly with unaligned
-    corners, as IRRA does to bring CLIP's 14x14 grid to a person's 24x8.
+    The class token's row is kept; the others are resized with unaligned corners,
+    bilinearly as IRRA does to bring CLIP's 14x14 grid to a person's 24x8, or bicubically as
+    ALBEF does.
 
     Args:
         positions: Of the checkpoint.
@@ -43,5 +49,5 @@ def resize_positions(
         )
     first, square = positions[:1].float(), positions[1:].float()
     square = square.view(1, side, side, -1).permute(0, 3, 1, 2)
-    resized = F.interpolate(square, size=grid, mode="bilinear", align_corners=False)
+    resized = F.interpolate(square, size=grid, mode=mode, align_corners=False)
     return torch.cat([first, resized.flatten(2)[0].T])

@@ -14,6 +14,7 @@ from finegrain.methods import Batch, FashionBertConfig
 from finegrain.methods import fashionbert as module
 from finegrain.methods.masking import Masked
 from finegrain.models import TextConfig, TimmConfig, VitConfig
+from finegrain.models.joint_bert import BertConfig
 from finegrain.models.patches import PatchConfig
 
 TINY = FashionBertConfig(image=VitConfig(), text=TextConfig(context_length=16)).tiny()
@@ -91,7 +92,14 @@ def test_the_towers_are_trained_by_products(batch):
     torch.testing.assert_close(losses["itc"], itc(images, texts, batch.pids, scale))
 
 
-def test_losses_of_the_joint_encoder_are_those_of_single_pairs(batch, monkeypatch):
+def gradients(loss, model):
+    """Of the parameters that a loss depends on, by name."""
+    names, parameters = zip(*model.named_parameters(), strict=True)
+    found = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+    return {name: g for name, g in zip(names, found, strict=True) if g is not None}
+
+
+def test_losses_and_gradients_of_the_joint_encoder_are_those_of_single_pairs(batch, monkeypatch):
     """Pair after pair through the encoder, and word after word through the head."""
     model = built(weighting="fixed").eval()
     drawn = []
@@ -127,10 +135,19 @@ def test_losses_of_the_joint_encoder_are_those_of_single_pairs(batch, monkeypatc
             mlm.append(-scores.log_softmax(0)[masked.targets[caption, at]])
         for at in torch.nonzero(hidden[picture])[:, 0].tolist():
             guess = (model.patch_head.weight @ tokens[0, 10 + at]).softmax(0)
-            target = features[picture, at].softmax(0)
+            target = features[picture, at].detach().softmax(0)
             mpm.append((target * (target.log() - guess.log())).sum())
     for name, parts in zip(JOINT, (tia, mlm, mpm), strict=True):
-        torch.testing.assert_close(losses[name], torch.stack(parts).mean(), atol=1e-4, rtol=1e-4)
+        literal = torch.stack(parts).mean()
+        torch.testing.assert_close(losses[name], literal, atol=1e-4, rtol=1e-4)
+        own, theirs = gradients(losses[name], model), gradients(literal, model)
+        assert own.keys() == theirs.keys()
+        assert {"joint.bert.words.weight", "joint.patch_embedding.projection.weight"} <= own.keys()
+        for parameter, gradient in own.items():
+            largest = theirs[parameter].abs().max().item()
+            torch.testing.assert_close(
+                gradient, theirs[parameter], atol=1e-3 * largest + 1e-6, rtol=1e-3, msg=parameter
+            )
 
 
 def test_captions_without_a_hidden_word_cost_nothing(batch, monkeypatch):
@@ -203,6 +220,18 @@ def test_the_re_ranker_has_no_shapes_that_depend_on_data(batch):
         )
 
 
+@pytest.mark.parametrize("width", [768, 192])
+def test_a_narrow_joint_encoder_starts_with_larger_weights(width):
+    torch.manual_seed(0)
+    joint = BertConfig(channels=width, depth=1, heads=2)
+    model = replace(TINY, joint=joint).build(("sdm", "tia"))
+    wanted = 0.02 * (768 / width) ** 0.5
+    layer = model.joint.bert.layers[0]
+    for weight in (layer.query.weight, layer.mlp_out.weight, model.joint.bert.pooler.weight):
+        assert weight.std().item() == pytest.approx(wanted, rel=0.03)
+    assert model.joint.bert.words.weight.std().item() == pytest.approx(0.02, rel=0.03)
+
+
 def test_a_timm_tower_may_search(batch):
     model = built(image=TimmConfig(model="test_resnet", height=128, width=64))
     assert model(batch).keys() == set(ALL)
@@ -213,23 +242,42 @@ def same(one, other):
     return all(torch.equal(tensor, theirs[name]) for name, tensor in one.state_dict().items())
 
 
-def test_training_starts_from_local_files(tmp_path):
+def test_local_files_fill_the_parts_beside_the_towers(tmp_path):
     backbone = timm.create_model("test_resnet", num_classes=3)
     save_file(backbone.state_dict(), tmp_path / "patches.safetensors")
     model = built(patch_weights=str(tmp_path / "patches.safetensors"))
-    model.start_epoch(1, ())
     assert not same(model.patches.backbone, backbone)
-    model.start_epoch(0, ())
+    model.load_local_weights()
     assert same(model.patches.backbone, backbone)
     missing = built(bert_weights=str(tmp_path / "bert.safetensors"))
     with pytest.raises(WeightsError, match="there is no weight file"):
-        missing.start_epoch(0, ())
+        missing.load_local_weights()
 
 
 def test_a_frozen_patch_encoder_starts_from_a_file():
     with pytest.raises(RecipeError, match=r"these would be random.*patches\.frozen=false"):
-        built(patches=FROZEN).start_epoch(0, ())
-    built(patches=FROZEN).start_epoch(1, ())
+        built(patches=FROZEN).load_local_weights()
+    built().load_local_weights()
+
+
+def test_mined_negatives_are_drawn_by_what_the_towers_find(batch, monkeypatch):
+    model = built(("itc", "tia"), negatives="mined", temperature=0.5).eval()
+    given = []
+    draw = module.draw_candidates
+    monkeypatch.setattr(
+        module, "draw_candidates", lambda *a, **k: given.append(k["logits"]) or draw(*a, **k)
+    )
+    twice = replace(
+        batch, ids=batch.ids.repeat_interleave(2, 0), eot=batch.eot.repeat_interleave(2)
+    )
+    model(twice)
+    built(("itc", "tia")).eval()(twice)
+    texts = model.encode_texts(twice.ids, twice.eot)
+    images = model.encode_images(twice.pixels)
+    torch.testing.assert_close(given[0], texts @ images.T / 0.5)
+    assert given[0].shape == (8, 4)
+    assert not given[0].requires_grad
+    assert given[1] is None
 
 
 def test_wrong_settings_are_refused():

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -63,3 +64,25 @@ def test_without_sub_categories_any_other_product_will_do():
 def test_a_batch_of_one_product_has_right_pairs_only():
     pairs = draw_candidates(torch.zeros(3, dtype=torch.long), torch.ones(3).long(), captions=2)
     assert pairs.matches.tolist() == [1] * 6
+
+
+def test_mined_negatives_are_the_likelier_the_nearer():
+    torch.manual_seed(0)
+    nearness = torch.tensor([[9.0, 1.0, 3.0, 8.0]] + [[0.0] * 4] * 3).log()
+    groups = torch.tensor([1, 1, 1, 2])
+    drawn = [
+        draw_candidates(torch.arange(4), groups, captions=1, logits=nearness) for _ in range(2000)
+    ]
+    rivals = torch.stack([pairs.pictures[4] + pairs.captions[4] for pairs in drawn])
+    # Of its own group only, however near another is: 1 to 3.
+    assert set(rivals.tolist()) == {1, 2}
+    assert (rivals == 2).float().mean().item() == pytest.approx(0.75, abs=0.04)
+
+
+@given(products, st.integers(0, 99))
+def test_mined_negatives_are_never_of_the_same_product(items, seed):
+    torch.manual_seed(seed)
+    pids, groups = (torch.tensor(column) for column in zip(*items, strict=True))
+    near = 50.0 * (pids[:, None] == pids)
+    pairs = draw_candidates(pids, groups, captions=1, logits=near)
+    assert torch.equal(pids[pairs.pictures] == pids[pairs.captions], pairs.matches.bool())

@@ -5,17 +5,18 @@ import torch
 from torch.nn import functional as F
 
 from finegrain.errors import RecipeError
+from finegrain.models import patches
 from finegrain.models.patches import PatchConfig, PatchEncoder, cut
 
 
 def test_patches_come_in_raster_order():
     pictures = torch.arange(2 * 3 * 4 * 6).view(2, 3, 4, 6)
-    patches = cut(pictures, 2)
-    assert patches.shape == (2, 4, 3, 2, 3)
+    cells = cut(pictures, 2)
+    assert cells.shape == (2, 4, 3, 2, 3)
     for number in range(4):
         row, column = divmod(number, 2)
         there = pictures[:, :, 2 * row : 2 * row + 2, 3 * column : 3 * column + 3]
-        assert torch.equal(patches[:, number], there)
+        assert torch.equal(cells[:, number], there)
 
 
 def test_what_does_not_fill_a_patch_is_left_out():
@@ -54,6 +55,45 @@ def test_a_frozen_backbone_stays_as_it_is():
     assert not encoder(torch.zeros(2, 3, 16, 16).byte()).requires_grad
     assert not encoder.backbone.training
     assert all(torch.equal(before[n], t) for n, t in encoder.backbone.state_dict().items())
+
+
+@pytest.mark.parametrize("at_once", [1, 3, 64])
+def test_patches_seen_a_few_at_a_time_are_those_seen_together(at_once, monkeypatch):
+    encoder = PatchEncoder(PatchConfig(model="test_resnet", grids=(1, 2, 3), pixels=32))
+    pixels = torch.randint(0, 256, (3, 3, 25, 18)).byte()
+    together = []
+    for grid in encoder.config.grids:
+        cells = cut(encoder.pixel_norm(pixels), grid).flatten(0, 1)
+        whole = F.interpolate(cells, (32, 32), mode="bilinear")
+        together.append(encoder.train().backbone(whole).view(3, grid * grid, -1))
+    seen = []
+    backbone = encoder.backbone.forward
+    monkeypatch.setattr(patches, "SEEN_AT_ONCE", at_once)
+    monkeypatch.setattr(encoder.backbone, "forward", lambda x: seen.append(len(x)) or backbone(x))
+    torch.testing.assert_close(encoder(pixels), torch.cat(together, dim=1), atol=1e-5, rtol=1e-5)
+    assert max(seen) <= at_once
+    assert sum(seen) == 3 * (1 + 4 + 9)
+
+
+def test_a_backbone_that_learns_sees_a_batch_at_once(monkeypatch):
+    """Its statistics would be others by parts."""
+    encoder = PatchEncoder(PatchConfig(model="test_resnet", grids=(1, 2), pixels=32, frozen=False))
+    seen = []
+    backbone = encoder.backbone.forward
+    monkeypatch.setattr(patches, "SEEN_AT_ONCE", 2)
+    monkeypatch.setattr(encoder.backbone, "forward", lambda x: seen.append(len(x)) or backbone(x))
+    encoder.train()(torch.randint(0, 256, (3, 3, 16, 16)).byte())
+    assert seen == [15]
+
+
+@torch.no_grad()
+def test_a_frozen_backbone_is_exported_for_any_number_of_pictures():
+    encoder = PatchEncoder(PatchConfig(model="test_resnet", grids=(2,), pixels=32)).eval()
+    pixels = torch.randint(0, 256, (5, 3, 16, 16)).byte()
+    dynamic = ({0: torch.export.Dim("pictures", min=1)},)
+    program = torch.export.export(encoder, (pixels[:2],), dynamic_shapes=dynamic).module()
+    for n in (1, 5):
+        torch.testing.assert_close(program(pixels[:n]), encoder(pixels[:n]), atol=1e-5, rtol=1e-5)
 
 
 def test_a_backbone_that_learns_gets_gradients():

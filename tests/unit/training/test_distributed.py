@@ -8,11 +8,15 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
 from finegrain.checkpoint import MODEL, last_checkpoint
-from finegrain.recipe import Schedule
+from finegrain.methods import MinedConfig, RasaConfig
+from finegrain.models.albef_image import AlbefImageConfig
+from finegrain.models.albef_text import AlbefTextConfig
+from finegrain.recipe import Augment, Schedule
 from finegrain.training import train
 from finegrain.training.distributed import join_world
 
@@ -36,8 +40,42 @@ save_file(tensors, folder / f"rank{os.environ['RANK']}.safetensors")
 """
 
 
-def test_two_processes_train_as_one_with_twice_the_batch(recipe, tmp_path):
-    one = replace(recipe, schedule=Schedule(epochs=1, steps=4), batch_size=16)
+@pytest.fixture(params=["contrastive", "with queues", "with copies and queues"])
+def recipe_of_a_kind(request, recipe):
+    """What a process draws for itself, such as words to hide, differs; so no such loss is here."""
+    if request.param == "contrastive":
+        return recipe
+    if request.param == "with copies and queues":
+        return rasa_of(recipe)
+    towers = {"image": recipe.method.image, "text": recipe.method.text}
+    method = MinedConfig(**towers, embed_dim=16, decay=0.9, queue=27, hardest=5)
+    return replace(recipe, method=method, losses={"tal": 1.0, "queue": 1.0})
+
+
+def rasa_of(recipe):
+    """RaSa without what it draws: pictures are as their mirror images, and pitm weighs nothing."""
+    method = RasaConfig(
+        image=AlbefImageConfig(height=32, width=16, patch=8, channels=16, depth=1, heads=2),
+        text=AlbefTextConfig(
+            vocabulary=49408,
+            context_length=16,
+            channels=16,
+            depth=1,
+            fusion_depth=1,
+            heads=2,
+            dropout=0.0,
+        ),
+        embed_dim=16,
+        momentum=0.9,
+        queue=27,
+        ramp=2,
+    )
+    plain = Augment(flip=0.0, pad=0.0, erase=0.0)
+    return replace(recipe, method=method, losses={"cl": 1.0, "pitm": 0.0}, augment=plain)
+
+
+def test_two_processes_train_as_one_with_twice_the_batch(recipe_of_a_kind, tmp_path):
+    one = replace(recipe_of_a_kind, schedule=Schedule(epochs=1, steps=4), batch_size=16)
     two = replace(one, batch_size=8)
     (tmp_path / "given.json").write_text(two.to_json())
     (tmp_path / "script.py").write_text(SCRIPT)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import timm
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from finegrain.checkpoint import MODEL, last_checkpoint
+from finegrain.errors import RecipeError
 from finegrain.methods import FashionBertConfig
 from finegrain.models import TextConfig, VitConfig
 from finegrain.models.joint_bert import BertConfig
@@ -45,6 +47,22 @@ def test_it_trains_and_comes_back(fashionbert, tmp_path):
     _, method, _ = load_run(tmp_path)
     saved = load_file(last_checkpoint(tmp_path) / MODEL)
     assert torch.equal(saved["match_head.weight"], method.match_head.weight)
+
+
+def test_files_are_read_when_a_run_starts_and_never_again(fashionbert, tmp_path):
+    backbone = timm.create_model("test_resnet", num_classes=0)
+    weights = tmp_path / "patches.safetensors"
+    save_file(backbone.state_dict(), weights)
+    patches = replace(fashionbert.method.patches, frozen=True)
+    method = replace(fashionbert.method, patches=patches, patch_weights=str(weights))
+    train(replace(fashionbert, method=method), tmp_path / "run", stop_after=2, progress=False)
+    weights.unlink()
+    _, loaded, _ = load_run(tmp_path / "run")
+    own = loaded.patches.backbone.state_dict()
+    assert all(torch.equal(own[name], tensor) for name, tensor in backbone.state_dict().items())
+    nameless = replace(method, patch_weights=None)
+    with pytest.raises(RecipeError, match="these would be random"):
+        train(replace(fashionbert, method=nameless), tmp_path / "other", progress=False)
 
 
 def test_three_and_three_resumed_steps_equal_six(fashionbert, tmp_path):

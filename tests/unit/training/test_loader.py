@@ -94,10 +94,12 @@ def split(flat_people):
     return flat_people.splits()["train"]
 
 
-def pairs_of(split, *, captions=1, seed=0, flip=0.5):
+def pairs_of(split, *, captions=1, weak_positives=0.0, seed=0, flip=0.5):
     augmentation = Augmentation((32, 16), flip=flip, pad=0.1, erase=0.5, color_jitter=0.2)
     pictures = Pictures(split, TRANSFORM, progress=False)
-    return Pairs(split, pictures, augmentation, captions=captions, seed=seed)
+    return Pairs(
+        split, pictures, augmentation, captions=captions, weak_positives=weak_positives, seed=seed
+    )
 
 
 def test_pairs_are_every_picture_with_each_of_its_captions(split):
@@ -149,6 +151,45 @@ def test_a_batch_keeps_the_captions_of_a_picture_together(split, tokenizer):
     told = [caption for key in keys for caption in pairs[key][1]]
     assert batch.pixels.shape[0] == len(batch.pids) == len(batch.where) == 4
     assert torch.equal(batch.ids, torch.from_numpy(tokenizer.encode(told).ids))
+
+
+def test_weak_positives_are_of_the_same_person(split, tokenizer):
+    """Of two pictures with two captions each, three in four draws are another caption."""
+    pairs = pairs_of(split, weak_positives=0.4)
+    written_of = {
+        number: {c for s in split.samples if s.pid == pid for c in s.captions}
+        for number, pid in enumerate(sorted({s.pid for s in split.samples}))
+    }
+    rows = [pairs[epoch, i] for epoch in range(20) for i in range(len(pairs))]
+    plain = pairs_of(split)
+    assert [row.captions[:1] for row in rows[:64]] == [plain[0, i].captions for i in range(64)]
+    assert all(row.captions[1] in written_of[row.label] for row in rows)
+    assert all(row.is_replaced == (row.captions[0] != row.captions[1]) for row in rows)
+    others = [len(written_of[row.label]) - 1 for row in rows]
+    expected = 0.4 * np.mean([n / (n + 1) for n in others])
+    replaced = np.mean([row.is_replaced for row in rows])
+    assert replaced == pytest.approx(expected, abs=0.05)
+    taken = order(64, batch_size=8)
+    batch = next(iter(make_loader(pairs, taken, tokenizer, workers=0, device=CPU)))
+    (keys, *_) = epoch_of(taken, 0)
+    assert batch.replaced.tolist() == [pairs[key].is_replaced for key in keys]
+    assert len(batch.ids) == 2 * len(batch.pids)
+
+
+def test_second_captions_are_a_function_of_seed_epoch_and_index(split):
+    one, other = (pairs_of(split, weak_positives=0.5, seed=3) for _ in range(2))
+    told = [one[2, i].captions for i in range(64)]
+    assert told == [other[2, i].captions for i in reversed(range(64))][::-1]
+    assert told != [one[3, i].captions for i in range(64)]
+
+
+def test_without_weak_positives_nothing_is_replaced(split, tokenizer):
+    batch = next(
+        iter(
+            make_loader(pairs_of(split), order(64, batch_size=8), tokenizer, workers=0, device=CPU)
+        )
+    )
+    assert batch.replaced is None
 
 
 @given(num_pairs=st.integers(1, 60), batch_size=st.integers(1, 7), size=st.integers(1, 3))

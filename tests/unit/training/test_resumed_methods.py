@@ -10,7 +10,9 @@ from safetensors.torch import load_file
 
 from finegrain.checkpoint import MODEL, OPTIMIZER, last_checkpoint
 from finegrain.errors import RecipeError
-from finegrain.methods import RdeConfig, TbpsClipConfig
+from finegrain.methods import MinedConfig, RasaConfig, RdeConfig, TbpsClipConfig
+from finegrain.models.albef_image import AlbefImageConfig
+from finegrain.models.albef_text import AlbefTextConfig
 from finegrain.training import train
 
 
@@ -40,6 +42,38 @@ def tbps_clip(recipe):
     )
 
 
+@pytest.fixture
+def mined(recipe):
+    method = MinedConfig(
+        image=recipe.method.image,
+        text=recipe.method.text,
+        embed_dim=16,
+        identities=16,
+        fusion_depth=1,
+        decay=0.9,
+        queue=27,
+        hardest=5,
+    )
+    losses = {"sdm": 1.0, "id": 1.0, "mlm": 1.0, "queue": 1.0, "itm": 1.0, "swap": 1.0}
+    return replace(recipe, method=method, losses=losses)
+
+
+@pytest.fixture
+def rasa(recipe):
+    method = RasaConfig(
+        image=AlbefImageConfig(height=32, width=16, patch=8, channels=16, depth=1, heads=2),
+        text=AlbefTextConfig(
+            vocabulary=49408, context_length=16, channels=16, depth=1, fusion_depth=1, heads=2
+        ),
+        embed_dim=16,
+        momentum=0.9,
+        queue=27,
+        ramp=8,
+    )
+    losses = {"cl": 0.5, "pitm": 1.0, "mlm": 1.0, "prd": 0.5, "mrtd": 0.5}
+    return replace(recipe, method=method, losses=losses, weak_positives=0.3)
+
+
 def resumed_at_ten(recipe, folder):
     """Steps of an epoch are eight: step 10 is in the second one."""
     straight = train(recipe, folder / "straight", progress=False)
@@ -63,6 +97,25 @@ def test_rde_goes_on_with_its_division(rde, tmp_path):
 
 def test_tbps_clip_goes_on_with_its_ramp(tbps_clip, tmp_path):
     assert int(resumed_at_ten(tbps_clip, tmp_path)["steps_done"]) == 10
+
+
+def test_mined_goes_on_with_its_queues_and_its_copy(mined, tmp_path):
+    halfway = resumed_at_ten(mined, tmp_path)
+    assert int(halfway["text_queue.pointer"]) == 80 % 27
+    assert (halfway["text_queue.ids"] >= 0).all()
+    copied, trained = (halfway[f"{part}image_tower.proj"] for part in ("momentum.module.", ""))
+    assert not torch.equal(copied, trained)
+
+
+def test_rasa_goes_on_with_its_queues_and_its_copies(rasa, tmp_path):
+    halfway = resumed_at_ten(rasa, tmp_path)
+    assert int(halfway["image_queue.pointer"]) == 80 % 27
+    assert int(halfway["steps_done"]) == 10
+    copied, trained = (
+        halfway[f"{part}.bert.layers.1.cross.key.weight"]
+        for part in ("text_momentum.module", "text_tower")
+    )
+    assert not torch.equal(copied, trained)
 
 
 def test_the_number_of_pairs_is_that_of_the_split(rde, tmp_path):

@@ -1,0 +1,126 @@
+"""LapsCore's colour tasks beside the losses of any method (Wu et al., ICCV 2021).
+
+Known of the paper are its two tasks, from those who build on it; there is no released code.
+Ours are the nets, the colour space, the vocabulary of colour words, and that all colour words
+of a caption are blanked at once. So no figure of the paper's is claimed.
+
+A recipe asks for them by naming the losses ``colorize`` and ``color_words``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import torch
+from torch import Tensor, nn
+
+from finegrain.data.lexicon import COLORS
+from finegrain.errors import RecipeError
+from finegrain.losses.color_words import color_words
+from finegrain.losses.colorization import colorization, grey
+from finegrain.methods.base import Batch
+from finegrain.methods.masking import MASK, Masked
+from finegrain.methods.two_towers import TwoTowers
+from finegrain.models import ImageTower, TextTower
+from finegrain.models.lapscore import Colorizer, WordFiller
+from finegrain.preprocess.clip_bpe import clip_tokenizer
+
+COLOR_TASKS = ("colorize", "color_words")
+PART = "colors"
+"""The part of a method that holds the heads."""
+
+
+class ColorTasks(nn.Module):
+    """The heads of the tasks that are asked for.
+
+    ``colorize`` costs one more pass of the text tower, and ``color_words`` one of each tower:
+    the methods keep what they compute to themselves.
+    """
+
+    def __init__(self, width: int, vocabulary: int, tasks: Collection[str]) -> None:
+        super().__init__()
+        if "colorize" in tasks:
+            self.colorizer = Colorizer(width)
+        if "color_words" in tasks:
+            words = color_word_ids()
+            if vocabulary != clip_tokenizer().vocabulary_size:
+                raise RecipeError(
+                    f"color_words blanks words of CLIP's {clip_tokenizer().vocabulary_size} "
+                    f"tokens, and the vocabulary has {vocabulary}; leave color_words out of the "
+                    "losses"
+                )
+            self.word_filler = WordFiller(width, words=len(words))
+            self.word_ids: Tensor
+            self.register_buffer("word_ids", words, persistent=False)
+        self.tasks = tuple(tasks)
+
+    def forward(
+        self, batch: Batch, image_tower: ImageTower, text_tower: TextTower
+    ) -> dict[str, Tensor]:
+        """The losses that are asked for, unweighted."""
+        found: dict[str, Tensor] = {}
+        if "colorize" in self.tasks:
+            captions = text_tower(batch.ids, batch.eot)
+            predicted = self.colorizer(grey(batch.pixels), captions)
+            found["colorize"] = colorization(predicted, batch.pixels)
+        if "color_words" in self.tasks:
+            blanked = blank_words(batch.ids, self.word_ids)
+            blanks = blanked.targets > 0
+            tokens = text_tower.tokens(blanked.ids)
+            scores = self.word_filler(image_tower(batch.pixels), tokens, batch.eot, blanks)
+            targets = torch.searchsorted(self.word_ids, blanked.targets[blanks].long())
+            found["color_words"] = color_words(scores, targets)
+        return found
+
+
+def add_color_tasks(method: TwoTowers, tasks: Collection[str]) -> None:
+    """Let a method compute the losses of these tasks beside its own.
+
+    Its ``forward`` and its towers stay as they are; the heads are one more part of it, named
+    :data:`PART`, and so are saved, loaded and trained with it.
+
+    Args:
+        method: Any, in place.
+        tasks: Out of :data:`COLOR_TASKS`.
+
+    Raises:
+        RecipeError: The text tower is not CLIP's, or reads another vocabulary.
+    """
+    text = method.get_submodule("text_tower")
+    if not isinstance(text, TextTower):
+        raise RecipeError(
+            f"{' and '.join(tasks)} read captions by CLIP's text tower (TextConfig), and "
+            f"{type(method).__name__} has the text tower {type(text).__name__}; leave them out "
+            "of the losses"
+        )
+    width, vocabulary = text.text_projection.shape[1], text.token_embedding.num_embeddings
+    method.add_module(PART, ColorTasks(width, vocabulary, tasks))
+    method.register_forward_hook(_with_color_losses)
+
+
+def blank_words(ids: Tensor, words: Tensor) -> Masked:
+    """All of some words hidden, every time; the others are left as they are.
+
+    Args:
+        ids: Token ids ``[N, L]``.
+        words: Ids of the words to hide, ``[W]``.
+    """
+    chosen = torch.isin(ids, words.to(ids.dtype))
+    return Masked(ids.masked_fill(chosen, MASK), torch.where(chosen, ids, 0))
+
+
+def color_word_ids() -> Tensor:
+    """CLIP's ids of the lexicon's colours that are one token each, ascending, int64 ``[C]``."""
+    words = [word for group in COLORS.values() for word in group]
+    tokens = clip_tokenizer().encode(words)
+    single = tokens.eot == 2  # start, the word, end
+    return torch.from_numpy(tokens.ids[single, 1]).long().sort().values
+
+
+def _with_color_losses(
+    method: nn.Module, inputs: tuple[Batch], losses: dict[str, Tensor]
+) -> dict[str, Tensor]:
+    (batch,) = inputs
+    assert isinstance(method, TwoTowers)
+    heads = method.get_submodule(PART)
+    return losses | heads(batch, method.image_tower, method.text_tower)

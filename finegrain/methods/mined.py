@@ -1,0 +1,208 @@
+"""IRRA's trunk trained against hard negatives from wherever they come; search sees none of it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from finegrain.errors import RecipeError
+from finegrain.losses import exchanged, mined_tal, tal
+from finegrain.losses.gather import gather
+from finegrain.losses.mined_tal import Keys
+from finegrain.methods import irra
+from finegrain.methods.base import Batch
+from finegrain.methods.irra import Irra, IrraConfig, Tokens, Views
+from finegrain.methods.momentum import FeatureQueue, MomentumCopy
+from finegrain.methods.rivals import draw_rivals
+from finegrain.methods.two_towers import TwoTowers, check_losses, unit
+from finegrain.methods.word_exchange import color_tokens, exchange_words
+from finegrain.models import ImageTower, TextTower
+
+LOSSES = (*irra.LOSSES, "tal", "queue", "itm", "swap")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MinedConfig(IrraConfig):
+    """IRRA's towers and heads, and what hard negatives are drawn with.
+
+    Attributes:
+        temperature: Of all losses, and of the draw of rivals.
+        margin: Of ``tal`` and ``queue``, in cosines.
+        decay: Of the momentum copy that fills the queues.
+        queue: Pictures and captions that each queue holds.
+        hardest: How many negatives of batch and queue count for a query.
+    """
+
+    margin: float = 0.1
+    decay: float = 0.995
+    queue: int = 16384
+    hardest: int = 64
+
+    def __post_init__(self) -> None:
+        if self.queue < 1 or self.hardest < 1:
+            raise RecipeError(
+                f"expected queue and hardest of 1 or more, got {self.queue} and {self.hardest}; "
+                "to train without a queue leave it out of the losses"
+            )
+
+    def tiny(self) -> Self:
+        return replace(super().tiny(), queue=20, hardest=4)
+
+    def build(self, losses: Collection[str] = ("tal", "queue")) -> Mined:
+        """The towers, and the parts that the losses need.
+
+        Raises:
+            RecipeError: A loss is unknown, or looks at tokens that a tower does not give.
+        """
+        check_losses("Mined", losses, LOSSES)
+        towers = self.image.build(self.embed_dim), self.text.build(self.embed_dim)
+        return Mined(self, *towers, losses)
+
+
+class Mined(Irra):
+    """IRRA's losses, and up to four more, each against harder negatives than chance gives.
+
+    ``tal`` is RDE's triplet alignment loss within the batch. ``queue`` is the same against the
+    hardest of thousands of past features, which a momentum copy of the towers made (see
+    :func:`~finegrain.losses.mined_tal`). ``itm`` asks of the tokens whether a caption is of a
+    picture, or of one that is easily taken for it (Li et al. 2021, ALBEF, section 3.2).
+    ``swap`` exchanges two colours of a caption.
+
+    All this serves training: what is searched by are the two towers, as in IRRA.
+    """
+
+    token_losses: ClassVar[tuple[str, ...]] = ("mlm", "itm")
+
+    config: MinedConfig
+
+    def __init__(
+        self,
+        config: MinedConfig,
+        image_tower: ImageTower,
+        text_tower: TextTower,
+        losses: Collection[str],
+    ) -> None:
+        super().__init__(config, image_tower, text_tower, losses)
+        width = config.embed_dim
+        if "itm" in losses:
+            self.match_head = nn.Linear(width, 1)
+        if "queue" in losses:
+            self.momentum = MomentumCopy(TwoTowers(image_tower, text_tower), decay=config.decay)
+            self.image_queue = FeatureQueue(config.queue, width)
+            self.text_queue = FeatureQueue(config.queue, width)
+        if "swap" in losses:
+            self.colors: Tensor
+            tokens = color_tokens(config.text.tokenizer())
+            self.register_buffer("colors", tokens, persistent=False)
+
+    def start_epoch(self, epoch: int, batches: Iterable[Batch]) -> None:
+        """At the start of a run, the momentum copy takes over what was pretrained."""
+        if epoch == 0 and "queue" in self.loss_names:
+            self.momentum.restart(self)
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        views, tokens = self._views(batch)
+        found = self._global_losses(views, batch.pids)
+        if tokens is not None:
+            fused = self._fused(tokens)
+            if "mlm" in self.loss_names:
+                found["mlm"] = self._mlm(fused, tokens.masked)
+            if "itm" in self.loss_names:
+                found["itm"] = self._itm(batch, views, tokens, fused)
+        if "queue" in self.loss_names:
+            found["queue"] = self._queue(batch, views)
+        if "swap" in self.loss_names:
+            found["swap"] = self._swap(batch, views)
+        return found
+
+    def after_step(self) -> None:
+        if "queue" in self.loss_names:
+            self.momentum.update(self)
+            self.image_queue.write()
+            self.text_queue.write()
+
+    def _global_losses(self, views: Views, pids: Tensor) -> dict[str, Tensor]:
+        """Triplet losses over the temperature: in nats, as large as the others."""
+        found = super()._global_losses(views, pids)
+        if "tal" in self.loss_names:
+            t, margin = self.config.temperature, self.config.margin
+            images, texts = unit(views.images), unit(views.texts)
+            found["tal"] = tal(images, texts, pids, temperature=t, margin=margin).mean() / t
+        return found
+
+    def _queue(self, batch: Batch, views: Views) -> Tensor:
+        pids = batch.pids
+        text_pids = _of_captions(pids, views)
+        with torch.no_grad():
+            image_keys = self.momentum.module.encode_images(batch.pixels)
+            text_keys = self.momentum.module.encode_texts(batch.ids, batch.eot)
+        to_texts = self._ranked(views.images, pids, text_keys, text_pids, self.text_queue)
+        to_images = self._ranked(views.texts, text_pids, image_keys, pids, self.image_queue)
+        self.image_queue.hold(image_keys, pids)
+        self.text_queue.hold(text_keys, text_pids)
+        return (to_texts + to_images) / self.config.temperature
+
+    def _ranked(
+        self, queries: Tensor, pids: Tensor, keys: Tensor, key_pids: Tensor, queue: FeatureQueue
+    ) -> Tensor:
+        config = self.config
+        return mined_tal(
+            unit(queries),
+            pids,
+            Keys(gather(keys), gather(key_pids)),
+            Keys(queue.features, queue.ids),
+            temperature=config.temperature,
+            margin=config.margin,
+            hardest=config.hardest,
+        ).mean()
+
+    def _itm(self, batch: Batch, views: Views, tokens: Tokens, fused: Tensor) -> Tensor:
+        """Each caption with its picture and a wrong one, and each picture with a wrong caption.
+
+        Rivals are of the same process, since tokens are not gathered.
+        """
+        pids, text_pids = batch.pids, _of_captions(batch.pids, views)
+        with torch.no_grad():
+            logits = unit(views.images) @ unit(views.texts).T / self.config.temperature
+        same = pids[:, None] == text_pids
+        captions, has_caption = draw_rivals(logits, same)
+        pictures, has_picture = draw_rivals(logits.T, same.T)
+        rows = torch.arange(len(text_pids), device=pids.device)
+        read = torch.cat([rows[has_picture], captions[has_caption]])
+        seen = torch.cat([pictures[has_picture], rows[: len(pids)][has_caption]])
+        texts = tokens.texts[read]
+        wrong = self._matches(texts, self.fusion(texts, tokens.images[seen]), batch.eot[read])
+        right = self._matches(tokens.texts, fused, batch.eot)
+        scores = torch.cat([right, wrong])
+        targets = torch.cat([torch.ones_like(right), torch.zeros_like(wrong)])
+        return F.binary_cross_entropy_with_logits(scores, targets)
+
+    def _matches(self, texts: Tensor, fused: Tensor, eot: Tensor) -> Tensor:
+        """Scores of pairs, ``[R]`` in fp32: how much each word is like what it finds.
+
+        The cross-former keeps nothing of the words themselves, so they are compared here.
+        """
+        is_word = torch.arange(texts.shape[1], device=texts.device) <= eot[:, None]
+        agreement = self.fusion.ln_text(texts) * fused * is_word[..., None]
+        mean = agreement.sum(dim=1) / is_word.sum(dim=1, keepdim=True)
+        return self.match_head(mean)[:, 0].float()
+
+    def _swap(self, batch: Batch, views: Views) -> Tensor:
+        changed = exchange_words(batch.ids, self.colors)
+        rivals = self.encode_texts(changed.ids, batch.eot)
+        return exchanged(
+            unit(views.images),
+            unit(views.texts),
+            rivals,
+            changed.exists,
+            temperature=self.config.temperature,
+        )
+
+
+def _of_captions(pids: Tensor, views: Views) -> Tensor:
+    return pids.repeat_interleave(len(views.texts) // len(views.images))

@@ -1,0 +1,302 @@
+"""RaSa: relation and sensitivity aware representation learning (Bai et al., IJCAI 2023)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from finegrain.errors import RecipeError
+from finegrain.losses import distilled_words, momentum_contrast, pair_matching, replaced_words
+from finegrain.losses.distilled_words import DistillAxis
+from finegrain.losses.gather import gather
+from finegrain.losses.momentum_contrast import Pair
+from finegrain.methods.base import Batch
+from finegrain.methods.momentum import FeatureQueue, MomentumCopy
+from finegrain.methods.rivals import draw_rivals
+from finegrain.methods.two_towers import TwoTowers, check_losses, unit
+from finegrain.methods.word_draws import Caption, hide_words, replace_words
+from finegrain.models.albef_image import AlbefImageConfig, AlbefImageTower
+from finegrain.models.albef_text import AlbefTextConfig, AlbefTextTower
+from finegrain.models.fusion_bert import words_before
+from finegrain.models.joint_bert import initialise
+
+LOSSES = ("cl", "pitm", "mlm", "prd", "mrtd")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RasaConfig:
+    """ALBEF's towers and the five tasks of RaSa. The defaults are those for CUHK-PEDES.
+
+    Attributes:
+        temperature: What the learned temperature starts from.
+        momentum: Decay of the momentum copies.
+        queue: Past pictures and captions that a step is compared with.
+        softness: Largest share of the momentum model in the targets of ``cl`` and ``mlm``.
+        ramp: Steps over which it grows from 0; an epoch in the released code.
+        mask_rate: Share of the words that ``mlm`` hides.
+        replace_rate: Share that is hidden from the generator of ``mrtd``.
+        distill_axis: See :func:`~finegrain.losses.distilled_words`; ``sequence`` is faithful to
+            the released code.
+    """
+
+    image: AlbefImageConfig = field(default_factory=AlbefImageConfig)
+    text: AlbefTextConfig
+    embed_dim: int = 256
+    temperature: float = 0.07
+    momentum: float = 0.995
+    queue: int = 65536
+    softness: float = 0.4
+    ramp: int = 1310
+    mask_rate: float = 0.15
+    replace_rate: float = 0.3
+    distill_axis: DistillAxis = "vocabulary"
+
+    def tiny(self) -> RasaConfig:
+        return replace(
+            self,
+            image=self.image.tiny(),
+            text=self.text.tiny(),
+            embed_dim=32,
+            queue=50,
+            ramp=5,
+        )
+
+    def build(self, losses: Collection[str] = LOSSES) -> Rasa:
+        """The towers, their momentum copies, and the heads that the losses need.
+
+        Raises:
+            RecipeError: A loss is unknown, or what searches or re-ranks would not be trained.
+        """
+        check_losses("RaSa", losses, LOSSES)
+        if not {"cl", "pitm"}.issubset(losses):
+            raise RecipeError(
+                "RaSa searches by what cl trains and re-ranks by what pitm trains: expected both "
+                f"among the losses, got {', '.join(losses)}"
+            )
+        image_tower = self.image.build(self.embed_dim)
+        text_tower = self.text.build(self.embed_dim, looked_at=self.image.channels)
+        return Rasa(self, image_tower, text_tower, losses)
+
+
+class Rasa(TwoTowers):
+    """Two towers that search, and the upper half of BERT that orders what they found.
+
+    A batch has one caption a picture, or two: the picture's own, and one of the same person
+    that may have been written of another picture (:attr:`~finegrain.methods.Batch.replaced`).
+
+    ``cl`` compares with the momentum features of all processes, where the released code takes
+    each process's own beside the common queue. The negatives of ``pitm`` are of the process's
+    own batch, as there.
+    """
+
+    image_tower: AlbefImageTower  # type: ignore[assignment]  # CLIP's there; the calls are the same
+    text_tower: AlbefTextTower  # type: ignore[assignment]
+
+    def __init__(
+        self,
+        config: RasaConfig,
+        image_tower: AlbefImageTower,
+        text_tower: AlbefTextTower,
+        losses: Collection[str],
+    ) -> None:
+        super().__init__(image_tower, text_tower)  # type: ignore[arg-type]
+        self.config = config
+        self.loss_names = tuple(losses)
+        self.temperature = nn.Parameter(torch.tensor(config.temperature))
+        self.itm_head = _head(config)
+        if "prd" in losses:
+            self.prd_head = _head(config)
+        if "mrtd" in losses:
+            self.mrtd_head = _head(config)
+        # The copy's is the generator of mrtd; a parameter without a gradient stops a parallel run.
+        text_tower.word_head.requires_grad_("mlm" in losses)
+        self.image_momentum = MomentumCopy(image_tower, decay=config.momentum)
+        self.text_momentum = MomentumCopy(text_tower, decay=config.momentum)
+        self.image_queue = FeatureQueue(config.queue, config.embed_dim)
+        self.text_queue = FeatureQueue(config.queue, config.embed_dim)
+        self.steps_done: Tensor
+        self.register_buffer("steps_done", torch.zeros((), dtype=torch.long))
+
+    def match_tokens(self, pixels: Tensor) -> Tensor:
+        """What is kept of pictures: uint8 ``[N, 3, H, W]`` to tokens ``[N, T, W]``."""
+        return self.image_tower.tokens(pixels)
+
+    def encode_with_tokens(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Embeddings and tokens by one pass of the tower."""
+        tokens = self.match_tokens(pixels)
+        return unit(self.image_tower.proj(tokens[:, 0])), tokens
+
+    def match_logits_of(self, ids: Tensor, eot: Tensor, tokens: Tensor) -> Tensor:
+        """How well one caption and each of ``N`` pictures belong together, for evaluation.
+
+        The released code orders by the logit of a match alone. The difference, whose sigmoid
+        is the probability that the loss trains, also knows what speaks against one.
+
+        Args:
+            ids: Token ids ``[1, L]``.
+            eot: Position of the end-of-text token, ``[1]``.
+            tokens: Of the pictures, ``[N, T, W]``.
+
+        Returns:
+            ``[N]`` in fp32.
+        """
+        bert, seen = self.text_tower.bert, words_before(eot, ids.shape[1])
+        logits = self.itm_head(bert.fuse_one(bert.read(ids, seen), seen, tokens)).float()
+        return logits[:, 1] - logits[:, 0]
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        own, told = self._captions(batch)
+        bert = self.text_tower.bert
+        tokens, words = self.image_tower.tokens(batch.pixels), bert.read(*told)
+        online = _features(self.image_tower, self.text_tower, tokens, words)
+        with torch.no_grad():
+            towers = self.image_momentum.module, self.text_momentum.module
+            momentum_tokens = towers[0].tokens(mirror(batch.pixels))
+            momentum = _features(*towers, momentum_tokens, towers[1].bert.read(*told))
+        found = {"cl": self._contrast(online, momentum, batch.pids)}
+        fused = bert.fuse(words, told.seen, tokens)[:, 0]
+        captions, pictures = self._wrong_pairs(online, momentum, batch.pids)
+        wrong = bert.fuse(words[captions], told.seen[captions], tokens[pictures])[:, 0]
+        found["pitm"] = pair_matching(self.itm_head(fused).float(), self.itm_head(wrong).float())
+        if "prd" in self.loss_names:
+            found["prd"] = self._relation(fused, batch)
+        if "mlm" in self.loss_names:
+            found["mlm"] = self._hidden_words(own, tokens, momentum_tokens)
+        if "mrtd" in self.loss_names:
+            found["mrtd"] = self._replaced_words(own, tokens, momentum_tokens)
+        return found
+
+    def after_step(self) -> None:
+        self.image_momentum.update(self.image_tower)
+        self.text_momentum.update(self.text_tower)
+        self.image_queue.write()
+        self.text_queue.write()
+        self.steps_done += 1
+
+    @property
+    def _softness(self) -> Tensor:
+        return self.config.softness * (self.steps_done / self.config.ramp).clamp(max=1)
+
+    def _captions(self, batch: Batch) -> tuple[Caption, Caption]:
+        """A picture's own captions, and those of its person; the same where there is one."""
+        count = len(batch.ids) // len(batch.pids)
+        if count > 2:
+            raise RecipeError(
+                f"RaSa takes one or two captions of a picture, got {count}; set captions=1"
+            )
+        # The last column is an end or padding, and nothing looks at either.
+        seen = words_before(batch.eot, batch.ids.shape[1] - 1)
+        ids = batch.ids[:, :-1]
+        return (
+            Caption(ids[::count], seen[::count]),
+            Caption(ids[count - 1 :: count], seen[count - 1 :: count]),
+        )
+
+    def _contrast(self, online: Pair, momentum: Pair, pids: Tensor) -> Tensor:
+        keys = Pair(
+            torch.cat([gather(momentum.images), self.image_queue.features]),
+            torch.cat([gather(momentum.texts), self.text_queue.features]),
+        )
+        same = pids[:, None] == torch.cat([gather(pids), self.image_queue.ids])
+        self.image_queue.hold(momentum.images, pids)
+        self.text_queue.hold(momentum.texts, pids)
+        return momentum_contrast(
+            online, momentum, keys, same.float(), 1 / self.temperature, softness=self._softness
+        )
+
+    @torch.no_grad()
+    def _wrong_pairs(self, online: Pair, momentum: Pair, pids: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows of captions and of pictures that do not belong together.
+
+        Each caption gets a wrong picture, and each picture a wrong caption, the likelier the
+        more alike the model finds it among the momentum model's features. In a batch of one
+        person nothing is wrong, and there is no row.
+        """
+        same = pids[:, None] == pids
+        wrong_pictures, _ = draw_rivals(online.texts @ momentum.images.T / self.temperature, same)
+        wrong_captions, _ = draw_rivals(online.images @ momentum.texts.T / self.temperature, same)
+        rows = (~same).any(dim=1).nonzero().flatten()
+        return (
+            torch.cat([rows, wrong_captions[rows]]),
+            torch.cat([wrong_pictures[rows], rows]),
+        )
+
+    def _relation(self, fused: Tensor, batch: Batch) -> Tensor:
+        """Whether a caption was written of this picture or of another of the person."""
+        if batch.replaced is None:
+            raise RecipeError(
+                "prd tells a picture's own captions from those of the person's other pictures, "
+                "and the batch has none of these; set weak_positives above 0, or leave prd out"
+            )
+        return F.cross_entropy(self.prd_head(fused).float(), batch.replaced.long())
+
+    def _hidden_words(self, own: Caption, tokens: Tensor, momentum_tokens: Tensor) -> Tensor:
+        config = self.config
+        masked = hide_words(
+            own,
+            rate=config.mask_rate,
+            special=config.text.special,
+            vocabulary=config.text.vocabulary,
+        )
+        read = _fused(self.text_tower, masked.ids, own.seen, tokens)
+        with torch.no_grad():
+            tower = self.text_momentum.module
+            guess = _fused(tower, masked.ids, own.seen, momentum_tokens)
+        targets, hidden = own.ids, masked.at
+        if config.distill_axis == "vocabulary":
+            # Rows apart: those of words that are not hidden, of V logits each, are spared.
+            read, guess = read[hidden][None], guess[hidden][None]
+            targets, hidden = targets[hidden][None], hidden[hidden][None]
+        with torch.no_grad():
+            guesses = tower.words(guess).float().softmax(dim=-1)
+        return distilled_words(
+            self.text_tower.words(read).float(),
+            guesses,
+            targets,
+            hidden,
+            softness=self._softness,
+            axis=config.distill_axis,
+        )
+
+    def _replaced_words(self, own: Caption, tokens: Tensor, momentum_tokens: Tensor) -> Tensor:
+        config = self.config
+        with torch.no_grad():
+            masked = hide_words(
+                own,
+                rate=config.replace_rate,
+                special=config.text.special,
+                vocabulary=config.text.vocabulary,
+            )
+            tower = self.text_momentum.module
+            likely = tower.words(_fused(tower, masked.ids, own.seen, momentum_tokens))
+            drawn = replace_words(likely, own, special=config.text.special)
+        read = _fused(self.text_tower, drawn.ids, own.seen, tokens)
+        logits = self.mrtd_head(read).float()
+        return replaced_words(logits, drawn.ids != own.ids, drawn.at)
+
+
+def mirror(pixels: Tensor) -> Tensor:
+    """Every second picture mirrored, by chance: a view of it that owes nothing to the first."""
+    coin = torch.rand(len(pixels), 1, 1, 1, device=pixels.device) < 0.5
+    return torch.where(coin, pixels.flip(3), pixels)
+
+
+def _features(
+    image_tower: AlbefImageTower, text_tower: AlbefTextTower, tokens: Tensor, words: Tensor
+) -> Pair:
+    """Embeddings of what was read already: tokens of pictures and of captions."""
+    return Pair(unit(image_tower.proj(tokens[:, 0])), unit(text_tower.proj(words[:, 0])))
+
+
+def _fused(tower: AlbefTextTower, ids: Tensor, seen: Tensor, tokens: Tensor) -> Tensor:
+    return tower.bert.fuse(tower.bert.read(ids, seen), seen, tokens)
+
+
+def _head(config: RasaConfig) -> nn.Linear:
+    head = nn.Linear(config.text.channels, 2)
+    initialise(head)
+    return head

@@ -1,0 +1,142 @@
+"""ALBEF's text tower: the lower half of a BERT; the upper half looks at pictures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from finegrain.errors import RecipeError
+from finegrain.models.fusion_bert import FusionBert, words_before
+from finegrain.models.joint_bert import BertConfig, WordHead
+from finegrain.preprocess import Tokenizer
+from finegrain.preprocess.clip_bpe import clip_tokenizer
+from finegrain.preprocess.word_pieces import SPECIAL, word_piece_tokenizer
+
+
+class SpecialIds(NamedTuple):
+    """Ids that are no words.
+
+    Attributes:
+        start: The token that stands for the whole caption.
+        hidden: What stands for a hidden word.
+        pad: What is never a word, though a model may draw it; None where every id is one.
+    """
+
+    start: int
+    hidden: int
+    pad: int | None
+
+
+CLIP_IDS = SpecialIds(start=49406, hidden=49405, pad=None)
+"""CLIP has no such id as ``hidden``: its last word is given up for it, as by IRRA."""
+BERT_IDS = SpecialIds(start=SPECIAL["[CLS]"], hidden=SPECIAL["[MASK]"], pad=SPECIAL["[PAD]"])
+CLIP_WORDS = 49408
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlbefTextConfig:
+    """A BERT of two halves. The defaults are ALBEF's, on BERT-base.
+
+    Attributes:
+        vocabulary_file: ``vocab.txt`` of BERT-base uncased. None takes CLIP's words, of which
+            there are 49,408: for training from random weights.
+        context_length: Most tokens of a caption, start and end included. ALBEF has no end
+            token: ours, which the towers never look at, is one more than its 50.
+        positions: Tokens that there are position embeddings for.
+        depth, fusion_depth: Layers of the lower and of the upper half.
+        dropout: Share of channels and of attention weights that training sets to zero.
+    """
+
+    vocabulary_file: str | None = None
+    vocabulary: int = 30522
+    context_length: int = 51
+    positions: int = 512
+    channels: int = 768
+    depth: int = 6
+    fusion_depth: int = 6
+    heads: int = 12
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.vocabulary_file is None and self.vocabulary != CLIP_WORDS:
+            raise RecipeError(
+                f"without a vocabulary_file the words are CLIP's {CLIP_WORDS}, and the vocabulary "
+                f"has {self.vocabulary}; give the file (vocab.txt of bert-base-uncased) as "
+                "method.text.vocabulary_file, or set method.text.vocabulary to CLIP's"
+            )
+        if self.context_length > self.positions:
+            raise RecipeError(
+                f"captions have up to {self.context_length} tokens and there are {self.positions} "
+                "positions; choose more"
+            )
+        if not self.fusion_depth:
+            raise RecipeError("expected a fusion_depth of 1 or more, got 0")
+
+    @property
+    def special(self) -> SpecialIds:
+        return CLIP_IDS if self.vocabulary_file is None else BERT_IDS
+
+    def tiny(self) -> AlbefTextConfig:
+        return replace(
+            self,
+            vocabulary_file=None,
+            vocabulary=CLIP_WORDS,
+            channels=32,
+            depth=2,
+            fusion_depth=2,
+            heads=2,
+        )
+
+    def tokenizer(self) -> Tokenizer:
+        """What turns captions into ids of this tower.
+
+        Raises:
+            DataError: The vocabulary cannot be read, or its special tokens are elsewhere than
+                in that of BERT-base uncased.
+            RecipeError: It has another number of words.
+        """
+        if self.vocabulary_file is None:
+            return clip_tokenizer(self.context_length)
+        tokenizer = word_piece_tokenizer(Path(self.vocabulary_file), self.context_length)
+        if tokenizer.vocabulary_size != self.vocabulary:
+            raise RecipeError(
+                f"{self.vocabulary_file} has {tokenizer.vocabulary_size} words and "
+                f"method.text.vocabulary is {self.vocabulary}; set one to fit the other"
+            )
+        return tokenizer
+
+    def build(self, embed_dim: int, *, looked_at: int) -> AlbefTextTower:
+        """The tower, whose upper half looks at tokens of width ``looked_at``."""
+        return AlbefTextTower(self, embed_dim, looked_at=looked_at)
+
+
+class AlbefTextTower(nn.Module):
+    """``ids [N, L], eot [N] -> [N, D]``: the projected first token of the lower half.
+
+    Tokens look at those before the end-of-text and not at it, since ALBEF was trained without
+    one; any ``L`` that covers it gives the same embedding.
+    """
+
+    def __init__(self, config: AlbefTextConfig, embed_dim: int, *, looked_at: int) -> None:
+        super().__init__()
+        lower = BertConfig(
+            vocabulary=config.vocabulary,
+            positions=config.positions,
+            channels=config.channels,
+            depth=config.depth,
+            heads=config.heads,
+            dropout=config.dropout,
+        )
+        self.bert = FusionBert(lower, fusion_depth=config.fusion_depth, looked_at=looked_at)
+        self.word_head = WordHead(lower)
+        self.proj = nn.Linear(config.channels, embed_dim)
+
+    def forward(self, ids: Tensor, eot: Tensor) -> Tensor:
+        return self.proj(self.bert.read(ids, words_before(eot, ids.shape[1]))[:, 0])
+
+    def words(self, fused: Tensor) -> Tensor:
+        """Fused tokens ``[..., W]`` to logits of the vocabulary ``[..., V]``."""
+        return self.word_head(fused, self.bert.words.weight)
