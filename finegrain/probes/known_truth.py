@@ -1,4 +1,4 @@
-"""Probes: what a model gets right that rank metrics do not show."""
+"""Probes whose truth the caller knows: queries by ground truth, and captions that were swapped."""
 
 from __future__ import annotations
 
