@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from finegrain.encoder import Encoder
 from finegrain.errors import GalleryError
 from finegrain.gallery import Gallery, OnDuplicate
 from finegrain.gallery.pictures import name_problem, path_of, pictures_in, thumbnail, unknown
-from finegrain.preprocess import ImageSource
+from finegrain.preprocess import Crop, ImageSource
 from finegrain.records import Problem, Sample, Scalar
 
 _GALLERY_COLUMNS = ("pid", "camera", "time", "track")
@@ -45,7 +45,7 @@ class Added:
 def take_in(
     encoder: Encoder,
     gallery: Gallery,
-    pictures: ImageSource | Iterable[ImageSource],
+    pictures: ImageSource | Crop | Iterable[ImageSource | Crop],
     metadata: Metadata | Sequence[Metadata] | None,
     *,
     expire_after: timedelta | float | None,
@@ -62,10 +62,15 @@ def take_in(
     problems = list(misnamed.values())
     for batch in encoder.stream_images([sources[i] for i in todo], progress=progress):
         rows = [todo[position] for position in batch.positions]
-        ids += _keep(
+        paths = [path_of(sources[i]) for i in rows]
+        ids += keep(
             gallery,
             batch.embeddings,
-            [sources[i] for i in rows],
+            paths,
+            [
+                thumbnail(sources[i]) if path is None else None
+                for i, path in zip(rows, paths, strict=True)
+            ],
             [columns[i] for i in rows],
             expire_after=expire_after,
             on_duplicate="replace" if replace else "add",
@@ -86,16 +91,17 @@ def columns_of(sample: Sample, metadata: Metadata) -> Metadata:
     }
 
 
-def _keep(
+def keep(
     gallery: Gallery,
-    embeddings: np.ndarray[Any, np.dtype[np.float32]],
-    sources: Sequence[ImageSource],
+    embeddings: NDArray[np.float32],
+    paths: Sequence[str | None],
+    thumbnails: Sequence[bytes | None],
     columns: Sequence[Metadata],
     *,
     expire_after: timedelta | float | None,
     on_duplicate: OnDuplicate,
 ) -> list[int]:
-    paths = [path_of(source) for source in sources]
+    """Add ``N`` encoded pictures, those columns that are a gallery's own as such; their ids."""
     return gallery.add(
         embeddings,
         paths,
@@ -104,10 +110,7 @@ def _keep(
         times=[row.get("time") for row in columns],  # type: ignore[misc]
         tracks=[row.get("track") for row in columns],  # type: ignore[misc]
         metadata=[{n: v for n, v in row.items() if n not in _GALLERY_COLUMNS} for row in columns],
-        thumbnails=[
-            thumbnail(source) if path is None else None
-            for path, source in zip(paths, sources, strict=True)
-        ],
+        thumbnails=thumbnails,
         expire_after=expire_after,
         on_duplicate=on_duplicate,
     )

@@ -8,13 +8,15 @@ import io
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast, overload
+from typing import TYPE_CHECKING, Any, overload
 
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image
 from tabulate import tabulate
 
-from finegrain.errors import ImageError, QueryError
+from finegrain.errors import ImageError, MissingExtraError, QueryError
+from finegrain.picture_grid import Tile, draw_grid
 from finegrain.preprocess.image import load_image
 from finegrain.records import Scalar
 
@@ -23,16 +25,8 @@ if TYPE_CHECKING:
 
 _MAX_COLUMNS = 8
 _MAX_CELL = 32
-_MAX_GRID_PIXELS = 100_000_000
-_Colour = tuple[int, int, int]
-
-_PAPER: _Colour = (250, 250, 248)
-_INK: _Colour = (28, 28, 30)
-_SOFT: _Colour = (128, 128, 134)
-_LINE: _Colour = (222, 222, 220)
-_MISSING: _Colour = (233, 233, 231)
-_RIGHT: _Colour = (38, 150, 84)
-_WRONG: _Colour = (206, 58, 50)
+_MAX_FACTS = 3
+_UNREADABLE = (ImageError, MissingExtraError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,11 +38,14 @@ class Match:
         score: Inner product with the query.
         match: Probability of a match by the re-ranker, where it was asked.
         id: The picture's id in the gallery.
-        image: Its path, or None when it was added as pixels.
+        image: Its path, or the address of a part of a picture or video
+            (:class:`~finegrain.preprocess.Crop`); None when it was added as pixels.
         pid: Identity, where known.
         camera: Name of the camera, where known.
+        time: When it was taken, where known, as ``2026-01-31T12:00:00.000Z``.
+        track: Name of the track that it is part of, where known.
         metadata: Further columns.
-        thumbnail: JPEG file kept in the gallery for a picture without a path.
+        thumbnail: JPEG file kept in the gallery, as for a picture without a path.
         explainer: What :meth:`explain` asks; a searcher sets it for queries by text.
     """
 
@@ -58,6 +55,8 @@ class Match:
     image: str | None
     pid: int | None = None
     camera: str | None = None
+    time: str | None = None
+    track: str | None = None
     metadata: Mapping[str, Scalar] = field(default_factory=dict)
     match: float | None = None
     thumbnail: bytes | None = field(default=None, repr=False)
@@ -66,13 +65,18 @@ class Match:
     )
 
     def open(self) -> Image.Image:
-        """The picture in RGB: from its path when it has one, else its thumbnail.
+        """The picture in RGB: from its path where that can be read, else its thumbnail.
 
         Raises:
             ImageError: There is neither, or the file is missing or broken.
+            MissingExtraError: It is in a video, PyAV is not installed, and there is no thumbnail.
         """
         if self.image is not None:
-            return load_image(self.image)
+            try:
+                return load_image(self.image)
+            except _UNREADABLE:
+                if self.thumbnail is None:
+                    raise
         if self.thumbnail is not None:
             return load_image(self.thumbnail)
         raise ImageError(
@@ -102,6 +106,8 @@ class Match:
             "image": self.image,
             "pid": self.pid,
             "camera": self.camera,
+            "time": self.time,
+            "track": self.track,
             "metadata": dict(self.metadata),
         }
 
@@ -180,7 +186,21 @@ class Matches(Sequence[Match]):
             raise ImageError(
                 f"correct has one entry per match ({len(self)} here); got {len(correct)}."
             )
-        return _Grid(columns=min(columns, max(1, len(self))), tile=tile).draw(self, correct)
+        return draw_grid(
+            self.query,
+            [
+                Tile(
+                    open=partial(_opened, match),
+                    left=str(match.rank),
+                    right=f"{match.score:.3f}",
+                    caption=_caption(match),
+                    correct=None if correct is None else correct[place],
+                )
+                for place, match in enumerate(self)
+            ],
+            columns=columns,
+            tile=tile,
+        )
 
     def save(
         self,
@@ -217,9 +237,12 @@ def _table(matches: Matches) -> str:
         {
             "rank": match.rank,
             "score": f"{match.score:.4f}",
+            "match": None if match.match is None else f"{match.match:.4f}",
             "image": _shortened(match.image or "-", from_left=True),
             "pid": match.pid,
             "camera": match.camera,
+            "time": match.time,
+            "track": match.track,
             **{name: _shortened(_shown(value)) for name, value in match.metadata.items()},
         }
         for match in matches
@@ -256,16 +279,27 @@ def _shortened(text: str | None, *, from_left: bool = False) -> str | None:
     return "…" + line[1 - _MAX_CELL :] if from_left else line[: _MAX_CELL - 1] + "…"
 
 
-def _facts(match: Match) -> list[str]:
-    """What a caption tells of a picture, most telling first."""
+def _caption(match: Match) -> str:
+    """What is known of a picture in one line, most telling first."""
     name = None if match.image is None else Path(match.image).name
     known = [
+        None if match.match is None else f"match {match.match:.3f}",
         None if match.pid is None else f"pid {match.pid}",
         match.camera,
+        None if match.time is None else f"{match.time[:10]} {match.time[11:19]}",
+        match.track,
         *(_shown(value) for value in match.metadata.values()),
         name,
     ]
-    return [line for line in map(_shortened, known) if line]
+    return " · ".join([line for line in map(_shortened, known) if line][:_MAX_FACTS])
+
+
+def _opened(match: Match) -> Image.Image | None:
+    """The picture, or None where it cannot be shown any more."""
+    try:
+        return match.open()
+    except _UNREADABLE:
+        return None
 
 
 # --- the notebook -----------------------------------------------------------------------
@@ -287,7 +321,7 @@ def _page(matches: Matches) -> str:
             rank=match.rank,
             score=match.score,
             title=html.escape(match.image or "", quote=True),
-            caption=html.escape(" · ".join(_facts(match)[:2])),
+            caption=html.escape(_caption(match)),
         )
         for match in matches
     )
@@ -299,9 +333,8 @@ def _page(matches: Matches) -> str:
 
 
 def _inline(match: Match) -> str:
-    try:
-        picture = match.open()
-    except ImageError:
+    picture = _opened(match)
+    if picture is None:
         return (
             f'<div style="{_FRAME};background:#e9e9e7;color:#808086;display:flex;'
             'align-items:center;justify-content:center">picture not found</div>'
@@ -311,112 +344,3 @@ def _inline(match: Match) -> str:
     picture.save(buffer, "JPEG", quality=85)
     data = base64.b64encode(buffer.getvalue()).decode()
     return f'<img style="{_FRAME};object-fit:cover" src="data:image/jpeg;base64,{data}" alt="">'
-
-
-# --- the picture grid -------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Grid:
-    """Sizes of a picture grid; all follow from the tile, so that any size looks alike."""
-
-    columns: int
-    tile: tuple[int, int]
-
-    @property
-    def _unit(self) -> int:
-        return max(4, round(min(self.tile) / 16))
-
-    def draw(self, matches: Matches, correct: Sequence[bool] | None) -> Image.Image:
-        height, width = self.tile
-        unit = self._unit
-        rows = -(-len(matches) // self.columns)
-        margin, gap = 3 * unit, 2 * unit
-        page_width = max(2 * margin + self.columns * (width + gap) - gap, 40 * unit)
-        title = _wrapped(matches.query, _font(2 * unit), page_width - 2 * margin)
-        top = margin + len(title) * 3 * unit + unit
-        card = height + 4 * unit + unit // 2
-        page_height = top + rows * (card + gap) - (gap if rows else 0) + margin
-        if page_width * page_height > _MAX_GRID_PIXELS:
-            raise ImageError(
-                f"A grid of {len(matches)} pictures would be {page_width} x {page_height} pixels. "
-                "Draw the first ones, as in matches[:50].save(...), or smaller tiles."
-            )
-        page = Image.new("RGB", (page_width, page_height), _PAPER)
-        pen = ImageDraw.Draw(page)
-        for line, text in enumerate(title):
-            pen.text((margin, margin + line * 3 * unit), text, _INK, _font(2 * unit))
-        for place, match in enumerate(matches):
-            row, column = divmod(place, self.columns)
-            corner = (margin + column * (width + gap), top + row * (card + gap))
-            mark = None if correct is None else (_RIGHT if correct[place] else _WRONG)
-            page.paste(self._picture(match, mark), corner)
-            self._caption(pen, match, (corner[0], corner[1] + height + unit // 2))
-        return page
-
-    def _picture(self, match: Match, mark: _Colour | None) -> Image.Image:
-        height, width = self.tile
-        try:
-            tile = ImageOps.pad(
-                match.open(), (width, height), Image.Resampling.LANCZOS, color="white"
-            )
-        except ImageError:
-            tile = self._missing()
-        border = max(2, self._unit // 3) if mark else 1
-        return _framed(tile, self._unit // 2, border, mark or _LINE)
-
-    def _missing(self) -> Image.Image:
-        height, width = self.tile
-        tile = Image.new("RGB", (width, height), _MISSING)
-        ImageDraw.Draw(tile).text(
-            (width / 2, height / 2), "picture not found", _SOFT, _font(self._unit * 1.2), "mm"
-        )
-        return tile
-
-    def _caption(self, pen: ImageDraw.ImageDraw, match: Match, corner: tuple[int, int]) -> None:
-        unit, width = self._unit, self.tile[1]
-        left, top = corner
-        pen.text((left, top), str(match.rank), _INK, _font(1.5 * unit))
-        pen.text((left + width, top), f"{match.score:.3f}", _SOFT, _font(1.5 * unit), "ra")
-        facts = " · ".join(_facts(match)[:2])
-        small = _font(1.2 * unit)
-        pen.text((left, top + 2 * unit), _cut(facts, small, width), _SOFT, small)
-
-
-def _framed(tile: Image.Image, radius: int, border: int, colour: _Colour) -> Image.Image:
-    """Round the corners and draw a frame; at four times the size, as Pillow's arcs are rough."""
-    large = (tile.width * 4, tile.height * 4)
-    box = (0, 0, large[0] - 1, large[1] - 1)
-    inside, frame = Image.new("L", large), Image.new("L", large)
-    ImageDraw.Draw(inside).rounded_rectangle(box, radius * 4, fill=255)
-    ImageDraw.Draw(frame).rounded_rectangle(box, radius * 4, outline=255, width=border * 4)
-    result = Image.new("RGB", tile.size, _PAPER)
-    result.paste(tile, mask=inside.resize(tile.size, Image.Resampling.BOX))
-    result.paste(colour, mask=frame.resize(tile.size, Image.Resampling.BOX))
-    return result
-
-
-def _font(size: float) -> ImageFont.FreeTypeFont:
-    return cast(ImageFont.FreeTypeFont, ImageFont.load_default(size))
-
-
-def _wrapped(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
-    """Break a text into at most three lines."""
-    lines = [""]
-    for word in text.split():
-        longer = f"{lines[-1]} {word}".strip()
-        if not lines[-1] or font.getlength(longer) <= width:
-            lines[-1] = longer
-        else:
-            lines.append(word)
-    if len(lines) > 3:
-        lines = [*lines[:2], " ".join(lines[2:])]
-    return [_cut(line, font, width) for line in lines]
-
-
-def _cut(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
-    if font.getlength(text) <= width:
-        return text
-    while text and font.getlength(text + "…") > width:
-        text = text[:-1]
-    return text + "…"

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from finegrain.errors import ImageError
+from finegrain.preprocess.crop import Crop
 
 MAX_PIXELS = 25_000_000
 """Largest picture that is decoded, by the size its header states."""
@@ -69,8 +70,8 @@ def load_image(source: ImageSource) -> Image.Image:
     transparency is laid on white, and 16-bit grey is scaled (not clipped) to 8 bits.
 
     Args:
-        source: Path of a file, the bytes of one, a uint8 array ``[H, W]``, ``[H, W, 3]`` or
-            ``[H, W, 4]`` in RGB(A) order, or a Pillow image.
+        source: Path of a file or address of a :class:`Crop`, the bytes of a file, a uint8
+            array ``[H, W]``, ``[H, W, 3]`` or ``[H, W, 4]`` in RGB(A) order, or a Pillow image.
 
     Returns:
         A new image of mode ``RGB``; the source is never changed.
@@ -78,8 +79,12 @@ def load_image(source: ImageSource) -> Image.Image:
     Raises:
         ImageError: The picture is missing, broken, truncated, too large, or of a kind that
             is not accepted.
+        MissingExtraError: It is a frame of a video, and PyAV is not installed.
     """
     if isinstance(source, str | Path):
+        crop = Crop.of(source)
+        if crop is not None:
+            return crop.cut(_whole(crop))
         return _decode(_read(Path(source)), str(source))
     if isinstance(source, bytes):
         return _decode(source, f"the {len(source)} bytes given")
@@ -149,6 +154,15 @@ class ImageTransform:
         corner = ((self.width - width) // 2, (self.height - height) // 2)
         canvas.paste(self._resized(image, (width, height)), corner)
         return canvas
+
+
+def _whole(crop: Crop) -> Image.Image:
+    if crop.time is None:
+        return _decode(_read(Path(crop.path)), str(crop.path))
+    from finegrain.preprocess.frames import LONGEST_SIDE, frame_at  # it keeps to our limits
+
+    longest_side = LONGEST_SIDE if crop.box is None else None
+    return Image.fromarray(frame_at(crop.path, crop.time, longest_side=longest_side).pixels)
 
 
 def _read(path: Path) -> bytes:

@@ -15,7 +15,8 @@ import finegrain
 from finegrain.cli import main
 
 VERBS = (
-    "train", "evaluate", "report", "export", "convert", "index", "query", "demo", "doctor", "recipe"
+    "train", "evaluate", "report", "export", "convert", "index", "embed", "query", "demo",
+    "doctor", "recipe",
 )  # fmt: skip
 NUM_CROPS = 12
 
@@ -161,7 +162,9 @@ def test_json_is_json_whatever_the_query(indexed, capsys):
     assert main(["query", str(indexed), '外套 "quoted"', "-k", "2", "--json"]) == 0
     matches = json.loads(capsys.readouterr().out)
     assert [match["rank"] for match in matches] == [1, 2]
-    assert matches[0].keys() == {"rank", "score", "id", "image", "pid", "camera", "metadata"}
+    assert list(matches[0]) == [
+        "rank", "score", "id", "image", "pid", "camera", "time", "track", "metadata"
+    ]  # fmt: skip
 
 
 def test_a_picture_finds_itself(indexed, crops, capsys):

@@ -10,11 +10,14 @@ import pytest
 import finegrain
 from finegrain import doctor
 from finegrain.cli import main
+from finegrain.data.fashion_iq import FASHION_IQ
+from finegrain.data.fashion_survey import FashionSurvey
 from finegrain.data.leaks import Leaks
 from finegrain.data.person_datasets import CUHK_PEDES, ICFG_PEDES, RSTPREID, Counts
 from finegrain.data.person_json import read_people
 from finegrain.data.survey import Survey
 from finegrain.data.synthetic.schemas import write_fixture
+from finegrain.data.synthetic.shop_schemas import write_fashion_iq
 from finegrain.doctor import examine, examine_datasets, machine_report
 from finegrain.errors import GalleryError, PlanError
 from finegrain.gallery import Gallery
@@ -150,6 +153,27 @@ def test_doctor_data_of_several_datasets_compares_them(copies, as_published, tmp
     assert said.endswith("would falsify a result; see what is NOT SOUND above\n")
 
 
+def test_doctor_data_of_a_fashion_set(tmp_path, monkeypatch, capsys):
+    root = write_fashion_iq(tmp_path, triplets=2)
+    whole = replace(FASHION_IQ, published=dict(FASHION_IQ.count(FASHION_IQ.read(root))))
+    monkeypatch.setattr(doctor, "FASHION_DATASETS", (whole,))
+    assert main(["doctor", "data", "fashion_iq", str(root)]) == 0
+    assert capsys.readouterr().out.rstrip().endswith("sound")
+    monkeypatch.undo()
+    assert main(["doctor", "data", "fashion_iq", str(root)]) == 1
+    shown, said = capsys.readouterr()
+    assert "note: FashionIQ: has 2 train dress triplets where 5985 are published" in shown
+    assert "NOT SOUND: FashionIQ: has 2 val shirt triplets where 2038 are published" in shown
+    assert said.endswith("would falsify a result; see what is NOT SOUND above\n")
+
+
+def test_fashion_sets_are_not_compared_with_people(copies, tmp_path):
+    root = write_fashion_iq(tmp_path, triplets=1)
+    asked = [(ICFG_PEDES, copies["icfg_pedes"]), (FASHION_IQ, root)]
+    found = list(examine_datasets(asked, progress=False))
+    assert [type(finding) for finding in found] == [Survey, FashionSurvey]
+
+
 def test_doctor_data_of_what_is_not_there_says_how_to_get_it(tmp_path, capsys):
     assert main(["doctor", "data", "ufine6926", str(tmp_path / "nowhere")]) == 1
     assert "How to get it: Sign the licence" in capsys.readouterr().out
@@ -159,9 +183,12 @@ def test_doctor_data_of_what_is_not_there_says_how_to_get_it(tmp_path, capsys):
     ("words", "why"),
     [
         ([], "expected finegrain doctor data NAME ROOT"),
-        (["cuhk_pedes"], "NAME: cuhk_pedes, icfg_pedes, rstpreid, ufine6926"),
+        (
+            ["cuhk_pedes"],
+            "NAME: cuhk_pedes, icfg_pedes, rstpreid, ufine6926, fashion_gen, fashion_iq",
+        ),
         (["cuhk_pedes", "a", "rstpreid"], "expected finegrain doctor data NAME ROOT"),
-        (["market", "a"], "there is no person-search dataset 'market'"),
+        (["market", "a"], "there is no dataset 'market' to examine; there are cuhk_pedes, "),
     ],
 )
 def test_doctor_data_called_wrongly_is_one_line(capsys, words, why):

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from finegrain.errors import ImageError
+from finegrain.errors import ImageError, MissingExtraError
 from finegrain.matches import Match, Matches
 
 GREEN, RED = (38, 150, 84), (206, 58, 50)
@@ -60,6 +61,37 @@ def test_dictionaries_are_json(matches: Matches):
     first = json.loads(json.dumps(matches.to_dicts()))[0]
     assert first["metadata"] == {"sale": True}
     assert (first["rank"], first["score"], first["id"], first["pid"]) == (1, 0.5, 4, 7)
+    assert (first["time"], first["track"]) == (None, None)
+
+
+SEEN = Match(
+    rank=1,
+    score=0.25,
+    match=0.9,
+    id=4,
+    image=None,
+    time="2026-05-01T08:00:12.345Z",
+    track="gate-3/7",
+    metadata={"site": "a"},
+)
+
+
+def test_where_a_file_is_gone_the_thumbnail_is_shown(tmp_path: Path):
+    gone = Match(rank=1, score=0.1, id=1, image=str(tmp_path / "gone.jpg"), thumbnail=jpeg("red"))
+    assert gone.open().size == (20, 40)
+
+
+def test_a_frame_without_its_decoder_is_a_tile_that_says_so(tmp_path: Path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "av", None)
+    address = f"{tmp_path}/film.mp4#t=1.000"
+    (tmp_path / "film.mp4").touch()
+    frame = Match(rank=1, score=0.1, id=1, image=address)
+    with pytest.raises(MissingExtraError, match="video"):
+        frame.open()
+    assert "picture not found" in Matches("q", [frame])._repr_html_()
+    assert Matches("q", [frame]).grid().width > 0
+    kept = Match(rank=1, score=0.1, id=1, image=address, thumbnail=jpeg("red"))
+    assert kept.open().size == (20, 40)
 
 
 # --- the table --------------------------------------------------------------------------
@@ -73,6 +105,24 @@ def test_the_table_shows_what_is_known(matches: Matches, monkeypatch):
     assert first.split()[1] == "0.5000"
     assert first.split()[-1] == "true"
     assert second.split() == ["2", "0.2500", "-", "-", "gate-3", "-"]
+
+
+def test_the_table_shows_what_a_reranker_said_and_when_it_was(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    unread = Match(rank=2, score=0.5, id=9, image="b.jpg")
+    _, header, _, first, second = str(Matches("q", [SEEN, unread])).splitlines()
+    assert header.split() == ["rank", "score", "match", "image", "time", "track", "site"]
+    assert first.split() == [
+        "1",
+        "0.2500",
+        "0.9000",
+        "-",
+        "2026-05-01T08:00:12.345Z",
+        "gate-3/7",
+        "a",
+    ]
+    assert second.split()[:4] == ["2", "0.5000", "-", "b.jpg"]
+    assert SEEN.to_dict()["time"] == "2026-05-01T08:00:12.345Z"
 
 
 def test_the_table_fits_the_terminal_and_has_few_columns(monkeypatch):
@@ -120,6 +170,13 @@ def test_html_escapes_everything_from_outside():
     assert page.count('"') % 2 == 0
 
 
+def test_captions_tell_the_most_telling_first():
+    unread = Match(rank=2, score=0.5, id=9, image=None, pid=8, camera="gate-4", metadata={"a": "b"})
+    page = Matches("q", [SEEN, unread])._repr_html_()
+    assert ">match 0.900 · 2026-05-01 08:00:12 · gate-3/7<" in page
+    assert ">pid 8 · gate-4 · b<" in page
+
+
 # --- the picture grid -------------------------------------------------------------------
 
 
@@ -150,6 +207,15 @@ def test_right_and_wrong_matches_are_framed(matches: Matches):
     assert holds(plain, GREEN) == holds(plain, RED) == 0
     assert holds(marked, GREEN) > 100
     assert holds(marked, RED) > holds(marked, GREEN)
+
+
+def test_the_grid_tells_what_a_reranker_said():
+    plain, sure, unsure = (
+        Matches("q", [Match(rank=1, score=0.25, match=match, id=4, image=None)]).grid()
+        for match in (None, 0.9, 0.1)
+    )
+    assert plain.size == sure.size == unsure.size
+    assert len({picture.tobytes() for picture in (plain, sure, unsure)}) == 3
 
 
 @pytest.mark.parametrize("name", ["grid.png", "grid.jpg", "GRID.JPEG"])

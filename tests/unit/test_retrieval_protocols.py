@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from finegrain.encoder import Encoded
 from finegrain.errors import DataError, EvaluationError
-from finegrain.records import Sample, Split
+from finegrain.records import PictureTokens, Sample, Split
+from finegrain.rerank import probability_of
 from finegrain.retrieval_protocols import (
     Candidates,
     chance,
@@ -18,7 +20,9 @@ from finegrain.retrieval_protocols import (
     evaluate_full_gallery,
     evaluate_sampled,
     sample_ids,
+    score_sampled,
 )
+from finegrain.second_stage import WEIGHTS
 
 DIM = 8
 
@@ -38,6 +42,33 @@ class Noisy:
     def _rows(self, keys):
         rows = [_unit(f"product {product}") + self.noise * _unit(own) for product, own in keys]
         return np.array([row / np.linalg.norm(row) for row in rows], np.float32)
+
+
+class Matching(Noisy):
+    """The same with a match head, whose logits depend on the caption and the file alone."""
+
+    def __init__(self, noise: float) -> None:
+        super().__init__(noise)
+        self.asked: list[tuple[str, int]] = []
+
+    def stream_images(self, sources, *, tokens=False, progress=False):
+        rows = [_unit(f"tokens {source}") for source in sources]
+        yield Encoded(
+            positions=list(range(len(sources))),
+            embeddings=self.encode_images(sources),
+            problems=[],
+            tokens=PictureTokens(
+                codes=np.array(rows, np.float32)[:, None],
+                scales=np.ones((len(rows), 1), np.float32),
+            ),
+        )
+
+    def matching(self, caption):
+        def match(pictures):
+            self.asked.append((caption, len(pictures)))
+            return 4 * pictures.codes[:, 0] @ _unit(f"words {caption}")
+
+        return match
 
 
 def _unit(key):
@@ -97,6 +128,63 @@ def test_the_sampled_protocol_equals_a_literal_loop(sizes, seed, noise):
         (result.image_to_text, wanted["image"]),
     ):
         assert [metrics.rank1, metrics.rank5, metrics.rank10] == pytest.approx(ranks)
+
+
+@given(
+    st.lists(st.integers(1, 9), min_size=1, max_size=3).filter(lambda sizes: max(sizes) > 1),
+    st.integers(0, 5),
+    st.sampled_from([0.1, 1.0, 1e6]),
+)
+@settings(max_examples=15, deadline=None)
+def test_both_stages_equal_a_literal_loop(sizes, seed, weight):
+    split, encoder = shop(sizes), Matching(1.0)
+    candidates = draw_candidates(split, queries=12, negatives=7, seed=seed)
+    result = evaluate_sampled(encoder, split, candidates, weight=weight)
+    by_id = dict(zip(sample_ids(split.samples), split.samples, strict=True))
+    for metrics, of_text in ((result.text_to_image, True), (result.image_to_text, False)):
+        places = []
+        for query, names in candidates.lists.items():
+            scores = {}
+            for name in names:
+                text, picture = (query, name) if of_text else (name, query)
+                caption, image = by_id[text].captions[0], by_id[picture].image
+                cosine = encoder.encode_texts([caption])[0] @ encoder.encode_images([image])[0]
+                logit = 4 * _unit(f"tokens {image}") @ _unit(f"words {caption}")
+                scores[name] = float(cosine) + weight * float(probability_of(np.array([logit]))[0])
+            places.append(1 + sum(scores[name] > scores[query] + 1e-6 for name in names))
+        ranks = [100 * np.mean([place <= k for place in places]) for k in (1, 5, 10)]
+        assert [metrics.rank1, metrics.rank5, metrics.rank10] == pytest.approx(ranks)
+    assert f"match head at weight {weight:g}" in result.protocol
+
+
+def test_each_pair_is_looked_at_once_and_few_at_a_time():
+    split, encoder = shop((40,), views=1), Matching(0)
+    score_sampled(encoder, split, draw_candidates(split, negatives=39))
+    assert sum(size for _, size in encoder.asked) == 40 * 40
+    assert max(size for _, size in encoder.asked) <= 16
+
+
+def test_without_a_weight_the_match_head_is_not_asked():
+    split, encoder = shop((6, 5)), Matching(1.0)
+    candidates = draw_candidates(split)
+    assert evaluate_sampled(encoder, split, candidates) == evaluate_sampled(
+        Noisy(1.0), split, candidates
+    )
+    assert encoder.asked == []
+
+
+def test_the_best_weight_is_the_least_of_those_with_the_highest_map():
+    split = shop((14, 12))
+    candidates = draw_candidates(split)
+    certain = score_sampled(Matching(0), split, candidates)
+    assert certain.best_weight() == 0
+    scores = score_sampled(Matching(3.0), split, candidates)
+
+    def value(weight):
+        found = scores.metrics(weight)
+        return found.text_to_image.mAP + found.image_to_text.mAP
+
+    assert value(scores.best_weight()) == max(map(value, WEIGHTS))
 
 
 def test_the_full_gallery_equals_a_literal_loop():

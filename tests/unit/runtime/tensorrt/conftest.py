@@ -30,6 +30,14 @@ def embed_images(pixels):
     return flat @ (np.arange(flat.shape[1])[:, None] % np.arange(2, 2 + DIM)).astype(np.float32)
 
 
+def select(embeddings, gallery, offsets, depth):
+    """``search.onnx``, with products written in fp16."""
+    products = embeddings.astype(np.float16).astype(np.float32) @ gallery.astype(np.float32).T
+    products = products.astype(np.float16) + offsets
+    rows = np.argsort(-products, axis=1, kind="stable")[:, :depth]
+    return rows, np.take_along_axis(products, rows, axis=1)
+
+
 class FakeTrt:
     """``tensorrt`` or ``tensorrt_rtx``, as much of it as we use."""
 
@@ -48,6 +56,7 @@ class FakeTrt:
         self.BuilderFlag = SimpleNamespace(REQUIRE_USER_ALLOCATION="user allocation")
         self.MemoryPoolType = SimpleNamespace(WORKSPACE="workspace")
         self.DynamicShapesKernelSpecializationStrategy = SimpleNamespace(EAGER="eager")
+        self.TensorIOMode = SimpleNamespace(OUTPUT="output")
         self.ILogger = type(
             "ILogger", (), {"ERROR": 1, "INTERNAL_ERROR": 0, "INFO": 3, "__init__": lambda s: None}
         )
@@ -77,7 +86,7 @@ class FakeParser:
 
     def parse(self, graph):
         stated = json.loads(graph)
-        self.network.names, self.network.dim = stated["inputs"], stated["dim"]
+        self.network.names, self.network.about = stated["inputs"], stated
         self.num_errors = len(stated.get("odd", []))
         self.odd = stated.get("odd")
         return not self.num_errors
@@ -128,7 +137,8 @@ class FakeBuilder:
             self.logger.log(self.logger.ERROR, " no kernel for LayerNorm\n")
             self.logger.log(self.logger.INFO, "chatter")
             return None
-        return b"ftrt" + json.dumps({"profiles": config.profiles, "dim": network.dim}).encode()
+        about = {"profiles": config.profiles, "about": network.about}
+        return b"ftrt" + json.dumps(about).encode()
 
 
 class FakeConfig:
@@ -156,12 +166,25 @@ class FakeConfig:
 
 
 class FakeEngine:
-    def __init__(self, trt, profiles, dim):
-        self.trt, self.profiles, self.dim = trt, profiles, dim
+    def __init__(self, trt, profiles, about):
+        self.trt, self.profiles, self.about = trt, profiles, about
+        self.inputs, self.outputs = about["inputs"], about.get("outputs", ["embeddings"])
         self.device_memory_size_v2 = trt.scratch
 
+    @property
+    def num_io_tensors(self):
+        return len(self.inputs) + len(self.outputs)
+
+    def get_tensor_name(self, i):
+        return [*self.inputs, *self.outputs][i]
+
+    def get_tensor_mode(self, name):
+        return "output" if name in self.outputs else "input"
+
     def get_tensor_dtype(self, name):
-        return {"pixels": "uint8", "embeddings": "float32"}.get(name, "int32")
+        types = {"pixels": "uint8", "codes": "int8", "gallery": "float16", "offsets": "float16"}
+        types |= dict.fromkeys(["embeddings", "estimates"], "float32")
+        return types.get(name, "int32")
 
     def create_runtime_config(self):
         assert self.trt.rtx
@@ -207,7 +230,7 @@ class FakeContext:
 
     def get_tensor_shape(self, name):
         batch = len(self.profile) and next(iter(self.shapes.values()))[0]
-        return self.shapes.get(name, (batch, self.engine.dim))
+        return self.shapes.get(name, (batch, self.engine.about["dim"]))
 
     def set_tensor_address(self, name, address):
         self.trt.cuda.live("device", address, 1)
@@ -226,14 +249,19 @@ class FakeContext:
 
     def execute_async_v3(self, stream):
         self.trt.executions += 1
-        assert set(self.addresses) == {*self.profile, "embeddings"}
+        assert set(self.addresses) == {*self.profile, *self.engine.outputs}
 
         def work():
             self.trt.cuda.live("device", self.scratch, self.trt.scratch)
             inputs = {name: self._tensor(name) for name in self.profile}
             self.trt.seen.append({name: array.copy() for name, array in inputs.items()})
-            compute = embed_images if "pixels" in inputs else embed_texts
-            self._tensor("embeddings")[...] = compute(*inputs.values())[:, : self.engine.dim]
+            if "gallery" in inputs:
+                results = select(**inputs, depth=self.engine.about["dim"])
+            else:
+                compute = embed_images if "pixels" in inputs else embed_texts
+                results = (compute(*inputs.values())[:, : self.engine.about["dim"]],)
+            for name, result in zip(self.engine.outputs, results, strict=False):
+                self._tensor(name)[...] = result
 
         self.trt.cuda.enqueue(stream, work)
         return True

@@ -39,7 +39,7 @@ class FakeCuda:
         self.recording = {}  # stream -> work of a capture
         self.captured, self.graphs = {}, {}  # before and after they are instantiated
         self.calls = defaultdict(int)
-        self.gpus, self.name = 1, b"NVIDIA Paper"
+        self.gpus, self.name, self.free = 1, b"NVIDIA Paper", 2**40
         self.fails = {}  # name of a call -> its status
         self._handles = iter(range(7001, 10**6))
 
@@ -95,6 +95,9 @@ class FakeCuda:
         self.freed.append(buffer)
         return OK
 
+    def cudaMemGetInfo(self):
+        return CudaError.cudaSuccess, self.free, 2**41
+
     def cudaMalloc(self, size):
         return self._allocate("device", size)
 
@@ -108,10 +111,12 @@ class FakeCuda:
         return self._free("pinned", address)
 
     def live(self, kind, address, size):
-        """The memory is allocated, of the kind, and large enough."""
-        found, buffer = self.memory[address]
+        """The memory is allocated, of the kind, and large enough; it may be amid a piece of it."""
+        start = max((base for base in self.memory if base <= address), default=None)
+        assert start is not None, "no such memory"
+        found, buffer = self.memory[start]
         assert found == kind
-        assert size <= len(buffer)
+        assert address - start + size <= len(buffer)
         return address
 
     def cudaMemcpyAsync(self, to, source, size, kind, stream):

@@ -243,3 +243,11 @@ def test_compiled_kernels_of_rtx_are_kept(open_runtime, trt, tmp_path):
     assert len(kept) == (2 if trt.rtx else 0)
     open_runtime().close()
     assert all(path.read_bytes() == b"+kernels+kernels" for path in kept)
+
+
+def test_outputs_that_nobody_reads_have_their_memory(open_runtime, make_plan, references, cuda):
+    """TensorRT runs nothing while a tensor has no address."""
+    with open_runtime(make_plan(outputs=["embeddings", "codes"])) as runtime:
+        ids, eot = captions(np.random.default_rng(0), 3, 9)
+        np.testing.assert_array_equal(runtime.encode_texts(ids, eot), references.texts(ids, eot))
+    assert not cuda.leaks

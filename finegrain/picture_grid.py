@@ -1,0 +1,164 @@
+"""Drawing pictures in a grid, with a line or two under each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+from finegrain.errors import ImageError
+
+_MAX_GRID_PIXELS = 100_000_000
+_Colour = tuple[int, int, int]
+
+_PAPER: _Colour = (250, 250, 248)
+_INK: _Colour = (28, 28, 30)
+_SOFT: _Colour = (128, 128, 134)
+_LINE: _Colour = (222, 222, 220)
+_MISSING: _Colour = (233, 233, 231)
+_RIGHT: _Colour = (38, 150, 84)
+_WRONG: _Colour = (206, 58, 50)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tile:
+    """A picture of a grid and what is written under it.
+
+    Attributes:
+        open: Gives the picture when it is drawn, or None where it is not to be had.
+        left: Under its left corner.
+        right: Under its right corner.
+        caption: Below these, cut to the width.
+        correct: Draws a green or a red frame.
+    """
+
+    open: Callable[[], Image.Image | None]
+    left: str
+    right: str
+    caption: str
+    correct: bool | None = None
+
+
+def draw_grid(
+    title: str, tiles: Sequence[Tile], *, columns: int, tile: tuple[int, int]
+) -> Image.Image:
+    """Draw tiles under a title, from left to right and top to bottom.
+
+    Args:
+        title: Above them, in three lines at most.
+        tiles: Of a missing picture a grey tile is drawn.
+        columns: Tiles in a row, at most.
+        tile: Height and width of a picture, in pixels.
+
+    Raises:
+        ImageError: The grid would be too large.
+    """
+    return _Grid(columns=min(columns, max(1, len(tiles))), tile=tile).draw(title, tiles)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Grid:
+    """Sizes of a picture grid; all follow from the tile, so that any size looks alike."""
+
+    columns: int
+    tile: tuple[int, int]
+
+    @property
+    def _unit(self) -> int:
+        return max(4, round(min(self.tile) / 16))
+
+    def draw(self, title: str, tiles: Sequence[Tile]) -> Image.Image:
+        height, width = self.tile
+        unit = self._unit
+        rows = -(-len(tiles) // self.columns)
+        margin, gap = 3 * unit, 2 * unit
+        page_width = max(2 * margin + self.columns * (width + gap) - gap, 40 * unit)
+        heading = _wrapped(title, _font(2 * unit), page_width - 2 * margin)
+        top = margin + len(heading) * 3 * unit + unit
+        card = height + 4 * unit + unit // 2
+        page_height = top + rows * (card + gap) - (gap if rows else 0) + margin
+        if page_width * page_height > _MAX_GRID_PIXELS:
+            raise ImageError(
+                f"A grid of {len(tiles)} pictures would be {page_width} x {page_height} pixels. "
+                "Draw the first ones, as in matches[:50].save(...), or smaller tiles."
+            )
+        page = Image.new("RGB", (page_width, page_height), _PAPER)
+        pen = ImageDraw.Draw(page)
+        for line, text in enumerate(heading):
+            pen.text((margin, margin + line * 3 * unit), text, _INK, _font(2 * unit))
+        for place, tile in enumerate(tiles):
+            row, column = divmod(place, self.columns)
+            corner = (margin + column * (width + gap), top + row * (card + gap))
+            page.paste(self._picture(tile), corner)
+            self._caption(pen, tile, (corner[0], corner[1] + height + unit // 2))
+        return page
+
+    def _picture(self, tile: Tile) -> Image.Image:
+        height, width = self.tile
+        picture = tile.open()
+        shown = (
+            self._missing()
+            if picture is None
+            else ImageOps.pad(picture, (width, height), Image.Resampling.LANCZOS, color="white")
+        )
+        if tile.correct is None:
+            return _framed(shown, self._unit // 2, 1, _LINE)
+        border = max(2, self._unit // 3)
+        return _framed(shown, self._unit // 2, border, _RIGHT if tile.correct else _WRONG)
+
+    def _missing(self) -> Image.Image:
+        height, width = self.tile
+        tile = Image.new("RGB", (width, height), _MISSING)
+        ImageDraw.Draw(tile).text(
+            (width / 2, height / 2), "picture not found", _SOFT, _font(self._unit * 1.2), "mm"
+        )
+        return tile
+
+    def _caption(self, pen: ImageDraw.ImageDraw, tile: Tile, corner: tuple[int, int]) -> None:
+        unit, width = self._unit, self.tile[1]
+        left, top = corner
+        pen.text((left, top), tile.left, _INK, _font(1.5 * unit))
+        pen.text((left + width, top), tile.right, _SOFT, _font(1.5 * unit), "ra")
+        small = _font(1.2 * unit)
+        pen.text((left, top + 2 * unit), _cut(tile.caption, small, width), _SOFT, small)
+
+
+def _framed(tile: Image.Image, radius: int, border: int, colour: _Colour) -> Image.Image:
+    """Round the corners and draw a frame; at four times the size, as Pillow's arcs are rough."""
+    large = (tile.width * 4, tile.height * 4)
+    box = (0, 0, large[0] - 1, large[1] - 1)
+    inside, frame = Image.new("L", large), Image.new("L", large)
+    ImageDraw.Draw(inside).rounded_rectangle(box, radius * 4, fill=255)
+    ImageDraw.Draw(frame).rounded_rectangle(box, radius * 4, outline=255, width=border * 4)
+    result = Image.new("RGB", tile.size, _PAPER)
+    result.paste(tile, mask=inside.resize(tile.size, Image.Resampling.BOX))
+    result.paste(colour, mask=frame.resize(tile.size, Image.Resampling.BOX))
+    return result
+
+
+def _font(size: float) -> ImageFont.FreeTypeFont:
+    return cast(ImageFont.FreeTypeFont, ImageFont.load_default(size))
+
+
+def _wrapped(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
+    """Break a text into at most three lines."""
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if not lines[-1] or font.getlength(longer) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    if len(lines) > 3:
+        lines = [*lines[:2], " ".join(lines[2:])]
+    return [_cut(line, font, width) for line in lines]
+
+
+def _cut(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(text + "…") > width:
+        text = text[:-1]
+    return text + "…"

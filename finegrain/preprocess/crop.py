@@ -1,0 +1,121 @@
+"""Parts of pictures and videos, and the addresses that a gallery knows them by.
+
+An address is the path of the file and a media fragment (https://www.w3.org/TR/media-frags/)::
+
+    /films/gate-3.mp4#t=12.400                       the frame at that second
+    /films/gate-3.mp4#t=12.400&xywh=10,20,64,128     a part of that frame, in pixels
+    /photos/street.jpg#xywh=10,20,64,128             a part of a picture
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from PIL import Image
+
+from finegrain.errors import ImageError
+
+MAX_SECONDS = 10_000_000
+"""Of a video; a third of a year."""
+
+MAX_COORDINATE = 99_999
+
+_FRAGMENT = re.compile(
+    r"(?=.)(?:t=(?P<time>[0-9]{1,7}(?:\.[0-9]{1,3})?))?"
+    r"(?:(?:^|(?<=[0-9])&)xywh=(?P<box>[0-9]{1,5},[0-9]{1,5},[1-9][0-9]{0,4},[1-9][0-9]{0,4}))?"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Crop:
+    """A part of a picture, a frame of a video, or a part of such a frame.
+
+    Attributes:
+        path: The file.
+        box: Left, top, width and height in pixels of the upright picture; None is all of it.
+        time: Seconds from the first frame of a video, kept to the millisecond; None for
+            pictures.
+
+    Raises:
+        ImageError: The box or the time is none, or neither is given.
+    """
+
+    path: str | Path
+    box: tuple[int, int, int, int] | None = None
+    time: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.box is None and self.time is None:
+            raise ImageError(
+                f"A crop of {self.path} has a box or a time; got neither. Give the path alone."
+            )
+        if self.box is not None:
+            # Sizes of arrays come as NumPy's whole numbers, which print in another way.
+            object.__setattr__(self, "box", _checked_box(self.path, self.box))
+        if self.time is not None:
+            if not 0 <= self.time < MAX_SECONDS:
+                raise ImageError(
+                    f"The time of a frame is 0 to {MAX_SECONDS} seconds; got {self.time!r}."
+                )
+            object.__setattr__(self, "time", round(float(self.time), 3))
+
+    @classmethod
+    def of(cls, address: str | Path) -> Self | None:
+        """What an address names, or None for a file that merely has ``#`` in its name."""
+        path, _, fragment = str(address).rpartition("#")
+        found = _FRAGMENT.fullmatch(fragment)
+        if not path or found is None or os.path.lexists(address):
+            return None
+        box, time = found["box"], found["time"]
+        x, y, width, height = map(int, box.split(",")) if box else (0, 0, 0, 0)
+        return cls(
+            path,
+            (x, y, width, height) if box else None,
+            None if time is None else float(time),
+        )
+
+    @property
+    def address(self) -> str:
+        """The absolute path with the fragment; :meth:`of` reads it."""
+        parts = [] if self.time is None else [f"t={self.time:.3f}"]
+        parts += [] if self.box is None else [f"xywh={','.join(map(str, self.box))}"]
+        return f"{os.path.realpath(self.path)}#{'&'.join(parts)}"
+
+    def cut(self, whole: Image.Image) -> Image.Image:
+        """The box out of the upright picture, as far as it lies in it.
+
+        Raises:
+            ImageError: It lies outside.
+        """
+        if self.box is None:
+            return whole
+        x, y, width, height = self.box
+        if x >= whole.width or y >= whole.height:
+            raise ImageError(
+                f"{self.path}: the box {','.join(map(str, self.box))} lies outside the picture "
+                f"of {whole.width} x {whole.height} pixels. Boxes are left, top, width, height."
+            )
+        return whole.crop((x, y, min(x + width, whole.width), min(y + height, whole.height)))
+
+
+def _checked_box(path: str | Path, box: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
+    try:
+        x, y, width, height = (int(side) for side in box)
+        whole = (x, y, width, height) == tuple(box)
+    except (TypeError, ValueError, OverflowError):
+        whole = False
+    if (
+        not whole
+        or min(x, y) < 0
+        or min(width, height) < 1
+        or max(x, y, width, height) > MAX_COORDINATE
+    ):
+        raise ImageError(
+            f"The box of a crop of {path} is left, top, width and height in whole pixels, the "
+            f"latter two at least 1, and none above {MAX_COORDINATE}; got {box!r:.80}."
+        )
+    return x, y, width, height
