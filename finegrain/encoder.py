@@ -7,7 +7,7 @@ search see the same vectors.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -21,8 +21,8 @@ from tqdm.auto import tqdm
 from finegrain.errors import ImageError, PlanError
 from finegrain.plan import TOKENIZER, Plan
 from finegrain.preprocess import ImageSource, ImageTransform, Tokenizer, load_image
-from finegrain.records import Problem
-from finegrain.runtime.base import Runtime, RuntimeName
+from finegrain.records import PictureTokens, Problem
+from finegrain.runtime.base import TRITON, MatchRuntime, Runtime, RuntimeChoice, RuntimeName
 
 # Decoding releases the interpreter lock, and two threads keep ahead of any CPU model here.
 DECODERS = 2
@@ -36,11 +36,13 @@ class Encoded:
         positions: Which of the sources the rows are, ``[N]``.
         embeddings: float32 ``[N, D]``.
         problems: Sources of this batch that could not be read.
+        tokens: What a match head looks at, where asked for.
     """
 
     positions: list[int]
     embeddings: NDArray[np.float32]
     problems: list[Problem]
+    tokens: PictureTokens | None = None
 
 
 class Encoder:
@@ -71,15 +73,18 @@ class Encoder:
         cls,
         plan: Plan,
         *,
-        runtime: RuntimeName = "onnxruntime",
+        runtime: RuntimeChoice = "onnxruntime",
         threads: int | None = None,
+        trust_engines: bool = False,
     ) -> Encoder:
         """The encoder that a plan describes.
 
         Args:
             plan: A freshly opened plan; its graphs are moved into the runtime.
-            runtime: What runs them.
+            runtime: What runs them, or the address of the Triton server that does.
             threads: Threads of one run on a CPU; by default one a physical core.
+            trust_engines: Load engines of TensorRT that came inside the plan. They are programs:
+                do this only for a plan of your own, or of somebody whose programs you would run.
 
         Raises:
             PlanError: A member cannot be loaded, or ``runtime`` is none.
@@ -90,7 +95,8 @@ class Encoder:
             plan.take(TOKENIZER), context_length=manifest.context_length
         )
         transform = ImageTransform(height=manifest.height, width=manifest.width, fit=manifest.fit)
-        return cls(_start(runtime, plan, threads), tokenizer, transform)
+        started = _start(runtime, plan, threads, trust_engines=trust_engines)
+        return cls(started, tokenizer, transform)
 
     @property
     def embed_dim(self) -> int:
@@ -135,21 +141,53 @@ class Encoder:
         return embeddings
 
     def stream_images(
-        self, sources: Sequence[ImageSource], *, progress: bool = False
+        self, sources: Sequence[ImageSource], *, tokens: bool = False, progress: bool = False
     ) -> Iterator[Encoded]:
-        """Encode pictures batch by batch; those that cannot be read are named and passed over."""
+        """Encode pictures batch by batch; those that cannot be read are named and passed over.
+
+        Raises:
+            PlanError: ``tokens`` are asked for, and there is no match head.
+        """
         with tqdm(total=len(sources), unit=" pictures", disable=not progress) as bar:
             decoded = self._decode(sources)
             while chunk := list(islice(decoded, self.batch_size)):
                 kept = [(i, pixels) for i, pixels in chunk if not isinstance(pixels, Problem)]
+                embeddings, found = self._encoded([pixels for _, pixels in kept], tokens=tokens)
                 yield Encoded(
                     positions=[i for i, _ in kept],
-                    embeddings=self.runtime.encode_images(np.stack([p for _, p in kept]))
-                    if kept
-                    else np.empty((0, self.embed_dim), np.float32),
+                    embeddings=embeddings,
                     problems=[p for _, p in chunk if isinstance(p, Problem)],
+                    tokens=found,
                 )
                 bar.update(len(chunk))
+
+    def matching(self, caption: str) -> Callable[[PictureTokens], NDArray[np.float32]]:
+        """What gives the logits ``[N]`` of a match between a caption and tokens of pictures.
+
+        Raises:
+            PlanError: There is no match head.
+        """
+        runtime = self._match_runtime()
+        tokens = self.tokenizer.encode([caption])
+        ids = np.ascontiguousarray(tokens.ids[:, : tokens.eot[0] + 1])
+        return lambda pictures: runtime.match(ids, tokens.eot, pictures)
+
+    def _encoded(
+        self, pixels: Sequence[NDArray[np.uint8]], *, tokens: bool
+    ) -> tuple[NDArray[np.float32], PictureTokens | None]:
+        if not pixels:
+            return np.empty((0, self.embed_dim), np.float32), None
+        if tokens:
+            return self._match_runtime().encode_with_tokens(np.stack(pixels))
+        return self.runtime.encode_images(np.stack(pixels)), None
+
+    def _match_runtime(self) -> MatchRuntime:
+        if not isinstance(self.runtime, MatchRuntime):
+            raise PlanError(
+                f"{type(self.runtime).__name__} runs no match head; re-rank with "
+                "runtime='onnxruntime'"
+            )
+        return self.runtime
 
     def _decode(
         self, sources: Sequence[ImageSource]
@@ -173,21 +211,29 @@ class Encoder:
             return Problem(where=where, why=str(error).removeprefix(where).lstrip(": "))
 
 
-def _start(name: RuntimeName, plan: Plan, threads: int | None) -> Runtime:
+def _start(
+    runtime: RuntimeChoice, plan: Plan, threads: int | None, *, trust_engines: bool
+) -> Runtime:
     """The runtime of that name; each is imported only where it is asked for."""
-    if name == "onnxruntime":
-        from finegrain.runtime.ort import OrtRuntime
+    match runtime:
+        case "onnxruntime":
+            from finegrain.runtime.ort import OrtRuntime
 
-        return OrtRuntime(plan, threads=threads)
-    if name == "openvino":
-        from finegrain.runtime.openvino import OpenVinoRuntime
+            return OrtRuntime(plan, threads=threads)
+        case "openvino":
+            from finegrain.runtime.openvino import OpenVinoRuntime
 
-        return OpenVinoRuntime(plan, threads=threads)
-    if name in ("tensorrt", "tensorrt-rtx"):
-        from finegrain.runtime.tensorrt import TensorRtRuntime
+            return OpenVinoRuntime(plan, threads=threads)
+        case "tensorrt" | "tensorrt-rtx":
+            from finegrain.runtime.tensorrt import TensorRtRuntime
 
-        return TensorRtRuntime(plan, backend=name)
-    raise PlanError(
-        f"expected a runtime out of {', '.join(get_args(RuntimeName))}, got {name!r}. "
-        "Without one named, onnxruntime is taken."
-    )
+            return TensorRtRuntime(plan, backend=runtime, trust_engines=trust_engines)
+        case str() if runtime.startswith(TRITON):
+            from finegrain.runtime.triton import TritonRuntime
+
+            return TritonRuntime(plan, runtime)
+        case _:
+            raise PlanError(
+                f"expected a runtime out of {', '.join(get_args(RuntimeName))}, or "
+                f"{TRITON}HOST:PORT/NAME, got {runtime!r}. Without one named, onnxruntime is taken."
+            )

@@ -1,6 +1,7 @@
 """Exporters: from a run to a verified ``model.plan``."""
 
 from finegrain.exporters.export_plan import export
+from finegrain.exporters.fp8 import Fp8
 from finegrain.exporters.half import Fp16
 from finegrain.exporters.int8 import Int8
 from finegrain.exporters.parity import ParityReport
@@ -9,6 +10,7 @@ from finegrain.exporters.profile import ExportProfile, load_profile
 
 __all__ = [
     "ExportProfile",
+    "Fp8",
     "Fp16",
     "Fp32",
     "Int8",

@@ -18,6 +18,8 @@ from finegrain.data.person_json import read_people
 from finegrain.data.synthetic import write_people
 from finegrain.encoder import Encoder
 from finegrain.errors import DataError, ExportError, require
+from finegrain.exporters.calibration import calibration_batches
+from finegrain.exporters.gpu_members import gpu_members, require_backends
 from finegrain.exporters.match_door import MatchDoor
 from finegrain.exporters.parity import MIN_QUERIES, ParityReport, compare
 from finegrain.exporters.precision import Fp32, Precision
@@ -30,8 +32,9 @@ from finegrain.recipe import Recipe
 from finegrain.records import Sample, Split
 from finegrain.run import eager_encoder, load_run
 
-RENDERED = 100
-"""People that are drawn when a run's dataset is not at hand."""
+RENDERED = 116
+"""People that are drawn when a run's dataset is not at hand: 400 pictures to compare, and 64 more
+to calibrate on."""
 
 
 def export(
@@ -107,7 +110,11 @@ def export_method(
     if door is not None and profile.match is not None:
         match = door.graph(context_length=context_length, opset=profile.opset)
         graphs[MATCH] = (profile.match, match)
-    members = {name: precision.lower(graph) for name, (precision, graph) in graphs.items()}
+    batches = calibration_batches(eager, samples)
+    members = {
+        name: precision.lower(graph, batches.get(name, ()))
+        for name, (precision, graph) in graphs.items()
+    }
     members[TOKENIZER] = eager.tokenizer.to_json().encode()
     norm = method.image_tower.pixel_norm
     manifest = Manifest(
@@ -139,7 +146,8 @@ def export_method(
             f"{profile.name}: the exported model does not agree with the eager one, and was not "
             f"written: {'; '.join(failures)}.\ncompared on {compared_on}\n{report}"
         )
-    write_plan(out, replace(manifest, parity=report.to_dict()), members)
+    manifest = replace(manifest, parity=report.to_dict())
+    write_plan(out, manifest, members | gpu_members(profile, manifest, members))
     return report
 
 
@@ -169,6 +177,7 @@ def _require_runtime(profile: ExportProfile) -> None:
     """Fail before minutes of work, and not after."""
     if profile.runtime == "openvino":
         require("openvino", "openvino")
+    require_backends(profile)
 
 
 def _split_to_compare_on(recipe: Recipe, data: Dataset | None, folder: Path) -> tuple[Split, str]:

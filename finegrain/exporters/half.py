@@ -16,7 +16,7 @@ Checked in ONNX Runtime on an x86 CPU, which sums in fp32. Not yet run on a GPU.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -25,6 +25,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from finegrain.errors import ExportError
+from finegrain.exporters.precision import Batches
 
 FLOAT, HALF = TensorProto.FLOAT, TensorProto.FLOAT16
 _SUFFIX: dict[int, str] = {FLOAT: "fp32", HALF: "fp16"}
@@ -43,7 +44,7 @@ class Fp16:
 
     min_cosine: float = 0.999
 
-    def lower(self, graph: bytes) -> bytes:
+    def lower(self, graph: bytes, batches: Batches = ()) -> bytes:
         """The fp16 twin of an fp32 graph: the same inputs, and outputs still fp32.
 
         Raises:
@@ -110,15 +111,20 @@ def _kept_nodes(graph: onnx.GraphProto) -> set[int]:
         if node.op_type not in _PRODUCTS and pixels.intersection(node.input):
             kept.add(i)
             pixels.update(node.output)
-    results = {value.name for value in graph.output}
-    outputs = frozenset(results)
+    outputs = {value.name for value in graph.output}
+    kept.update(i for i, node in enumerate(graph.node) if outputs.intersection(node.output))
+    return kept | tail(graph, outputs)
+
+
+def tail(graph: onnx.GraphProto, outputs: Collection[str]) -> set[int]:
+    """Positions of the nodes between the last products and some outputs."""
+    after: set[int] = set()
+    results = set(outputs)
     for i, node in reversed(list(enumerate(graph.node))):
-        if outputs.intersection(node.output):
-            kept.add(i)
         if node.op_type not in _PRODUCTS and results.intersection(node.output):
-            kept.add(i)
+            after.add(i)
             results.update(node.input)
-    return kept
+    return after
 
 
 def _type(value: onnx.ValueInfoProto) -> int:

@@ -16,6 +16,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
+from finegrain.exporters.precision import Batches
+
 LIMIT = 127
 """Symmetric: -128 is not used, so that zero is exactly zero."""
 
@@ -36,7 +38,7 @@ class Int8:
     activations: Literal["dynamic", "fp32"] = "dynamic"
     min_cosine: float = 0.99
 
-    def lower(self, graph: bytes) -> bytes:
+    def lower(self, graph: bytes, batches: Batches = ()) -> bytes:
         """The int8 twin of an fp32 graph; itself where there is no matrix in it."""
         model = onnx.load_model_from_string(graph)
         quantising = _Quantising(model.graph, dynamic=self.activations == "dynamic")

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
+
+from numpy.typing import NDArray
+
+Batches = Iterable[Mapping[str, NDArray[Any]]]
+"""Inputs of a graph by name, batch by batch; read once, and only by who calibrates."""
 
 
 class Precision(Protocol):
@@ -19,8 +25,13 @@ class Precision(Protocol):
     @property
     def min_cosine(self) -> float: ...
 
-    def lower(self, graph: bytes) -> bytes:
-        """The twin of an fp32 ONNX graph: the same inputs and outputs."""
+    def lower(self, graph: bytes, batches: Batches = ()) -> bytes:
+        """The twin of an fp32 ONNX graph: the same inputs and outputs.
+
+        Args:
+            graph: The graph in fp32.
+            batches: Real inputs, for a precision whose scales depend on them.
+        """
         ...
 
 
@@ -32,5 +43,5 @@ class Fp32:
 
     min_cosine: float = 0.9999
 
-    def lower(self, graph: bytes) -> bytes:
+    def lower(self, graph: bytes, batches: Batches = ()) -> bytes:
         return graph

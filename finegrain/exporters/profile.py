@@ -10,6 +10,7 @@ from finegrain.exporters.precision import Fp32, Precision
 from finegrain.exporters.triton import TritonServing
 from finegrain.python_file import call_in_file
 from finegrain.runtime.base import RuntimeName
+from finegrain.runtime.tensorrt.backend import BackendName
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +31,12 @@ class ExportProfile:
         min_rank1_agreement: Least share of queries with the same first result.
         max_drift: Most that rank1 or mAP may fall, in points of percent.
         max_match_error: Most that the head's probability of a match may be off.
-        triton: How a Triton server is to run the towers: a model repository goes beside the plan.
+        engine: Build engines by this TensorRT and write them into the plan, for machines that open
+            it with ``trust_engines``. TensorRT-RTX needs no GPU for it.
+        search_depth: Add ``search.onnx``, which a GPU that holds the gallery runs behind the text
+            tower: how many results it selects for the exact scores to choose from.
+        triton: How a Triton server is to run the towers; with it, ``finegrain export`` also writes
+            a model repository beside the plan.
     """
 
     name: str
@@ -44,6 +50,8 @@ class ExportProfile:
     min_rank1_agreement: float = 0.99
     max_drift: float = 0.5
     max_match_error: float = 0.05
+    engine: BackendName | None = None
+    search_depth: int = 0
     triton: TritonServing | None = None
 
 

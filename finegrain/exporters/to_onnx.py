@@ -38,8 +38,8 @@ class _ImageGraphWithTokens(_OfMethod):
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         assert isinstance(self.method, Matcher)
-        codes, scales = to_codes(self.method.match_tokens(pixels))
-        return self.method.encode_images(pixels), codes, scales
+        embeddings, tokens = self.method.encode_with_tokens(pixels)
+        return embeddings, *to_codes(tokens)
 
 
 class _MatchGraph(_OfMethod):

@@ -42,10 +42,10 @@ class EagerRuntime:
         self, pixels: NDArray[np.uint8]
     ) -> tuple[NDArray[np.float32], PictureTokens]:
         """See :class:`~finegrain.runtime.base.MatchRuntime`; the tokens are left in fp32."""
-        tokens = self._matcher().match_tokens(torch.from_numpy(pixels).to(self.device))
-        codes = tokens.float().cpu().numpy()
+        found = self._matcher().encode_with_tokens(torch.from_numpy(pixels).to(self.device))
+        embeddings, codes = (tensor.float().cpu().numpy() for tensor in found)
         scales = np.ones(codes.shape[:2], np.float32)
-        return self.encode_images(pixels), PictureTokens(codes=codes, scales=scales)
+        return embeddings, PictureTokens(codes=codes, scales=scales)
 
     @torch.inference_mode()
     def match(

@@ -20,6 +20,7 @@ from finegrain.runtime.tensorrt.build import build_engine, image_buckets, text_b
 from finegrain.runtime.tensorrt.cache import engine_of_plan
 from finegrain.runtime.tensorrt.cuda import Cuda
 from finegrain.runtime.tensorrt.engines import build_members, engine_key
+from finegrain.runtime.tensorrt.search import SEARCH
 
 pytest.importorskip("tensorrt_rtx", reason='TensorRT-RTX is absent: "finegrain[tensorrt-rtx]"')
 
@@ -33,17 +34,24 @@ def rtx():
 
 
 @pytest.fixture(scope="session")
-def half_plan(tiny_plan, tiny_method, tmp_path_factory):
-    """The tiny plan in fp16, with attention as one node."""
-    from finegrain.exporters.half import Fp16
+def graphs(tiny_method):
+    """The tiny towers in fp32, with attention as one node."""
     from finegrain.exporters.to_onnx import image_graph, text_graph
 
-    plan = Plan(tiny_plan)
-    members = {
-        TEXT: Fp16().lower(text_graph(tiny_method, context_length=77, opset=23)),
-        IMAGE: Fp16().lower(image_graph(tiny_method, height=128, width=64, opset=23)),
-        TOKENIZER: plan.take(TOKENIZER),
+    return {
+        TEXT: text_graph(tiny_method, context_length=77, opset=23),
+        IMAGE: image_graph(tiny_method, height=128, width=64, opset=23),
     }
+
+
+@pytest.fixture(scope="session")
+def half_plan(tiny_plan, graphs, tmp_path_factory):
+    """The tiny plan in fp16."""
+    from finegrain.exporters.half import Fp16
+
+    plan = Plan(tiny_plan)
+    members = {name: Fp16().lower(graph) for name, graph in graphs.items()}
+    members[TOKENIZER] = plan.take(TOKENIZER)
     path = tmp_path_factory.mktemp("half") / "half.plan"
     manifest = replace(plan.manifest, precision={TEXT: "fp16", IMAGE: "fp16"})
     write_plan(path, manifest, members)
@@ -75,6 +83,36 @@ def test_fp16_engines_travel_in_a_plan(rtx, half_plan, tmp_path):
         engine = engine_of_plan(opened, key, member.partition(".")[0])
         assert engine is not None
         assert engine.startswith(MAGIC)
+
+
+def test_fp8_graphs_become_engines(rtx, graphs):
+    from finegrain.exporters.fp8 import Fp8
+
+    batches = [{"ids": np.ones((2, 9), np.int32), "eot": np.full(2, 8, np.int32)}]
+    lowered = Fp8().lower(graphs[TEXT], batches)
+    assert build_engine(rtx, lowered, text_buckets(77), where=TEXT).engine.startswith(MAGIC)
+
+
+@pytest.mark.parametrize("rows", [65_536, 1 << 20])
+def test_the_search_becomes_an_engine(rtx, rows):
+    from finegrain.exporters.search_graph import search_graph
+
+    graph = search_graph(embed_dim=512, depth=128, opset=18)
+    shapes = {"embeddings": (1, 512), "gallery": (rows, 512), "offsets": (rows,)}
+    assert build_engine(rtx, graph, [shapes], where=SEARCH).engine.startswith(MAGIC)
+
+
+def test_a_profile_writes_engines_into_the_plan(rtx, half_plan):
+    from finegrain.exporters import ExportProfile
+    from finegrain.exporters.gpu_members import gpu_members
+
+    plan = Plan(half_plan)
+    members = {name: plan.take(name) for name in (TEXT, IMAGE, TOKENIZER)}
+    profile = ExportProfile(name="x", engine="tensorrt-rtx")
+    added = gpu_members(profile, plan.manifest, members)
+    stems = [f"engines/tensorrt-rtx/{tower}" for tower in ("text", "image")]
+    assert added.keys() == {f"{stem}.{suffix}" for stem in stems for suffix in ("engine", "json")}
+    assert all(added[f"{stem}.engine"].startswith(MAGIC) for stem in stems)
 
 
 def test_what_is_no_graph_is_refused(rtx):
@@ -140,28 +178,38 @@ def test_cuda_python_takes_our_arguments(name, arguments):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("opset", [18, 23])
-def test_engines_of_vit_b16(rtx, opset):
-    from finegrain.exporters.half import Fp16
+@pytest.mark.parametrize(("precision", "opset"), [("fp16", 18), ("fp16", 23), ("fp8", 21)])
+def test_engines_of_vit_b16(rtx, precision, opset):
+    from finegrain.exporters import Fp16
+    from finegrain.exporters.fp8 import Fp8
     from finegrain.exporters.to_onnx import image_graph, text_graph
     from finegrain.methods import ClipConfig
     from finegrain.models import TextConfig, VitConfig
 
     config = ClipConfig(image=VitConfig(), text=TextConfig(), embed_dim=512)
     method = config.build().eval()
+    ids, pixels = np.ones((2, 16), np.int32), np.zeros((2, 3, 384, 128), np.uint8)
     towers = {
-        TEXT: (text_graph(method, context_length=77, opset=opset), text_buckets(77)),
+        TEXT: (
+            text_graph(method, context_length=77, opset=opset),
+            text_buckets(77),
+            {"ids": ids, "eot": ids[:, 0]},
+        ),
         IMAGE: (
             image_graph(method, height=384, width=128, opset=opset),
             image_buckets(384, 128),
+            {"pixels": pixels},
         ),
     }
-    for member, (graph, buckets) in towers.items():
-        lowered = Fp16().lower(graph)
+    for member, (graph, buckets, batch) in towers.items():
+        lowered = (Fp8() if precision == "fp8" else Fp16()).lower(graph, [batch])
         start = time.perf_counter()
         built = build_engine(rtx, lowered, buckets, where=member)
         seconds = time.perf_counter() - start
-        size = len(built.engine) / 2**20
-        print(f"{member}, opset {opset}: built in {seconds:.1f} s, {size:.1f} MiB")
-        # Weights are held once, however many buckets there are.
-        assert len(built.engine) < 1.5 * len(lowered)
+        size, stored = (len(content) / 2**20 for content in (built.engine, lowered))
+        print(
+            f"{member}, {precision}, opset {opset}: {stored:.1f} MiB, "
+            f"built in {seconds:.1f} s, {size:.1f} MiB"
+        )
+        # Weights are held once or, in fp8, in two layouts, however many buckets there are.
+        assert len(built.engine) < (2 if precision == "fp8" else 1.5) * len(lowered)

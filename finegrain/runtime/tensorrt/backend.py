@@ -106,6 +106,11 @@ class Backend:
             compiled.deserialize(saved)
         return compiled
 
+    def output_names(self, engine: Any) -> set[str]:
+        names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
+        output = self.trt.TensorIOMode.OUTPUT
+        return {name for name in names if engine.get_tensor_mode(name) == output}
+
     def can_capture(self, context: Any, stream: int) -> bool:
         """Whether a CUDA graph can hold what the context does."""
         # RTX only. TensorRT captures whatever has no data-dependent shapes, as ours have not.

@@ -6,20 +6,20 @@ The folder is therefore made for its owner alone, and one that anybody may write
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 import stat
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from finegrain.errors import PlanError
 from finegrain.plan import Plan
+from finegrain.runtime.tensorrt.entry_lock import locked
+from finegrain.runtime.tensorrt.eviction import LOCK, evict, stated_limit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,12 +61,16 @@ class EngineCache:
 
     Args:
         folder: Where; by default :func:`default_folder`.
+        max_bytes: What it may grow to before the engines that were not used for longest are
+            removed; by default ``FINEGRAIN_ENGINE_CACHE_GIB`` of the environment, or 8 GiB.
 
     Raises:
-        PlanError: The folder cannot be made, or anybody may write to it.
+        PlanError: The folder cannot be made, or anybody may write to it, or the variable is no
+            size.
     """
 
-    def __init__(self, folder: Path | None = None) -> None:
+    def __init__(self, folder: Path | None = None, *, max_bytes: int | None = None) -> None:
+        self.max_bytes = stated_limit() if max_bytes is None else max_bytes
         self.folder = default_folder() if folder is None else folder
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -85,12 +89,14 @@ class EngineCache:
 
         Of processes that want the same engine at once, one builds and the others wait for it.
         """
-        with self._locked(key):
+        with locked(self.folder / f"{key.digest}{LOCK}"):
             engine = self._read(key)
-            if engine is None:
-                engine = build()
-                self._write(key, engine)
-            return engine
+            if engine is not None:
+                return engine
+            engine = build()
+            self._write(key, engine)
+        evict(self.folder, self.max_bytes)
+        return engine
 
     def read_beside(self, name: str) -> bytes:
         """A file of timings or compiled kernels, which only save time; empty if there is none."""
@@ -106,7 +112,10 @@ class EngineCache:
         if not about.is_file() or not path.is_file():
             return None
         engine = path.read_bytes()
-        return engine if about.read_bytes() == _describe(key, engine) else None
+        if about.read_bytes() != _describe(key, engine):
+            return None
+        os.utime(about)  # used now: what was not for longest is evicted first
+        return engine
 
     def _write(self, key: EngineKey, engine: bytes) -> None:
         about, path = self._paths(key)
@@ -116,12 +125,6 @@ class EngineCache:
 
     def _paths(self, key: EngineKey) -> tuple[Path, Path]:
         return self.folder / f"{key.digest}.json", self.folder / f"{key.digest}.engine"
-
-    @contextmanager
-    def _locked(self, key: EngineKey) -> Iterator[None]:
-        with (self.folder / f"{key.digest}.lock").open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)  # let go of when the file is closed, or its process
-            yield
 
 
 def engine_members(key: EngineKey, tower: str, engine: bytes) -> dict[str, bytes]:

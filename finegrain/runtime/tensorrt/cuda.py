@@ -69,6 +69,10 @@ class Cuda:
     def synchronize(self, stream: int) -> None:
         self._call("cudaStreamSynchronize", stream)
 
+    def free_memory(self) -> int:
+        """Bytes of device memory that nobody has allocated."""
+        return int(self._call("cudaMemGetInfo"))
+
     def allocate(self, size: int) -> int:
         """Device memory; its address."""
         return int(self._call("cudaMalloc", size))

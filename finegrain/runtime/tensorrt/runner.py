@@ -9,25 +9,26 @@ TensorRT; not yet run on a GPU.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from finegrain.errors import ImageError, PlanError, QueryError
 from finegrain.plan import IMAGE, TEXT, Plan
-from finegrain.runtime.tensorrt.backend import Backend, BackendName, load_backend
+from finegrain.runtime.tensorrt.backend import BackendName, load_backend
 from finegrain.runtime.tensorrt.build import Bucket, image_buckets, text_buckets
 from finegrain.runtime.tensorrt.cache import EngineCache
 from finegrain.runtime.tensorrt.cuda import Cuda
 from finegrain.runtime.tensorrt.engines import EngineSource
+from finegrain.runtime.tensorrt.lane import Inputs, Lane, Launch
+from finegrain.runtime.tensorrt.loaded import LoadedEngine
 
 OUTPUT = "embeddings"
-Inputs = Mapping[str, NDArray[Any]]
 
 
 class TensorRtRuntime:
@@ -99,12 +100,7 @@ class TensorRtRuntime:
             QueryError: Captions are longer than the plan's context, or their ends do not match.
             PlanError: CUDA failed, or the runtime is closed.
         """
-        if ids.ndim != 2 or eot.shape != ids.shape[:1]:
-            raise QueryError(f"expected ids [N, L] and ends [N], got {ids.shape} and {eot.shape}")
-        if ids.shape[1] > self._context_length:
-            raise QueryError(
-                f"expected captions of at most {self._context_length} tokens, got {ids.shape[1]}"
-            )
+        check_captions(ids, eot, self._context_length)
         return self._text.run({"ids": ids, "eot": eot})
 
     def close(self) -> None:
@@ -116,6 +112,45 @@ class TensorRtRuntime:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+def check_captions(ids: NDArray[np.int32], eot: NDArray[np.int32], context_length: int) -> None:
+    """Refuse captions that no bucket holds.
+
+    Raises:
+        QueryError: They are longer than the context, or their ends do not match.
+    """
+    if ids.ndim != 2 or eot.shape != ids.shape[:1]:
+        raise QueryError(f"expected ids [N, L] and ends [N], got {ids.shape} and {eot.shape}")
+    if ids.shape[1] > context_length:
+        raise QueryError(
+            f"expected captions of at most {context_length} tokens, got {ids.shape[1]}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """A bucket of a tower, and the launch that runs it."""
+
+    lane: Lane
+    launch: Launch
+
+    @property
+    def batch(self) -> int:
+        return len(self.lane.output(OUTPUT).host)
+
+    @property
+    def volume(self) -> int:
+        return sum(int(np.prod(shape)) for shape in self.lane.bucket.values())
+
+    def run(self, inputs: Inputs) -> NDArray[np.float32]:
+        """Embeddings of as many rows as came, ``[N, D]``."""
+        self.lane.fill(inputs)
+        self.launch.run()
+        rows = len(next(iter(inputs.values())))
+        # A copy: the next batch is written over the buffer.
+        embeddings: NDArray[np.float32] = self.lane.output(OUTPUT).host[:rows].astype(np.float32)
+        return embeddings
 
 
 class _Tower:
@@ -131,33 +166,25 @@ class _Tower:
         self._cuda = cuda
         self._where = f"{source.plan.path}: {member}"
         self._lock = threading.Lock()
-        self._lanes: list[_Lane] = []
-        engine = source.open(member, buckets)
-        compiled = source.compiled(member, engine)
+        self._ready: list[_Ready] = []
         with ExitStack() as held:
             stream = cuda.create_stream()
             held.callback(cuda.destroy_stream, stream)
-            # Lanes run one after the other, so that one scratch memory serves them all.
-            size = max(engine.device_memory_size_v2, 1)
-            scratch = cuda.allocate(size)
-            held.callback(cuda.free, scratch)
-            held.callback(self._lanes.clear)
+            engine = LoadedEngine(source, cuda, member, buckets, held)
+            held.callback(self._ready.clear)
             for profile, bucket in enumerate(buckets):
-                context = source.backend.create_context(engine, compiled)
-                if context is None:
-                    raise PlanError(f"{self._where}: no context: {source.backend.errors()}")
-                context.set_device_memory(scratch, size)
-                lane = _Lane(source.backend, cuda, context, stream, profile, bucket, held)
-                self._lanes.append(lane)
-                self._check_width(source.plan.manifest.embed_dim, lane.width)
-            self._lanes.sort(key=lambda lane: lane.volume)
-            source.save_compiled(member, compiled)
+                lane = engine.lane(stream, profile, bucket, [OUTPUT], held)
+                self._ready.append(_Ready(lane, Launch(cuda, stream, [lane], held)))
+                width = lane.output(OUTPUT).host.shape[-1]
+                self._check_width(source.plan.manifest.embed_dim, width)
+            self._ready.sort(key=lambda ready: ready.volume)
+            engine.save_compiled()
             self._held = held.pop_all()
 
     def run(self, inputs: Inputs) -> NDArray[np.float32]:
         """Embeddings of any number of rows, batch by batch."""
         with self._lock:
-            if not self._lanes:
+            if not self._ready:
                 raise PlanError(f"{self._where}: its runtime is closed; open the plan again")
             self._cuda.activate()
             parts = [self._fitting(part).run(part) for part in self._split(inputs)]
@@ -176,108 +203,11 @@ class _Tower:
             )
 
     def _split(self, inputs: Inputs) -> Iterator[Inputs]:
-        most = max(lane.batch for lane in self._lanes)
+        most = max(ready.batch for ready in self._ready)
         rows = len(next(iter(inputs.values())))
         # At least once: no rows make an empty batch of the right width.
         for start in range(0, max(rows, 1), most):
             yield {name: array[start : start + most] for name, array in inputs.items()}
 
-    def _fitting(self, inputs: Inputs) -> _Lane:
-        return next(lane for lane in self._lanes if lane.fits(inputs))
-
-
-@dataclass(frozen=True, slots=True)
-class _Buffer:
-    """A tensor on both sides."""
-
-    host: NDArray[Any]
-    address: int
-
-
-class _Lane:
-    """One bucket, ready to run: fixed shapes at fixed addresses, and a graph that knows them."""
-
-    def __init__(
-        self,
-        backend: Backend,
-        cuda: Cuda,
-        context: Any,
-        stream: int,
-        profile: int,
-        bucket: Bucket,
-        held: ExitStack,
-    ) -> None:
-        self._backend, self._cuda, self._context, self._stream = backend, cuda, context, stream
-        self.bucket = bucket
-        self._check(context.set_optimization_profile_async(profile, stream))
-        cuda.synchronize(stream)
-        for name, shape in bucket.items():
-            self._check(context.set_input_shape(name, shape))
-        self._inputs = {name: self._bind(name, held) for name in bucket}
-        self._output = self._bind(OUTPUT, held)
-        # The first run prepares kernels, which a capture must not.
-        self._enqueue()
-        cuda.synchronize(stream)
-        self._graph = None
-        if backend.can_capture(context, stream):
-            self._graph = cuda.capture(stream, self._enqueue)
-            held.callback(cuda.destroy_graph, self._graph)
-
-    @property
-    def batch(self) -> int:
-        return len(self._output.host)
-
-    @property
-    def width(self) -> int:
-        return int(self._output.host.shape[-1])
-
-    @property
-    def volume(self) -> int:
-        return sum(int(np.prod(shape)) for shape in self.bucket.values())
-
-    def fits(self, inputs: Inputs) -> bool:
-        return all(
-            got <= most
-            for name, array in inputs.items()
-            for got, most in zip(array.shape, self.bucket[name], strict=True)
-        )
-
-    def run(self, inputs: Inputs) -> NDArray[np.float32]:
-        """Embeddings of as many rows as came, ``[N, D]``."""
-        for name, array in inputs.items():
-            host = self._inputs[name].host
-            if array.shape != host.shape:
-                host[...] = 0
-            host[tuple(slice(size) for size in array.shape)] = array
-        if self._graph is None:
-            self._enqueue()
-        else:
-            self._cuda.launch(self._graph, self._stream)
-        self._cuda.synchronize(self._stream)
-        rows = len(next(iter(inputs.values())))
-        # A copy: the next batch is written over the buffer.
-        embeddings: NDArray[np.float32] = self._output.host[:rows].astype(np.float32)
-        return embeddings
-
-    def _enqueue(self) -> None:
-        for buffer in self._inputs.values():
-            self._cuda.copy_to_device(buffer.address, buffer.host, self._stream)
-        self._check(self._context.execute_async_v3(self._stream))
-        self._cuda.copy_to_host(self._output.host, self._output.address, self._stream)
-
-    def _bind(self, name: str, held: ExitStack) -> _Buffer:
-        shape = tuple(self._context.get_tensor_shape(name))
-        dtype = np.dtype(self._backend.trt.nptype(self._context.engine.get_tensor_dtype(name)))
-        host = self._cuda.allocate_pinned(shape, dtype)
-        held.callback(self._cuda.free_pinned, host)
-        address = self._cuda.allocate(host.nbytes)
-        held.callback(self._cuda.free, address)
-        self._check(self._context.set_tensor_address(name, address))
-        return _Buffer(host, address)
-
-    def _check(self, done: bool) -> None:
-        if not done:
-            raise PlanError(
-                f"{self._backend.title} failed with shapes {dict(self.bucket)}: "
-                f"{self._backend.errors()}"
-            )
+    def _fitting(self, inputs: Inputs) -> _Ready:
+        return next(ready for ready in self._ready if ready.lane.fits(inputs))

@@ -1,0 +1,246 @@
+"""A model repository for NVIDIA Triton, written from a plan.
+
+A repository that is written as ``people`` holds two models::
+
+    people_text/config.pbtxt      ids int32 [N, L], eot int32 [N, 1]  ->  embeddings [N, D]
+    people_text/1/model.onnx
+    people_text/tokenizer.json    for clients of your own: how captions become ids
+    people_text/manifest.json     likewise: sizes of pictures, the longest caption, the plan
+    people_image/config.pbtxt     pixels uint8 [N, 3, H, W]           ->  embeddings [N, D]
+    people_image/1/model.onnx
+
+The graphs go in as ONNX. Engines that a plan may carry are not taken over: each of their profiles
+is for one batch size, and Triton's batcher makes batches of any.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from string import Template
+
+from finegrain.errors import ExportError
+from finegrain.plan import FORMAT_VERSION, IMAGE, MANIFEST, TEXT, TOKENIZER, Manifest, Plan
+from finegrain.runtime.triton import (
+    FINGERPRINT,
+    OUTPUT,
+    image_model,
+    is_model_name,
+    padded_lengths,
+    text_model,
+)
+
+CONFIG = "config.pbtxt"
+GRAPH = "1/model.onnx"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TritonServing:
+    """How a Triton server is to run the towers.
+
+    No preferred batch sizes: the graphs take any, and waiting for a round number of requests
+    only delays those that are there.
+
+    Attributes:
+        max_batch: Most captions or pictures that are joined into one batch.
+        max_delay_us: Microseconds that a request waits for others to join it, at most.
+        max_queue: Requests that may wait; one more is refused at once, which a caller can act
+            on sooner than on one that times out.
+        instances: Copies of each tower: on every GPU, or on the CPU where there is none.
+    """
+
+    max_batch: int = 64
+    max_delay_us: int = 500
+    max_queue: int = 1024
+    instances: int = 1
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            least = 0 if field.name == "max_delay_us" else 1
+            if (value := getattr(self, field.name)) < least:
+                raise ExportError(f"expected {field.name} of {least} or more, got {value}")
+
+
+def write_triton_repository(
+    plan: Plan, folder: str | Path, *, serving: TritonServing, name: str | None = None
+) -> str:
+    """Write the towers of a plan into a Triton model repository.
+
+    A repository may hold several plans, each by its name. A model that is there is never
+    replaced: a searcher asks for its fingerprint when it is opened, and not again.
+
+    Args:
+        plan: A freshly opened plan; its graphs are taken out.
+        folder: The repository; made where there is none.
+        serving: How the server is to run them.
+        name: What the two models are named after; by default the plan's file.
+
+    Returns:
+        The name: ``people`` of ``triton://host:8001/people``.
+
+    Raises:
+        ExportError: The name is unfit or taken, or the files cannot be written; nothing is left.
+    """
+    folder = Path(folder)
+    name = plan.path.stem if name is None else name
+    require_free(folder, name)
+    models = _models(plan, name, serving)
+    try:
+        _write(folder, models)
+    except OSError as error:
+        raise ExportError(
+            f"cannot write the model repository {folder}: {error.strerror or error}. "
+            "Make room for it, or choose another place, and export again."
+        ) from error
+    return name
+
+
+def require_free(folder: Path, name: str) -> None:
+    """Refuse a name for a repository's next models, before minutes of an export and not after.
+
+    Raises:
+        ExportError: The name is unfit or taken.
+    """
+    if not is_model_name(name):
+        raise ExportError(
+            f"expected a name of letters, digits, '_', '-' and '.' for Triton's models, got "
+            f"{name!r:.60}. Rename the plan, or give another name."
+        )
+    models = text_model(name), image_model(name)
+    if taken := [model for model in models if (folder / model).exists()]:
+        raise ExportError(
+            f"{folder} holds {' and '.join(taken)} already, and a model is not replaced while "
+            "somebody may use it. Export to another name, or delete them first."
+        )
+
+
+def _models(plan: Plan, name: str, serving: TritonServing) -> dict[str, dict[str, bytes]]:
+    """The files of each model."""
+    manifest = plan.manifest
+    text = _Config(
+        model=text_model(name),
+        # The graph takes ends as [N]; an input of Triton has a dimension besides the batch.
+        inputs=(_Input("ids", "TYPE_INT32", [-1]), _Input("eot", "TYPE_INT32", [1], reshape=[])),
+        warm_up=[{"ids": [n], "eot": [1]} for n in padded_lengths(manifest.context_length)],
+    )
+    picture = [3, manifest.height, manifest.width]
+    image = _Config(
+        model=image_model(name),
+        inputs=(_Input("pixels", "TYPE_UINT8", picture),),
+        warm_up=[{"pixels": picture}],
+    )
+    return {
+        text.model: {
+            CONFIG: text.render(manifest, serving),
+            GRAPH: plan.take(TEXT),
+            TOKENIZER: plan.take(TOKENIZER),
+            MANIFEST: _stated(manifest),
+        },
+        image.model: {CONFIG: image.render(manifest, serving), GRAPH: plan.take(IMAGE)},
+    }
+
+
+def _stated(manifest: Manifest) -> bytes:
+    stated = {"format_version": FORMAT_VERSION, FINGERPRINT: manifest.fingerprint}
+    return json.dumps({**stated, **asdict(manifest)}, indent=1).encode()
+
+
+def _write(folder: Path, models: Mapping[str, Mapping[str, bytes]]) -> None:
+    """Write all of it aside, then move each model to its place whole; or leave nothing."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (
+        tempfile.TemporaryDirectory(dir=folder, prefix=".unfinished-") as aside,
+        ExitStack() as undo,
+    ):
+        for model, files in models.items():
+            for path, content in files.items():
+                target = Path(aside, model, path)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(content)
+        for model in models:
+            os.rename(Path(aside, model), folder / model)
+            undo.callback(shutil.rmtree, folder / model)
+        undo.pop_all()
+
+
+@dataclass(frozen=True, slots=True)
+class _Input:
+    """An input of a model; ``dims`` are without the batch."""
+
+    name: str
+    data_type: str
+    dims: list[int]
+    reshape: list[int] | None = None
+
+    def stated(self) -> str:
+        reshape = "" if self.reshape is None else f" reshape: {{ shape: {self.reshape} }}"
+        return f'{{ name: "{self.name}" data_type: {self.data_type} dims: {self.dims}{reshape} }}'
+
+    def zeros(self, dims: Sequence[int]) -> str:
+        value = f"{{ data_type: {self.data_type} dims: {list(dims)} zero_data: true }}"
+        return f'{{ key: "{self.name}" value: {value} }}'
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Config:
+    """What is of one model alone in its configuration.
+
+    Attributes:
+        model: Its name.
+        inputs: What its graph takes.
+        warm_up: Dimensions of the inputs that it is run with before it counts as ready.
+    """
+
+    model: str
+    inputs: Sequence[_Input]
+    warm_up: Sequence[Mapping[str, Sequence[int]]]
+
+    def render(self, manifest: Manifest, serving: TritonServing) -> bytes:
+        return _CONFIG.substitute(
+            model=self.model,
+            inputs=",\n  ".join(one.stated() for one in self.inputs),
+            warm_up=",\n  ".join(self._run(dims) for dims in self.warm_up),
+            embed_dim=manifest.embed_dim,
+            fingerprint=manifest.fingerprint,
+            **asdict(serving),
+        ).encode()
+
+    def _run(self, dims: Mapping[str, Sequence[int]]) -> str:
+        inputs = ", ".join(one.zeros(dims[one.name]) for one in self.inputs)
+        shape = " ".join(f"{name} {list(of)}" for name, of in dims.items())
+        return f'{{ name: "{shape}" batch_size: 1 inputs: [ {inputs} ] }}'
+
+
+_CONFIG = Template(f"""\
+name: "$model"
+platform: "onnxruntime_onnx"
+max_batch_size: $max_batch
+input [
+  $inputs
+]
+output [
+  {{ name: "{OUTPUT}" data_type: TYPE_FP32 dims: [$embed_dim] }}
+]
+dynamic_batching {{
+  max_queue_delay_microseconds: $max_delay_us
+  default_queue_policy {{ max_queue_size: $max_queue }}
+}}
+instance_group [
+  {{ count: $instances }}
+]
+# The first run of a shape is the slow one; a model that is ready has had it.
+model_warmup [
+  $warm_up
+]
+# Hash of the plan: a searcher takes embeddings of its own plan only.
+parameters {{
+  key: "{FINGERPRINT}"
+  value: {{ string_value: "$fingerprint" }}
+}}
+""")

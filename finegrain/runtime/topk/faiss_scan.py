@@ -1,0 +1,98 @@
+"""The scan in FAISS, on a GPU."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import faiss
+import numpy as np
+
+from finegrain.errors import MissingExtraError, PlanError
+from finegrain.gallery.estimate import Ids, Vectors
+from finegrain.runtime.tensorrt.cuda import Cuda
+from finegrain.runtime.topk.memory import require_memory
+from finegrain.runtime.topk.settled import Halves
+
+GPU_DEPTH = 2048
+"""Most results that FAISS selects on a GPU."""
+
+
+class FaissScan:
+    """The highest products of a flat FAISS index that stores fp16.
+
+    Args:
+        index: An empty index of inner products.
+        halves: Vectors ``[N, D]``, copied into it.
+        max_depth: Most results that the index selects.
+        capacity: Rows that it may come to hold, by :meth:`append`; by default ``N``.
+    """
+
+    coarseness = 0.0
+
+    def __init__(
+        self,
+        index: faiss.Index,
+        halves: Halves,
+        *,
+        max_depth: int,
+        capacity: int | None = None,
+    ) -> None:
+        self._index = index
+        self.capacity = len(halves) if capacity is None else capacity
+        self.max_depth = max_depth
+        self.append(halves)
+
+    @classmethod
+    def on_gpu(cls, halves: Halves, device: int = 0, *, capacity: int | None = None) -> FaissScan:
+        """The scan on a GPU.
+
+        Raises:
+            MissingExtraError: The installed FAISS is the one for CPUs.
+            PlanError: There is no such GPU.
+            GalleryError: It has no such memory free.
+        """
+        cls.require_gpu(device)
+        rows = len(halves) if capacity is None else capacity
+        require_memory(rows * halves.shape[1] * halves.itemsize, Cuda(device).free_memory())
+        resources = faiss.StandardGpuResources()
+        config = faiss.GpuIndexFlatConfig()
+        config.device, config.useFloat16 = device, True
+        index: Any = faiss.GpuIndexFlatIP(resources, halves.shape[1], config)
+        # The index uses them as long as it lives, and does not keep them alive by itself.
+        index.resources = resources
+        return cls(index, halves, max_depth=GPU_DEPTH, capacity=rows)
+
+    @staticmethod
+    def is_for_gpus() -> bool:
+        """Whether the installed FAISS is the one for GPUs."""
+        return hasattr(faiss, "StandardGpuResources")
+
+    @classmethod
+    def require_gpu(cls, device: int = 0) -> None:
+        """See that FAISS has a GPU.
+
+        Raises:
+            MissingExtraError: The installed FAISS is the one for CPUs.
+            PlanError: There is no such GPU.
+        """
+        if not cls.is_for_gpus():
+            raise MissingExtraError(
+                "expected FAISS for GPUs, got the one for CPUs. Install it with: "
+                'pip uninstall faiss-cpu; pip install "finegrain[gpu]"'
+            )
+        count = faiss.get_num_gpus()
+        if device >= count:
+            raise PlanError(f"no GPU: {count} found, {device} asked for; use the gallery's index")
+
+    def append(self, halves: Halves) -> None:
+        """See :class:`~finegrain.runtime.topk.mirror.GrowingScan`."""
+        self._index.add(halves.astype(np.float32))
+
+    def close(self) -> None:
+        """Free the memory."""
+        self._index.reset()
+
+    def best(self, queries: Halves, depth: int) -> tuple[Ids, Vectors]:
+        """See :class:`~finegrain.runtime.topk.settled.Scan`."""
+        estimates, rows = self._index.search(queries.astype(np.float32), depth)
+        return rows, estimates

@@ -1,0 +1,20 @@
+"""Whether vectors fit on a GPU."""
+
+from __future__ import annotations
+
+from finegrain.errors import GalleryError
+
+MIB = 2**20
+
+
+def require_memory(needed: int, free: int) -> None:
+    """Say both numbers of bytes where vectors do not fit.
+
+    Raises:
+        GalleryError: They do not.
+    """
+    if needed > free:
+        raise GalleryError(
+            f"expected {needed / MIB:,.1f} MiB of free GPU memory for the gallery's vectors, got "
+            f"{free / MIB:,.1f} MiB. Free some, or search them with the gallery's own index"
+        )
