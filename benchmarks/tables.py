@@ -1,8 +1,8 @@
-"""Write the README's numbers from the files that commands wrote.
+"""Write the numbers of the README and of docs/ from the files that commands wrote.
 
 Each block between ``<!-- numbers:NAME -->`` and ``<!-- /numbers -->`` is replaced by the
 table that :data:`TABLES` makes of files in ``benchmarks/results``. With ``--check`` nothing is
-written, and the exit status says whether the README is up to date.
+written, and the exit status says whether all pages are up to date.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 from tabulate import tabulate
 
 ROOT = Path(__file__).parents[1]
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 RESULTS = ROOT / "benchmarks" / "results"
 BLOCK = re.compile(r"(<!-- numbers:(\w+) -->\n).*?(<!-- /numbers -->)", re.DOTALL)
 Result = Mapping[str, Any]
@@ -93,9 +94,100 @@ def training(result: Result) -> str:
     return _table(rows, [f"{result['model']}, batch {result['batch']}, 2 cores", "pictures/s"])
 
 
+def rerank(query: Result, caption: Result) -> str:
+    rows = [
+        (
+            f"{result['words']} words",
+            f"{result['p50_ms']['finegrain']:,.0f} ms",
+            f"{result['p50_ms']['plain']:,.0f} ms",
+            f"{result['ratio']:.1f}",
+            f"{result['macs']['finegrain'] / 1e9:.0f} / {result['macs']['plain'] / 1e9:.0f}",
+        )
+        for result in (query, caption)
+    ]
+    head = f"{query['candidates']} candidates, {query['model']}"
+    return _table(rows, [head, "finegrain", "the plain way", "ratio", "GMACs"])
+
+
+def rerank_curve(result: Result) -> str:
+    first = result["first_stage"]
+    rows = [
+        (
+            "vectors alone",
+            f"{first['rank1']:.1f}",
+            f"{first['mAP']:.1f}",
+            "",
+            f"{first['ms']:.1f} ms",
+            "",
+        )
+    ]
+    rows += [
+        (
+            f"k = {depth}",
+            f"{at['rank1']:.1f}",
+            f"{at['mAP']:.1f}",
+            f"{at['scored']:.0f}",
+            f"{at['ms']:.1f} ms",
+            f"{at['head_alone']['rank1']:.1f}",
+        )
+        for depth, at in result["depths"].items()
+    ]
+    headers = ["rank1", "mAP", "scored", "a query", "rank1, head alone"]
+    return _table(rows, [f"{result['recipe']}, {result['gallery']:,} pictures", *headers])
+
+
+def gallery_growth(result: Result) -> str:
+    names = ("finegrain", "faiss flat", "numpy")
+    rows = [
+        (
+            f"{int(rows):,}",
+            *(f"{measured['query_ms'][name]:.1f}" for name in names),
+            f"{measured['filtered_ms']['finegrain']:.1f}",
+            f"{measured['build_s']:.1f} s",
+            f"{measured['open_s']:.1f} s",
+            f"{measured['delete_100_s']:.1f} s",
+        )
+        for rows, measured in result["by_rows"].items()
+    ]
+    headers = ["pictures", *(f"{name}, ms" for name in names), "filtered, ms"]
+    return _table(rows, [*headers, "fill", "open", "delete 100"])
+
+
+def gallery_approximate(result: Result) -> str:
+    rows = [
+        (
+            f"{int(rows):,}",
+            f"`{measured['chosen']}`",
+            f"{measured['recall']:.3f}",
+            f"{measured['query_ms']['approximate']:.1f} ms",
+            f"{measured['query_ms']['exact']:.1f} ms" if "exact" in measured["query_ms"] else "",
+            f"{measured['bytes_a_row']:.0f}",
+            f"{measured['build_s']:.0f} s",
+        )
+        for rows, kinds in result["by_rows"].items()
+        for measured in kinds.values()
+    ]
+    headers = ["pictures", "index", "recall@10 of texts", "query", "exact query"]
+    return _table(rows, [*headers, "bytes a row", "built in"])
+
+
+def probes(result: Result) -> str:
+    rows = [
+        (
+            asked["probe"],
+            asked["items"],
+            f"{100 * asked['accuracy']:.1f} %",
+            f"{100 / asked['choices']:.0f} %",
+        )
+        for asked in result["probes"]
+    ]
+    return _table(rows, [f"{result['split']} split", "pictures", "right", "chance"])
+
+
 def study(result: Result) -> str:
     """Mean and sample standard deviation over seeds."""
-    metrics = list(next(iter(result["rows"].values())))
+    # Seconds are of the machine that day, and not of the method.
+    metrics = [name for name in next(iter(result["rows"].values())) if name != "seconds"]
     rows = [
         (row, *(f"{fmean(values[m]):.1f} ± {stdev(values[m]):.1f}" for m in metrics))
         for row, values in result["rows"].items()
@@ -120,28 +212,34 @@ TABLES: Mapping[str, tuple[Callable[..., str], tuple[str, ...]]] = {
     "training": (training, ("training",)),
     "irra_losses": (study, ("irra_losses",)),
     "noisy_captions": (study, ("noisy_captions",)),
+    "flagship": (study, ("flagship",)),
+    "flagship_confirmed": (study, ("flagship_confirmed",)),
+    "probes": (probes, ("probes",)),
+    "rerank": (rerank, ("rerank_query", "rerank_caption")),
 }
 
 
-def render(readme: str) -> str:
-    """The README with every block of numbers made anew."""
+def render(page: str) -> str:
+    """A page with every block of numbers made anew."""
 
     def block(match: re.Match[str]) -> str:
         table, files = TABLES[match[2]]
         results = [json.loads((RESULTS / f"{file}.json").read_text()) for file in files]
         return f"{match[1]}{table(*results)}{match[3]}"
 
-    return BLOCK.sub(block, readme)
+    return BLOCK.sub(block, page)
 
 
 def main() -> int:
-    path = ROOT / "README.md"
-    readme = path.read_text(encoding="utf-8")
-    made = render(readme)
-    if "--check" in sys.argv[1:]:
-        return int(made != readme)
-    path.write_text(made, encoding="utf-8")
-    return 0
+    checked = "--check" in sys.argv[1:]
+    stale = False
+    for path in PAGES:
+        page = path.read_text(encoding="utf-8")
+        made = render(page)
+        stale = stale or made != page
+        if not checked:
+            path.write_text(made, encoding="utf-8")
+    return int(checked and stale)
 
 
 if __name__ == "__main__":

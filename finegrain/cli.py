@@ -12,6 +12,7 @@ from typing import get_args
 import finegrain
 from finegrain import verbs
 from finegrain.errors import FinegrainError
+from finegrain.first_stage import VectorPlace
 from finegrain.records import Scalar
 from finegrain.runtime.base import RuntimeName
 
@@ -84,12 +85,21 @@ def _parser() -> argparse.ArgumentParser:
         verbs.evaluate,
         "measure rank1/5/10, mAP and mINP of a run or a plan",
         "  finegrain evaluate runs/tiny_synthetic\n"
-        "  finegrain evaluate model.plan --split test --json metrics.json",
+        "  finegrain evaluate model.plan --split test --json metrics.json\n"
+        "  finegrain evaluate runs/tiny_synthetic --split test --probe",
     )
     evaluate.add_argument("model", type=Path, help="a run folder or a model.plan")
     evaluate.add_argument("--split", default="val", help="val (default), test or train")
     evaluate.add_argument("--recipe", type=Path, help="take the dataset of this recipe instead")
     evaluate.add_argument("--json", type=Path, help="also write the metrics here")
+    evaluate.add_argument(
+        "--rerank-k", type=int, metavar="K",
+        help="also put the first K of each caption in the order of the match head",
+    )  # fmt: skip
+    evaluate.add_argument(
+        "--probe", action="store_true",
+        help="instead ask it about swapped colours, other attributes and negation, beside chance",
+    )  # fmt: skip
 
     report = verb(
         "report",
@@ -137,13 +147,15 @@ def _parser() -> argparse.ArgumentParser:
         "add pictures to the gallery of a plan",
         "  finegrain index model.plan crops/ --metadata camera=gate-3\n"
         "  finegrain index model.plan crops/ --expire-days 30\n"
+        "  finegrain index model.plan gate-3.mp4 --every 2 --start 2026-05-01T08:00\n"
         "  finegrain index model.plan catalog.csv --image-column file --caption-column title\n"
         "  finegrain index model.plan shopify_export.csv --images-root downloads/\n"
         "  finegrain index new.plan crops/ --gallery model.gallery --reindex",
     )
     index.add_argument("plan", type=Path)
-    index.add_argument("pictures", type=Path, nargs="+", help="folders, pictures, or catalogues")
-    index.add_argument("--gallery", type=Path, help="default: beside the plan")
+    index.add_argument(
+        "pictures", type=Path, nargs="+", help="folders, pictures, videos, or catalogues"
+    )
     index.add_argument(
         "--metadata", type=_pair, action="append", default=[], metavar="NAME=VALUE",
         help="a column for all pictures",
@@ -155,6 +167,14 @@ def _parser() -> argparse.ArgumentParser:
     index.add_argument(
         "--reindex", action="store_true",
         help="first encode what the gallery holds of another plan again; after a stop, go on",
+    )  # fmt: skip
+    index.add_argument(
+        "--every", type=float, default=1.0, metavar="SECONDS",
+        help="of a video: time between the frames that are taken (default: 1)",
+    )  # fmt: skip
+    index.add_argument(
+        "--start", metavar="TIME",
+        help="of a video: when its first frame was taken, as 2026-05-01T08:00+02:00",
     )  # fmt: skip
     index.add_argument("--image-column", help="of a catalogue (default: as its kind names it)")
     index.add_argument("--caption-column", help="of a catalogue (default: as its kind names it)")
@@ -170,13 +190,47 @@ def _parser() -> argparse.ArgumentParser:
         help="stop where more rows of a catalogue than this are bad (default: 0.1)",
     )  # fmt: skip
 
-    def add_runtime(to: argparse.ArgumentParser) -> None:
+    def add_opening(to: argparse.ArgumentParser) -> None:
+        """How a plan and its gallery are opened."""
         to.add_argument(
-            "--runtime", choices=get_args(RuntimeName), default="onnxruntime",
-            help="what runs the plan (default: onnxruntime)",
+            "--runtime", default="onnxruntime", metavar="NAME",
+            help=f"{', '.join(get_args(RuntimeName))} or triton://HOST:PORT/NAME "
+            "(default: onnxruntime)",
         )  # fmt: skip
+        to.add_argument("--gallery", help="file or address (default: beside the plan)")
+        to.add_argument(
+            "--vectors", default="memory", choices=get_args(VectorPlace),
+            help="also keep the vectors on a GPU and search there (default: memory)",
+        )  # fmt: skip
+        to.add_argument(
+            "--trust-engines", action="store_true",
+            help="load TensorRT engines inside the plan: programs, so only from whom you trust",
+        )  # fmt: skip
+        to.add_argument(
+            "--rerank", action="store_true",
+            help="put the first pictures in the order of the plan's match head",
+        )  # fmt: skip
+        to.add_argument(
+            "--rerank-k", type=int, default=64, metavar="K", help="how many of them (default: 64)"
+        )
 
-    add_runtime(index)
+    add_opening(index)
+
+    embed = verb(
+        "embed",
+        verbs.embed,
+        "encode very many pictures on a Ray cluster, into a folder that a gallery loads",
+        "  finegrain embed model.plan crops/ -o embedded/ --actors 2\n"
+        "  finegrain embed model.plan crops.parquet -o embedded/ --ray-address auto --actors 64\n"
+        "  finegrain embed model.plan crops.parquet -o embedded/ --actors 8 --gpus 1",
+    )
+    embed.add_argument("plan", type=Path)
+    embed.add_argument("source", type=Path, help="a folder, or Parquet with a row per picture")
+    embed.add_argument("-o", "--out", type=Path, required=True, help="a stopped one goes on")
+    embed.add_argument("--image-column", default="image_path", help="of Parquet (%(default)s)")
+    embed.add_argument("--ray-address", help="default: RAY_ADDRESS, else this machine alone")
+    embed.add_argument("--actors", type=int, default=1, help="processes with a model (default: 1)")
+    embed.add_argument("--gpus", type=float, default=0, help="of each actor (default: 0)")
 
     query = verb(
         "query",
@@ -184,7 +238,8 @@ def _parser() -> argparse.ArgumentParser:
         "search by text or by picture",
         '  finegrain query model.plan "woman in red coat"\n'
         '  finegrain query model.plan "man with a backpack" --where "camera = \'gate-3\'" -k 5\n'
-        "  finegrain query model.plan --image crop.jpg --grid matches.png",
+        "  finegrain query model.plan --image crop.jpg --grid matches.png\n"
+        '  finegrain query model.plan "red coat, no bag" --rerank --explain why.png',
     )
     query.add_argument("plan", type=Path)
     what = query.add_mutually_exclusive_group(required=True)
@@ -197,11 +252,14 @@ def _parser() -> argparse.ArgumentParser:
         "--distinct", type=float, metavar="COSINE",
         help="leave out pictures nearer than this to a better one, such as 0.98",
     )  # fmt: skip
-    query.add_argument("--gallery", type=Path, help="default: beside the plan")
     query.add_argument("--grid", type=Path, help="write a picture grid here")
+    query.add_argument(
+        "--explain", type=Path, metavar="PICTURE",
+        help="draw here which words the first match has, and where",
+    )  # fmt: skip
     query.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
-    add_runtime(query)
+    add_opening(query)
 
     demo = verb(
         "demo",
@@ -219,12 +277,13 @@ def _parser() -> argparse.ArgumentParser:
         "  finegrain doctor\n"
         "  finegrain doctor model.plan model.gallery\n"
         "  finegrain doctor data cuhk_pedes data/CUHK-PEDES\n"
-        "  finegrain doctor data icfg_pedes data/ICFG-PEDES rstpreid data/RSTPReid",
+        "  finegrain doctor data icfg_pedes data/ICFG-PEDES rstpreid data/RSTPReid\n"
+        "  finegrain doctor data fashion_gen data/Fashion-Gen",
     )
     doctor.add_argument(
         "subjects", nargs="*", metavar="SUBJECT",
-        help="plans and galleries to examine; or data NAME ROOT [NAME ROOT ...]: person-search "
-        "datasets, and the pictures that their training and test splits share",
+        help="plans and galleries to examine; or data NAME ROOT [NAME ROOT ...]: datasets, and "
+        "of those for person search the pictures that training and test splits share",
     )  # fmt: skip
 
     recipe = verb(

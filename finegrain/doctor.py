@@ -11,10 +11,14 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from tabulate import tabulate
 
+from finegrain.data import person_datasets
+from finegrain.data.fashion_datasets import FashionDataset
+from finegrain.data.fashion_survey import FASHION_DATASETS, FashionSurvey, survey_fashion
 from finegrain.data.leaks import Leaks, find_leaks
 from finegrain.data.person_datasets import PersonDataset
 from finegrain.data.survey import Survey, survey
 from finegrain.encoder import Encoder
+from finegrain.errors import DataError
 from finegrain.gallery import Gallery
 from finegrain.plan import Plan
 
@@ -49,18 +53,41 @@ def examine(path: Path) -> str:
     )
 
 
+def dataset_names() -> tuple[str, ...]:
+    """Names of the datasets that can be examined."""
+    return tuple(d.name for d in (*person_datasets.PERSON_DATASETS, *FASHION_DATASETS))
+
+
+def known_dataset(name: str) -> PersonDataset | FashionDataset:
+    """The dataset of a name.
+
+    Raises:
+        DataError: There is none.
+    """
+    for dataset in (*person_datasets.PERSON_DATASETS, *FASHION_DATASETS):
+        if dataset.name == name:
+            return dataset
+    raise DataError(
+        f"there is no dataset {name!r} to examine; there are {', '.join(dataset_names())}"
+    )
+
+
 def examine_datasets(
-    datasets: Sequence[tuple[PersonDataset, Path]], *, progress: bool = True
-) -> Iterator[Survey | Leaks]:
-    """Survey person-search datasets; of several, also what their splits share.
+    datasets: Sequence[tuple[PersonDataset | FashionDataset, Path]], *, progress: bool = True
+) -> Iterator[Survey | FashionSurvey | Leaks]:
+    """Survey datasets; of several for person search, also what their splits share.
 
     Raises:
         DataError: A picture cannot be read.
+        MissingExtraError: Reading a dataset needs what is not installed.
     """
     surveys = []
     for dataset, root in datasets:
-        surveys.append(survey(root, dataset))
-        yield surveys[-1]
+        if isinstance(dataset, FashionDataset):
+            yield survey_fashion(root, dataset)
+        else:
+            surveys.append(survey(root, dataset))
+            yield surveys[-1]
     if len(surveys) > 1:
         yield find_leaks(surveys, progress=progress)
 

@@ -13,7 +13,6 @@ from tabulate import tabulate
 from finegrain.encoder import Encoder
 from finegrain.errors import EvaluationError, require
 from finegrain.metrics import RetrievalMetrics, retrieval_metrics
-from finegrain.plan import Plan
 from finegrain.records import Split
 from finegrain.second_stage import second_stage
 
@@ -79,13 +78,14 @@ def evaluate(
     """
     require("torch", "train")
     from finegrain.data.datasets import take_split
+    from finegrain.run import open_model
 
     if isinstance(model, Encoder):
         if data is None:
             raise EvaluationError("an encoder does not know its dataset; give one by data=")
         encoder = model
     else:
-        encoder, own_data = _open(Path(model))
+        encoder, own_data = open_model(Path(model))
         data = data or own_data
     splits = data.splits()
     found = evaluate_split(encoder, take_split(splits, split), progress=progress)
@@ -97,22 +97,6 @@ def evaluate(
     if split != "val":
         stage = second_stage(encoder, splits[split].samples, depth=rerank_k, progress=progress)
     return replace(found, reranked=stage.metrics(weight))
-
-
-def _open(model: Path) -> tuple[Encoder, Dataset]:
-    """The encoder of a run folder or a plan, and the dataset it was trained on."""
-    import torch
-
-    from finegrain.recipe import recipe_from_dict
-    from finegrain.run import eager_encoder, load_run
-
-    if model.is_dir():
-        recipe, method, _ = load_run(model)
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        return eager_encoder(recipe, method.to(device), device), recipe.data
-    plan = Plan(model)
-    recipe = recipe_from_dict(plan.manifest.recipe, str(model))
-    return Encoder.from_plan(plan), recipe.data
 
 
 def evaluate_split(encoder: Encoder, split: Split, *, progress: bool = False) -> Evaluation:

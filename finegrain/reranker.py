@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from finegrain.encoder import Encoder
-from finegrain.errors import PlanError
+from finegrain.errors import GalleryError, PlanError
 from finegrain.gallery import Gallery, Hit, Row
 from finegrain.gallery.tokens import TokenFile
 from finegrain.plan import MATCH, Manifest
@@ -69,7 +69,7 @@ class Reranker:
         k: How many candidates of a query are looked at, at most.
 
     Raises:
-        GalleryError: The file of tokens cannot be written.
+        GalleryError: The gallery has no file, or that of the tokens cannot be written.
     """
 
     def __init__(self, encoder: Encoder, manifest: Manifest, gallery: Gallery, *, k: int) -> None:
@@ -78,6 +78,11 @@ class Reranker:
         self._weight = match["weight"]
         self._encoder = encoder
         self._gallery = gallery
+        if not isinstance(gallery.path, Path):
+            raise GalleryError(
+                f"tokens for re-ranking are kept beside a gallery's file, and {gallery.path} is an "
+                "address; search it without rerank"
+            )
         self._kept = TokenFile(
             Path(f"{gallery.path}.tokens"),
             fingerprint=manifest.fingerprint,

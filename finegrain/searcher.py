@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
-
-import numpy as np
-from PIL import Image
+from typing import Literal, Self
 
 from finegrain.encoder import Encoder
 from finegrain.errors import GalleryError, PlanError, QueryError
 from finegrain.explanation import Explanation, explain
-from finegrain.gallery import Gallery, GroupBy, Hit, Reindexed, Row
+from finegrain.first_stage import FirstStage, VectorPlace, check_query, gallery_path
+from finegrain.gallery import Gallery, GroupBy, Hit, Reindexed
 from finegrain.gallery.pictures import SUFFIXES
 from finegrain.intake import Added, Metadata, columns_of, take_in
 from finegrain.matches import Match, Matches
 from finegrain.plan import Plan
-from finegrain.preprocess import ImageSource
+from finegrain.preprocess import Crop, ImageSource
 from finegrain.records import Sample
 from finegrain.reranker import Prepared, Reranker, match_head
-from finegrain.runtime.base import RuntimeName
+from finegrain.runtime.base import RuntimeChoice
+from finegrain.video import Boxes, take_in_video
 
 __all__ = ["SUFFIXES", "Added", "Searcher"]
 
 DEFAULT_K = 10
 RERANK_K = 64
-MAX_QUERY_CHARACTERS = 2_000
 
 
 class Searcher:
@@ -43,19 +40,27 @@ class Searcher:
 
     Args:
         plan: Path of a ``model.plan``.
-        gallery: Path of the gallery, or an open one. By default ``model.gallery`` beside the
-            plan, which the first :meth:`add` creates.
-        runtime: What runs the towers.
+        gallery: Path or address of the gallery, or an open one. By default ``model.gallery``
+            beside the plan, which the first :meth:`add` creates.
+        runtime: What runs the towers, or the address of a Triton server that does.
         threads: Of the towers on a CPU; by default one a physical core.
+        trust_engines: Load engines of TensorRT that came inside the plan. They are programs: do
+            this only for a plan of your own, or of somebody whose programs you would run.
+        vectors: ``"gpu"`` also keeps the vectors on an NVIDIA GPU and answers from there, hit for
+            hit as the gallery's own index, which ``"memory"`` takes. With ``runtime="tensorrt"``
+            and a plan with ``search.onnx`` a text query is then one launch. Otherwise it needs
+            FAISS for GPUs or PyTorch. The gallery is given by its path.
         rerank: ``"match"`` puts the first pictures of a text query in the order of the plan's
             match head, which reads the words beside each picture. Queries by picture have no
             words and stay as they are.
         rerank_k: How many of the first are looked at, at most; see :mod:`finegrain.rerank`.
 
     Raises:
-        PlanError: The plan cannot be read or run, or has no match head to re-rank with.
-        MissingExtraError: The runtime is not installed.
-        GalleryError: The gallery is damaged or holds vectors of another plan.
+        PlanError: The plan cannot be read or run, or has no match head to re-rank with; or
+            there is no GPU.
+        MissingExtraError: The runtime, or what searches on a GPU, is not installed.
+        GalleryError: The gallery is damaged or holds vectors of another plan; or it is not in a
+            file, or open already, and ``vectors="gpu"``.
     """
 
     def __init__(
@@ -63,8 +68,10 @@ class Searcher:
         plan: str | Path,
         *,
         gallery: str | Path | Gallery | None = None,
-        runtime: RuntimeName = "onnxruntime",
+        runtime: RuntimeChoice = "onnxruntime",
         threads: int | None = None,
+        trust_engines: bool = False,
+        vectors: VectorPlace = "memory",
         rerank: Literal["match"] | None = None,
         rerank_k: int = RERANK_K,
     ) -> None:
@@ -74,29 +81,15 @@ class Searcher:
         if rerank is not None:
             match_head(self.manifest)
         self._reranker: Reranker | None = None
-        self._encoder = Encoder.from_plan(opened, runtime=runtime, threads=threads)
-        self._gallery: Gallery | None = None
-        if isinstance(gallery, Gallery):
-            self._path = gallery.path
-            self._gallery = gallery
-            self._refuse_foreign_vectors(gallery)
-        else:
-            self._path = _gallery_path(opened.path, gallery)
-            if self._path.exists():
-                self._gallery = self._open()
-
-    def _open(self) -> Gallery:
-        return Gallery(
-            self._path, fingerprint=self.manifest.fingerprint, dim=self.manifest.embed_dim
+        self._stage = FirstStage(
+            opened,
+            gallery,
+            vectors=vectors,
+            runtime=runtime,
+            threads=threads,
+            trust_engines=trust_engines,
         )
-
-    def _refuse_foreign_vectors(self, gallery: Gallery) -> None:
-        if gallery.fingerprint != self.manifest.fingerprint:
-            raise GalleryError(
-                f"{gallery.path} holds vectors of plan {str(gallery.fingerprint)[:12]}, and this "
-                f"is plan {self.manifest.fingerprint[:12]}; vectors of two plans do not compare. "
-                "Encode its pictures again: finegrain index PLAN PICTURES --reindex"
-            )
+        self._encoder = self._stage.encoder
 
     @property
     def gallery(self) -> Gallery:
@@ -105,16 +98,11 @@ class Searcher:
         Raises:
             GalleryError: Nothing was added yet.
         """
-        if self._gallery is None:
-            raise GalleryError(
-                f"there is no gallery at {self._path} yet. Add pictures with Searcher.add(folder) "
-                "or: finegrain index PLAN FOLDER"
-            )
-        return self._gallery
+        return self._stage.gallery
 
     def add(
         self,
-        pictures: ImageSource | Iterable[ImageSource],
+        pictures: ImageSource | Crop | Iterable[ImageSource | Crop],
         metadata: Metadata | Sequence[Metadata] | None = None,
         *,
         expire_after: timedelta | float | None = None,
@@ -128,8 +116,9 @@ class Searcher:
         that cannot be read is named in the result and stops nothing.
 
         Args:
-            pictures: A folder (searched through), a file, an array, a Pillow image, or
-                several of the latter three. Of pictures without a file a thumbnail is kept.
+            pictures: A folder (searched through), a file, a :class:`~finegrain.preprocess.Crop`
+                of one, an array, a Pillow image, or several of the latter four. Of pictures
+                without a file a thumbnail is kept.
             metadata: Columns for all pictures, or one mapping for each. ``camera``, ``pid``,
                 ``time`` (ISO 8601) and ``track`` are the gallery's own columns.
             expire_after: Remove the pictures so long after they were taken (``time``) where
@@ -141,17 +130,79 @@ class Searcher:
             ImageError: There is no such file or folder, or no picture in it.
             GalleryError: Metadata does not fit.
         """
-        if self._gallery is None:
-            self._gallery = self._open()
         return take_in(
             self._encoder,
-            self._gallery,
+            self._stage.made(),
             pictures,
             metadata,
             expire_after=expire_after,
             replace=replace,
             progress=progress,
         )
+
+    def add_video(
+        self,
+        path: str | Path,
+        *,
+        every: float = 1.0,
+        boxes: Boxes | None = None,
+        camera: str | None = None,
+        start: datetime | str | None = None,
+        metadata: Metadata | None = None,
+        expire_after: timedelta | float | None = None,
+        progress: bool = True,
+    ) -> Added:
+        """Encode frames of a video file, or the people in them, and keep them in the gallery.
+
+        Each is known by an address such as ``/films/gate-3.mp4#t=12.400&xywh=10,20,64,128``,
+        which opens like the path of a picture as long as the video is there; a thumbnail is
+        kept as well. After an interruption the same call goes on where it stopped.
+
+        Args:
+            path: Of the video.
+            every: Seconds between frames.
+            boxes: A detector, which is given each frame as upright RGB, uint8 ``[H, W, 3]``,
+                and returns its boxes ``(x, y, width, height)`` or
+                :class:`~finegrain.video.Box`; a frame of which the gallery holds boxes is not
+                looked at again. Or boxes by seconds from the first frame, which then say
+                what frames are taken. By default frames are kept whole.
+            camera: Its name.
+            start: When the first frame was taken, which gives each its ``time``; a datetime or
+                ISO 8601, in UTC unless it states an offset.
+            metadata: Further columns for all of them.
+            expire_after: As in :meth:`add`.
+            progress: Show a bar with rate and time left, in seconds of video.
+
+        Raises:
+            ImageError: It is no video that can be read, or ``every`` or a box is none.
+            GalleryError: ``start`` or metadata do not fit.
+            MissingExtraError: PyAV is not installed.
+        """
+        return take_in_video(
+            self._encoder,
+            self._stage.made(),
+            path,
+            step=every,
+            boxes=boxes,
+            camera=camera,
+            start=start,
+            metadata=metadata,
+            expire_after=expire_after,
+            progress=progress,
+        )
+
+    def load(self, source: str | Path) -> list[int]:
+        """Add what :func:`finegrain.bulk.embed_dataset` or a gallery's export wrote.
+
+        See :meth:`Gallery.load`.
+
+        Returns:
+            The new ids.
+
+        Raises:
+            GalleryError: It is damaged, or its vectors are of another plan.
+        """
+        return self._stage.made().load(source)
 
     def add_samples(
         self,
@@ -207,7 +258,7 @@ class Searcher:
             FilterError: The filter does not parse, or names no column.
             GalleryError: The gallery is empty.
         """
-        vector = self._vector(query)
+        check_query(query)
         gallery = self.gallery
         size = len(gallery)
         if size == 0:
@@ -219,7 +270,7 @@ class Searcher:
         depth = min(DEFAULT_K, size) if k is None else k
         reranker = self._second_stage() if isinstance(query, str) else None
         looked_at = depth if reranker is None else min(max(depth, reranker.k), size)
-        hits = gallery.search(vector, looked_at, where, group_by=group_by, distinct=distinct)[0]
+        hits = self._stage.hits(query, looked_at, where, group_by=group_by, distinct=distinct)
         found: list[tuple[Hit, float | None]] = [(hit, None) for hit in hits]
         if reranker is not None and isinstance(query, str):
             found = reranker.order(query, hits, depth)[:depth]
@@ -269,7 +320,7 @@ class Searcher:
             GalleryError: There is no gallery, or it cannot be written.
         """
         opened = Plan(plan)
-        with Gallery(_gallery_path(opened.path, gallery), create=False) as filled:
+        with Gallery(gallery_path(opened.path, gallery), create=False) as filled:
             return filled.reindex(
                 Encoder.from_plan(opened, threads=threads),
                 opened.manifest.fingerprint,
@@ -278,11 +329,9 @@ class Searcher:
             )
 
     def close(self) -> None:
-        self._encoder.runtime.close()
         if self._reranker is not None:
             self._reranker.close()
-        if self._gallery is not None:
-            self._gallery.close()
+        self._stage.close()
 
     def __enter__(self) -> Self:
         return self
@@ -296,17 +345,8 @@ class Searcher:
         self.close()
 
     def __repr__(self) -> str:
-        size = len(self._gallery) if self._gallery is not None else 0
-        return f"Searcher({self.manifest.method}, {size} pictures in {str(self._path)!r})"
-
-    def _vector(self, query: str | ImageSource) -> np.ndarray[Any, np.dtype[np.float32]]:
-        if isinstance(query, str):
-            return self._encoder.encode_texts([_checked_text(query)])
-        if not isinstance(query, Path | bytes | np.ndarray | Image.Image):
-            raise QueryError(
-                f"expected a text or a picture to search for, got {type(query).__name__}"
-            )
-        return self._encoder.encode_images([query])
+        size = len(self._stage.opened) if self._stage.opened is not None else 0
+        return f"Searcher({self.manifest.method}, {size} pictures in {str(self._stage.path)!r})"
 
     def _second_stage(self) -> Reranker | None:
         if self._rerank_k is not None and self._reranker is None:
@@ -336,13 +376,12 @@ class Searcher:
                 image=row.image,
                 pid=row.pid,
                 camera=row.camera,
-                metadata=_shown(row),
-                thumbnail=self.gallery.thumbnail(hit.id) if row.image is None else None,
+                time=row.time,
+                track=row.track,
+                metadata=row.metadata,
+                # Of files there is none; frames are shown without their video.
+                thumbnail=self.gallery.thumbnail(hit.id),
             )
-
-
-def _gallery_path(plan: Path, gallery: str | Path | None) -> Path:
-    return Path(gallery) if gallery is not None else plan.with_suffix(".gallery")
 
 
 def _checked_rerank(rerank: str, k: int) -> int:
@@ -351,23 +390,3 @@ def _checked_rerank(rerank: str, k: int) -> int:
     if type(k) is not int or k < 1:
         raise QueryError(f"expected rerank_k as a whole number of 1 or more, got {k!r}")
     return k
-
-
-def _shown(row: Row) -> Metadata:
-    """The columns that a match has no field for."""
-    own = (("time", row.time), ("track", row.track))
-    return {name: value for name, value in own if value is not None} | dict(row.metadata)
-
-
-def _checked_text(query: str) -> str:
-    if not query.strip():
-        raise QueryError("the query is empty; say what to look for, as in 'woman in red coat'")
-    if len(query) > MAX_QUERY_CHARACTERS:
-        raise QueryError(
-            f"the query has {len(query)} characters, more than {MAX_QUERY_CHARACTERS}; "
-            "a caption of a sentence or two searches best"
-        )
-    control = [c for c in query if unicodedata.category(c) in ("Cc", "Cs") and c not in "\t\n\r"]
-    if control:
-        raise QueryError(f"the query holds the control character {control[0]!r}; remove it")
-    return query

@@ -11,7 +11,7 @@ from pathlib import Path
 from tabulate import tabulate
 
 import finegrain
-from finegrain.errors import DataError, FinegrainError, GalleryError, require
+from finegrain.errors import DataError, FinegrainError, GalleryError, ImageError, require
 from finegrain.records import Split
 
 CATALOGS = {".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".xml", ".tar"}
@@ -28,11 +28,19 @@ def train(arguments: argparse.Namespace) -> None:
 
 def evaluate(arguments: argparse.Namespace) -> None:
     require("torch", "train")
+    from finegrain.evaluation import Evaluation
+    from finegrain.probes import ProbeReport, probe
+
     data = finegrain.load_recipe(arguments.recipe).data if arguments.recipe else None
-    evaluation = finegrain.evaluate(arguments.model, data, split=arguments.split)
-    print(evaluation)
+    model, split = arguments.model, arguments.split
+    found: Evaluation | ProbeReport
+    if arguments.probe:
+        found = probe(model, data, split=split)
+    else:
+        found = finegrain.evaluate(model, data, split=split, rerank_k=arguments.rerank_k)
+    print(found)
     if arguments.json:
-        arguments.json.write_text(json.dumps(evaluation.to_dict(), indent=1) + "\n")
+        arguments.json.write_text(json.dumps(found.to_dict(), indent=1) + "\n")
 
 
 def report(arguments: argparse.Namespace) -> None:
@@ -48,13 +56,23 @@ def report(arguments: argparse.Namespace) -> None:
 def export(arguments: argparse.Namespace) -> None:
     require("torch", "train")
     from finegrain.exporters import load_profile
+    from finegrain.exporters.triton import require_free, write_triton_repository
+    from finegrain.plan import Plan
 
     profile = load_profile(arguments.profile)
+    repository = arguments.out.with_suffix(".triton")
+    if profile.triton is not None:
+        require_free(repository, arguments.out.stem)
     data = finegrain.load_recipe(arguments.data).data if arguments.data else None
     print(finegrain.export(arguments.run_folder, profile, arguments.out, data=data))
     print(f"\nwrote {arguments.out}; search with it:")
     print(f"  finegrain index {arguments.out} PICTURES/")
     print(f'  finegrain query {arguments.out} "woman in red coat"')
+    if profile.triton is not None:
+        name = write_triton_repository(Plan(arguments.out), repository, serving=profile.triton)
+        print(f"\nwrote {repository}; serve it, and search through it:")
+        print(f"  tritonserver --model-repository={repository}")
+        print(f'  finegrain query {arguments.out} "red coat" --runtime triton://HOST:8001/{name}')
 
 
 def convert(arguments: argparse.Namespace) -> None:
@@ -85,14 +103,20 @@ def convert(arguments: argparse.Namespace) -> None:
 
 
 def index(arguments: argparse.Namespace) -> None:
+    from finegrain.preprocess.frames import VIDEO_SUFFIXES
+
     if arguments.reindex:
         done = finegrain.Searcher.reindex(arguments.plan, gallery=arguments.gallery)
         print(done)
         if not done.switched:
             raise GalleryError("the gallery still holds the vectors of its old plan")
     retention = None if arguments.expire_days is None else arguments.expire_days * 86_400
+    num_unread = 0
     with _searcher(arguments) as searcher:
         for source in arguments.pictures:
+            if source.suffix.lower() in VIDEO_SUFFIXES and not source.is_dir():
+                num_unread += _index_video(searcher, source, arguments, retention)
+                continue
             splits = _catalog(source, arguments)
             if splits is None:
                 print(searcher.add(source, dict(arguments.metadata), expire_after=retention))
@@ -104,7 +128,36 @@ def index(arguments: argparse.Namespace) -> None:
                 print(searcher.add_samples(split.samples, columns, expire_after=retention))
                 if split.problems:
                     print(f"{len(split.problems)} rows left out", file=sys.stderr)
+        if arguments.rerank:
+            print(searcher.prepare())
         print(searcher)
+    if num_unread:
+        raise ImageError(f"{num_unread} of the videos cannot be read; the others were added")
+
+
+def _index_video(
+    searcher: finegrain.Searcher,
+    source: Path,
+    arguments: argparse.Namespace,
+    retention: float | None,
+) -> int:
+    """Add a video; one of several that cannot be read is named and counted."""
+    columns = dict(arguments.metadata)
+    try:
+        added = searcher.add_video(
+            source,
+            every=arguments.every,
+            start=arguments.start,
+            metadata=columns,
+            expire_after=retention,
+        )
+    except ImageError as error:
+        if len(arguments.pictures) == 1:
+            raise
+        print(error, file=sys.stderr)
+        return 1
+    print(added)
+    return 0
 
 
 def _catalog(source: Path, arguments: argparse.Namespace) -> Mapping[str, Split] | None:
@@ -127,7 +180,32 @@ def _catalog(source: Path, arguments: argparse.Namespace) -> Mapping[str, Split]
 
 
 def _searcher(arguments: argparse.Namespace) -> finegrain.Searcher:
-    return finegrain.Searcher(arguments.plan, gallery=arguments.gallery, runtime=arguments.runtime)
+    return finegrain.Searcher(
+        arguments.plan,
+        gallery=arguments.gallery,
+        runtime=arguments.runtime,
+        trust_engines=arguments.trust_engines,
+        vectors=arguments.vectors,
+        rerank="match" if arguments.rerank else None,
+        rerank_k=arguments.rerank_k,
+    )
+
+
+def embed(arguments: argparse.Namespace) -> None:
+    from finegrain.bulk import embed_dataset
+
+    print(
+        embed_dataset(
+            arguments.plan,
+            arguments.source,
+            arguments.out,
+            image_column=arguments.image_column,
+            concurrency=arguments.actors,
+            num_gpus=arguments.gpus,
+            address=arguments.ray_address,
+        )
+    )
+    print(f"\nload it with Searcher.load({str(arguments.out)!r})")
 
 
 def query(arguments: argparse.Namespace) -> None:
@@ -147,6 +225,9 @@ def query(arguments: argparse.Namespace) -> None:
         if arguments.grid:
             matches.save(arguments.grid)
             print(f"\nwrote {arguments.grid}", file=sys.stderr)
+        if arguments.explain and matches:
+            matches[0].explain().save(arguments.explain)
+            print(f"\nwrote {arguments.explain}", file=sys.stderr)
 
 
 def demo(arguments: argparse.Namespace) -> None:
@@ -175,15 +256,14 @@ def doctor(arguments: argparse.Namespace) -> None:
 
 
 def _doctor_data(words: Sequence[str]) -> None:
-    from finegrain.data.person_datasets import PERSON_DATASETS, person_dataset
-    from finegrain.doctor import examine_datasets
+    from finegrain.doctor import dataset_names, examine_datasets, known_dataset
 
     if not words or len(words) % 2:
-        names = ", ".join(dataset.name for dataset in PERSON_DATASETS)
+        names = ", ".join(dataset_names())
         raise DataError(f"expected finegrain doctor data NAME ROOT [NAME ROOT ...]; NAME: {names}")
     pairs = zip(words[::2], words[1::2], strict=True)
     sound = True
-    for finding in examine_datasets([(person_dataset(name), Path(root)) for name, root in pairs]):
+    for finding in examine_datasets([(known_dataset(name), Path(root)) for name, root in pairs]):
         print(f"{finding}\n")
         sound = sound and not finding.faults
     if not sound:

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
-from finegrain.data.catalog import MAX_BAD_SHARE, read_any_catalog, read_catalog
+from finegrain.data.catalog import (
+    DEFAULT_SHARES,
+    MAX_BAD_SHARE,
+    PRODUCT_COLUMNS,
+    Shares,
+    divided,
+    read_any_catalog,
+    read_catalog,
+)
 from finegrain.data.deepfashion_multimodal import DEEPFASHION_MULTIMODAL
 from finegrain.data.fashion_datasets import FashionDataset
 from finegrain.data.fashion_gen import FASHION_GEN
@@ -22,9 +30,13 @@ from finegrain.data.person_datasets import (
     PersonDataset,
 )
 from finegrain.data.person_json import read_people
-from finegrain.data.synthetic import write_people
+from finegrain.data.synthetic import write_people, write_products
+from finegrain.data.synthetic.products import CATALOG
 from finegrain.errors import DataError
 from finegrain.records import Problem, Split
+
+JUDGED_WELL = Shares(train=0.65, val=0.05, test=0.3)
+"""Products to test on are free where they are drawn."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,12 +148,52 @@ class SyntheticPeople:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SyntheticProducts:
+    """Rendered garments, drawn on first use into a shop's catalogue; captions are its titles.
+
+    Attributes:
+        products: In all splits.
+        views: Pictures of each: front, back, half turned.
+        height, width: Size of the pictures.
+        shares: Into which splits products go.
+    """
+
+    root: str = "data/products"
+    products: int = 6000
+    views: int = 2
+    height: int = 128
+    width: int = 96
+    seed: int = 0
+    shares: Shares = JUDGED_WELL
+
+    def splits(self) -> Mapping[str, Split]:
+        write_products(
+            Path(self.root),
+            products=self.products,
+            views=self.views,
+            seed=self.seed,
+            size=(self.height, self.width),
+        )
+        (whole,) = read_catalog(
+            Path(self.root) / CATALOG, caption_columns=("title",), pid_column="product_id"
+        ).values()
+        samples = tuple(
+            replace(s, metadata={**s.metadata, "subcategory": s.metadata["category"]})
+            for s in whole.samples
+        )
+        return divided({whole.name: replace(whole, samples=samples)}, self.shares)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Catalog:
     """A table of pictures and captions: CSV, Parquet or JSON lines.
 
     Attributes:
         table: The file; picture paths are relative to its folder.
+        pid_column: Column that tells which rows show the same product.
         split_column: Column that says ``train``, ``val`` or ``test``.
+        shares: What the splits are without such a column, by the hash of the product's id;
+            None leaves one split, ``all``.
     """
 
     table: str = "data/catalog.csv"
@@ -149,15 +201,17 @@ class Catalog:
     caption_columns: tuple[str, ...] = ("caption",)
     pid_column: str | None = None
     split_column: str | None = None
+    shares: Shares | None = DEFAULT_SHARES
 
     def splits(self) -> Mapping[str, Split]:
-        return read_catalog(
+        found = read_catalog(
             Path(self.table),
             image_column=self.image_column,
             caption_columns=self.caption_columns,
             pid_column=self.pid_column,
             split_column=self.split_column,
         )
+        return divided(found, self.shares, columns=_product_columns(self.pid_column))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,22 +231,29 @@ class ShopCatalog:
 
     Attributes:
         path: The file or folder.
+        pid_column: Column that tells which rows show the same product; feeds tell it themselves.
         images_root: Where pictures named by URL were downloaded to.
         max_bad_share: How much of it may be left out, from 0 to 1.
+        shares: Splits of one that has none, by the hash of the product's id; None leaves one
+            split, ``all``.
     """
 
     path: str = "data/catalog"
+    pid_column: str | None = None
     images_root: str | None = None
     fallback_encoding: str | None = None
     max_bad_share: float = MAX_BAD_SHARE
+    shares: Shares | None = DEFAULT_SHARES
 
     def splits(self) -> Mapping[str, Split]:
-        return read_any_catalog(
+        found = read_any_catalog(
             Path(self.path),
+            pid_column=self.pid_column,
             images_root=None if self.images_root is None else Path(self.images_root),
             fallback_encoding=self.fallback_encoding,
             max_bad_share=self.max_bad_share,
         )
+        return divided(found, self.shares, columns=_product_columns(self.pid_column))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,6 +296,7 @@ class DeepFashionMultiModal(_Fashion):
 
 Dataset = (
     SyntheticPeople
+    | SyntheticProducts
     | CuhkPedes
     | IcfgPedes
     | RstpReid
@@ -246,6 +308,10 @@ Dataset = (
     | ShopCatalog
     | LabelledPhotos
 )
+
+
+def _product_columns(pid_column: str | None) -> tuple[str, ...]:
+    return PRODUCT_COLUMNS if pid_column is None else (pid_column,)
 
 
 def _refuse_missing(

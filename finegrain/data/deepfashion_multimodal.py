@@ -182,6 +182,7 @@ def _attributes(cells: list[str], labels: Labels) -> dict[str, Scalar]:
 
 # Jiang et al., "Text2Human: Text-Driven Controllable Human Image Generation", SIGGRAPH 2022.
 DEEPFASHION_MULTIMODAL = FashionDataset(
+    name="deepfashion_multimodal",
     title="DeepFashion-MultiModal",
     published={"pictures": 44096},
     count=lambda splits: {"pictures": sum(map(len, splits.values()))},

@@ -14,6 +14,7 @@ class FashionDataset:
     """What is known of a fashion dataset.
 
     Attributes:
+        name: What it is called by `finegrain doctor data`.
         title: In its paper.
         published: What is counted, in the words of a message, to how many there are.
         count: How many there are among some splits, of the same things.
@@ -21,6 +22,7 @@ class FashionDataset:
         access: How to get it.
     """
 
+    name: str
     title: str
     published: Mapping[str, int]
     count: Callable[[Mapping[str, Split]], Mapping[str, int]]
@@ -29,12 +31,16 @@ class FashionDataset:
 
     def differences(self, splits: Mapping[str, Split]) -> tuple[Problem, ...]:
         """What is not of the published size: results on it are not comparable."""
+        return tuple(self.differing(splits).values())
+
+    def differing(self, splits: Mapping[str, Split]) -> dict[str, Problem]:
+        """The same by what is counted."""
         counts = self.count(splits)
-        return tuple(
-            Problem(
+        return {
+            what: Problem(
                 where=self.title,
                 why=f"has {counts.get(what, 0)} {what} where {published} are published",
             )
             for what, published in self.published.items()
             if counts.get(what, 0) != published
-        )
+        }

@@ -193,6 +193,7 @@ def _count(splits: Mapping[str, Split]) -> Mapping[str, int]:
 # Rostamzadeh et al., "Fashion-Gen: The Generative Fashion Dataset and Challenge", 2018.
 # Some papers print 35,528 validation pictures, a misprint.
 FASHION_GEN = FashionDataset(
+    name="fashion_gen",
     title="Fashion-Gen",
     published={
         "train pictures": 260480,

@@ -199,6 +199,7 @@ def _count(splits: Mapping[str, Split]) -> Mapping[str, int]:
 # Wu et al., "Fashion IQ: A New Dataset Towards Retrieving Images by Natural Language
 # Feedback", CVPR 2021.
 FASHION_IQ = FashionDataset(
+    name="fashion_iq",
     title="FashionIQ",
     published={
         "train dress triplets": 5985,

@@ -128,7 +128,7 @@ def survey(root: Path, dataset: PersonDataset) -> Survey:
     overlaps = overlapping_identities(records)
     notes: list[str] = []
     if records:
-        faults += [*overlaps, *_left_out(splits)]
+        faults += [*overlaps, *left_out(splits)]
         for difference in dataset.differences(splits):
             # A model trained on a little more or less is still tested as all others are.
             train_only = difference.where == f"{dataset.title} train"
@@ -145,7 +145,8 @@ def survey(root: Path, dataset: PersonDataset) -> Survey:
     )
 
 
-def _left_out(splits: Mapping[str, Split]) -> Iterator[str]:
+def left_out(splits: Mapping[str, Split]) -> Iterator[str]:
+    """A sentence for each split that a reader did not have all of."""
     for name, split in splits.items():
         if split.problems:
             yield (

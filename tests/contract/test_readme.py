@@ -1,4 +1,4 @@
-"""The README's numbers are those that commands wrote."""
+"""The numbers of the README and of docs/ are those that commands wrote."""
 
 from __future__ import annotations
 
@@ -18,16 +18,19 @@ def tables():
 
 
 def test_every_table_is_made_from_its_file():
-    made = tables().render(README)
-    assert made == README, "run: make readme"
-    assert len(re.findall("<!-- numbers:", README)) == len(tables().TABLES)
+    module = tables()
+    pages = {path: path.read_text(encoding="utf-8") for path in module.PAGES}
+    stale = [path.name for path, page in pages.items() if module.render(page) != page]
+    assert stale == [], "run: make readme"
+    shown = re.findall(r"<!-- numbers:(\w+) -->", "".join(pages.values()))
+    assert sorted(shown) == sorted(module.TABLES)
 
 
-def test_files_and_pictures_it_points_to_are_there():
-    pointed = re.findall(r"\]\((?!https?:)([^)#]+)\)", README)
-    assert pointed
-    missing = [path for path in pointed if not (ROOT / path).exists()]
-    assert missing == []
+def test_files_and_pictures_that_pages_point_to_are_there():
+    for path in (*tables().PAGES, *ROOT.glob("*/README.md")):
+        pointed = re.findall(r"\]\((?!https?:)([^)#]+)\)", path.read_text(encoding="utf-8"))
+        missing = [target for target in pointed if not (path.parent / target).exists()]
+        assert missing == [], path.name
 
 
 def test_it_opens_with_the_two_commands():

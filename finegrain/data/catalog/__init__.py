@@ -8,17 +8,22 @@ from finegrain.data.catalog.kinds import (
     catalog_kind,
     read_any_catalog,
 )
+from finegrain.data.catalog.shares import DEFAULT_SHARES, PRODUCT_COLUMNS, Shares, divided
 from finegrain.data.catalog.table import DEFAULT_SPLIT, read_catalog
 from finegrain.data.catalog.webdataset import read_webdataset
 
 __all__ = [
+    "DEFAULT_SHARES",
     "DEFAULT_SPLIT",
     "GOOGLE_MERCHANT",
     "MAX_BAD_SHARE",
+    "PRODUCT_COLUMNS",
     "SHOPIFY",
     "CatalogKind",
     "Feed",
+    "Shares",
     "catalog_kind",
+    "divided",
     "read_any_catalog",
     "read_catalog",
     "read_feed",
