@@ -11,7 +11,7 @@ import numpy as np
 from tabulate import tabulate
 
 from finegrain.encoder import Encoder
-from finegrain.errors import EvaluationError, require
+from finegrain.errors import require
 from finegrain.metrics import RetrievalMetrics, retrieval_metrics
 from finegrain.records import Split
 from finegrain.second_stage import second_stage
@@ -80,13 +80,7 @@ def evaluate(
     from finegrain.data.datasets import take_split
     from finegrain.run import open_model
 
-    if isinstance(model, Encoder):
-        if data is None:
-            raise EvaluationError("an encoder does not know its dataset; give one by data=")
-        encoder = model
-    else:
-        encoder, own_data = open_model(Path(model))
-        data = data or own_data
+    encoder, data = open_model(model, data)
     splits = data.splits()
     found = evaluate_split(encoder, take_split(splits, split), progress=progress)
     if rerank_k is None:

@@ -9,7 +9,7 @@ import torch
 from finegrain.checkpoint import MODEL, best_checkpoint, last_checkpoint, load_model
 from finegrain.data.datasets import Dataset
 from finegrain.encoder import Encoder
-from finegrain.errors import WeightsError
+from finegrain.errors import EvaluationError, WeightsError
 from finegrain.methods import TwoTowers
 from finegrain.methods.color_tasks import COLOR_TASKS, add_color_tasks
 from finegrain.methods.fashionbert import FashionBert
@@ -84,16 +84,26 @@ def load_run(folder: Path) -> tuple[Recipe, TwoTowers, Path]:
     return recipe, method, checkpoint
 
 
-def open_model(path: Path) -> tuple[Encoder, Dataset]:
-    """The encoder of a run folder or a plan, and the dataset it was trained on.
+def open_model(model: str | Path | Encoder, data: Dataset | None = None) -> tuple[Encoder, Dataset]:
+    """The encoder of a run folder or a plan, and what to try it on.
+
+    Args:
+        model: A run folder, a plan, or an encoder.
+        data: By default the dataset that a run or a plan was trained on.
 
     Raises:
-        PlanError, CheckpointError: It cannot be read.
+        PlanError, CheckpointError: The model cannot be read.
+        EvaluationError: An encoder came without data.
     """
+    if isinstance(model, Encoder):
+        if data is None:
+            raise EvaluationError("an encoder does not know its dataset; give one by data=")
+        return model, data
+    path = Path(model)
     if path.is_dir():
         recipe, method, _ = load_run(path)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        return eager_encoder(recipe, method.to(device), device), recipe.data
+        return eager_encoder(recipe, method.to(device), device), data or recipe.data
     plan = Plan(path)
     recipe = recipe_from_dict(plan.manifest.recipe, str(path))
-    return Encoder.from_plan(plan), recipe.data
+    return Encoder.from_plan(plan), data or recipe.data

@@ -292,3 +292,19 @@ def _thumbnail(where: str, value: Any) -> bytes | None:
     if value is None or (isinstance(value, bytes) and value.startswith(b"\xff\xd8\xff")):
         return value
     raise GalleryError(f"{where} is the bytes of a JPEG file or None; got {value!r:.40}.")
+
+
+def paths_once(entries: Sequence[Entry]) -> list[str]:
+    """Paths of the entries that have one.
+
+    Raises:
+        GalleryError: Two have the same.
+    """
+    images = [entry.image for entry in entries if entry.image is not None]
+    if len(set(images)) < len(images):
+        twice = next(image for image in images if images.count(image) > 1)
+        raise GalleryError(
+            f"{twice!r:.200} is among the pictures more than once; with on_duplicate= a path "
+            "names one picture. Leave it out, or on_duplicate='add'."
+        )
+    return images

@@ -21,7 +21,7 @@ import numpy as np
 
 from finegrain.errors import GalleryError
 from finegrain.gallery import times
-from finegrain.gallery.entries import Entry, OnDuplicate
+from finegrain.gallery.entries import Entry, OnDuplicate, paths_once
 from finegrain.gallery.filter_sql import to_sql
 from finegrain.gallery.filter_syntax import parse
 from finegrain.gallery.index import Ids, Vectors
@@ -311,13 +311,7 @@ class Store:
 
     def _known(self, entries: Sequence[Entry]) -> dict[str | None, list[int]]:
         """Ids by path of those pictures that are there already."""
-        images = [entry.image for entry in entries if entry.image is not None]
-        if len(set(images)) < len(images):
-            twice = next(image for image in images if images.count(image) > 1)
-            raise GalleryError(
-                f"{twice!r:.200} is among the pictures more than once; with on_duplicate= a path "
-                "names one picture. Leave it out, or on_duplicate='add'."
-            )
+        images = paths_once(entries)
         known: dict[str | None, list[int]] = {}
         with self.reading() as run:
             for image in images:  # one by one, as SQLite's JSON cuts a text at a null character

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finegrain.encoder import Encoder
-from finegrain.errors import EvaluationError, require
+from finegrain.errors import require
 from finegrain.probes.accuracy import Accuracy, ProbeReport, Skipped, choice_accuracy
 from finegrain.probes.attribute_swap import attribute_swaps
 from finegrain.probes.color_swap import color_swaps
@@ -55,13 +55,7 @@ def probe(
     from finegrain.data.datasets import take_split
     from finegrain.run import open_model
 
-    if isinstance(model, Encoder):
-        if data is None:
-            raise EvaluationError("an encoder does not know its dataset; give one by data=")
-        encoder = model
-    else:
-        encoder, own_data = open_model(Path(model))
-        data = data or own_data
+    encoder, data = open_model(model, data)
     return probe_split(
         encoder,
         take_split(data.splits(), split),

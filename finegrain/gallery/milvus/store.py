@@ -11,7 +11,7 @@ import numpy as np
 from finegrain.errors import FilterError, GalleryError
 from finegrain.gallery import times
 from finegrain.gallery.approximate import Tuned
-from finegrain.gallery.entries import Entry, OnDuplicate
+from finegrain.gallery.entries import Entry, OnDuplicate, paths_once
 from finegrain.gallery.filter_milvus import quoted, stored_text, to_milvus
 from finegrain.gallery.filter_syntax import parse
 from finegrain.gallery.filters import kind_of
@@ -250,13 +250,7 @@ class MilvusStore:
 
     def _known(self, entries: Sequence[Entry]) -> dict[str | None, list[int]]:
         """Ids by path of those pictures that are there already."""
-        images = [entry.image for entry in entries if entry.image is not None]
-        if len(set(images)) < len(images):
-            twice = next(image for image in images if images.count(image) > 1)
-            raise GalleryError(
-                f"{twice!r:.200} is among the pictures more than once; with on_duplicate= a path "
-                "names one picture. Leave it out, or on_duplicate='add'."
-            )
+        images = paths_once(entries)
         known: dict[str | None, list[int]] = {}
         for start in range(0, len(images), _IMAGES_AT_ONCE):
             some = images[start : start + _IMAGES_AT_ONCE]
