@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 # Progress bars of a log file: a line every few seconds, not ten a second.
 export TQDM_MININTERVAL ?= $(shell [ -t 2 ] && echo 0.1 || echo 10)
 
-.PHONY: demo test lint bench readme clean
+.PHONY: demo test lint bench bench-short readme clean
 
 demo: $(VENV)/installed
 	$(BIN)/finegrain demo
@@ -23,6 +23,10 @@ lint: $(VENV)/installed
 
 bench: $(VENV)/installed
 	$(BIN)/python -m pytest -q benchmarks
+
+# every benchmark at a small size: that it runs, and that nothing is slower than the plain way
+bench-short: $(VENV)/installed
+	FINEGRAIN_FAST=1 $(BIN)/python -m pytest -q benchmarks
 
 readme: $(VENV)/installed
 	$(BIN)/python benchmarks/tables.py

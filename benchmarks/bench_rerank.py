@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,22 +42,31 @@ CAPTIONS = {
         "shoes and carries a black bag on her left shoulder"
     ),
 }
-CONFIG = RasaConfig(text=AlbefTextConfig(vocabulary=49408), queue=64)
 
 
 @pytest.fixture(scope="module")
-def rasa() -> Rasa:
-    """RaSa with random weights; its words are CLIP's."""
+def config(short: bool) -> RasaConfig:
+    """RaSa's sizes; its words are CLIP's. In the short form there are fewer layers."""
+    whole = RasaConfig(text=AlbefTextConfig(vocabulary=49408), queue=64)
+    if not short:
+        return whole
+    text = replace(whole.text, depth=1, fusion_depth=2)
+    return replace(whole, image=replace(whole.image, depth=1), text=text)
+
+
+@pytest.fixture(scope="module")
+def rasa(config: RasaConfig) -> Rasa:
+    """RaSa with random weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return CONFIG.build(("cl", "pitm")).eval()
+        return config.build(("cl", "pitm")).eval()
 
 
 @pytest.fixture(scope="module")
-def matcher(rasa: Rasa, tmp_path_factory: pytest.TempPathFactory) -> Encoder:
+def matcher(rasa: Rasa, config: RasaConfig, tmp_path_factory: pytest.TempPathFactory) -> Encoder:
     """The exported head, on as many threads as torch takes."""
     profile = ExportProfile(name="onnx_fp32")
-    image, context = CONFIG.image, CONFIG.text.context_length
+    image, context = config.image, config.text.context_length
     tokens, width = 577, image.channels
     members = {
         TEXT: text_graph(rasa, context_length=context, opset=profile.opset),
@@ -64,10 +74,10 @@ def matcher(rasa: Rasa, tmp_path_factory: pytest.TempPathFactory) -> Encoder:
         MATCH: match_graph(
             rasa, tokens=tokens, width=width, context_length=context, opset=profile.opset
         ),
-        TOKENIZER: CONFIG.text.tokenizer().to_json().encode(),
+        TOKENIZER: config.text.tokenizer().to_json().encode(),
     }
     manifest = Manifest(
-        method="rasa", embed_dim=CONFIG.embed_dim, height=384, width=384, fit="stretch",
+        method="rasa", embed_dim=config.embed_dim, height=384, width=384, fit="stretch",
         mean=CLIP_MEAN, std=CLIP_STD, context_length=context,
         precision=dict.fromkeys((TEXT, IMAGE, MATCH), "fp32"), checkpoint="0" * 64, recipe={},
         parity={}, made_by=finegrain.__version__, sha256={},
@@ -81,9 +91,9 @@ def matcher(rasa: Rasa, tmp_path_factory: pytest.TempPathFactory) -> Encoder:
 
 
 @pytest.fixture(scope="module")
-def candidates() -> PictureTokens:
+def candidates(config: RasaConfig) -> PictureTokens:
     rng = np.random.default_rng(0)
-    shape = (CANDIDATES, 577, CONFIG.image.channels)
+    shape = (CANDIDATES, 577, config.image.channels)
     return PictureTokens(
         codes=rng.integers(-127, 128, shape, np.int8),
         scales=np.full(shape[:2], 3 / 127, np.float32),

@@ -1,7 +1,8 @@
 """Draw what benchmarks measured, as pictures for the READMEs.
 
-``python benchmarks/plots.py`` draws ``benchmarks/results/gallery_growth.png`` from what
-``pytest benchmarks/bench_gallery_growth.py --results benchmarks/results`` wrote.
+``python benchmarks/plots.py`` draws a picture beside each of ``gallery_growth.json``, which
+``pytest benchmarks/bench_gallery_growth.py --results benchmarks/results`` writes, and
+``rerank_curve.json``, which ``python benchmarks/rerank_curve.py RUN`` writes.
 """
 
 from __future__ import annotations
@@ -95,23 +96,49 @@ def _read(path: Path) -> ByRows:
     return {int(rows): measured for rows, measured in by_rows.items()}
 
 
+def rerank_curve(measured: Mapping[str, Any]) -> Figure:
+    """What looking at more candidates gives, by what it costs."""
+    figure = Figure(figsize=(7, 4.2), dpi=DOTS_AN_INCH)
+    axes = figure.subplots()
+    first, depths = measured["first_stage"], measured["depths"]
+    for metric, colour in (("rank1", "#c2410c"), ("mAP", "#1d4ed8")):
+        times = [first["ms"], *(at["ms"] for at in depths.values())]
+        values = [first[metric], *(at[metric] for at in depths.values())]
+        axes.plot(times, values, marker="o", markersize=4, color=colour, label=metric)
+    for depth, at in depths.items():
+        axes.annotate(f"k={depth}", (at["ms"], at["rank1"]), fontsize=8, xytext=(4, 6),
+                      textcoords="offset points")  # fmt: skip
+    axes.annotate("vectors alone", (first["ms"], first["rank1"]), fontsize=8, xytext=(4, -12),
+                  textcoords="offset points")  # fmt: skip
+    title = f"{measured['recipe']}: re-ranking {measured['gallery']:,} pictures"
+    axes.set(xlabel="milliseconds a query", ylabel="percent", title=title)
+    axes.grid(visible=True, alpha=0.3)
+    axes.legend(fontsize=8)
+    figure.tight_layout()
+    return figure
+
+
+def _save(figure: Figure, path: Path) -> None:
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    # A picture of few colours is a third of the size.
+    picture = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+    picture.quantize(NUM_COLOURS).save(path, optimize=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER")
     folder: Path = parser.parse_args().results
     exact = _read(folder / "gallery_growth.json")
-    approximate = _read(folder / "gallery_approximate.json")
-    if not exact:
-        raise SystemExit(
-            f"{folder / 'gallery_growth.json'} is not there. Measure first: "
-            f"pytest benchmarks/bench_gallery_growth.py --results {folder}"
-        )
-    figure = growth(exact, approximate)
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    # A picture of few colours is a third of the size.
-    picture = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
-    picture.quantize(NUM_COLOURS).save(folder / "gallery_growth.png", optimize=True)
+    curve = folder / "rerank_curve.json"
+    if exact:
+        approximate = _read(folder / "gallery_approximate.json")
+        _save(growth(exact, approximate), folder / "gallery_growth.png")
+    if curve.is_file():
+        _save(rerank_curve(json.loads(curve.read_text())), curve.with_suffix(".png"))
+    if not exact and not curve.is_file():
+        raise SystemExit(f"nothing was measured into {folder} yet; see the head of this file")
 
 
 if __name__ == "__main__":

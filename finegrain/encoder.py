@@ -167,7 +167,7 @@ class Encoder:
         Raises:
             PlanError: There is no match head.
         """
-        runtime = self._match_runtime()
+        runtime = self.require_match_head()
         tokens = self.tokenizer.encode([caption])
         ids = np.ascontiguousarray(tokens.ids[:, : tokens.eot[0] + 1])
         return lambda pictures: runtime.match(ids, tokens.eot, pictures)
@@ -178,14 +178,23 @@ class Encoder:
         if not pixels:
             return np.empty((0, self.embed_dim), np.float32), None
         if tokens:
-            return self._match_runtime().encode_with_tokens(np.stack(pixels))
+            return self.require_match_head().encode_with_tokens(np.stack(pixels))
         return self.runtime.encode_images(np.stack(pixels)), None
 
-    def _match_runtime(self) -> MatchRuntime:
+    def require_match_head(self) -> MatchRuntime:
+        """The runtime, where it has a match head.
+
+        Raises:
+            PlanError: It has none, or cannot run one.
+        """
         if not isinstance(self.runtime, MatchRuntime):
             raise PlanError(
                 f"{type(self.runtime).__name__} runs no match head; re-rank with "
                 "runtime='onnxruntime'"
+            )
+        if not self.runtime.has_match_head:
+            raise PlanError(
+                "the model has no match head, so it cannot re-rank; RaSa and FashionBERT have one"
             )
         return self.runtime
 

@@ -81,6 +81,8 @@ def evaluate(
     from finegrain.run import open_model
 
     encoder, data = open_model(model, data)
+    if rerank_k is not None:
+        encoder.require_match_head()  # before minutes of work
     splits = data.splits()
     found = evaluate_split(encoder, take_split(splits, split), progress=progress)
     if rerank_k is None:

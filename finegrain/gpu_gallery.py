@@ -25,6 +25,7 @@ from finegrain.gallery.index import Ids, VectorIndex, Vectors
 from finegrain.gallery.milvus import MilvusAddress
 from finegrain.plan import Plan
 from finegrain.runtime.base import RuntimeChoice
+from finegrain.runtime.tensorrt.backend import BackendName
 from finegrain.runtime.tensorrt.scan import SEARCH, Answer, TensorRtScan
 from finegrain.runtime.topk.faiss_scan import FaissScan
 from finegrain.runtime.topk.mirror import GrowingScan, Mirror
@@ -209,19 +210,9 @@ def scan_maker(plan: Plan, runtime: RuntimeChoice, *, trust_engines: bool = Fals
         PlanError: There is no GPU.
         MissingExtraError: Neither PyTorch nor FAISS for GPUs is installed.
     """
-    # Not `in`: by two comparisons mypy knows the name.
-    if (runtime == "tensorrt" or runtime == "tensorrt-rtx") and SEARCH in plan.manifest.sha256:
-        backend, path, fingerprint = runtime, plan.path, plan.manifest.fingerprint
-
-        def by_captions(rows: int, spare: int, dim: int) -> GrowingScan:
-            again = Plan(path)
-            if again.manifest.fingerprint != fingerprint:
-                raise PlanError(f"{path} was replaced by another plan; open the searcher again")
-            return TensorRtScan(
-                again, rows, spare=spare, backend=backend, trust_engines=trust_engines
-            )
-
-        return by_captions
+    match runtime:
+        case "tensorrt" | "tensorrt-rtx" if SEARCH in plan.manifest.sha256:
+            return _by_captions(plan, runtime, trust_engines=trust_engines)
     if find_spec("torch") is not None and not FaissScan.is_for_gpus():
         from finegrain.runtime.topk.torch_scan import TorchScan
 
@@ -229,6 +220,18 @@ def scan_maker(plan: Plan, runtime: RuntimeChoice, *, trust_engines: bool = Fals
         return lambda rows, spare, dim: TorchScan(_none(dim), "cuda", capacity=rows + spare)
     FaissScan.require_gpu()
     return lambda rows, spare, dim: FaissScan.on_gpu(_none(dim), capacity=rows + spare)
+
+
+def _by_captions(plan: Plan, backend: BackendName, *, trust_engines: bool) -> MakeScan:
+    path, fingerprint = plan.path, plan.manifest.fingerprint
+
+    def make(rows: int, spare: int, dim: int) -> GrowingScan:
+        again = Plan(path)
+        if again.manifest.fingerprint != fingerprint:
+            raise PlanError(f"{path} was replaced by another plan; open the searcher again")
+        return TensorRtScan(again, rows, spare=spare, backend=backend, trust_engines=trust_engines)
+
+    return make
 
 
 def require_file(path: str | Path | Gallery) -> None:

@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 from finegrain.encoder import Encoder
 from finegrain.errors import GalleryError, PlanError
 from finegrain.gallery import Gallery, Hit, Row
+from finegrain.gallery.pictures import source_of
 from finegrain.gallery.tokens import TokenFile
 from finegrain.plan import MATCH, Manifest
 from finegrain.records import PictureTokens, Problem
@@ -168,5 +169,4 @@ class Reranker:
             yield list(done), batch.tokens
 
     def _source(self, row: Row) -> Path | bytes | None:
-        """A picture without a file is read from its thumbnail."""
-        return Path(row.image) if row.image is not None else self._gallery.thumbnail(row.id)
+        return source_of(row.image, lambda: self._gallery.thumbnail(row.id))

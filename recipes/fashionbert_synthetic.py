@@ -28,6 +28,7 @@ def recipe() -> Recipe:
             joint=BertConfig(channels=128, depth=2, heads=4, dropout=0.0),
             # What it is asked about in a search is what the towers took for right.
             negatives="mined",
+            words="tower",
         ),
         # Minutes are enough to tell right pairs from wrong ones, and not to fill in hidden words
         # and patches besides.
@@ -42,6 +43,6 @@ def recipe() -> Recipe:
                 ParameterRule(names="text_tower.*", lr=0.1),
             ),
         ),
-        schedule=Schedule(epochs=14, warmup=0.1, evaluate_every=14),
+        schedule=Schedule(epochs=20, warmup=0.1, evaluate_every=20),
         batch_size=64,
     )

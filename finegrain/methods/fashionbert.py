@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -55,6 +55,8 @@ class FashionBertConfig:
         negatives: What wrong pairs are drawn from within a sub-category: ``any`` other product,
             as in the paper, or those ``mined``, the likelier the nearer the towers find them
             (ALBEF, Li et al. 2021), which is what a re-ranker is asked about.
+        words: ``tower`` starts the joint encoder with the word embeddings of the text tower, which
+            must be as wide: a short training need not learn them again. ``own`` draws them.
         patch_weights, bert_weights: Local files to start from, of timm and of Hugging Face.
             The embeddings of BERT's words are not taken.
     """
@@ -69,6 +71,7 @@ class FashionBertConfig:
     mask_rate: float = 0.15
     weighting: Weighting = "values"
     negatives: Negatives = "any"
+    words: Literal["own", "tower"] = "own"
     patch_weights: str | None = None
     bert_weights: str | None = None
 
@@ -82,6 +85,11 @@ class FashionBertConfig:
             raise RecipeError(
                 f"the joint encoder reads the words of the text tower: expected a vocabulary of "
                 f"{self.text.vocabulary}, got {self.joint.vocabulary}"
+            )
+        if self.words == "tower" and self.joint.channels != self.text.channels:
+            raise RecipeError(
+                f"words='tower' needs a joint encoder as wide as the text tower: expected "
+                f"joint.channels of {self.text.channels}, got {self.joint.channels}"
             )
         if self.joint.positions < self.text.context_length:
             raise RecipeError(
@@ -174,6 +182,14 @@ class FashionBert(TwoTowers):
     def match_logits_of(self, ids: Tensor, eot: Tensor, tokens: Tensor) -> Tensor:
         """:meth:`match_logits` of one caption, ``[1, L]``, from what was kept of ``N`` pictures."""
         return self._logits(self.joint.read(ids, eot, tokens))
+
+    @torch.no_grad()
+    def start_epoch(self, epoch: int, batches: Iterable[Batch]) -> None:
+        """At the start of a run, take over the words of the text tower where that is asked for."""
+        if epoch == 0 and self.config.words == "tower":
+            own, learned = self.joint.bert.words.weight, self.text_tower.token_embedding.weight
+            # As large as they were drawn: positions and types are added to them.
+            own.copy_(learned * (own.std() / learned.std()))
 
     def load_local_weights(self) -> None:
         """Fill the patch encoder and the joint encoder from the files that the config names.

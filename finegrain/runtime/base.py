@@ -38,7 +38,10 @@ class Runtime(Protocol):
 
 @runtime_checkable
 class MatchRuntime(Protocol):
-    """A runtime that can also run a match head."""
+    """A runtime that can also run a match head, where its model has one."""
+
+    @property
+    def has_match_head(self) -> bool: ...
 
     def encode_with_tokens(
         self, pixels: NDArray[np.uint8]

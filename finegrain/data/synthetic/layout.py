@@ -149,7 +149,12 @@ def start(folder: Path, settings: Mapping[str, object]) -> None:
 
 def finish(folder: Path) -> None:
     """Note that all of it is there."""
-    (folder / STARTED).replace(folder / SETTINGS)
+    try:
+        (folder / STARTED).replace(folder / SETTINGS)
+    except FileNotFoundError:
+        # Another process drew the same pictures at the same time, and was done first.
+        if not (folder / SETTINGS).is_file():
+            raise
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -12,6 +12,7 @@ from finegrain.gallery.entries import checked_vectors
 from finegrain.gallery.milvus.connection import Connection, Document
 from finegrain.gallery.milvus.documents import ROW_FIELDS, THUMBNAIL_FIELDS, row_of, thumbnail_of
 from finegrain.gallery.milvus.layout import ensure_collection, note_kinds, seen_kinds
+from finegrain.gallery.pictures import source_of
 from finegrain.gallery.reindex import PictureEncoder, Reindexed
 from finegrain.records import Problem
 
@@ -152,5 +153,4 @@ class _Pass:
 
 
 def _source(picture: Document) -> Path | bytes | None:
-    image = row_of(picture).image
-    return thumbnail_of(picture) if image is None else Path(image)
+    return source_of(row_of(picture).image, lambda: thumbnail_of(picture))

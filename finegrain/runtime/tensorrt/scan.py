@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,9 +58,9 @@ class Answer:
         return Query(self.embedding.astype(np.float64))
 
     @property
-    def sent(self) -> NDArray[np.float64]:
+    def sent(self) -> Vectors:
         """What the GPU took for the direction of the query."""
-        return self.embedding.astype(np.float16) / self.query.length
+        return self.embedding.astype(np.float16).astype(np.float32) / np.float32(self.query.length)
 
 
 class TensorRtScan:
@@ -197,7 +196,7 @@ class TensorRtScan:
         embedding = ready.first.output(OUTPUT).host[0].astype(np.float32)
         # Of the direction, which is the embedding but for its last digits.
         length = Query(embedding.astype(np.float64)).length
-        return Answer(embedding, rows, estimates / length)
+        return Answer(embedding, rows, estimates / np.float32(length))
 
 
 def require_search(plan: Plan) -> None:
@@ -220,10 +219,10 @@ class _Ready:
     found: Lane
     launch: Launch
 
-    def run(self, inputs: Inputs) -> tuple[Ids, NDArray[Any]]:
+    def run(self, inputs: Inputs) -> tuple[Ids, Vectors]:
         """Rows and estimates, each ``[depth]``."""
         self.first.fill(inputs)
         self.launch.run()
         # Copies: the next answer is written over the buffers.
         rows = self.found.output(ROWS).host[0].astype(np.int64)
-        return rows, self.found.output(ESTIMATES).host[0].copy()
+        return rows, self.found.output(ESTIMATES).host[0].astype(np.float32)

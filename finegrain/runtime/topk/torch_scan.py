@@ -52,15 +52,12 @@ class TorchScan:
                 f"no GPU: PyTorch {torch.__version__} sees none; use the gallery's index"
             )
 
-    @property
-    def max_depth(self) -> int:
-        return len(self._gallery)
-
     def append(self, halves: Halves) -> None:
         """See :class:`~finegrain.runtime.topk.mirror.GrowingScan`."""
         start, end = len(self._gallery), len(self._gallery) + len(halves)
         self._room[start:end] = torch.from_numpy(halves)
         self._gallery = self._room[:end]
+        self.max_depth = end
 
     def close(self) -> None:
         """Free the memory."""

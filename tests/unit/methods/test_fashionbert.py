@@ -300,3 +300,19 @@ def test_wrong_settings_are_refused():
     with pytest.raises(RecipeError, match=r"whole words of CLIP's 49408 tokens.*has 100"):
         small.build(("sdm", "tia", "mlm"))
     assert small.build(("sdm", "tia"))
+
+
+def test_words_of_the_tower_are_taken_over_once():
+    model = built(words="tower")
+    drawn = model.joint.bert.words.weight.detach().clone()
+    model.start_epoch(1, ())
+    assert torch.equal(model.joint.bert.words.weight, drawn)
+    model.start_epoch(0, ())
+    taken, learned = model.joint.bert.words.weight, model.text_tower.token_embedding.weight
+    assert torch.allclose(F.normalize(taken), F.normalize(learned), atol=1e-5)
+    assert taken.std().item() == pytest.approx(drawn.std().item(), rel=1e-3)
+
+
+def test_words_of_a_tower_of_another_width_are_refused():
+    with pytest.raises(RecipeError, match="as wide as the text tower"):
+        replace(TINY, words="tower", joint=replace(TINY.joint, channels=64))

@@ -7,7 +7,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from finegrain import gpu_gallery
 from finegrain.encoder import Encoder
@@ -20,7 +19,7 @@ from finegrain.runtime.tensorrt import resident
 from finegrain.runtime.tensorrt.scan import SEARCH
 from finegrain.searcher import Searcher
 
-DIM, CONTEXT, ROWS, DEPTH = 8, 40, 150, 100
+DIM, CONTEXT, ROWS, DEPTH = 8, 40, 150, 60
 IDS, EOT = np.array([[3, 1, 2, 0, 2]], np.int32), np.array([4], np.int32)
 
 
@@ -74,12 +73,13 @@ def check(gallery, references, k=10, where=None, **thinning):
     return [hit.id for hit in wanted]
 
 
-@pytest.mark.parametrize("k", [1, 10, DEPTH, DEPTH + 1, 500])
 @pytest.mark.parametrize("where", [None, "pid < 15", "pid in (3, 4)", "pid = 30"])
-@pytest.mark.parametrize("thinning", [{}, {"group_by": "pid"}, {"distinct": 0.7}])
-def test_answers_are_those_of_the_index(gallery, references, k, where, thinning):
+def test_answers_are_those_of_the_index(gallery, references, where):
     fill(gallery)
-    check(gallery, references, k, where, **thinning)
+    for k in (1, 10, DEPTH, DEPTH + 1, 500):
+        check(gallery, references, k, where)
+    check(gallery, references, 5, where, group_by="pid")
+    check(gallery, references, 5, where, distinct=0.7)
 
 
 def test_a_text_is_one_launch(gallery, cuda):
@@ -130,7 +130,8 @@ def test_a_searcher_asks_by_caption(plan, backend, references, cuda, monkeypatch
         # Small ids, for embeddings that fp16 can hold.
         tokens = SimpleNamespace(ids=np.pad(IDS, ((0, 0), (0, 9))), eot=EOT)
         searcher._encoder.tokenizer = SimpleNamespace(encode=lambda captions: tokens)
-        fill(searcher.add([Image.new("RGB", (2, 4))], progress=False) and searcher.gallery)
+        assert searcher.add([], progress=False).ids == []  # makes the gallery
+        fill(searcher.gallery)
         searcher.query("red coat")
         cuda.calls.clear()
         found = searcher.query("red coat")
@@ -138,7 +139,7 @@ def test_a_searcher_asks_by_caption(plan, backend, references, cuda, monkeypatch
         with Gallery(searcher.gallery.path) as plain:
             (wanted,) = plain.search(references.texts(IDS, EOT), 10)
         assert [match.id for match in found] == [hit.id for hit in wanted]
-        assert len(searcher.query(np.zeros((4, 2, 3), np.uint8))) == 10
+        assert len(searcher.query(np.full((4, 2, 3), 200, np.uint8))) == 10
     assert not cuda.leaks
 
 
