@@ -6,7 +6,6 @@ encodes a caption at its own length, as its text tower is causal; the others pad
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -43,16 +42,12 @@ Way = Callable[[], NDArray[np.float32]]
 
 
 @pytest.fixture(scope="module")
-def report(
-    request: pytest.FixtureRequest, machine: dict[str, Any]
-) -> Iterator[dict[str, dict[str, Any]]]:
-    """What was measured, by test; written as JSON where ``--results`` says."""
+def report(record: Callable[..., None]) -> Iterator[dict[str, dict[str, Any]]]:
+    """What was measured, by test; kept where ``--results`` says."""
     found: dict[str, dict[str, Any]] = {}
     yield found
-    if (path := request.config.getoption("results")) is not None and found:
-        what = {"what": "encode", "model": "ViT-B/16 random weights", "machine": machine, **found}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(what, indent=2) + "\n", encoding="utf-8")
+    if found:
+        record("encode", {"model": "ViT-B/16 random weights", **found})
 
 
 @pytest.fixture(scope="module")

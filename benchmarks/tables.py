@@ -136,6 +136,16 @@ def rerank_curve(result: Result) -> str:
     return _table(rows, [f"{result['recipe']}, {result['gallery']:,} pictures", *headers])
 
 
+def fashion_matching(result: Result) -> str:
+    metrics = ("rank1", "rank5", "rank10", "mAP")
+    rows = [
+        (protocol, row["ordered by"], *(f"{row[f'T2I {metric}']:.1f}" for metric in metrics))
+        for protocol in ("sampled", "full gallery")
+        for row in result[protocol]["rows"]
+    ]
+    return _table(rows, ["text to image", "ordered by", *metrics])
+
+
 def gallery_growth(result: Result) -> str:
     names = ("finegrain", "faiss flat", "numpy")
     rows = [

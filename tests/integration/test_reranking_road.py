@@ -1,0 +1,53 @@
+"""The road of a method with a match head: training, export, both stages of a search."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import finegrain
+from finegrain.data.datasets import SyntheticPeople, take_split
+from finegrain.exporters import load_profile
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    recipe = finegrain.load_recipe(ROOT / "recipes" / "rasa_synthetic.py").tiny()
+    people = tmp_path_factory.mktemp("rasa_road") / "people"
+    data = SyntheticPeople(root=str(people), train=40, val=30, test=10, pictures_per_identity=4)
+    return finegrain.train(
+        replace(recipe, data=data), tmp_path_factory.mktemp("rasa"), progress=False
+    )
+
+
+@pytest.mark.parametrize("name", ["onnx_fp32", "cpu_int8"])
+def test_a_head_travels_in_its_plan(run, name, tmp_path):
+    profile = load_profile(ROOT / "export" / f"{name}.py")
+    # Untrained embeddings lie close together, where int8 reorders what fp32 hardly tells apart.
+    loose = replace(profile, min_overlap=0.5, min_rank1_agreement=0.3, max_drift=20.0)
+    report = finegrain.export(run.folder, loose, tmp_path / "model.plan")
+    assert report.match is not None
+    assert report.match.probability_error < 0.05
+    assert "re-ranking" in str(report)
+
+    recipe = finegrain.load_recipe(run.folder)
+    samples = take_split(recipe.data.splits(), "test").samples
+    with finegrain.Searcher(tmp_path / "model.plan", rerank="match", rerank_k=16) as searcher:
+        searcher.add_samples(samples, progress=False)
+        assert searcher.prepare(progress=False).num_encoded == len(samples)
+        found = searcher.query(samples[0].captions[0], 5)
+    assert len(found) == 5
+    assert any(match.match is not None for match in found)
+    assert searcher.manifest.precision["match.onnx"] == profile.match.name
+
+
+def test_both_stages_are_evaluated(run):
+    found = finegrain.evaluate(run.folder, split="test", rerank_k=8, progress=False)
+    assert found.reranked is not None
+    assert found.reranked.num_queries == found.text_to_image.num_queries
+    assert "reranked" in str(found)
+    assert "reranked" in found.to_dict()
