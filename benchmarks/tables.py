@@ -225,6 +225,7 @@ TABLES: Mapping[str, tuple[Callable[..., str], tuple[str, ...]]] = {
     "flagship": (study, ("flagship",)),
     "flagship_confirmed": (study, ("flagship_confirmed",)),
     "probes": (probes, ("probes",)),
+    "fashion_matching": (fashion_matching, ("fashion_matching",)),
     "rerank": (rerank, ("rerank_query", "rerank_caption")),
 }
 
