@@ -133,7 +133,7 @@ class Filled:
 
 
 @pytest.fixture(scope="module", params=SIZES)
-def filled(request: pytest.FixtureRequest, rounds: Callable[[int], int]) -> Filled:
+def loaded(request: pytest.FixtureRequest, rounds: Callable[[int], int]) -> Filled:
     if request.param > 100_000 and rounds(100) < 100:
         pytest.skip("a million vectors only in the full form")
     found = np.random.default_rng(2).standard_normal((request.param, WIDTH), np.float32)
@@ -144,32 +144,32 @@ def filled(request: pytest.FixtureRequest, rounds: Callable[[int], int]) -> Fill
     return Filled(found, flat, index)
 
 
-def _best_by(peer: str, filled: Filled) -> Callable[[NDArray[np.float32]], NDArray[np.intp]]:
+def _best_by(peer: str, loaded: Filled) -> Callable[[NDArray[np.float32]], NDArray[np.intp]]:
     if peer == "numpy":
-        return lambda query: _best(filled.vectors, query)
-    return lambda query: filled.flat.search(query, K)[1][0]
+        return lambda query: _best(loaded.vectors, query)
+    return lambda query: loaded.flat.search(query, K)[1][0]
 
 
 def _best_allowed_by(
-    peer: str, filled: Filled, allowed: NDArray[np.int64]
+    peer: str, loaded: Filled, allowed: NDArray[np.int64]
 ) -> Callable[[NDArray[np.float32]], NDArray[np.intp]]:
     if peer == "numpy":
-        return lambda query: allowed[_best(filled.vectors[allowed], query)]
-    mask = np.zeros(len(filled.vectors), np.bool_)
+        return lambda query: allowed[_best(loaded.vectors[allowed], query)]
+    mask = np.zeros(len(loaded.vectors), np.bool_)
     mask[allowed] = True
     selector = faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little"))
     parameters = faiss.SearchParameters(sel=selector)
-    return lambda query: filled.flat.search(query, K, params=parameters)[1][0]
+    return lambda query: loaded.flat.search(query, K, params=parameters)[1][0]
 
 
 @pytest.mark.parametrize("peer", PEERS)
 def test_index(
-    filled: Filled, peer: str, race: Callable[..., dict[str, Any]], rounds: Callable[[int], int]
+    loaded: Filled, peer: str, race: Callable[..., dict[str, Any]], rounds: Callable[[int], int]
 ) -> None:
     def ours(query: NDArray[np.float32]) -> list[int]:
-        return [hit.id for hit in filled.index.search(query, K)[0]]
+        return [hit.id for hit in loaded.index.search(query, K)[0]]
 
-    plain = _best_by(peer, filled)
+    plain = _best_by(peer, loaded)
     random = np.random.default_rng(3).standard_normal((NUM_QUERIES, 1, WIDTH), np.float32)
     assert [ours(query)[0] for query in random] == [plain(query)[0] for query in random]
     race(ours, plain, list(random), rounds=rounds(50))
@@ -177,21 +177,21 @@ def test_index(
 
 @pytest.mark.parametrize("peer", PEERS)
 @pytest.mark.parametrize("share", SHARES)
-@pytest.mark.parametrize("filled", [100_000], indirect=True)
+@pytest.mark.parametrize("loaded", [100_000], indirect=True)
 def test_index_filtered(
-    filled: Filled,
+    loaded: Filled,
     peer: str,
     share: float,
     race: Callable[..., dict[str, Any]],
     rounds: Callable[[int], int],
 ) -> None:
     random = np.random.default_rng(4)
-    allowed = np.flatnonzero(random.random(len(filled.vectors)) < share)
+    allowed = np.flatnonzero(random.random(len(loaded.vectors)) < share)
 
     def ours(query: NDArray[np.float32]) -> list[int]:
-        return [hit.id for hit in filled.index.search(query, K, allowed)[0]]
+        return [hit.id for hit in loaded.index.search(query, K, allowed)[0]]
 
-    plain = _best_allowed_by(peer, filled, allowed)
+    plain = _best_allowed_by(peer, loaded, allowed)
     queries = list(random.standard_normal((NUM_QUERIES, 1, WIDTH), np.float32))
     assert [ours(query)[0] for query in queries] == [plain(query)[0] for query in queries]
     race(ours, plain, queries, rounds=rounds(50))
