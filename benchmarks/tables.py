@@ -94,6 +94,27 @@ def training(result: Result) -> str:
     return _table(rows, [f"{result['model']}, batch {result['batch']}, 2 cores", "pictures/s"])
 
 
+def encode(result: Result) -> str:
+    text, image = result["text"], result["image"]
+    rows = [
+        (
+            f"`{name}`" if "_" in name and name != "open_clip" else name,
+            f"{text['p50_ms'][name]:.1f} ms",
+            f"{text['ratio'][name]:.1f}",
+            f"{1e3 * 8 / image['p50_ms'][name]:.1f} a second",
+            f"{image['ratio'][name]:.1f}",
+        )
+        for name in (
+            "cpu_int8",
+            "openvino_int8",
+            "onnx_fp32",
+            *(n for n in text["p50_ms"] if "int8" not in n and n != "onnx_fp32"),
+        )
+    ]
+    head = [result["model"], '"woman in red coat"', "times as fast", "pictures, in eights"]
+    return _table(rows, [*head, "times as fast"])
+
+
 def rerank(query: Result, caption: Result) -> str:
     rows = [
         (
@@ -218,6 +239,7 @@ TABLES: Mapping[str, tuple[Callable[..., str], tuple[str, ...]]] = {
     "demo_queries": (demo_queries, ("demo",)),
     "catalog_photos": (catalog_photos, ("catalog_photos",)),
     "query_latency": (query_latency, ("query_onnx_fp32", "query_cpu_int8")),
+    "encode": (encode, ("encode",)),
     "evaluation": (evaluation, ("evaluation",)),
     "training": (training, ("training",)),
     "irra_losses": (study, ("irra_losses",)),
