@@ -36,7 +36,7 @@ PLAIN_TOKENS = 50
 CANDIDATES = 128
 CAPTIONS = {
     "a query": "woman in red coat",
-    # As long as those of CUHK-PEDES are on average.
+    # A little longer than those of CUHK-PEDES, which have 24 words on average.
     "a caption": (
         "a young woman with long dark hair is wearing a bright red coat over blue jeans and white "
         "shoes and carries a black bag on her left shoulder"

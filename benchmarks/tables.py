@@ -61,12 +61,18 @@ def catalog_photos(result: Result) -> str:
 
 def query_latency(fp32: Result, int8: Result) -> str:
     rows = [
-        (f"`Searcher.query`, {name}", f"{result['p50_ms']['finegrain']:.1f} ms", _times(result))
+        (
+            f"`Searcher.query`, {name}",
+            f"{result['p50_ms']['finegrain']:.1f} ms",
+            _times(result),
+            " / ".join(f"{ms:.1f}" for ms in result["one_after_another_ms"].values()) + " ms",
+        )
         for name, result in (("`cpu_int8`", int8), ("`onnx_fp32`", fp32))
     ]
-    rows.append(("the plain way", f"{fp32['p50_ms']['plain']:.1f} ms", ""))
+    rows.append(("the plain way", f"{fp32['p50_ms']['plain']:.1f} ms", "", ""))
     head = f"{fp32['gallery']:,} rows, {fp32['model']}"
-    return _table(rows, [head, "p50", "the plain way takes"])
+    turns = "one after another: p50 / p95 / p99"
+    return _table(rows, [f"{head}, in turns", "p50", "the plain way takes", turns])
 
 
 def _times(result: Result) -> str:
@@ -130,33 +136,6 @@ def rerank(query: Result, caption: Result) -> str:
     return _table(rows, [head, "finegrain", "the plain way", "ratio", "GMACs"])
 
 
-def rerank_curve(result: Result) -> str:
-    first = result["first_stage"]
-    rows = [
-        (
-            "vectors alone",
-            f"{first['rank1']:.1f}",
-            f"{first['mAP']:.1f}",
-            "",
-            f"{first['ms']:.1f} ms",
-            "",
-        )
-    ]
-    rows += [
-        (
-            f"k = {depth}",
-            f"{at['rank1']:.1f}",
-            f"{at['mAP']:.1f}",
-            f"{at['scored']:.0f}",
-            f"{at['ms']:.1f} ms",
-            f"{at['head_alone']['rank1']:.1f}",
-        )
-        for depth, at in result["depths"].items()
-    ]
-    headers = ["rank1", "mAP", "scored", "a query", "rank1, head alone"]
-    return _table(rows, [f"{result['recipe']}, {result['gallery']:,} pictures", *headers])
-
-
 def fashion_matching(result: Result) -> str:
     metrics = ("rank1", "rank5", "rank10", "mAP")
     rows = [
@@ -182,24 +161,6 @@ def gallery_growth(result: Result) -> str:
     ]
     headers = ["pictures", *(f"{name}, ms" for name in names), "filtered, ms"]
     return _table(rows, [*headers, "fill", "open", "delete 100"])
-
-
-def gallery_approximate(result: Result) -> str:
-    rows = [
-        (
-            f"{int(rows):,}",
-            f"`{measured['chosen']}`",
-            f"{measured['recall']:.3f}",
-            f"{measured['query_ms']['approximate']:.1f} ms",
-            f"{measured['query_ms']['exact']:.1f} ms" if "exact" in measured["query_ms"] else "",
-            f"{measured['bytes_a_row']:.0f}",
-            f"{measured['build_s']:.0f} s",
-        )
-        for rows, kinds in result["by_rows"].items()
-        for measured in kinds.values()
-    ]
-    headers = ["pictures", "index", "recall@10 of texts", "query", "exact query"]
-    return _table(rows, [*headers, "bytes a row", "built in"])
 
 
 def probes(result: Result) -> str:
@@ -240,6 +201,7 @@ TABLES: Mapping[str, tuple[Callable[..., str], tuple[str, ...]]] = {
     "catalog_photos": (catalog_photos, ("catalog_photos",)),
     "query_latency": (query_latency, ("query_onnx_fp32", "query_cpu_int8")),
     "encode": (encode, ("encode",)),
+    "gallery_growth": (gallery_growth, ("gallery_growth",)),
     "evaluation": (evaluation, ("evaluation",)),
     "training": (training, ("training",)),
     "irra_losses": (study, ("irra_losses",)),
