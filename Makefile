@@ -7,13 +7,17 @@ BIN    := $(VENV)/bin
 # Progress bars of a log file: a line every few seconds, not ten a second.
 export TQDM_MININTERVAL ?= $(shell [ -t 2 ] && echo 0.1 || echo 10)
 
-.PHONY: demo test lint bench bench-short readme clean
+.PHONY: demo test test-large lint bench bench-short readme clean
 
 demo: $(VENV)/installed
 	$(BIN)/finegrain demo
 
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto
+
+# what takes minutes: TensorRT-RTX engines of ViT-B/16, and a Ray cluster of two nodes
+test-large: $(VENV)/installed
+	$(BIN)/python -m pytest -q -m slow tests/integration/test_tensorrt_rtx.py tests/integration/test_ray.py
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
