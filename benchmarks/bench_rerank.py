@@ -30,7 +30,7 @@ from finegrain.models.fusion_bert import words_before
 from finegrain.models.image_tower import CLIP_MEAN, CLIP_STD
 from finegrain.plan import IMAGE, MATCH, TEXT, TOKENIZER, Manifest, Plan, write_plan
 from finegrain.records import PictureTokens
-from finegrain.reranker import MATCHED_AT_ONCE
+from finegrain.rerank import MATCHED_AT_ONCE
 
 PLAIN_TOKENS = 50
 CANDIDATES = 128

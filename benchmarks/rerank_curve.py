@@ -27,8 +27,7 @@ from finegrain.data.datasets import take_split
 from finegrain.encoder import Encoder
 from finegrain.exporters import load_profile
 from finegrain.plan import Plan
-from finegrain.rerank import rerank
-from finegrain.reranker import MATCHED_AT_ONCE
+from finegrain.rerank import MATCHED_AT_ONCE, rerank
 from finegrain.run import load_run
 from finegrain.second_stage import WEIGHTS, SecondStage, second_stage
 

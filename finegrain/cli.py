@@ -15,6 +15,7 @@ from finegrain.errors import FinegrainError
 from finegrain.first_stage import VectorPlace
 from finegrain.records import Scalar
 from finegrain.runtime.base import RuntimeName
+from finegrain.searcher import RERANK_K
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -211,7 +212,11 @@ def _parser() -> argparse.ArgumentParser:
             help="put the first pictures in the order of the plan's match head",
         )  # fmt: skip
         to.add_argument(
-            "--rerank-k", type=int, default=64, metavar="K", help="how many of them (default: 64)"
+            "--rerank-k",
+            type=int,
+            default=RERANK_K,
+            metavar="K",
+            help="how many of them (default: %(default)s)",
         )
 
     add_opening(index)

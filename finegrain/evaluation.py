@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 from tabulate import tabulate
 
 from finegrain.encoder import Encoder
@@ -84,15 +85,17 @@ def evaluate(
     if rerank_k is not None:
         encoder.require_match_head()  # before minutes of work
     splits = data.splits()
-    found = evaluate_split(encoder, take_split(splits, split), progress=progress)
+    asked = take_split(splits, split)
     if rerank_k is None:
-        return found
-    validation = take_split(splits, "val").samples
-    stage = second_stage(encoder, validation, depth=rerank_k, progress=progress)
-    weight = stage.best_weight()
+        return evaluate_split(encoder, asked, progress=progress)
+    validation = second_stage(
+        encoder, take_split(splits, "val").samples, depth=rerank_k, progress=progress
+    )
+    stage = validation
     if split != "val":
-        stage = second_stage(encoder, splits[split].samples, depth=rerank_k, progress=progress)
-    return replace(found, reranked=stage.metrics(weight))
+        stage = second_stage(encoder, asked.samples, depth=rerank_k, progress=progress)
+    found = _both_directions(split, stage.texts, stage.images, stage.query_pids, stage.gallery_pids)
+    return replace(found, reranked=stage.metrics(validation.best_weight()))
 
 
 def evaluate_split(encoder: Encoder, split: Split, *, progress: bool = False) -> Evaluation:
@@ -106,8 +109,18 @@ def evaluate_split(encoder: Encoder, split: Split, *, progress: bool = False) ->
     captions = [caption for sample in split.samples for caption in sample.captions]
     caption_pids = np.repeat(pids, [len(sample.captions) for sample in split.samples])
     texts = encoder.encode_texts(captions, progress=progress)
+    return _both_directions(split.name, texts, images, caption_pids, pids)
+
+
+def _both_directions(
+    split: str,
+    texts: NDArray[np.float32],
+    images: NDArray[np.float32],
+    caption_pids: NDArray[np.int64],
+    pids: NDArray[np.int64],
+) -> Evaluation:
     return Evaluation(
-        split=split.name,
+        split=split,
         text_to_image=retrieval_metrics(texts, images, caption_pids, pids),
         image_to_text=retrieval_metrics(images, texts, pids, caption_pids),
     )

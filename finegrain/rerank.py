@@ -20,6 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 Scores = NDArray[np.float64]
+
+MATCHED_AT_ONCE = 16
+"""Candidates that a head scores at a time: few, so that it can stop early."""
+
 Match = Callable[[slice], NDArray[np.floating]]
 """Logits of a match for a run of the candidates."""
 

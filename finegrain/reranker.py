@@ -17,9 +17,8 @@ from finegrain.gallery.pictures import source_of
 from finegrain.gallery.tokens import TokenFile
 from finegrain.plan import MATCH, Manifest
 from finegrain.records import PictureTokens, Problem
-from finegrain.rerank import rerank
+from finegrain.rerank import MATCHED_AT_ONCE, rerank
 
-MATCHED_AT_ONCE = 16
 _CHUNK_ROWS = 1024
 
 

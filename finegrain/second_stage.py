@@ -14,12 +14,10 @@ from finegrain.errors import ImageError
 from finegrain.metrics import RetrievalMetrics, ranks_of
 from finegrain.preprocess import ImageSource
 from finegrain.records import PictureTokens, Sample
-from finegrain.rerank import probability_of
+from finegrain.rerank import MATCHED_AT_ONCE, probability_of
 
 WEIGHTS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 """What a certain match may be worth in cosine; 5 is the order of the head alone."""
-
-MATCHED_AT_ONCE = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -14,7 +14,7 @@ from finegrain.encoder import Encoder
 from finegrain.errors import EvaluationError
 from finegrain.metrics import RetrievalMetrics, ranks_of
 from finegrain.records import PictureTokens, Sample, Split
-from finegrain.rerank import probability_of
+from finegrain.rerank import MATCHED_AT_ONCE, probability_of
 from finegrain.retrieval_protocols.candidates import (
     SUBCATEGORY,
     Candidates,
@@ -22,7 +22,7 @@ from finegrain.retrieval_protocols.candidates import (
     samples_digest,
 )
 from finegrain.retrieval_protocols.protocol_metrics import ProtocolMetrics, chance
-from finegrain.second_stage import MATCHED_AT_ONCE, WEIGHTS, encode_with_tokens
+from finegrain.second_stage import WEIGHTS, encode_with_tokens
 
 Scores = npt.NDArray[np.float64]
 
