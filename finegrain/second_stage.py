@@ -98,10 +98,7 @@ def second_stage(
     probability = np.empty(candidates.shape)
     rows = tqdm(captions, unit=" queries", desc="matching", disable=not progress)
     for row, caption in enumerate(rows):
-        match = encoder.matching(caption)
-        for start in range(0, candidates.shape[1], MATCHED_AT_ONCE):
-            some = slice(start, start + MATCHED_AT_ONCE)
-            probability[row, some] = probability_of(match(tokens[candidates[row, some]]))
+        probability[row] = match_probability(encoder, caption, tokens, candidates[row])
     return SecondStage(
         texts=texts,
         images=images,
@@ -110,6 +107,18 @@ def second_stage(
         candidates=candidates,
         probability=probability,
     )
+
+
+def match_probability(
+    encoder: Encoder, caption: str, tokens: PictureTokens, places: NDArray[np.intp]
+) -> NDArray[np.float64]:
+    """Of a match between a caption and the pictures at ``K`` places, ``[K]``."""
+    match = encoder.matching(caption)
+    probability = np.empty(len(places))
+    for start in range(0, len(places), MATCHED_AT_ONCE):
+        some = slice(start, start + MATCHED_AT_ONCE)
+        probability[some] = probability_of(match(tokens[places[some]]))
+    return probability
 
 
 def encode_with_tokens(

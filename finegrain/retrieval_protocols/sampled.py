@@ -14,7 +14,6 @@ from finegrain.encoder import Encoder
 from finegrain.errors import EvaluationError
 from finegrain.metrics import RetrievalMetrics, ranks_of
 from finegrain.records import PictureTokens, Sample, Split
-from finegrain.rerank import MATCHED_AT_ONCE, probability_of
 from finegrain.retrieval_protocols.candidates import (
     SUBCATEGORY,
     Candidates,
@@ -22,7 +21,7 @@ from finegrain.retrieval_protocols.candidates import (
     samples_digest,
 )
 from finegrain.retrieval_protocols.protocol_metrics import ProtocolMetrics, chance
-from finegrain.second_stage import WEIGHTS, encode_with_tokens
+from finegrain.second_stage import WEIGHTS, encode_with_tokens, match_probability
 
 Scores = npt.NDArray[np.float64]
 
@@ -211,10 +210,7 @@ def _matched(
             meets[place].add(query)
     found: dict[tuple[int, int], float] = {}
     for caption, met in tqdm(meets.items(), unit=" captions", disable=not progress):
-        match = encoder.matching(captions[caption])
         pictures = np.array(sorted(met))
-        for start in range(0, len(pictures), MATCHED_AT_ONCE):
-            some = pictures[start : start + MATCHED_AT_ONCE]
-            probability = probability_of(match(tokens[some])).tolist()
-            found |= zip(((caption, p) for p in some.tolist()), probability, strict=True)
+        probability = match_probability(encoder, captions[caption], tokens, pictures).tolist()
+        found |= zip(((caption, p) for p in pictures.tolist()), probability, strict=True)
     return found
