@@ -366,12 +366,15 @@ def test_approximate(
             for one in tuned.measured
         ],
     }
-    ways: dict[str, Ask] = {"approximate": _ask_index(index)}
+    indexes: dict[str, ApproximateIndex | VectorIndex] = {"approximate": index}
     if size <= IN_MEMORY:
-        exact = VectorIndex(WIDTH)
-        _follow(exact, mapped)
-        ways["exact"] = _ask_index(exact)
-    found["query_ms"] = _in_turns(ways, texts, 5 if short else ROUNDS)
+        indexes["exact"] = VectorIndex(WIDTH)
+        _follow(indexes["exact"], mapped)
+    allowed = np.arange(CAMERA, size, NUM_CAMERAS) + 1
+    for subject, ids in (("query_ms", None), ("filtered_ms", allowed)):
+        ways = {name: _ask_index(each, ids) for name, each in indexes.items()}
+        found[subject] = _in_turns(ways, texts, 5 if short else ROUNDS)
+    found |= _index_changes(index, mapped, texts)
     keep("gallery_approximate", size, {type(kind).__name__: found})
     print(f"\n{size} rows, built in {build:.1f} s, {found['query_ms']}\n{tuned}")
 
@@ -396,5 +399,20 @@ def _bytes_of(index: ApproximateIndex) -> int:
     return written + trained.ids.nbytes
 
 
-def _ask_index(index: ApproximateIndex | VectorIndex) -> Ask:
-    return lambda query: [hit.id for hit in index.search(query, K)[0]]
+def _ask_index(index: ApproximateIndex | VectorIndex, allowed: Ids | None) -> Ask:
+    return lambda query: [hit.id for hit in index.search(query, K, allowed)[0]]
+
+
+def _index_changes(index: ApproximateIndex, mapped: Mapped, queries: Vectors) -> dict[str, float]:
+    """As :func:`_changes`, without the file."""
+    last = index.last_id
+
+    def add() -> None:
+        index.add(np.arange(last + 1, last + 1 + NUM_ADDED), np.array(mapped.rows[:NUM_ADDED]))
+        index.search(queries[:1], K)
+
+    def delete() -> None:
+        index.remove(np.arange(1, NUM_DELETED + 1))
+        index.search(queries[:1], K)
+
+    return {f"add_{NUM_ADDED}_s": _seconds(add), f"delete_{NUM_DELETED}_s": _seconds(delete)}

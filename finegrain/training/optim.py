@@ -17,14 +17,18 @@ LR_FACTOR = "lr_factor"
 """Key of a parameter group: what a rule multiplied its learning rate by."""
 
 
+_EMBEDDINGS = ("_embedding", "pos_embed", "_token")
+"""Ends of the names of embeddings that are parameters of a tower itself."""
+
+
 class Share(NamedTuple):
     """What the parameters of a group have in common.
 
     Attributes:
         factor: Multiple of the learning rate.
         decay: Weight decay.
-        is_matrix: Whether Muon takes them: matrices and filters, but not embeddings, whose
-            rows have nothing to do with each other.
+        is_matrix: Whether Muon takes them: matrices and filters, but not embeddings and
+            tokens, whose rows have nothing to do with each other.
     """
 
     factor: float
@@ -34,10 +38,13 @@ class Share(NamedTuple):
 
 def make_optimizer(model: nn.Module, config: Optimizer) -> torch.optim.Optimizer:
     """The optimiser of a recipe, with a group for each share that its rules make."""
+    embedded = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
     groups: dict[Share, list[nn.Parameter]] = defaultdict(list)
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            groups[_share(name, parameter, config)].append(parameter)
+            is_matrix = parameter.ndim >= 2 and id(parameter) not in embedded
+            is_matrix = is_matrix and not name.endswith(_EMBEDDINGS)
+            groups[_share(name, parameter, config, is_matrix=is_matrix)].append(parameter)
     given: list[dict[str, Any]] = [
         {
             "params": parameters,
@@ -84,8 +91,7 @@ def lr_factor(step: int, schedule: Schedule, *, per_epoch: int, total: int) -> f
     return schedule.final + (1 - schedule.final) * 0.5 * (1 + math.cos(math.pi * done))
 
 
-def _share(name: str, parameter: nn.Parameter, config: Optimizer) -> Share:
-    is_matrix = parameter.ndim >= 2 and "embedding" not in name
+def _share(name: str, parameter: nn.Parameter, config: Optimizer, *, is_matrix: bool) -> Share:
     factor = 1.0
     decay = config.weight_decay if parameter.ndim >= 2 or config.decay_vectors else 0.0
     for rule in config.rules:

@@ -144,7 +144,9 @@ def test_a_step_of_muon_goes_as_far_in_every_direction():
 
 def test_muon_leaves_embeddings_and_vectors_to_adamw():
     model = nn.Sequential(nn.Conv2d(16, 16, 3), nn.Linear(16, 16))
-    model.add_module("token_embedding", nn.Embedding(16, 16))
+    model.add_module("words", nn.Embedding(16, 16))
+    model.register_parameter("positional_embedding", nn.Parameter(torch.ones(16, 16)))
+    model.register_parameter("cls_token", nn.Parameter(torch.ones(1, 1, 16)))
     optimizer = make_optimizer(model, Optimizer(kind="muon"))
     for parameter in model.parameters():
         parameter.grad = torch.ones_like(parameter) if parameter.requires_grad else None
