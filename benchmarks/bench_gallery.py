@@ -47,6 +47,7 @@ def test_search_all(
     queries: list[NDArray[np.float32]],
     race: Callable[..., dict[str, Any]],
     rounds: Callable[[int], int],
+    record: Callable[..., None],
 ) -> None:
     def ours(query: NDArray[np.float32]) -> list[int]:
         return [hit.id for hit in searcher.gallery.search(query, K)[0]]
@@ -55,7 +56,8 @@ def test_search_all(
         return [int(place) + 1 for place in _best(vectors, query)]
 
     assert [ours(query)[0] for query in queries] == [plain(query)[0] for query in queries]
-    race(ours, plain, queries, rounds=rounds(100))
+    summary = race(ours, plain, queries, rounds=rounds(100))
+    record("search", {**summary, "gallery": len(vectors), "k": K})
 
 
 def test_search_filtered(
@@ -65,6 +67,7 @@ def test_search_filtered(
     queries: list[NDArray[np.float32]],
     race: Callable[..., dict[str, Any]],
     rounds: Callable[[int], int],
+    record: Callable[..., None],
 ) -> None:
     column = np.array(cameras)
 
@@ -77,7 +80,8 @@ def test_search_filtered(
         return [int(place) + 1 for place in allowed[_best(vectors[allowed], query)]]
 
     assert [ours(query)[0] for query in queries] == [plain(query)[0] for query in queries]
-    race(ours, plain, queries, rounds=rounds(100))
+    summary = race(ours, plain, queries, rounds=rounds(100))
+    record("search_filtered", {**summary, "gallery": len(vectors), "k": K})
 
 
 @pytest.fixture

@@ -19,8 +19,14 @@ from finegrain.methods.momentum import FeatureQueue, MomentumCopy
 from finegrain.methods.rivals import draw_rivals
 from finegrain.methods.two_towers import TwoTowers, check_losses, unit
 from finegrain.methods.word_draws import Caption, hide_words, replace_words
-from finegrain.models.albef_image import AlbefImageConfig, AlbefImageTower
+from finegrain.models.albef_image import (
+    AlbefImageConfig,
+    AlbefImageTower,
+    ConvImageConfig,
+    TokenTower,
+)
 from finegrain.models.albef_text import AlbefTextConfig, AlbefTextTower
+from finegrain.models.conv_tower import ConvTower
 from finegrain.models.fusion_bert import words_before
 from finegrain.models.joint_bert import initialise
 
@@ -32,6 +38,7 @@ class RasaConfig:
     """ALBEF's towers and the five tasks of RaSa. The defaults are those for CUHK-PEDES.
 
     Attributes:
+        image: ALBEF's transformer, or a small net that learns from nothing.
         temperature: What the learned temperature starts from.
         momentum: Decay of the momentum copies.
         queue: Past pictures and captions that a step is compared with.
@@ -43,7 +50,7 @@ class RasaConfig:
             the released code.
     """
 
-    image: AlbefImageConfig = field(default_factory=AlbefImageConfig)
+    image: AlbefImageConfig | ConvImageConfig = field(default_factory=AlbefImageConfig)
     text: AlbefTextConfig
     embed_dim: int = 256
     temperature: float = 0.07
@@ -78,7 +85,7 @@ class RasaConfig:
                 f"among the losses, got {', '.join(losses)}"
             )
         image_tower = self.image.build(self.embed_dim)
-        text_tower = self.text.build(self.embed_dim, looked_at=self.image.channels)
+        text_tower = self.text.build(self.embed_dim, looked_at=image_tower.token_width)
         return Rasa(self, image_tower, text_tower, losses)
 
 
@@ -93,13 +100,13 @@ class Rasa(TwoTowers):
     own batch, as there.
     """
 
-    image_tower: AlbefImageTower  # type: ignore[assignment]  # CLIP's there; the calls are the same
+    image_tower: AlbefImageTower | ConvTower  # type: ignore[assignment]  # CLIP's there; the calls are the same
     text_tower: AlbefTextTower  # type: ignore[assignment]
 
     def __init__(
         self,
         config: RasaConfig,
-        image_tower: AlbefImageTower,
+        image_tower: AlbefImageTower | ConvTower,
         text_tower: AlbefTextTower,
         losses: Collection[str],
     ) -> None:
@@ -128,7 +135,7 @@ class Rasa(TwoTowers):
     def encode_with_tokens(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Embeddings and tokens by one pass of the tower."""
         tokens = self.match_tokens(pixels)
-        return unit(self.image_tower.proj(tokens[:, 0])), tokens
+        return unit(self.image_tower.embedding_of(tokens)), tokens
 
     def match_logits_of(self, ids: Tensor, eot: Tensor, tokens: Tensor) -> Tensor:
         """How well one caption and each of ``N`` pictures belong together, for evaluation.
@@ -286,10 +293,10 @@ def mirror(pixels: Tensor) -> Tensor:
 
 
 def _features(
-    image_tower: AlbefImageTower, text_tower: AlbefTextTower, tokens: Tensor, words: Tensor
+    image_tower: TokenTower, text_tower: AlbefTextTower, tokens: Tensor, words: Tensor
 ) -> Pair:
     """Embeddings of what was read already: tokens of pictures and of captions."""
-    return Pair(unit(image_tower.proj(tokens[:, 0])), unit(text_tower.proj(words[:, 0])))
+    return Pair(unit(image_tower.embedding_of(tokens)), unit(text_tower.proj(words[:, 0])))
 
 
 def _fused(tower: AlbefTextTower, ids: Tensor, seen: Tensor, tokens: Tensor) -> Tensor:

@@ -1,16 +1,34 @@
-"""ALBEF's image tower: a plain vision transformer whose tokens words can look at."""
+"""ALBEF's image tower: a plain vision transformer whose tokens words can look at.
+
+A small convolutional net can take its place where there are no pretrained weights.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from finegrain.errors import RecipeError
+from finegrain.models.conv_tower import ConvConfig, ConvTower
 from finegrain.models.image_tower import CLIP_MEAN, CLIP_STD, PixelNorm
+
+
+class TokenTower(Protocol):
+    """An image tower that words can look into."""
+
+    @property
+    def token_width(self) -> int:
+        """Channels of a token, ``V``."""
+
+    def tokens(self, pixels: Tensor) -> Tensor:
+        """uint8 ``[N, 3, H, W]`` to tokens ``[N, T, V]``."""
+
+    def embedding_of(self, tokens: Tensor) -> Tensor:
+        """What the tower gives for the pictures that the tokens are of, ``[N, D]``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +82,32 @@ class AlbefImageConfig:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class ConvImageConfig:
+    """A small residual net whose cells are looked at in place of a transformer's patches.
+
+    It learns from a few thousand pictures what a transformer of the same cost would not. That
+    the net is a field of its own tells the two apart in a recipe's JSON, where released runs
+    name no type.
+    """
+
+    net: ConvConfig
+
+    @property
+    def height(self) -> int:
+        return self.net.height
+
+    @property
+    def width(self) -> int:
+        return self.net.width
+
+    def tiny(self) -> ConvImageConfig:
+        return replace(self, net=self.net.tiny())
+
+    def build(self, embed_dim: int) -> ConvTower:
+        return self.net.build(embed_dim)
+
+
 class AlbefImageTower(nn.Module):
     """``[N, 3, H, W] uint8 -> [N, D]``: the projected class token.
 
@@ -87,8 +131,15 @@ class AlbefImageTower(nn.Module):
         self.vit = vit
         self.proj = nn.Linear(channels, embed_dim)
 
+    @property
+    def token_width(self) -> int:
+        return self.proj.in_features
+
     def tokens(self, pixels: Tensor) -> Tensor:
         return self.vit.forward_features(self.pixel_norm(pixels))
 
+    def embedding_of(self, tokens: Tensor) -> Tensor:
+        return self.proj(tokens[:, 0])
+
     def forward(self, pixels: Tensor) -> Tensor:
-        return self.proj(self.tokens(pixels)[:, 0])
+        return self.embedding_of(self.tokens(pixels))

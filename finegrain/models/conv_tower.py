@@ -70,6 +70,10 @@ class ConvTower(nn.Module):
         self.backbone.train()
         return int(last_map.shape[2])
 
+    @property
+    def token_width(self) -> int:
+        return self.proj.out_features
+
     def tokens(self, pixels: Tensor) -> Tensor:
         """The embedding, then every cell of the last map in raster order, ``[N, 1 + P, D]``.
 
@@ -80,6 +84,10 @@ class ConvTower(nn.Module):
         by_stripe = self.proj.weight.view(len(self.proj.weight), -1, last_map.shape[2])
         cells = torch.einsum("nchw,dch->nhwd", last_map, by_stripe)
         return torch.cat([cells.mean(dim=2).sum(dim=1)[:, None], cells.flatten(1, 2)], dim=1)
+
+    def embedding_of(self, tokens: Tensor) -> Tensor:
+        """The embedding ``[N, D]``, for those who have the tokens already."""
+        return tokens[:, 0]
 
     def attended(self, pixels: Tensor) -> Attended:
         """The tokens, and how much each cell is like the whole.

@@ -6,6 +6,7 @@ import random
 from dataclasses import dataclass, replace
 
 from finegrain.data.synthetic.person import Person, draw_person, pick
+from finegrain.data.synthetic.trim import Trim, draw_trim, phrases
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +66,15 @@ class Product:
     color: str
     pattern: str
     sleeves: str
+    sleeve_color: str
+    hem_color: str
+    print: str
+    print_color: str
+    stripe_color: str
     gender: str
     price: str
     person: Person
+    trim: Trim
 
 
 def product(index: int, *, seed: int = 0) -> Product:
@@ -84,23 +91,36 @@ def product(index: int, *, seed: int = 0) -> Product:
     assert color is not None
     assert pattern is not None
     kind = KINDS[category]
+    trim = draw_trim(rng, category, (color, _second_color(person, slot)))
+    if trim.print:  # would hang in the air before an open coat
+        person = replace(person, upper_open=False)
     return Product(
         product_id=f"P{index + 1:06d}",
-        title=_title(rng, person, category, slot),
+        title=_title(rng, person, trim, category, slot),
         category=category,
         color=color,
         pattern=pattern,
         sleeves=person.sleeves if slot == "upper" else "",
+        sleeve_color=trim.sleeves or "",
+        hem_color=trim.hem or "",
+        print=trim.print or "",
+        print_color=trim.print_color or "",
+        stripe_color=trim.stripes or "",
         gender=person.gender,
         price=f"{rng.randrange(*kind.price)}.{rng.choice(('00', '50', '90', '95', '99'))}",
         person=person,
+        trim=trim,
     )
 
 
-def _title(rng: random.Random, person: Person, category: str, slot: str) -> str:
+def _second_color(person: Person, slot: str) -> str | None:
+    return person.lower_second_color if slot == "lower" else person.upper_second_color
+
+
+def _title(rng: random.Random, person: Person, trim: Trim, category: str, slot: str) -> str:
     kind = KINDS[category]
     color = person.color(slot)
-    second = person.lower_second_color if slot == "lower" else person.upper_second_color
+    second = _second_color(person, slot)
     pattern = person.lower_pattern if slot == "lower" else person.upper_pattern
     owner = "Women's" if person.gender == "woman" else "Men's"
     look = f"{color}"
@@ -109,14 +129,15 @@ def _title(rng: random.Random, person: Person, category: str, slot: str) -> str:
     length = {"short": "short ", "knee": "knee-length ", "long": "long "}
     reach = length.get(person.hem, "") if category in ("skirt", "dress") else ""
     title = f"{owner} {reach}{look} {rng.choice(kind.materials)} {rng.choice(kind.nouns)}"
-    extras = []
+    extras = [*phrases(trim, category, person.sleeves)]
     if person.belt and slot == "upper":
-        extras.append("with belt")
-    if category == "hoodie":
-        extras.append("with hood and front pocket")
-    if slot == "upper" and rng.random() < 0.7:
+        extras.append("a belt")
+    if category == "hoodie" and rng.random() < 0.3:
+        extras.append("a hood")
+    if slot == "upper" and not trim.sleeves and rng.random() < 0.7:
         extras.append(f"{person.sleeves} sleeves")
     if not extras:
         return title
-    joined = ", ".join(extras)
-    return f"{title} {joined}" if joined.startswith("with") else f"{title}, {joined}"
+    rng.shuffle(extras)
+    *most, last = extras
+    return f"{title} with {', '.join(most)} and {last}" if most else f"{title} with {last}"

@@ -13,6 +13,7 @@ from finegrain.data.synthetic.palette import COLORS, RGB, SKIN
 from finegrain.data.synthetic.person import Person
 from finegrain.data.synthetic.pose import Pose
 from finegrain.data.synthetic.shapes import Points, blob, ribbon
+from finegrain.data.synthetic.trim import UNTRIMMED, Trim
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,7 @@ class Figure:
 
     Attributes:
         ghost: Only the clothes are drawn, as on an invisible mannequin.
+        trim: Parts of the clothes in a colour of their own.
     """
 
     person: Person
@@ -29,6 +31,7 @@ class Figure:
     canvas: Canvas
     trunk: Solid
     ghost: bool = False
+    trim: Trim = UNTRIMMED
 
     def px(self, length: float) -> float:
         """A length in pixels."""

@@ -11,7 +11,9 @@ from finegrain.data.synthetic.body import Solid, draped
 from finegrain.data.synthetic.canvas import Fold, Shape
 from finegrain.data.synthetic.figure import Figure, shaded, stations
 from finegrain.data.synthetic.palette import DENIM, RGB
+from finegrain.data.synthetic.pose import SIDES
 from finegrain.data.synthetic.shapes import Points, points
+from finegrain.data.synthetic.trimming import draw_leg_trimming, draw_trimming
 
 _BARE = {
     "woman": (0.052, 0.045, 0.031, 0.034, 0.019),
@@ -104,10 +106,12 @@ def _draw_trouser_legs(figure: Figure, sides: Sequence[int], *, seat: bool) -> N
     pieces: list[Points] = []
     folds: list[Fold] = []
     seams: list[Points] = []
+    legs: list[tuple[Points, Points, int]] = []
     for side in sides:
         line, shares = _cropped_chain(figure.pose.legs[side], _REACH[person.hem])
         radii = np.interp(shares, np.linspace(0, 1, 5), _LEG_WEAR[person.lower]) * person.build
         pieces += figure.limb(line, radii, round_end=False)
+        legs.append((line, radii, side))
         drawn = frame.project(line)
         folds += _leg_folds(figure, drawn, seat)
         seams.append(drawn[1:] + points((figure.px(0.022), 0.0)))
@@ -135,6 +139,8 @@ def _draw_trouser_legs(figure: Figure, sides: Sequence[int], *, seat: bool) -> N
         weave=figure.weave(person.lower_pattern, person.lower_second_color, drawn[-1] - drawn[0]),
         slot="lower",
     )
+    for line, radii, side in legs:
+        draw_leg_trimming(figure, line, radii, outer=SIDES[side])
     if seat:
         waistband = pelvis.band(frame, 0.598)
         figure.canvas.line(waistband, shaded(color, 0.6), figure.px(0.006), alpha=0.6)
@@ -170,6 +176,7 @@ def _draw_skirt(figure: Figure) -> None:
         weave=figure.weave(person.lower_pattern, person.lower_second_color, (0.0, 1.0)),
         slot="lower",
     )
+    draw_trimming(figure, solid)
 
 
 def _draw_shoe(figure: Figure, side: int) -> None:

@@ -27,7 +27,7 @@ from finegrain.errors import DataError
 
 SIZE = (256, 192)
 FORMAT = "finegrain-synthetic-products"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 CATALOG = "catalog.csv"
 COLUMNS = (
     "image",
@@ -37,6 +37,11 @@ COLUMNS = (
     "color",
     "pattern",
     "sleeves",
+    "sleeve_color",
+    "hem_color",
+    "print",
+    "print_color",
+    "stripe_color",
     "gender",
     "price",
 )
@@ -78,6 +83,7 @@ def render_product(item: Product, view: int = 0, *, size: tuple[int, int] = SIZE
         canvas,
         trunk(item.person.gender, 1.0),
         ghost=True,
+        trim=item.trim,
     )
     _DRAW["lower" if item.category in LOWER else "upper"](figure)
     _lay_shadow(canvas)

@@ -13,6 +13,7 @@ from finegrain.data.synthetic.details import draw_details, inner_color
 from finegrain.data.synthetic.figure import Figure, shaded, stations
 from finegrain.data.synthetic.lower import skirt_folds, skirt_solid
 from finegrain.data.synthetic.shapes import Points, points
+from finegrain.data.synthetic.trimming import draw_trimming
 
 Ease = tuple[tuple[float, float], ...]
 
@@ -118,6 +119,7 @@ def draw_upper(figure: Figure) -> None:
         slot="upper",
     )
     draw_details(figure, solid)
+    draw_trimming(figure, solid)
 
 
 def draw_arm(figure: Figure, side: int) -> None:
@@ -138,21 +140,21 @@ def draw_arm(figure: Figure, side: int) -> None:
         radii = np.interp(shares, at, radii) + np.asarray([0.0, 0.0, 0.004])
     pieces = figure.limb(line, radii * build, round_end=False)
     drawn = figure.frame.project(np.asarray(line, np.float32))
+    color = figure.cloth(figure.trim.sleeves or person.upper_color)
+    pattern = "plain" if figure.trim.sleeves else person.upper_pattern
     figure.canvas.paint(
         Shape(pieces),
-        figure.cloth(person.upper_color),
+        color,
         relief=0.034,
         folds=_sleeve_folds(figure, drawn),
         wrinkles=4.0,
-        weave=figure.weave(person.upper_pattern, person.upper_second_color, drawn[-1] - drawn[0]),
+        weave=figure.weave(pattern, person.upper_second_color, drawn[-1] - drawn[0]),
         slot="upper",
     )
     if person.upper in ("hoodie", "jacket"):
         inner = line[-1] + 0.30 * (line[-2] - line[-1])
         cuff = figure.limb([inner, line[-1]], radii[-1] * 1.04, round_end=False)[:1]
-        figure.canvas.paint(
-            Shape(cuff), shaded(figure.cloth(person.upper_color), 0.86), relief=0.03, slot="upper"
-        )
+        figure.canvas.paint(Shape(cuff), shaded(color, 0.86), relief=0.03, slot="upper")
 
 
 def _sleeve_folds(figure: Figure, line: Points) -> list[Fold]:

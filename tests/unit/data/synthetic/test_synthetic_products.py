@@ -1,15 +1,17 @@
 """Garment pictures: a catalogue that a shop could have written, true to its words."""
 
 import csv
+from dataclasses import replace
 
 import cv2
 import numpy as np
 import pytest
 
 from finegrain.data.synthetic import product, render_product, write_products
-from finegrain.data.synthetic.articles import KINDS
+from finegrain.data.synthetic.articles import KINDS, LOWER
 from finegrain.data.synthetic.palette import COLORS, DENIM
 from finegrain.data.synthetic.products import COLUMNS
+from finegrain.data.synthetic.trim import LEGGED, UNTRIMMED
 from finegrain.errors import DataError
 
 
@@ -43,8 +45,47 @@ def test_titles_name_what_the_columns_say():
         assert any(noun in title for noun in KINDS[item.category].nouns)
         assert (item.pattern == "plain") == ("striped" not in title and "checked" not in title)
         assert ("belt" in title) == (item.person.belt and item.category in ("coat", "dress"))
-        if "sleeves" in title:
+        if item.sleeve_color:
+            assert f"{item.sleeves} {item.sleeve_color} sleeves" in title
+        elif "sleeves" in title:
             assert f"{item.sleeves} sleeves" in title
+        ends = "cuffs" if item.category in LEGGED else "hem"
+        assert (f" {item.hem_color} {ends}" in title) == bool(item.hem_color)
+        assert (f" {item.print_color} {item.print}" in title) == bool(item.print)
+        assert (f" {item.stripe_color} side stripes" in title) == bool(item.stripe_color)
+
+
+FIELDS = {
+    "sleeve_color": "sleeves",
+    "hem_color": "hem",
+    "print_color": "print_color",
+    "stripe_color": "stripes",
+}
+
+
+@pytest.mark.parametrize("part", FIELDS)
+def test_pictures_show_each_part_in_its_color(part: str):
+    shown = 0
+    for index in range(80):
+        item = product(index)
+        if not (color := getattr(item, part)) or color == "white":
+            continue
+        for view in (0, 1):
+            trimmed = render_product(item, view, size=(192, 144)).astype(np.float32)
+            plain = replace(item, trim=replace(item.trim, **{FIELDS[part]: None}))
+            before = render_product(plain, view, size=(192, 144)).astype(np.float32)
+            near = [np.abs(image - COLORS[color]).max(axis=2) < 40.0 for image in (trimmed, before)]
+            assert near[0].sum() > near[1].sum() + 30, (item.title, view)
+        shown += 1
+    assert shown > 5
+
+
+def test_a_trim_is_never_of_the_bodys_color():
+    for index in range(300):
+        item = product(index)
+        parts = {item.sleeve_color, item.hem_color, item.print_color, item.stripe_color}
+        assert item.color not in parts
+        assert (item.category in LOWER) <= (item.sleeve_color == item.print == "")
 
 
 def test_pictures_show_the_color_on_a_light_ground():
@@ -53,7 +94,8 @@ def test_pictures_show_the_color_on_a_light_ground():
         item = product(index)
         if item.pattern != "plain" or item.color == "white":
             continue
-        image = render_product(item, size=(128, 96)).astype(np.float32)
+        untrimmed = replace(item, trim=UNTRIMMED)
+        image = render_product(untrimmed, size=(128, 96)).astype(np.float32)
         assert image[:4].min() > 225
         cloth = image[np.abs(image - 245.0).max(axis=2) > 40.0]
         wanted = np.asarray(DENIM[item.color] if item.category == "jeans" else COLORS[item.color])
