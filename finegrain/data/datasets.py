@@ -155,6 +155,8 @@ class SyntheticProducts:
         products: In all splits.
         views: Pictures of each: front, back, half turned.
         height, width: Size of the pictures.
+        colors: Those of the shop. They are few, so that articles differ by which part has
+            which colour, and no colour alone tells one from the others.
         shares: Into which splits products go.
     """
 
@@ -163,6 +165,7 @@ class SyntheticProducts:
     views: int = 2
     height: int = 128
     width: int = 96
+    colors: tuple[str, ...] = ("black", "white", "red", "blue", "yellow")
     seed: int = 0
     shares: Shares = JUDGED_WELL
 
@@ -173,6 +176,7 @@ class SyntheticProducts:
             views=self.views,
             seed=self.seed,
             size=(self.height, self.width),
+            colors=self.colors,
         )
         (whole,) = read_catalog(
             Path(self.root) / CATALOG, caption_columns=("title",), pid_column="product_id"

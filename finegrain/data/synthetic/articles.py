@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
+from finegrain.data.synthetic.palette import COLORS
 from finegrain.data.synthetic.person import Person, draw_person, pick
 from finegrain.data.synthetic.trim import Trim, draw_trim, phrases
 
@@ -54,6 +56,7 @@ KINDS: dict[str, Kind] = {
     "skirt": Kind(0.08, (0.09, 0.645), 0.19, ("skirt",), ("cotton", "wool", "viscose"), (25, 89)),
 }
 LOWER = ("trousers", "jeans", "shorts", "skirt")
+ALL_COLORS = tuple(COLORS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,14 +74,20 @@ class Product:
     print: str
     print_color: str
     stripe_color: str
+    waistband_color: str
     gender: str
     price: str
     person: Person
     trim: Trim
 
 
-def product(index: int, *, seed: int = 0) -> Product:
-    """Article number ``index`` (from 0) of the catalogue of a seed."""
+def product(index: int, *, seed: int = 0, colors: Collection[str] = ALL_COLORS) -> Product:
+    """Article number ``index`` (from 0) of the catalogue of a seed.
+
+    Args:
+        colors: What the shop has: the fewer, the more articles differ by nothing but which part
+            has which colour. Jeans stay blue, black or grey.
+    """
     rng = random.Random(f"finegrain/{seed}/product/{index}")
     category = pick(rng, {name: kind.share for name, kind in KINDS.items()})
     slot = "lower" if category in LOWER else "upper"
@@ -86,12 +95,14 @@ def product(index: int, *, seed: int = 0) -> Product:
     while getattr(person, slot) != category:
         person = draw_person(rng)
     person = replace(person, stature=1.0, build=1.0, umbrella_color=None, bag=None, bag_color=None)
+    if category != "jeans" and not set(ALL_COLORS) <= set(colors):
+        person = _recolored(rng, person, slot, colors)
     color = person.color(slot)
     pattern = person.lower_pattern if slot == "lower" else person.upper_pattern
     assert color is not None
     assert pattern is not None
     kind = KINDS[category]
-    trim = draw_trim(rng, category, (color, _second_color(person, slot)))
+    trim = draw_trim(rng, category, (color, _second_color(person, slot)), colors)
     if trim.print:  # would hang in the air before an open coat
         person = replace(person, upper_open=False)
     return Product(
@@ -106,11 +117,21 @@ def product(index: int, *, seed: int = 0) -> Product:
         print=trim.print or "",
         print_color=trim.print_color or "",
         stripe_color=trim.stripes or "",
+        waistband_color=trim.waistband or "",
         gender=person.gender,
         price=f"{rng.randrange(*kind.price)}.{rng.choice(('00', '50', '90', '95', '99'))}",
         person=person,
         trim=trim,
     )
+
+
+def _recolored(rng: random.Random, person: Person, slot: str, colors: Collection[str]) -> Person:
+    body, second = rng.sample(sorted(colors), 2)
+    if slot == "lower":
+        second_color = person.lower_second_color and second
+        return replace(person, lower_color=body, lower_second_color=second_color)
+    second_color = person.upper_second_color and second
+    return replace(person, upper_color=body, upper_second_color=second_color)
 
 
 def _second_color(person: Person, slot: str) -> str | None:

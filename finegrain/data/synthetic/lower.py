@@ -13,7 +13,7 @@ from finegrain.data.synthetic.figure import Figure, shaded, stations
 from finegrain.data.synthetic.palette import DENIM, RGB
 from finegrain.data.synthetic.pose import SIDES
 from finegrain.data.synthetic.shapes import Points, points
-from finegrain.data.synthetic.trimming import draw_leg_trimming, draw_trimming
+from finegrain.data.synthetic.trimming import draw_leg_trimming, draw_trimming, draw_waistband
 
 _BARE = {
     "woman": (0.052, 0.045, 0.031, 0.034, 0.019),
@@ -144,6 +144,7 @@ def _draw_trouser_legs(figure: Figure, sides: Sequence[int], *, seat: bool) -> N
     if seat:
         waistband = pelvis.band(frame, 0.598)
         figure.canvas.line(waistband, shaded(color, 0.6), figure.px(0.006), alpha=0.6)
+        draw_waistband(figure, pelvis)
     if person.lower == "jeans":
         for seam in seams:
             figure.canvas.line(seam, shaded(color, 1.35), 1, alpha=0.35)

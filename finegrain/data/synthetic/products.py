@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from finegrain.data.synthetic import layout, lower, upper
-from finegrain.data.synthetic.articles import KINDS, LOWER, Product, product
+from finegrain.data.synthetic.articles import ALL_COLORS, KINDS, LOWER, Product, product
 from finegrain.data.synthetic.body import Frame, trunk
 from finegrain.data.synthetic.canvas import Canvas, Pixels
 from finegrain.data.synthetic.figure import Figure
@@ -42,11 +42,13 @@ COLUMNS = (
     "print",
     "print_color",
     "stripe_color",
+    "waistband_color",
     "gender",
     "price",
 )
 _SUPERSAMPLING = 2
 _PAPER = 245
+_FEWEST_COLORS = 4  # a pattern takes two, and its trim should have a choice
 # Yaw of the first, second, ... view of a garment, in degrees.
 _TURNS = (0.0, 180.0, 35.0, -35.0)
 
@@ -149,6 +151,7 @@ def write_products(
     views: int = 2,
     seed: int = 0,
     size: tuple[int, int] = SIZE,
+    colors: Collection[str] = ALL_COLORS,
     progress: bool = True,
 ) -> Path:
     """Draw a catalogue of made-up garments, or find it drawn already.
@@ -160,6 +163,7 @@ def write_products(
         products: How many articles.
         views: Pictures of each.
         size: Height and width of a picture in pixels.
+        colors: Four or more of those that the shop has.
         progress: Show a bar.
 
     Returns:
@@ -173,6 +177,10 @@ def write_products(
     for name, value in (("products", products), ("views", views)):
         if value < 1:
             raise DataError(f"{name}: expected at least 1, got {value!r}. Ask for one or more.")
+    if len(known := set(colors) & set(ALL_COLORS)) < _FEWEST_COLORS or len(known) < len(colors):
+        raise DataError(
+            f"colors: expected {_FEWEST_COLORS} or more of {', '.join(ALL_COLORS)}; got {colors!r}."
+        )
     settings = {
         "format": FORMAT,
         "version": FORMAT_VERSION,
@@ -180,6 +188,7 @@ def write_products(
         "views": views,
         "seed": seed,
         "size": list(size),
+        "colors": sorted(colors),
     }
     if layout.is_complete(folder, settings):
         return folder
@@ -191,7 +200,7 @@ def write_products(
         total=products * views, unit="picture", desc="drawing products", disable=not progress
     ) as bar:
         for index in range(products):
-            item = product(index, seed=seed)
+            item = product(index, seed=seed, colors=colors)
             for view in range(views):
                 image = f"images/{item.product_id}_{view}.jpg"
                 write_jpeg(folder / image, render_product(item, view, size=size))

@@ -6,14 +6,13 @@ import random
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
-from finegrain.data.synthetic.palette import COLORS
-
 LEGGED = ("trousers", "jeans", "shorts")
 PRINTS = ("circle", "square", "triangle", "star", "heart")
 _SLEEVES_SHARE = 0.5
-_HEM_SHARE = 0.45
+_HEM_SHARE = 0.6
 _PRINT_SHARE = 0.55
 _STRIPES_SHARE = 0.6
+_WAISTBAND_SHARE = 0.7
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +25,7 @@ class Trim:
         print: One of :data:`PRINTS`, on chest and back.
         print_color: Its colour.
         stripes: Colour of a stripe down each leg.
+        waistband: Of trousers, shorts and skirts.
     """
 
     sleeves: str | None = None
@@ -33,26 +33,32 @@ class Trim:
     print: str | None = None
     print_color: str | None = None
     stripes: str | None = None
+    waistband: str | None = None
 
 
 UNTRIMMED = Trim()
 
 
-def draw_trim(rng: random.Random, category: str, body: Collection[str | None]) -> Trim:
+def draw_trim(
+    rng: random.Random, category: str, body: Collection[str | None], colors: Collection[str]
+) -> Trim:
     """Trim that stands out from the one or two colours of a garment's body.
 
     Colours are drawn evenly, so that a red shirt with white sleeves is as likely as a white
     one with red sleeves, where both bodies are.
     """
+    apart = sorted(set(colors).difference(body))
 
     def color(share: float) -> str | None:
-        found = rng.choice([name for name in COLORS if name not in body])
+        found = rng.choice(apart)
         return found if rng.random() < share else None
 
     if category == "skirt":
-        return Trim(hem=color(0.7))
+        return Trim(hem=color(_HEM_SHARE), waistband=color(_WAISTBAND_SHARE))
     if category in LEGGED:
-        return Trim(stripes=color(_STRIPES_SHARE), hem=color(_HEM_SHARE))
+        return Trim(
+            stripes=color(_STRIPES_SHARE), hem=color(_HEM_SHARE), waistband=color(_WAISTBAND_SHARE)
+        )
     printed = color(_PRINT_SHARE)
     motif = rng.choice(PRINTS)
     return Trim(
@@ -71,6 +77,8 @@ def phrases(trim: Trim, category: str, sleeves: str) -> Iterator[str]:
         yield f"{_article(trim.print_color)} {trim.print_color} {trim.print}"
     if trim.stripes:
         yield f"{trim.stripes} side stripes"
+    if trim.waistband:
+        yield f"{_article(trim.waistband)} {trim.waistband} waistband"
     if trim.hem and category in LEGGED:
         yield f"{trim.hem} cuffs"
     elif trim.hem:

@@ -13,15 +13,18 @@ from finegrain.data.synthetic.figure import Figure
 from finegrain.data.synthetic.shapes import Points, points
 
 _HEM_HEIGHT = 0.036
+_WAISTBAND_HEIGHT = 0.034
 _CUFF = 0.11  # of the last piece of a leg
 _PRINT_HEIGHT = 0.715
 _PRINT_RADIUS = 0.043
 
 
 def draw_trimming(figure: Figure, solid: Solid) -> None:
-    """Hem and print of what is worn around the trunk."""
+    """Hem, waistband and print of what is worn around the trunk."""
     if figure.trim.hem:
-        _draw_hem(figure, solid, figure.trim.hem)
+        low = float(solid.levels[:, 0].min())
+        _draw_band(figure, solid, (low, low + _HEM_HEIGHT), figure.trim.hem)
+    draw_waistband(figure, solid)
     if figure.trim.print and figure.trim.print_color:
         _draw_print(figure, solid, figure.trim.print, figure.trim.print_color)
 
@@ -46,9 +49,15 @@ def draw_leg_trimming(figure: Figure, leg: Points, radii: Sequence[float], *, ou
         figure.canvas.paint(Shape(cuff), figure.cloth(figure.trim.hem), relief=0.03, slot="lower")
 
 
-def _draw_hem(figure: Figure, solid: Solid, color: str) -> None:
-    low = float(solid.levels[:, 0].min())
-    heights = np.linspace(low, low + _HEM_HEIGHT, 4, dtype=np.float32)
+def draw_waistband(figure: Figure, solid: Solid) -> None:
+    """The upper edge of a lower garment."""
+    if figure.trim.waistband:
+        top = float(solid.levels[:, 0].max())
+        _draw_band(figure, solid, (top - _WAISTBAND_HEIGHT, top), figure.trim.waistband)
+
+
+def _draw_band(figure: Figure, solid: Solid, span: tuple[float, float], color: str) -> None:
+    heights = np.linspace(*span, 4, dtype=np.float32)
     band = Solid(np.concatenate([heights[:, None], solid.at(heights)], axis=1).astype(np.float32))
     figure.canvas.paint(
         Shape([band.outline(figure.frame)]), figure.cloth(color), relief=0.03, slot="upper"

@@ -53,6 +53,7 @@ def test_titles_name_what_the_columns_say():
         assert (f" {item.hem_color} {ends}" in title) == bool(item.hem_color)
         assert (f" {item.print_color} {item.print}" in title) == bool(item.print)
         assert (f" {item.stripe_color} side stripes" in title) == bool(item.stripe_color)
+        assert (f" {item.waistband_color} waistband" in title) == bool(item.waistband_color)
 
 
 FIELDS = {
@@ -60,6 +61,7 @@ FIELDS = {
     "hem_color": "hem",
     "print_color": "print_color",
     "stripe_color": "stripes",
+    "waistband_color": "waistband",
 }
 
 
@@ -83,7 +85,7 @@ def test_pictures_show_each_part_in_its_color(part: str):
 def test_a_trim_is_never_of_the_bodys_color():
     for index in range(300):
         item = product(index)
-        parts = {item.sleeve_color, item.hem_color, item.print_color, item.stripe_color}
+        parts = {getattr(item, part) for part in FIELDS}
         assert item.color not in parts
         assert (item.category in LOWER) <= (item.sleeve_color == item.print == "")
 
@@ -111,7 +113,27 @@ def test_views_differ_and_repeat():
     assert (render_product(item, 0) != render_product(item, 1)).any()
 
 
-@pytest.mark.parametrize("wrong", [{"products": 0}, {"views": 0}, {"size": (4, 4)}])
+def test_a_shop_of_few_colors():
+    few = ("black", "white", "red", "blue", "yellow")
+    items = [product(index, colors=few) for index in range(300)]
+    for item in items:
+        parts = {getattr(item, part) for part in FIELDS}
+        assert parts <= {*few, ""}
+        assert item.color in few or item.category == "jeans"
+        assert item.color not in parts
+    assert len({item.title for item in items}) > 270
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"products": 0},
+        {"views": 0},
+        {"size": (4, 4)},
+        {"colors": ("red", "blue", "black")},
+        {"colors": ("red", "blue", "black", "white", "mauve")},
+    ],
+)
 def test_arguments_out_of_range_are_refused(tmp_path, wrong):
     with pytest.raises(DataError, match="expected"):
         write_products(tmp_path / "none", **{"products": 1, "progress": False, **wrong})
