@@ -61,6 +61,11 @@ def mined(*losses: str) -> Row:
     return "finegrain_synthetic", (*IRRA, f"losses={json.dumps(dict.fromkeys(losses, 1.0))}")
 
 
+def colored(**tasks: float) -> Row:
+    """CLIP with LapsCore's colour tasks, at their weights in the recipe."""
+    return "lapscore_synthetic", (*FINE_TUNED, f"losses={json.dumps({'itc': 1.0, **tasks})}")
+
+
 STUDIES: Mapping[str, Mapping[str, Row]] = {
     "flagship": {
         "TAL": mined("tal"),
@@ -80,6 +85,12 @@ STUDIES: Mapping[str, Mapping[str, Row]] = {
         "contrastive (CLIP)": ("irra_synthetic", (*IRRA, 'losses={"itc": 1.0}')),
         "SDM": ("irra_synthetic", (*IRRA, 'losses={"sdm": 1.0}')),
         "SDM + ID + MLM (IRRA)": ("irra_synthetic", IRRA),
+    },
+    "lapscore": {
+        "CLIP": colored(),
+        "CLIP + colorize": colored(colorize=50.0),
+        "CLIP + colour words": colored(color_words=0.5),
+        "CLIP + both": colored(colorize=50.0, color_words=0.5),
     },
     "noisy_captions": {
         f"{method}, {share:.0%} shuffled": (

@@ -10,8 +10,8 @@ memory; the file takes 2 KiB a row.
 
 from __future__ import annotations
 
+import json
 import os
-import shutil
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -103,13 +103,17 @@ class Mapped:
     """Vectors in a file, in the place of a gallery's; row ``r`` has id ``r + 1``."""
 
     rows: Vectors
+    file: int
     dim: int = WIDTH
 
     def ids(self) -> Ids:
         return np.arange(1, len(self.rows) + 1)
 
     def vectors(self, ids: Iterable[int]) -> dict[int, Vectors]:
-        return {id_: np.array(self.rows[id_ - 1]) for id_ in ids}
+        # As a database reads them: a map would read on for a hundred kilobytes at each.
+        size = 4 * WIDTH
+        read = partial(os.pread, self.file, size)
+        return {id_: np.frombuffer(read((id_ - 1) * size), np.float32) for id_ in ids}
 
     def vectors_after(self, last_id: int) -> Generator[tuple[Ids, Vectors], None, None]:
         for start in range(last_id, len(self.rows), CHUNK):
@@ -129,16 +133,28 @@ def crowd(most: int) -> Crowd:
 
 
 @pytest.fixture(scope="module")
-def vectors(crowd: Crowd, most: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vectors]:
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of the file of all vectors."""
+    return tmp_path_factory.mktemp("vectors") / "vectors.f32"
+
+
+@pytest.fixture(scope="module")
+def vectors(crowd: Crowd, most: int, path: Path) -> Iterator[Vectors]:
     """``[most, D]`` in a file, read as it is needed."""
-    folder = tmp_path_factory.mktemp("vectors")
-    drawn = np.memmap(folder / "vectors.f32", np.float32, "w+", shape=(most, WIDTH))
+    drawn = np.memmap(path, np.float32, "w+", shape=(most, WIDTH))
     for start in range(0, most, CHUNK):
         drawn[start : start + CHUNK] = crowd.pictures(start // CHUNK)[: most - start]
     drawn.flush()
     yield drawn
     del drawn
-    shutil.rmtree(folder)
+    path.unlink()  # pytest keeps the folders of three runs
+
+
+@pytest.fixture
+def file(vectors: Vectors, path: Path) -> Iterator[int]:
+    """Descriptor of the file of all vectors."""
+    with path.open("rb") as opened:
+        yield opened.fileno()
 
 
 @pytest.fixture(scope="module")
@@ -147,12 +163,22 @@ def texts(crowd: Crowd) -> Vectors:
 
 
 @pytest.fixture(scope="module")
-def keep(record: Callable[..., None]) -> Callable[[str, int, dict[str, Any]], None]:
-    """``keep(subject, rows, results)`` adds to what was measured for a number of rows."""
-    kept: dict[str, dict[str, dict[str, Any]]] = {}
+def keep(
+    record: Callable[..., None], request: pytest.FixtureRequest
+) -> Callable[[str, int, dict[str, Any]], None]:
+    """``keep(subject, rows, results)`` adds to what was measured for a number of rows.
+
+    Also in earlier runs: the largest sizes are best measured in one of their own.
+    """
+    folder = request.config.getoption("results")
+
+    def earlier(subject: str) -> dict[str, dict[str, Any]]:
+        path = folder / f"{subject}.json" if folder is not None else None
+        found: dict[str, dict[str, Any]] = {}
+        return json.loads(path.read_text())["by_rows"] if path and path.is_file() else found
 
     def add(subject: str, rows: int, results: dict[str, Any]) -> None:
-        by_rows = kept.setdefault(subject, {})
+        by_rows = earlier(subject)
         by_rows.setdefault(str(rows), {}).update(results)
         record(subject, {"width": WIDTH, "k": K, "by_rows": by_rows})
 
@@ -340,6 +366,7 @@ def test_approximate(
     size: int,
     kind: Approximate,
     vectors: Vectors,
+    file: int,
     texts: Vectors,
     keep: Callable[[str, int, dict[str, Any]], None],
     short: bool,
@@ -347,7 +374,7 @@ def test_approximate(
     slow = isinstance(kind, Hnsw) and (short or size > HNSW_ROWS)
     if slow or short != (size == SHORT_APPROXIMATE):
         pytest.skip("another form's size, or hours to build")
-    mapped = Mapped(vectors[:size])
+    mapped = Mapped(vectors[:size], file)
     index = ApproximateIndex(mapped, kind)
     build = _seconds(lambda: _follow(index, mapped))
     tuned = tune(index, texts, k=K, min_recall=0.99)

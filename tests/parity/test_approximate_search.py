@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finegrain.gallery.approximate import ApproximateIndex, Ivf, RaBitQ, truth
+from finegrain.gallery.approximate import ApproximateIndex, Ivf, RaBitQ, kinds, truth
 from finegrain.gallery.approximate import index as approximate_index
 from finegrain.gallery.approximate.truth import everything, exact_best, fetched
 from finegrain.gallery.estimate import Query
@@ -68,7 +68,7 @@ class Memory:
 def _small() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(approximate_index, "TAIL_ROWS", 128)
-        patch.setattr(approximate_index, "GATHER_ROWS", 8)
+        patch.setattr(kinds, "GATHER_ROWS", 8)
         patch.setattr(truth, "_FETCH_ROWS", 50)
         yield
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from finegrain.data.synthetic.body import Solid, draped
 from finegrain.data.synthetic.canvas import Fold, Shape
@@ -106,7 +107,7 @@ def _draw_trouser_legs(figure: Figure, sides: Sequence[int], *, seat: bool) -> N
     pieces: list[Points] = []
     folds: list[Fold] = []
     seams: list[Points] = []
-    legs: list[tuple[Points, Points, int]] = []
+    legs: list[tuple[Points, ArrayLike, int]] = []
     for side in sides:
         line, shares = _cropped_chain(figure.pose.legs[side], _REACH[person.hem])
         radii = np.interp(shares, np.linspace(0, 1, 5), _LEG_WEAR[person.lower]) * person.build
@@ -139,8 +140,8 @@ def _draw_trouser_legs(figure: Figure, sides: Sequence[int], *, seat: bool) -> N
         weave=figure.weave(person.lower_pattern, person.lower_second_color, drawn[-1] - drawn[0]),
         slot="lower",
     )
-    for line, radii, side in legs:
-        draw_leg_trimming(figure, line, radii, outer=SIDES[side])
+    for joints, sizes, side in legs:
+        draw_leg_trimming(figure, joints, sizes, outer=SIDES[side])
     if seat:
         waistband = pelvis.band(frame, 0.598)
         figure.canvas.line(waistband, shaded(color, 0.6), figure.px(0.006), alpha=0.6)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from finegrain.data.synthetic.body import Solid
 from finegrain.data.synthetic.canvas import Shape
@@ -29,7 +30,7 @@ def draw_trimming(figure: Figure, solid: Solid) -> None:
         _draw_print(figure, solid, figure.trim.print, figure.trim.print_color)
 
 
-def draw_leg_trimming(figure: Figure, leg: Points, radii: Sequence[float], *, outer: float) -> None:
+def draw_leg_trimming(figure: Figure, leg: Points, radii: ArrayLike, *, outer: float) -> None:
     """Stripe and cuff of one trouser leg.
 
     Args:

@@ -17,9 +17,6 @@ from finegrain.gallery.index import Hit, VectorIndex
 TAIL_ROWS = 65_536
 """The newest rows, up to so many, are searched exactly."""
 
-GATHER_ROWS = 8192
-"""Of fewer allowed rows the vectors themselves are read."""
-
 DEEPEST = 4096
 """More hits than this are looked for exactly: their candidates would be most of the gallery."""
 
@@ -134,7 +131,7 @@ class ApproximateIndex:
         if trained is None:
             return tail.search(queries, k, allowed)
         some = [Query(vector.astype(np.float64)) for vector in queries]
-        if k > DEEPEST or (allowed is not None and len(allowed) <= GATHER_ROWS):
+        if k > DEEPEST or (allowed is not None and self._are_few(allowed)):
             return self._exact(some, k, allowed)
         searched = trained.num_alive + len(tail) if allowed is None else len(allowed)
         wanted = min(k, searched)
@@ -147,6 +144,10 @@ class ApproximateIndex:
             # Lists or links that lead to too few rows say so; then all are read.
             answers.append(best if len(best) >= wanted else self._exact([query], k, allowed)[0])
         return answers
+
+    def _are_few(self, allowed: Ids) -> bool:
+        share = len(allowed) / max(1, len(self))
+        return len(allowed) <= self.kind.gathered_rows(share)
 
     def _exact(self, queries: list[Query], k: int, allowed: Ids | None) -> list[list[Hit]]:
         chunks = everything(self.truth) if allowed is None else fetched(self.truth, allowed)

@@ -14,7 +14,7 @@ import pytest
 
 from finegrain.errors import GalleryError, QueryError
 from finegrain.gallery import Gallery, times
-from finegrain.gallery.approximate import ApproximateIndex, Hnsw, Ivf, RaBitQ, tune
+from finegrain.gallery.approximate import ApproximateIndex, Hnsw, Ivf, RaBitQ, kinds, tune
 from finegrain.gallery.approximate import index as approximate_index
 from finegrain.gallery.approximate.trained import Trained
 from finegrain.gallery.follower import Follower
@@ -83,7 +83,8 @@ def score_of(index: ApproximateIndex, query: np.ndarray, id_: int) -> float:
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(approximate_index, "TAIL_ROWS", 500)
-    monkeypatch.setattr(approximate_index, "GATHER_ROWS", 20)
+    monkeypatch.setattr(kinds, "GATHER_ROWS", 20)
+    monkeypatch.setattr(Hnsw, "_STEP", 0)
 
 
 @pytest.fixture
@@ -124,6 +125,21 @@ def test_a_picture_finds_itself(kind):
 def test_the_usual_effort_finds_nearly_all(kind):
     index = over(unit(2000), kind)
     assert literal_recall(index, unit(100, seed=1), 10) > 0.93
+
+
+def test_of_few_allowed_rows_links_are_not_followed(monkeypatch):
+    monkeypatch.setattr(Hnsw, "_STEP", 4)
+    index = over(unit(2000), Hnsw(ef=32))
+
+    def followed(*args):
+        raise AssertionError("searched by its links")
+
+    few, many = np.arange(1, 2001, 10), np.arange(1, 2001, 2)
+    want = exact(index.truth).search(unit(3, seed=1), 10, few)
+    monkeypatch.setattr(Trained, "candidates", followed)
+    assert index.search(unit(3, seed=1), 10, few) == want
+    with pytest.raises(AssertionError, match="by its links"):
+        index.search(unit(3, seed=1), 10, many)
 
 
 @OPEN_KINDS
