@@ -163,7 +163,7 @@ def race(benchmark: Any, request: pytest.FixtureRequest) -> Callable[..., dict[s
         summary = {
             **within,
             "min_ms": {name: round(min(ms), 3) for name, ms in kept.items()},
-            "calls_per_second": {name: round(1e3 / ms, 2) for name, ms in p50.items()},
+            "calls_per_second": {name: float(f"{1e3 / ms:.4g}") for name, ms in p50.items()},
             "ratio": round(p50["plain"] / p50["finegrain"], 3),
             "rounds": rounds,
         }

@@ -56,7 +56,9 @@ def take_in(
     sources = list(pictures_in(pictures))
     columns = _columns(metadata, len(sources))
     misnamed = {i: problem for i, s in enumerate(sources) if (problem := name_problem(s))}
-    new = list(unknown(sources, set() if replace else gallery.images()))
+    named = [path_of(source) for i, source in enumerate(sources) if i not in misnamed]
+    known = set() if replace else gallery.known([path for path in named if path is not None])
+    new = list(unknown(sources, known))
     todo = [i for i in new if i not in misnamed]
     ids: list[int] = []
     problems = list(misnamed.values())

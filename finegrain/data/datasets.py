@@ -153,10 +153,11 @@ class SyntheticProducts:
 
     Attributes:
         products: In all splits.
-        views: Pictures of each: front, back, half turned.
+        views: Pictures of each.
         height, width: Size of the pictures.
         colors: Those of the shop. They are few, so that articles differ by which part has
             which colour, and no colour alone tells one from the others.
+        worn: By models who wear other things besides, as those of Fashion-Gen are.
         shares: Into which splits products go.
     """
 
@@ -166,6 +167,7 @@ class SyntheticProducts:
     height: int = 128
     width: int = 96
     colors: tuple[str, ...] = ("black", "white", "red", "blue", "yellow")
+    worn: bool = True
     seed: int = 0
     shares: Shares = JUDGED_WELL
 
@@ -177,6 +179,7 @@ class SyntheticProducts:
             seed=self.seed,
             size=(self.height, self.width),
             colors=self.colors,
+            worn=self.worn,
         )
         (whole,) = read_catalog(
             Path(self.root) / CATALOG, caption_columns=("title",), pid_column="product_id"

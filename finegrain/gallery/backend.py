@@ -53,6 +53,10 @@ class Backend(Protocol):
 
     def images(self) -> set[str]: ...
 
+    def known(self, images: Iterable[str]) -> dict[str | None, list[int]]:
+        """Ids by path of those of the pictures that are there."""
+        ...
+
     def rows(self, ids: Iterable[int]) -> dict[int, Row]:
         """Those of the rows that are there, by id."""
         ...

@@ -9,7 +9,7 @@ from pathlib import Path
 from finegrain.gallery import times
 from finegrain.gallery.approximate import Approximate, Tuned, tune
 from finegrain.gallery.backend import Search
-from finegrain.gallery.entries import Entry, OnDuplicate
+from finegrain.gallery.entries import Entry, OnDuplicate, paths_once
 from finegrain.gallery.follower import Follower
 from finegrain.gallery.index import Vectors
 from finegrain.gallery.reindex import PictureEncoder, Reindexed, reindex
@@ -55,7 +55,7 @@ class FollowedStore(Store):
     ) -> list[int]:
         if on_duplicate != "replace":
             return super().insert(vectors, entries, on_duplicate)
-        replaced = list(chain.from_iterable(self._known(entries).values()))
+        replaced = list(chain.from_iterable(self.known(paths_once(entries)).values()))
         try:
             return super().insert(vectors, entries, on_duplicate)
         finally:

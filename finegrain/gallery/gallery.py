@@ -235,6 +235,10 @@ class Gallery:
         """Paths of all pictures that have one."""
         return self._store.images()
 
+    def known(self, images: Iterable[str]) -> set[str]:
+        """Those of the paths that there are pictures of; a large gallery is not read for it."""
+        return {image for image in self._store.known(images) if image is not None}
+
     def columns(self) -> dict[str, str]:
         """Name and kind of each column a filter may use, such as ``"text"``.
 

@@ -105,6 +105,15 @@ class Store:
             found = run(f"SELECT image FROM picture WHERE image IS NOT NULL AND {ALIVE}")
             return {image for (image,) in found}
 
+    def known(self, images: Iterable[str]) -> dict[str | None, list[int]]:
+        known: dict[str | None, list[int]] = {}
+        with self.reading() as run:
+            for image in images:  # one by one, as SQLite's JSON cuts a text at a null character
+                found = run(f"SELECT id FROM picture WHERE image = ? AND {ALIVE}", (image,))
+                if ids := [id_ for (id_,) in found]:
+                    known[image] = ids
+        return known
+
     def rows(self, ids: Iterable[int]) -> dict[int, Row]:
         """Those of the rows that are there, by id."""
         wanted = json.dumps(list(ids))
@@ -213,7 +222,7 @@ class Store:
         """
         with self.writing() as connection:
             self.check_identity()
-            known = self._known(entries) if on_duplicate != "add" else {}
+            known = self.known(paths_once(entries)) if on_duplicate != "add" else {}
             if on_duplicate == "error" and known:
                 raise GalleryError(
                     f"{self.path} holds {next(iter(known))!r:.200} already. Pass "
@@ -308,17 +317,6 @@ class Store:
             )
         with self._lock, as_gallery_errors(self.path), transaction(self._connection):
             yield self._connection
-
-    def _known(self, entries: Sequence[Entry]) -> dict[str | None, list[int]]:
-        """Ids by path of those pictures that are there already."""
-        images = paths_once(entries)
-        known: dict[str | None, list[int]] = {}
-        with self.reading() as run:
-            for image in images:  # one by one, as SQLite's JSON cuts a text at a null character
-                found = run(f"SELECT id FROM picture WHERE image = ? AND {ALIVE}", (image,))
-                if ids := [id_ for (id_,) in found]:
-                    known[image] = ids
-        return known
 
     def _checked(self, chunk: Sequence[tuple[int, bytes]]) -> tuple[Ids, Vectors]:
         ids, blobs = zip(*chunk, strict=True)

@@ -105,6 +105,7 @@ def test_it_behaves_like_a_collection_of_ids(gallery: Gallery):
     assert ids[2] in gallery
     assert -1 not in gallery
     assert gallery.images() == {f"crops/{i}.jpg" for i in range(6)}
+    assert gallery.known(["crops/5.jpg", "crops/6.jpg"]) == {"crops/5.jpg"}
     assert "6 pictures, dim=8" in repr(gallery)
     columns = gallery.columns()
     assert {name: columns[name] for name in ("price", "sale", "size", "time")} == {

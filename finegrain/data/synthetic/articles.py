@@ -74,7 +74,7 @@ class Product:
     print: str
     print_color: str
     stripe_color: str
-    waistband_color: str
+    knee_color: str
     gender: str
     price: str
     person: Person
@@ -117,7 +117,7 @@ def product(index: int, *, seed: int = 0, colors: Collection[str] = ALL_COLORS) 
         print=trim.print or "",
         print_color=trim.print_color or "",
         stripe_color=trim.stripes or "",
-        waistband_color=trim.waistband or "",
+        knee_color=trim.knees or "",
         gender=person.gender,
         price=f"{rng.randrange(*kind.price)}.{rng.choice(('00', '50', '90', '95', '99'))}",
         person=person,

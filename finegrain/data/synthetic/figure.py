@@ -22,7 +22,7 @@ class Figure:
 
     Attributes:
         ghost: Only the clothes are drawn, as on an invisible mannequin.
-        trim: Parts of the clothes in a colour of their own.
+        trim: Parts of one garment in a colour of their own.
     """
 
     person: Person
@@ -32,6 +32,10 @@ class Figure:
     trunk: Solid
     ghost: bool = False
     trim: Trim = UNTRIMMED
+
+    def trim_of(self, slot: str) -> Trim:
+        """What the garment of a slot has of it."""
+        return self.trim if self.trim.slot == slot else UNTRIMMED
 
     def px(self, length: float) -> float:
         """A length in pixels."""

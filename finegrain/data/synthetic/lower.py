@@ -14,7 +14,7 @@ from finegrain.data.synthetic.figure import Figure, shaded, stations
 from finegrain.data.synthetic.palette import DENIM, RGB
 from finegrain.data.synthetic.pose import SIDES
 from finegrain.data.synthetic.shapes import Points, points
-from finegrain.data.synthetic.trimming import draw_leg_trimming, draw_trimming, draw_waistband
+from finegrain.data.synthetic.trimming import draw_leg_trimming, draw_trimming
 
 _BARE = {
     "woman": (0.052, 0.045, 0.031, 0.034, 0.019),
@@ -141,11 +141,10 @@ def _draw_trouser_legs(figure: Figure, sides: Sequence[int], *, seat: bool) -> N
         slot="lower",
     )
     for joints, sizes, side in legs:
-        draw_leg_trimming(figure, joints, sizes, outer=SIDES[side])
+        draw_leg_trimming(figure, joints, sizes, figure.trim_of("lower"), outer=SIDES[side])
     if seat:
         waistband = pelvis.band(frame, 0.598)
         figure.canvas.line(waistband, shaded(color, 0.6), figure.px(0.006), alpha=0.6)
-        draw_waistband(figure, pelvis)
     if person.lower == "jeans":
         for seam in seams:
             figure.canvas.line(seam, shaded(color, 1.35), 1, alpha=0.35)
@@ -178,7 +177,7 @@ def _draw_skirt(figure: Figure) -> None:
         weave=figure.weave(person.lower_pattern, person.lower_second_color, (0.0, 1.0)),
         slot="lower",
     )
-    draw_trimming(figure, solid)
+    draw_trimming(figure, solid, figure.trim_of("lower"))
 
 
 def _draw_shoe(figure: Figure, side: int) -> None:

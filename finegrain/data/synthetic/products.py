@@ -23,6 +23,7 @@ from finegrain.data.synthetic.pose import SIDES, Pose, pose
 from finegrain.data.synthetic.render import check_size
 from finegrain.data.synthetic.shapes import points
 from finegrain.data.synthetic.view import CAMERAS, View
+from finegrain.data.synthetic.worn import render_worn
 from finegrain.errors import DataError
 
 SIZE = (256, 192)
@@ -42,7 +43,7 @@ COLUMNS = (
     "print",
     "print_color",
     "stripe_color",
-    "waistband_color",
+    "knee_color",
     "gender",
     "price",
 )
@@ -152,6 +153,7 @@ def write_products(
     seed: int = 0,
     size: tuple[int, int] = SIZE,
     colors: Collection[str] = ALL_COLORS,
+    worn: bool = False,
     progress: bool = True,
 ) -> Path:
     """Draw a catalogue of made-up garments, or find it drawn already.
@@ -164,6 +166,7 @@ def write_products(
         views: Pictures of each.
         size: Height and width of a picture in pixels.
         colors: Four or more of those that the shop has.
+        worn: By models, in the place of an invisible mannequin.
         progress: Show a bar.
 
     Returns:
@@ -189,10 +192,12 @@ def write_products(
         "seed": seed,
         "size": list(size),
         "colors": sorted(colors),
+        "worn": worn,
     }
     if layout.is_complete(folder, settings):
         return folder
     layout.start(folder, settings)
+    draw = render_worn if worn else render_product
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
@@ -203,7 +208,7 @@ def write_products(
             item = product(index, seed=seed, colors=colors)
             for view in range(views):
                 image = f"images/{item.product_id}_{view}.jpg"
-                write_jpeg(folder / image, render_product(item, view, size=size))
+                write_jpeg(folder / image, draw(item, view, size=size))
                 writer.writerow([image, *(getattr(item, name) for name in COLUMNS[1:])])
                 bar.update()
     layout.write_atomically(folder / CATALOG, text.getvalue())

@@ -17,6 +17,7 @@ from finegrain.data.synthetic.figure import Figure
 from finegrain.data.synthetic.occluders import occlude
 from finegrain.data.synthetic.person import Person
 from finegrain.data.synthetic.pose import pose
+from finegrain.data.synthetic.trim import UNTRIMMED, Trim
 from finegrain.data.synthetic.view import View
 from finegrain.errors import DataError
 
@@ -48,11 +49,14 @@ class Rendering:
         return np.asarray(self.regions == self.slots.index(slot) + 1)
 
 
-def render(person: Person, view: View, *, size: tuple[int, int] = SIZE) -> Pixels:
+def render(
+    person: Person, view: View, *, size: tuple[int, int] = SIZE, trim: Trim = UNTRIMMED
+) -> Pixels:
     """Draw one picture.
 
     Args:
         size: Height and width in pixels.
+        trim: Of one of the garments.
 
     Returns:
         RGB, uint8 [H, W, 3]; the same bytes for the same arguments.
@@ -60,7 +64,7 @@ def render(person: Person, view: View, *, size: tuple[int, int] = SIZE) -> Pixel
     Raises:
         DataError: ``size`` is smaller than 32 x 16 or larger than 2048.
     """
-    canvas = _draw(person, view, size, regions=False)
+    canvas = _draw(person, view, size, regions=False, trim=trim)
     return _develop(canvas.pixels, view, size)
 
 
@@ -76,7 +80,9 @@ def render_with_regions(person: Person, view: View, *, size: tuple[int, int] = S
     )
 
 
-def _draw(person: Person, view: View, size: tuple[int, int], *, regions: bool) -> Canvas:
+def _draw(
+    person: Person, view: View, size: tuple[int, int], *, regions: bool, trim: Trim = UNTRIMMED
+) -> Canvas:
     check_size(size)
     height, width = (side * _SUPERSAMPLING for side in size)
     frame = _frame(person, view, height, width)
@@ -87,7 +93,8 @@ def _draw(person: Person, view: View, size: tuple[int, int], *, regions: bool) -
         unit=frame.unit,
         regions=regions,
     )
-    figure = Figure(person, pose(person, view), frame, canvas, trunk(person.gender, person.build))
+    body = trunk(person.gender, person.build)
+    figure = Figure(person, pose(person, view), frame, canvas, body, trim=trim)
     draw_figure(figure)
     _shade_ground(canvas, frame, view)
     occlude(canvas.pixels, view)

@@ -12,7 +12,7 @@ _SLEEVES_SHARE = 0.5
 _HEM_SHARE = 0.6
 _PRINT_SHARE = 0.55
 _STRIPES_SHARE = 0.6
-_WAISTBAND_SHARE = 0.7
+_KNEES_SHARE = 0.6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,20 +20,22 @@ class Trim:
     """What is not in the garment's own colour; None where there is no such thing.
 
     Attributes:
+        slot: Which garment of a person has it, ``upper`` or ``lower``.
         sleeves: Colour of both sleeves.
         hem: Of a band along the lower edge, or around the ends of both legs.
-        print: One of :data:`PRINTS`, on chest and back.
+        print: One of :data:`PRINTS`, in front and behind.
         print_color: Its colour.
         stripes: Colour of a stripe down each leg.
-        waistband: Of trousers, shorts and skirts.
+        knees: Of patches on the knees of long trousers.
     """
 
+    slot: str = "upper"
     sleeves: str | None = None
     hem: str | None = None
     print: str | None = None
     print_color: str | None = None
     stripes: str | None = None
-    waistband: str | None = None
+    knees: str | None = None
 
 
 UNTRIMMED = Trim()
@@ -53,16 +55,18 @@ def draw_trim(
         found = rng.choice(apart)
         return found if rng.random() < share else None
 
-    if category == "skirt":
-        return Trim(hem=color(_HEM_SHARE), waistband=color(_WAISTBAND_SHARE))
     if category in LEGGED:
         return Trim(
-            stripes=color(_STRIPES_SHARE), hem=color(_HEM_SHARE), waistband=color(_WAISTBAND_SHARE)
+            slot="lower",
+            stripes=color(_STRIPES_SHARE),
+            hem=color(_HEM_SHARE),
+            knees=color(0.0 if category == "shorts" else _KNEES_SHARE),
         )
     printed = color(_PRINT_SHARE)
     motif = rng.choice(PRINTS)
     return Trim(
-        sleeves=color(_SLEEVES_SHARE),
+        slot="lower" if category == "skirt" else "upper",
+        sleeves=color(0.0 if category == "skirt" else _SLEEVES_SHARE),
         hem=color(_HEM_SHARE),
         print=motif if printed else None,
         print_color=printed,
@@ -77,8 +81,8 @@ def phrases(trim: Trim, category: str, sleeves: str) -> Iterator[str]:
         yield f"{_article(trim.print_color)} {trim.print_color} {trim.print}"
     if trim.stripes:
         yield f"{trim.stripes} side stripes"
-    if trim.waistband:
-        yield f"{_article(trim.waistband)} {trim.waistband} waistband"
+    if trim.knees:
+        yield f"{trim.knees} knees"
     if trim.hem and category in LEGGED:
         yield f"{trim.hem} cuffs"
     elif trim.hem:

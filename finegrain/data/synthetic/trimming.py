@@ -12,26 +12,28 @@ from finegrain.data.synthetic.body import Solid
 from finegrain.data.synthetic.canvas import Shape
 from finegrain.data.synthetic.figure import Figure
 from finegrain.data.synthetic.shapes import Points, points
+from finegrain.data.synthetic.trim import Trim
 
 _HEM_HEIGHT = 0.036
-_WAISTBAND_HEIGHT = 0.034
 _CUFF = 0.11  # of the last piece of a leg
-_PRINT_HEIGHT = 0.715
+_PRINT_HEIGHT = {"upper": 0.715, "lower": 0.430}
+_KNEE = (0.44, 0.60)
 _PRINT_RADIUS = 0.043
 
 
-def draw_trimming(figure: Figure, solid: Solid) -> None:
-    """Hem, waistband and print of what is worn around the trunk."""
-    if figure.trim.hem:
+def draw_trimming(figure: Figure, solid: Solid, trim: Trim) -> None:
+    """Hem and print of what is worn around the trunk."""
+    if trim.hem:
         low = float(solid.levels[:, 0].min())
-        _draw_band(figure, solid, (low, low + _HEM_HEIGHT), figure.trim.hem)
-    draw_waistband(figure, solid)
-    if figure.trim.print and figure.trim.print_color:
-        _draw_print(figure, solid, figure.trim.print, figure.trim.print_color)
+        _draw_band(figure, solid, (low, low + _HEM_HEIGHT), trim.hem)
+    if trim.print:
+        _draw_print(figure, solid, trim)
 
 
-def draw_leg_trimming(figure: Figure, leg: Points, radii: ArrayLike, *, outer: float) -> None:
-    """Stripe and cuff of one trouser leg.
+def draw_leg_trimming(
+    figure: Figure, leg: Points, radii: ArrayLike, trim: Trim, *, outer: float
+) -> None:
+    """Stripe, knee and cuff of one trouser leg.
 
     Args:
         leg: Joints from hip to hem, in body units ``[n, 3]``.
@@ -39,22 +41,20 @@ def draw_leg_trimming(figure: Figure, leg: Points, radii: ArrayLike, *, outer: f
         outer: Which side of the leg is the outer one, -1 or 1.
     """
     sizes = np.asarray(radii, np.float32)
-    if figure.trim.stripes:
+    if trim.stripes:
         out = sizes[:, None] * points((outer * 0.62, 0.0, 0.0))
         stripe = figure.limb(leg + out, sizes * 0.26, round_end=False)
-        color = figure.cloth(figure.trim.stripes)
+        color = figure.cloth(trim.stripes)
         figure.canvas.paint(Shape(stripe), color, relief=0.02, slot="lower")
-    if figure.trim.hem:
+    if trim.knees:
+        at = np.linspace(0.0, 1.0, len(leg))
+        patch = np.stack([np.interp(_KNEE, at, leg[:, axis]) for axis in range(3)], axis=1)
+        knee = figure.limb(patch, np.interp(_KNEE, at, sizes) * 0.8, round_end=False)[:1]
+        figure.canvas.paint(Shape(knee), figure.cloth(trim.knees), relief=0.02, slot="lower")
+    if trim.hem:
         start = leg[-1] + (leg[0] - leg[-1]) * _CUFF
         cuff = figure.limb([start, leg[-1]], sizes[-1] * 1.06, round_end=False)[:1]
-        figure.canvas.paint(Shape(cuff), figure.cloth(figure.trim.hem), relief=0.03, slot="lower")
-
-
-def draw_waistband(figure: Figure, solid: Solid) -> None:
-    """The upper edge of a lower garment."""
-    if figure.trim.waistband:
-        top = float(solid.levels[:, 0].max())
-        _draw_band(figure, solid, (top - _WAISTBAND_HEIGHT, top), figure.trim.waistband)
+        figure.canvas.paint(Shape(cuff), figure.cloth(trim.hem), relief=0.03, slot="lower")
 
 
 def _draw_band(figure: Figure, solid: Solid, span: tuple[float, float], color: str) -> None:
@@ -65,15 +65,16 @@ def _draw_band(figure: Figure, solid: Solid, span: tuple[float, float], color: s
     )
 
 
-def _draw_print(figure: Figure, solid: Solid, motif: str, color: str) -> None:
+def _draw_print(figure: Figure, solid: Solid, trim: Trim) -> None:
+    assert trim.print is not None
+    assert trim.print_color is not None
     for azimuth in (0.0, math.pi):
         if figure.frame.sees(azimuth):
-            place = solid.surface(figure.frame, [(azimuth, _PRINT_HEIGHT)])[0]
+            place = solid.surface(figure.frame, [(azimuth, _PRINT_HEIGHT[trim.slot])])[0]
             across = abs(figure.frame.turn[0])  # a turned body shows it narrower
-            outline = _MOTIFS[motif]() * points((across, -1.0)) * figure.px(_PRINT_RADIUS)
-            figure.canvas.paint(
-                Shape([place + outline]), figure.cloth(color), relief=0.010, slot="upper"
-            )
+            outline = _MOTIFS[trim.print]() * points((across, -1.0)) * figure.px(_PRINT_RADIUS)
+            color = figure.cloth(trim.print_color)
+            figure.canvas.paint(Shape([place + outline]), color, relief=0.010, slot=trim.slot)
 
 
 def _polygon(corners: int, *, inner: float = 1.0, turn: float = 0.0) -> Points:

@@ -119,7 +119,7 @@ def draw_upper(figure: Figure) -> None:
         slot="upper",
     )
     draw_details(figure, solid)
-    draw_trimming(figure, solid)
+    draw_trimming(figure, solid, figure.trim_of("upper"))
 
 
 def draw_arm(figure: Figure, side: int) -> None:
@@ -140,8 +140,9 @@ def draw_arm(figure: Figure, side: int) -> None:
         radii = np.interp(shares, at, radii) + np.asarray([0.0, 0.0, 0.004])
     pieces = figure.limb(line, radii * build, round_end=False)
     drawn = figure.frame.project(np.asarray(line, np.float32))
-    color = figure.cloth(figure.trim.sleeves or person.upper_color)
-    pattern = "plain" if figure.trim.sleeves else person.upper_pattern
+    own = figure.trim_of("upper").sleeves
+    color = figure.cloth(own or person.upper_color)
+    pattern = "plain" if own else person.upper_pattern
     figure.canvas.paint(
         Shape(pieces),
         color,

@@ -121,6 +121,17 @@ class MilvusStore:
         pages = self._pages(f'{_alive()} and image != ""', ["image"])
         return {document["image"][1:] for page in pages for document in page}
 
+    def known(self, images: Iterable[str]) -> dict[str | None, list[int]]:
+        paths = list(images)
+        known: dict[str | None, list[int]] = {}
+        for start in range(0, len(paths), _IMAGES_AT_ONCE):
+            some = paths[start : start + _IMAGES_AT_ONCE]
+            literals = ", ".join(quoted(stored_text(image)) for image in some)
+            for page in self._pages(f"{_alive()} and image in [{literals}]", ["image"]):
+                for document in page:
+                    known.setdefault(document["image"][1:], []).append(document["id"])
+        return known
+
     def rows(self, ids: Iterable[int]) -> dict[int, Row]:
         return {row.id: row for row in map(row_of, self._among(ids, ROW_FIELDS, self._consistency))}
 
@@ -145,7 +156,7 @@ class MilvusStore:
     def insert(
         self, vectors: Vectors, entries: Sequence[Entry], on_duplicate: OnDuplicate = "add"
     ) -> list[int]:
-        known = self._known(entries) if on_duplicate != "add" else {}
+        known = self.known(paths_once(entries)) if on_duplicate != "add" else {}
         if on_duplicate == "error" and known:
             raise GalleryError(
                 f"{self.path} holds {next(iter(known))!r:.200} already. Pass "
@@ -247,18 +258,6 @@ class MilvusStore:
         )
         lacking = set(wanted) - {document["id"] for document in found}
         return [*found, *self._among(lacking, fields)]
-
-    def _known(self, entries: Sequence[Entry]) -> dict[str | None, list[int]]:
-        """Ids by path of those pictures that are there already."""
-        images = paths_once(entries)
-        known: dict[str | None, list[int]] = {}
-        for start in range(0, len(images), _IMAGES_AT_ONCE):
-            some = images[start : start + _IMAGES_AT_ONCE]
-            literals = ", ".join(quoted(stored_text(image)) for image in some)
-            for page in self._pages(f"{_alive()} and image in [{literals}]", ["image"]):
-                for document in page:
-                    known.setdefault(document["image"][1:], []).append(document["id"])
-        return known
 
     def _note(self, entries: Sequence[Entry]) -> None:
         """Write down kinds of values that no filter was told of yet."""

@@ -68,6 +68,7 @@ def test_a_gallery_behaves_like_a_collection_of_ids(gallery: Gallery, path: Path
     assert 7 not in gallery
     assert "3" not in gallery
     assert gallery.images() == {f"crops/{i}.jpg" for i in range(6)}
+    assert gallery.known(["crops/5.jpg", "crops/6.jpg"]) == {"crops/5.jpg"}
     assert repr(gallery) == f"Gallery({str(path)!r}, 6 pictures, dim=8)"
     assert gallery.columns() == {
         "id": "number",

@@ -1,6 +1,7 @@
 """Garment pictures: a catalogue that a shop could have written, true to its words."""
 
 import csv
+import random
 from dataclasses import replace
 
 import cv2
@@ -12,6 +13,7 @@ from finegrain.data.synthetic.articles import KINDS, LOWER
 from finegrain.data.synthetic.palette import COLORS, DENIM
 from finegrain.data.synthetic.products import COLUMNS
 from finegrain.data.synthetic.trim import LEGGED, UNTRIMMED
+from finegrain.data.synthetic.worn import _dressed, render_worn
 from finegrain.errors import DataError
 
 
@@ -53,15 +55,15 @@ def test_titles_name_what_the_columns_say():
         assert (f" {item.hem_color} {ends}" in title) == bool(item.hem_color)
         assert (f" {item.print_color} {item.print}" in title) == bool(item.print)
         assert (f" {item.stripe_color} side stripes" in title) == bool(item.stripe_color)
-        assert (f" {item.waistband_color} waistband" in title) == bool(item.waistband_color)
+        assert (f" {item.knee_color} knees" in title) == bool(item.knee_color)
 
 
 FIELDS = {
     "sleeve_color": "sleeves",
     "hem_color": "hem",
-    "print_color": "print_color",
+    "print_color": "print",
     "stripe_color": "stripes",
-    "waistband_color": "waistband",
+    "knee_color": "knees",
 }
 
 
@@ -87,7 +89,7 @@ def test_a_trim_is_never_of_the_bodys_color():
         item = product(index)
         parts = {getattr(item, part) for part in FIELDS}
         assert item.color not in parts
-        assert (item.category in LOWER) <= (item.sleeve_color == item.print == "")
+        assert (item.category in LOWER) <= (item.sleeve_color == "")
 
 
 def test_pictures_show_the_color_on_a_light_ground():
@@ -122,6 +124,39 @@ def test_a_shop_of_few_colors():
         assert item.color in few or item.category == "jeans"
         assert item.color not in parts
     assert len({item.title for item in items}) > 270
+
+
+@pytest.mark.parametrize("part", FIELDS)
+def test_a_model_wears_each_part_in_its_color(part: str):
+    shown = 0
+    for index in range(200):
+        item = product(index, colors=("blue", "yellow", "green", "pink"))
+        if not getattr(item, part) or shown > 4:
+            continue
+        without = replace(item, trim=replace(item.trim, **{FIELDS[part]: None}))
+        worn, bare = (render_worn(it, 0, size=(128, 96)).astype(int) for it in (item, without))
+        assert (np.abs(worn - bare).max(axis=2) > 40).sum() > 8, item.title
+        shown += 1
+    assert shown > 1
+
+
+def test_models_wear_other_things_in_every_view():
+    item = product(3)
+    np.testing.assert_array_equal(
+        render_worn(item, 1, size=(64, 48)), render_worn(item, 1, size=(64, 48))
+    )
+    dressed = [_dressed(item, random.Random(view)) for view in range(20)]
+    slot = "lower" if item.category in LOWER else "upper"
+    own = {(getattr(p, slot), p.color(slot), p.gender) for p in dressed}
+    assert own == {(item.category, item.color, item.gender)}
+    assert len({p.looks for p in dressed}) == 20
+    assert not any(p.bag == "backpack" for p in dressed)
+
+
+def test_worn_and_unworn_garments_do_not_share_a_folder(tmp_path):
+    write_products(tmp_path / "shop", products=1, size=(64, 48), progress=False, worn=True)
+    with pytest.raises(DataError, match="Give another folder"):
+        write_products(tmp_path / "shop", products=1, size=(64, 48), progress=False)
 
 
 @pytest.mark.parametrize(
