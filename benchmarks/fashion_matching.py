@@ -40,7 +40,7 @@ from finegrain.second_stage import WEIGHTS, SecondStage, second_stage
 
 ROOT = Path(__file__).parents[1]
 DEPTHS = (16, 32, 64, 128)
-QUERIES = 500
+QUERIES = 1000
 VALIDATION_QUERIES = 300
 HEAD_ALONE = 1e6
 """A weight beside which cosines only part equals."""

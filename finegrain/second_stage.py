@@ -14,7 +14,7 @@ from finegrain.errors import ImageError
 from finegrain.metrics import RetrievalMetrics, ranks_of
 from finegrain.preprocess import ImageSource
 from finegrain.records import PictureTokens, Sample
-from finegrain.rerank import MATCHED_AT_ONCE, probability_of
+from finegrain.rerank import MATCHED_AT_ONCE, probability_of, rerank
 
 WEIGHTS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 """What a certain match may be worth in cosine; 5 is the order of the head alone."""
@@ -29,7 +29,7 @@ class SecondStage:
         images: Of the pictures, ``[G, D]``.
         query_pids, gallery_pids: Identities, ``[Q]`` and ``[G]``.
         candidates: Places of each caption's first pictures by cosine, best first, ``[Q, K]``.
-        probability: Of a match, ``[Q, K]``.
+        logits: Of a match, ``[Q, K]``.
     """
 
     texts: NDArray[np.float32]
@@ -37,7 +37,12 @@ class SecondStage:
     query_pids: NDArray[np.int64]
     gallery_pids: NDArray[np.int64]
     candidates: NDArray[np.intp]
-    probability: NDArray[np.float64]
+    logits: NDArray[np.float32]
+
+    @property
+    def probability(self) -> NDArray[np.float64]:
+        """Of a match, ``[Q, K]``."""
+        return probability_of(self.logits)
 
     def metrics(self, weight: float, *, depth: int | None = None) -> RetrievalMetrics:
         """Of whole rankings, the first ``depth`` candidates put in order by both stages.
@@ -55,6 +60,25 @@ class SecondStage:
     def best_weight(self) -> float:
         """Of :data:`WEIGHTS` the one with the highest mAP, the least of equals."""
         return WEIGHTS[int(np.argmax([self.metrics(weight).mAP for weight in WEIGHTS]))]
+
+    def num_scored(self, weight: float, k: int, *, depth: int) -> NDArray[np.int64]:
+        """Candidates that a search asks the head about until its first ``k`` are settled, ``[Q]``.
+
+        Args:
+            weight, k: As in :func:`finegrain.rerank.rerank`.
+            depth: Candidates that it may ask about.
+        """
+        found = (
+            rerank(
+                self.images[places[:depth]] @ text,
+                logits.__getitem__,
+                k,
+                weight=weight,
+                batch=MATCHED_AT_ONCE,
+            )
+            for text, places, logits in zip(self.texts, self.candidates, self.logits, strict=True)
+        )
+        return np.fromiter((reranked.num_scored for reranked in found), np.int64)
 
     def _scores(self, weight: float, depth: int | None) -> Iterator[NDArray[np.float64]]:
         for text, places, probability in zip(
@@ -95,30 +119,37 @@ def second_stage(
     if candidates is None:
         firsts = [np.argsort(-(images @ text), kind="stable")[:depth] for text in texts]
         candidates = np.stack(firsts)
-    probability = np.empty(candidates.shape)
+    logits = np.empty(candidates.shape, np.float32)
     rows = tqdm(captions, unit=" queries", desc="matching", disable=not progress)
     for row, caption in enumerate(rows):
-        probability[row] = match_probability(encoder, caption, tokens, candidates[row])
+        logits[row] = match_logits(encoder, caption, tokens, candidates[row])
     return SecondStage(
         texts=texts,
         images=images,
         query_pids=np.array([pid for _, pid in pairs]),
         gallery_pids=np.array([s.pid for s in samples]),
         candidates=candidates,
-        probability=probability,
+        logits=logits,
     )
 
 
 def match_probability(
     encoder: Encoder, caption: str, tokens: PictureTokens, places: NDArray[np.intp]
 ) -> NDArray[np.float64]:
+    """The sigmoid of :func:`match_logits`, ``[K]``."""
+    return probability_of(match_logits(encoder, caption, tokens, places))
+
+
+def match_logits(
+    encoder: Encoder, caption: str, tokens: PictureTokens, places: NDArray[np.intp]
+) -> NDArray[np.float32]:
     """Of a match between a caption and the pictures at ``K`` places, ``[K]``."""
     match = encoder.matching(caption)
-    probability = np.empty(len(places))
+    logits = np.empty(len(places), np.float32)
     for start in range(0, len(places), MATCHED_AT_ONCE):
         some = slice(start, start + MATCHED_AT_ONCE)
-        probability[some] = probability_of(match(tokens[places[some]]))
-    return probability
+        logits[some] = match(tokens[places[some]])
+    return logits
 
 
 def encode_with_tokens(

@@ -36,12 +36,11 @@ def distilled_words(
     Returns:
         A scalar in nats, the mean over hidden words; 0 where there is none.
     """
-    count = hidden.sum().clamp(min=1)
-    told = F.cross_entropy(logits[hidden], targets[hidden].long(), reduction="sum")
-    log_p = (
-        logits[hidden].log_softmax(dim=-1)
-        if axis == "vocabulary"
-        else logits.log_softmax(dim=1)[hidden]
-    )
-    guessed = -(log_p * guesses[hidden]).sum()
-    return ((1 - softness) * told + softness * guessed) / count
+    # Rows of tens of thousands of words are dear to copy, and dearer to put back.
+    rows = hidden if not bool(hidden.all()) else slice(None)
+    log_p = logits[rows].flatten(0, -2).log_softmax(dim=-1)
+    told = F.nll_loss(log_p, targets[rows].flatten().long(), reduction="sum")
+    if axis == "sequence":
+        log_p = logits.log_softmax(dim=1)[rows].flatten(0, -2)
+    guessed = -(log_p * guesses[rows].flatten(0, -2)).sum()
+    return ((1 - softness) * told + softness * guessed) / hidden.sum().clamp(min=1)

@@ -19,7 +19,13 @@ from finegrain.methods.negatives import Candidates, draw_candidates
 from finegrain.methods.two_towers import TwoTowers, check_losses
 from finegrain.methods.whole_words import clip_word_ends, mask_whole_words
 from finegrain.models import ImageConfig, ImageTower, TextConfig, TextTower
-from finegrain.models.joint_bert import BertConfig, JointBert, WordHead, initialise
+from finegrain.models.joint_bert import (
+    BertConfig,
+    JointBert,
+    WordHead,
+    initialise,
+    scale_to_width,
+)
 from finegrain.models.patches import PatchConfig, PatchEncoder
 from finegrain.models.weights.hf_bert import load_bert_weights
 from finegrain.models.weights.timm_file import load_backbone_weights
@@ -29,7 +35,6 @@ SEARCHED_BY: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]] = {
     "sdm": sdm,
     "itc": itc,
 }
-BERT_WIDTH = 768
 Weighting = Literal["fixed", "values", "gradients"]
 Negatives = Literal["any", "mined"]
 
@@ -48,6 +53,10 @@ class FashionBertConfig:
         masked_patches: How many patches MPM hides: 5 of 64 in the released data, 10 % in the
             paper.
         mask_rate: Share of the words that MLM hides, as whole words, ten tokens at most.
+        hide: Where words and patches are hidden. ``everywhere`` is the released code's: one pass
+            serves the three tasks, and words are also guessed from wrong pictures. ``apart``
+            takes a second pass over the right pairs, so that a match is judged by whole pairs,
+            as it is in a search.
         weighting: How ``tia``, ``mlm`` and ``mpm`` are balanced. ``values`` is the released
             code's adaptive loss and ``gradients`` the paper's; with either, the losses come
             already weighted, and the recipe's weights for them stay 1. ``fixed`` leaves it to
@@ -69,6 +78,7 @@ class FashionBertConfig:
     joint: BertConfig = field(default_factory=BertConfig)
     masked_patches: int = 5
     mask_rate: float = 0.15
+    hide: Literal["everywhere", "apart"] = "everywhere"
     weighting: Weighting = "values"
     negatives: Negatives = "any"
     words: Literal["own", "tower"] = "own"
@@ -121,6 +131,11 @@ class FashionBertConfig:
             raise RecipeError(
                 "FashionBERT searches by its towers and orders by its joint encoder: expected "
                 f"the losses tia and one of {', '.join(SEARCHED_BY)}, got {', '.join(losses)}"
+            )
+        if self.hide == "apart" and {"mlm", "mpm"}.isdisjoint(losses):
+            raise RecipeError(
+                f"hide='apart' takes a pass for what is hidden, and of the losses "
+                f"{', '.join(losses)} neither mlm nor mpm hides anything; leave hide out"
             )
         towers = self.image.build(self.embed_dim), self.text.build(self.embed_dim)
         return FashionBert(self, *towers, losses)
@@ -222,10 +237,10 @@ class FashionBert(TwoTowers):
         return searched | self._weighted(self._joint_losses(batch, logits))
 
     def _joint_losses(self, batch: Batch, logits: Tensor | None) -> dict[str, Tensor]:
-        """All tasks look at the same hidden words and patches, of right and wrong pairs alike.
+        """Losses of right and wrong pairs.
 
-        So it is in the released code; whether something is hidden then tells nothing of
-        whether a pair is right.
+        Where all tasks look at the same hidden words and patches, as in the released code,
+        whether something is hidden tells nothing of whether a pair is right.
         """
         features = self.patches(batch.pixels)
         hidden = self._hide_patches(features)
@@ -233,16 +248,23 @@ class FashionBert(TwoTowers):
         captions = len(batch.ids) // len(batch.pixels)
         pairs = draw_candidates(batch.pids, batch.groups, captions=captions, logits=logits)
         shown = features.masked_fill(hidden[..., None], 0.0)
-        tokens = self.joint(
-            masked.ids[pairs.captions], batch.eot[pairs.captions], shown[pairs.pictures]
-        )
-        found = {"tia": F.cross_entropy(self._matches(tokens), pairs.matches)}
+        guessed = pairs
+        if self.config.hide == "apart":
+            guessed = Candidates(*(rows[: len(batch.ids)] for rows in pairs))  # the right ones
+        tokens = self._read(masked.ids, shown, batch.eot, guessed)
+        whole = tokens
+        if self.config.hide == "apart":
+            whole = self._read(batch.ids, features, batch.eot, pairs)
+        found = {"tia": F.cross_entropy(self._matches(whole), pairs.matches)}
         length = batch.ids.shape[1]
         if "mlm" in self.loss_names:
-            found["mlm"] = self._mlm(tokens[:, :length], masked.targets[pairs.captions])
+            found["mlm"] = self._mlm(tokens[:, :length], masked.targets[guessed.captions])
         if "mpm" in self.loss_names:
-            found["mpm"] = self._mpm(tokens[:, length:], hidden, features, pairs)
+            found["mpm"] = self._mpm(tokens[:, length:], hidden, features, guessed)
         return found
+
+    def _read(self, ids: Tensor, features: Tensor, eot: Tensor, pairs: Candidates) -> Tensor:
+        return self.joint(ids[pairs.captions], eot[pairs.captions], features[pairs.pictures])
 
     def _mlm(self, tokens: Tensor, targets: Tensor) -> Tensor:
         """Cross-entropy of the hidden words, 0 where none is."""
@@ -297,16 +319,3 @@ class FashionBert(TwoTowers):
                 f"{self.config.text.vocabulary}; leave mlm out of the losses"
             )
         return torch.from_numpy(ends)
-
-
-@torch.no_grad()
-def scale_to_width(joint: JointBert, width: int) -> None:
-    """Start a narrow encoder with weights as much larger as its sums are shorter.
-
-    BERT's deviation of 0.02 is meant for its 768 channels, where this changes nothing. At 128,
-    what the first token sees of the others is a hundredth of itself, and the match head takes
-    hundreds of steps to see anything.
-    """
-    for module in joint.modules():
-        if isinstance(module, nn.Linear):
-            module.weight.mul_((BERT_WIDTH / width) ** 0.5)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from finegrain.errors import RecipeError
 from finegrain.models.fusion_bert import FusionBert, words_before
-from finegrain.models.joint_bert import BertConfig, WordHead
+from finegrain.models.joint_bert import BertConfig, WordHead, scale_to_width
 from finegrain.preprocess import Tokenizer
 from finegrain.preprocess.clip_bpe import clip_tokenizer
 from finegrain.preprocess.word_pieces import SPECIAL, word_piece_tokenizer
@@ -131,6 +131,7 @@ class AlbefTextTower(nn.Module):
             dropout=config.dropout,
         )
         self.bert = FusionBert(lower, fusion_depth=config.fusion_depth, looked_at=looked_at)
+        scale_to_width(self.bert, config.channels)
         self.word_head = WordHead(lower)
         self.proj = nn.Linear(config.channels, embed_dim)
 

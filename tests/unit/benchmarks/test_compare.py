@@ -9,14 +9,16 @@ import pytest
 
 SCRIPT = Path(__file__).parents[3] / "benchmarks" / "compare.py"
 
+PEER, CALIBRATION = "ratio", "calibration_ms"
+
 
 def compare(tmp_path, before, after, *options):
-    """Runs the script on two results, each given as name -> (median in s, ratio)."""
+    """Runs the script on two results, each given as name -> (median in s, what it is beside)."""
     paths = []
     for name, run in (("before", before), ("after", after)):
         benchmarks = [
-            {"name": f"test_{n}", "stats": {"median": s}, "extra_info": {"ratio": r} if r else {}}
-            for n, (s, r) in run.items()
+            {"name": f"test_{n}", "stats": {"median": s}, "extra_info": extra}
+            for n, (s, extra) in run.items()
         ]
         paths.append(tmp_path / f"{name}.json")
         paths[-1].write_text(json.dumps({"benchmarks": benchmarks}))
@@ -24,28 +26,60 @@ def compare(tmp_path, before, after, *options):
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def test_a_slower_machine_is_no_slower_finegrain(tmp_path):
-    done = compare(tmp_path, {"query": (0.010, 5.0)}, {"query": (0.030, 4.5)})
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [({PEER: 5.0}, {PEER: 4.5}), ({CALIBRATION: 5.0}, {CALIBRATION: 13.5})],
+    ids=["peer", "calibration"],
+)
+def test_a_slower_machine_is_no_slower_finegrain(tmp_path, before, after):
+    done = compare(tmp_path, {"query": (0.010, before)}, {"query": (0.030, after)})
     assert done.returncode == 0
     assert "no benchmark became slower" in done.stdout
     assert "-10 %" in done.stdout
 
 
 def test_a_ratio_that_fell_is_told(tmp_path):
-    before = {"query": (0.010, 5.0), "search": (0.002, 3.0)}
-    after = {"query": (0.020, 2.5), "search": (0.002, 3.1)}
+    before = {"query": (0.010, {PEER: 5.0}), "search": (0.002, {PEER: 3.0})}
+    after = {"query": (0.020, {PEER: 2.5}), "search": (0.002, {PEER: 3.1})}
     done = compare(tmp_path, before, after)
     assert done.returncode == 1
     assert "slower: query" in done.stdout
     assert compare(tmp_path, before, after, "--tolerance", "0.6").returncode == 0
 
 
+def test_a_calibrated_speed_that_fell_is_told(tmp_path):
+    before = {"add": (0.010, {CALIBRATION: 5.0}), "render": (0.010, {CALIBRATION: 5.0})}
+    after = {"add": (0.020, {CALIBRATION: 5.0}), "render": (0.010, {CALIBRATION: 5.1})}
+    done = compare(tmp_path, before, after)
+    assert done.returncode == 1
+    assert "slower: add\n" in done.stdout
+    assert "-50 %" in done.stdout
+
+
+def test_a_peer_is_asked_before_the_calibration(tmp_path):
+    before = {"query": (0.010, {PEER: 5.0, CALIBRATION: 5.0})}
+    after = {"query": (0.030, {PEER: 5.0, CALIBRATION: 5.0})}
+    done = compare(tmp_path, before, after)
+    assert done.returncode == 0
+    (row,) = (line.split() for line in done.stdout.splitlines() if line.startswith("query"))
+    assert row == ["query", "10.00", "30.00", "peer", "5", "5", "+0", "%"]
+
+
+def test_what_got_a_peer_is_judged_by_what_both_runs_have(tmp_path):
+    before = {"query": (0.010, {CALIBRATION: 5.0})}
+    after = {"query": (0.010, {PEER: 5.0, CALIBRATION: 5.5})}
+    done = compare(tmp_path, before, after)
+    assert "calibration" in done.stdout
+    assert "+10 %" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("before", "after", "told"),
     [
-        ({"a": (1.0, 2.0)}, {}, "gone"),
-        ({}, {"a": (1.0, 2.0)}, "new"),
-        ({"a": (1.0, None)}, {"a": (9.0, None)}, "no peer"),
+        ({"a": (1.0, {PEER: 2.0})}, {}, "gone"),
+        ({}, {"a": (1.0, {PEER: 2.0})}, "new"),
+        ({"a": (1.0, {})}, {"a": (9.0, {})}, "not judged"),
+        ({"a": (1.0, {PEER: 2.0})}, {"a": (9.0, {CALIBRATION: 5.0})}, "not judged"),
     ],
 )
 def test_what_cannot_be_compared_is_shown(tmp_path, before, after, told):

@@ -99,9 +99,12 @@ def gradients(loss, model):
     return {name: g for name, g in zip(names, found, strict=True) if g is not None}
 
 
-def test_losses_and_gradients_of_the_joint_encoder_are_those_of_single_pairs(batch, monkeypatch):
+@pytest.mark.parametrize("hide", ["everywhere", "apart"])
+def test_losses_and_gradients_of_the_joint_encoder_are_those_of_single_pairs(
+    hide, batch, monkeypatch
+):
     """Pair after pair through the encoder, and word after word through the head."""
-    model = built(weighting="fixed").eval()
+    model = built(weighting="fixed", hide=hide).eval()
     drawn = []
 
     def recording(name):
@@ -115,8 +118,8 @@ def test_losses_and_gradients_of_the_joint_encoder_are_those_of_single_pairs(bat
 
     recording("mask_whole_words")
     recording("draw_candidates")
-    hide = model._hide_patches
-    monkeypatch.setattr(model, "_hide_patches", lambda f: drawn.append(hide(f)) or drawn[-1])
+    of_patches = model._hide_patches
+    monkeypatch.setattr(model, "_hide_patches", lambda f: drawn.append(of_patches(f)) or drawn[-1])
     losses = model(batch)
     hidden, masked, pairs = drawn
     assert (masked.targets > 0).any()
@@ -126,10 +129,15 @@ def test_losses_and_gradients_of_the_joint_encoder_are_those_of_single_pairs(bat
     for picture, caption, match in zip(*(column.tolist() for column in pairs), strict=True):
         shown = features[picture].clone()
         shown[hidden[picture]] = 0
-        ids = masked.ids[caption : caption + 1, :10]  # without the padding
-        tokens = model.joint(ids, batch.eot[:1], shown[None])
-        scores = model.match_head(torch.tanh(model.joint.bert.pooler(tokens[:, 0])))
+        row = slice(caption, caption + 1)
+        tokens = model.joint(masked.ids[row, :10], batch.eot[:1], shown[None])  # no padding
+        whole = tokens
+        if hide == "apart":
+            whole = model.joint(batch.ids[row, :10], batch.eot[:1], features[picture][None])
+        scores = model.match_head(torch.tanh(model.joint.bert.pooler(whole[:, 0])))
         tia.append(-scores.log_softmax(1)[0, match])
+        if hide == "apart" and not match:
+            continue
         for at in torch.nonzero(masked.targets[caption])[:, 0].tolist():
             scores = model.word_head(tokens[0, at], model.joint.bert.words.weight)
             mlm.append(-scores.log_softmax(0)[masked.targets[caption, at]])
@@ -286,6 +294,8 @@ def test_wrong_settings_are_refused():
     for names in (("sdm", "mlm"), ("tia", "mlm")):
         with pytest.raises(RecipeError, match="expected the losses tia and one of sdm, itc"):
             TINY.build(names)
+    with pytest.raises(RecipeError, match="neither mlm nor mpm hides anything"):
+        built(("sdm", "tia"), hide="apart")
     with pytest.raises(RecipeError, match="from 1 to the 4 patches of a picture, got 5"):
         replace(TINY, masked_patches=5)
     with pytest.raises(RecipeError, match="expected a vocabulary of 100, got 49408"):

@@ -10,14 +10,15 @@ from hypothesis import strategies as st
 from onnxruntime import InferenceSession
 
 from finegrain.errors import RecipeError
-from finegrain.exporters.to_onnx import match_graph, text_graph
+from finegrain.exporters.to_onnx import image_graph, match_graph, text_graph
 from finegrain.losses.momentum_contrast import Pair
 from finegrain.methods import Batch, RasaConfig
 from finegrain.methods import rasa as rasa_module
 from finegrain.methods.matcher import Matcher, from_codes, to_codes
 from finegrain.methods.rasa import LOSSES, mirror
 from finegrain.methods.word_draws import Caption, hide_words, replace_words
-from finegrain.models.albef_image import AlbefImageConfig
+from finegrain.models import ConvConfig
+from finegrain.models.albef_image import AlbefImageConfig, ConvImageConfig
 from finegrain.models.albef_text import BERT_IDS, CLIP_IDS, AlbefTextConfig, SpecialIds
 
 CONFIG = RasaConfig(
@@ -46,6 +47,8 @@ def built(losses=LOSSES, **changes):
 
 
 METHOD = built()
+NET = ConvImageConfig(net=ConvConfig(height=32, width=16, channels=(8, 8, 8, 16)))
+"""Its last map has two cells."""
 
 
 def batch_of(pids=(0, 1, 0, 2), *, captions=2, seed=0):
@@ -66,8 +69,9 @@ def batch_of(pids=(0, 1, 0, 2), *, captions=2, seed=0):
     )
 
 
-def test_every_parameter_is_trained_but_the_copies():
-    method = built()
+@pytest.mark.parametrize("image", [CONFIG.image, NET], ids=["transformer", "net"])
+def test_every_parameter_is_trained_but_the_copies(image):
+    method = built(image=image)
     losses = method(batch_of())
     assert tuple(losses) == ("cl", "pitm", "prd", "mlm", "mrtd")
     torch.stack(list(losses.values())).sum().backward()
@@ -154,6 +158,22 @@ def test_the_graphs_of_captions_and_of_matches():
         (logits,) = match.run(None, {name: value.numpy() for name, value in given.items()})
         expected = method.match_logits_of(ids, eot, tokens).numpy()
         np.testing.assert_allclose(logits, expected, atol=1e-5)
+
+
+@torch.no_grad()
+def test_words_look_at_the_cells_of_a_net():
+    """The exported tower gives what the match door reads, and search the same embedding."""
+    method, batch = built(image=NET).eval(), batch_of(captions=1)
+    graph = image_graph(method, height=32, width=16, opset=23, tokens=True)
+    found, codes, scales = InferenceSession(graph).run(None, {"pixels": batch.pixels.numpy()})
+    embeddings, tokens = method.encode_with_tokens(batch.pixels)
+    assert tokens.shape == (N, 1 + 2, 16)
+    torch.testing.assert_close(embeddings, method.encode_images(batch.pixels), atol=1e-5, rtol=0)
+    np.testing.assert_allclose(found, embeddings, atol=1e-5)
+    kept = from_codes(torch.from_numpy(codes), torch.from_numpy(scales))
+    expected = from_codes(*to_codes(tokens))
+    # Where the graph rounds otherwise, a code is off by one.
+    assert ((kept - expected).abs() <= 1.01 * torch.from_numpy(scales)[..., None]).all()
 
 
 def test_what_is_remembered_changes_after_the_step():
