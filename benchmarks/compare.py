@@ -4,10 +4,11 @@
     pytest benchmarks --benchmark-json=after.json
     python benchmarks/compare.py before.json after.json
 
-Compared are ratios: how many times as long the peer took as finegrain, in one run on one
-machine. A ratio moves little when the machine is slower or busy, which moves both. Where a
-ratio fell by more than ``--tolerance``, finegrain became slower beside its peer, and the exit
-status is 1. Benchmarks without a peer are shown and not judged.
+Compared are speeds beside something that the same run timed on the same machine: how many times
+as long the peer took as finegrain, or, where there is no peer, the calibration, a fixed piece of
+work. Such a speed moves little when the machine is slower or busy, which moves both. Where one
+fell by more than ``--tolerance``, finegrain became slower, and the exit status is 1. What only one
+run timed, or timed beside nothing, is shown and not judged.
 """
 
 from __future__ import annotations
@@ -18,62 +19,84 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tabulate import tabulate
+
+BESIDE = ("peer", "calibration")
+"""What speeds are taken beside, the better first: a peer does work of the same kind."""
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """A benchmark of one run: median in ms, and peer over finegrain where there is a peer."""
+    """A benchmark of one run: median in ms, and how many times as long the others took."""
 
     median: float
-    ratio: float | None
+    speed: Mapping[str, float]
 
 
 def read(path: Path) -> dict[str, Timing]:
     """Timings by name, from a file of pytest-benchmark."""
     try:
         benchmarks = json.loads(path.read_text())["benchmarks"]
-        return {
-            one["name"]: Timing(1e3 * one["stats"]["median"], one["extra_info"].get("ratio"))
-            for one in benchmarks
-        }
+        return {one["name"]: _timing(one["stats"], one["extra_info"]) for one in benchmarks}
     except (OSError, ValueError, KeyError, TypeError) as error:
         sys.exit(f"{path} is no result of pytest --benchmark-json: {error!r}")
 
 
+def _timing(stats: Mapping[str, float], extra: Mapping[str, Any]) -> Timing:
+    median = 1e3 * stats["median"]
+    speed: dict[str, float] = {}
+    if ratio := extra.get("ratio"):
+        speed["peer"] = ratio
+    if calibration := extra.get("calibration_ms"):
+        speed["calibration"] = calibration / median
+    return Timing(median, speed)
+
+
 def rows(before: Mapping[str, Timing], after: Mapping[str, Timing]) -> list[list[str]]:
-    return [
-        [
-            name.removeprefix("test_"),
-            *(f"{run[name].median:.2f}" if name in run else "" for run in (before, after)),
-            *(_ratio(run.get(name)) for run in (before, after)),
-            _change(before.get(name), after.get(name)),
-        ]
-        for name in {**before, **after}
-    ]
+    return [_row(name, before.get(name), after.get(name)) for name in {**before, **after}]
 
 
 def slower(
     before: Mapping[str, Timing], after: Mapping[str, Timing], tolerance: float
 ) -> list[str]:
-    """Names of benchmarks whose ratio fell by more than ``tolerance``."""
+    """Names of benchmarks whose speed fell by more than ``tolerance``."""
     fallen = []
     for name in before.keys() & after.keys():
-        was, now = before[name].ratio, after[name].ratio
-        if was and now and now < (1 - tolerance) * was:
+        change = _change(before[name], after[name])
+        if change is not None and change < -tolerance:
             fallen.append(name.removeprefix("test_"))
     return sorted(fallen)
 
 
-def _ratio(timing: Timing | None) -> str:
-    return f"{timing.ratio:.2f}" if timing and timing.ratio else ""
+def _beside(*timings: Timing) -> str | None:
+    """What all of them have a speed beside."""
+    return next((other for other in BESIDE if all(other in one.speed for one in timings)), None)
 
 
-def _change(was: Timing | None, now: Timing | None) -> str:
+def _change(was: Timing, now: Timing) -> float | None:
+    """Of the speed: -0.1 is a tenth slower."""
+    other = _beside(was, now)
+    return None if other is None else now.speed[other] / was.speed[other] - 1
+
+
+def _row(name: str, was: Timing | None, now: Timing | None) -> list[str]:
+    other = _beside(*(one for one in (was, now) if one))
+    return [
+        name.removeprefix("test_"),
+        *(f"{one.median:.2f}" if one else "" for one in (was, now)),
+        other or "",
+        *(f"{one.speed[other]:.3g}" if one and other else "" for one in (was, now)),
+        _verdict(was, now),
+    ]
+
+
+def _verdict(was: Timing | None, now: Timing | None) -> str:
     if was is None or now is None:
         return "gone" if now is None else "new"
-    return f"{100 * (now.ratio / was.ratio - 1):+.0f} %" if was.ratio and now.ratio else "no peer"
+    change = _change(was, now)
+    return "not judged" if change is None else f"{100 * change:+.0f} %"
 
 
 def main() -> int:
@@ -83,11 +106,11 @@ def main() -> int:
     parser.add_argument("before", type=Path)
     parser.add_argument("after", type=Path)
     parser.add_argument(
-        "--tolerance", type=float, default=0.25, help="of a ratio's fall (default: a quarter)"
+        "--tolerance", type=float, default=0.25, help="of a speed's fall (default: a quarter)"
     )
     arguments = parser.parse_args()
     before, after = read(arguments.before), read(arguments.after)
-    head = ["benchmark", "ms before", "ms after", "ratio before", "ratio after", "change"]
+    head = ["benchmark", "ms before", "ms after", "beside", "before", "after", "change"]
     print(tabulate(rows(before, after), headers=head, disable_numparse=True))
     fallen = slower(before, after, arguments.tolerance)
     print(f"\nslower: {', '.join(fallen)}" if fallen else "\nno benchmark became slower")
