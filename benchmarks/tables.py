@@ -22,6 +22,7 @@ PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 RESULTS = ROOT / "benchmarks" / "results"
 BLOCK = re.compile(r"(<!-- numbers:(\w+) -->\n).*?(<!-- /numbers -->)", re.DOTALL)
 Result = Mapping[str, Any]
+_WAYS = ("finegrain", "plain")
 
 
 def demo(result: Result) -> str:
@@ -121,6 +122,38 @@ def encode(result: Result) -> str:
     return _table(rows, [*head, "times as fast"])
 
 
+def ingest(preprocess: Result, ingest: Result) -> str:
+    rows = [
+        (
+            f"{what}, {' x '.join(map(str, preprocess[kind]['size']))}, to the input of the tower",
+            f"{preprocess[kind]['p50_ms']['finegrain']:.1f} ms",
+            f"{preprocess[kind]['p50_ms']['plain']:.1f} ms",
+            f"{preprocess[kind]['ratio']:.1f}",
+        )
+        for kind, what in (("crops", "a crop"), ("photographs", "a photograph"))
+    ]
+    rows += [
+        (
+            f"{measured['pictures']} crops, `{profile}`",
+            *(f"{measured['pictures_per_second'][way]:.1f} a second" for way in _WAYS),
+            f"{measured['ratio']:.1f}",
+        )
+        for profile, measured in ((name, ingest[name]) for name in ("cpu_int8", "onnx_fp32"))
+    ]
+    one = ingest["one_picture"]
+    rows.append(
+        (
+            f"one crop, into a gallery of {one['gallery']:,}, `{one['profile']}`: p50 / p95 / p99",
+            *(
+                " / ".join(f"{one[f'p{q}_ms'][way]:.0f}" for q in (50, 95, 99)) + " ms"
+                for way in _WAYS
+            ),
+            f"{one['ratio']:.1f}",
+        )
+    )
+    return _table(rows, ["from a file", "finegrain", "the plain way", "ratio"])
+
+
 def rerank(query: Result, caption: Result) -> str:
     rows = [
         (
@@ -134,6 +167,28 @@ def rerank(query: Result, caption: Result) -> str:
     ]
     head = f"{query['candidates']} candidates, {query['model']}"
     return _table(rows, [head, "finegrain", "the plain way", "ratio", "GMACs"])
+
+
+def rerank_curve(result: Result) -> str:
+    first = result["vectors alone"]
+    measured = [("vectors alone", first)]
+    measured += [
+        (f"{label}, k = {depth}", at)
+        for name, label in (("both", "both stages"), ("head alone", "match head alone"))
+        for depth, at in result[name].items()
+    ]
+    rows = [
+        (
+            label,
+            f"{at['rank1']:.1f}",
+            f"{at['mAP']:.1f}",
+            f"{at['scored']:.0f}" if "scored" in at else "",
+            f"{at['ms']:.1f}",
+        )
+        for label, at in measured
+    ]
+    head = f"{result['queries']:,} captions, {result['gallery']:,} pictures"
+    return _table(rows, [head, "rank1", "mAP", "pictures asked about", "ms a query"])
 
 
 def fashion_matching(result: Result) -> str:
@@ -161,6 +216,28 @@ def gallery_growth(result: Result) -> str:
     ]
     headers = ["pictures", *(f"{name}, ms" for name in names), "filtered, ms"]
     return _table(rows, [*headers, "fill", "open", "delete 100"])
+
+
+def gallery_approximate(result: Result) -> str:
+    rows = [
+        (
+            f"{int(rows):,}",
+            f"`{measured['chosen']}`",
+            f"{measured['recall']:.3f}",
+            f"{measured['query_ms']['approximate']:.1f}",
+            f"{measured['query_ms']['exact']:.1f}" if "exact" in measured["query_ms"] else "",
+            f"{measured['filtered_ms']['approximate']:.1f}",
+            f"{measured['bytes_a_row']:,.0f}",
+            f"{measured['build_s']:,.0f} s",
+            f"{1e3 * measured['add_1000_s']:.0f} ms",
+            f"{1e3 * measured['delete_100_s']:.0f} ms",
+        )
+        for rows, kinds in result["by_rows"].items()
+        for measured in kinds.values()
+    ]
+    times = ["query, ms", "exact, ms", "filtered, ms", "bytes a row", "build"]
+    headers = ["pictures", "index", "recall@10", *times, "add 1,000", "delete 100"]
+    return _table(rows, headers)
 
 
 def probes(result: Result) -> str:
@@ -201,7 +278,9 @@ TABLES: Mapping[str, tuple[Callable[..., str], tuple[str, ...]]] = {
     "catalog_photos": (catalog_photos, ("catalog_photos",)),
     "query_latency": (query_latency, ("query_onnx_fp32", "query_cpu_int8")),
     "encode": (encode, ("encode",)),
+    "ingest": (ingest, ("preprocess", "ingest")),
     "gallery_growth": (gallery_growth, ("gallery_growth",)),
+    "gallery_approximate": (gallery_approximate, ("gallery_approximate",)),
     "evaluation": (evaluation, ("evaluation",)),
     "training": (training, ("training",)),
     "irra_losses": (study, ("irra_losses",)),
@@ -210,6 +289,7 @@ TABLES: Mapping[str, tuple[Callable[..., str], tuple[str, ...]]] = {
     "flagship_confirmed": (study, ("flagship_confirmed",)),
     "probes": (probes, ("probes",)),
     "fashion_matching": (fashion_matching, ("fashion_matching",)),
+    "rerank_curve": (rerank_curve, ("rerank_curve",)),
     "rerank": (rerank, ("rerank_query", "rerank_caption")),
 }
 
