@@ -225,8 +225,10 @@ def gallery_approximate(result: Result) -> str:
             f"`{measured['chosen']}`",
             f"{measured['recall']:.3f}",
             f"{measured['query_ms']['approximate']:.1f}",
-            f"{measured['query_ms']['exact']:.1f}" if "exact" in measured["query_ms"] else "",
-            f"{measured['filtered_ms']['approximate']:.1f}",
+            *(
+                f"{measured[asked][way]:.1f}" if way in measured.get(asked, {}) else ""
+                for asked, way in (("query_ms", "exact"), ("filtered_ms", "approximate"))
+            ),
             f"{measured['bytes_a_row']:,.0f}",
             f"{measured['build_s']:,.0f} s",
             f"{1e3 * measured['add_1000_s']:.0f} ms",
