@@ -289,6 +289,7 @@ TABLES: Mapping[str, tuple[Callable[..., str], tuple[str, ...]]] = {
     "noisy_captions": (study, ("noisy_captions",)),
     "flagship": (study, ("flagship",)),
     "flagship_confirmed": (study, ("flagship_confirmed",)),
+    "lapscore": (study, ("lapscore",)),
     "probes": (probes, ("probes",)),
     "fashion_matching": (fashion_matching, ("fashion_matching",)),
     "rerank_curve": (rerank_curve, ("rerank_curve",)),
