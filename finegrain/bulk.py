@@ -193,7 +193,8 @@ def _shards(source: Source, image_column: str, rows_per_shard: int) -> Iterator[
     for picture in pictures:
         if (problem := name_problem(picture)) is not None:
             raise DataError(str(problem))
-    paths = [path for i in unknown(pictures, set()) if (path := path_of(pictures[i])) is not None]
+    addresses = [path_of(picture) for picture in pictures]
+    paths = [path for i in unknown(addresses, set()) if (path := addresses[i]) is not None]
     for number, first in enumerate(range(0, len(paths), rows_per_shard)):
         some = tuple(paths[first : first + rows_per_shard])
         yield Shard(number=number, num_rows=len(some), paths=some)

@@ -56,23 +56,20 @@ def take_in(
     sources = list(pictures_in(pictures))
     columns = _columns(metadata, len(sources))
     misnamed = {i: problem for i, s in enumerate(sources) if (problem := name_problem(s))}
-    named = [path_of(source) for i, source in enumerate(sources) if i not in misnamed]
-    known = set() if replace else gallery.known([path for path in named if path is not None])
-    new = list(unknown(sources, known))
+    paths = [path_of(source) for source in sources]
+    asked = [path for i, path in enumerate(paths) if path is not None and i not in misnamed]
+    known = set() if replace else gallery.known(asked)
+    new = list(unknown(paths, known))
     todo = [i for i in new if i not in misnamed]
     ids: list[int] = []
     problems = list(misnamed.values())
     for batch in encoder.stream_images([sources[i] for i in todo], progress=progress):
         rows = [todo[position] for position in batch.positions]
-        paths = [path_of(sources[i]) for i in rows]
         ids += keep(
             gallery,
             batch.embeddings,
-            paths,
-            [
-                thumbnail(sources[i]) if path is None else None
-                for i, path in zip(rows, paths, strict=True)
-            ],
+            [paths[i] for i in rows],
+            [thumbnail(sources[i]) if paths[i] is None else None for i in rows],
             [columns[i] for i in rows],
             expire_after=expire_after,
             on_duplicate="replace" if replace else "add",

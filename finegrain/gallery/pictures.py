@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -52,11 +52,15 @@ def pictures_in(
         raise ImageError(f"expected a folder or pictures, got {type(pictures).__name__}")
 
 
-def unknown(sources: Sequence[ImageSource], known: set[str]) -> Iterator[int]:
-    """Positions of the pictures without a file, and of each file's first mention."""
+def unknown(paths: Iterable[str | None], known: set[str]) -> Iterator[int]:
+    """Positions of the pictures without a file, and of each file's first mention.
+
+    Args:
+        paths: What :func:`path_of` gives for each picture.
+        known: Paths that are passed over.
+    """
     known = set(known)
-    for position, source in enumerate(sources):
-        path = path_of(source)
+    for position, path in enumerate(paths):
         if path not in known:
             yield position
         if path is not None:

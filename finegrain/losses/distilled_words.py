@@ -37,7 +37,7 @@ def distilled_words(
         A scalar in nats, the mean over hidden words; 0 where there is none.
     """
     # Rows of tens of thousands of words are dear to copy, and dearer to put back.
-    rows = hidden if not bool(hidden.all()) else slice(None)
+    rows = slice(None) if bool(hidden.all()) else hidden
     log_p = logits[rows].flatten(0, -2).log_softmax(dim=-1)
     told = F.nll_loss(log_p, targets[rows].flatten().long(), reduction="sum")
     if axis == "sequence":

@@ -248,13 +248,13 @@ class FashionBert(TwoTowers):
         captions = len(batch.ids) // len(batch.pixels)
         pairs = draw_candidates(batch.pids, batch.groups, captions=captions, logits=logits)
         shown = features.masked_fill(hidden[..., None], 0.0)
-        guessed = pairs
         if self.config.hide == "apart":
             guessed = Candidates(*(rows[: len(batch.ids)] for rows in pairs))  # the right ones
-        tokens = self._read(masked.ids, shown, batch.eot, guessed)
-        whole = tokens
-        if self.config.hide == "apart":
+            tokens = self._read(masked.ids, shown, batch.eot, guessed)
             whole = self._read(batch.ids, features, batch.eot, pairs)
+        else:
+            guessed = pairs
+            tokens = whole = self._read(masked.ids, shown, batch.eot, pairs)
         found = {"tia": F.cross_entropy(self._matches(whole), pairs.matches)}
         length = batch.ids.shape[1]
         if "mlm" in self.loss_names:

@@ -16,7 +16,6 @@ from finegrain.recipe import Optimizer, Schedule
 LR_FACTOR = "lr_factor"
 """Key of a parameter group: what a rule multiplied its learning rate by."""
 
-
 _EMBEDDINGS = ("_embedding", "pos_embed", "_token")
 """Ends of the names of embeddings that are parameters of a tower itself."""
 
@@ -38,13 +37,12 @@ class Share(NamedTuple):
 
 def make_optimizer(model: nn.Module, config: Optimizer) -> torch.optim.Optimizer:
     """The optimiser of a recipe, with a group for each share that its rules make."""
-    embedded = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+    matrices = _matrices(model) if config.kind == "muon" else frozenset()
     groups: dict[Share, list[nn.Parameter]] = defaultdict(list)
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            is_matrix = parameter.ndim >= 2 and id(parameter) not in embedded
-            is_matrix = is_matrix and not name.endswith(_EMBEDDINGS)
-            groups[_share(name, parameter, config, is_matrix=is_matrix)].append(parameter)
+            share = _share(name, parameter, config, is_matrix=id(parameter) in matrices)
+            groups[share].append(parameter)
     given: list[dict[str, Any]] = [
         {
             "params": parameters,
@@ -91,6 +89,16 @@ def lr_factor(step: int, schedule: Schedule, *, per_epoch: int, total: int) -> f
     return schedule.final + (1 - schedule.final) * 0.5 * (1 + math.cos(math.pi * done))
 
 
+def _matrices(model: nn.Module) -> frozenset[int]:
+    """``id`` of each parameter that Muon takes."""
+    embedded = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+    return frozenset(
+        id(parameter)
+        for name, parameter in model.named_parameters()
+        if parameter.ndim >= 2 and id(parameter) not in embedded and not name.endswith(_EMBEDDINGS)
+    )
+
+
 def _share(name: str, parameter: nn.Parameter, config: Optimizer, *, is_matrix: bool) -> Share:
     factor = 1.0
     decay = config.weight_decay if parameter.ndim >= 2 or config.decay_vectors else 0.0
@@ -98,4 +106,4 @@ def _share(name: str, parameter: nn.Parameter, config: Optimizer, *, is_matrix: 
         if fnmatchcase(name, rule.names):
             factor = factor if rule.lr is None else rule.lr
             decay = decay if rule.weight_decay is None else rule.weight_decay
-    return Share(factor, decay, is_matrix and config.kind == "muon")
+    return Share(factor, decay, is_matrix)

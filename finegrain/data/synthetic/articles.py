@@ -127,10 +127,9 @@ def product(index: int, *, seed: int = 0, colors: Collection[str] = ALL_COLORS) 
 
 def _recolored(rng: random.Random, person: Person, slot: str, colors: Collection[str]) -> Person:
     body, second = rng.sample(sorted(colors), 2)
+    second_color = _second_color(person, slot) and second
     if slot == "lower":
-        second_color = person.lower_second_color and second
         return replace(person, lower_color=body, lower_second_color=second_color)
-    second_color = person.upper_second_color and second
     return replace(person, upper_color=body, upper_second_color=second_color)
 
 
@@ -150,7 +149,7 @@ def _title(rng: random.Random, person: Person, trim: Trim, category: str, slot: 
     length = {"short": "short ", "knee": "knee-length ", "long": "long "}
     reach = length.get(person.hem, "") if category in ("skirt", "dress") else ""
     title = f"{owner} {reach}{look} {rng.choice(kind.materials)} {rng.choice(kind.nouns)}"
-    extras = [*phrases(trim, category, person.sleeves)]
+    extras = list(phrases(trim, category, person.sleeves))
     if person.belt and slot == "upper":
         extras.append("a belt")
     if category == "hoodie" and rng.random() < 0.3:

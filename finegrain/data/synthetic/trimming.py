@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from finegrain.data.synthetic.body import Solid
 from finegrain.data.synthetic.canvas import Shape
 from finegrain.data.synthetic.figure import Figure
+from finegrain.data.synthetic.palette import RGB
 from finegrain.data.synthetic.shapes import Points, points
 from finegrain.data.synthetic.trim import Trim
 
@@ -24,8 +25,7 @@ _PRINT_RADIUS = 0.043
 def draw_trimming(figure: Figure, solid: Solid, trim: Trim) -> None:
     """Hem and print of what is worn around the trunk."""
     if trim.hem:
-        low = float(solid.levels[:, 0].min())
-        _draw_band(figure, solid, (low, low + _HEM_HEIGHT), trim.hem)
+        _draw_hem(figure, solid, figure.cloth(trim.hem), trim.slot)
     if trim.print:
         _draw_print(figure, solid, trim)
 
@@ -57,12 +57,11 @@ def draw_leg_trimming(
         figure.canvas.paint(Shape(cuff), figure.cloth(trim.hem), relief=0.03, slot="lower")
 
 
-def _draw_band(figure: Figure, solid: Solid, span: tuple[float, float], color: str) -> None:
-    heights = np.linspace(*span, 4, dtype=np.float32)
+def _draw_hem(figure: Figure, solid: Solid, color: RGB, slot: str) -> None:
+    low = float(solid.levels[:, 0].min())
+    heights = np.linspace(low, low + _HEM_HEIGHT, 4, dtype=np.float32)
     band = Solid(np.concatenate([heights[:, None], solid.at(heights)], axis=1).astype(np.float32))
-    figure.canvas.paint(
-        Shape([band.outline(figure.frame)]), figure.cloth(color), relief=0.03, slot="upper"
-    )
+    figure.canvas.paint(Shape([band.outline(figure.frame)]), color, relief=0.03, slot=slot)
 
 
 def _draw_print(figure: Figure, solid: Solid, trim: Trim) -> None:
