@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +35,40 @@ class Sample:
     metadata: Mapping[str, Scalar] = field(default_factory=dict)
 
 
+class ProblemKind(StrEnum):
+    """What kind of thing was left out; a summary counts problems by it."""
+
+    PICTURE = "unreadable picture"
+    MISSING = "missing picture"
+    ROW = "bad row"
+    VALUE = "value that was left empty"
+    ENDING = "file that is not a picture"
+    TABLE = "table or archive in a folder"
+    VIDEO = "video in a folder"
+    LINK = "link that was not followed"
+    FOLDER = "unreadable folder"
+    SYSTEM = "file of the operating system"
+    EXCLUDED = "excluded file"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """A row or file that was left out, and why."""
+    """A row, file or value that was left out, and why.
+
+    Attributes:
+        where: Path of the file, or the table with the line of the row.
+        why: Reads as a sentence that begins with what `where` names.
+        kind: What was left out.
+    """
 
     where: str
     why: str
+    kind: ProblemKind = ProblemKind.PICTURE
+
+    @property
+    def is_loss(self) -> bool:
+        """Whether a picture or a row was left out, rather than a value or a foreign file."""
+        return self.kind in (ProblemKind.PICTURE, ProblemKind.MISSING, ProblemKind.ROW)
 
     def __str__(self) -> str:
         return f"{self.where}: {self.why}"
@@ -65,10 +94,10 @@ class Split:
         return len(self.samples)
 
     def __str__(self) -> str:
+        num_lost = sum(problem.is_loss for problem in self.problems)
         return (
             f"{self.name}: {len(self.samples)} pictures, {self.num_captions} captions, "
-            f"{self.num_pids} identities"
-            + (f", {len(self.problems)} left out" if self.problems else "")
+            f"{self.num_pids} identities" + (f", {num_lost} left out" if num_lost else "")
         )
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from finegrain.records import Problem, Sample, Split
+from finegrain.records import Problem, ProblemKind, Sample, Split
 
 
 def sample(pid: int, *captions: str) -> Sample:
@@ -38,3 +38,13 @@ def test_metadata_is_not_shared():
 def test_records_do_not_change():
     with pytest.raises(FrozenInstanceError):
         sample(1, "a").pid = 2
+
+
+def test_a_dropped_value_is_no_lost_row():
+    problems = [
+        Problem(where=f"t.csv:{line}", why="is odd", kind=kind)
+        for line, kind in enumerate(ProblemKind, start=2)
+    ]
+    losses = {problem.kind.value for problem in problems if problem.is_loss}
+    assert losses == {"unreadable picture", "missing picture", "bad row"}
+    assert str(Split(name="all", samples=(), problems=tuple(problems))).endswith("3 left out")
