@@ -6,12 +6,13 @@ Torch is imported inside fixtures only, so that tests of the serving wing start 
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pytest
@@ -49,6 +50,25 @@ def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
         )
 
     return compare
+
+
+class TenPictures(NamedTuple):
+    """The files that parity tests begin with; see ``tests/fixtures/ten_pictures/README.md``."""
+
+    images: list[Path]
+    captions: list[str]
+    pids: list[int]
+
+
+@pytest.fixture(scope="session")
+def ten_pictures() -> TenPictures:
+    folder = Path(__file__).parent / "fixtures" / "ten_pictures"
+    rows = json.loads((folder / "captions.json").read_text(encoding="utf-8"))
+    return TenPictures(
+        images=[folder / row["image"] for row in rows],
+        captions=[row["caption"] for row in rows],
+        pids=[row["pid"] for row in rows],
+    )
 
 
 @pytest.fixture(scope="session")
