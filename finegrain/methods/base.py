@@ -61,6 +61,12 @@ class Method(Protocol):
             RecipeError: The method keeps account of another number.
         """
 
+    def expect_noise(self, share: float) -> None:
+        """Called before training with the share of captions, in 0..1, that are known to be wrong.
+
+        See :attr:`~finegrain.recipe.Recipe.caption_noise`.
+        """
+
     def start_epoch(self, epoch: int, batches: Iterable[Batch]) -> None:
         """Called before the first step of each epoch, and not when one is gone on with.
 

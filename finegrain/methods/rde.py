@@ -117,6 +117,7 @@ class Rde(TwoTowers):
         # In the checkpoint, so that a run resumed within an epoch goes on with its division.
         trusted = None if config.consensus is None else torch.ones(config.items, dtype=torch.bool)
         self.register_buffer("trusted", trusted)
+        self._noise = 0.0
 
     def encode_images(self, pixels: Tensor) -> Tensor:
         return self._images(pixels).joined()
@@ -130,6 +131,9 @@ class Rde(TwoTowers):
                 f"the consensus keeps account of {self.config.items} pairs and the training "
                 f"split has {count}; --set method.items={count}"
             )
+
+    def expect_noise(self, share: float) -> None:
+        self._noise = share
 
     @torch.no_grad()
     def start_epoch(self, epoch: int, batches: Iterable[Batch]) -> None:
@@ -148,8 +152,8 @@ class Rde(TwoTowers):
             bge.append(gather(losses["bge"]).cpu())
             tse.append(gather(losses["tse"]).cpu())
         self.trusted.fill_(True)
-        found = consensus(_values(bge), _values(tse), config, seed=epoch)
-        self.trusted[torch.cat(seen)] = torch.from_numpy(found).to(self.trusted.device)
+        trusted = consensus(_values(bge), _values(tse), config.fit(self._noise), seed=epoch)
+        self.trusted[torch.cat(seen)] = torch.from_numpy(trusted).to(self.trusted.device)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Both losses, summed over the trusted pairs as the paper does, and not averaged."""

@@ -36,6 +36,9 @@ class TwoTowers(nn.Module):
     def check_items(self, count: int) -> None:
         """Refuse a training split with so many items, where the number matters."""
 
+    def expect_noise(self, share: float) -> None:
+        """Called before training with the share of captions that are known to be wrong."""
+
     def start_epoch(self, epoch: int, batches: Iterable[Batch]) -> None:
         """Called before the first step of each epoch."""
 

@@ -175,6 +175,7 @@ class _Trainer:
             seed=recipe.seed,
         )
         self.model.check_items(len(pairs))
+        self.model.expect_noise(recipe.caption_noise)
         order = Order(
             len(pairs),
             batch_size=recipe.batch_size,

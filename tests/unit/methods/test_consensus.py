@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import math
+from pathlib import Path
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from finegrain.methods.consensus import Consensus, consensus, is_low, low_probability
+from finegrain import load_recipe
+from finegrain.methods.consensus import (
+    FINE,
+    Consensus,
+    MixtureFit,
+    consensus,
+    is_low,
+    low_probability,
+)
 
-DEFAULT = Consensus()
+RECIPES = Path(__file__).parents[3] / "recipes"
+DEFAULT = MixtureFit()
 
 
 def literal_low_probability(x, config):
@@ -65,7 +77,7 @@ def literal_low_probability(x, config):
 @settings(deadline=None, max_examples=40)
 @given(
     x=arrays.arrays(np.float64, st.integers(2, 25), elements=st.floats(0, 1, width=16)),
-    config=st.sampled_from([DEFAULT, Consensus(iterations=100, tolerance=1e-4, spread=1e-6)]),
+    config=st.sampled_from([DEFAULT, FINE]),
 )
 def test_a_mixture(x, config):
     if x.min() == x.max():
@@ -91,7 +103,7 @@ def test_two_heaps_are_told_apart():
 def test_where_all_are_low_a_hundredth_is_taken_out():
     """So wide are the distributions here that only their weights tell them apart."""
     losses = np.concatenate([np.zeros(900), np.linspace(0.5, 1, 100)])
-    wide = Consensus(spread=1e3)
+    wide = MixtureFit(spread=1e3)
     assert (low_probability(losses, wide) > 0.5).all()
     assert np.flatnonzero(~is_low(losses, wide)).tolist() == list(range(990, 1000))
 
@@ -111,3 +123,23 @@ def test_views_that_agree_decide_and_else_a_coin():
     assert np.array_equal(found, consensus(losses, other, DEFAULT, seed=0))
     assert not np.array_equal(found, consensus(losses, other, DEFAULT, seed=1))
     assert (found[100:] == right[100:]).mean() > 0.98
+
+
+@pytest.mark.parametrize(("noise", "fine"), [(0.0, False), (0.4, False), (0.41, True), (0.8, True)])
+def test_the_released_rule_fits_finely_above_40_percent(noise, fine):
+    fit = Consensus().fit(noise)
+    expected = (100, 1e-4, 1e-6) if fine else (10, 1e-2, 5e-4)
+    assert (fit.iterations, fit.tolerance, fit.spread) == expected
+
+
+def test_a_recipe_may_state_its_own_fits():
+    config = Consensus(iterations=3, noisy_above=0.1, when_noisy=MixtureFit(iterations=7))
+    assert config.fit(0.1).iterations == 3
+    assert config.fit(0.2).iterations == 7
+
+
+def test_a_run_of_before_the_rule_still_opens():
+    """Its recipe states four fields."""
+    stated = {"start": 1, "iterations": 20, "tolerance": 0.1, "spread": 0.01}
+    recipe = load_recipe(RECIPES / "rde_cuhk_pedes.py", [f"method.consensus={json.dumps(stated)}"])
+    assert recipe.method.consensus == Consensus(**stated)

@@ -2,11 +2,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from finegrain.errors import RecipeError, WeightsError
-from finegrain.methods import Batch, RdeConfig
+from finegrain.methods import Batch, RdeConfig, rde
 from finegrain.methods.consensus import Consensus
 from finegrain.models import ConvConfig, TextConfig, TimmConfig, VitConfig
 from finegrain.models.weights import HEADS, load_clip_weights
@@ -100,6 +101,21 @@ def test_the_division_finds_the_pairs_that_cost_more(monkeypatch):
     monkeypatch.setattr(model, "_item_losses", losses)
     model.start_epoch(0, iter([batch_of(TINY, (4, 0, 2)), batch_of(TINY, (1, 3))]))
     assert model.trusted.tolist() == [True, True, False, True, False, True]
+
+
+@pytest.mark.parametrize(("noise", "iterations"), [(0.2, 10), (0.5, 100)])
+def test_the_division_is_fitted_for_the_noise_that_is_known(noise, iterations, monkeypatch):
+    model, fits = TINY.build(), []
+    costs = torch.tensor([0.1, 0.12, 0.9, 0.1, 0.95])
+    monkeypatch.setattr(
+        model, "_item_losses", lambda batch: dict.fromkeys(("bge", "tse"), costs[batch.items])
+    )
+    monkeypatch.setattr(
+        rde, "consensus", lambda a, b, fit, seed: fits.append(fit) or np.ones(len(a), bool)
+    )
+    model.expect_noise(noise)
+    model.start_epoch(0, iter([batch_of(TINY, (4, 0, 2))]))
+    assert [fit.iterations for fit in fits] == [iterations]
 
 
 def test_without_consensus_no_batch_is_looked_at():

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from finegrain.data.augment import Augmentation
+from finegrain.methods import TwoTowers
 from finegrain.preprocess import ImageTransform
 from finegrain.training import train
 from finegrain.training.loader import Pairs
@@ -48,3 +49,10 @@ def test_noise_is_a_part_of_the_run(brief, tmp_path):
     again = train(replace(brief, caption_noise=1.0), tmp_path / "again", progress=False)
     assert plain.losses[0] != noisy.losses[0]
     assert noisy.losses == again.losses
+
+
+def test_the_method_is_told_of_the_noise(brief, tmp_path, monkeypatch):
+    shares = []
+    monkeypatch.setattr(TwoTowers, "expect_noise", lambda self, share: shares.append(share))
+    train(replace(brief, caption_noise=0.5), tmp_path / "noisy", progress=False)
+    assert shares == [0.5]
