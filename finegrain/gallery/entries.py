@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from finegrain.errors import GalleryError, QueryError
 from finegrain.gallery import times as clock  # a parameter is called times
+from finegrain.gallery.damage import not_normalised
 from finegrain.gallery.filters import BUILT_IN
 from finegrain.gallery.index import Vectors
 from finegrain.records import Scalar
@@ -24,7 +25,6 @@ OnDuplicate = Literal["add", "skip", "replace", "error"]
 """What to do with a picture whose path the gallery holds already."""
 
 _INT64 = range(-(2**63), 2**63)
-_LENGTH_TOLERANCE = 1e-2  # half precision keeps about three digits of a length
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,12 +97,11 @@ def checked_vectors(vectors: npt.ArrayLike, dim: int) -> Vectors:
     array = _as_float32(vectors)
     if array is None or array.ndim != 2 or array.shape[1] != dim:
         raise GalleryError(f"Vectors are numbers of shape [N, {dim}]; got {_described(vectors)}.")
-    with np.errstate(over="ignore"):
-        lengths = np.linalg.norm(array, axis=1)
-    wrong = np.flatnonzero(~(np.abs(lengths - 1) < _LENGTH_TOLERANCE))  # catches NaN too
-    if len(wrong):
+    if len(wrong := not_normalised(array)):
+        with np.errstate(over="ignore"):
+            length = np.linalg.norm(array[wrong[0]])
         raise GalleryError(
-            f"Vectors have length 1; vector {wrong[0]} has length {lengths[wrong[0]]:g}. "
+            f"Vectors have length 1; vector {wrong[0]} has length {length:g}. "
             "Divide each by its L2 norm."
         )
     return array

@@ -46,11 +46,11 @@ NEXT_VECTOR = """
 CREATE TABLE next_vector (
     picture INTEGER PRIMARY KEY REFERENCES picture ON DELETE CASCADE,
     data BLOB NOT NULL
-);
+, checksum INTEGER);
 """
-"""Vectors of the plan that the gallery is being reindexed for."""
+"""Vectors of the plan that the gallery is being reindexed for, as ``ALTER TABLE`` words it."""
 
-_TIMES_SCHEMA = f"""
+_TIMES_SCHEMA = """
 ALTER TABLE picture ADD COLUMN time TEXT;
 ALTER TABLE picture ADD COLUMN track TEXT;
 ALTER TABLE picture ADD COLUMN expires_at TEXT;
@@ -62,7 +62,19 @@ CREATE INDEX picture_expires_at ON picture (expires_at) WHERE expires_at IS NOT 
 ALTER TABLE gallery ADD COLUMN deletions INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE gallery ADD COLUMN scrubbed INTEGER NOT NULL DEFAULT 0;
 CREATE TABLE reindexing (fingerprint TEXT, dim INTEGER NOT NULL);
-{NEXT_VECTOR}
+CREATE TABLE next_vector (
+    picture INTEGER PRIMARY KEY REFERENCES picture ON DELETE CASCADE,
+    data BLOB NOT NULL
+);
+"""
+
+# The checksum (CRC-32) of a vector that an older version wrote is not known. `clock` is the latest
+# time that expiry was decided by; `doubted` is a later one that was seen once and is not yet used.
+_CHECKS_SCHEMA = """
+ALTER TABLE vector ADD COLUMN checksum INTEGER;
+ALTER TABLE next_vector ADD COLUMN checksum INTEGER;
+ALTER TABLE gallery ADD COLUMN clock TEXT;
+ALTER TABLE gallery ADD COLUMN doubted TEXT;
 """
 
 
@@ -76,7 +88,11 @@ def _times_tracks_and_retention(connection: sqlite3.Connection) -> None:
         _make_way_for(connection, name)
 
 
-STEPS: tuple[Step, ...] = (_first, _times_tracks_and_retention)
+def _checksums_and_clock(connection: sqlite3.Connection) -> None:
+    run_all(connection, _CHECKS_SCHEMA)
+
+
+STEPS: tuple[Step, ...] = (_first, _times_tracks_and_retention, _checksums_and_clock)
 SCHEMA_VERSION = len(STEPS)
 
 

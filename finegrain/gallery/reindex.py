@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import zlib
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from finegrain.gallery.entries import checked_vectors
 from finegrain.gallery.migrations import NEXT_VECTOR, run_all
 from finegrain.gallery.pictures import source_of
 from finegrain.gallery.schema import short
-from finegrain.gallery.statements import ALIVE, AMONG, EXPIRED, remove_rows
+from finegrain.gallery.statements import ALIVE, AMONG, EXPIRED, blobs, remove_rows
 from finegrain.gallery.store import Store
 from finegrain.records import Problem
 
@@ -189,13 +190,13 @@ class _Draft:
 
     def keep(self, ids: Sequence[int], embeddings: NDArray[np.float32]) -> None:
         """Write some vectors; durable when this returns."""
-        vectors = checked_vectors(embeddings, self._plan[1]).astype("<f4", copy=False)
+        vectors = blobs(checked_vectors(embeddings, self._plan[1]))
         with self._store.writing() as connection:
             self._check_own(connection)
             connection.executemany(
                 # A picture may have been deleted since it was read.
-                "INSERT OR REPLACE INTO next_vector SELECT id, ? FROM picture WHERE id = ?",
-                ((vector.tobytes(), id_) for id_, vector in zip(ids, vectors, strict=True)),
+                "INSERT OR REPLACE INTO next_vector SELECT id, ?, ? FROM picture WHERE id = ?",
+                ((data, zlib.crc32(data), id_) for id_, data in zip(ids, vectors, strict=True)),
             )
 
     def switch(self, drop: Collection[int]) -> bool:

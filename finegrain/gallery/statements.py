@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterator, Sequence
 
 from finegrain.gallery import times
 from finegrain.gallery.entries import Entry
@@ -38,8 +39,8 @@ def insert_rows(
         ((i, e.image, e.pid, e.camera, e.time, e.track, now, e.expires_at) for i, e in numbered),
     )
     connection.executemany(
-        "INSERT INTO vector VALUES (?, ?)",
-        zip(ids, (v.tobytes() for v in vectors.astype("<f4", copy=False)), strict=True),
+        "INSERT INTO vector (picture, data, checksum) VALUES (?, ?, ?)",
+        ((id_, data, zlib.crc32(data)) for id_, data in zip(ids, blobs(vectors), strict=True)),
     )
     connection.executemany(
         "INSERT INTO thumbnail VALUES (?, ?)",
@@ -66,6 +67,11 @@ def remove_rows(
     if removed:
         connection.execute("UPDATE gallery SET deletions = deletions + 1")
     return removed
+
+
+def blobs(vectors: Vectors) -> Iterator[bytes]:
+    """Vectors ``[N, D]`` as they are stored: little-endian float32."""
+    return (vector.tobytes() for vector in vectors.astype("<f4", copy=False))
 
 
 def _stored_kind(value: Scalar) -> str:

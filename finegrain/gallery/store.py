@@ -21,6 +21,7 @@ import numpy as np
 
 from finegrain.errors import GalleryError
 from finegrain.gallery import times
+from finegrain.gallery.damage import StoredVector, decoded
 from finegrain.gallery.entries import Entry, OnDuplicate, paths_once
 from finegrain.gallery.filter_sql import to_sql
 from finegrain.gallery.filter_syntax import parse
@@ -170,7 +171,7 @@ class Store:
         """Ids above ``last_id`` with their vectors ``[n, D]``, ascending, in chunks."""
         with self.reading() as run:
             cursor = run(
-                "SELECT picture, data FROM vector JOIN picture ON id = picture "
+                "SELECT picture, data, checksum FROM vector JOIN picture ON id = picture "
                 f"WHERE picture > ? AND {ALIVE} ORDER BY picture",
                 (last_id,),
             )
@@ -181,7 +182,8 @@ class Store:
         """Vectors ``[D]`` of those of the ids that are there."""
         with self.reading() as run:
             chunk = run(
-                f"SELECT picture, data FROM vector WHERE picture {AMONG}", (json.dumps(list(ids)),)
+                f"SELECT picture, data, checksum FROM vector WHERE picture {AMONG}",
+                (json.dumps(list(ids)),),
             ).fetchall()
         if not chunk:
             return {}
@@ -318,20 +320,8 @@ class Store:
         with self._lock, as_gallery_errors(self.path), transaction(self._connection):
             yield self._connection
 
-    def _checked(self, chunk: Sequence[tuple[int, bytes]]) -> tuple[Ids, Vectors]:
-        ids, blobs = zip(*chunk, strict=True)
-        if any(not isinstance(b, bytes) or len(b) != 4 * self.dim for b in blobs):
-            raise GalleryError(
-                f"{self.path}: a stored vector does not have {self.dim} numbers. The file "
-                "is damaged; restore it from a copy or index the pictures again."
-            )
-        vectors = np.frombuffer(b"".join(blobs), "<f4").reshape(len(ids), self.dim)
-        if not np.isfinite(vectors).all():
-            raise GalleryError(
-                f"{self.path}: a stored vector holds NaN or infinity. The file is damaged; "
-                "restore it from a copy or index the pictures again."
-            )
-        return np.array(ids, np.int64), vectors.astype(np.float32, copy=False)
+    def _checked(self, chunk: Sequence[StoredVector]) -> tuple[Ids, Vectors]:
+        return decoded(chunk, self.dim, self.path)
 
 
 def _scrub(connection: sqlite3.Connection) -> None:

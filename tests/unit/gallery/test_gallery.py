@@ -334,7 +334,7 @@ def test_a_newer_format_is_refused(path: Path, gallery: Gallery):
     gallery.close()
     with sqlite3.connect(path) as connection:
         connection.execute("PRAGMA user_version = 99")
-    with pytest.raises(GalleryError, match="format 99; this finegrain reads formats up to 2"):
+    with pytest.raises(GalleryError, match="format 99; this finegrain reads formats up to 3"):
         Gallery(path)
 
 
@@ -362,6 +362,29 @@ def test_a_damaged_vector_is_reported_by_the_search(path: Path, gallery: Gallery
     with sqlite3.connect(path) as connection:
         connection.execute(f"UPDATE vector SET data = {damage} WHERE picture = 3")
     with pytest.raises(GalleryError, match="does not have 8 numbers"):
+        gallery.search(unit(1), 1)
+
+
+@pytest.mark.parametrize(("byte", "mask"), [(0, 1), (3, 0x40), (13, 0x80)])
+def test_one_flipped_bit_of_a_vector_is_reported(path: Path, gallery: Gallery, byte, mask):
+    fill(gallery)
+    with sqlite3.connect(path) as connection:
+        (data,) = connection.execute("SELECT data FROM vector WHERE picture = 3").fetchone()
+        changed = bytearray(data)
+        changed[byte] ^= mask
+        connection.execute("UPDATE vector SET data = ? WHERE picture = 3", (bytes(changed),))
+    with pytest.raises(GalleryError, match="picture 3 does not agree with its checksum"):
+        gallery.search(unit(1), 1)
+
+
+def test_the_length_of_a_vector_without_a_checksum_is_looked_at(path: Path, gallery: Gallery):
+    fill(gallery)
+    with sqlite3.connect(path) as connection:
+        wrong = (2 * unit(1)[0]).astype("<f4").tobytes()
+        connection.execute(
+            "UPDATE vector SET data = ?, checksum = NULL WHERE picture = 3", (wrong,)
+        )
+    with pytest.raises(GalleryError, match="picture 3 does not have length 1"):
         gallery.search(unit(1), 1)
 
 
