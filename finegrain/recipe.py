@@ -99,6 +99,10 @@ class Schedule:
         warmup: Share of the whole that warms up.
         initial: Share of the peak rate that the warm-up starts from.
         final: Share of the peak rate that the cosine ends at.
+        same_ends: Whether every parameter starts from ``initial`` and ends at ``final`` of the
+            optimiser's own rate, whatever its rule multiplies the peak by, as in timm's
+            schedulers. Otherwise the shares are of each parameter's own peak.
+        hold: Steps at the start of the run that stay at ``initial``.
         by_epoch: Change the rate between epochs only, as the field's older code does.
         evaluate_every: Epochs between evaluations on the validation split.
     """
@@ -108,6 +112,8 @@ class Schedule:
     warmup: float = 0.05
     initial: float = 0.0
     final: float = 0.0
+    same_ends: bool = False
+    hold: int = 0
     by_epoch: bool = False
     evaluate_every: int = 1
 

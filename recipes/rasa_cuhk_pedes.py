@@ -40,8 +40,11 @@ def recipe() -> Recipe:
                 ParameterRule(names="temperature", weight_decay=0.02),
             ),
         ),
-        # Its one epoch of warm-up starts from the full rate.
-        schedule=Schedule(epochs=30, warmup=0.0, final=0.1, by_epoch=True),
+        # The released "epoch" of warm-up takes 101 steps, in which the heads' rate is that of all
+        # others; and all rates decay to the same 1e-6.
+        schedule=Schedule(
+            epochs=30, warmup=0.0, initial=1.0, final=0.1, same_ends=True, hold=101, by_epoch=True
+        ),
         batch_size=13,
         precision="fp32",
         workers=4,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -177,12 +177,23 @@ class Rasa(TwoTowers):
             found["mrtd"] = self._replaced_words(own, tokens, momentum_tokens)
         return found
 
+    def start_epoch(self, epoch: int, batches: Iterable[Batch]) -> None:
+        """Bring the momentum copies up to the first step, as the released code does before it.
+
+        ALBEF's file has copies that differ from its towers.
+        """
+        if epoch == 0:
+            self._update_copies()
+
     def after_step(self) -> None:
-        self.image_momentum.update(self.image_tower)
-        self.text_momentum.update(self.text_tower)
+        self._update_copies()
         self.image_queue.write()
         self.text_queue.write()
         self.steps_done += 1
+
+    def _update_copies(self) -> None:
+        self.image_momentum.update(self.image_tower)
+        self.text_momentum.update(self.text_tower)
 
     @property
     def _softness(self) -> Tensor:
@@ -195,12 +206,12 @@ class Rasa(TwoTowers):
             raise RecipeError(
                 f"RaSa takes one or two captions of a picture, got {count}; set captions=1"
             )
-        # The last column is an end or padding, and nothing looks at either.
-        seen = words_before(batch.eot, batch.ids.shape[1] - 1)
-        ids = batch.ids[:, :-1]
+        seen = words_before(batch.eot, batch.ids.shape[1])
+        # The released tokenizer writes no end: padding stands in its place.
+        ids = batch.ids.masked_fill(~seen, 0)
         return (
-            Caption(ids[::count], seen[::count]),
-            Caption(ids[count - 1 :: count], seen[count - 1 :: count]),
+            Caption(ids[::count], seen[::count]).cropped(),
+            Caption(ids[count - 1 :: count], seen[count - 1 :: count]).cropped(),
         )
 
     def _contrast(self, online: Pair, momentum: Pair, pids: Tensor) -> Tensor:

@@ -14,12 +14,17 @@ class Caption(NamedTuple):
     """Captions as RaSa reads them: without an end token.
 
     Attributes:
-        ids: ``[N, L]``.
+        ids: ``[N, L]``, 0 where nothing is seen.
         seen: Which of them are of the caption, its start included, bool ``[N, L]``.
     """
 
     ids: Tensor
     seen: Tensor
+
+    def cropped(self) -> Caption:
+        """The same captions, padded to the longest of them and no further."""
+        longest = int(self.seen.sum(dim=1).max())
+        return Caption(self.ids[:, :longest], self.seen[:, :longest])
 
 
 class Changed(NamedTuple):

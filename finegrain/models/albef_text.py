@@ -131,6 +131,8 @@ class AlbefTextTower(nn.Module):
             dropout=config.dropout,
         )
         self.bert = FusionBert(lower, fusion_depth=config.fusion_depth, looked_at=looked_at)
+        # As in BERT, a lookup of padding has no gradient; as a word to guess, it has one.
+        self.bert.words.padding_idx = config.special.pad
         scale_to_width(self.bert, config.channels)
         self.word_head = WordHead(lower)
         self.proj = nn.Linear(config.channels, embed_dim)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -234,7 +235,7 @@ class _Trainer:
     def _step(self, batch: Batch, step: int) -> dict[str, float]:
         """One optimiser step over a batch, in parts where the recipe accumulates."""
         self.model.train()
-        set_lr(self.optimizer, self._lr(step))
+        set_lr(self.optimizer, partial(self._lr, step))
         self.optimizer.zero_grad(set_to_none=True)
         parts = _parts(batch, self.recipe.accumulate)
         sums: dict[str, float] = {}
@@ -256,10 +257,12 @@ class _Trainer:
         self.losses.append(sum(self.recipe.losses[name] * value for name, value in sums.items()))
         return sums
 
-    def _lr(self, step: int) -> float:
+    def _lr(self, step: int, peak: float = 1.0) -> float:
+        """The learning rate at a step of parameters whose rules multiply it by ``peak``."""
         recipe = self.recipe
-        factor = lr_factor(step, recipe.schedule, per_epoch=len(self.order), total=self.total)
-        return recipe.optimizer.lr * factor
+        return recipe.optimizer.lr * lr_factor(
+            step, recipe.schedule, per_epoch=len(self.order), total=self.total, peak=peak
+        )
 
     def _losses(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, float]]:
         batch = _to(batch, self.world.device)

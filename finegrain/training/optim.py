@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Callable
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
@@ -60,33 +61,40 @@ def make_optimizer(model: nn.Module, config: Optimizer) -> torch.optim.Optimizer
     return kind(given, betas=config.betas, eps=config.eps, fused=True)
 
 
-def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Give every group its share of a learning rate."""
+def set_lr(optimizer: torch.optim.Optimizer, rate: Callable[[float], float]) -> None:
+    """Set the learning rate of every group to ``rate`` of the factor that its rules made."""
     for group in optimizer.param_groups:
-        group["lr"] = lr * group[LR_FACTOR]
+        group["lr"] = rate(group[LR_FACTOR])
 
 
-def lr_factor(step: int, schedule: Schedule, *, per_epoch: int, total: int) -> float:
-    """What the peak learning rate is multiplied by at a step counted from 0.
+def lr_factor(
+    step: int, schedule: Schedule, *, per_epoch: int, total: int, peak: float = 1.0
+) -> float:
+    """The multiple of the recipe's learning rate at a step counted from 0.
 
-    Linear from ``initial`` to 1 over the warm-up, then half a cosine from 1 to ``final`` that
-    would be reached when the run ends. By steps, the first one is one step up already; by
-    epochs, the first has ``initial`` itself (the schedule of the re-identification baselines
-    since fast-reid).
+    Linear from the initial rate to the peak over the warm-up, then half a cosine from the peak
+    to the final rate, which would be reached when the run ends. By steps, the first one is one
+    step up already; by epochs, the first has the initial rate itself (the schedule of the
+    re-identification baselines since fast-reid).
 
     Args:
         per_epoch: Steps an epoch.
         total: Steps of the run.
+        peak: The multiple at the peak, which the rule of a parameter states.
     """
+    own = 1.0 if schedule.same_ends else peak
+    initial, final = schedule.initial * own, schedule.final * own
+    if step < schedule.hold:
+        return initial
     if schedule.by_epoch:
         place, climbed, end = step // per_epoch, step // per_epoch, schedule.epochs
     else:
         place, climbed, end = step, step + 1, total
     warm = round(schedule.warmup * end)
     if place < warm:
-        return schedule.initial + (1 - schedule.initial) * climbed / warm
+        return initial + (peak - initial) * climbed / warm
     done = (place - warm) / max(1, end - warm)
-    return schedule.final + (1 - schedule.final) * 0.5 * (1 + math.cos(math.pi * done))
+    return final + (peak - final) * 0.5 * (1 + math.cos(math.pi * done))
 
 
 def _matrices(model: nn.Module) -> frozenset[int]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -139,7 +140,8 @@ def test_twenty_steps(run, tmp_path):
     assert isinstance(schedule, Schedule)
     per_epoch, losses = told["steps_per_epoch"], []
     for step in range(20):
-        set_lr(optimizer, told["lr"] * lr_factor(step, schedule, per_epoch=per_epoch, total=20))
+        factor = partial(lr_factor, step, schedule, per_epoch=per_epoch, total=20)
+        set_lr(optimizer, lambda peak, factor=factor: told["lr"] * factor(peak=peak))
         loss = torch.stack(list(run(method, step).values())).sum()
         optimizer.zero_grad()
         loss.backward()

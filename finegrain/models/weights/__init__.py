@@ -75,8 +75,9 @@ def load_clip_weights(model: nn.Module, path: Path, *, fresh: Collection[str] = 
             and ALBEF's for RaSa and ALBEF.
         path: A ``.pt``, ``.pth``, ``.bin`` or ``.safetensors`` file, or a folder with one.
         fresh: Parts of the model that are not to be loaded and keep their initial values,
-            such as :data:`HEADS`. What the file has for them is passed over, but not what
-            RDE selects tokens by, since search needs that.
+            such as :data:`HEADS`. What the file has for them is ignored, with two exceptions:
+            what RDE selects tokens by, since search needs it, and the queues of ALBEF, which
+            RaSa's training goes on with.
 
     Raises:
         WeightsError: The file cannot be read, a tensor in it is unknown, or one of the
@@ -88,7 +89,13 @@ def load_clip_weights(model: nn.Module, path: Path, *, fresh: Collection[str] = 
     own = model.state_dict()
     if convert is rde.convert and hasattr(model, rde.SELECTIONS[0]):
         fresh = set(fresh).difference(rde.SELECTIONS)
-    converted = _without(fresh, convert(state))
+    converted = convert(state)
+    if convert is rasa.convert:
+        queues = rasa.queues_to_go_on_with(state).intersection(fresh)
+        fresh = set(fresh).difference(queues)
+        for queue in queues:
+            converted |= rasa.resize_queue(converted, own, queue)
+    converted = _without(fresh, converted)
     if "logit_scale" not in own:  # IRRA's temperature is fixed, and CLIP's has no place in it
         converted.pop("logit_scale", None)
     positions = "image_tower.positional_embedding"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -79,8 +79,8 @@ _COUNTER = "steps_done"
 def convert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """RaSa's or ALBEF's names to ours.
 
-    Both count no steps, so training that goes on begins its ramp anew; and ALBEF's queues know
-    no identities.
+    Neither counts steps, so training that goes on begins its ramp anew. ALBEF's queues know no
+    identities.
 
     Raises:
         WeightsError: A name is unknown, or a queue has no pointer.
@@ -99,6 +99,33 @@ def convert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         converted[f"{name}.pointer"] = pointer.reshape(()).clone()
     converted[_COUNTER] = torch.zeros((), dtype=torch.long)
     return converted
+
+
+def queues_to_go_on_with(names: Collection[str]) -> frozenset[str]:
+    """Queues of a file that training from it takes along, as the released code does: ALBEF's.
+
+    RaSa's own know the identities of the data that they are of, and start anew.
+    """
+    return frozenset() if _QUEUE_IDS in names else frozenset(_QUEUES).intersection(names)
+
+
+def resize_queue(
+    state: Mapping[str, Tensor], own: Mapping[str, Tensor], queue: str
+) -> dict[str, Tensor]:
+    """The newest rows of a converted queue that a model's queue has room for.
+
+    Args:
+        state: From :func:`convert`.
+        own: The model's, whose rows fill the rest.
+        queue: ``image_queue`` or ``text_queue``.
+    """
+    names = {part: f"{queue}.{part}" for part in ("features", "ids", "pointer")}
+    size, pointer = len(own[names["ids"]]), int(state[names["pointer"]])
+    resized = {names["pointer"]: torch.tensor(min(size, len(state[names["ids"]])) % size)}
+    for part in ("features", "ids"):
+        newest = state[names[part]].roll(-pointer, dims=0)[-size:]
+        resized[names[part]] = torch.cat([newest, own[names[part]][len(newest) :]])
+    return resized
 
 
 def export_rasa(model: nn.Module) -> dict[str, Tensor]:

@@ -191,6 +191,43 @@ def test_what_is_remembered_changes_after_the_step():
     torch.testing.assert_close(after[name], before[name] + 0.005)
 
 
+def test_copies_that_differ_take_a_step_before_the_first():
+    """ALBEF's do; when a later epoch begins, they took it after the last step."""
+    method = built()
+    with torch.no_grad():
+        method.image_tower.proj.weight += 1
+    before = method.image_momentum.module.proj.weight.clone()
+    method.start_epoch(1, ())
+    assert torch.equal(method.image_momentum.module.proj.weight, before)
+    method.start_epoch(0, ())
+    torch.testing.assert_close(method.image_momentum.module.proj.weight, before + 0.005)
+
+
+def test_captions_are_padded_to_the_longest_of_their_own_kind():
+    """With padding where the end was, as the released tokenizer writes them."""
+    batch = batch_of()
+    own, told = built()._captions(batch)
+    for captions, first in ((own, 0), (told, 1)):
+        eot, ids = batch.eot[first::2], batch.ids[first::2]
+        assert captions.ids.shape[1] == eot.max()
+        for row, end in enumerate(eot):
+            assert captions.ids[row, :end].tolist() == ids[row, :end].tolist()
+            assert not captions.ids[row, end:].any()
+            assert captions.seen[row].tolist() == [i < end for i in range(captions.ids.shape[1])]
+
+
+@pytest.mark.parametrize("axis", ["sequence", "vocabulary"])
+def test_a_lookup_of_padding_has_no_gradient(axis):
+    """Only as a word to guess, by the head that shares the embeddings, has it one."""
+    method = built(distill_axis=axis)
+    method.steps_done.fill_(10)
+    shared = method.text_tower.bert.words.weight
+    method.text_tower.words = lambda fused: method.text_tower.word_head(fused, shared.detach())
+    method(batch_of())["mlm"].backward()
+    assert not shared.grad[0].any()
+    assert shared.grad[101].any()
+
+
 def test_the_momentum_model_is_asked_to_a_growing_share():
     method = built()
     shares = []

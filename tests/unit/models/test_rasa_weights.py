@@ -101,7 +101,7 @@ def test_every_released_name_of_a_layer_is_known(tmp_path):
 
 
 def test_albef_is_a_start(tmp_path):
-    """As the recipe loads it: heads and queues stay, copies and the match head are its own."""
+    """As the recipe loads it: the heads that ALBEF lacks keep their initial values."""
     state = released(tmp_path / "ALBEF.pth", as_albef)
     method = built(seed=2)
     with pytest.raises(WeightsError, match=r"missing: prd_head.*fresh="):
@@ -111,7 +111,48 @@ def test_albef_is_a_start(tmp_path):
     assert torch.equal(method.prd_head.weight, initial)
     assert torch.equal(method.itm_head.weight, state["itm_head.weight"])
     assert torch.equal(method.image_momentum.module.proj.weight, state["vision_proj_m.weight"])
+    assert torch.equal(method.image_queue.features, state["image_queue"].T)
+    assert torch.equal(method.text_queue.features, state["text_queue"].T)
     assert (method.image_queue.ids == -100).all()
+    assert method.text_queue.pointer == state["queue_ptr"]
+
+
+@pytest.mark.parametrize("size", [4, 9])
+def test_a_queue_of_another_size_takes_the_newest_rows_along(size, tmp_path):
+    """Row 2 of six is the oldest. A queue of nine keeps three rows of its own, older than those."""
+    state = released(
+        tmp_path / "ALBEF.pth",
+        lambda state: as_albef(state) or state.update(queue_ptr=torch.tensor([2])),
+    )
+    method = built(seed=2, queue=size)
+    own = method.image_queue.features.clone()
+    load_clip_weights(method, tmp_path / "ALBEF.pth", fresh=HEADS)
+    newest_last = state["image_queue"].T[[2, 3, 4, 5, 0, 1]]
+    expected = newest_last[-4:] if size == 4 else torch.cat([newest_last, own[6:]])
+    assert torch.equal(method.image_queue.features, expected)
+    assert method.image_queue.pointer == (0 if size == 4 else 6)
+    method.image_queue.hold(torch.ones(1, 8), torch.tensor([3]))
+    method.image_queue.write()
+    assert method.image_queue.ids.tolist().index(3) == (0 if size == 4 else 6)
+
+
+def test_queues_of_rasa_start_anew(tmp_path):
+    """Their identities are numbered within the data that they are of."""
+    released(tmp_path / "best.pth")
+    method = built(seed=2)
+    own = method.image_queue.features.clone()
+    load_clip_weights(method, tmp_path / "best.pth", fresh=HEADS)
+    assert torch.equal(method.image_queue.features, own)
+
+
+def test_albef_without_queues_is_a_start_too(tmp_path):
+    def without_queues(state):
+        as_albef(state)
+        for name in ("image_queue", "text_queue", "queue_ptr"):
+            del state[name]
+
+    released(tmp_path / "ALBEF.pth", without_queues)
+    load_clip_weights(built(seed=2), tmp_path / "ALBEF.pth", fresh=HEADS)
 
 
 def test_queues_without_identities_are_of_nobody():

@@ -1,14 +1,20 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
+from finegrain import load_recipe
 from finegrain.recipe import Optimizer, ParameterRule, Schedule
 from finegrain.training.optim import lr_factor, make_optimizer, set_lr
 from finegrain.training.precision import autocast_dtype
+
+RASA = load_recipe(Path(__file__).parents[3] / "recipes" / "rasa_cuhk_pedes.py")
 
 
 def by_step(step, total, **schedule):
@@ -56,6 +62,54 @@ def test_by_epoch_the_rate_is_constant_within_one():
     assert factor(7 * 40) == pytest.approx(0.5 * (1 + math.cos(math.pi * 35 / 55)))
 
 
+def literal_timm_rate(epoch, base, *, epochs, warmup, warmup_lr, min_lr):
+    """timm's cosine schedule with a prefix of warm-up, for one parameter group."""
+    if epoch < warmup:
+        return warmup_lr + epoch * (base - warmup_lr) / warmup
+    return min_lr + 0.5 * (base - min_lr) * (1 + math.cos(math.pi * (epoch - warmup) / epochs))
+
+
+@given(
+    epoch=st.integers(0, 29),
+    step=st.integers(0, 1309),
+    peak=st.sampled_from([1.0, 10.0]),
+)
+def test_rates_of_rasa_are_those_of_the_released_scheduler(epoch, step, peak):
+    """It is asked for epoch 1 after step 100 of epoch 0, and for the next before each other."""
+    asked = epoch + 1 if epoch else int(step > 100)
+    expected = literal_timm_rate(
+        asked, 1e-5 * peak, epochs=30, warmup=1, warmup_lr=1e-5, min_lr=1e-6
+    )
+    factor = lr_factor(
+        1310 * epoch + step, RASA.schedule, per_epoch=1310, total=30 * 1310, peak=peak
+    )
+    assert RASA.optimizer.lr * factor == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("epoch", "expected"), [(0, 1e-4), (20, 2.575e-5), (25, 7.63e-6), (29, 1.27e-6)]
+)
+def test_rates_of_rasas_heads(epoch, expected):
+    step = 1310 * epoch + 200
+    factor = lr_factor(step, RASA.schedule, per_epoch=1310, total=30 * 1310, peak=10.0)
+    assert RASA.optimizer.lr * factor == pytest.approx(expected, rel=1e-3)
+
+
+def test_shares_of_ones_own_peak_are_the_default():
+    for step in range(20):
+        own = by_step(step, 20, warmup=0.2, initial=0.3, final=0.1)
+        tenfold = lr_factor(
+            step, Schedule(warmup=0.2, initial=0.3, final=0.1), per_epoch=3, total=20, peak=10.0
+        )
+        assert tenfold == pytest.approx(10 * own)
+
+
+def test_a_warm_up_from_a_rate_that_all_parameters_share():
+    schedule = Schedule(epochs=10, warmup=0.2, initial=0.5, by_epoch=True, same_ends=True)
+    factors = [lr_factor(s, schedule, per_epoch=1, total=10, peak=10.0) for s in range(3)]
+    assert factors == pytest.approx([0.5, 5.25, 10.0])
+
+
 def model_of_all_kinds():
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Linear(4, 3), nn.LayerNorm(3))
     model.add_module("token_embedding", nn.Embedding(7, 4))
@@ -101,7 +155,7 @@ def test_of_the_rules_that_name_a_parameter_the_last_decides():
 def test_the_rate_of_a_run_keeps_the_shares_of_the_rules():
     model = model_of_all_kinds()
     optimizer = make_optimizer(model, Optimizer(rules=(ParameterRule(names="0.*", lr=5.0),)))
-    set_lr(optimizer, 0.01)
+    set_lr(optimizer, lambda peak: 0.01 * peak)
     assert {group["lr"] for group in optimizer.param_groups} == {0.01, 0.05}
 
 
