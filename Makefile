@@ -13,7 +13,7 @@ demo: $(VENV)/installed
 	$(BIN)/finegrain demo
 
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadgroup
 
 # what takes minutes: TensorRT-RTX engines of ViT-B/16, and a Ray cluster of two nodes
 test-large: $(VENV)/installed

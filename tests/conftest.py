@@ -5,17 +5,16 @@ Torch is imported inside fixtures only, so that tests of the serving wing start 
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from PIL import Image
 
 if TYPE_CHECKING:
@@ -33,6 +32,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="rewrite tests/golden with what the code gives now",
     )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let pytest-xdist give all tests of a file, or of a package, to one worker.
+
+    They share fixtures that take seconds to make: trained models, exported plans, servers.
+    """
+    for item in items:
+        package = item.getparent(pytest.Package)
+        group = item.path if package is None else package.path
+        item.add_marker(pytest.mark.xdist_group(str(group.relative_to(GOLDEN.parent))))
 
 
 @pytest.fixture
@@ -109,7 +120,7 @@ def tiny_plan(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureR
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "tiny_plan"
     folder.mkdir(exist_ok=True)
     path = folder / "model.plan"
-    with _locked(folder / "lock"):
+    with FileLock(folder / "lock"):
         if not path.exists():
             _write_tiny_plan(
                 path, request.getfixturevalue("tiny_recipe"), request.getfixturevalue("tiny_method")
@@ -147,13 +158,6 @@ def _write_tiny_plan(path: Path, recipe: Recipe, method: Clip) -> None:
         TOKENIZER: clip_tokenizer(text.context_length).to_json().encode(),
     }
     write_plan(path, manifest, members)
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # let go of when the file is closed
-        yield
 
 
 @pytest.fixture(scope="session")

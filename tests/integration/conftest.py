@@ -1,87 +1,55 @@
-"""Places where a gallery may be kept, for the contract of all galleries."""
+"""Waiting for real servers on a machine that may be busy."""
 
 from __future__ import annotations
 
-import fcntl
-import shutil
-import socket
 import subprocess
-import tempfile
 import time
-import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
-METADATA_PORT = 2380  # of the etcd inside a Milvus server
-START_SECONDS = 120
+MAX_CPU_SECONDS = 300
+"""A server that has computed for so long and is not ready will never be."""
+MAX_IDLE_SECONDS = 120
+"""A server that has computed nothing for so long, and is not ready, hangs."""
 
-Place = Callable[[str], str | Path]
-"""The address of the gallery of a name."""
-
-
-@pytest.fixture(scope="session")
-def login() -> str:
-    """Of a new Milvus server."""
-    return "root:Milvus"
+WaitUntilReady = Callable[[subprocess.Popen[bytes], Callable[[], bool], Path], None]
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Address of a Milvus server that is stopped afterwards, whatever happens."""
-    milvus = pytest.importorskip("milvus", reason="no Milvus server is installed")
-    pytest.importorskip("pymilvus")
-    folder = tmp_path_factory.mktemp("milvus")
-    config = milvus.MilvusServerConfig(data_dir=str(folder))
-    # What is written is seen after a tick, and a new collection after a round of checks.
-    config.set("proxy.timeTickInterval", 20)
-    config.set("queryCoord.checkInterval", 100)
-    config.set("queryCoord.distPullInterval", 50)
-    config.set("common.security.authorizationEnabled", "true")
-    running = milvus.MilvusServer(config, wait_for_started=False)
-    with only_server():
-        try:
-            running.start()
-            process: subprocess.Popen[bytes] = running.server_proc
-            wait_until_healthy(process, f"http://127.0.0.1:{running.webservice_port}/healthz")
-            yield f"127.0.0.1:{running.listen_port}"
-        finally:
-            running.stop()
-            assert process.poll() is not None
-            shutil.rmtree(folder)
+def wait_until_ready() -> WaitUntilReady:
+    """``wait_until_ready(process, is_ready, log)``: by the server's progress, not by the clock.
 
+    What counts is the processor time that the server was given. A clock would fail the test on
+    a machine where other processes take the processor.
+    """
 
-@contextmanager
-def only_server() -> Iterator[None]:
-    """Wait for other sessions, as the port of a server's metadata store is always the same."""
-    with (Path(tempfile.gettempdir()) / "finegrain-milvus.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", METADATA_PORT)) == 0:
-                pytest.skip(f"something else listens on port {METADATA_PORT}")
-        yield
-
-
-def wait_until_healthy(process: subprocess.Popen[bytes], url: str) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while process.poll() is None and time.monotonic() < deadline:
-        with suppress(OSError), urllib.request.urlopen(url, timeout=START_SECONDS) as answer:
-            if b"OK" in answer.read():
+    def wait(process: subprocess.Popen[bytes], is_ready: Callable[[], bool], log: Path) -> None:
+        computed, last_progress = 0.0, time.monotonic()
+        while process.poll() is None:
+            if is_ready():
                 return
-        time.sleep(0.1)
-    pytest.fail("the Milvus server did not start")
+            now = _cpu_seconds(process.pid)
+            if now > computed:
+                computed, last_progress = now, time.monotonic()
+            if computed > MAX_CPU_SECONDS or time.monotonic() - last_progress > MAX_IDLE_SECONDS:
+                break
+            time.sleep(0.2)
+        pytest.fail(
+            f"the server is not ready: exit status {process.poll()}, {computed:.0f} s computed\n"
+            + log.read_text(errors="replace")[-4000:]
+        )
+
+    return wait
 
 
-@pytest.fixture(scope="session", params=["file", "milvus-lite", "milvus"])
-def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Place:
-    folder = tmp_path_factory.mktemp("galleries")
-    if request.param == "file":
-        return lambda name: folder / name
-    if request.param == "milvus-lite":
-        pytest.importorskip("milvus_lite")
-        pytest.importorskip("pymilvus")
-        return lambda name: f"milvus:{folder}/{name}.db"
-    address, login = request.getfixturevalue("server"), request.getfixturevalue("login")
-    return lambda name: f"http://{login}@{address}/{name}"
+def _cpu_seconds(pid: int) -> float:
+    """Processor time of a process and its children; 0 where they are gone."""
+    try:
+        server = psutil.Process(pid)
+        times = [part.cpu_times() for part in (server, *server.children(recursive=True))]
+    except psutil.Error:
+        return 0.0
+    return sum(part.user + part.system for part in times)

@@ -16,9 +16,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from finegrain.errors import PlanError
 from finegrain.plan import Plan
-from finegrain.runtime.tensorrt.entry_lock import locked
 from finegrain.runtime.tensorrt.eviction import LOCK, evict, stated_limit
 
 
@@ -89,7 +90,7 @@ class EngineCache:
 
         Of processes that want the same engine at once, one builds and the others wait for it.
         """
-        with locked(self.folder / f"{key.digest}{LOCK}"):
+        with FileLock(self.folder / f"{key.digest}{LOCK}"):
             engine = self._read(key)
             if engine is not None:
                 return engine

@@ -11,8 +11,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from finegrain.errors import PlanError
-from finegrain.runtime.tensorrt.entry_lock import locked_if_free
 
 VARIABLE = "FINEGRAIN_ENGINE_CACHE_GIB"
 DEFAULT_GIB = 8.0
@@ -20,6 +21,10 @@ DEFAULT_GIB = 8.0
 FRESH_SECONDS = 3600
 """What was used within it stays: of a plan's two engines one must not drive out the other."""
 LOCK = ".lock"
+"""Ending of the empty file that is locked while an engine is read, built or removed.
+
+Lock files are never removed: a process may already wait for the file that would be deleted.
+"""
 # Whoever names a folder of their own may keep other things in it.
 _OURS = re.compile(
     r"(?P<stem>[0-9a-f]{16,64}(-[0-9a-f]{16})?)\.(engine|json|kernels|timings)(\.\d+\.\d+\.tmp)?"
@@ -71,15 +76,16 @@ def evict(folder: Path, max_bytes: int) -> None:
 
 
 def _remove(folder: Path, stem: str, entry: _Entry) -> bool:
-    """Whether the entry is gone."""
-    with locked_if_free(folder / f"{stem}{LOCK}") as held:
-        if not held:
-            return False
-        now = _entries(folder).get(stem)
-        if now is not None and now.used > entry.used:
-            return False
-        for file in entry.files:
-            file.unlink(missing_ok=True)
+    """Remove an entry unless it is in use; returns whether it is gone."""
+    try:
+        with FileLock(folder / f"{stem}{LOCK}", timeout=0):
+            now = _entries(folder).get(stem)
+            if now is not None and now.used > entry.used:
+                return False
+            for file in entry.files:
+                file.unlink(missing_ok=True)
+    except Timeout:
+        return False
     return True
 
 

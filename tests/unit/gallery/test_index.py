@@ -236,7 +236,7 @@ def test_searches_run_while_rows_come_and_go():
                 gallery.remove(ids - 512)
         finally:
             stop.set()
-        assert all(future.result(timeout=60) for future in running)
+        assert all(future.result() for future in running)
 
 
 def test_a_search_leaves_the_callers_threads_of_openmp_alone():

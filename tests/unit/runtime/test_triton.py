@@ -50,7 +50,7 @@ class StandIn(services.GRPCInferenceServiceServicer):
         return answer
 
     def ModelInfer(self, request, context):  # noqa: N802
-        self.hold.wait(10)
+        self.hold.wait()
         if self.refuse:
             context.abort(*self.refuse)
         inputs = {
@@ -87,7 +87,7 @@ def server(tiny_plan) -> Iterator[tuple[StandIn, str]]:
 
 @pytest.fixture
 def runtime(server, tiny_plan) -> Iterator[TritonRuntime]:
-    runtime = TritonRuntime(Plan(tiny_plan), server[1], timeout=5)
+    runtime = TritonRuntime(Plan(tiny_plan), server[1], timeout=120)
     yield runtime
     runtime.close()
 

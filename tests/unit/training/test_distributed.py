@@ -88,7 +88,6 @@ def test_two_processes_train_as_one_with_twice_the_batch(recipe_of_a_kind, tmp_p
         env=environment,
         capture_output=True,
         text=True,
-        timeout=120,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     first, second = (load_file(tmp_path / f"rank{rank}.safetensors") for rank in range(2))
