@@ -129,16 +129,16 @@ def _parser() -> argparse.ArgumentParser:
     convert = verb(
         "convert",
         verbs.convert,
-        "make a run of a released checkpoint (IRRA and its forks, CLIP), or the other way round",
+        "make a run of a released checkpoint (IRRA, RDE, RaSa, CLIP), or the other way round",
         "  finegrain convert best.pth -o runs/irra --set data.root=/data/CUHK-PEDES\n"
         "  finegrain convert best.pth -o runs/irra --config configs.yaml --heads\n"
-        "  finegrain convert clip.pt -o runs/clip --recipe recipes/my_clip.py\n"
+        "  finegrain convert open_clip_model.safetensors -o runs/clip\n"
         "  finegrain convert runs/irra -o best.pth",
     )
     convert.add_argument("source", type=Path, help="a weight file, or a run folder")
     convert.add_argument("-o", "--out", type=Path, required=True, help="run folder, or best.pth")
     convert.add_argument("--config", type=Path, help="its configs.yaml (default: beside it)")
-    convert.add_argument("--recipe", type=Path, help="start from it (default: IRRA on ViT-B/16)")
+    convert.add_argument("--recipe", type=Path, help="start from it (default: recognised)")
     convert.add_argument("--set", action="append", default=[], metavar="A.B=C", help="one field")
     convert.add_argument("--heads", action="store_true", help="keep the training heads too")
 

@@ -11,24 +11,31 @@ from pathlib import Path
 import torch
 
 from finegrain.checkpoint import State, last_checkpoint, save_checkpoint
-from finegrain.data.datasets import CuhkPedes
 from finegrain.errors import CheckpointError
-from finegrain.methods import IrraConfig, Rasa, RasaConfig, Rde
-from finegrain.models import TextConfig, VitConfig
-from finegrain.models.albef_text import AlbefTextConfig
+from finegrain.methods import Rasa, Rde
 from finegrain.models.weights import (
     TRAINING_ONLY,
     export_irra,
     export_rasa,
     export_rde,
-    is_of_rasa,
     load_clip_weights,
 )
-from finegrain.models.weights.released_config import read_released_config
+from finegrain.models.weights.examination import examine_weights
+from finegrain.models.weights.recognition import Layout
+from finegrain.models.weights.released_config import ReleasedConfig, read_released_config
 from finegrain.recipe import Recipe, override
+from finegrain.released_recipe import recipe_of
 from finegrain.run import assemble, load_run
 
 CONFIG = "configs.yaml"
+TITLES: dict[Layout, str] = {
+    "ours": "finegrain",
+    "openai_clip": "CLIP",
+    "hf_clip": "CLIP",
+    "irra": "IRRA, or of a fork with its names (NAM, HAM, GA-DMS)",
+    "rde": "RDE",
+    "albef": "RaSa or ALBEF",
+}
 _NEED_HEADS = {"id", "mlm", "prd", "mrtd"}
 
 
@@ -38,6 +45,7 @@ class Converted:
 
     Attributes:
         folder: The run folder.
+        layout: What the file was recognised as.
         recipe: Its recipe.
         config: The released configuration that was read, if there was one.
         ignored: Fields of it that no recipe has.
@@ -45,6 +53,7 @@ class Converted:
     """
 
     folder: Path
+    layout: Layout
     recipe: Recipe
     config: Path | None
     ignored: tuple[str, ...]
@@ -52,9 +61,14 @@ class Converted:
 
     def __str__(self) -> str:
         what = "towers and training heads" if self.heads else "towers, and no training heads"
-        lines = [f"{self.folder}: {what}, of {self.recipe.weights}"]
+        lines = [
+            f"{self.recipe.weights} is a checkpoint of {TITLES[self.layout]}",
+            f"{self.folder}: {what}",
+        ]
         if self.config is not None:
             lines.append(f"read {self.config}, and ignored: {', '.join(self.ignored) or 'nothing'}")
+        if self.recipe.evaluation_only is not None:
+            lines.append(f"for evaluation and export only: {self.recipe.evaluation_only}")
         return "\n".join(lines)
 
 
@@ -69,10 +83,11 @@ def released_to_run(
 ) -> Converted:
     """Make a run folder of a released checkpoint, at step 0 of its recipe.
 
-    What evaluates, exports and trains a run does so with this one. The fields of the
-    recipe are, each over the one before: those of ``recipe``, or else of RaSa where the file
-    is of it or of ALBEF, and of IRRA on CLIP ViT-B/16 where not, for CUHK-PEDES; those that
-    ``config`` states; ``overrides``.
+    The method is recognised by the names inside. The fields of the recipe are, each over the one
+    before: those of ``recipe``, or else of the method's own recipe for the dataset that
+    ``config`` names; those that ``config`` states; ``overrides``. A recipe that is not the
+    method's own, or that lost a loss with its head, states why it is for evaluation and export
+    only, and :func:`~finegrain.train` refuses it.
 
     Args:
         released: A weight file; see :func:`~finegrain.models.weights.load_clip_weights`.
@@ -91,28 +106,37 @@ def released_to_run(
     """
     if last_checkpoint(out) is not None:
         raise CheckpointError(f"{out} already holds a run; choose another folder by -o")
-    if config is None and recipe is None and (released.parent / CONFIG).is_file():
-        config = released.parent / CONFIG
-    fields, ignored = list[str](), tuple[str, ...]()
+    examined = examine_weights(released)
+    if config is None and recipe is None and (examined.file.parent / CONFIG).is_file():
+        config = examined.file.parent / CONFIG
+    read = ReleasedConfig()
     if config is not None:
-        read = read_released_config(config)
-        fields = as_overrides(read.fields)
-        ignored = read.ignored
+        read = read_released_config(config, rde=examined.layout == "rde")
     base = replace(
-        recipe or (_rasa() if is_of_rasa(released) else _irra()),
+        recipe or recipe_of(examined, read.dataset, overrides),
         name=out.name,
         about=f"converted from {released.name}",
         weights=str(released),
         expected=None,
     )
-    resolved = override(override(base, fields), overrides)
+    if read.different and base.evaluation_only is None:
+        said = ", ".join(f"{name} = {value}" for name, value in read.different.items())
+        base = replace(base, evaluation_only=f"{config} says {said}, which no recipe can say")
+    resolved = override(override(base, as_overrides(read.fields)), overrides)
     if not heads:
         resolved = _without_heads(resolved)
     method = assemble(resolved)
     load_clip_weights(method, released, fresh=() if heads else TRAINING_ONLY)
     save_checkpoint(out, State(), method, torch.optim.AdamW(method.parameters()))
     (out / "recipe.json").write_text(resolved.to_json(), encoding="utf-8")
-    return Converted(folder=out, recipe=resolved, config=config, ignored=ignored, heads=heads)
+    return Converted(
+        folder=out,
+        layout=examined.layout,
+        recipe=resolved,
+        config=config,
+        ignored=read.ignored,
+        heads=heads,
+    )
 
 
 def run_to_released(run: Path, out: Path) -> Path:
@@ -143,31 +167,14 @@ def as_overrides(fields: Mapping[str, object]) -> list[str]:
     return [f"{name}={json.dumps(value, default=str)}" for name, value in fields.items()]
 
 
-def _irra() -> Recipe:
-    """What search needs to know; how IRRA is trained is in ``recipes/irra_cuhk_pedes.py``."""
-    return Recipe(
-        name="irra",
-        about="IRRA on CLIP ViT-B/16",
-        data=CuhkPedes(),
-        method=IrraConfig(image=VitConfig(), text=TextConfig()),
-        losses={"sdm": 1.0, "id": 1.0, "mlm": 1.0},
-    )
-
-
-def _rasa() -> Recipe:
-    """As for IRRA; its training is in ``recipes/rasa_cuhk_pedes.py``."""
-    return Recipe(
-        name="rasa",
-        about="RaSa on ALBEF",
-        data=CuhkPedes(),
-        method=RasaConfig(
-            text=AlbefTextConfig(vocabulary_file="weights/bert-base-uncased/vocab.txt")
-        ),
-        losses={"cl": 0.5, "pitm": 1.0, "mlm": 1.0, "prd": 0.5, "mrtd": 0.5},
-        weak_positives=0.1,
-    )
-
-
 def _without_heads(recipe: Recipe) -> Recipe:
     kept = {name: weight for name, weight in recipe.losses.items() if name not in _NEED_HEADS}
-    return replace(recipe, losses=kept or {"sdm": 1.0})
+    if kept == dict(recipe.losses):
+        return recipe
+    dropped = ", ".join(sorted(_NEED_HEADS & set(recipe.losses)))
+    return replace(
+        recipe,
+        losses=kept or {"sdm": 1.0},
+        evaluation_only=recipe.evaluation_only
+        or f"the training heads of {dropped} were left out (keep them by --heads)",
+    )

@@ -166,6 +166,8 @@ class Recipe:
         watch_test: Evaluate the test split too whenever validation is evaluated, so that
             `finegrain report` can also print the epoch that was best on test, which is what
             papers of this line publish. It never selects a checkpoint.
+        evaluation_only: Why it cannot be trained, where it only describes weights for evaluation
+            and export, as a converted checkpoint's recipe may; training refuses it.
     """
 
     name: str
@@ -188,6 +190,7 @@ class Recipe:
     workers: int = 0
     seed: int = 0
     watch_test: bool = False
+    evaluation_only: str | None = None
     expected: Expected | None = None
 
     def __post_init__(self) -> None:

@@ -144,7 +144,8 @@ class Transformer(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.causal = causal
+        self.causal, self.heads = causal, heads
+        self.activation: Activation = activation
         blocks = [ResidualBlock(width, heads, activation, dropout) for _ in range(depth)]
         for block in blocks:
             block.initialise(width, depth)

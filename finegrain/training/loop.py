@@ -29,7 +29,7 @@ from finegrain.checkpoint import (
 from finegrain.data.augment import Augmentation
 from finegrain.data.datasets import take_split
 from finegrain.data.noise import shuffled
-from finegrain.errors import CheckpointError, TrainingError
+from finegrain.errors import CheckpointError, RecipeError, TrainingError
 from finegrain.evaluation import Evaluation, evaluate_split
 from finegrain.methods import Batch
 from finegrain.recipe import Recipe, difference, load_recipe
@@ -85,6 +85,7 @@ def train(
         progress: Show bars with loss, rate and time left.
 
     Raises:
+        RecipeError: The recipe is for evaluation only.
         TrainingError: A loss is not finite; the batch is named.
         CheckpointError: The folder holds another run, or a damaged one.
         DataError: The dataset cannot be read.
@@ -94,6 +95,12 @@ def train(
         >>> recipe = finegrain.load_recipe("recipes/tiny_synthetic.py")   # doctest: +SKIP
         >>> run = finegrain.train(recipe)                                 # doctest: +SKIP
     """
+    if recipe.evaluation_only is not None:
+        raise RecipeError(
+            f"the recipe {recipe.name} is for evaluation and export only: "
+            f"{recipe.evaluation_only}. To train on from these weights, give a recipe of the "
+            f"method: finegrain train recipes/NAME.py --set weights={recipe.weights}"
+        )
     folder = Path(out) if out is not None else Path("runs") / recipe.name
     with join_world() as world:
         _claim(folder, recipe, resume=resume, world=world)

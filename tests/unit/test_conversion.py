@@ -8,17 +8,19 @@ import pytest
 import torch
 import yaml
 
+from finegrain import released_recipe
 from finegrain.checkpoint import last_checkpoint
 from finegrain.cli import main
 from finegrain.conversion import as_overrides, released_to_run, run_to_released
 from finegrain.data.datasets import CuhkPedes, IcfgPedes
 from finegrain.errors import CheckpointError, FinegrainError, RecipeError, WeightsError
-from finegrain.methods import ClipConfig, IrraConfig
+from finegrain.methods import ClipConfig, IrraConfig, RdeConfig
 from finegrain.models import TextConfig, VitConfig
-from finegrain.models.weights import export_irra
+from finegrain.models.weights import export_irra, export_rde
 from finegrain.models.weights.released_config import read_released_config
 from finegrain.recipe import Recipe, load_recipe, override
 from finegrain.run import load_run
+from finegrain.training import train
 
 ALL = ("sdm", "id", "mlm")
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -94,6 +96,7 @@ def test_the_towers_become_a_run_that_loads(released, tmp_path):
     assert converted.recipe.losses == {"sdm": 1.0}
     assert (converted.recipe.name, converted.recipe.weights) == ("irra", str(released))
     assert "no training heads" in str(converted)
+    assert "is a checkpoint of IRRA, or of a fork" in str(converted)
     _, method, checkpoint = load_run(out)
     assert checkpoint == last_checkpoint(out)
     towers = {n: t for n, t in tensors(released).items() if n.startswith("base_model.")}
@@ -133,7 +136,7 @@ def test_the_configuration_beside_the_weights(released, tmp_path):
 
 def test_the_order_of_recipe_configuration_and_overrides(released, tmp_path):
     config = tmp_path / "configs.yaml"
-    said = {"temperature": 0.05, "dataset_name": "ICFG-PEDES", "num_epoch": 7, "img_aug": True}
+    said = {"temperature": 0.05, "dataset_name": "ICFG-PEDES", "num_epoch": 7, "gamma": 0.1}
     config.write_text(yaml.dump(said))
     converted = released_to_run(
         released,
@@ -145,7 +148,7 @@ def test_the_order_of_recipe_configuration_and_overrides(released, tmp_path):
     assert converted.recipe.method.temperature == 0.05
     assert converted.recipe.data == IcfgPedes(root="pictures")
     assert converted.recipe.schedule.epochs == 3
-    assert str(converted).endswith("configs.yaml, and ignored: img_aug")
+    assert "configs.yaml, and ignored: gamma\n" in str(converted)
 
 
 @pytest.mark.parametrize("dataset", ["CUHK-PEDES", "ICFG-PEDES", "RSTPReid"])
@@ -184,6 +187,186 @@ def test_a_clip_becomes_a_run_as_well(tmp_path):
     start = replace(irra, method=clip, losses={"itc": 1.0})
     released_to_run(tmp_path / "clip.pt", tmp_path / "run", recipe=start)
     assert torch.equal(load_run(tmp_path / "run")[1].image_tower.proj, state["visual.proj"])
+
+
+# --- whose recipe ------------------------------------------------------------------------
+
+
+def full_size(method, losses, path):
+    """A checkpoint of the released sizes, with no weights to speak of, and what is in it."""
+    with torch.device("meta"):
+        built = method.build(losses)
+    write = export_rde if isinstance(method, RdeConfig) else export_irra
+    state = {n: torch.zeros(t.shape, dtype=torch.float16) for n, t in write(built).items()}
+    torch.save({"model": state}, path)
+    return state
+
+
+@pytest.fixture(scope="module")
+def rde_file(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("rde")
+    method = RdeConfig(image=VitConfig(), text=TextConfig(), consensus=None)
+    full_size(method, ("bge", "tse"), folder / "best.pth")
+    return folder / "best.pth"
+
+
+RDE = DEFAULTS | {
+    "loss_names": "TAL+sr0.3_tau0.015_margin0.1_n0.0",
+    "tau": 0.015,
+    "margin": 0.1,
+    "select_ratio": 0.3,
+    "noisy_rate": 0.0,
+    "txt_aug": True,
+    "img_aug": True,
+}
+
+
+@pytest.mark.parametrize("dataset", ["CUHK-PEDES", "ICFG-PEDES", "RSTPReid"])
+def test_the_configuration_of_rde_says_what_our_recipe_says(dataset, tmp_path):
+    path = tmp_path / "configs.yaml"
+    path.write_text(yaml.dump(RDE | {"dataset_name": dataset}))
+    ours = load_recipe(RECIPES / f"rde_{dataset.lower().replace('-', '_')}.py")
+    read = read_released_config(path, rde=True)
+    assert read.different == {}
+    assert override(ours, as_overrides(read.fields)) == ours
+
+
+def test_rde_is_recognised_with_its_configuration_beside_it(rde_file, tmp_path, capsys):
+    config = rde_file.with_name("configs.yaml")
+    config.write_text(yaml.dump(RDE | {"dataset_name": "ICFG-PEDES"}))
+    try:
+        assert main(["convert", str(rde_file), "-o", str(tmp_path / "run")]) == 0
+    finally:
+        config.unlink()
+    assert "is a checkpoint of RDE" in capsys.readouterr().out
+    converted = load_recipe(tmp_path / "run")
+    own = load_recipe(RECIPES / "rde_icfg_pedes.py")
+    assert converted.evaluation_only is None
+    assert replace(
+        own, name="run", about="converted from best.pth", weights=str(rde_file), expected=None,
+        data=converted.data,
+    ) == converted  # fmt: skip
+
+
+def test_rde_alone_is_for_evaluation_only(rde_file, tmp_path):
+    converted = released_to_run(rde_file, tmp_path / "run")
+    assert isinstance(converted.recipe.method, RdeConfig)
+    assert "no configs.yaml says" in converted.recipe.evaluation_only
+    assert "for evaluation and export only" in str(converted)
+    with pytest.raises(RecipeError, match=r"evaluation and export only.*--set weights="):
+        train(converted.recipe, tmp_path / "trained")
+    assert not (tmp_path / "trained").exists()
+
+
+def test_a_recipe_of_another_method_is_named(rde_file, tmp_path):
+    irra = replace(recipe(), method=IrraConfig(image=VitConfig(), text=TextConfig()))
+    with pytest.raises(WeightsError, match=r"checkpoint of RDE, which needs .*rde_cuhk_pedes.py"):
+        released_to_run(rde_file, tmp_path / "run", recipe=irra)
+
+
+def test_a_recipe_of_ones_own_with_all_heads_can_be_trained(released, tmp_path):
+    kept = released_to_run(released, tmp_path / "kept", recipe=recipe(), heads=True)
+    assert kept.recipe.evaluation_only is None
+    left = released_to_run(released, tmp_path / "left", recipe=recipe())
+    assert "heads of id, mlm were left out" in left.recipe.evaluation_only
+
+
+def test_training_that_no_recipe_can_say(released, tmp_path):
+    config = tmp_path / "configs.yaml"
+    config.write_text(yaml.dump({"sampler": "identity", "optimizer": "SGD"}))
+    converted = released_to_run(
+        released, tmp_path / "run", recipe=recipe(), config=config, heads=True
+    )
+    assert "sampler = identity, optimizer = SGD" in converted.recipe.evaluation_only
+
+
+def test_without_the_recipes_of_a_checkout(rde_file, tmp_path, monkeypatch):
+    monkeypatch.setattr(released_recipe, "RECIPES", tmp_path / "nowhere")
+    config = tmp_path / "configs.yaml"
+    config.write_text(yaml.dump(RDE | {"dataset_name": "CUHK-PEDES"}))
+    converted = released_to_run(rde_file, tmp_path / "run", config=config)
+    assert "rde_cuhk_pedes.py, which trains it, is not part" in converted.recipe.evaluation_only
+
+
+def test_finegrains_own_file_does_not_tell_the_method(tmp_path):
+    torch.save({"image_tower.proj": torch.ones(1)}, tmp_path / "model.pt")
+    with pytest.raises(WeightsError, match=r"finegrain's own names.*--recipe"):
+        released_to_run(tmp_path / "model.pt", tmp_path / "run")
+
+
+# --- CLIP --------------------------------------------------------------------------------
+
+
+def clip_file(path, **changes):
+    """A CLIP of two blocks and 64 channels in open_clip's layout."""
+    torch.manual_seed(0)
+    towers = {
+        "image": VitConfig(height=32, width=32, patch=8, channels=64, depth=2, heads=1),
+        "text": TextConfig(channels=64, depth=1, heads=1),
+    }
+    method = ClipConfig(**towers, embed_dim=16).build()
+    state = {n.removeprefix("base_model."): t for n, t in export_irra(method).items()}
+    torch.save(state | changes, path)
+    return state
+
+
+OPEN_CLIP = {
+    "model_cfg": {
+        "embed_dim": 16,
+        "vision_cfg": {"image_size": 32, "layers": 2, "width": 64, "patch_size": 8},
+        "text_cfg": {"width": 64, "heads": 2, "layers": 1},
+    },
+    "preprocess_cfg": {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.2, 0.1]},
+}
+
+
+def test_a_clip_is_read_by_its_configuration(tmp_path):
+    clip_file(tmp_path / "open_clip_pytorch_model.bin")
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(OPEN_CLIP))
+    method = released_to_run(tmp_path, tmp_path / "run").recipe.method
+    assert isinstance(method, ClipConfig)
+    assert method.image == VitConfig(
+        height=32, width=32, patch=8, channels=64, depth=2, heads=1, activation="gelu",
+        mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.1),
+    )  # fmt: skip
+    assert method.text == TextConfig(channels=64, depth=1, heads=2, activation="gelu")
+    assert method.embed_dim == 16
+
+
+def test_an_activation_that_nothing_says_is_asked_for(tmp_path):
+    clip_file(tmp_path / "clip.bin")
+    with pytest.raises(WeightsError, match=r"nothing says which activation.*activation=gelu"):
+        released_to_run(tmp_path / "clip.bin", tmp_path / "run")
+    stated = [f"method.{side}.activation=gelu" for side in ("image", "text")]
+    with pytest.warns(UserWarning, match="nothing says which activation"):
+        run = released_to_run(tmp_path / "clip.bin", tmp_path / "run", overrides=stated)
+    assert run.recipe.method.image.activation == run.recipe.method.text.activation == "gelu"
+
+
+def test_openais_archive_and_a_name_say_quick_gelu(tmp_path):
+    (tmp_path / "ViT-B-16-quickgelu").mkdir()
+    named = tmp_path / "ViT-B-16-quickgelu" / "clip.bin"
+    clip_file(named)
+    assert released_to_run(named, tmp_path / "a").recipe.method.image.activation == "quick_gelu"
+    extra = {n: torch.tensor(1) for n in ("input_resolution", "context_length", "vocab_size")}
+    clip_file(tmp_path / "clip.pt", **extra)
+    run = released_to_run(tmp_path / "clip.pt", tmp_path / "b").recipe
+    assert run.method.text.activation == "quick_gelu"
+    assert "pretrained CLIP" in run.evaluation_only
+
+
+def test_a_clip_of_tall_pictures(tmp_path):
+    positions = {"visual.positional_embedding": torch.zeros(1 + 8, 64)}
+    clip_file(tmp_path / "clip-quickgelu.bin", **positions)
+    with pytest.raises(WeightsError, match=r"of no square picture.*--recipe"):
+        released_to_run(tmp_path / "clip-quickgelu.bin", tmp_path / "run")
+
+
+def test_a_clip_of_another_vocabulary(tmp_path):
+    words = {"token_embedding.weight": torch.zeros(300, 64)}
+    clip_file(tmp_path / "clip-quickgelu.bin", **words)
+    with pytest.raises(WeightsError, match=r"300 kinds of tokens.*no tokenizer"):
+        released_to_run(tmp_path / "clip-quickgelu.bin", tmp_path / "run")
 
 
 # --- back -------------------------------------------------------------------------------

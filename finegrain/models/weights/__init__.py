@@ -11,11 +11,13 @@ from finegrain.errors import WeightsError
 from finegrain.models.albef_image import AlbefImageTower
 from finegrain.models.image_tower import VisionTransformer
 from finegrain.models.weights import hf_clip, irra, openai_clip, rasa, rde
-from finegrain.models.weights.files import read_state_dict
+from finegrain.models.weights.clip_config import check_known, read_clip_config
+from finegrain.models.weights.files import read_state_dict, weight_file
 from finegrain.models.weights.irra import export_irra
-from finegrain.models.weights.positions import resize_positions
+from finegrain.models.weights.positions import resize_positions, shorten_positions
 from finegrain.models.weights.rasa import export_rasa
 from finegrain.models.weights.rde import export_rde
+from finegrain.models.weights.recognition import Layout, recognise
 from finegrain.models.weights.renaming import check_fits
 
 __all__ = [
@@ -24,11 +26,21 @@ __all__ = [
     "export_irra",
     "export_rasa",
     "export_rde",
-    "is_of_rasa",
     "load_clip_weights",
 ]
 
-Convert = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
+CONVERTERS: Mapping[Layout, Callable[[Mapping[str, Tensor]], dict[str, Tensor]]] = {
+    "ours": dict,
+    "openai_clip": openai_clip.convert,
+    "hf_clip": hf_clip.convert,
+    "irra": irra.convert,
+    "rde": rde.convert,
+    "albef": rasa.convert,
+}
+"""Names of each layout to ours."""
+
+IMAGE_POSITIONS = "image_tower.positional_embedding"
+TEXT_POSITIONS = "text_tower.positional_embedding"
 
 MATCHING = ("patches", "joint", "match_head", "word_head", "patch_head")
 """FashionBERT's parts beside its towers."""
@@ -53,13 +65,6 @@ TRAINING_ONLY = (
 HEADS = (*TRAINING_ONLY, *rde.SELECTIONS)
 """Parts of ours beside the towers, which CLIP's own files lack."""
 
-_FILES = (
-    "model.safetensors",
-    "pytorch_model.bin",
-    "open_clip_model.safetensors",
-    "open_clip_pytorch_model.bin",
-)
-
 
 def load_clip_weights(model: nn.Module, path: Path, *, fresh: Collection[str] = ()) -> None:
     """Fill the towers, and heads where the file has them, in place and completely.
@@ -67,8 +72,9 @@ def load_clip_weights(model: nn.Module, path: Path, *, fresh: Collection[str] = 
     Known are OpenAI's files, open_clip's, Hugging Face's folders, released checkpoints of
     RDE, of IRRA and its forks (``base_model.*``), of RaSa and of ALBEF, which it starts from,
     and our own; the layout is told by the names inside. Image positions are interpolated when
-    the model's grid differs from the checkpoint's; everything else must fit exactly. Half
-    precision is widened to the model's own.
+    the model's grid differs from the checkpoint's, and a text tower of a shorter context takes
+    the first positions; everything else must fit exactly. Half precision is widened to the
+    model's own.
 
     Args:
         model: A method; its image tower must be a CLIP transformer for all layouts but ours,
@@ -79,18 +85,26 @@ def load_clip_weights(model: nn.Module, path: Path, *, fresh: Collection[str] = 
             what RDE selects tokens by, since search needs it, and the queues of ALBEF, which
             RaSa's training goes on with.
 
+    Warns:
+        UserWarning: Nothing says which activation a CLIP was trained with.
+
     Raises:
-        WeightsError: The file cannot be read, a tensor in it is unknown, or one of the
-            model's stays unfilled without being named as fresh.
+        WeightsError: The file cannot be read or is of a method that finegrain cannot read, a
+            tensor in it is unknown, one of the model's stays unfilled without being named as
+            fresh, or what is stated beside a CLIP contradicts the model.
     """
-    state = read_state_dict(_weight_file(path))
+    file = weight_file(path)
+    state = read_state_dict(file)
     tower = model.get_submodule("image_tower")
-    convert = _layout_of(state, tower)
+    layout = recognise(state)
+    _check_kind(layout, tower)
+    if layout in ("openai_clip", "hf_clip"):
+        check_known(model, read_clip_config(file, state, layout), file)
     own = model.state_dict()
-    if convert is rde.convert and hasattr(model, rde.SELECTIONS[0]):
+    if layout == "rde" and hasattr(model, rde.SELECTIONS[0]):
         fresh = set(fresh).difference(rde.SELECTIONS)
-    converted = convert(state)
-    if convert is rasa.convert:
+    converted = CONVERTERS[layout](state)
+    if layout == "albef":
         queues = rasa.queues_to_go_on_with(state).intersection(fresh)
         fresh = set(fresh).difference(queues)
         for queue in queues:
@@ -98,54 +112,28 @@ def load_clip_weights(model: nn.Module, path: Path, *, fresh: Collection[str] = 
     converted = _without(fresh, converted)
     if "logit_scale" not in own:  # IRRA's temperature is fixed, and CLIP's has no place in it
         converted.pop("logit_scale", None)
-    positions = "image_tower.positional_embedding"
-    if isinstance(tower, AlbefImageTower) and convert is rasa.convert:
+    if isinstance(tower, AlbefImageTower) and layout == "albef":
         converted = _with_albef_positions(converted, tower)
-    if positions in converted and isinstance(tower, VisionTransformer):
-        converted[positions] = resize_positions(
-            converted[positions], tower.grid, finetuned=convert in (irra.convert, rde.convert)
+    if IMAGE_POSITIONS in converted and isinstance(tower, VisionTransformer):
+        converted[IMAGE_POSITIONS] = resize_positions(
+            converted[IMAGE_POSITIONS], tower.grid, finetuned=layout in ("irra", "rde")
+        )
+    if TEXT_POSITIONS in converted and TEXT_POSITIONS in own:
+        converted[TEXT_POSITIONS] = shorten_positions(
+            converted[TEXT_POSITIONS], len(own[TEXT_POSITIONS])
         )
     loaded = _without(fresh, own)
-    check_fits(converted, loaded, advice=_advice(loaded))
+    check_fits(converted, loaded, advice=_advice(loaded, layout))
     model.load_state_dict(own | {n: tensor.to(own[n].dtype) for n, tensor in converted.items()})
 
 
-def _weight_file(path: Path) -> Path:
-    if not path.is_dir():
-        return path
-    for name in _FILES:
-        if (path / name).is_file():
-            return path / name
-    raise WeightsError(f"the folder {path} has neither {' nor '.join(_FILES)}")
-
-
-def is_of_rasa(path: Path) -> bool:
-    """Whether a file is of RaSa or ALBEF.
-
-    Raises:
-        WeightsError: It cannot be read.
-    """
-    return any(name.startswith(rasa.PREFIXES) for name in read_state_dict(_weight_file(path)))
-
-
-def _layout_of(names: Collection[str], tower: nn.Module) -> Convert:
-    if any(name.startswith(rasa.PREFIXES) for name in names):
-        if isinstance(tower, AlbefImageTower):
-            return rasa.convert
+def _check_kind(layout: Layout, tower: nn.Module) -> None:
+    if layout == "albef" and not isinstance(tower, AlbefImageTower):
         raise WeightsError(
             "this is a checkpoint of RaSa, or of another model on ALBEF or BLIP; expected one of "
             "CLIP, of open_clip, of RDE, or of IRRA and those of its forks that add no parts. "
             "Those of RaSa and ALBEF fill a RasaConfig"
         )
-    if any(name.startswith("image_tower.") for name in names):
-        return dict  # ours
-    if any(name.startswith("text_model.") for name in names):
-        return hf_clip.convert
-    if any(name.startswith("visul_emb_layer.") for name in names):
-        return rde.convert
-    if any(name.startswith("base_model.") for name in names):
-        return irra.convert
-    return openai_clip.convert
 
 
 def _with_albef_positions(state: Mapping[str, Tensor], tower: AlbefImageTower) -> dict[str, Tensor]:
@@ -162,7 +150,12 @@ def _without(parts: Collection[str], state: Mapping[str, Tensor]) -> dict[str, T
     return {name: tensor for name, tensor in state.items() if name.split(".")[0] not in parts}
 
 
-def _advice(own: Collection[str]) -> str:
+def _advice(own: Collection[str], layout: Layout) -> str:
+    if layout == "rde" and not any(name.startswith(rde.SELECTIONS) for name in own):
+        return (
+            "This is a checkpoint of RDE, which needs a method of type RdeConfig: give a recipe "
+            "such as recipes/rde_cuhk_pedes.py."
+        )
     heads = [head for head in HEADS if any(name.startswith(f"{head}.") for name in own)]
     sizes = "Choose the tower sizes of the checkpoint in the recipe"
     if not heads:

@@ -12,6 +12,28 @@ from torch import Tensor
 
 from finegrain.errors import WeightsError
 
+FILES = (
+    "model.safetensors",
+    "pytorch_model.bin",
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.bin",
+)
+"""What a folder's weights are called, the first that is there."""
+
+
+def weight_file(path: Path) -> Path:
+    """The weight file in a folder; a file is itself.
+
+    Raises:
+        WeightsError: The folder has none.
+    """
+    if not path.is_dir():
+        return path
+    for name in FILES:
+        if (path / name).is_file():
+            return path / name
+    raise WeightsError(f"the folder {path} has neither {' nor '.join(FILES)}")
+
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
     """Read a state dict from ``.safetensors``, a torch file, or OpenAI's archive.

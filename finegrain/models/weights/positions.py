@@ -51,3 +51,12 @@ def resize_positions(
     square = square.view(1, side, side, -1).permute(0, 3, 1, 2)
     resized = F.interpolate(square, size=grid, mode=mode, align_corners=False)
     return torch.cat([first, resized.flatten(2)[0].T])
+
+
+def shorten_positions(positions: Tensor, length: int) -> Tensor:
+    """The first ``length`` positions of a causal text tower, ``[P, W]``.
+
+    No token sees a later one, so a tower of a shorter context gives the same embedding for every
+    caption that fits it.
+    """
+    return positions[:length]

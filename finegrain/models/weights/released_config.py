@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,6 @@ MAX_DEPTH = 4
 _TUPLE = "tag:yaml.org,2002:python/tuple"
 
 THEIRS_TO_OURS = {
-    "temperature": "method.temperature",
-    "cmt_depth": "method.fusion_depth",
     "text_length": "method.text.context_length",
     "vocab_size": "method.text.vocabulary",
     "lr": "optimizer.lr",
@@ -30,12 +28,37 @@ THEIRS_TO_OURS = {
     "warmup_factor": "schedule.initial",
     "batch_size": "batch_size",
 }
-_DATASETS = {
-    "CUHK-PEDES": ("CuhkPedes", 11003),
-    "ICFG-PEDES": ("IcfgPedes", 3102),
-    "RSTPReid": ("RstpReid", 3701),
+_OF_IRRA = {"temperature": "method.temperature", "cmt_depth": "method.fusion_depth"}
+_OF_RDE = {
+    "tau": "method.temperature",
+    "margin": "method.margin",
+    "select_ratio": "method.ratio",
+    "noisy_rate": "caption_noise",
 }
-"""Our class of a dataset, and the identities of its training split."""
+AS_IN_RECIPES: Mapping[str, Any] = {
+    "bias_lr_factor": 2.0,
+    "img_aug": True,
+    "lr_factor": 5.0,
+    "masked_token_rate": 0.8,
+    "masked_token_unchanged_rate": 0.1,
+    "sampler": "random",
+    "target_lr": 0,
+    "warmup_method": "linear",
+    "weight_decay_bias": 0.0,
+}
+"""Training options that the recipes of IRRA and RDE have at one value only."""
+
+_DECIDE = (*AS_IN_RECIPES, "loss_names", "lrscheduler", "optimizer", "pretrain_choice")
+"""Options that decide the training. One that is left over says what no recipe says."""
+
+_DATASETS = {
+    "CUHK-PEDES": ("CuhkPedes", 11003, 68126),
+    "ICFG-PEDES": ("IcfgPedes", 3102, 34674),
+    "RSTPReid": ("RstpReid", 3701, 37010),
+}
+"""Our class of a dataset, and the identities and pairs of its training split."""
+_EPS = {"Adam": 1e-3, "AdamW": 1e-8}
+"""Which the released code sets for each optimiser and no option changes."""
 _PATCHES = {"ViT-B/16": 16, "ViT-B/32": 32}
 
 
@@ -46,24 +69,42 @@ class ReleasedConfig:
     Attributes:
         fields: Values by the dotted names of a recipe's fields.
         ignored: Their fields that have no counterpart in a recipe.
+        different: Those of them that decide the training, with their values.
     """
 
-    fields: Mapping[str, Any]
-    ignored: tuple[str, ...]
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    ignored: tuple[str, ...] = ()
+    different: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def dataset(self) -> str | None:
+        """Class of the dataset, where it is one that finegrain reads."""
+        kind: str | None = self.fields.get("data", {}).get("type")
+        return kind
 
 
-def read_released_config(path: Path) -> ReleasedConfig:
+def read_released_config(path: Path, *, rde: bool = False) -> ReleasedConfig:
     """Read the YAML that ``yaml.dump(vars(args))`` wrote, without running anything in it.
+
+    Args:
+        path: The file.
+        rde: It lies beside a checkpoint of RDE, whose options mean other things.
 
     Raises:
         WeightsError: The file is missing or damaged, names a Python object other than a
             tuple, or has a value that cannot be meant.
     """
     left = _plain_values(path)
-    fields = {ours: left.pop(theirs) for theirs, ours in THEIRS_TO_OURS.items() if theirs in left}
-    fields |= _picture(left) | _losses(left) | _dataset(left) | _optimizer(left)
+    table = THEIRS_TO_OURS | (_OF_RDE if rde else _OF_IRRA)
+    fields = {ours: left.pop(theirs) for theirs, ours in table.items() if theirs in left}
+    fields |= _picture(left) | (_rde(left) if rde else _losses(left))
+    fields |= _dataset(left, rde=rde) | _optimizer(left)
     fields |= _schedule(left, fields.get("schedule.epochs"))
-    return ReleasedConfig(fields=fields, ignored=tuple(sorted(left)))
+    for name, value in AS_IN_RECIPES.items():
+        if name in left and left[name] == value:
+            del left[name]
+    different = {name: left[name] for name in _DECIDE if name in left}
+    return ReleasedConfig(fields=fields, ignored=tuple(sorted(left)), different=different)
 
 
 def _picture(left: dict[str, Any]) -> dict[str, Any]:
@@ -93,19 +134,32 @@ def _losses(left: dict[str, Any]) -> dict[str, Any]:
     return {"losses": {name: left.pop(f"{name}_loss_weight", 1.0) for name in names}}
 
 
-def _dataset(left: dict[str, Any]) -> dict[str, Any]:
+def _rde(left: dict[str, Any]) -> dict[str, Any]:
+    """RDE trains by one loss on both embeddings; what follows its name is a label of the run."""
+    fields: dict[str, Any] = {}
+    if "loss_names" in left and str(left["loss_names"]).split("+")[0].strip() == "TAL":
+        del left["loss_names"]
+    if isinstance(left.get("txt_aug"), bool):
+        fields["method.disturb"] = 0.2 if left.pop("txt_aug") else 0.0
+    return fields
+
+
+def _dataset(left: dict[str, Any], *, rde: bool) -> dict[str, Any]:
     known = _DATASETS.get(str(left.get("dataset_name")))
     if known is None:
         return {}
     del left["dataset_name"]
-    kind, identities = known
-    return {"data": {"type": kind}, "method.identities": identities}
+    kind, identities, pairs = known
+    size = {"method.items": pairs} if rde else {"method.identities": identities}
+    return {"data": {"type": kind}} | size
 
 
 def _optimizer(left: dict[str, Any]) -> dict[str, Any]:
-    if left.get("optimizer") not in ("Adam", "AdamW"):
+    kind = left.get("optimizer")
+    if kind not in _EPS:
         return {}
-    fields: dict[str, Any] = {"optimizer.kind": left.pop("optimizer").lower()}
+    del left["optimizer"]
+    fields: dict[str, Any] = {"optimizer.kind": kind.lower(), "optimizer.eps": _EPS[kind]}
     if "alpha" in left and "beta" in left:
         fields["optimizer.betas"] = [left.pop("alpha"), left.pop("beta")]
     return fields
@@ -117,8 +171,8 @@ def _schedule(left: dict[str, Any], epochs: Any) -> dict[str, Any]:
     if left.get("lrscheduler") == "cosine":
         del left["lrscheduler"]
         fields["schedule.by_epoch"] = True
-    numbers = (left.get("warmup_epochs"), epochs)
-    if all(isinstance(number, int) and number > 0 for number in numbers):
+    warmup = left.get("warmup_epochs")
+    if type(warmup) is int and type(epochs) is int and 0 <= warmup <= epochs and epochs:
         fields["schedule.warmup"] = left.pop("warmup_epochs") / epochs
     return fields
 

@@ -17,7 +17,8 @@ from finegrain.methods.rasa import LOSSES
 from finegrain.models import TextConfig, VitConfig
 from finegrain.models.albef_image import AlbefImageConfig
 from finegrain.models.albef_text import AlbefTextConfig
-from finegrain.models.weights import HEADS, export_rasa, is_of_rasa, load_clip_weights
+from finegrain.models.weights import HEADS, export_rasa, load_clip_weights
+from finegrain.models.weights.examination import examine_weights
 from finegrain.models.weights.rasa import convert
 from finegrain.recipe import Recipe
 from finegrain.run import load_run
@@ -77,7 +78,7 @@ def as_albef(state):
 def test_everything_comes_back(tmp_path):
     state = released(tmp_path / "best.pth")
     method = built(seed=2)
-    assert is_of_rasa(tmp_path / "best.pth")
+    assert examine_weights(tmp_path / "best.pth").layout == "albef"
     load_clip_weights(method, tmp_path / "best.pth")
     back = export_rasa(method)
     assert back.keys() == {n for n in state if "position_ids" not in n and "decoder" not in n}

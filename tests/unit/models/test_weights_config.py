@@ -81,6 +81,7 @@ def test_a_released_configuration(read, tmp_path):
         "optimizer.weight_decay": 4e-5,
         "optimizer.betas": [0.9, 0.999],
         "optimizer.kind": "adam",
+        "optimizer.eps": 1e-3,
         "schedule.epochs": 60,
         "schedule.warmup": 5 / 60,
         "schedule.by_epoch": True,
@@ -89,10 +90,7 @@ def test_a_released_configuration(read, tmp_path):
     }
     assert config.ignored == (
         "MLM",
-        "bias_lr_factor",
         "distributed",
-        "img_aug",
-        "lr_factor",
         "milestones",
         "output_dir",
         "resume",
@@ -102,8 +100,77 @@ def test_a_released_configuration(read, tmp_path):
 def test_what_has_no_counterpart_is_listed(read):
     config = read({"dataset_name": "MyPeople", "pretrain_choice": "RN50", "optimizer": "SGD"})
     assert config == ReleasedConfig(
-        fields={}, ignored=("dataset_name", "optimizer", "pretrain_choice")
+        ignored=("dataset_name", "optimizer", "pretrain_choice"),
+        different={"optimizer": "SGD", "pretrain_choice": "RN50"},
     )
+    assert config.dataset is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("lr_factor", 1.0),
+        ("bias_lr_factor", 1.0),
+        ("img_aug", False),
+        ("sampler", "identity"),
+        ("lrscheduler", "step"),
+        ("optimizer", "SGD"),
+        ("target_lr", 1e-6),
+        ("weight_decay_bias", 1e-4),
+    ],
+)
+def test_what_decides_the_training_and_no_recipe_can_say(read, name, value):
+    assert read(RELEASED).different == {}
+    config = read(RELEASED | {name: value})
+    assert config.different == {name: value}
+    assert name in config.ignored
+
+
+def test_adamw_has_another_epsilon(read):
+    fields = read(RELEASED | {"optimizer": "AdamW"}).fields
+    assert (fields["optimizer.kind"], fields["optimizer.eps"]) == ("adamw", 1e-8)
+
+
+RDE = RELEASED | {
+    "loss_names": "TAL+sr0.3_tau0.015_margin0.1_n0.0",
+    "tau": 0.02,
+    "margin": 0.2,
+    "select_ratio": 0.4,
+    "noisy_rate": 0.0,
+    "txt_aug": True,
+}
+
+
+def test_a_configuration_beside_rde(tmp_path):
+    path = tmp_path / "configs.yaml"
+    path.write_text(yaml.dump(RDE))
+    config = read_released_config(path, rde=True)
+    assert config.dataset == "RstpReid"
+    assert config.different == {}
+    of_method = {n: v for n, v in config.fields.items() if n.startswith("method.")}
+    assert of_method == {
+        "method.temperature": 0.02,
+        "method.margin": 0.2,
+        "method.ratio": 0.4,
+        "method.disturb": 0.2,
+        "method.items": 37010,
+        "method.text.context_length": 77,
+        "method.text.vocabulary": 49408,
+        "method.image.height": 384,
+        "method.image.width": 128,
+        "method.image.patch": 16,
+    }
+    assert config.fields["caption_noise"] == 0.0
+    assert "losses" not in config.fields
+
+
+def test_rde_with_another_loss_or_many_wrong_captions(tmp_path):
+    path = tmp_path / "configs.yaml"
+    path.write_text(yaml.dump(RDE | {"loss_names": "SDM+x", "noisy_rate": 0.5, "txt_aug": False}))
+    config = read_released_config(path, rde=True)
+    assert config.different == {"loss_names": "SDM+x"}
+    assert config.fields["caption_noise"] == 0.5
+    assert config.fields["method.disturb"] == 0.0
 
 
 @given(st.dictionaries(st.sampled_from(sorted(RELEASED)), st.none() | st.integers() | st.text()))

@@ -1,0 +1,82 @@
+"""The sizes of a CLIP, told by the shapes of its tensors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from finegrain.errors import WeightsError
+
+_BLOCK = "transformer.resblocks."
+
+
+@dataclass(frozen=True, kw_only=True)
+class TowerSizes:
+    """Width and number of blocks of a tower."""
+
+    channels: int
+    depth: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipSizes:
+    """Sizes of both towers; heads and activation are in no tensor.
+
+    Attributes:
+        image, text: Of the transformers.
+        patch: Side of a patch, in pixels.
+        side: Side of the square pictures that the positions are of; None where they are of no
+            square.
+        vocabulary, context_length: Of the text tower.
+        embed_dim: Width of an embedding.
+    """
+
+    image: TowerSizes
+    text: TowerSizes
+    patch: int
+    side: int | None
+    vocabulary: int
+    context_length: int
+    embed_dim: int
+
+
+def read_clip_sizes(state: Mapping[str, Tensor]) -> ClipSizes:
+    """Sizes of a CLIP under finegrain's names.
+
+    Raises:
+        WeightsError: A tensor that tells a size is missing.
+    """
+
+    def shape(name: str, dims: int) -> tuple[int, ...]:
+        tensor = state.get(name)
+        if tensor is None or tensor.ndim != dims:
+            raise WeightsError(
+                f"expected a CLIP of two transformers, with {name} of {dims} dimensions; the file "
+                f"has {'no such tensor' if tensor is None else f'shape {tuple(tensor.shape)}'}"
+            )
+        return tuple(tensor.shape)
+
+    channels, _, patch, _ = shape("image_tower.conv1.weight", 4)
+    positions, _ = shape("image_tower.positional_embedding", 2)
+    side = math.isqrt(max(0, positions - 1))
+    is_square = side > 0 and 1 + side * side == positions
+    vocabulary, text_channels = shape("text_tower.token_embedding.weight", 2)
+    context_length, _ = shape("text_tower.positional_embedding", 2)
+    _, embed_dim = shape("image_tower.proj", 2)
+    return ClipSizes(
+        image=TowerSizes(channels=channels, depth=_depth(state, "image_tower")),
+        text=TowerSizes(channels=text_channels, depth=_depth(state, "text_tower")),
+        patch=patch,
+        side=side * patch if is_square else None,
+        vocabulary=vocabulary,
+        context_length=context_length,
+        embed_dim=embed_dim,
+    )
+
+
+def _depth(state: Mapping[str, Tensor], tower: str) -> int:
+    start = f"{tower}.{_BLOCK}"
+    return len({name[len(start) :].split(".")[0] for name in state if name.startswith(start)})
