@@ -10,7 +10,13 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from finegrain import telemetry
+
 __version__ = "0.1.0"
+
+# Dependencies read these switches when they are imported, which is later than this.
+telemetry.turn_off()
+del telemetry
 
 # Names are loaded on first use, so that `import finegrain` stays under 0.2 s and a
 # search box never meets torch.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 from typing import Any
 
@@ -70,8 +69,6 @@ class Augmentation:
                 raise DataError(f"expected {name} between 0 and 1, got {share}.")
         if picks < 0:
             raise DataError(f"expected picks of 0 or more, got {picks}.")
-        # On import albumentations asks the network for a newer release unless told not to.
-        os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
         A = require("albumentations", "train")
         # Area averaging when shrinking, since plain bilinear sampling there skips pixels.
         steps = [A.Resize(height, width, area_for_downscale="image")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 import threading
 from collections.abc import Mapping
 from typing import Any
@@ -30,7 +31,7 @@ class OpenVinoRuntime:
     """
 
     def __init__(self, plan: Plan, *, threads: int | None = None) -> None:
-        openvino: Any = require("openvino", "openvino")
+        openvino = _openvino()
         options: dict[str, Any] = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_PRECISION_HINT": "f32",
@@ -50,6 +51,22 @@ class OpenVinoRuntime:
 
     def encode_texts(self, ids: NDArray[np.int32], eot: NDArray[np.int32]) -> NDArray[np.float32]:
         return self._text.run({"ids": ids, "eot": eot})
+
+
+def _openvino() -> Any:
+    """OpenVINO without its reporter.
+
+    OpenVINO writes a client id below the home folder and reports each import of itself. There is
+    no switch for that; it uses a stub of its own where the reporter is not installed.
+    """
+    reporter = "openvino_telemetry"
+    if reporter in sys.modules:
+        return require("openvino", "openvino")
+    sys.modules[reporter] = None  # type: ignore[assignment]  # "not installed"
+    try:
+        return require("openvino", "openvino")
+    finally:
+        del sys.modules[reporter]
 
 
 class _Tower:

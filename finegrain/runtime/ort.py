@@ -23,6 +23,9 @@ from finegrain.errors import PlanError
 from finegrain.plan import IMAGE, MATCH, TEXT, Plan
 from finegrain.records import PictureTokens
 
+# Also on Windows, and where onnxruntime was imported before finegrain set its switch.
+onnxruntime.disable_telemetry_events()
+
 _ORT_ERRORS = (
     Fail,
     InvalidArgument,
