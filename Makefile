@@ -40,8 +40,9 @@ $(VENV)/installed: setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"
-	# only Triton's binary is wanted, for a test; its Python side pins numpy below 2
-	$(BIN)/python -m pip install --quiet --no-deps "nvidia-pytriton>=0.7"
+	# Only Triton's binary is wanted, for a test; its Python side pins numpy below 2.
+	$(BIN)/python -m pip install --quiet --no-deps \
+		"nvidia-pytriton>=0.7; sys_platform == 'linux' and platform_machine == 'x86_64'"
 	touch $@
 
 clean:

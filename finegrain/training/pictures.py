@@ -57,6 +57,7 @@ class Pictures:
                 made = np.lib.format.open_memmap(unfinished, "w+", np.uint8, shape)
                 self._decode_into(made, progress)
                 made.flush()
+                del made  # Windows does not rename a file that is mapped
                 os.replace(unfinished, path)
             finally:
                 unfinished.unlink(missing_ok=True)

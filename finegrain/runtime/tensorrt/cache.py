@@ -79,7 +79,8 @@ class EngineCache:
             raise PlanError(
                 f"engines cannot be kept in {self.folder} ({error}); name another folder: cache=..."
             ) from error
-        if self.folder.stat().st_mode & stat.S_IWOTH:
+        # Windows reports these bits as set for every folder; there access lists decide.
+        if os.name == "posix" and self.folder.stat().st_mode & stat.S_IWOTH:
             raise PlanError(
                 f"anybody may write to {self.folder}, and an engine runs code when it is loaded. "
                 f"Take that away with: chmod o-w {self.folder}"
