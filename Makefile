@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 # Progress bars of a log file: a line every few seconds, not ten a second.
 export TQDM_MININTERVAL ?= $(shell [ -t 2 ] && echo 0.1 || echo 10)
 
-.PHONY: demo test test-large lint bench bench-short readme clean
+.PHONY: demo test test-large lint bench bench-short readme docs clean
 
 demo: $(VENV)/installed
 	$(BIN)/finegrain demo
@@ -43,6 +43,15 @@ $(VENV)/installed: setup.cfg pyproject.toml
 	# Only Triton's binary is wanted, for a test; its Python side pins numpy below 2.
 	$(BIN)/python -m pip install --quiet --no-deps \
 		"nvidia-pytriton>=0.7; sys_platform == 'linux' and platform_machine == 'x86_64'"
+	touch $@
+
+# The site, into site/. Broken links and anchors are errors.
+docs: $(VENV)/docs-installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+$(VENV)/docs-installed: setup.cfg
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable ".[docs]"
 	touch $@
 
 clean:

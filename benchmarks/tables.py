@@ -70,10 +70,10 @@ def query_latency(fp32: Result, int8: Result) -> str:
         )
         for name, result in (("`cpu_int8`", int8), ("`onnx_fp32`", fp32))
     ]
-    rows.append(("the plain way", f"{fp32['p50_ms']['plain']:.1f} ms", "", ""))
+    rows.append(("baseline", f"{fp32['p50_ms']['plain']:.1f} ms", "", ""))
     head = f"{fp32['gallery']:,} rows, {fp32['model']}"
     turns = "one after another: p50 / p95 / p99"
-    return _table(rows, [f"{head}, in turns", "p50", "the plain way takes", turns])
+    return _table(rows, [f"{head}, in turns", "p50", "the baseline takes", turns])
 
 
 def _times(result: Result) -> str:
@@ -84,7 +84,7 @@ def evaluation(result: Result) -> str:
     seconds, peak = result["seconds"], result["peak_mb"]
     rows = [
         ("finegrain", f"{seconds['finegrain']:.1f} s", f"{peak['finegrain']:,} MB"),
-        ("the plain way", f"{seconds['plain']:.1f} s", f"{peak['plain']:,} MB"),
+        ("baseline", f"{seconds['plain']:.1f} s", f"{peak['plain']:,} MB"),
         ("ratio", f"{result['ratio']:.1f}", f"{1 / result['memory_share']:.0f}"),
     ]
     count = f"{result['queries']:,}"
@@ -95,7 +95,7 @@ def training(result: Result) -> str:
     rate = result["pictures_per_second"]
     rows = [
         ("finegrain", f"{rate['finegrain']:.2f}"),
-        ("the plain way", f"{rate['plain']:.2f}"),
+        ("baseline", f"{rate['plain']:.2f}"),
         ("ratio", f"{result['ratio']:.2f}"),
     ]
     return _table(rows, [f"{result['model']}, batch {result['batch']}, 2 cores", "pictures/s"])
@@ -151,7 +151,7 @@ def ingest(preprocess: Result, ingest: Result) -> str:
             f"{one['ratio']:.1f}",
         )
     )
-    return _table(rows, ["from a file", "finegrain", "the plain way", "ratio"])
+    return _table(rows, ["from a file", "finegrain", "baseline", "ratio"])
 
 
 def rerank(query: Result, caption: Result) -> str:
@@ -166,7 +166,7 @@ def rerank(query: Result, caption: Result) -> str:
         for result in (query, caption)
     ]
     head = f"{query['candidates']} candidates, {query['model']}"
-    return _table(rows, [head, "finegrain", "the plain way", "ratio", "GMACs"])
+    return _table(rows, [head, "finegrain", "baseline", "ratio", "GMACs"])
 
 
 def rerank_curve(result: Result) -> str:
