@@ -74,6 +74,9 @@ class Optimizer:
             or ``muon`` (Jordan et al. 2024), which makes the step of a matrix or filter
             orthogonal and leaves embeddings, gains and biases to AdamW. Its rate is on the
             scale of AdamW's. For towers that start from random weights.
+        eps_uncorrected: Whether ``eps`` is added to the second moment as it is, before the
+            correction for its start at 0, as TensorFlow 1 does; it then counts for more in the
+            first steps.
         decay_vectors: Whether gains, biases and scalars are decayed like matrices.
         rules: Of those that name a parameter and state a value, the last decides.
         clip_norm: Longest gradient; None leaves it as it is.
@@ -83,6 +86,7 @@ class Optimizer:
     lr: float = 1e-4
     betas: tuple[float, float] = (0.9, 0.98)
     eps: float = 1e-6
+    eps_uncorrected: bool = False
     weight_decay: float = 0.1
     decay_vectors: bool = False
     rules: tuple[ParameterRule, ...] = ()
@@ -91,9 +95,12 @@ class Optimizer:
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """Linear warm-up, then a cosine down to ``final`` of the peak rate.
+    """Linear warm-up, then down to ``final`` of the peak rate.
 
     Attributes:
+        decay: ``cosine`` falls from the end of the warm-up. ``linear`` falls over the whole run
+            and the warm-up multiplies it, from ``initial`` itself at the first step, as in
+            BERT's released code.
         epochs: Passes over all items (see :attr:`Recipe.captions`).
         steps: Ends earlier when given.
         warmup: Share of the whole that warms up.
@@ -107,6 +114,7 @@ class Schedule:
         evaluate_every: Epochs between evaluations on the validation split.
     """
 
+    decay: Literal["cosine", "linear"] = "cosine"
     epochs: int = 10
     steps: int | None = None
     warmup: float = 0.05

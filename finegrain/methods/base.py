@@ -26,6 +26,8 @@ class Batch:
         replaced: Whether a picture's second caption is another than its first, bool ``[N]``;
             None where there is no second one that may be. See
             :attr:`~finegrain.recipe.Recipe.weak_positives`.
+        wrong_ids, wrong_eot: A caption of another identity for each picture, int32 ``[N, L]`` and
+            ``[N]``; None where the method does not ask for them.
     """
 
     pixels: Tensor
@@ -36,10 +38,16 @@ class Batch:
     where: tuple[str, ...]
     groups: Tensor | None = None
     replaced: Tensor | None = None
+    wrong_ids: Tensor | None = None
+    wrong_eot: Tensor | None = None
 
 
 class Method(Protocol):
     """Towers with their heads: an ``nn.Module`` that names its losses."""
+
+    wants_wrong_captions: bool
+    """Whether its batches hold, with each picture, a caption of another identity: of the same
+    sub-category where the dataset states one, drawn from the whole training split."""
 
     def encode_images(self, pixels: Tensor) -> Tensor:
         """uint8 ``[N, 3, H, W]`` to L2-normalised fp32 embeddings ``[N, D]``."""

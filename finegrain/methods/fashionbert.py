@@ -15,7 +15,7 @@ from finegrain.errors import RecipeError
 from finegrain.losses import adaptive_weights, gradient_norms, itc, masked_patches, sdm
 from finegrain.methods.base import Batch
 from finegrain.methods.masking import Masked
-from finegrain.methods.negatives import Candidates, draw_candidates
+from finegrain.methods.negatives import Candidates, draw_candidates, given_candidates
 from finegrain.methods.two_towers import TwoTowers, check_losses
 from finegrain.methods.whole_words import clip_word_ends, mask_whole_words
 from finegrain.models import ImageConfig, ImageTower, TextConfig, TextTower
@@ -36,7 +36,7 @@ SEARCHED_BY: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]] = {
     "itc": itc,
 }
 Weighting = Literal["fixed", "values", "gradients"]
-Negatives = Literal["any", "mined"]
+Negatives = Literal["subcategory", "any", "mined"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,9 +61,12 @@ class FashionBertConfig:
             code's adaptive loss and ``gradients`` the paper's; with either, the losses come
             already weighted, and the recipe's weights for them stay 1. ``fixed`` leaves it to
             the recipe.
-        negatives: What wrong pairs are drawn from within a sub-category: ``any`` other product,
-            as in the paper, or those ``mined``, the likelier the nearer the towers find them
-            (ALBEF, Li et al. 2021), which is what a re-ranker is asked about.
+        negatives: Where wrong pairs come from. ``subcategory`` is the released data's: a picture
+            and a caption of another product of its sub-category, drawn from the whole training
+            split. The others are of the batch: ``any`` other product, or those ``mined``, the
+            likelier the nearer the towers find them (ALBEF, Li et al. 2021), which is what a
+            re-ranker is asked about; both prefer the sub-category where the batch holds one of
+            it.
         words: ``tower`` starts the joint encoder with the word embeddings of the text tower, which
             must be as wide: a short training need not learn them again. ``own`` draws them.
         patch_weights, bert_weights: Local files to start from, of timm and of Hugging Face.
@@ -157,6 +160,7 @@ class FashionBert(TwoTowers):
     ) -> None:
         super().__init__(image_tower, text_tower)
         self.config = config
+        self.wants_wrong_captions = config.negatives == "subcategory"
         self.loss_names = tuple(losses)
         width = config.joint.channels
         self.patches = PatchEncoder(config.patches)
@@ -244,24 +248,38 @@ class FashionBert(TwoTowers):
         """
         features = self.patches(batch.pixels)
         hidden = self._hide_patches(features)
-        masked = self._hide_words(batch.ids)
-        captions = len(batch.ids) // len(batch.pixels)
-        pairs = draw_candidates(batch.pids, batch.groups, captions=captions, logits=logits)
+        ids, eot, pairs = self._pairs(batch, logits)
+        masked = self._hide_words(ids)
         shown = features.masked_fill(hidden[..., None], 0.0)
         if self.config.hide == "apart":
             guessed = Candidates(*(rows[: len(batch.ids)] for rows in pairs))  # the right ones
-            tokens = self._read(masked.ids, shown, batch.eot, guessed)
-            whole = self._read(batch.ids, features, batch.eot, pairs)
+            tokens = self._read(masked.ids, shown, eot, guessed)
+            whole = self._read(ids, features, eot, pairs)
         else:
             guessed = pairs
-            tokens = whole = self._read(masked.ids, shown, batch.eot, pairs)
-        found = {"tia": F.cross_entropy(self._matches(whole), pairs.matches)}
-        length = batch.ids.shape[1]
+            tokens = whole = self._read(masked.ids, shown, eot, pairs)
+        losses = {"tia": F.cross_entropy(self._matches(whole), pairs.matches)}
+        length = ids.shape[1]
         if "mlm" in self.loss_names:
-            found["mlm"] = self._mlm(tokens[:, :length], masked.targets[guessed.captions])
+            losses["mlm"] = self._mlm(tokens[:, :length], masked.targets[guessed.captions])
         if "mpm" in self.loss_names:
-            found["mpm"] = self._mpm(tokens[:, length:], hidden, features, guessed)
-        return found
+            losses["mpm"] = self._mpm(tokens[:, length:], hidden, features, guessed)
+        return losses
+
+    def _pairs(self, batch: Batch, logits: Tensor | None) -> tuple[Tensor, Tensor, Candidates]:
+        """Captions and their ends, and which of them are read with which picture."""
+        captions = len(batch.ids) // len(batch.pixels)
+        if not self.wants_wrong_captions:
+            pairs = draw_candidates(batch.pids, batch.groups, captions=captions, logits=logits)
+            return batch.ids, batch.eot, pairs
+        assert batch.wrong_ids is not None
+        assert batch.wrong_eot is not None
+        pairs = given_candidates(len(batch.ids), len(batch.wrong_ids), captions=captions)
+        return (
+            torch.cat([batch.ids, batch.wrong_ids]),
+            torch.cat([batch.eot, batch.wrong_eot]),
+            Candidates(*(rows.to(batch.ids.device) for rows in pairs)),
+        )
 
     def _read(self, ids: Tensor, features: Tensor, eot: Tensor, pairs: Candidates) -> Tensor:
         return self.joint(ids[pairs.captions], eot[pairs.captions], features[pairs.pictures])

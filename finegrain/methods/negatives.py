@@ -24,6 +24,22 @@ class Candidates(NamedTuple):
     matches: Tensor
 
 
+def given_candidates(rows: int, wrong: int, *, captions: int) -> Candidates:
+    """Every pair of a batch, and each picture with a wrong caption that came with it.
+
+    Args:
+        rows: How many captions are right: ``captions`` of picture 0, then of picture 1, ...
+        wrong: How many wrong captions follow them, one for each picture.
+        captions: How many right captions a picture has.
+    """
+    right, pictures = torch.arange(rows), torch.arange(wrong)
+    return Candidates(
+        pictures=torch.cat([right // captions, pictures]),
+        captions=torch.arange(rows + wrong),
+        matches=torch.cat([torch.ones_like(right), torch.zeros_like(pictures)]),
+    )
+
+
 def draw_candidates(
     pids: Tensor, groups: Tensor | None, *, captions: int, logits: Tensor | None = None
 ) -> Candidates:

@@ -19,6 +19,8 @@ class TwoTowers(nn.Module):
     precision reorders near neighbours.
     """
 
+    wants_wrong_captions = False
+
     def __init__(self, image_tower: ImageTower, text_tower: TextTower) -> None:
         super().__init__()
         self.image_tower = image_tower

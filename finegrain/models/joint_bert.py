@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,8 @@ NORM_EPS = 1e-12
 
 BERT_WIDTH = 768
 
+Activation = Literal["gelu", "gelu_tanh"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class BertConfig:
@@ -21,6 +24,8 @@ class BertConfig:
     Attributes:
         positions: Most tokens of a caption.
         dropout: Share of channels and of attention weights that training sets to zero.
+        activation: ``gelu`` is Hugging Face's; ``gelu_tanh`` the approximation of Google's and
+            FashionBERT's released code.
     """
 
     vocabulary: int = 49408
@@ -29,6 +34,7 @@ class BertConfig:
     depth: int = 12
     heads: int = 12
     dropout: float = 0.1
+    activation: Activation = "gelu"
 
     def tiny(self) -> BertConfig:
         return replace(self, channels=32, depth=2, heads=2)
@@ -52,6 +58,7 @@ class BertLayer(nn.Module):
         self.mlp_out = nn.Linear(4 * width, width)
         self.mlp_norm = nn.LayerNorm(width, eps=NORM_EPS)
         self.dropout = nn.Dropout(config.dropout)
+        self.activation = gelu(config.activation)
 
     def forward(self, x: Tensor, seen: Tensor) -> Tensor:
         return self.think(self.attend(x, seen))
@@ -62,7 +69,7 @@ class BertLayer(nn.Module):
 
     def think(self, x: Tensor) -> Tensor:
         """The second half: every token by itself."""
-        return self.mlp_norm(x + self.dropout(self.mlp_out(F.gelu(self.mlp_in(x)))))
+        return self.mlp_norm(x + self.dropout(self.mlp_out(self.activation(self.mlp_in(x)))))
 
     def _attend(self, x: Tensor, seen: Tensor) -> Tensor:
         q, k, v = (self._heads_of(part(x)) for part in (self.query, self.key, self.value))
@@ -183,10 +190,15 @@ class WordHead(nn.Module):
         self.dense = nn.Linear(config.channels, config.channels)
         self.norm = nn.LayerNorm(config.channels, eps=NORM_EPS)
         self.bias = nn.Parameter(torch.zeros(config.vocabulary))
+        self.activation = gelu(config.activation)
         self.apply(initialise)
 
     def forward(self, x: Tensor, words: Tensor) -> Tensor:
-        return F.linear(self.norm(F.gelu(self.dense(x))), words, self.bias)
+        return F.linear(self.norm(self.activation(self.dense(x))), words, self.bias)
+
+
+def gelu(activation: Activation) -> nn.GELU:
+    return nn.GELU(approximate="tanh" if activation == "gelu_tanh" else "none")
 
 
 def initialise(module: nn.Module) -> None:

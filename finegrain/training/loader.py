@@ -25,9 +25,7 @@ from finegrain.preprocess import Tokenizer
 from finegrain.records import Split
 from finegrain.training.distributed import World
 from finegrain.training.pictures import Pictures
-
-SUBCATEGORY = "subcategory"
-"""The column of a sample's metadata that groups products like one another."""
+from finegrain.training.wrong_captions import SUBCATEGORY, WrongCaptions
 
 Key = tuple[int, int]
 
@@ -37,7 +35,8 @@ class Item(NamedTuple):
 
     Attributes:
         pixels: uint8 ``[3, H, W]``.
-        captions: As many of every item.
+        captions: As many of every item; the last one is of another identity where those are
+            asked for.
         label: Number of the identity.
         where: For error messages.
         number: Of the item in the split.
@@ -58,7 +57,8 @@ class Pairs(Dataset[Item]):
     With ``captions`` above 1 an item is a picture with so many of its captions, drawn anew
     each epoch; a picture with fewer gives some of them again. With ``weak_positives`` a pair
     has a second caption: with that probability one drawn from all captions of the same person
-    (a weak positive, Bai et al. 2023), and otherwise the first again.
+    (a weak positive, Bai et al. 2023), and otherwise the first again. With ``wrong_captions``
+    an item has one more, of another identity; see :class:`WrongCaptions`.
 
     Identities are numbered from 0 in the order of the dataset's ids, gaps or not: what a
     classifier needs, and for CUHK-PEDES (ids from 1) what released ones were trained with.
@@ -73,6 +73,7 @@ class Pairs(Dataset[Item]):
         captions: int = 1,
         weak_positives: float = 0.0,
         drop_words: float = 0.0,
+        wrong_captions: bool = False,
         seed: int,
     ) -> None:
         self._split = split
@@ -87,6 +88,7 @@ class Pairs(Dataset[Item]):
         self._written_of: dict[int, list[str]] = defaultdict(list)
         for sample in split.samples:
             self._written_of[sample.pid] += sample.captions
+        self._wrong = WrongCaptions(split, self._written_of) if wrong_captions else None
         self._items = (
             [(i, j) for i, sample in enumerate(split.samples) for j in range(len(sample.captions))]
             if captions == 1
@@ -99,6 +101,10 @@ class Pairs(Dataset[Item]):
     @property
     def has_weak_positives(self) -> bool:
         return self._weak_positives > 0
+
+    @property
+    def has_wrong_captions(self) -> bool:
+        return self._wrong is not None
 
     @property
     def groups(self) -> Tensor | None:
@@ -118,6 +124,9 @@ class Pairs(Dataset[Item]):
         captions = [sample.captions[j] for j in told]
         if self.has_weak_positives:
             captions.append(self._of_the_same(sample.pid, captions[0], int(seeds[3])))
+        is_replaced = self.has_weak_positives and captions[-1] != captions[0]
+        if self._wrong is not None:
+            captions.append(self._wrong.draw(sample, (self._seed, epoch, index)))
         return Item(
             pixels=self._augmentation(self._pictures[i], int(seeds[0])),
             captions=tuple(
@@ -127,7 +136,7 @@ class Pairs(Dataset[Item]):
             label=self._labels[i],
             where=f"{sample.image}{told}",
             number=index,
-            is_replaced=self.has_weak_positives and captions[-1] != captions[0],
+            is_replaced=is_replaced,
         )
 
     def _of_the_same(self, pid: int, caption: str, seed: int) -> str:
@@ -202,6 +211,7 @@ def make_loader(
             tokenizer=tokenizer,
             groups=pairs.groups,
             has_weak_positives=pairs.has_weak_positives,
+            has_wrong_captions=pairs.has_wrong_captions,
         ),
         persistent_workers=workers > 0,
         # Of its own, or every resume would draw once more from the model's random state.
@@ -210,17 +220,26 @@ def make_loader(
 
 
 def _collate(
-    items: list[Item], *, tokenizer: Tokenizer, groups: Tensor | None, has_weak_positives: bool
+    items: list[Item],
+    *,
+    tokenizer: Tokenizer,
+    groups: Tensor | None,
+    has_weak_positives: bool,
+    has_wrong_captions: bool,
 ) -> Batch:
     tokens = tokenizer.encode([caption for item in items for caption in item.captions])
+    rows = np.arange(len(tokens.eot)).reshape(len(items), -1)
+    own, wrong = (rows[:, :-1], rows[:, -1]) if has_wrong_captions else (rows, None)
     numbers = [item.number for item in items]
     return Batch(
         pixels=torch.from_numpy(np.stack([item.pixels for item in items])),
-        ids=torch.from_numpy(tokens.ids),
-        eot=torch.from_numpy(tokens.eot),
+        ids=torch.from_numpy(tokens.ids[own.ravel()]),
+        eot=torch.from_numpy(tokens.eot[own.ravel()]),
         pids=torch.tensor([item.label for item in items]),
         items=torch.tensor(numbers),
         where=tuple(item.where for item in items),
         groups=None if groups is None else groups[numbers],
         replaced=torch.tensor([item.is_replaced for item in items]) if has_weak_positives else None,
+        wrong_ids=None if wrong is None else torch.from_numpy(tokens.ids[wrong]),
+        wrong_eot=None if wrong is None else torch.from_numpy(tokens.eot[wrong]),
     )

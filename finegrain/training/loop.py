@@ -38,7 +38,7 @@ from finegrain.report import append_metrics
 from finegrain.run import build_method, eager_encoder, image_transform
 from finegrain.training.distributed import World, join_world
 from finegrain.training.loader import Order, Pairs, make_loader
-from finegrain.training.optim import lr_factor, make_optimizer, set_lr
+from finegrain.training.optim import lr_factor, make_optimizer, set_eps, set_lr
 from finegrain.training.pictures import Pictures
 from finegrain.training.precision import autocast_dtype
 
@@ -180,6 +180,7 @@ class _Trainer:
             captions=recipe.captions,
             weak_positives=recipe.weak_positives,
             drop_words=augment.drop_words,
+            wrong_captions=self.model.wants_wrong_captions,
             seed=recipe.seed,
         )
         self.model.check_items(len(pairs))
@@ -243,6 +244,7 @@ class _Trainer:
         """One optimiser step over a batch, in parts where the recipe accumulates."""
         self.model.train()
         set_lr(self.optimizer, partial(self._lr, step))
+        set_eps(self.optimizer, self.recipe.optimizer, step)
         self.optimizer.zero_grad(set_to_none=True)
         parts = _parts(batch, self.recipe.accumulate)
         sums: dict[str, float] = {}

@@ -67,6 +67,20 @@ def set_lr(optimizer: torch.optim.Optimizer, rate: Callable[[float], float]) -> 
         group["lr"] = rate(group[LR_FACTOR])
 
 
+def set_eps(optimizer: torch.optim.Optimizer, config: Optimizer, step: int) -> None:
+    """Keep ``eps`` out of the correction of the second moment where the recipe says so.
+
+    PyTorch divides by ``sqrt(v / (1 - b^t)) + eps`` at step ``t``, counted from 1, and TensorFlow
+    by ``(sqrt(v) + eps) / sqrt(1 - b^t)``.
+
+    Args:
+        step: Counted from 0.
+    """
+    if config.eps_uncorrected:
+        for group in optimizer.param_groups:
+            group["eps"] = config.eps / math.sqrt(1 - config.betas[1] ** (step + 1))
+
+
 def lr_factor(
     step: int, schedule: Schedule, *, per_epoch: int, total: int, peak: float = 1.0
 ) -> float:
@@ -90,6 +104,11 @@ def lr_factor(
         place, climbed, end = step // per_epoch, step // per_epoch, schedule.epochs
     else:
         place, climbed, end = step, step + 1, total
+    if schedule.decay == "linear":
+        warm = int(schedule.warmup * end)
+        risen = place / warm if place < warm else 1.0
+        line = peak + (final - peak) * place / max(1, end)
+        return line * (schedule.initial + (1 - schedule.initial) * risen)
     warm = round(schedule.warmup * end)
     if place < warm:
         return initial + (peak - initial) * climbed / warm

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -15,11 +17,17 @@ CONFIG = BertConfig(vocabulary=50, positions=20, channels=24, depth=3, heads=4)
 PATCHES, FEATURES = 6, 10
 
 
+@pytest.fixture(scope="module", params=["gelu", "gelu_tanh"])
+def activation(request):
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def theirs():
+def theirs(activation):
     torch.manual_seed(0)
     model = BertModel(
         TheirConfig(
+            hidden_act={"gelu": "gelu", "gelu_tanh": "gelu_new"}[activation],
             vocab_size=CONFIG.vocabulary,
             max_position_embeddings=CONFIG.positions,
             hidden_size=CONFIG.channels,
@@ -34,9 +42,10 @@ def theirs():
 
 
 @pytest.fixture(scope="module")
-def joint(theirs):
+def joint(theirs, activation):
     torch.manual_seed(1)
-    joint = JointBert(CONFIG, patches=PATCHES, features=FEATURES)
+    config = replace(CONFIG, activation=activation)
+    joint = JointBert(config, patches=PATCHES, features=FEATURES)
     joint.bert.load_state_dict(convert(theirs.state_dict()))
     return joint.eval()
 

@@ -99,12 +99,18 @@ def gradients(loss, model):
     return {name: g for name, g in zip(names, found, strict=True) if g is not None}
 
 
+@pytest.mark.parametrize("negatives", ["any", "subcategory"])
 @pytest.mark.parametrize("hide", ["everywhere", "apart"])
 def test_losses_and_gradients_of_the_joint_encoder_are_those_of_single_pairs(
-    hide, batch, monkeypatch
+    hide, negatives, batch, monkeypatch
 ):
     """Pair after pair through the encoder, and word after word through the head."""
-    model = built(weighting="fixed", hide=hide).eval()
+    model = built(weighting="fixed", hide=hide, negatives=negatives).eval()
+    all_ids = batch.ids
+    if negatives == "subcategory":
+        wrong = batch.ids.flip(0) + (batch.ids.flip(0) < 500) * (batch.ids.flip(0) > 0) * 7
+        batch = replace(batch, wrong_ids=wrong, wrong_eot=batch.eot)
+        all_ids = torch.cat([batch.ids, wrong])
     drawn = []
 
     def recording(name):
@@ -117,11 +123,11 @@ def test_losses_and_gradients_of_the_joint_encoder_are_those_of_single_pairs(
         monkeypatch.setattr(module, name, call)
 
     recording("mask_whole_words")
-    recording("draw_candidates")
+    recording("given_candidates" if negatives == "subcategory" else "draw_candidates")
     of_patches = model._hide_patches
     monkeypatch.setattr(model, "_hide_patches", lambda f: drawn.append(of_patches(f)) or drawn[-1])
     losses = model(batch)
-    hidden, masked, pairs = drawn
+    hidden, pairs, masked = drawn
     assert (masked.targets > 0).any()
     assert len(pairs.matches) == 8
     features = model.patches(batch.pixels)
@@ -133,7 +139,7 @@ def test_losses_and_gradients_of_the_joint_encoder_are_those_of_single_pairs(
         tokens = model.joint(masked.ids[row, :10], batch.eot[:1], shown[None])  # no padding
         whole = tokens
         if hide == "apart":
-            whole = model.joint(batch.ids[row, :10], batch.eot[:1], features[picture][None])
+            whole = model.joint(all_ids[row, :10], batch.eot[:1], features[picture][None])
         scores = model.match_head(torch.tanh(model.joint.bert.pooler(whole[:, 0])))
         tia.append(-scores.log_softmax(1)[0, match])
         if hide == "apart" and not match:

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finegrain.methods.negatives import draw_candidates
+from finegrain.methods.negatives import draw_candidates, given_candidates
 
 products = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 2)), min_size=1, max_size=8)
 """Product and sub-category of each picture; 0 is an unknown one."""
@@ -86,3 +86,12 @@ def test_mined_negatives_are_never_of_the_same_product(items, seed):
     near = 50.0 * (pids[:, None] == pids)
     pairs = draw_candidates(pids, groups, captions=1, logits=near)
     assert torch.equal(pids[pairs.pictures] == pids[pairs.captions], pairs.matches.bool())
+
+
+@given(st.integers(1, 6), st.integers(1, 3))
+def test_wrong_captions_that_came_with_their_pictures(pictures, captions):
+    pairs = given_candidates(pictures * captions, pictures, captions=captions)
+    told = [(i, i * captions + k, 1) for i in range(pictures) for k in range(captions)]
+    wrong = [(i, pictures * captions + i, 0) for i in range(pictures)]
+    columns = (column.tolist() for column in pairs)
+    assert list(zip(*columns, strict=True)) == told + wrong

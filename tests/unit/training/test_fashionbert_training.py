@@ -72,6 +72,42 @@ def test_three_and_three_resumed_steps_equal_six(fashionbert, tmp_path):
     assert first.losses + second.losses == straight.losses
 
 
+def test_wrong_captions_of_a_sub_category_are_resumed(fashionbert, tmp_path, monkeypatch):
+    """They are drawn by seed, epoch and item, and by nothing that a resumed run lacks."""
+    splits = fashionbert.data.splits()
+    samples = tuple(
+        replace(
+            sample,
+            metadata={SUBCATEGORY: ("even", "odd")[sample.pid % 2]},
+            captions=(f"product {sample.pid} worn", f"product {sample.pid}"),
+        )
+        for sample in splits["train"].samples
+    )
+    known = splits | {"train": Split(name="train", samples=samples)}
+    monkeypatch.setattr(type(fashionbert.data), "splits", lambda _: known)
+    method = replace(fashionbert.method, negatives="subcategory")
+    recipe = replace(fashionbert, method=method)
+    trainer = loop._Trainer(recipe, tmp_path, ALONE, progress=False)
+    told = {caption: sample.pid for sample in samples for caption in sample.captions}
+    ids_of = {caption: trainer.tokenizer.encode([caption]).ids[0].tolist() for caption in told}
+    pid_of = {tuple(ids_of[caption]): pid for caption, pid in told.items()}
+    numbered = sorted({sample.pid for sample in samples})
+    seen = 0
+    trainer.order.start_at(0, 0)
+    for batch in trainer.loader:
+        for ids, eot, number in zip(batch.wrong_ids, batch.wrong_eot, batch.pids, strict=True):
+            pid = pid_of[tuple(ids[: eot + 1].tolist())]
+            own = numbered[int(number)]
+            assert pid != own
+            assert pid % 2 == own % 2
+            seen += 1
+    assert seen == 64
+    straight = train(recipe, tmp_path / "straight", progress=False)
+    first = train(recipe, tmp_path / "resumed", stop_after=3, progress=False)
+    second = train(recipe, tmp_path / "resumed", resume=True, progress=False)
+    assert first.losses + second.losses == straight.losses
+
+
 def test_sub_categories_are_numbered_for_each_item(fashionbert, tmp_path):
     plain = fashionbert.data.splits()["train"]
     names = ("TOPS", None, "JEANS")

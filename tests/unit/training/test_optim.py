@@ -11,7 +11,7 @@ from torch import nn
 
 from finegrain import load_recipe
 from finegrain.recipe import Optimizer, ParameterRule, Schedule
-from finegrain.training.optim import lr_factor, make_optimizer, set_lr
+from finegrain.training.optim import lr_factor, make_optimizer, set_eps, set_lr
 from finegrain.training.precision import autocast_dtype
 
 RASA = load_recipe(Path(__file__).parents[3] / "recipes" / "rasa_cuhk_pedes.py")
@@ -108,6 +108,54 @@ def test_a_warm_up_from_a_rate_that_all_parameters_share():
     schedule = Schedule(epochs=10, warmup=0.2, initial=0.5, by_epoch=True, same_ends=True)
     factors = [lr_factor(s, schedule, per_epoch=1, total=10, peak=10.0) for s in range(3)]
     assert factors == pytest.approx([0.5, 5.25, 10.0])
+
+
+@given(st.integers(1, 400), st.floats(0, 1), st.integers(0, 400))
+def test_linear_decay_is_that_of_berts_released_code(total, warmup, step):
+    """The decayed rate, times the share of the warm-up that is done."""
+    decayed = 1 - min(step, total) / total
+    warm = int(total * warmup)
+    expected = decayed * (step / warm if step < warm else 1)
+    got = by_step(min(step, total), total, warmup=warmup, decay="linear")
+    if step <= total:
+        assert got == pytest.approx(expected)
+
+
+def test_linear_decay_starts_at_the_initial_share_and_ends_at_the_final_one():
+    def factor(step):
+        return by_step(step, 100, warmup=0.1, initial=0.5, final=0.2, decay="linear")
+
+    assert factor(0) == pytest.approx(0.5)
+    assert factor(10) == pytest.approx(1 - 0.8 * 0.1)
+    assert factor(100) == pytest.approx(0.2)
+
+
+def tensorflow_adam(weight, gradients, *, lr, betas, eps):
+    """TensorFlow 1's AdamOptimizer, number by number: eps is added before the correction."""
+    (b1, b2), m, v = betas, 0.0, 0.0
+    for t, g in enumerate(gradients, start=1):
+        m, v = b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * g * g
+        weight -= lr * math.sqrt(1 - b2**t) / (1 - b1**t) * m / (math.sqrt(v) + eps)
+    return weight
+
+
+@given(st.lists(st.floats(-1e-3, 1e-3), min_size=1, max_size=8), st.booleans())
+def test_an_epsilon_that_is_not_corrected_is_tensorflows(gradients, uncorrected):
+    weight = nn.Parameter(torch.tensor([0.5], dtype=torch.float64))
+    holder = nn.ParameterList([weight])
+    config = Optimizer(
+        kind="adam", lr=0.1, betas=(0.9, 0.98), eps=1e-3, eps_uncorrected=uncorrected,
+        weight_decay=0.0,
+    )  # fmt: skip
+    optimizer = make_optimizer(holder, config)
+    for step, gradient in enumerate(gradients):
+        set_eps(optimizer, config, step)
+        weight.grad = torch.full_like(weight, gradient)
+        optimizer.step()
+    expected = tensorflow_adam(0.5, gradients, lr=0.1, betas=(0.9, 0.98), eps=1e-3)
+    assert uncorrected is (weight.item() == pytest.approx(expected, abs=1e-9)) or all(
+        abs(gradient) < 1e-9 for gradient in gradients
+    )
 
 
 def model_of_all_kinds():
