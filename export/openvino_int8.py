@@ -1,4 +1,8 @@
-"""CPUs by OpenVINO: int8 weights, whose products it quantises by itself, group by group."""
+"""CPUs by OpenVINO: int8 weights, whose products it quantises by itself, group by group.
+
+It does so on processors with VNNI. On others it widens the weights to fp32, which is exact and
+slower; ``cpu_int8`` suits those.
+"""
 
 from finegrain import ExportProfile
 from finegrain.exporters import Int8

@@ -20,7 +20,8 @@ class Precision(Protocol):
         min_cosine: Least cosine between an embedding of the exported tower and its eager twin.
     """
 
-    name: ClassVar[str]
+    @property
+    def name(self) -> str: ...
 
     @property
     def min_cosine(self) -> float: ...

@@ -22,6 +22,7 @@ from onnxruntime.capi.onnxruntime_pybind11_state import (
 from finegrain.errors import PlanError
 from finegrain.plan import IMAGE, MATCH, TEXT, Plan
 from finegrain.records import PictureTokens
+from finegrain.runtime.byte_products import SLOWER_AND_EXACT, products_saturate
 
 # Also on Windows, and where onnxruntime was imported before finegrain set its switch.
 onnxruntime.disable_telemetry_events()
@@ -34,6 +35,10 @@ _ORT_ERRORS = (
     NotImplementedByOrt,
     RuntimeException,
 )
+
+MAY_SATURATE = "int8"
+"""Precision of graphs whose products of bytes may saturate, as finegrain 0.1 exported them. Plans
+for OpenVINO state it too; they hold no such products, and nothing changes for them."""
 
 
 class OrtRuntime:
@@ -56,6 +61,8 @@ class OrtRuntime:
         # (session.force_spinning_stop) saves up to 1 ms of a query on free cores, and where
         # something else runs too it more than doubles the median.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        if MAY_SATURATE in plan.manifest.precision.values() and products_saturate():
+            options.add_session_config_entry(SLOWER_AND_EXACT, "1")
         self._text = _session(plan, TEXT, options)
         self._image = _session(plan, IMAGE, options)
         self._match = _session(plan, MATCH, options) if plan.manifest.match else None
@@ -104,13 +111,13 @@ class OrtRuntime:
     ) -> list[NDArray[Any]]:
         # ValueError is what ONNX Runtime raises for names that the graph does not have.
         try:
-            found: list[NDArray[Any]] = session.run(outputs, inputs, self._asked)
+            arrays: list[NDArray[Any]] = session.run(outputs, inputs, self._asked)
         except (*_ORT_ERRORS, ValueError) as error:
             raise PlanError(
                 f"{self.path}: {member} does not take what the manifest says it does ({error}). "
                 "Export the plan again."
             ) from error
-        return found
+        return arrays
 
     def _checked(self, embeddings: NDArray[np.float32], member: str) -> NDArray[np.float32]:
         if embeddings.ndim != 2 or embeddings.shape[1] != self.embed_dim:

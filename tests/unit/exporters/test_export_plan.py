@@ -270,7 +270,7 @@ def test_the_manifest_names_the_method_and_the_precision(
     )
     manifest = Plan(tmp_path / "x.plan").manifest
     assert manifest.method == "irra"
-    assert manifest.precision == {TEXT: "int8", IMAGE: "fp32"}
+    assert manifest.precision == {TEXT: "int8_pairs", IMAGE: "fp32"}
 
 
 def test_profiles_of_this_checkout_load():

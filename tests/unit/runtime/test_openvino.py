@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import sys
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
@@ -112,3 +113,30 @@ def test_without_openvino_the_extra_is_named(tiny_plan, monkeypatch):
 def test_a_runtime_that_there_is_not(tiny_plan):
     with pytest.raises(PlanError, match=r"runtime out of onnxruntime, openvino.*, got 'tflite'"):
         Encoder.from_plan(Plan(tiny_plan), runtime="tflite")
+
+
+@pytest.mark.parametrize("rows", [1, 64])
+def test_its_products_of_int8_weights_do_not_saturate(rows):
+    """With the largest weights and inputs there are: nothing is lost, on any processor."""
+    openvino = pytest.importorskip("openvino")
+    onnx = pytest.importorskip("onnx")
+    weights = np.full((64, 16), 127, np.int8) * np.array([1, -1] * 8, np.int8)
+    scales = np.full(16, 1 / 127, np.float32)
+    graph = onnx.helper.make_graph(
+        [
+            onnx.helper.make_node("DequantizeLinear", ["w", "s"], ["wide"], axis=1),
+            onnx.helper.make_node("MatMul", ["x", "wide"], ["y"]),
+        ],
+        "product",
+        [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["N", 64])],
+        [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["N", 16])],
+        [onnx.numpy_helper.from_array(weights, "w"), onnx.numpy_helper.from_array(scales, "s")],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)])
+    core = openvino.Core()
+    read = core.read_model(io.BytesIO(model.SerializeToString()))
+    inputs = np.linspace(0.9, 1, rows * 64, dtype=np.float32).reshape(rows, 64)
+    (product,) = core.compile_model(read, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(
+        inputs
+    ).values()
+    np.testing.assert_allclose(product, inputs @ (weights * scales), rtol=0.01)
