@@ -252,7 +252,7 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument("--image", type=Path, help="search by this picture instead")
     query.add_argument("-k", type=int, help="how many (default: 10)")
     query.add_argument("--where", help="filter, such as: camera = 'gate-3' and price < 80")
-    query.add_argument("--group-by", choices=["pid", "track"], help="only the best of each")
+    query.add_argument("--group-by", metavar="COLUMN", help="only the best of each pid, track, ...")
     query.add_argument(
         "--distinct", type=float, metavar="COSINE",
         help="leave out pictures nearer than this to a better one, such as 0.98",

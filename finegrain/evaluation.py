@@ -104,7 +104,7 @@ def evaluate_split(encoder: Encoder, split: Split, *, progress: bool = False) ->
     Raises:
         ImageError: A picture cannot be read: a metric over fewer pictures is another metric.
     """
-    pids = np.array([sample.pid for sample in split.samples])
+    pids = split.identities()
     images = encoder.encode_images([sample.image for sample in split.samples], progress=progress)
     captions = [caption for sample in split.samples for caption in sample.captions]
     caption_pids = np.repeat(pids, [len(sample.captions) for sample in split.samples])

@@ -11,7 +11,7 @@ from PIL import Image
 
 from finegrain.encoder import Encoder
 from finegrain.errors import GalleryError, QueryError
-from finegrain.gallery import Gallery, GroupBy, Hit
+from finegrain.gallery import Gallery, Hit
 from finegrain.gpu_gallery import GpuGallery, require_file, scan_maker
 from finegrain.plan import Plan
 from finegrain.preprocess import ImageSource
@@ -103,7 +103,7 @@ class FirstStage:
         k: int,
         where: str | None,
         *,
-        group_by: GroupBy | None,
+        group_by: str | None,
         distinct: float | None,
     ) -> list[Hit]:
         """The ``k`` best; see :meth:`Gallery.search <finegrain.gallery.Gallery.search>`.

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finegrain.errors import GalleryError, PlanError
-from finegrain.gallery import Gallery, GroupBy, Hit
+from finegrain.gallery import Gallery, Hit
 from finegrain.gallery.backend import Search
 from finegrain.gallery.entries import checked_k
 from finegrain.gallery.followed import FollowedStore
@@ -90,7 +90,7 @@ class GpuGallery(Gallery):
         k: int,
         where: str | None = None,
         *,
-        group_by: GroupBy | None = None,
+        group_by: str | None = None,
         distinct: float | None = None,
     ) -> list[Hit] | None:
         """As :meth:`search` with the embedding of one caption, which the same launch makes.

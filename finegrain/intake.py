@@ -85,7 +85,7 @@ def columns_of(sample: Sample, metadata: Metadata) -> Metadata:
         "caption": sample.captions[0],
         **metadata,
         **sample.metadata,
-        "pid": sample.pid,
+        **({} if sample.pid is None else {"pid": sample.pid}),
         **camera,
     }
 

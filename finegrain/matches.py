@@ -18,7 +18,7 @@ from tabulate import tabulate
 from finegrain.errors import ImageError, MissingExtraError, QueryError
 from finegrain.picture_grid import Tile, draw_grid
 from finegrain.preprocess.image import load_image
-from finegrain.records import Scalar
+from finegrain.records import Pid, Scalar
 
 if TYPE_CHECKING:
     from finegrain.explanation import Explanation
@@ -40,7 +40,7 @@ class Match:
         id: The picture's id in the gallery.
         image: Its path, or the address of a part of a picture or video
             (:class:`~finegrain.preprocess.Crop`); None when it was added as pixels.
-        pid: Identity, where known.
+        pid: Key of the person or product, as it was given, where known.
         camera: Name of the camera, where known.
         time: When it was taken, where known, as ``2026-01-31T12:00:00.000Z``.
         track: Name of the track that it is part of, where known.
@@ -53,7 +53,7 @@ class Match:
     score: float
     id: int
     image: str | None
-    pid: int | None = None
+    pid: Pid | None = None
     camera: str | None = None
     time: str | None = None
     track: str | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -11,8 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+_INT64 = range(-(2**63), 2**63)
+
 Scalar = str | int | float | bool | None
 """What a metadata value may be: what JSON and every store can hold."""
+
+Pid = int | str
+"""The key of a person or product, as its owner gave it: a number or a text."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,15 +27,16 @@ class Sample:
     Attributes:
         image: Path of the picture.
         captions: What people wrote about it; at least one.
-        pid: Identity of the person (or product). Pictures of one pid are positives of
-            each other's captions.
+        pid: Key of the person or product, as the dataset states it. Pictures of one pid are
+            positives of each other's captions. None where no key is stated: the picture is then
+            the only one of its identity.
         camera: Name of the camera, where the dataset states it.
         metadata: Further columns, carried through to the gallery and its filters.
     """
 
     image: Path
     captions: tuple[str, ...]
-    pid: int
+    pid: Pid | None
     camera: str | None = None
     metadata: Mapping[str, Scalar] = field(default_factory=dict)
 
@@ -84,7 +90,11 @@ class Split:
 
     @property
     def num_pids(self) -> int:
-        return len({sample.pid for sample in self.samples})
+        return len(np.unique(self.identities()))
+
+    def identities(self) -> NDArray[np.int64]:
+        """A number from 0 for the identity of each sample, ``[N]``; see :func:`identities`."""
+        return identities(sample.pid for sample in self.samples)
 
     @property
     def num_captions(self) -> int:
@@ -99,6 +109,46 @@ class Split:
             f"{self.name}: {len(self.samples)} pictures, {self.num_captions} captions, "
             f"{self.num_pids} identities" + (f", {num_lost} left out" if num_lost else "")
         )
+
+
+def identities(pids: Iterable[Pid | None]) -> NDArray[np.int64]:
+    """Number identities from 0, as classifiers and metrics need them, ``[N]``.
+
+    Numbers come first, in their order, then texts, then the samples without a pid, each of which
+    is an identity of its own. The number 10 and the text "10" are one identity, as in a gallery.
+    """
+    spelled = [None if pid is None else str(pid) for pid in pids]
+    known = sorted({pid for pid in spelled if pid is not None}, key=_number_first)
+    numbers = {pid: number for number, pid in enumerate(known)}
+    labels = np.empty(len(spelled), np.int64)
+    following = len(known)
+    for row, pid in enumerate(spelled):
+        labels[row] = following if pid is None else numbers[pid]
+        following += pid is None
+    return labels
+
+
+def pid_of(value: Scalar) -> Pid | None:
+    """The pid that a cell of a table states: whole numbers and texts as they are.
+
+    Tables with gaps hold whole numbers as ``10.0``; that is the pid 10. A number of more than 64
+    bits, which no gallery can hold, becomes its digits.
+    """
+    if value is None or isinstance(value, str):
+        return value or None
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return pid_of(int(value) if value.is_integer() else str(value))
+    return value if value in _INT64 else str(value)
+
+
+def _number_first(pid: str) -> tuple[bool, int, str]:
+    try:
+        number = int(pid)
+    except ValueError:
+        return True, 0, pid
+    return (False, number, pid) if str(number) == pid else (True, 0, pid)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

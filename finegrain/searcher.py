@@ -12,7 +12,7 @@ from finegrain.encoder import Encoder
 from finegrain.errors import GalleryError, PlanError, QueryError
 from finegrain.explanation import Explanation, explain
 from finegrain.first_stage import FirstStage, VectorPlace, check_query, gallery_path
-from finegrain.gallery import Gallery, GroupBy, Hit, Reindexed
+from finegrain.gallery import Gallery, Hit, Reindexed
 from finegrain.gallery.pictures import SUFFIXES
 from finegrain.intake import Added, Metadata, columns_of, take_in
 from finegrain.matches import Match, Matches
@@ -233,7 +233,7 @@ class Searcher:
         k: int | None = None,
         *,
         where: str | None = None,
-        group_by: GroupBy | None = None,
+        group_by: str | None = None,
         distinct: float | None = None,
     ) -> Matches:
         """Find the pictures that fit a text, or look like a picture.
@@ -244,7 +244,8 @@ class Searcher:
             k: How many; by default ten, or all of a smaller gallery.
             where: Look only at pictures whose columns match, such as
                 ``"camera = 'gate-3' and time >= '2026-05-01T08:00'"``.
-            group_by: ``"pid"`` or ``"track"``: of each only the best picture.
+            group_by: A column such as ``"pid"`` or ``"track"``: of each of its values only the
+                best picture.
             distinct: Leave out pictures whose cosine with a better match is above this, as
                 of neighbouring frames; 0.98 is a good start.
 

@@ -13,7 +13,7 @@ from finegrain.encoder import Encoder
 from finegrain.errors import ImageError
 from finegrain.metrics import RetrievalMetrics, ranks_of
 from finegrain.preprocess import ImageSource
-from finegrain.records import PictureTokens, Sample
+from finegrain.records import PictureTokens, Sample, identities
 from finegrain.rerank import MATCHED_AT_ONCE, probability_of, rerank
 
 WEIGHTS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
@@ -112,7 +112,9 @@ def second_stage(
         ImageError: A picture cannot be read.
         PlanError: The model has no match head.
     """
-    pairs = [(caption, s.pid) for s in samples for caption in s.captions][:max_captions]
+    pids = identities(sample.pid for sample in samples)
+    pairs = [(c, pid) for s, pid in zip(samples, pids, strict=True) for c in s.captions]
+    pairs = pairs[:max_captions]
     captions = [caption for caption, _ in pairs]
     images, tokens = encode_with_tokens(encoder, [s.image for s in samples], progress=progress)
     texts = encoder.encode_texts(captions, progress=progress)
@@ -127,7 +129,7 @@ def second_stage(
         texts=texts,
         images=images,
         query_pids=np.array([pid for _, pid in pairs]),
-        gallery_pids=np.array([s.pid for s in samples]),
+        gallery_pids=pids,
         candidates=candidates,
         logits=logits,
     )

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
+import numpy as np
 from tabulate import tabulate
 from tqdm import tqdm
 
 from finegrain.data.survey import Survey
 from finegrain.errors import DataError
-from finegrain.records import Split
+from finegrain.records import Split, identities
 
 READING_THREADS = 4
 
@@ -148,7 +149,7 @@ def _compare(
         judged=judged_name,
         pictures=len(shared),
         of=len(judged),
-        identities=len({sample.pid for sample in shared}),
+        identities=len(np.unique(identities(sample.pid for sample in shared))),
         example=(seen[digests[first]], first),
     )
 

@@ -3,15 +3,13 @@
 from finegrain.gallery.approximate import Approximate, Hnsw, Ivf, RaBitQ, Tuned
 from finegrain.gallery.entries import OnDuplicate
 from finegrain.gallery.gallery import Gallery
-from finegrain.gallery.grouping import GroupBy
 from finegrain.gallery.index import Hit
 from finegrain.gallery.reindex import Reindexed
-from finegrain.gallery.row import Row
+from finegrain.gallery.row import Row, Stamp
 
 __all__ = [
     "Approximate",
     "Gallery",
-    "GroupBy",
     "Hit",
     "Hnsw",
     "Ivf",
@@ -19,5 +17,6 @@ __all__ = [
     "RaBitQ",
     "Reindexed",
     "Row",
+    "Stamp",
     "Tuned",
 ]

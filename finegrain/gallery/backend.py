@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Sequence
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 from finegrain.gallery.approximate import Tuned
 from finegrain.gallery.entries import Entry, OnDuplicate
 from finegrain.gallery.index import Hit, Ids, Vectors
 from finegrain.gallery.reindex import PictureEncoder, Reindexed
 from finegrain.gallery.row import Row
+from finegrain.records import Scalar
 
 Search = Callable[[Vectors, int], list[list[Hit]]]
 """Queries ``[Q, D]`` and a depth to the hits of each, best first, equal scores by ascending id."""
@@ -61,8 +62,8 @@ class Backend(Protocol):
         """Those of the rows that are there, by id."""
         ...
 
-    def groups(self, column: Literal["pid", "track"], ids: Iterable[int]) -> dict[int, object]:
-        """The value of one column, None included, for those of the ids that are there."""
+    def groups(self, column: str, ids: Iterable[int]) -> dict[int, Scalar]:
+        """The value of one column for those of the ids that are there and have one."""
         ...
 
     def thumbnails(self, ids: Iterable[int]) -> dict[int, bytes]: ...

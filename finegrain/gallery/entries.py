@@ -16,7 +16,8 @@ from finegrain.gallery import times as clock  # a parameter is called times
 from finegrain.gallery.damage import not_normalised
 from finegrain.gallery.filters import BUILT_IN
 from finegrain.gallery.index import Vectors
-from finegrain.records import Scalar
+from finegrain.gallery.row import Stamp
+from finegrain.records import Pid, Scalar
 
 MAX_NAME_LENGTH = 256
 """Longest name of a metadata column, in characters."""
@@ -32,20 +33,22 @@ class Entry:
     """What is stored of one picture beside its vector; times as :func:`utc_text` makes them."""
 
     image: str | None
-    pid: int | None
+    pid: Pid | None
     camera: str | None
     time: str | None
     track: str | None
     expires_at: str | None
     metadata: Mapping[str, Scalar]
     thumbnail: bytes | None
+    source: str | None = None
+    stamp: Stamp | None = None
 
 
 def checked_entries(
     count: int,
     *,
     images: Sequence[str | None],
-    pids: Sequence[int | None] | None,
+    pids: Sequence[Pid | None] | None,
     cameras: Sequence[str | None] | None,
     times: Sequence[datetime | str | None] | None,
     tracks: Sequence[str | None] | None,
@@ -76,7 +79,7 @@ def checked_entries(
     return [
         Entry(
             image=_text(f"images[{row}]", image),
-            pid=_pid(f"pids[{row}]", pid),
+            pid=checked_pid(f"pids[{row}]", pid),
             camera=_text(f"cameras[{row}]", camera),
             time=time,
             track=_text(f"tracks[{row}]", track),
@@ -197,13 +200,20 @@ def _text(where: str, value: Any) -> str | None:
     return value
 
 
-def _pid(where: str, value: Any) -> int | None:
-    if value is None:
-        return None
-    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    if not whole or int(value) not in _INT64:
-        raise GalleryError(f"{where} is a whole number of at most 64 bits or None; got {value!r}.")
-    return int(value)
+def checked_pid(where: str, value: Any) -> Pid | None:
+    """A pid as it is kept: a number or a text, as it was given.
+
+    Raises:
+        GalleryError: It is something else, or a number of more than 64 bits.
+    """
+    if isinstance(value, int | np.integer) and not isinstance(value, bool):
+        if int(value) in _INT64:
+            return int(value)
+    elif value is None or isinstance(value, str):
+        return _text(where, value)
+    raise GalleryError(
+        f"{where} is a whole number of at most 64 bits, a text or None; got {value!r:.60}."
+    )
 
 
 def checked_time(where: str, value: Any) -> str | None:

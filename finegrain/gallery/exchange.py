@@ -9,7 +9,8 @@ is a folder with the layout of clip-retrieval, which is read whoever wrote it::
 
 Columns are ``id``, ``image_path``, ``pid``, ``camera``, ``time``, ``track``, ``added_at``,
 ``expires_at``, ``thumbnail`` (in JSON as base64) and ``metadata`` (in Parquet as JSON, since
-its columns hold values of one kind). Of a foreign export all further columns become metadata.
+its columns hold values of one kind; a pid that is a text is in ``pid_text`` there).
+Of a foreign export all further columns become metadata.
 Ids are for information: a gallery gives its own.
 """
 
@@ -36,11 +37,22 @@ from finegrain.gallery.backend import Backend
 from finegrain.gallery.entries import Entry, checked_entries, checked_time, checked_vectors
 from finegrain.gallery.index import Vectors
 from finegrain.gallery.schema import short
+from finegrain.records import Pid
 
 _ABOUT = "gallery.json"
 _KEY = b"finegrain"
 _CHUNK_ROWS = 8192
-_OWN = {"image_path", "pid", "camera", "time", "track", "expires_at", "thumbnail", "metadata"}
+_OWN = {
+    "image_path",
+    "pid",
+    "pid_text",
+    "camera",
+    "time",
+    "track",
+    "expires_at",
+    "thumbnail",
+    "metadata",
+}
 _FOR_INFORMATION = {"id", "added_at", "vector"}
 _TIMES = ("time", "added_at", "expires_at")
 
@@ -132,7 +144,7 @@ def _entries(records: Sequence[Record]) -> list[Entry]:
     entries = checked_entries(
         len(records),
         images=[record.get("image_path") for record in records],
-        pids=[record.get("pid") for record in records],
+        pids=[_pid(record) for record in records],
         cameras=[record.get("camera") for record in records],
         times=[record.get("time") for record in records],
         tracks=[record.get("track") for record in records],
@@ -148,6 +160,11 @@ def _entries(records: Sequence[Record]) -> list[Entry]:
     )
     ends = [checked_time("expires_at", record.get("expires_at")) for record in records]
     return [replace(entry, expires_at=end) for entry, end in zip(entries, ends, strict=True)]
+
+
+def _pid(record: Record) -> Pid | None:
+    text: str | None = record.get("pid_text")
+    return record.get("pid") if text is None else text
 
 
 # --- a folder ---------------------------------------------------------------------------
@@ -228,6 +245,7 @@ def _write_parquet(path: Path, about: About, chunks: Iterator[Chunk]) -> int:
             ("id", arrow.int64()),
             ("image_path", arrow.string()),
             ("pid", arrow.int64()),
+            ("pid_text", arrow.string()),
             ("camera", arrow.string()),
             ("time", moment),
             ("track", arrow.string()),
@@ -244,6 +262,8 @@ def _write_parquet(path: Path, about: About, chunks: Iterator[Chunk]) -> int:
         for vectors, records in chunks:
             for record in records:
                 record["metadata"] = json.dumps(record["metadata"], ensure_ascii=False)
+                record["pid_text"] = record["pid"] if isinstance(record["pid"], str) else None
+                record["pid"] = None if isinstance(record["pid"], str) else record["pid"]
                 for name in _TIMES:
                     record[name] = record[name] and datetime.fromisoformat(record[name])
             columns = [[r[name] for r in records] for name in schema.names[:-1]]

@@ -37,6 +37,12 @@ SlotKind = Literal["text", "whole", "real", "boolean"]
 SLOT_KEYS: dict[SlotKind, str] = {"text": "t", "whole": "i", "real": "f", "boolean": "b"}
 """Letter before a metadata column's name that says what its value is, as in ``i:price``."""
 
+OWN_LETTER = "p"
+"""Before a key of the metadata that is none of the user's columns."""
+
+TEXT_PID = f"{OWN_LETTER}:pid"
+"""Where a pid is that is a text; numbers have a field."""
+
 ALWAYS = "id > 0"  # as of every picture
 NEVER = "id < 0"
 
@@ -88,7 +94,11 @@ def _slots(column: Column) -> list[_Slot]:
     if name == "id":
         return [_Slot("whole", "id", ALWAYS, NEVER)]
     if name == "pid":
-        return [_Slot("whole", "pid", "has_pid == true", "has_pid == false")]
+        text = f'metadata["{TEXT_PID}"]'
+        return [
+            _Slot("whole", "pid", "has_pid == true", "has_pid == false"),
+            _Slot("text", text, f"exists {text}", f"not (exists {text})"),
+        ]
     if name in BUILT_IN:
         return [_Slot("text", name, f'{name} != ""', f'{name} == ""')]
     return [

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from finegrain.gallery.filters import (
     BUILT_IN,
+    ORDERS,
     And,
     Column,
     Comparison,
@@ -74,7 +75,12 @@ def _is_null(column: Column, negated: bool) -> Sql:
 
 def _compare(column: Column, operator: str, values: tuple[Value, ...]) -> Sql:
     if column.name in BUILT_IN:
-        return Sql(f"{column.name} {operator} {_marks(operator, values)}", values)
+        test = f"{column.name} {operator} {_marks(operator, values)}"
+        if BUILT_IN[column.name] == "key" and operator in ORDERS:
+            # SQLite puts all numbers before all texts.
+            kind = "text" if isinstance(values[0], str) else "integer"
+            test = f"(typeof({column.name}) = '{kind}' AND {test})"
+        return Sql(test, values)
     # "Different" includes every other kind, so it is the negation of "same kind and equal".
     negated = operator in _OPPOSITES
     positive = _OPPOSITES.get(operator, operator)

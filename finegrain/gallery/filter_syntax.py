@@ -6,7 +6,8 @@ import difflib
 import functools
 import math
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from itertools import chain
 from typing import Any
 
 from lark import Lark, Token, Transformer, UnexpectedCharacters, UnexpectedToken
@@ -35,7 +36,10 @@ MAX_DEPTH = 16
 """Deepest nesting of ``and``, ``or`` and ``not``; redundant parentheses do not count."""
 
 
-_BUILT_IN_KINDS = {name: {"text" if kind == "time" else kind} for name, kind in BUILT_IN.items()}
+_BUILT_IN_KINDS = {
+    name: {"time": {"text"}, "key": {"number", "text"}}.get(kind, {kind})
+    for name, kind in BUILT_IN.items()
+}
 
 
 def parse(expression: str, columns: Mapping[str, Collection[str]]) -> Condition:
@@ -133,6 +137,7 @@ _EXPECTED = {
 """What tokens are called in a message, in this order; the other values go with STRING."""
 
 _INT64 = range(-(2**63), 2**63)
+_WHOLE_NUMBER = re.compile(r"0|-?[1-9][0-9]{0,18}")
 
 
 class _Builder(Transformer[Token, Condition]):
@@ -147,16 +152,20 @@ class _Builder(Transformer[Token, Condition]):
     def negate(self, children: list[Any]) -> Not:
         return Not(children[1])
 
-    def compare(self, children: list[Any]) -> Comparison:
+    def compare(self, children: list[Any]) -> Comparison | Membership:
         column, symbol, value = children
         if symbol in ORDERS and isinstance(value, bool):
             raise _PositionedError(symbol.start_pos, "true and false have no order; use = or !=.")
+        if BUILT_IN.get(column.name) == "key" and symbol not in ORDERS:
+            return Membership(column, _spellings(value), negated=symbol == "!=")
         return Comparison(column, "=" if symbol == "==" else symbol.value, _fitted(column, value))
 
     def contain(self, children: list[Any]) -> Membership:
         column, *words = (c for c in children if not _is_word(c, "IN"))
         negated = _is_word(words[0], "NOT")
         values = words[1:] if negated else words
+        if BUILT_IN.get(column.name) == "key":
+            values = list(chain.from_iterable(map(_spellings, values)))
         return Membership(column, tuple(_fitted(column, value) for value in values), negated)
 
     def is_null(self, children: list[Any]) -> IsNull:
@@ -193,6 +202,18 @@ def _fitted(column: Column, value: Value) -> Value:
         f"{column.name} compares with a time such as '2026-05-01' or '2026-05-01T08:00' (UTC, "
         f"or with an offset as in '2026-05-01T08:00+02:00'); got {value!r:.40}.",
     )
+
+
+def _spellings(value: Value) -> tuple[Value, ...]:
+    """The number and the text that are spelled like a value."""
+    if isinstance(value, bool):
+        return (value,)  # which is refused, as no key is one
+    if isinstance(value, float) and value.is_integer() and int(value) in _INT64:
+        value = int(value)
+    if not isinstance(value, str):
+        return value, str(value)
+    number = int(value) if _WHOLE_NUMBER.fullmatch(value) else None
+    return (value,) if number is None or number not in _INT64 else (number, value)
 
 
 def _is_word(child: object, word: str) -> bool:
@@ -276,16 +297,25 @@ def _check(condition: Condition, columns: Mapping[str, Collection[str]]) -> None
                 _check_column(column, (), columns)
 
 
+def unknown_column(name: str, columns: Iterable[str]) -> str:
+    """That there is no such column, which was perhaps meant, and which there are."""
+    known = sorted(columns)
+    alike = {_plain_name(column): column for column in known}
+    close = difflib.get_close_matches(_plain_name(name), alike, n=1)
+    hint = f" Did you mean {alike[close[0]]}?" if close else ""
+    return f"unknown column {name!r:.60}.{hint} Known are: {', '.join(known[:40])}."
+
+
+def _plain_name(column: str) -> str:
+    """A name without case and signs: ``Base Colour`` is looked for as ``base_colour`` too."""
+    return re.sub(r"[\W_]+", " ", column).casefold()
+
+
 def _check_column(
     column: Column, values: tuple[Value, ...], columns: Mapping[str, Collection[str]]
 ) -> None:
     if column.name not in columns:
-        close = difflib.get_close_matches(column.name, columns, n=1)
-        hint = f" Did you mean {close[0]}?" if close else ""
-        known = ", ".join(sorted(columns)[:40])
-        raise _PositionedError(
-            column.position, f"unknown column {column.name!r}.{hint} Known are: {known}."
-        )
+        raise _PositionedError(column.position, unknown_column(column.name, columns))
     kinds = columns[column.name]
     for value in values:
         if kinds and kind_of(value) not in kinds:

@@ -19,6 +19,8 @@ What an expression means is two-valued: a row matches or it does not.
 - Text, numbers and booleans are never equal to each other, so ``!=`` between them is true
   and an order between them is false. Where a column has only ever held other kinds than
   the value's, the filter is refused instead: it is a mistake, not an empty result.
+- A ``pid`` is a number or a text, and equal to what is spelled alike: ``pid = 10`` and
+  ``pid = '10'`` find the same pictures. Its order is that of numbers, or of texts.
 - Text is ordered by code point. Booleans have no order.
 """
 
@@ -31,14 +33,16 @@ from typing import Any, Literal
 
 from finegrain.records import Scalar
 
-Kind = Literal["text", "number", "boolean", "time"]
+Kind = Literal["text", "number", "boolean", "time", "key"]
+"""A time is text of one form; a key is a number or a text, and equal to what is spelled alike."""
+
 Value = str | int | float | bool
 Operator = Literal["=", "!=", "<", "<=", ">", ">="]
 
 BUILT_IN: Mapping[str, Kind] = {
     "id": "number",
     "image": "text",
-    "pid": "number",
+    "pid": "key",
     "camera": "text",
     "time": "time",
     "track": "text",

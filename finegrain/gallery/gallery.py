@@ -25,12 +25,12 @@ from finegrain.gallery.entries import (
 from finegrain.gallery.exchange import export, load
 from finegrain.gallery.filters import BUILT_IN
 from finegrain.gallery.followed import FollowedStore
-from finegrain.gallery.grouping import GroupBy, Thinning
+from finegrain.gallery.grouping import Thinning
 from finegrain.gallery.index import Hit
 from finegrain.gallery.milvus import MilvusAddress, MilvusStore
 from finegrain.gallery.reindex import PictureEncoder, Reindexed
 from finegrain.gallery.row import Row
-from finegrain.records import Scalar
+from finegrain.records import Pid, Scalar
 
 
 class Gallery:
@@ -120,7 +120,7 @@ class Gallery:
         vectors: npt.ArrayLike,
         images: Sequence[str | None],
         *,
-        pids: Sequence[int | None] | None = None,
+        pids: Sequence[Pid | None] | None = None,
         cameras: Sequence[str | None] | None = None,
         times: Sequence[datetime | str | None] | None = None,
         tracks: Sequence[str | None] | None = None,
@@ -134,7 +134,8 @@ class Gallery:
         Args:
             vectors: L2-normalised, ``[N, D]``.
             images: Paths, or None where a picture has no file; ``N`` of them, as of all below.
-            pids: Identities, where known.
+            pids: Keys of the persons or products, where known: numbers or texts, which are kept
+                as they are. The number 10 and the text "10" are one key.
             cameras: Names of the cameras, where known.
             times: When the pictures were taken, where known: datetimes or text of ISO 8601,
                 in UTC unless they state an offset; kept to the millisecond.
@@ -176,7 +177,7 @@ class Gallery:
         k: int,
         where: str | None = None,
         *,
-        group_by: GroupBy | None = None,
+        group_by: str | None = None,
         distinct: float | None = None,
     ) -> list[list[Hit]]:
         """The ``k`` best pictures for each query, by inner product.
@@ -187,9 +188,9 @@ class Gallery:
             where: Look only at pictures that match, as in ``"camera = 'gate-3'"``; the
                 language is described in :mod:`finegrain.gallery.filters`. The fewer match,
                 the faster the search.
-            group_by: Of each ``"pid"`` or ``"track"`` only the best picture; a picture
-                whose pid or track is not known counts for itself. As exact as the search
-                itself: it looks deeper until there are ``k`` groups, or no more pictures.
+            group_by: A column, such as ``"pid"`` or ``"track"``: of each of its values only
+                the best picture; a picture without a value counts for itself. As exact as the
+                search itself: it looks deeper until there are ``k`` groups, or no more pictures.
             distinct: Leave out a picture whose cosine with a better one in the answer is above
                 this, as of neighbouring frames; 0.98 is a good start.
 
@@ -246,7 +247,7 @@ class Gallery:
         """
         seen = self._store.columns()
         kinds = {name: " or ".join(sorted(kinds)) or "null" for name, kinds in seen.items()}
-        return {**BUILT_IN, **kinds}
+        return {**BUILT_IN, "pid": "number or text", **kinds}
 
     def delete(self, ids: Iterable[int]) -> int:
         """Delete pictures for good: their bytes are gone from the file.

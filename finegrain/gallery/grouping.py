@@ -1,18 +1,17 @@
-"""One hit for each person, track or near-duplicate frame."""
+"""One hit for each person, product, track or near-duplicate frame."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from finegrain.errors import QueryError
 from finegrain.gallery.backend import Backend, Search
+from finegrain.gallery.filter_syntax import unknown_column
+from finegrain.gallery.filters import BUILT_IN
 from finegrain.gallery.index import Hit, Vectors
-
-GroupBy = Literal["pid", "track"]
-GROUP_COLUMNS: tuple[GroupBy, ...] = ("pid", "track")
 
 _GROWTH = 4
 _AT_FIRST = 64  # k may be a million
@@ -34,10 +33,10 @@ class Thinning:
     """
 
     def __init__(
-        self, store: Backend, *, group_by: GroupBy | None = None, distinct: float | None = None
+        self, store: Backend, *, group_by: str | None = None, distinct: float | None = None
     ) -> None:
         self._store = store
-        self._group_by = _checked_column(group_by)
+        self._group_by = None if group_by is None else _checked_column(group_by, store)
         self._distinct = _checked_cosine(distinct)
 
     def search(self, search: Search, queries: Vectors, k: int) -> list[list[Hit]]:
@@ -78,7 +77,12 @@ class Thinning:
         return kept
 
     def _groups(self, ids: Sequence[int]) -> dict[int, object]:
-        return {} if self._group_by is None else self._store.groups(self._group_by, ids)
+        if self._group_by is None:
+            return {}
+        values = self._store.groups(self._group_by, ids)
+        if BUILT_IN.get(self._group_by) == "key":  # 10 and "10" are one
+            return {id_: str(value) for id_, value in values.items()}
+        return {id_: (isinstance(value, bool), value) for id_, value in values.items()}
 
 
 class _Apart:
@@ -108,13 +112,14 @@ class _Apart:
         return True
 
 
-def _checked_column(group_by: Any) -> GroupBy | None:
-    if group_by is not None and group_by not in GROUP_COLUMNS:
-        raise QueryError(
-            f"group_by is {' or '.join(map(repr, GROUP_COLUMNS))}, or None; got {group_by!r:.40}."
-        )
-    column: GroupBy | None = group_by
-    return column
+def _checked_column(group_by: Any, store: Backend) -> str:
+    if not isinstance(group_by, str):
+        raise QueryError(f"group_by is the name of a column, or None; got {group_by!r:.40}.")
+    if group_by not in BUILT_IN:
+        columns = {**BUILT_IN, **store.columns()}
+        if group_by not in columns:
+            raise QueryError(f"group_by: {unknown_column(group_by, columns)}")
+    return group_by
 
 
 def _checked_cosine(distinct: Any) -> float | None:

@@ -77,6 +77,27 @@ ALTER TABLE gallery ADD COLUMN clock TEXT;
 ALTER TABLE gallery ADD COLUMN doubted TEXT;
 """
 
+_FOLLOWING_SCHEMA = """
+DROP INDEX picture_pid;
+ALTER TABLE picture RENAME COLUMN pid TO numbered_pid;
+ALTER TABLE picture ADD COLUMN pid;
+UPDATE picture SET pid = numbered_pid WHERE numbered_pid IS NOT NULL;
+ALTER TABLE picture DROP COLUMN numbered_pid;
+CREATE INDEX picture_pid ON picture (pid);
+ALTER TABLE picture ADD COLUMN source TEXT;
+ALTER TABLE picture ADD COLUMN size INTEGER;
+ALTER TABLE picture ADD COLUMN mtime INTEGER;
+ALTER TABLE picture ADD COLUMN digest TEXT;
+CREATE INDEX picture_source ON picture (source) WHERE source IS NOT NULL;
+CREATE INDEX picture_digest ON picture (digest) WHERE digest IS NOT NULL;
+ALTER TABLE gallery ADD COLUMN numbered_until INTEGER NOT NULL DEFAULT 0;
+UPDATE gallery SET numbered_until = (SELECT coalesce(max(id), 0) FROM picture);
+"""
+"""A pid is a number or a text, so its column has no type, which would turn "007" into 7.
+
+Up to the id ``numbered_until``, pids may be numbers that a reader of catalogues made up.
+"""
+
 
 def _first(connection: sqlite3.Connection) -> None:
     run_all(connection, FIRST_SCHEMA)
@@ -92,7 +113,16 @@ def _checksums_and_clock(connection: sqlite3.Connection) -> None:
     run_all(connection, _CHECKS_SCHEMA)
 
 
-STEPS: tuple[Step, ...] = (_first, _times_tracks_and_retention, _checksums_and_clock)
+def _own_pids_and_sources(connection: sqlite3.Connection) -> None:
+    run_all(connection, _FOLLOWING_SCHEMA)
+
+
+STEPS: tuple[Step, ...] = (
+    _first,
+    _times_tracks_and_retention,
+    _checksums_and_clock,
+    _own_pids_and_sources,
+)
 SCHEMA_VERSION = len(STEPS)
 
 

@@ -10,6 +10,7 @@ from finegrain.gallery import times
 from finegrain.gallery.entries import Entry
 from finegrain.gallery.filters import kind_of
 from finegrain.gallery.index import Vectors
+from finegrain.gallery.row import Stamp
 from finegrain.records import Scalar
 
 # The subqueries ask the clock once, not for each row.
@@ -34,9 +35,23 @@ def insert_rows(
     ids = range(last + 1, last + 1 + len(entries))
     numbered = list(zip(ids, entries, strict=True))
     connection.executemany(
-        "INSERT INTO picture (id, image, pid, camera, time, track, added_at, expires_at) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        ((i, e.image, e.pid, e.camera, e.time, e.track, now, e.expires_at) for i, e in numbered),
+        "INSERT INTO picture (id, image, pid, camera, time, track, added_at, expires_at, "
+        "source, size, mtime, digest) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            (
+                i,
+                e.image,
+                e.pid,
+                e.camera,
+                e.time,
+                e.track,
+                now,
+                e.expires_at,
+                e.source,
+                *stamp_cells(e.stamp),
+            )
+            for i, e in numbered
+        ),
     )
     connection.executemany(
         "INSERT INTO vector (picture, data, checksum) VALUES (?, ?, ?)",
@@ -57,6 +72,18 @@ def insert_rows(
         {(name, kind) for _, name, kind, _ in attributes},
     )
     return ids
+
+
+def stamp_cells(stamp: Stamp | None) -> tuple[int | None, int | None, str | None]:
+    """Size, time and digest of a picture's file, as the table keeps them."""
+    return (None, None, None) if stamp is None else (stamp.size, stamp.mtime, stamp.digest)
+
+
+def stamp_of_cells(size: int | None, mtime: int | None, digest: str | None) -> Stamp | None:
+    """The stamp that :func:`stamp_cells` wrote."""
+    if size is None or mtime is None:
+        return None
+    return Stamp(size=size, mtime=mtime, digest=digest)
 
 
 def remove_rows(

@@ -15,7 +15,6 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
@@ -25,6 +24,7 @@ from finegrain.gallery.damage import StoredVector, decoded
 from finegrain.gallery.entries import Entry, OnDuplicate, paths_once
 from finegrain.gallery.filter_sql import to_sql
 from finegrain.gallery.filter_syntax import parse
+from finegrain.gallery.filters import BUILT_IN
 from finegrain.gallery.index import Ids, Vectors
 from finegrain.gallery.row import Row
 from finegrain.gallery.schema import (
@@ -34,7 +34,14 @@ from finegrain.gallery.schema import (
     short,
     transaction,
 )
-from finegrain.gallery.statements import ALIVE, AMONG, EXPIRED, insert_rows, remove_rows
+from finegrain.gallery.statements import (
+    ALIVE,
+    AMONG,
+    EXPIRED,
+    insert_rows,
+    remove_rows,
+    stamp_of_cells,
+)
 from finegrain.records import Scalar
 
 _CHUNK_ROWS = 8192
@@ -127,8 +134,8 @@ class Store:
                 found = bool(value) if kind == "boolean" else value
                 metadata.setdefault(picture, {})[name] = found
             pictures = run(
-                "SELECT id, image, pid, camera, time, track, added_at, expires_at FROM picture "
-                f"WHERE id {AMONG} AND {ALIVE}",
+                "SELECT id, image, pid, camera, time, track, added_at, expires_at, source, size, "
+                f"mtime, digest FROM picture WHERE id {AMONG} AND {ALIVE}",
                 (wanted,),
             ).fetchall()
         return {
@@ -142,19 +149,31 @@ class Store:
                 metadata=metadata.get(id_, {}),
                 added_at=added_at,
                 expires_at=expires_at,
+                source=source,
+                stamp=stamp_of_cells(*stamp),
             )
-            for id_, image, pid, camera, time, track, added_at, expires_at in pictures
+            for id_, image, pid, camera, time, track, added_at, expires_at, source, *stamp in (
+                pictures
+            )
         }
 
-    def groups(self, column: Literal["pid", "track"], ids: Iterable[int]) -> dict[int, object]:
-        """The value of one column, None included, for those of the ids that are there."""
+    def groups(self, column: str, ids: Iterable[int]) -> dict[int, Scalar]:
+        """The value of one column for those of the ids that are there and have one."""
+        wanted = json.dumps(list(ids))
         with self.reading() as run:
-            return dict(
-                run(
-                    f"SELECT id, {column} FROM picture WHERE id {AMONG} AND {ALIVE}",
-                    (json.dumps(list(ids)),),
-                ).fetchall()
+            if column in BUILT_IN:  # its name is part of the statement, so none but these
+                found = run(
+                    f"SELECT id, {column} FROM picture "
+                    f"WHERE id {AMONG} AND {ALIVE} AND {column} IS NOT NULL",
+                    (wanted,),
+                )
+                return dict(found.fetchall())
+            found = run(
+                "SELECT picture, kind, value FROM attribute "
+                f"WHERE name = ? AND value IS NOT NULL AND picture {AMONG}",
+                (column, wanted),
             )
+            return {id_: bool(v) if kind == "boolean" else v for id_, kind, v in found}
 
     def thumbnails(self, ids: Iterable[int]) -> dict[int, bytes]:
         """JPEG files of those of the pictures that have one."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -111,7 +112,10 @@ def make_probes(split: Split, *, seed: int = 0) -> list[Probe]:
     its captions or columns name. Where captions leave much out, something may still be there
     that nobody mentions; that lowers what any model can reach.
     """
-    samples = split.samples
+    samples = [
+        replace(sample, pid=number)
+        for sample, number in zip(split.samples, split.identities().tolist(), strict=True)
+    ]
     told, attributes = Told(samples), attributes_of(samples)
     return [
         *color_swaps(samples, told, seed=seed),

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from finegrain.probes.questions import Probe, Question
 from finegrain.probes.told import Told
 from finegrain.probes.wording import ColorMention, colors_of, exchanged
-from finegrain.records import Sample
+from finegrain.records import Pid, Sample
 
 Worn = frozenset[tuple[str, str]]
 """Pairs of a colour and the thing that has it."""
@@ -70,9 +70,9 @@ def color_swaps(samples: Sequence[Sample], told: Told, *, seed: int) -> list[Pro
     ]
 
 
-def _worn(samples: Sequence[Sample]) -> dict[int, set[tuple[str, str]]]:
+def _worn(samples: Sequence[Sample]) -> dict[Pid | None, set[tuple[str, str]]]:
     """By identity, each colour of each thing that a caption tells of."""
-    found: dict[int, set[tuple[str, str]]] = defaultdict(set)
+    found: dict[Pid | None, set[tuple[str, str]]] = defaultdict(set)
     for sample in samples:
         for caption in sample.captions:
             found[sample.pid] |= _bound(colors_of(caption))
@@ -84,7 +84,7 @@ def _bound(mentions: Sequence[ColorMention]) -> Worn:
 
 
 def _swaps(
-    caption: str, sample: Sample, told: Told, worn: dict[int, set[tuple[str, str]]]
+    caption: str, sample: Sample, told: Told, worn: dict[Pid | None, set[tuple[str, str]]]
 ) -> Iterator[Swap]:
     mentions = colors_of(caption)
     for first, second in combinations(mentions, 2):
@@ -105,7 +105,7 @@ def _counterparts(
     sample: Sample,
     samples: Sequence[Sample],
     by_worn: dict[tuple[str, str], set[int]],
-    worn: dict[int, set[tuple[str, str]]],
+    worn: dict[Pid | None, set[tuple[str, str]]],
 ) -> list[int]:
     if len(swap.exchanged) < 2:
         return []

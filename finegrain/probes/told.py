@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from finegrain.data.lexicon import SAID_OF_THINGS, THINGS, Families
 from finegrain.probes.wording import Span, alike, family_after, find_words, normalised, pattern_of
-from finegrain.records import Sample
+from finegrain.records import Pid, Sample
 
 MAX_VALUES = 64
 _VALUE = re.compile(r"[^\W\d_][\w'-]*(?: [\w'-]+){0,2}")
@@ -23,17 +23,17 @@ class Told:
     """
 
     def __init__(self, samples: Sequence[Sample]) -> None:
-        texts: dict[int, list[str]] = defaultdict(list)
+        texts: dict[Pid | None, list[str]] = defaultdict(list)
         for sample in samples:
             columns = (value for value in sample.metadata.values() if isinstance(value, str))
             texts[sample.pid] += [normalised(text) for text in (*sample.captions, *columns)]
         self._texts = {pid: "\n".join(dict.fromkeys(found)) for pid, found in texts.items()}
 
-    def whole(self, pid: int, caption: str) -> bool:
+    def whole(self, pid: Pid | None, caption: str) -> bool:
         """Whether somebody wrote just this of them."""
         return normalised(caption) in self._texts[pid].split("\n")
 
-    def names(self, pid: int, words: Sequence[str]) -> bool:
+    def names(self, pid: Pid | None, words: Sequence[str]) -> bool:
         """Whether somebody wrote one of these words of them, in singular or plural."""
         text = self._texts[pid]
         return any(f" {word}{end} " in text for word in words for end in ("", "s", "es"))
@@ -69,7 +69,9 @@ class Attribute:
         own = str(sample.metadata.get(self.name)).lower()
         return [(span, value) for span, value in found if value == own]
 
-    def others(self, caption: str, span: Span, value: str, pid: int, told: Told) -> dict[str, int]:
+    def others(
+        self, caption: str, span: Span, value: str, pid: Pid | None, told: Told
+    ) -> dict[str, int]:
         """Words that could stand there and are not told of an identity, and how often each does.
 
         Captions must say them of such a thing somewhere: "leather jeans" would be known to be

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from finegrain.errors import DataError, EvaluationError
-from finegrain.records import Problem, Sample, Split
+from finegrain.records import Problem, Sample, Split, identities
 
 FORMAT = "finegrain-candidates"
 FORMAT_VERSION = 1
@@ -139,13 +139,14 @@ def _products(
 ) -> tuple[dict[str, list[str]], list[Problem]]:
     """One sample of each product, by sub-category; and the samples without one."""
     views: dict[tuple[str, int], list[str]] = defaultdict(list)
+    identity = identities(sample.pid for sample in samples).tolist()
     problems = []
-    for name, sample in zip(ids, samples, strict=True):
+    for name, sample, product in zip(ids, samples, identity, strict=True):
         subcategory = sample.metadata.get(SUBCATEGORY)
         if subcategory is None or subcategory == "":
             problems.append(Problem(where=name, why=f"has no {SUBCATEGORY}"))
         else:
-            views[str(subcategory), sample.pid].append(name)
+            views[str(subcategory), product].append(name)
     products: dict[str, list[str]] = defaultdict(list)
     for (subcategory, _), names in views.items():
         products[subcategory].append(min(names, key=_order(seed, "picture")))

@@ -25,7 +25,7 @@ def evaluate_full_gallery(
     """
     if not split.samples:
         raise EvaluationError(f"expected samples in split {split.name}, got none.")
-    pids = np.array([sample.pid for sample in split.samples])
+    pids = split.identities()
     products, first, views = np.unique(pids, return_index=True, return_counts=True)
     images = encoder.encode_images([sample.image for sample in split.samples], progress=progress)
     captions = [split.samples[row].captions[0] for row in first]

@@ -80,14 +80,13 @@ class Pairs(Dataset[Item]):
         self._pictures = pictures
         self._augmentation = augmentation
         self._seed = seed
-        numbers = {pid: n for n, pid in enumerate(sorted({s.pid for s in split.samples}))}
-        self._labels = [numbers[sample.pid] for sample in split.samples]
+        self._labels: list[int] = split.identities().tolist()
         self._captions = captions
         self._drop_words = drop_words
         self._weak_positives = weak_positives
         self._written_of: dict[int, list[str]] = defaultdict(list)
-        for sample in split.samples:
-            self._written_of[sample.pid] += sample.captions
+        for sample, label in zip(split.samples, self._labels, strict=True):
+            self._written_of[label] += sample.captions
         self._wrong = WrongCaptions(split, self._written_of) if wrong_captions else None
         self._items = (
             [(i, j) for i, sample in enumerate(split.samples) for j in range(len(sample.captions))]
@@ -123,10 +122,10 @@ class Pairs(Dataset[Item]):
         told = [first] if self._captions == 1 else self._draw(len(sample.captions), int(seeds[1]))
         captions = [sample.captions[j] for j in told]
         if self.has_weak_positives:
-            captions.append(self._of_the_same(sample.pid, captions[0], int(seeds[3])))
+            captions.append(self._of_the_same(self._labels[i], captions[0], int(seeds[3])))
         is_replaced = self.has_weak_positives and captions[-1] != captions[0]
         if self._wrong is not None:
-            captions.append(self._wrong.draw(sample, (self._seed, epoch, index)))
+            captions.append(self._wrong.draw(sample, self._labels[i], (self._seed, epoch, index)))
         return Item(
             pixels=self._augmentation(self._pictures[i], int(seeds[0])),
             captions=tuple(
@@ -139,12 +138,12 @@ class Pairs(Dataset[Item]):
             is_replaced=is_replaced,
         )
 
-    def _of_the_same(self, pid: int, caption: str, seed: int) -> str:
+    def _of_the_same(self, label: int, caption: str, seed: int) -> str:
         """Now and then any caption of a person, otherwise the given one."""
         rng = np.random.default_rng(seed)
         if rng.random() >= self._weak_positives:
             return caption
-        written = self._written_of[pid]
+        written = self._written_of[label]
         return written[rng.integers(len(written))]
 
     def _draw(self, count: int, seed: int) -> list[int]:

@@ -28,18 +28,19 @@ class WrongCaptions:
         """
         Args:
             split: Of which captions are drawn.
-            written_of: The captions of each identity.
+            written_of: The captions of each identity, by its number in ``split.identities()``.
 
         Raises:
             DataError: The split has one identity only.
         """
         members: dict[str, set[int]] = defaultdict(set)
-        for sample in split.samples:
+        labels: list[int] = split.identities().tolist()
+        for sample, label in zip(split.samples, labels, strict=True):
             name = sample.metadata.get(SUBCATEGORY)
             if name is not None:
-                members[str(name)].add(sample.pid)
+                members[str(name)].add(label)
         self._written_of = written_of
-        self._everyone = sorted({sample.pid for sample in split.samples})
+        self._everyone = sorted(set(labels))
         self._alike = {name: sorted(pids) for name, pids in members.items()}
         if len(self._everyone) < 2:
             raise DataError(
@@ -47,12 +48,12 @@ class WrongCaptions:
                 f"{len(self._everyone)}; expected 2 or more"
             )
 
-    def draw(self, sample: Sample, seed: tuple[int, ...]) -> str:
-        """A caption of another identity, the same for the same seed."""
+    def draw(self, sample: Sample, label: int, seed: tuple[int, ...]) -> str:
+        """A caption of another identity than `label`, the same for the same seed."""
         alike = self._alike.get(str(sample.metadata.get(SUBCATEGORY)), ())
         pids = alike if len(alike) > 1 else self._everyone
         rng = np.random.default_rng((*seed, _STREAM))
         # One of the others: the last takes the place of the sample's own.
         drawn = pids[rng.integers(len(pids) - 1)]
-        written = self._written_of[pids[-1] if drawn == sample.pid else drawn]
+        written = self._written_of[pids[-1] if drawn == label else drawn]
         return written[int(rng.integers(len(written)))]

@@ -16,7 +16,14 @@ from finegrain.gallery.filters import BUILT_IN, evaluate
 TEXTS = ["", "a", "b", "B", "é", "z\0", "it's", "10", "\U0001f600", "\uffff"]
 NUMBERS = [-1, 0, 1, 1.0, 0.5, 0.1 + 0.2, 2**53, 2**53 + 1, float(2**53), -(2**63), 1e300, -0.0]
 TIMES = ["2026-05-01T08:00", "2026-05-01T08:00:00.5Z", "2026-05-01T10:00+02:00", "1999-12-31"]
-KINDS = {"text": TEXTS, "number": NUMBERS, "boolean": [True, False], "time": TIMES}
+PIDS = [-1, 0, 1, 2**53, "1", "01", "b", "1.0", "", "é", -(2**63), str(2**63)]
+KINDS = {
+    "text": TEXTS,
+    "number": NUMBERS,
+    "boolean": [True, False],
+    "time": TIMES,
+    "key": [*PIDS, 1.0, 0.5],
+}
 MIXED = ["text", "number", "boolean"]
 METADATA = {"t": ["text"], "n": ["number"], "b": ["boolean"], "mixed": MIXED, "never": []}
 
@@ -49,7 +56,7 @@ def gallery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gallery]:
         opened.add(
             np.tile(np.float32([1, 0]), (300, 1)),
             [maybe(TEXTS) for _ in rows],
-            pids=[maybe([-1, 0, 1, 2**53]) for _ in rows],
+            pids=[maybe(PIDS) for _ in rows],
             cameras=[maybe(TEXTS) for _ in rows],
             times=[maybe(TIMES) for _ in rows],
             tracks=[maybe(TEXTS) for _ in rows],

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from finegrain.records import Problem, ProblemKind, Sample, Split
+from finegrain.records import Problem, ProblemKind, Sample, Split, identities, pid_of
 
 
 def sample(pid: int, *captions: str) -> Sample:
@@ -28,6 +28,24 @@ def test_what_was_left_out_is_counted_too():
     split = Split(name="train", samples=(sample(1, "a"),), problems=(problem,))
     assert str(split).endswith("1 identities, 1 left out")
     assert str(problem) == "row 3: no picture"
+
+
+def test_identities_are_numbered_numbers_first_then_texts_then_those_without_a_pid():
+    pids = [10, "b", None, "9", 2, "10", None, "007", 7, -1]
+    assert identities(pids).tolist() == [4, 6, 7, 3, 1, 4, 8, 5, 2, 0]
+    assert identities([]).tolist() == []
+
+
+@pytest.mark.parametrize(
+    ("cell", "pid"),
+    [
+        (7, 7), ("007", "007"), ("7", "7"), (7.0, 7), (7.5, "7.5"), (True, "true"), (None, None),
+        ("", None), (2**63, str(2**63)), (1e300, str(int(1e300))), (float("nan"), "nan"),
+    ],
+)  # fmt: skip
+def test_a_cell_states_a_pid(cell, pid):
+    assert pid_of(cell) == pid
+    assert type(pid_of(cell)) is type(pid)
 
 
 def test_metadata_is_not_shared():

@@ -36,7 +36,8 @@ class Feed:
             pictures; otherwise a key that comes again is an error.
         group: Identifier that variants of a product share.
         looks: Columns by which variants look different. Rows of one group that agree in them
-            (sizes of one dress) are the same product to the eye, and have one pid.
+            (sizes of one dress) are the same product to the eye, and have one pid: the group
+            and these, as in ``G1/red/wool``. Without a group the pid is the key.
     """
 
     title: str
@@ -109,7 +110,7 @@ class _Listing:
     where: str
     name: str
     captions: tuple[str, ...]
-    look: tuple[str, ...]
+    pid: str
     metadata: dict[str, Scalar]
     pictures: list[tuple[str, str]] = field(default_factory=list)
 
@@ -143,16 +144,14 @@ def read_feed(
     listings, problems = _gather(rows, feed)
     samples: list[Sample] = []
     find = CatalogPictures(table, images_root=images_root).find_readable
-    pids: dict[tuple[str, ...], int] = {}
-    seen: set[tuple[int, Path]] = set()
+    seen: set[tuple[str, Path]] = set()
     for listing in listings:
-        pid = pids.setdefault(listing.look, len(pids))
-        for result in _samples(listing, pid, find):
+        for result in _samples(listing, find):
             if isinstance(result, Problem):
                 problems.append(result)
             # Every size of a dress is shown by the same pictures.
-            elif (pid, result.image) not in seen:
-                seen.add((pid, result.image))
+            elif (listing.pid, result.image) not in seen:
+                seen.add((listing.pid, result.image))
                 samples.append(result)
     if not samples:
         raise DataError(
@@ -208,10 +207,11 @@ def _listing(where: str, key: str, cells: Mapping[str, Any], feed: Feed) -> _Lis
     if price := _text(cells, feed.price):
         parsed = parse_price(price)
         metadata |= {"price": parsed.amount, "currency": parsed.currency}
-    look: tuple[str, ...] = (key,)
+    pid = key
     if group := _text(cells, feed.group):
-        look = (group, *(_text(cells, (column,)).lower() for column in feed.looks))
-    return _Listing(where, name, captions, look, metadata)
+        looks = (_text(cells, (column,)).lower() for column in feed.looks)
+        pid = "/".join((group, *filter(None, looks)))
+    return _Listing(where, name, captions, pid, metadata)
 
 
 def _continue(listing: _Listing, key: str, cells: Mapping[str, Any], feed: Feed) -> None:
@@ -221,7 +221,7 @@ def _continue(listing: _Listing, key: str, cells: Mapping[str, Any], feed: Feed)
         raise DataError(f"has the {feed.key[0]} {key!r:.60} of {listing.where} again")
 
 
-def _samples(listing: _Listing, pid: int, find: FindPicture) -> Iterator[Sample | Problem]:
+def _samples(listing: _Listing, find: FindPicture) -> Iterator[Sample | Problem]:
     if not listing.pictures:
         yield Problem(where=listing.where, why="has no picture")
     for where, name in listing.pictures:
@@ -230,7 +230,12 @@ def _samples(listing: _Listing, pid: int, find: FindPicture) -> Iterator[Sample 
         except DataError as error:
             yield Problem(where=where, why=str(error))
         else:
-            yield Sample(image=image, captions=listing.captions, pid=pid, metadata=listing.metadata)
+            yield Sample(
+                image=image,
+                captions=listing.captions,
+                pid=listing.pid,
+                metadata=listing.metadata,
+            )
 
 
 def _pictures(cells: Mapping[str, Any], feed: Feed) -> Iterator[str]:

@@ -62,12 +62,12 @@ def divided(
     if shares is None or set(splits) != {DEFAULT_SPLIT}:
         return splits
     whole = splits[DEFAULT_SPLIT]
-    chosen: dict[int, str] = {}
+    chosen: dict[str, str] = {}
     parts: dict[str, list[Sample]] = defaultdict(list)
     for sample in whole.samples:
-        if sample.pid not in chosen:
-            chosen[sample.pid] = shares.of(_product_id(sample, columns))
-        parts[chosen[sample.pid]].append(sample)
+        product = _product_id(sample, columns)
+        key = product if sample.pid is None else str(sample.pid)
+        parts[chosen.setdefault(key, shares.of(product))].append(sample)
     names = [name for name in asdict(shares) if name in parts]
     return {
         name: Split(

@@ -13,7 +13,7 @@ from typing import Any
 from finegrain.data.catalog.pictures import CatalogPictures, FindPicture
 from finegrain.data.catalog.rows import TEXT_TABLES, Row, columns_of, read_rows
 from finegrain.errors import DataError
-from finegrain.records import Problem, Sample, Scalar, Split
+from finegrain.records import Problem, Sample, Scalar, Split, pid_of
 
 DEFAULT_SPLIT = "all"
 """Name of the only split of a table without a split column."""
@@ -65,8 +65,8 @@ def read_catalog(
             themselves; they are unpacked once, into a folder beside it.
         caption_columns: Columns of captions; a cell may hold a list of them where the
             format has lists. Empty ones are passed over, but a row needs one.
-        pid_column: Column that tells which rows show the same product; its values are
-            numbered by first appearance. Left out, each row is a product of its own.
+        pid_column: Column that tells which rows show the same product; its values are kept as
+            they are. Left out, no pid is known and each row is a product of its own.
         split_column: Column that says ``train``, ``val`` or ``test``. Left out, there is
             one split, ``all``.
         image_root: Folder that the picture paths are relative to instead. Of URLs, which are
@@ -109,7 +109,6 @@ def collect_rows(
     """
     samples: dict[str, list[Sample]] = {}
     problems: dict[str, list[Problem]] = {}
-    pids: dict[Any, int] = {}
     found: dict[str, None] = {}
     for row in rows:
         found.update(dict.fromkeys(row.cells))
@@ -117,7 +116,7 @@ def collect_rows(
         try:
             _check_cells(row, columns)
             split = _split_name(row.cells, columns)
-            sample = _read_row(row.cells, columns, find, pids)
+            sample = _read_row(row.cells, columns, find)
         except DataError as error:
             problems.setdefault(split, []).append(Problem(where=row.where, why=str(error)))
         else:
@@ -135,7 +134,7 @@ def collect_rows(
         name = next(iter(samples))
         problems[name] = problems.pop(DEFAULT_SPLIT) + problems.get(name, [])
     if source.suffix.lower() in TEXT_TABLES:
-        samples = _with_typed_metadata(samples)
+        samples = _with_typed_metadata(samples, columns.pid)
     return {
         name: Split(
             name=name,
@@ -175,9 +174,7 @@ def _split_name(cells: Mapping[str, Any], columns: Columns) -> str:
     return common_split_name(name)
 
 
-def _read_row(
-    cells: Mapping[str, Any], columns: Columns, find: FindPicture, pids: dict[Any, int]
-) -> Sample:
+def _read_row(cells: Mapping[str, Any], columns: Columns, find: FindPicture) -> Sample:
     cell = cells[columns.image]
     if not isinstance(cell, str | bytes | dict) or (isinstance(cell, str) and not cell.strip()):
         raise DataError(f"has no picture in column {columns.image!r}")
@@ -192,14 +189,10 @@ def _read_row(
         for name, value in cells.items()
         if name not in (columns.image, columns.split, *columns.captions)
     }
-    key: Scalar = len(pids)
-    if columns.pid is not None:
-        key = metadata[columns.pid]
-        if key is None:
-            raise DataError(f"has no pid in column {columns.pid!r}")
-    return Sample(
-        image=image, captions=captions, pid=pids.setdefault(key, len(pids)), metadata=metadata
-    )
+    pid = None if columns.pid is None else pid_of(_scalar(cells[columns.pid]))
+    if columns.pid is not None and pid is None:
+        raise DataError(f"has no pid in column {columns.pid!r}")
+    return Sample(image=image, captions=captions, pid=pid, metadata=metadata)
 
 
 def _captions(cell: Any, column: str) -> Iterator[str]:
@@ -221,7 +214,9 @@ def _scalar(value: Any) -> Scalar:
     return json.dumps(value, default=str) if isinstance(value, list | dict) else str(value)
 
 
-def _with_typed_metadata(samples: dict[str, list[Sample]]) -> dict[str, list[Sample]]:
+def _with_typed_metadata(
+    samples: dict[str, list[Sample]], pid_column: str | None
+) -> dict[str, list[Sample]]:
     everyone = [sample for rows in samples.values() for sample in rows]
     # Of several tables one may have columns that another lacks.
     names = dict.fromkeys(name for sample in everyone for name in sample.metadata)
@@ -229,18 +224,20 @@ def _with_typed_metadata(samples: dict[str, list[Sample]]) -> dict[str, list[Sam
         name: _column_type([sample.metadata.get(name) for sample in everyone]) for name in names
     }
     return {
-        name: [
-            replace(
-                sample,
-                metadata={
-                    column: None if cell is None else types[column](cell)
-                    for column, cell in sample.metadata.items()
-                },
-            )
-            for sample in rows
-        ]
+        name: [_with_types(sample, types, pid_column) for sample in rows]
         for name, rows in samples.items()
     }
+
+
+def _with_types(
+    sample: Sample, types: Mapping[str, Callable[[Any], Scalar]], pid_column: str | None
+) -> Sample:
+    metadata = {
+        column: None if cell is None else types[column](cell)
+        for column, cell in sample.metadata.items()
+    }
+    pid = sample.pid if pid_column not in metadata else pid_of(metadata[pid_column])
+    return replace(sample, pid=pid, metadata=metadata)
 
 
 def _column_type(cells: Sequence[Scalar]) -> Callable[[Any], Scalar]:

@@ -2,7 +2,9 @@
 
 Fields of old servers cannot be null, so a text is stored after a mark and a missing one as no
 text at all, and a missing pid by its flag. Metadata is one JSON object whose keys state the kind
-of their value, as in ``t:colour``; :mod:`finegrain.gallery.filter_milvus` says why.
+of their value, as in ``t:colour``. Beside the user's columns it holds what later versions keep of
+a picture, as in ``p:source``, since a field cannot be added to every collection;
+:mod:`finegrain.gallery.filter_milvus` says why.
 """
 
 from __future__ import annotations
@@ -16,10 +18,10 @@ import numpy as np
 
 from finegrain.errors import GalleryError
 from finegrain.gallery.entries import Entry
-from finegrain.gallery.filter_milvus import SLOT_KEYS, SlotKind, stored_text
+from finegrain.gallery.filter_milvus import OWN_LETTER, SLOT_KEYS, SlotKind, stored_text
 from finegrain.gallery.index import Vectors
 from finegrain.gallery.milvus.connection import Document
-from finegrain.gallery.row import Row
+from finegrain.gallery.row import Row, Stamp
 from finegrain.records import Scalar
 
 MAX_BYTES = 65_535
@@ -34,6 +36,7 @@ THUMBNAIL_FIELDS = tuple(f"thumbnail_{part}" for part in range(_THUMBNAIL_PARTS)
 ROW_FIELDS = (*TEXT_FIELDS, "pid", "has_pid", "metadata")
 
 _NULL = "n"
+_OWN_NAMES = ("pid", "source", "size", "mtime", "digest")
 
 
 def schema(dim: int) -> list[dict[str, Any]]:
@@ -75,9 +78,9 @@ def documents(
         {
             "id": id_,
             "vector": vector,
-            "pid": entry.pid or 0,
-            "has_pid": entry.pid is not None,
-            "metadata": _packed(entry.metadata),
+            "pid": entry.pid if isinstance(entry.pid, int) else 0,
+            "has_pid": isinstance(entry.pid, int),
+            "metadata": _packed(entry),
             "image": _fitting("image", entry.image),
             "camera": _fitting("camera", entry.camera),
             "track": _fitting("track", entry.track),
@@ -95,10 +98,16 @@ def row_of(document: Document) -> Row:
     texts: dict[str, Any] = {
         name: document[name][1:] if document[name] else None for name in TEXT_FIELDS
     }
+    packed = document["metadata"]
+    own = {name: packed.get(f"{OWN_LETTER}:{name}") for name in _OWN_NAMES}
     return Row(
         id=document["id"],
-        pid=document["pid"] if document["has_pid"] else None,
-        metadata=_unpacked(document["metadata"]),
+        pid=document["pid"] if document["has_pid"] else own["pid"],
+        metadata=_unpacked(packed),
+        source=own["source"],
+        stamp=None
+        if own["size"] is None
+        else Stamp(size=own["size"], mtime=own["mtime"], digest=own["digest"]),
         **texts,
     )
 
@@ -128,9 +137,19 @@ def slot_kind(value: Scalar) -> SlotKind | None:
     return "real"
 
 
-def _packed(metadata: Mapping[str, Scalar]) -> dict[str, Scalar]:
-    packed: dict[str, Scalar] = {}
-    for name, value in metadata.items():
+def _packed(entry: Entry) -> dict[str, Scalar]:
+    stamp = entry.stamp
+    own: dict[str, Scalar] = {
+        "pid": entry.pid if isinstance(entry.pid, str) else None,
+        "source": entry.source,
+        "size": None if stamp is None else stamp.size,
+        "mtime": None if stamp is None else stamp.mtime,
+        "digest": None if stamp is None else stamp.digest,
+    }
+    packed: dict[str, Scalar] = {
+        f"{OWN_LETTER}:{name}": value for name, value in own.items() if value is not None
+    }
+    for name, value in entry.metadata.items():
         kind = slot_kind(value)
         if kind is None:
             packed[f"{_NULL}:{name}"] = True
@@ -141,7 +160,11 @@ def _packed(metadata: Mapping[str, Scalar]) -> dict[str, Scalar]:
 
 
 def _unpacked(packed: Mapping[str, Scalar]) -> dict[str, Scalar]:
-    pairs = [(key[2:], None if key[0] == _NULL else value) for key, value in packed.items()]
+    pairs = [
+        (key[2:], None if key[0] == _NULL else value)
+        for key, value in packed.items()
+        if key[0] != OWN_LETTER
+    ]
     return dict(sorted(pairs, key=lambda pair: pair[0]))
 
 

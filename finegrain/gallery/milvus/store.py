@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from itertools import chain
-from typing import Literal
 
 import numpy as np
 
@@ -31,7 +30,8 @@ from finegrain.gallery.milvus.layout import Seen, note_kinds, open_collection, s
 from finegrain.gallery.milvus.reindex import reindex
 from finegrain.gallery.milvus.search import MilvusSearch, vector_pages
 from finegrain.gallery.reindex import PictureEncoder, Reindexed
-from finegrain.gallery.row import Row
+from finegrain.gallery.row import Row, value_of
+from finegrain.records import Scalar
 
 _MESSAGE_BYTES = 16 * 2**20  # a server takes 64 MiB at most
 _IMAGES_AT_ONCE = 256  # paths may be long, and all are in one expression
@@ -135,9 +135,10 @@ class MilvusStore:
     def rows(self, ids: Iterable[int]) -> dict[int, Row]:
         return {row.id: row for row in map(row_of, self._among(ids, ROW_FIELDS, self._consistency))}
 
-    def groups(self, column: Literal["pid", "track"], ids: Iterable[int]) -> dict[int, object]:
-        found = self._soon_among(ids, ROW_FIELDS)
-        return {row.id: getattr(row, column) for row in map(row_of, found)}
+    def groups(self, column: str, ids: Iterable[int]) -> dict[int, Scalar]:
+        rows = map(row_of, self._soon_among(ids, ROW_FIELDS))
+        values = {row.id: value_of(row, column) for row in rows}
+        return {id_: value for id_, value in values.items() if value is not None}
 
     def thumbnails(self, ids: Iterable[int]) -> dict[int, bytes]:
         found = self._among(ids, THUMBNAIL_FIELDS, self._consistency)

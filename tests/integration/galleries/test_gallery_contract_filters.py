@@ -37,7 +37,8 @@ TEXTS = ["", "a", "b", "B", "é", "z\0", "it's", 'a"b', "c\\", "\n", "10", "\U00
 NUMBERS = [-1, 0, 1, 1.0, 0.5, 0.1 + 0.2, 2**53, 2**53 + 1, float(2**53), -(2**63), 1e300, -0.0]
 ASKED = [*NUMBERS, 2**63 - 1, -(2**63) + 1, 9.3e18, -9.3e18, 1e-320, 2**62 + 1]
 TIMES = ["2026-05-01T08:00", "2026-05-01T08:00:00.5Z", "2026-05-01T10:00+02:00", "1999-12-31"]
-KINDS = {"text": TEXTS, "number": NUMBERS, "boolean": [True, False], "time": TIMES}
+PIDS = [-1, 0, 1, 2**53, -(2**63), "1", "01", "b"]
+KINDS = {"text": TEXTS, "number": NUMBERS, "boolean": [True, False], "time": TIMES, "key": PIDS}
 MIXED = ["text", "number", "boolean"]
 METADATA = {"t": ["text"], "n": ["number"], "b": ["boolean"], "mixed": MIXED, "never": []}
 
@@ -70,7 +71,7 @@ def catalogue(place: Callable[[str], str | Path]) -> Iterator[tuple[Gallery, lis
         ids = opened.add(
             np.tile(np.float32([1, 0]), (200, 1)),
             [maybe(TEXTS) for _ in rows],
-            pids=[maybe([-1, 0, 1, 2**53, -(2**63)]) for _ in rows],
+            pids=[maybe(PIDS) for _ in rows],
             cameras=[maybe(TEXTS) for _ in rows],
             times=[maybe(TIMES) for _ in rows],
             tracks=[maybe(TEXTS) for _ in rows],

@@ -39,8 +39,8 @@ def test_reads_pictures_captions_and_metadata(shop):
     split = read_catalog(table)["all"]
     first, second = split.samples
     assert first.image == shop / "images" / "1.jpg"
-    assert (first.captions, first.pid) == (("A red coat",), 0)
-    assert (second.captions, second.pid) == (("A coat, blue",), 1)
+    assert (first.captions, first.pid) == (("A red coat",), None)
+    assert (second.captions, second.pid) == (("A coat, blue",), None)
     assert first.metadata == {
         "colour": "red", "sku": "007", "price": 19.5, "stock": 3, "sale": True,
     }  # fmt: skip
@@ -69,7 +69,7 @@ def test_several_caption_columns(shop):
     ]
 
 
-def test_pids_are_numbered_by_first_appearance_across_splits(shop):
+def test_pids_are_those_of_the_table(shop):
     table = write(
         shop,
         "image,caption,product,part",
@@ -79,11 +79,28 @@ def test_pids_are_numbered_by_first_appearance_across_splits(shop):
     )
     splits = read_catalog(table, pid_column="product", split_column="part")
     assert {name: [s.pid for s in split.samples] for name, split in splits.items()} == {
-        "train": [0],
-        "val": [1],
-        "test": [0],
+        "train": ["X9"],
+        "val": ["A1"],
+        "test": ["X9"],
     }
     assert splits["val"].samples[0].metadata == {"product": "A1"}
+
+
+@pytest.mark.parametrize(
+    ("cells", "pids"),
+    [
+        (("10", "30", "20"), [10, 30, 20]),
+        (("007", "7", "8"), ["007", "7", "8"]),
+        (("10", "A7", "10"), ["10", "A7", "10"]),
+        (("1.5", "2", "2"), ["1.5", 2, 2]),
+        (("true", "false", "true"), ["true", "false", "true"]),
+    ],
+)
+def test_a_pid_is_a_number_or_a_text_as_its_column_says(shop, cells, pids):
+    rows = [f"images/{n}.jpg,a,{cell}" for n, cell in enumerate(cells, start=1)]
+    split = read_catalog(write(shop, "image,caption,sku", *rows), pid_column="sku")["all"]
+    assert [sample.pid for sample in split.samples] == pids
+    assert split.num_pids == len(set(cells))
 
 
 def test_bad_rows_are_problems_with_their_line(shop):

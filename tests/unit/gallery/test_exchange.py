@@ -212,7 +212,7 @@ LINES = "metadata/metadata_0.jsonl"
         (LINES, b"\xff\n", "damaged or no export"),
         (LINES, b'{"thumbnail": "%"}\n' * 4, "damaged or no export"),
         (LINES, b'{"thumbnail": "YWJj"}\n' * 4, "JPEG"),
-        (LINES, b'{"pid": "7"}\n' * 4, r"pids\[0\]"),
+        (LINES, b'{"pid": 7.5}\n' * 4, r"pids\[0\]"),
         (LINES, b'{"time": "noon"}\n' * 4, r"times\[0\]"),
         (LINES, b'{"expires_at": "noon"}\n' * 4, "expires_at is a datetime"),
         (LINES, b'{"expires_at": 7}\n' * 4, "expires_at is a datetime"),

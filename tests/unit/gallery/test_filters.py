@@ -170,7 +170,7 @@ def test_what_is_no_time_is_pointed_at(form: str, value: str):
 
 
 @pytest.mark.parametrize(
-    "expression", ["price = 'x'", "camera > 3", "pid in ('a')", "colour = true"]
+    "expression", ["price = 'x'", "camera > 3", "pid in (1, true)", "colour = true"]
 )
 def test_a_kind_its_column_never_held_is_refused(expression: str):
     with pytest.raises(FilterError, match="holds"):

@@ -106,7 +106,7 @@ def test_a_migration_happens_whole_or_not_at_all(old: Path, monkeypatch):
         connection.execute("SELECT * FROM missing")
 
     with monkeypatch.context() as patch:
-        patch.setattr("finegrain.gallery.schema.STEPS", (STEPS[0], failing))
+        patch.setattr("finegrain.gallery.schema.STEPS", (STEPS[0], failing, STEPS[2]))
         with pytest.raises(GalleryError, match="no such table: missing"):
             Gallery(old)
     assert tables(old) == before
@@ -116,9 +116,9 @@ def test_a_migration_happens_whole_or_not_at_all(old: Path, monkeypatch):
 
 def test_an_old_gallery_that_cannot_be_written_says_so(old: Path, monkeypatch):
     monkeypatch.setattr("finegrain.gallery.schema._writable", lambda _path: False)
-    with pytest.raises(GalleryError, match="format 1 and must be brought to format 3"):
+    with pytest.raises(GalleryError, match="format 1 and must be brought to format 4"):
         Gallery(old)
 
 
 def test_the_version_is_the_number_of_steps():
-    assert len(STEPS) == migrations.SCHEMA_VERSION == 3
+    assert len(STEPS) == migrations.SCHEMA_VERSION == 4

@@ -66,14 +66,17 @@ def test_the_smallest_number_is_never_written(symbol, asked):
 @pytest.mark.parametrize(
     ("expression", "expected"),
     [
-        ("pid = 3", "(has_pid == true) and (pid == 3)"),
-        ("not pid = 3", "(has_pid == false) or (pid != 3)"),
+        ("pid < 3", "(has_pid == true) and (pid < 3)"),
+        ("not pid < 3", "(has_pid == false) or (pid >= 3)"),
         ("camera < 'b'", '(camera != "") and (camera < "=b")'),
         ("not camera < 'b'", '(camera == "") or (camera >= "=b")'),
         ("t = 'b'", '(exists metadata["t:t"]) and (metadata["t:t"] == "b")'),
         ("camera is null", 'camera == ""'),
         ("not camera is null", 'camera != ""'),
-        ("not (not pid is null)", "has_pid == false"),
+        (
+            "not (not pid is null)",
+            '(has_pid == false) and (not (exists metadata["p:pid"]))',
+        ),
     ],
 )
 def test_every_comparison_stands_beside_a_test_of_presence(expression: str, expected: str):

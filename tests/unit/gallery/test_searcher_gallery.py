@@ -58,8 +58,8 @@ def test_the_best_of_each_group(tracked: Searcher):
     assert people[0].id == every[0].id
     assert len(tracked.query("coat", 5, group_by="track")) == 2
     assert len(tracked.query("coat", distinct=0)) == 1
-    with pytest.raises(QueryError, match="group_by"):
-        tracked.query("coat", group_by="camera")  # type: ignore[arg-type]
+    with pytest.raises(QueryError, match=r"unknown column 'kamera'\. Did you mean camera"):
+        tracked.query("coat", group_by="kamera")
 
 
 def test_retention(searcher: Searcher, crops: Path):

@@ -38,8 +38,8 @@ def split_of(rows):
 
 def written(split):
     captions = defaultdict(list)
-    for sample in split.samples:
-        captions[sample.pid] += sample.captions
+    for sample, label in zip(split.samples, split.identities().tolist(), strict=True):
+        captions[label] += sample.captions
     return captions
 
 
@@ -52,24 +52,27 @@ def test_a_wrong_caption_is_of_the_sub_category_wherever_it_holds_another_produc
             WrongCaptions(split, captions)
         return
     wrong = WrongCaptions(split, captions)
+    labels = split.identities().tolist()
     for i, sample in enumerate(split.samples):
         name = sample.metadata.get(SUBCATEGORY)
         alike = {
-            other.pid
-            for other in split.samples
+            label
+            for other, label in zip(split.samples, labels, strict=True)
             if name is not None and other.metadata.get(SUBCATEGORY) == name
-        } - {sample.pid}
-        allowed = alike or captions.keys() - {sample.pid}
-        drawn = wrong.draw(sample, (0, seed, i))
+        } - {labels[i]}
+        allowed = alike or captions.keys() - {labels[i]}
+        drawn = wrong.draw(sample, labels[i], (0, seed, i))
         assert any(drawn in captions[pid] for pid in allowed)
-        assert drawn == wrong.draw(sample, (0, seed, i))
+        assert drawn == wrong.draw(sample, labels[i], (0, seed, i))
 
 
 def test_every_other_product_is_as_likely_however_many_pictures_it_has():
     split = split_of([(0, "tops", 1), (1, "tops", 1), (1, "tops", 3), (2, "tops", 1), (3, None, 1)])
     wrong = WrongCaptions(split, written(split))
     for number, own in ((0, 0), (3, 2)):
-        drawn = (wrong.draw(split.samples[number], (0, epoch, number)) for epoch in range(3000))
+        drawn = (
+            wrong.draw(split.samples[number], own, (0, epoch, number)) for epoch in range(3000)
+        )
         counts = Counter(int(caption.split(" of ")[1].split(",")[0]) for caption in drawn)
         assert counts.keys() == {0, 1, 2} - {own}
         assert all(1350 < count < 1650 for count in counts.values())
