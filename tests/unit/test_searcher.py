@@ -123,7 +123,7 @@ def test_metadata_of_another_length_is_refused(found, crops):
     assert len(found.gallery) == NUM_CROPS
 
 
-@pytest.mark.parametrize("row", [{"tags": ["a"]}, {"pid": "seven"}, {"camera": 3}, {3: "x"}])
+@pytest.mark.parametrize("row", [{"tags": ["a"]}, {"pid": 7.5}, {"camera": 3}, {3: "x"}])
 def test_metadata_of_another_kind_is_refused_and_nothing_is_lost(found, row):
     with pytest.raises(GalleryError):
         found.add([noise()], row, progress=False)
