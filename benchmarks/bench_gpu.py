@@ -1,12 +1,14 @@
-"""Towers, and queries over a gallery that stays on the GPU. Skipped where there is no GPU.
+"""Towers on a GPU, and ``Searcher(vectors="gpu")`` beside the same searcher with vectors in memory.
+
+Skipped where there is no GPU.
 
 No machine of this project has run it yet, and no result of it is published.
 """
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -18,21 +20,20 @@ from numpy.typing import NDArray
 
 from finegrain.exporters import ExportProfile, load_profile
 from finegrain.exporters.search_graph import search_graph
-from finegrain.plan import REQUIRED, Plan, write_plan
+from finegrain.gallery import Gallery
+from finegrain.plan import REQUIRED, SEARCH, Plan, write_plan
 from finegrain.runtime.tensorrt import TensorRtRuntime
-from finegrain.runtime.tensorrt.search import SEARCH, TensorRtSearch
-from finegrain.runtime.topk.exact import ExactTopK
-from finegrain.runtime.topk.faiss_scan import FaissScan
-from finegrain.runtime.topk.settled import SettledTopK, halve
-from finegrain.runtime.topk.torch_scan import TorchScan
+from finegrain.searcher import Searcher
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 
 EXPORT = Path(__file__).parents[1] / "export"
 K, DEPTH, WIDTH = 10, 128, 512
 SIZES = (100_000, 1_000_000)
+ADD_ROWS = 10_000
 WARM_UP = 20
 START, END = 49406, 49407
+QUERIES = ("woman in red coat", "man with a backpack", "person in a striped dress and white shoes")
 
 Captions = tuple[NDArray[np.int32], NDArray[np.int32]]
 
@@ -67,87 +68,66 @@ def backend(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", params=[True, False], ids=["one_launch", "two_steps"])
 def plan(
-    shipped: Callable[[ExportProfile], Path], tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    shipped: Callable[[ExportProfile], Path],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
-    """ViT-B/16 in fp16, with a search."""
-    plain = Plan(shipped(load_profile(EXPORT / "tensorrt_fp16.py")))
-    members = {name: plain.take(name) for name in REQUIRED}
-    members[SEARCH] = search_graph(embed_dim=WIDTH, depth=DEPTH, opset=18)
+    """ViT-B/16 in fp16, with ``search.onnx`` (text and search in one launch) or without."""
+    towers = Plan(shipped(load_profile(EXPORT / "tensorrt_fp16.py")))
+    members = {name: towers.take(name) for name in REQUIRED}
+    if request.param:
+        members[SEARCH] = search_graph(embed_dim=WIDTH, depth=DEPTH, opset=18)
     path = tmp_path_factory.mktemp("gpu") / "model.plan"
-    write_plan(path, plain.manifest, members)
+    write_plan(path, towers.manifest, members)
     return path
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Engines of this run, so that a second test builds none."""
-    return tmp_path_factory.mktemp("engines")
-
-
-@pytest.fixture(scope="module")
-def runtime(plan: Path, backend: str, cache: Path) -> Iterator[TensorRtRuntime]:
-    with TensorRtRuntime(Plan(plan), backend=backend, cache=cache) as runtime:
+def runtime(plan: Path, backend: str) -> Iterator[TensorRtRuntime]:
+    with TensorRtRuntime(Plan(plan), backend=backend) as runtime:
         yield runtime
 
 
 @pytest.fixture(scope="module", params=SIZES)
-def gallery(request: pytest.FixtureRequest) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Ids and random unit vectors."""
+def gallery(request: pytest.FixtureRequest, plan: Path) -> Path:
+    """A gallery of the plan, filled with random unit vectors."""
+    path = plan.with_name(f"{request.param}.gallery")
     vectors = np.random.default_rng(0).standard_normal((request.param, WIDTH), np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.arange(1, request.param + 1), vectors
+    fingerprint = Plan(plan).manifest.fingerprint
+    with Gallery(path, fingerprint=fingerprint, dim=WIDTH) as gallery:
+        for start in range(0, len(vectors), ADD_ROWS):
+            some = vectors[start : start + ADD_ROWS]
+            gallery.add(some, [f"crops/{start + row}.jpg" for row in range(len(some))])
+    return path
 
 
 def test_towers(runtime, backend, rounds, record):
-    found = {}
+    timings = {}
     for length in (16, 32, 77):
         words = caption(length)
-        found[f"text_b1_{length}_tokens"] = timed(
+        timings[f"text_b1_{length}_tokens"] = timed(
             lambda words=words: runtime.encode_texts(*words), rounds(1000)
         )
     for batch in (1, 8, 64):
         pixels = np.random.default_rng(0).integers(0, 256, (batch, 3, 384, 128), np.uint8)
-        found[f"image_b{batch}"] = timed(
+        timings[f"image_b{batch}"] = timed(
             lambda pixels=pixels: runtime.encode_images(pixels), rounds(1000)
         )
-    record(f"gpu_towers_{backend}", {**gpu(), "model": "ViT-B/16 random weights", **found})
+    record(f"gpu_towers_{backend}", {**gpu(), "model": "ViT-B/16 random weights", **timings})
 
 
-def check(search: Callable[[Captions], Any], runtime, gallery) -> None:
-    """Only like answers make times comparable; this also says how products are summed."""
-    exact = ExactTopK(*gallery)
-    for seed in range(3):
-        words = caption(16, seed)
-        (found,), (wanted,) = search(words), exact.search(runtime.encode_texts(*words), K)
-        assert [hit.id for hit in found] == [hit.id for hit in wanted]
-        assert [hit.score for hit in found] == pytest.approx([hit.score for hit in wanted])
-
-
-def test_query_in_one_launch(plan, runtime, backend, cache, gallery, rounds, record):
-    words = caption(16)
-    with TensorRtSearch(Plan(plan), *gallery, backend=backend, cache=cache) as search:
-        check(lambda words: search.search(*words, K), runtime, gallery)
-        found = timed(lambda: search.search(*words, K), rounds(1000))
-    record(f"gpu_query_{backend}_{len(gallery[0])}", {**gpu(), "k": K, **found})
-
-
-@pytest.mark.parametrize("scan", ["torch", "faiss"])
-def test_query_in_two_steps(scan, runtime, backend, gallery, rounds, record):
-    halves, halving = halve(gallery[1])
-    if scan == "faiss":
-        if not hasattr(importlib.import_module("faiss"), "StandardGpuResources"):
-            pytest.skip("FAISS is the one for CPUs")
-        estimates = FaissScan.on_gpu(halves)
-    else:
-        estimates = TorchScan(halves, "cuda")
-    index = SettledTopK(*gallery, halving, estimates)
-
-    def search(words: Captions) -> Any:
-        return index.search(runtime.encode_texts(*words), K)
-
-    check(search, runtime, gallery)
-    words = caption(16)
-    found = timed(lambda: search(words), rounds(1000))
-    record(f"gpu_query_{backend}_{scan}_{len(gallery[0])}", {**gpu(), "k": K, **found})
+def test_query(plan, gallery, backend, rounds, record, request):
+    """Text to paths. The same hits first: only equal answers make times comparable."""
+    open_searcher = partial(Searcher, plan, gallery=gallery, runtime=backend)
+    with open_searcher(vectors="memory") as searcher:
+        expected = [[(m.id, m.score) for m in searcher.query(query, K)] for query in QUERIES]
+        memory = timed(lambda: searcher.query(QUERIES[0], K), rounds(1000))
+    with open_searcher(vectors="gpu") as searcher:
+        answers = [[(m.id, m.score) for m in searcher.query(query, K)] for query in QUERIES]
+        assert answers == expected
+        on_gpu = timed(lambda: searcher.query(QUERIES[0], K), rounds(1000))
+    steps = request.node.callspec.id
+    record(f"gpu_query_{steps}", {**gpu(), "k": K, "vectors_gpu": on_gpu, "vectors_memory": memory})

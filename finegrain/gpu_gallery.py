@@ -23,12 +23,12 @@ from finegrain.gallery.followed import FollowedStore
 from finegrain.gallery.grouping import Thinning
 from finegrain.gallery.index import Ids, VectorIndex, Vectors
 from finegrain.gallery.milvus import MilvusAddress
-from finegrain.plan import Plan
+from finegrain.index.gpu.faiss_scan import FaissScan
+from finegrain.index.gpu.mirror import Mirror, Scan
+from finegrain.index.gpu.tensorrt_scan import Answer, TensorRtScan
+from finegrain.plan import SEARCH, Plan
 from finegrain.runtime.base import RuntimeChoice
 from finegrain.runtime.tensorrt.backend import BackendName
-from finegrain.runtime.tensorrt.scan import SEARCH, Answer, TensorRtScan
-from finegrain.runtime.topk.faiss_scan import FaissScan
-from finegrain.runtime.topk.mirror import GrowingScan, Mirror
 
 FEW_ROWS = 4096
 """Of a filter that allows no more, the vectors are read on the host: 8 MiB at width 512."""
@@ -36,7 +36,7 @@ LEAST_SPARE = 4096
 """Least room for rows to come; it is an eighth of those that are there, where that is more. So a
 growing gallery is rarely copied anew."""
 
-MakeScan = Callable[[int, int, int], GrowingScan]
+MakeScan = Callable[[int, int, int], Scan]
 """An empty scan with room for so many vectors, for so many more if it can, and of that width."""
 
 
@@ -214,7 +214,7 @@ def scan_maker(plan: Plan, runtime: RuntimeChoice, *, trust_engines: bool = Fals
         case "tensorrt" | "tensorrt-rtx" if SEARCH in plan.manifest.sha256:
             return _by_captions(plan, runtime, trust_engines=trust_engines)
     if find_spec("torch") is not None and not FaissScan.is_for_gpus():
-        from finegrain.runtime.topk.torch_scan import TorchScan
+        from finegrain.index.gpu.torch_scan import TorchScan
 
         TorchScan.require_gpu()
         return lambda rows, spare, dim: TorchScan(_none(dim), "cuda", capacity=rows + spare)
@@ -225,7 +225,7 @@ def scan_maker(plan: Plan, runtime: RuntimeChoice, *, trust_engines: bool = Fals
 def _by_captions(plan: Plan, backend: BackendName, *, trust_engines: bool) -> MakeScan:
     path, fingerprint = plan.path, plan.manifest.fingerprint
 
-    def make(rows: int, spare: int, dim: int) -> GrowingScan:
+    def make(rows: int, spare: int, dim: int) -> Scan:
         again = Plan(path)
         if again.manifest.fingerprint != fingerprint:
             raise PlanError(f"{path} was replaced by another plan; open the searcher again")

@@ -36,6 +36,8 @@ FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 TEXT, IMAGE, TOKENIZER = "text.onnx", "image.onnx", "tokenizer.json"
 MATCH = "match.onnx"
+SEARCH = "search.onnx"
+"""Products with a gallery on a GPU, and the selection of the highest."""
 REQUIRED = (TEXT, IMAGE, TOKENIZER)
 MAX_MANIFEST_BYTES = 4 << 20
 MAX_SIZE = 4096

@@ -8,11 +8,10 @@ from pathlib import Path
 
 from finegrain.exporters.profile import ExportProfile
 from finegrain.exporters.search_graph import search_graph
-from finegrain.plan import Manifest, Plan, write_plan
+from finegrain.plan import SEARCH, Manifest, Plan, write_plan
 from finegrain.runtime.tensorrt.backend import BackendName, load_backend
 from finegrain.runtime.tensorrt.cuda import Cuda
 from finegrain.runtime.tensorrt.engines import build_members
-from finegrain.runtime.tensorrt.search import SEARCH
 
 
 def require_backends(profile: ExportProfile) -> None:

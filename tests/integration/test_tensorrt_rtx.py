@@ -13,14 +13,13 @@ import numpy as np
 import pytest
 
 from finegrain.errors import PlanError
-from finegrain.plan import IMAGE, TEXT, TOKENIZER, Plan, write_plan
+from finegrain.plan import IMAGE, SEARCH, TEXT, TOKENIZER, Plan, write_plan
 from finegrain.runtime.tensorrt import TensorRtRuntime
 from finegrain.runtime.tensorrt.backend import load_backend
 from finegrain.runtime.tensorrt.build import build_engine, image_buckets, text_buckets
 from finegrain.runtime.tensorrt.cache import engine_of_plan
 from finegrain.runtime.tensorrt.cuda import Cuda
 from finegrain.runtime.tensorrt.engines import build_members, engine_key
-from finegrain.runtime.tensorrt.search import SEARCH
 
 pytest.importorskip("tensorrt_rtx", reason='TensorRT-RTX is absent: "finegrain[tensorrt-rtx]"')
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from finegrain import gpu_gallery
 from finegrain.gallery import Hit
 from finegrain.gpu_gallery import GpuGallery
-from finegrain.runtime.topk.torch_scan import TorchScan
+from finegrain.index.gpu.torch_scan import TorchScan
 
 DIM, K = 16, 7
 START = datetime(2026, 5, 1, tzinfo=UTC)

@@ -16,11 +16,11 @@ from finegrain.errors import GalleryError, MissingExtraError, PlanError, QueryEr
 from finegrain.gallery import Gallery
 from finegrain.gallery.index import VectorIndex
 from finegrain.gpu_gallery import GpuGallery, scan_maker
+from finegrain.index.gpu import faiss_scan
+from finegrain.index.gpu.faiss_scan import FaissScan
+from finegrain.index.gpu.mirror import Mirror
+from finegrain.index.gpu.torch_scan import TorchScan
 from finegrain.plan import Plan
-from finegrain.runtime.topk import faiss_scan
-from finegrain.runtime.topk.faiss_scan import FaissScan
-from finegrain.runtime.topk.mirror import Mirror
-from finegrain.runtime.topk.torch_scan import TorchScan
 from finegrain.searcher import Searcher
 
 DIM, COUNT = 12, 400

@@ -3,9 +3,6 @@
 The runner, the CUDA calls and everything about TensorRT proper are tested against stand-ins
 that check shapes, addresses, order and lifetimes; parser and builder are tested with the real
 TensorRT-RTX, which works without a GPU. Nothing here has run on a GPU yet.
-
-:class:`~finegrain.runtime.tensorrt.search.TensorRtSearch` is not imported here: it brings the
-gallery's index, which towers do without.
 """
 
 from finegrain.runtime.tensorrt.runner import TensorRtRuntime

@@ -10,9 +10,8 @@ from finegrain.errors import ExportError
 from finegrain.exporters import ExportProfile, Fp16, export_plan, fp8
 from finegrain.exporters.fp8 import SMALLEST_SCALE, Fp8, scale_of
 from finegrain.exporters.to_onnx import image_graph, text_graph
-from finegrain.plan import IMAGE, REQUIRED, TEXT, Plan
+from finegrain.plan import IMAGE, REQUIRED, SEARCH, TEXT, Plan
 from finegrain.records import Sample
-from finegrain.runtime.tensorrt.search import SEARCH
 
 FLOAT, HALF, E4M3 = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.FLOAT8E4M3FN
 START, END = 49406, 49407

@@ -10,10 +10,9 @@ from finegrain.errors import ExportError, MissingExtraError, PlanError
 from finegrain.exporters import ExportProfile, gpu_members
 from finegrain.exporters.gpu_members import gpu_members as members_of
 from finegrain.exporters.gpu_members import require_backends
-from finegrain.plan import REQUIRED, Plan
+from finegrain.plan import REQUIRED, SEARCH, Plan
 from finegrain.runtime.tensorrt.backend import load_backend
 from finegrain.runtime.tensorrt.cuda import Device
-from finegrain.runtime.tensorrt.search import SEARCH
 
 
 @pytest.fixture

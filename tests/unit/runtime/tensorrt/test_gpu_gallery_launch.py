@@ -13,10 +13,9 @@ from finegrain.encoder import Encoder
 from finegrain.errors import PlanError, QueryError
 from finegrain.gallery import Gallery
 from finegrain.gpu_gallery import GpuGallery, scan_maker
-from finegrain.plan import TOKENIZER, Plan
+from finegrain.index.gpu import resident
+from finegrain.plan import SEARCH, TOKENIZER, Plan
 from finegrain.preprocess.clip_bpe import clip_tokenizer
-from finegrain.runtime.tensorrt import resident
-from finegrain.runtime.tensorrt.scan import SEARCH
 from finegrain.searcher import Searcher
 
 DIM, CONTEXT, ROWS, DEPTH = 8, 40, 150, 60

@@ -22,7 +22,9 @@ from numpy.typing import NDArray
 
 from finegrain.errors import PlanError
 from finegrain.gallery.estimate import Ids, Query, Vectors
-from finegrain.plan import TEXT, Plan
+from finegrain.index.gpu.halves import Halves
+from finegrain.index.gpu.resident import ResidentGallery
+from finegrain.plan import SEARCH, TEXT, Plan
 from finegrain.runtime.tensorrt.backend import BackendName, load_backend
 from finegrain.runtime.tensorrt.build import text_buckets
 from finegrain.runtime.tensorrt.cache import EngineCache
@@ -30,12 +32,8 @@ from finegrain.runtime.tensorrt.cuda import Cuda
 from finegrain.runtime.tensorrt.engines import EngineSource
 from finegrain.runtime.tensorrt.lane import Inputs, Lane, Launch
 from finegrain.runtime.tensorrt.loaded import LoadedEngine
-from finegrain.runtime.tensorrt.resident import ResidentGallery
 from finegrain.runtime.tensorrt.runner import OUTPUT, check_captions
-from finegrain.runtime.topk.settled import Halves
 
-SEARCH = "search.onnx"
-"""The member of a plan that holds the products and the selection."""
 ROWS, ESTIMATES = "rows", "estimates"
 
 
@@ -64,7 +62,7 @@ class Answer:
 
 
 class TensorRtScan:
-    """A :class:`~finegrain.runtime.topk.mirror.GrowingScan` that captions can be asked of too.
+    """A :class:`~finegrain.index.gpu.mirror.Scan` that captions can be asked of too.
 
     Any thread may call it; callers take turns.
 
@@ -117,7 +115,7 @@ class TensorRtScan:
         self.max_depth = self._ready[0].found.output(ROWS).host.shape[1]
 
     def append(self, halves: Halves) -> None:
-        """See :class:`~finegrain.runtime.topk.mirror.GrowingScan`.
+        """See :class:`~finegrain.index.gpu.mirror.Scan`.
 
         Raises:
             PlanError: CUDA failed, or the scan is closed.
@@ -146,7 +144,7 @@ class TensorRtScan:
             return [self._answer(inputs) for inputs in some]
 
     def best(self, queries: Halves, depth: int) -> tuple[Ids, Vectors]:
-        """See :class:`~finegrain.runtime.topk.settled.Scan`.
+        """See :class:`~finegrain.index.gpu.mirror.Scan`.
 
         Raises:
             PlanError: CUDA failed, or the scan is closed.

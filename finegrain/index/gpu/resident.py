@@ -8,10 +8,10 @@ from contextlib import ExitStack
 import numpy as np
 
 from finegrain.errors import GalleryError
+from finegrain.index.gpu.halves import Halves
+from finegrain.index.gpu.memory import require_memory
 from finegrain.runtime.tensorrt.build import Bucket
 from finegrain.runtime.tensorrt.cuda import Cuda
-from finegrain.runtime.topk.memory import require_memory
-from finegrain.runtime.topk.settled import Halves
 
 CAPACITY_STEP = 65_536
 """Rows by which the gallery's engine grows: 64 MiB at width 512."""

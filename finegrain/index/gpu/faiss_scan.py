@@ -9,9 +9,9 @@ import numpy as np
 
 from finegrain.errors import MissingExtraError, PlanError
 from finegrain.gallery.estimate import Ids, Vectors
+from finegrain.index.gpu.halves import Halves
+from finegrain.index.gpu.memory import require_memory
 from finegrain.runtime.tensorrt.cuda import Cuda
-from finegrain.runtime.topk.memory import require_memory
-from finegrain.runtime.topk.settled import Halves
 
 GPU_DEPTH = 2048
 """Most results that FAISS selects on a GPU."""
@@ -85,7 +85,7 @@ class FaissScan:
             raise PlanError(f"no GPU: {count} found, {device} asked for; use the gallery's index")
 
     def append(self, halves: Halves) -> None:
-        """See :class:`~finegrain.runtime.topk.mirror.GrowingScan`."""
+        """See :class:`~finegrain.index.gpu.mirror.Scan`."""
         self._index.add(halves.astype(np.float32))
 
     def close(self) -> None:
@@ -93,6 +93,6 @@ class FaissScan:
         self._index.reset()
 
     def best(self, queries: Halves, depth: int) -> tuple[Ids, Vectors]:
-        """See :class:`~finegrain.runtime.topk.settled.Scan`."""
+        """See :class:`~finegrain.index.gpu.mirror.Scan`."""
         estimates, rows = self._index.search(queries.astype(np.float32), depth)
         return rows, estimates

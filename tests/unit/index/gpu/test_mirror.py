@@ -1,4 +1,4 @@
-"""Scans of fp16 vectors beside the exact search, on whatever data is hard for them."""
+"""Search by fp16 scans, beside a literal exact search, on data that is hard for them."""
 
 from __future__ import annotations
 
@@ -11,35 +11,61 @@ from hypothesis import strategies as st
 
 from finegrain.errors import GalleryError, MissingExtraError, PlanError
 from finegrain.gallery.estimate import Query
-from finegrain.gallery.index import VectorIndex
-from finegrain.runtime.topk.exact import ExactTopK
-from finegrain.runtime.topk.faiss_scan import FaissScan
-from finegrain.runtime.topk.settled import SettledTopK, halve
-from finegrain.runtime.topk.torch_scan import TorchScan
+from finegrain.gallery.index import Hit, VectorIndex
+from finegrain.index.gpu.faiss_scan import FaissScan
+from finegrain.index.gpu.halves import halve
+from finegrain.index.gpu.mirror import Mirror
+from finegrain.index.gpu.torch_scan import TorchScan
 
 DIM = 24
 
 
-def torch_scan(halves):
-    return TorchScan(halves, "cpu")
+def torch_scan(rows):
+    return TorchScan(np.empty((0, DIM), np.float16), "cpu", capacity=rows)
 
 
-def faiss_scan(halves):
-    """The index of the CPU that stores as the one of the GPU does."""
+def faiss_scan(rows):
+    """An index on the CPU that stores vectors as the one on a GPU does."""
     kind = faiss.ScalarQuantizer.QT_fp16
-    index = faiss.IndexScalarQuantizer(halves.shape[1], kind, faiss.METRIC_INNER_PRODUCT)
-    return FaissScan(index, halves, max_depth=150)
+    index = faiss.IndexScalarQuantizer(DIM, kind, faiss.METRIC_INNER_PRODUCT)
+    return FaissScan(index, np.empty((0, DIM), np.float16), max_depth=150, capacity=rows)
 
 
 class Counting:
     """A scan that remembers how deep it was asked."""
 
     def __init__(self, scan):
-        self.scan, self.max_depth, self.depths = scan, scan.max_depth, []
+        self.scan, self.depths = scan, []
+        self.capacity, self.coarseness = scan.capacity, scan.coarseness
+
+    @property
+    def max_depth(self):
+        return self.scan.max_depth
+
+    def append(self, halves):
+        self.scan.append(halves)
 
     def best(self, queries, depth):
         self.depths.append((len(queries), depth))
         return self.scan.best(queries, depth)
+
+
+def literal_search(ids, vectors, queries, k):
+    """All scores in float64, rounded once to float32, and all of them sorted."""
+    answers = []
+    for query in queries:
+        scores = Query(query.astype(np.float64)).scores(vectors)
+        order = np.lexsort((ids, -scores))[:k]
+        answers.append([Hit(int(ids[row]), float(scores[row])) for row in order])
+    return answers
+
+
+def mirrored(ids, vectors, scan):
+    index = VectorIndex(DIM)
+    index.add(ids, vectors)
+    mirror = Mirror(index, scan)
+    assert mirror.follow(index)
+    return mirror
 
 
 def unit(vectors):
@@ -75,13 +101,9 @@ def test_the_answer_is_the_exact_one(kind, rows, k, seed):
     queries[1] = vectors[-1]
     queries[2] *= 0 if seed % 2 else 1e-3
     ids = np.arange(rows) * 3 + 5
-    wanted = ExactTopK(ids, vectors).search(queries, k)
-    halves, halving = halve(vectors)
+    wanted = literal_search(ids, vectors, queries, k)
     for make in (torch_scan, faiss_scan):
-        assert SettledTopK(ids, vectors, halving, make(halves)).search(queries, k) == wanted
-    index = VectorIndex(DIM)
-    index.add(ids, vectors)
-    assert index.search(queries, k) == wanted
+        assert mirrored(ids, vectors, make(rows)).search(queries, k) == wanted
 
 
 @given(kind=st.sampled_from(["random", "near", "scaled"]), seed=st.integers(0, 10**6))
@@ -91,47 +113,37 @@ def test_no_estimate_is_off_by_more_than_is_said(kind, seed):
     query = Query(vector.astype(np.float64))
     halves, halving = halve(vectors)
     sent = query.direction.astype(np.float16)
-    rows, estimates = torch_scan(halves).best(sent[None], 200)
+    scan = torch_scan(200)
+    scan.append(halves)
+    rows, estimates = scan.best(sent[None], 200)
     exact = query.scores(vectors)[rows[0]] / query.length
     assert np.abs(estimates[0] - exact).max() <= halving.error(query, sent)
 
 
 def test_most_searches_scan_once(make_scan):
     vectors, queries = draw("random", 2000, 0), draw("random", 40, 1)
-    halves, halving = halve(vectors)
-    scan = Counting(make_scan(halves))
-    SettledTopK(np.arange(2000), vectors, halving, scan).search(queries, 10)
+    scan = Counting(make_scan(2000))
+    mirrored(np.arange(1, 2001), vectors, scan).search(queries, 10)
     assert scan.depths == [(16, 74), (16, 74), (8, 74)]
 
 
 def test_only_what_is_not_settled_is_scanned_deeper():
     vectors = np.concatenate([draw("near", 300, 0), draw("random", 700, 1)])
     queries = np.stack([vectors[0], vectors[-1]])
-    halves, halving = halve(vectors)
-    scan = Counting(torch_scan(halves))
-    ids = np.arange(1000)
-    found = SettledTopK(ids, vectors, halving, scan).search(queries, 5)
+    scan = Counting(torch_scan(1000))
+    ids = np.arange(1, 1001)
+    hits = mirrored(ids, vectors, scan).search(queries, 5)
     assert scan.depths == [(2, 69), (1, 276), (1, 1000)]
-    assert found == ExactTopK(ids, vectors).search(queries, 5)
+    assert hits == literal_search(ids, vectors, queries, 5)
 
 
-def test_beyond_the_depth_of_a_scan_all_is_read():
+def test_beyond_the_depth_of_a_scan_the_index_answers():
     vectors = draw("near", 300, 0)
-    halves, halving = halve(vectors)
-    scan = Counting(faiss_scan(halves))
-    ids = np.arange(300)
-    found = SettledTopK(ids, vectors, halving, scan).search(vectors[:1], 5)
-    assert scan.depths == [(1, 69)]
-    assert found == ExactTopK(ids, vectors).search(vectors[:1], 5)
-
-
-def test_nothing_to_search_or_to_find(make_scan):
-    none, some = np.empty((0, DIM), np.float32), draw("random", 2, 0)
-    halves, halving = halve(some)
-    assert SettledTopK(np.arange(2), some, halving, make_scan(halves)).search(none, 3) == []
-    assert SettledTopK(np.arange(2), some, halving, make_scan(halves)).search(some, 0) == [[], []]
-    halves, halving = halve(none)
-    assert SettledTopK(np.arange(0), none, halving, make_scan(halves)).search(some, 3) == [[], []]
+    scan = Counting(faiss_scan(300))
+    ids = np.arange(1, 301)
+    hits = mirrored(ids, vectors, scan).search(vectors[:1], 5)
+    assert scan.depths == [(1, 69), (1, 150)]
+    assert hits == literal_search(ids, vectors, vectors[:1], 5)
 
 
 def test_a_number_beyond_fp16():
@@ -153,7 +165,7 @@ def test_faiss_without_gpus(monkeypatch):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 def test_on_a_gpu_the_answer_is_the_same():
     vectors, queries = draw("near", 5000, 0), draw("random", 20, 1)
-    halves, halving = halve(vectors)
-    ids = np.arange(5000)
-    found = SettledTopK(ids, vectors, halving, TorchScan(halves, "cuda")).search(queries, 10)
-    assert found == ExactTopK(ids, vectors).search(queries, 10)
+    ids = np.arange(1, 5001)
+    scan = TorchScan(np.empty((0, DIM), np.float16), "cuda", capacity=5000)
+    hits = mirrored(ids, vectors, scan).search(queries, 10)
+    assert hits == literal_search(ids, vectors, queries, 10)

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from finegrain.errors import PlanError
 from finegrain.gallery.estimate import Ids, Vectors
-from finegrain.runtime.topk.memory import require_memory
-from finegrain.runtime.topk.settled import Halves
+from finegrain.index.gpu.halves import Halves
+from finegrain.index.gpu.memory import require_memory
 
 CPU_ROWS = 16_384
 """Rows that are widened together where the processor has no products of fp16."""
@@ -53,7 +53,7 @@ class TorchScan:
             )
 
     def append(self, halves: Halves) -> None:
-        """See :class:`~finegrain.runtime.topk.mirror.GrowingScan`."""
+        """See :class:`~finegrain.index.gpu.mirror.Scan`."""
         start, end = len(self._gallery), len(self._gallery) + len(halves)
         self._room[start:end] = torch.from_numpy(halves)
         self._gallery = self._room[:end]
@@ -68,7 +68,7 @@ class TorchScan:
 
     @torch.inference_mode()
     def best(self, queries: Halves, depth: int) -> tuple[Ids, Vectors]:
-        """See :class:`~finegrain.runtime.topk.settled.Scan`."""
+        """See :class:`~finegrain.index.gpu.mirror.Scan`."""
         top = self._estimates(torch.from_numpy(queries).to(self._gallery.device)).topk(depth)
         return top.indices.cpu().numpy(), top.values.cpu().numpy()
 

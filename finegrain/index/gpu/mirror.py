@@ -1,8 +1,8 @@
-"""A gallery's index on a GPU, kept equal to it.
+"""A copy of an index on a GPU that follows it, and an exact search by both.
 
-The index on the host says what there is, and gives every score that leaves here; the GPU only
-says which rows are worth a look. So a row that was removed, or that a filter leaves out, is a row
-that is passed over on the host, and what the GPU holds need not change at once.
+The index on the host knows which rows exist and computes every score that is returned. The GPU
+only estimates scores, to choose candidates. A row that was removed, or that a filter leaves out,
+is skipped on the host, so what the GPU holds need not change at once.
 """
 
 from __future__ import annotations
@@ -15,18 +15,14 @@ import numpy.typing as npt
 
 from finegrain.gallery.estimate import Ids, Query, Vectors
 from finegrain.gallery.index import Hit, VectorIndex
-from finegrain.runtime.topk.exact import best
-from finegrain.runtime.topk.settled import (
-    DEEPER,
-    QUERIES_AT_ONCE,
-    SPARE,
-    Halves,
-    Halving,
-    Scan,
-    are_best,
-    halve,
-)
+from finegrain.index.gpu.halves import Halves, Halving, halve
 
+SPARE = 64
+"""Rows that are estimated beyond ``k``; the more, the less often a search goes deeper."""
+DEEPER = 4
+"""Factor by which a search goes deeper when its candidates prove too few."""
+QUERIES_AT_ONCE = 16
+"""Bounds the memory for estimates: 64 MB over a million rows."""
 MOST_REMOVED = 1 / 8
 """Above this share of removed rows, which a search looks past, vectors are copied anew."""
 
@@ -34,20 +30,29 @@ Mask = npt.NDArray[np.bool_]
 Chunks = Sequence[tuple[Ids, Vectors]]
 
 
-class GrowingScan(Scan, Protocol):
-    """A scan that rows can be added to.
+class Scan(Protocol):
+    """Estimates the scores of vectors that it holds in fp16, and returns the highest.
 
     Attributes:
-        capacity: Most rows that it may hold.
-        coarseness: How far an estimate is off beyond what :class:`Scan` says, relative to the
+        max_depth: Most rows that it can return for a query.
+        capacity: Most rows that it can hold.
+        coarseness: How far an estimate may be off beyond what :meth:`best` says, relative to the
             longest vector.
     """
 
+    max_depth: int
     capacity: int
     coarseness: float
 
     def append(self, halves: Halves) -> None:
-        """Rows ``[n, D]`` behind those that are there, found from now on."""
+        """Add rows ``[n, D]`` behind those that are there; later searches include them."""
+
+    def best(self, queries: Halves, depth: int) -> tuple[Ids, Vectors]:
+        """Rows and estimates, best first, both ``[Q, depth]``; there are as many rows.
+
+        An estimate is the inner product of ``queries`` ``[Q, D]`` and a row, both in fp16,
+        summed in float32 in any order.
+        """
 
     def close(self) -> None:
         """Free the memory."""
@@ -63,7 +68,7 @@ class Mirror:
         scan: Empty. It is the mirror's to close.
     """
 
-    def __init__(self, index: VectorIndex, scan: GrowingScan) -> None:
+    def __init__(self, index: VectorIndex, scan: Scan) -> None:
         self.scan = scan
         self._index = index
         self._chunks: Chunks = ()
@@ -141,11 +146,12 @@ class Mirror:
         ids = np.sort(self._ids[known[shown[known]]])
         scores = query.scores(self._vectors(ids))
         error += self.scan.coarseness * self._halving.longest
-        if len(known) < len(self._ids) and not are_best(
+        if len(known) < len(self._ids) and not _are_best(
             query, scores, float(estimates[-1]), error, k
         ):
             return None
-        return best(ids, np.arange(len(ids)), scores, k)
+        order = np.lexsort((ids, -scores))[:k]
+        return list(map(Hit, ids[order].tolist(), scores[order].tolist()))
 
     def error(self, query: Query, sent: npt.NDArray[np.floating]) -> float:
         """How far an estimate is off, given what was sent of a query's direction."""
@@ -196,3 +202,19 @@ class Mirror:
         ]
         width = self._chunks[0][1].shape[1] if self._chunks else 0
         return np.concatenate([np.empty((0, width), np.float32), *parts])
+
+
+def _are_best(query: Query, scores: Vectors, last: float, error: float, k: int) -> bool:
+    """Whether the ``k`` best of some exact scores are the best of all.
+
+    Args:
+        query: What is scored.
+        scores: Exact scores of the candidates, ``[n]``.
+        last: No vector outside the candidates has a higher estimate.
+        error: How far an estimate may be off.
+        k: How many are wanted.
+    """
+    if len(scores) < k:
+        return False
+    bar = float(np.partition(scores, -k)[-k]) / query.length
+    return last + error < bar

@@ -1,4 +1,4 @@
-"""The search in one launch, against stand-ins, beside the exact search."""
+"""A scan by TensorRT in one launch, against stand-ins, beside the exact search."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from finegrain.errors import GalleryError, PlanError, QueryError
-from finegrain.plan import Plan
-from finegrain.runtime.tensorrt import resident
-from finegrain.runtime.tensorrt.search import SEARCH, TensorRtSearch
-from finegrain.runtime.topk.exact import ExactTopK
+from finegrain.gallery.index import VectorIndex
+from finegrain.index.gpu import resident
+from finegrain.index.gpu.halves import halve
+from finegrain.index.gpu.mirror import Mirror
+from finegrain.index.gpu.tensorrt_scan import TensorRtScan
+from finegrain.plan import SEARCH, Plan
 
 CONTEXT, DIM, ROWS, DEPTH = 40, 8, 150, 40
 LENGTHS = 3
@@ -34,11 +36,12 @@ def plan(make_plan):
 
 
 @pytest.fixture
-def open_search(plan, backend, tmp_path):
-    def open_it(vectors, ids=None, path=plan):
-        ids = np.arange(len(vectors)) * 2 + 1 if ids is None else ids
+def open_scan(plan, backend, tmp_path):
+    def open_it(vectors, path=plan):
         cache = tmp_path / "cache"
-        return TensorRtSearch(Plan(path), ids, vectors, backend=backend.name, cache=cache)
+        scan = TensorRtScan(Plan(path), len(vectors), backend=backend.name, cache=cache)
+        scan.append(halve(vectors)[0])
+        return scan
 
     return open_it
 
@@ -55,9 +58,34 @@ def captions(rng, rows, length):
 
 
 @pytest.fixture
-def search(open_search):
-    with open_search(vectors_of(ROWS)) as search:
-        yield search
+def scan(open_scan):
+    scan = open_scan(vectors_of(ROWS))
+    yield scan
+    scan.close()
+
+
+class Unfilled:
+    """A scan that holds its rows already, and takes none again."""
+
+    def __init__(self, scan):
+        self.scan = scan
+        self.capacity, self.coarseness, self.max_depth = scan.capacity, scan.coarseness, DEPTH
+
+    def append(self, halves):
+        pass
+
+
+def hits_of(scan, vectors, answer, k):
+    """The hits that a launch proves, or those of the index."""
+    index = VectorIndex(DIM)
+    index.add(np.arange(len(vectors)) * 2 + 1, vectors)
+    mirror = Mirror(index, Unfilled(scan))
+    assert mirror.follow(index)
+    error = mirror.error(answer.query, answer.sent)
+    shown = mirror.shown(None)
+    hits = mirror.settled(answer.query, answer.rows, answer.estimates, error, k, shown)
+    (wanted,) = index.search(answer.embedding[None], k)
+    return hits, wanted
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
@@ -67,41 +95,47 @@ def search(open_search):
     k=st.sampled_from([1, 10, DEPTH, DEPTH + 1, 500]),
     seed=st.integers(0, 99),
 )
-def test_the_answer_is_the_exact_one(search, references, rows, length, k, seed):
+def test_what_a_launch_proves_is_the_exact_answer(scan, references, rows, length, k, seed):
     ids, eot = captions(np.random.default_rng(seed), rows, length)
-    exact = ExactTopK(np.arange(ROWS) * 2 + 1, vectors_of(ROWS))
-    assert search.search(ids, eot, k) == exact.search(references.texts(ids, eot), k)
+    answers = scan.ask(ids, eot)
+    embeddings = references.texts(ids, eot)
+    assert len(answers) == rows
+    for answer, embedding in zip(answers, embeddings, strict=True):
+        np.testing.assert_array_equal(answer.embedding, embedding)
+        hits, wanted = hits_of(scan, vectors_of(ROWS), answer, k)
+        assert hits in (None, wanted)
+        assert k > DEPTH // 2 or hits is not None or not embedding.any()
 
 
 @pytest.mark.parametrize("rows", [1, 39, 40, 63, 64, 65])
-def test_rows_that_are_no_vectors_are_never_found(open_search, references, rows):
+def test_empty_rows_are_never_returned_before_vectors(open_scan, references, rows):
     """Their products are zero, and those of all vectors negative."""
     ids, eot = captions(np.random.default_rng(3), 1, 9)
     query = references.texts(ids, eot)
     away = vectors_of(rows) * 0.1 - query / np.linalg.norm(query)
-    with open_search(away) as search:
-        (hits,) = search.search(ids, eot, 10)
-    (wanted,) = ExactTopK(np.arange(rows) * 2 + 1, away).search(query, 10)
+    scan = open_scan(away)
+    (answer,) = scan.ask(ids, eot)
+    hits, wanted = hits_of(scan, away, answer, 10)
+    scan.close()
     assert hits == wanted
     assert len(hits) == min(rows, 10)
 
 
-def test_vectors_that_fp16_cannot_tell_apart(open_search, references):
+def test_vectors_that_fp16_cannot_tell_apart_prove_nothing(open_scan):
     near = np.float32([1, 0, 0, 0, 0, 0, 0, 0]) + 1e-5 * vectors_of(ROWS)
-    ids, eot = captions(np.random.default_rng(3), 2, 9)
-    with open_search(near) as search:
-        found = search.search(ids, eot, 5)
-    exact = ExactTopK(np.arange(ROWS) * 2 + 1, near)
-    assert found == exact.search(references.texts(ids, eot), 5)
+    scan = open_scan(near)
+    for answer in scan.ask(*captions(np.random.default_rng(3), 2, 9)):
+        assert hits_of(scan, near, answer, 5)[0] is None
+    scan.close()
 
 
-def test_a_search_is_one_launch(search, trt, cuda):
+def test_a_caption_is_one_launch(scan, trt, cuda):
     # For each length both engines ran once to warm up and once into the capture; and for a
     # vector one of them.
     assert trt.executions == 2 * 2 * LENGTHS + 2
     cuda.calls.clear()
     trt.seen.clear()
-    search.search(*captions(np.random.default_rng(0), 1, 9), 10)
+    scan.ask(*captions(np.random.default_rng(0), 1, 9))
     assert cuda.calls == {"cudaSetDevice": 1, "cudaGraphLaunch": 1, "cudaStreamSynchronize": 1}
     assert [set(seen) for seen in trt.seen] == [
         {"ids", "eot"},
@@ -110,8 +144,8 @@ def test_a_search_is_one_launch(search, trt, cuda):
     assert trt.seen[0]["ids"].shape == (1, 16)
 
 
-def test_the_gallery_is_in_the_memory_of_the_gpu(search, trt):
-    search.search(*captions(np.random.default_rng(0), 1, 9), 10)
+def test_the_gallery_is_in_the_memory_of_the_gpu(scan, trt):
+    scan.ask(*captions(np.random.default_rng(0), 1, 9))
     gallery, offsets = (trt.seen[-1][name] for name in ("gallery", "offsets"))
     np.testing.assert_array_equal(gallery[:ROWS], vectors_of(ROWS).astype(np.float16))
     assert gallery.shape == (192, DIM)
@@ -120,60 +154,53 @@ def test_the_gallery_is_in_the_memory_of_the_gpu(search, trt):
     assert (offsets[ROWS:] == -np.inf).all()
 
 
-def test_a_gallery_that_grows_builds_no_other_tower(open_search, trt):
+def test_a_gallery_that_grows_builds_no_other_tower(open_scan, trt):
     for rows, builds in ((100, 2), (128, 2), (129, 3)):
-        open_search(vectors_of(rows)).close()
+        open_scan(vectors_of(rows)).close()
         assert trt.builds == builds
 
 
-def test_close_frees_everything_once(open_search, cuda):
-    search = open_search(vectors_of(ROWS))
-    search.close()
+def test_close_frees_everything_once(open_scan, cuda):
+    scan = open_scan(vectors_of(ROWS))
+    scan.close()
     assert not cuda.leaks
-    search.close()
+    scan.close()
     with pytest.raises(PlanError, match="its search is closed; open it again"):
-        search.search(np.ones((1, 3), np.int32), np.zeros(1, np.int32), 1)
+        scan.ask(np.ones((1, 3), np.int32), np.zeros(1, np.int32))
 
 
 @pytest.mark.parametrize(
     "call", ["cudaHostAlloc", "cudaMalloc", "cudaMemcpyAsync", "cudaStreamBeginCapture"]
 )
-def test_a_failed_opening_frees_everything(open_search, cuda, call):
+def test_a_failed_opening_frees_everything(open_scan, cuda, call):
     cuda.fails[call] = 2
     with pytest.raises(PlanError, match=f"CUDA failed in {call}"):
-        open_search(vectors_of(ROWS))
+        open_scan(vectors_of(ROWS))
     assert not cuda.leaks
 
 
-def test_a_plan_without_a_search(open_search, make_plan):
+def test_a_plan_without_a_search(open_scan, make_plan):
     with pytest.raises(PlanError, match=r"has no search.onnx; say search_depth=128"):
-        open_search(vectors_of(ROWS), path=make_plan())
+        open_scan(vectors_of(ROWS), path=make_plan())
 
 
-def test_vectors_of_another_plan(open_search):
-    with pytest.raises(GalleryError, match=r"expected vectors \[150, 8\], got \[150, 5\]"):
-        open_search(vectors_of(ROWS)[:, :5])
-    with pytest.raises(GalleryError, match=r"expected vectors \[3, 8\], got \[150, 8\]"):
-        open_search(vectors_of(ROWS), ids=np.arange(3))
-
-
-def test_too_few_vectors_or_too_many(open_search, monkeypatch, cuda):
+def test_too_few_vectors_or_too_many(open_scan, monkeypatch, cuda):
     with pytest.raises(GalleryError, match="expected 1 to 268435392 vectors of width 8, got 0"):
-        open_search(vectors_of(0))
+        open_scan(vectors_of(0))
     monkeypatch.setattr(resident, "MAX_NUMBERS", 1100)
-    open_search(vectors_of(128)).close()
+    open_scan(vectors_of(128)).close()
     with pytest.raises(GalleryError, match="expected 1 to 128 vectors of width 8, got 129"):
-        open_search(vectors_of(129))
+        open_scan(vectors_of(129))
     assert not cuda.leaks
 
 
-def test_a_gpu_without_room(open_search, cuda):
+def test_a_gpu_without_room(open_scan, cuda):
     cuda.free = 2**10
     with pytest.raises(GalleryError, match=r"expected 0.0 MiB of free GPU memory.*got 0.0 MiB"):
-        open_search(vectors_of(ROWS))
+        open_scan(vectors_of(ROWS))
     assert not cuda.leaks
 
 
-def test_captions_over_the_context(search):
+def test_captions_over_the_context(scan):
     with pytest.raises(QueryError, match="at most 40 tokens, got 41"):
-        search.search(np.ones((1, 41), np.int32), np.zeros(1, np.int32), 1)
+        scan.ask(np.ones((1, 41), np.int32), np.zeros(1, np.int32))

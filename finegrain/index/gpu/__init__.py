@@ -1,0 +1,1 @@
+"""Exact search whose candidates come from vectors that stay on a GPU."""
