@@ -44,7 +44,7 @@ def recipe() -> Recipe:
         schedule=Schedule(epochs=60, warmup=5 / 60, initial=0.1, by_epoch=True),
         batch_size=64,
         drop_last=False,
-        workers=4,
+        workers=8,
         seed=1,
         expected=Expected(
             rank1=73.38,
