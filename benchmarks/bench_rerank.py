@@ -141,7 +141,7 @@ def test_rerank(
     short_ids, own = torch.from_numpy(words.ids), eot
     macs = {
         "plain": _macs(lambda: plain(caption)),
-        "finegrain": _macs(lambda: rasa.match_logits_of(short_ids, own, tokens)),
+        "finegrain": _macs(lambda: rasa.match_of(short_ids, own, tokens)),
     }
     record(
         f"rerank_{kind.split()[-1]}",

@@ -42,8 +42,6 @@ ROOT = Path(__file__).parents[1]
 DEPTHS = (16, 32, 64, 128)
 QUERIES = 1000
 VALIDATION_QUERIES = 300
-HEAD_ALONE = 1e6
-"""A weight beside which cosines only part equals."""
 
 Row = dict[str, str | float]
 
@@ -99,7 +97,7 @@ def sampled(
     found = {
         "towers before": untrained.metrics(),
         "towers": scores["test"].metrics(),
-        "patch matching": scores["test"].metrics(HEAD_ALONE),
+        "patch matching": scores["test"].metrics(None),
         f"both, weight {weight:g}": scores["test"].metrics(weight),
     }
     rows = [
@@ -125,9 +123,13 @@ def full_gallery(before: Encoder, encoder: Encoder, splits: Mapping[str, Split])
     ]
     for depth in DEPTHS:
         weight = _best_weight(validation, depth)
+        orders = {
+            "patch matching": test.match_metrics(depth=depth),
+            f"both, weight {weight:g}": test.metrics(weight, depth=depth),
+        }
         rows += [
-            {"ordered by": f"{name} first {depth}", **_cells("T2I", test.metrics(w, depth=depth))}
-            for name, w in (("patch matching,", HEAD_ALONE), (f"both, weight {weight:g},", weight))
+            {"ordered by": f"{name}, first {depth}", **_cells("T2I", metrics)}
+            for name, metrics in orders.items()
         ]
     return rows
 

@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from safetensors.torch import save_file
@@ -36,11 +36,13 @@ from finegrain.data.datasets import take_split
 from finegrain.encoder import Encoder
 from finegrain.exporters import load_profile
 from finegrain.methods import Rasa
-from finegrain.plan import Plan, write_plan
+from finegrain.metrics import RetrievalMetrics
+from finegrain.plan import Plan
 from finegrain.recipe import ParameterRule
 from finegrain.records import Sample
+from finegrain.rerank import RerankBy
 from finegrain.run import assemble, load_run
-from finegrain.second_stage import SecondStage, second_stage
+from finegrain.second_stage import second_stage
 
 ROOT = Path(__file__).parents[1]
 RECIPES = ROOT / "recipes"
@@ -50,8 +52,6 @@ DEPTHS = (8, 16, 32, 64, 128)
 K = 10
 TIMED_QUERIES = 100
 WARM_UP = 5
-HEAD_ALONE = 1e6
-"""A weight beside which cosines only part equals."""
 
 
 def measure(run: Path, profile: str, depths: Sequence[int]) -> dict[str, Any]:
@@ -59,21 +59,17 @@ def measure(run: Path, profile: str, depths: Sequence[int]) -> dict[str, Any]:
     recipe, _, _ = load_run(run)
     samples = one_caption_each(take_split(recipe.data.splits(), "test").samples)
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "both" / "model.plan"
-        path.parent.mkdir()
+        path = Path(folder) / "model.plan"
         finegrain.export(run, load_profile(ROOT / "export" / f"{profile}.py"), path)
         plan = Plan(path)
         assert plan.manifest.match is not None
-        weights = {"both": plan.manifest.match["weight"], "head alone": HEAD_ALONE}
-        alone = Path(folder) / "alone" / "model.plan"
-        write_weighed(path, HEAD_ALONE, alone)
+        weight = plan.manifest.match["weight"]
         stage = second_stage(Encoder.from_plan(plan), samples, depth=max(depths), progress=True)
-        for searched in (path, alone):
-            _fill(searched, samples)
+        _fill(path, samples)
         vectors_ms = _milliseconds(path, samples)
         milliseconds = {
-            name: {depth: _milliseconds(p, samples, depth) for depth in depths}
-            for name, p in (("both", path), ("head alone", alone))
+            by: {depth: _milliseconds(path, samples, depth, by) for depth in depths}
+            for by in get_args(RerankBy)
         }
     return {
         "what": "rerank_curve",
@@ -82,18 +78,23 @@ def measure(run: Path, profile: str, depths: Sequence[int]) -> dict[str, Any]:
         "queries": len(stage.texts),
         "gallery": len(stage.images),
         "k": K,
-        "weight": weights["both"],
-        "vectors alone": {**_shown(stage, 0.0, 0), "ms": vectors_ms},
-        **{
-            name: {
-                str(depth): {
-                    **_shown(stage, weight, depth),
-                    "scored": float(stage.num_scored(weight, K, depth=depth).mean()),
-                    "ms": milliseconds[name][depth],
-                }
-                for depth in depths
+        "weight": weight,
+        "vectors alone": {**_shown(stage.metrics(0.0)), "ms": vectors_ms},
+        "both": {
+            str(depth): {
+                **_shown(stage.metrics(weight, depth=depth)),
+                "scored": float(stage.num_scored(weight, K, depth=depth).mean()),
+                "ms": milliseconds["both"][depth],
             }
-            for name, weight in weights.items()
+            for depth in depths
+        },
+        "head alone": {
+            str(depth): {
+                **_shown(stage.match_metrics(depth=depth)),
+                "scored": float(depth),
+                "ms": milliseconds["match"][depth],
+            }
+            for depth in depths
         },
     }
 
@@ -130,16 +131,7 @@ def one_caption_each(samples: Sequence[Sample]) -> list[Sample]:
     return [replace(sample, captions=sample.captions[:1]) for sample in samples]
 
 
-def write_weighed(path: Path, weight: float, out: Path) -> None:
-    """The same plan, a match worth ``weight``."""
-    plan = Plan(path)
-    assert plan.manifest.match is not None
-    manifest = replace(plan.manifest, match={**plan.manifest.match, "weight": weight})
-    write_plan(out, manifest, {name: plan.take(name) for name in manifest.sha256})
-
-
-def _shown(stage: SecondStage, weight: float, depth: int) -> dict[str, float]:
-    metrics = stage.metrics(weight, depth=depth)
+def _shown(metrics: RetrievalMetrics) -> dict[str, float]:
     return {"rank1": metrics.rank1, "mAP": metrics.mAP}
 
 
@@ -149,11 +141,15 @@ def _fill(plan: Path, samples: Sequence[Sample]) -> None:
         searcher.prepare(progress=False)
 
 
-def _milliseconds(plan: Path, samples: Sequence[Sample], depth: int | None = None) -> float:
+def _milliseconds(
+    plan: Path, samples: Sequence[Sample], depth: int | None = None, by: RerankBy = "both"
+) -> float:
     """Median of whole queries; the first are warm-up."""
     captions = [sample.captions[0] for sample in samples]
     timed = captions[:: max(1, len(captions) // TIMED_QUERIES)]
-    options: dict[str, Any] = {} if depth is None else {"rerank": "match", "rerank_k": depth}
+    options: dict[str, Any] = (
+        {} if depth is None else {"rerank": "match", "rerank_k": depth, "rerank_by": by}
+    )
     seconds = []
     with finegrain.Searcher(plan, **options) as searcher:
         for caption in timed:

@@ -14,8 +14,14 @@ from finegrain import verbs
 from finegrain.errors import FinegrainError
 from finegrain.first_stage import VectorPlace
 from finegrain.records import Scalar
+from finegrain.rerank import RerankBy
 from finegrain.runtime.base import RuntimeName
 from finegrain.searcher import RERANK_K
+
+_RERANK_BY = (
+    "what orders them: both is cosine and match together, match is the match head alone, "
+    "as RaSa's paper reports (default: %(default)s)"
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -87,6 +93,7 @@ def _parser() -> argparse.ArgumentParser:
         "measure rank1/5/10, mAP and mINP of a run or a plan",
         "  finegrain evaluate runs/tiny_synthetic\n"
         "  finegrain evaluate model.plan --split test --json metrics.json\n"
+        "  finegrain evaluate runs/rasa_cuhk_pedes --split test --rerank-k 128 --rerank-by match\n"
         "  finegrain evaluate runs/tiny_synthetic --split test --probe",
     )
     evaluate.add_argument("model", type=Path, help="a run folder or a model.plan")
@@ -95,8 +102,11 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--json", type=Path, help="also write the metrics here")
     evaluate.add_argument(
         "--rerank-k", type=int, metavar="K",
-        help="also put the first K of each caption in the order of the match head",
+        help="also put the first K of each caption in order with the match head",
     )  # fmt: skip
+    evaluate.add_argument(
+        "--rerank-by", choices=get_args(RerankBy), default="both", help=_RERANK_BY
+    )
     evaluate.add_argument(
         "--probe", action="store_true",
         help="instead ask it about swapped colours, other attributes and negation, beside chance",
@@ -209,7 +219,7 @@ def _parser() -> argparse.ArgumentParser:
         )  # fmt: skip
         to.add_argument(
             "--rerank", action="store_true",
-            help="put the first pictures in the order of the plan's match head",
+            help="put the first pictures in order with the plan's match head",
         )  # fmt: skip
         to.add_argument(
             "--rerank-k",
@@ -218,6 +228,7 @@ def _parser() -> argparse.ArgumentParser:
             metavar="K",
             help="how many of them (default: %(default)s)",
         )
+        to.add_argument("--rerank-by", choices=get_args(RerankBy), default="both", help=_RERANK_BY)
 
     add_opening(index)
 

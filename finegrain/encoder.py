@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 from finegrain.errors import ImageError, PlanError
 from finegrain.plan import TOKENIZER, Plan
 from finegrain.preprocess import ImageSource, ImageTransform, Tokenizer, load_image
-from finegrain.records import PictureTokens, Problem
+from finegrain.records import Matched, PictureTokens, Problem
 from finegrain.runtime.base import TRITON, MatchRuntime, Runtime, RuntimeChoice, RuntimeName
 
 # Decoding releases the interpreter lock, and two threads keep ahead of any CPU model here.
@@ -161,8 +161,8 @@ class Encoder:
                 )
                 bar.update(len(chunk))
 
-    def matching(self, caption: str) -> Callable[[PictureTokens], NDArray[np.float32]]:
-        """What gives the logits ``[N]`` of a match between a caption and tokens of pictures.
+    def matching(self, caption: str) -> Callable[[PictureTokens], Matched]:
+        """What asks the match head about a caption and the tokens of pictures.
 
         Raises:
             PlanError: There is no match head.

@@ -22,6 +22,7 @@ from finegrain.errors import RecipeError
 from finegrain.methods import MethodConfig
 from finegrain.models import ImageConfig
 from finegrain.python_file import call_in_file
+from finegrain.rerank import RerankBy
 
 Precision = Literal["auto", "fp32", "bf16"]
 
@@ -133,11 +134,16 @@ class Expected:
     Attributes:
         rank1, mAP: As published, or of our own run.
         rank1_band: Lowest and highest rank1 of those who ran it again, where they told.
+        rerank_k: How many of the first pictures a match head put in order; None for embeddings
+            alone.
+        rerank_by: What that order is; see :mod:`finegrain.rerank`.
     """
 
     rank1: float
     mAP: float | None = None  # noqa: N815  the field's name for it
     rank1_band: tuple[float, float] | None = None
+    rerank_k: int | None = None
+    rerank_by: RerankBy | None = None
     source: str
 
 

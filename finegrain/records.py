@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -168,3 +168,16 @@ class PictureTokens:
 
     def __getitem__(self, some: slice | NDArray[np.intp]) -> PictureTokens:
         return PictureTokens(codes=self.codes[some], scales=self.scales[some])
+
+
+class Matched(NamedTuple):
+    """What a match head says of one caption and each of ``N`` pictures.
+
+    Attributes:
+        logits: Log-odds of a match, ``[N]``; their sigmoid is its probability.
+        scores: What the head orders pictures by when it is asked alone, ``[N]``. The same as
+            ``logits`` where the released code of a method does not order by another value.
+    """
+
+    logits: NDArray[np.floating]
+    scores: NDArray[np.floating]

@@ -11,7 +11,7 @@ from statistics import fmean, stdev
 from tabulate import tabulate
 
 from finegrain.errors import EvaluationError
-from finegrain.recipe import difference, load_recipe
+from finegrain.recipe import Expected, Recipe, difference, load_recipe
 
 FILE = "metrics.jsonl"
 SHOWN = ("rank1", "rank5", "rank10", "mAP", "mINP")
@@ -42,10 +42,12 @@ class Report:
     Attributes:
         runs: The run folders.
         reached: One list a run, with the same rules in the same order.
+        expected: What their recipe states.
     """
 
     runs: tuple[Path, ...]
     reached: tuple[tuple[Reached, ...], ...]
+    expected: Expected | None = None
 
     def to_dict(self) -> dict[str, object]:
         return {
@@ -70,7 +72,19 @@ class Report:
             for same in zip(*self.reached, strict=True)
         ]
         table = tabulate(rows, headers=["test split", "steps", *SHOWN], disable_numparse=True)
-        return f"{len(self.runs)} runs, mean ± deviation\n{table}" if len(self.runs) > 1 else table
+        heading = f"{len(self.runs)} runs, mean ± deviation\n" if len(self.runs) > 1 else ""
+        return f"{heading}{table}{self._order()}"
+
+    def _order(self) -> str:
+        """How to measure what is expected, where that is not an order by embeddings."""
+        if self.expected is None or self.expected.rerank_by is None:
+            return ""
+        options = f"--rerank-k {self.expected.rerank_k} --rerank-by {self.expected.rerank_by}"
+        return (
+            f"\nThese are orders by embeddings alone. The expected rank1 of "
+            f"{self.expected.rank1:g} is of re-ranked pictures; compare it with: "
+            f"finegrain evaluate {self.runs[0]} --split test {options}"
+        )
 
 
 def report(runs: Sequence[Path]) -> Report:
@@ -86,8 +100,12 @@ def report(runs: Sequence[Path]) -> Report:
     Raises:
         EvaluationError: A run has no test metrics, or the runs are of different recipes.
     """
-    _check_one_recipe(runs)
-    return Report(runs=tuple(runs), reached=tuple(_reached(run) for run in runs))
+    recipe = _check_one_recipe(runs)
+    return Report(
+        runs=tuple(runs),
+        reached=tuple(_reached(run) for run in runs),
+        expected=recipe.expected,
+    )
 
 
 def append_metrics(run: Path, *, step: int, split: str, metrics: Mapping[str, float]) -> None:
@@ -124,7 +142,7 @@ def _by_step(run: Path, split: str) -> dict[int, dict[str, float]]:
         raise EvaluationError(f"{run / FILE} is damaged: {error!r}") from error
 
 
-def _check_one_recipe(runs: Sequence[Path]) -> None:
+def _check_one_recipe(runs: Sequence[Path]) -> Recipe:
     first, *others = (load_recipe(run) for run in runs)
     for run, other in zip(runs[1:], others, strict=True):
         differing = difference(first, replace(other, name=first.name, seed=first.seed))
@@ -133,6 +151,7 @@ def _check_one_recipe(runs: Sequence[Path]) -> None:
                 f"{run} and {runs[0]} are of different recipes, so their mean means nothing; "
                 f"they differ in {', '.join(differing)}"
             )
+    return first
 
 
 def _spread(values: Sequence[float]) -> str:

@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
-from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from finegrain.encoder import Encoder
-from finegrain.errors import GalleryError, PlanError
+from finegrain.errors import GalleryError, PlanError, QueryError
 from finegrain.gallery import Gallery, Hit, Row
 from finegrain.gallery.pictures import source_of
 from finegrain.gallery.tokens import TokenFile
 from finegrain.plan import MATCH, Manifest
-from finegrain.records import PictureTokens, Problem
-from finegrain.rerank import MATCHED_AT_ONCE, rerank
+from finegrain.records import Matched, PictureTokens, Problem
+from finegrain.rerank import MATCHED_AT_ONCE, RerankBy, rerank, rerank_by_match
 
 _CHUNK_ROWS = 1024
 
@@ -56,6 +56,23 @@ def match_head(manifest: Manifest) -> Mapping[str, float]:
     return manifest.match
 
 
+def checked_depth(rerank: str | None, k: int, by: str) -> int | None:
+    """How many pictures are re-ranked: ``k``, or None where nothing is.
+
+    Raises:
+        QueryError: The three do not fit together.
+    """
+    if rerank not in ("match", None):
+        raise QueryError(f"expected rerank='match' or None, got {rerank!r}")
+    if type(k) is not int or k < 1:
+        raise QueryError(f"expected rerank_k as a whole number of 1 or more, got {k!r}")
+    if by not in get_args(RerankBy):
+        raise QueryError(f"expected rerank_by='both' or 'match', got {by!r}")
+    if rerank is None and by != "both":
+        raise QueryError(f"rerank_by={by!r} says how to re-rank; also set rerank='match'")
+    return None if rerank is None else k
+
+
 class Reranker:
     """Scores a caption with each candidate, from tokens that are kept beside the gallery.
 
@@ -67,14 +84,24 @@ class Reranker:
         manifest: Of that plan.
         gallery: The pictures, in a file.
         k: How many candidates of a query are looked at, at most.
+        by: What orders them; see :mod:`finegrain.rerank`.
 
     Raises:
         GalleryError: The gallery has no file, or that of the tokens cannot be written.
     """
 
-    def __init__(self, encoder: Encoder, manifest: Manifest, gallery: Gallery, *, k: int) -> None:
+    def __init__(
+        self,
+        encoder: Encoder,
+        manifest: Manifest,
+        gallery: Gallery,
+        *,
+        k: int,
+        by: RerankBy = "both",
+    ) -> None:
         match = match_head(manifest)
         self.k = k
+        self._by = by
         self._weight = match["weight"]
         self._encoder = encoder
         self._gallery = gallery
@@ -99,21 +126,19 @@ class Reranker:
         candidates = hits[: self.k]
         rows = {row.id: row for row in self._gallery.rows(hit.id for hit in candidates)}
 
-        def logits(some: slice) -> NDArray[np.float64]:
+        def matched(some: slice) -> Matched:
             asked = [hit.id for hit in candidates[some]]
-            # What cannot be read is no match as far as anyone can say.
-            found = dict.fromkeys(asked, -np.inf)
+            # A picture that cannot be read is taken for no match.
+            answers = dict.fromkeys(asked, (-np.inf, -np.inf))
             for ids, tokens in self._tokens([rows[id_] for id_ in asked if id_ in rows]):
-                found |= zip(ids, match(tokens).tolist(), strict=True)
-            return np.array([found[id_] for id_ in asked])
+                answers |= zip(ids, zip(*match(tokens), strict=True), strict=True)
+            return Matched(*np.array([answers[id_] for id_ in asked]).T)
 
-        reranked = rerank(
-            np.array([hit.score for hit in candidates]),
-            logits,
-            k,
-            weight=self._weight,
-            batch=MATCHED_AT_ONCE,
-        )
+        if self._by == "match":
+            reranked = rerank_by_match(len(candidates), matched, batch=MATCHED_AT_ONCE)
+        else:
+            cosines = np.array([hit.score for hit in candidates])
+            reranked = rerank(cosines, matched, k, weight=self._weight, batch=MATCHED_AT_ONCE)
         ordered: list[tuple[Hit, float | None]] = [
             (candidates[place], None if np.isnan(p := reranked.probability[place]) else float(p))
             for place in reranked.order

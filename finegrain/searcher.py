@@ -19,7 +19,8 @@ from finegrain.matches import Match, Matches
 from finegrain.plan import Plan
 from finegrain.preprocess import Crop, ImageSource
 from finegrain.records import Sample
-from finegrain.reranker import Prepared, Reranker, match_head
+from finegrain.rerank import RerankBy
+from finegrain.reranker import Prepared, Reranker, checked_depth, match_head
 from finegrain.runtime.base import RuntimeChoice
 from finegrain.video import Boxes, take_in_video
 
@@ -54,6 +55,8 @@ class Searcher:
             match head, which reads the words beside each picture. Queries by picture have no
             words and stay as they are.
         rerank_k: How many of the first are looked at, at most; see :mod:`finegrain.rerank`.
+        rerank_by: ``"both"`` orders them by cosine and match together, and ``"match"`` by the match
+            head alone, as RaSa's paper reports; every one of them is then looked at.
 
     Raises:
         PlanError: The plan cannot be read or run, or has no match head to re-rank with; or
@@ -74,10 +77,12 @@ class Searcher:
         vectors: VectorPlace = "memory",
         rerank: Literal["match"] | None = None,
         rerank_k: int = RERANK_K,
+        rerank_by: RerankBy = "both",
     ) -> None:
         opened = Plan(plan)
         self.manifest = opened.manifest
-        self._rerank_k = None if rerank is None else _checked_rerank(rerank, rerank_k)
+        self._rerank_k = checked_depth(rerank, rerank_k, rerank_by)
+        self._rerank_by = rerank_by
         if rerank is not None:
             match_head(self.manifest)
         self._reranker: Reranker | None = None
@@ -351,7 +356,9 @@ class Searcher:
 
     def _second_stage(self) -> Reranker | None:
         if self._rerank_k is not None and self._reranker is None:
-            self._reranker = Reranker(self._encoder, self.manifest, self.gallery, k=self._rerank_k)
+            self._reranker = Reranker(
+                self._encoder, self.manifest, self.gallery, k=self._rerank_k, by=self._rerank_by
+            )
         return self._reranker
 
     def _explainer(self, query: str | ImageSource) -> Callable[[Match], Explanation] | None:
@@ -383,11 +390,3 @@ class Searcher:
                 # Of files there is none; frames are shown without their video.
                 thumbnail=self.gallery.thumbnail(hit.id),
             )
-
-
-def _checked_rerank(rerank: str, k: int) -> int:
-    if rerank != "match":
-        raise QueryError(f"expected rerank='match' or None, got {rerank!r}")
-    if type(k) is not int or k < 1:
-        raise QueryError(f"expected rerank_k as a whole number of 1 or more, got {k!r}")
-    return k

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,11 +14,12 @@ from finegrain.encoder import Encoder
 from finegrain.errors import ImageError
 from finegrain.metrics import RetrievalMetrics, ranks_of
 from finegrain.preprocess import ImageSource
-from finegrain.records import PictureTokens, Sample, identities
+from finegrain.records import Matched, PictureTokens, Sample, identities
 from finegrain.rerank import MATCHED_AT_ONCE, probability_of, rerank
 
 WEIGHTS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
-"""What a certain match may be worth in cosine; 5 is the order of the head alone."""
+"""What a certain match may be worth in cosine. With none of them is it the order of the match head
+alone, which is that of its scores and not of its probabilities."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -29,7 +31,8 @@ class SecondStage:
         images: Of the pictures, ``[G, D]``.
         query_pids, gallery_pids: Identities, ``[Q]`` and ``[G]``.
         candidates: Places of each caption's first pictures by cosine, best first, ``[Q, K]``.
-        logits: Of a match, ``[Q, K]``.
+        logits: Log-odds of a match, ``[Q, K]``.
+        scores: What the match head orders by when it is asked alone, ``[Q, K]``.
     """
 
     texts: NDArray[np.float32]
@@ -38,6 +41,7 @@ class SecondStage:
     gallery_pids: NDArray[np.int64]
     candidates: NDArray[np.intp]
     logits: NDArray[np.float32]
+    scores: NDArray[np.float32]
 
     @property
     def probability(self) -> NDArray[np.float64]:
@@ -51,11 +55,15 @@ class SecondStage:
             weight: As in :func:`finegrain.rerank.rerank`.
             depth: All ``K`` by default.
         """
-        ranks = (
-            ranks_of(np.flatnonzero(self.gallery_pids == pid), scores)
-            for pid, scores in zip(self.query_pids, self._scores(weight, depth), strict=True)
-        )
-        return RetrievalMetrics.from_ranks(ranks, num_gallery=len(self.gallery_pids))
+        return self._metrics(self._by_both(weight, depth))
+
+    def match_metrics(self, *, depth: int | None = None) -> RetrievalMetrics:
+        """Of whole rankings, the first ``depth`` candidates put in order by the match head alone.
+
+        The pictures after them stay in the order of their cosines. (The released code of RaSa gives
+        them all one score, so that their order, and with it the mAP, is up to the sort.)
+        """
+        return self._metrics(self._by_match(depth))
 
     def best_weight(self) -> float:
         """Of :data:`WEIGHTS` the one with the highest mAP, the least of equals."""
@@ -68,25 +76,43 @@ class SecondStage:
             weight, k: As in :func:`finegrain.rerank.rerank`.
             depth: Candidates that it may ask about.
         """
-        found = (
+        reranked = (
             rerank(
-                self.images[places[:depth]] @ text,
-                logits.__getitem__,
+                self.images[self.candidates[row, :depth]] @ text,
+                partial(self._matched, row),
                 k,
                 weight=weight,
                 batch=MATCHED_AT_ONCE,
             )
-            for text, places, logits in zip(self.texts, self.candidates, self.logits, strict=True)
+            for row, text in enumerate(self.texts)
         )
-        return np.fromiter((reranked.num_scored for reranked in found), np.int64)
+        return np.fromiter((one.num_scored for one in reranked), np.int64)
 
-    def _scores(self, weight: float, depth: int | None) -> Iterator[NDArray[np.float64]]:
+    def _matched(self, row: int, some: slice) -> Matched:
+        return Matched(self.logits[row, some], self.scores[row, some])
+
+    def _metrics(self, rankings: Iterator[NDArray[np.float64]]) -> RetrievalMetrics:
+        ranks = (
+            ranks_of(np.flatnonzero(self.gallery_pids == pid), scores)
+            for pid, scores in zip(self.query_pids, rankings, strict=True)
+        )
+        return RetrievalMetrics.from_ranks(ranks, num_gallery=len(self.gallery_pids))
+
+    def _by_both(self, weight: float, depth: int | None) -> Iterator[NDArray[np.float64]]:
         for text, places, probability in zip(
             self.texts, self.candidates, self.probability, strict=True
         ):
-            scores = (self.images @ text).astype(np.float64)
-            scores[places[:depth]] += weight * probability[:depth]
-            yield scores
+            ranking = (self.images @ text).astype(np.float64)
+            ranking[places[:depth]] += weight * probability[:depth]
+            yield ranking
+
+    def _by_match(self, depth: int | None) -> Iterator[NDArray[np.float64]]:
+        for text, places, scores in zip(self.texts, self.candidates, self.scores, strict=True):
+            ranking = (self.images @ text).astype(np.float64)
+            first = scores[:depth].astype(np.float64)
+            # Above every cosine.
+            ranking[places[:depth]] = ranking.max() + 1 + first - first.min(initial=0)
+            yield ranking
 
 
 def second_stage(
@@ -121,10 +147,10 @@ def second_stage(
     if candidates is None:
         firsts = [np.argsort(-(images @ text), kind="stable")[:depth] for text in texts]
         candidates = np.stack(firsts)
-    logits = np.empty(candidates.shape, np.float32)
+    logits, scores = (np.empty(candidates.shape, np.float32) for _ in range(2))
     rows = tqdm(captions, unit=" queries", desc="matching", disable=not progress)
     for row, caption in enumerate(rows):
-        logits[row] = match_logits(encoder, caption, tokens, candidates[row])
+        logits[row], scores[row] = ask_match_head(encoder, caption, tokens, candidates[row])
     return SecondStage(
         texts=texts,
         images=images,
@@ -132,26 +158,20 @@ def second_stage(
         gallery_pids=pids,
         candidates=candidates,
         logits=logits,
+        scores=scores,
     )
 
 
-def match_probability(
+def ask_match_head(
     encoder: Encoder, caption: str, tokens: PictureTokens, places: NDArray[np.intp]
-) -> NDArray[np.float64]:
-    """The sigmoid of :func:`match_logits`, ``[K]``."""
-    return probability_of(match_logits(encoder, caption, tokens, places))
-
-
-def match_logits(
-    encoder: Encoder, caption: str, tokens: PictureTokens, places: NDArray[np.intp]
-) -> NDArray[np.float32]:
-    """Of a match between a caption and the pictures at ``K`` places, ``[K]``."""
-    match = encoder.matching(caption)
-    logits = np.empty(len(places), np.float32)
+) -> Matched:
+    """What the match head says of a caption and the pictures at ``K`` places, ``[K]`` each."""
+    ask = encoder.matching(caption)
+    logits, scores = (np.empty(len(places), np.float32) for _ in range(2))
     for start in range(0, len(places), MATCHED_AT_ONCE):
         some = slice(start, start + MATCHED_AT_ONCE)
-        logits[some] = match(tokens[places[some]])
-    return logits
+        logits[some], scores[some] = ask(tokens[places[some]])
+    return Matched(logits, scores)
 
 
 def encode_with_tokens(

@@ -37,7 +37,9 @@ def evaluate(arguments: argparse.Namespace) -> None:
     if arguments.probe:
         found = probe(model, data, split=split)
     else:
-        found = finegrain.evaluate(model, data, split=split, rerank_k=arguments.rerank_k)
+        found = finegrain.evaluate(
+            model, data, split=split, rerank_k=arguments.rerank_k, rerank_by=arguments.rerank_by
+        )
     print(found)
     if arguments.json:
         arguments.json.write_text(json.dumps(found.to_dict(), indent=1) + "\n")
@@ -188,6 +190,7 @@ def _searcher(arguments: argparse.Namespace) -> finegrain.Searcher:
         vectors=arguments.vectors,
         rerank="match" if arguments.rerank else None,
         rerank_k=arguments.rerank_k,
+        rerank_by=arguments.rerank_by,
     )
 
 
@@ -276,7 +279,9 @@ def _expected(recipe: finegrain.Recipe) -> str:
         return ""
     band = recipe.expected.rank1_band
     again = f" ({band[0]:g} to {band[1]:g} by others)" if band else ""
-    return f"{recipe.expected.rank1:g}{again}"
+    by = recipe.expected.rerank_by
+    order = f", rerank-k {recipe.expected.rerank_k} by {by}" if by else ""
+    return f"{recipe.expected.rank1:g}{again}{order}"
 
 
 def recipe(arguments: argparse.Namespace) -> None:

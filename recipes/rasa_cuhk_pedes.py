@@ -52,6 +52,8 @@ def recipe() -> Recipe:
         expected=Expected(
             rank1=76.51,
             mAP=69.38,
-            source="the paper's table, last epoch, the first 128 ordered by the match head",
+            rerank_k=128,
+            rerank_by="match",
+            source="the paper's table, last epoch",
         ),
     )

@@ -22,7 +22,8 @@ def recipe() -> Recipe:
         expected=Expected(
             rank1=66.9,
             mAP=52.31,
-            source="the paper's table, epoch selected on test, the first 128 ordered by the match "
-            "head",
+            rerank_k=128,
+            rerank_by="match",
+            source="the paper's table, epoch selected on test",
         ),
     )

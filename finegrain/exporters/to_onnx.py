@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 
 import onnx
 import torch
@@ -45,9 +46,10 @@ class _ImageGraphWithTokens(_OfMethod):
 class _MatchGraph(_OfMethod):
     part = "match head"
 
-    def forward(self, ids: Tensor, eot: Tensor, codes: Tensor, scales: Tensor) -> Tensor:
+    def forward(self, ids: Tensor, eot: Tensor, codes: Tensor, scales: Tensor) -> Sequence[Tensor]:
         assert isinstance(self.method, Matcher)
-        return self.method.match_logits_of(ids, eot, from_codes(codes, scales))
+        output = self.method.match_of(ids, eot, from_codes(codes, scales))
+        return [tensor for tensor in output if tensor is not None]
 
 
 class _TextGraph(_OfMethod):
@@ -74,8 +76,9 @@ def image_graph(
 def match_graph(
     method: TwoTowers, *, tokens: int, width: int, context_length: int, opset: int
 ) -> bytes:
-    """One caption with ``N`` pictures, to ``logits`` float32 ``[N]``.
+    """One caption with ``N`` pictures, to ``logits`` and perhaps ``scores``, float32 ``[N]``.
 
+    They are those of :class:`~finegrain.methods.matcher.MatchOutput`.
     Inputs are ``ids`` int32 ``[1, L]``, ``eot`` int32 ``[1]``, ``codes`` int8 ``[N, T, W]`` and
     ``scales`` float32 ``[N, T]``.
     """
@@ -89,7 +92,10 @@ def match_graph(
     batch = torch.export.Dim("batch", min=1, max=MAX_DIM)
     length_dim = torch.export.Dim("tokens", min=2, max=context_length)
     shapes = {"ids": {1: length_dim}, "eot": {}, "codes": {0: batch}, "scales": {0: batch}}
-    return _export(_MatchGraph(method), example, shapes, ["logits"], opset)
+    graph = _MatchGraph(method)
+    with torch.no_grad():
+        outputs = ["logits", "scores"][: len(graph.eval()(**example))]
+    return _export(graph, example, shapes, outputs, opset)
 
 
 def text_graph(method: TwoTowers, *, context_length: int, opset: int) -> bytes:

@@ -15,6 +15,7 @@ from finegrain.errors import RecipeError
 from finegrain.losses import adaptive_weights, gradient_norms, itc, masked_patches, sdm
 from finegrain.methods.base import Batch
 from finegrain.methods.masking import Masked
+from finegrain.methods.matcher import MatchOutput
 from finegrain.methods.negatives import Candidates, draw_candidates, given_candidates
 from finegrain.methods.two_towers import TwoTowers, check_losses
 from finegrain.methods.whole_words import clip_word_ends, mask_whole_words
@@ -198,9 +199,9 @@ class FashionBert(TwoTowers):
         """Embeddings of the tower, and embedded patches."""
         return self.encode_images(pixels), self.match_tokens(pixels)
 
-    def match_logits_of(self, ids: Tensor, eot: Tensor, tokens: Tensor) -> Tensor:
+    def match_of(self, ids: Tensor, eot: Tensor, tokens: Tensor) -> MatchOutput:
         """:meth:`match_logits` of one caption, ``[1, L]``, from what was kept of ``N`` pictures."""
-        return self._logits(self.joint.read(ids, eot, tokens))
+        return MatchOutput(self._logits(self.joint.read(ids, eot, tokens)))
 
     @torch.no_grad()
     def start_epoch(self, epoch: int, batches: Iterable[Batch]) -> None:

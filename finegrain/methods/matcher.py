@@ -1,17 +1,29 @@
 """The second stage of a search: one caption beside the tokens of pictures.
 
-What is dear and does not depend on the query is done once a picture, and kept: its tokens. A
-query then pays for its words, and for the part of the head where words and tokens meet.
+What is expensive and does not depend on the query is done once a picture, and kept: its tokens.
+A query then pays for its words, and for the part of the head where words and tokens meet.
 """
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 CODE_LIMIT = 127
+
+
+class MatchOutput(NamedTuple):
+    """What a match head gives for ``N`` pairs, in fp32.
+
+    Attributes:
+        logits: Log-odds of a match, ``[N]``; the sigmoid is the probability.
+        scores: What the released code orders pictures by, ``[N]``, where that is another value.
+    """
+
+    logits: Tensor
+    scores: Tensor | None = None
 
 
 @runtime_checkable
@@ -24,16 +36,13 @@ class Matcher(Protocol):
     def encode_with_tokens(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Embeddings ``[N, D]`` and tokens, in one pass where both come of the same tower."""
 
-    def match_logits_of(self, ids: Tensor, eot: Tensor, tokens: Tensor) -> Tensor:
+    def match_of(self, ids: Tensor, eot: Tensor, tokens: Tensor) -> MatchOutput:
         """One caption with each of ``N`` pictures.
 
         Args:
             ids: ``[1, L]``.
             eot: ``[1]``.
             tokens: ``[N, T, W]``.
-
-        Returns:
-            ``[N]`` in fp32; the sigmoid is the probability of a match.
         """
 
 

@@ -15,6 +15,7 @@ from finegrain.losses.distilled_words import DistillAxis
 from finegrain.losses.gather import gather
 from finegrain.losses.momentum_contrast import Pair
 from finegrain.methods.base import Batch
+from finegrain.methods.matcher import MatchOutput
 from finegrain.methods.momentum import FeatureQueue, MomentumCopy
 from finegrain.methods.rivals import draw_rivals
 from finegrain.methods.two_towers import TwoTowers, check_losses, unit
@@ -137,23 +138,20 @@ class Rasa(TwoTowers):
         tokens = self.match_tokens(pixels)
         return unit(self.image_tower.embedding_of(tokens)), tokens
 
-    def match_logits_of(self, ids: Tensor, eot: Tensor, tokens: Tensor) -> Tensor:
+    def match_of(self, ids: Tensor, eot: Tensor, tokens: Tensor) -> MatchOutput:
         """How well one caption and each of ``N`` pictures belong together, for evaluation.
 
-        The released code orders by the logit of a match alone. The difference, whose sigmoid
-        is the probability that the loss trains, also knows what speaks against one.
+        The head has a logit for a match and one against it. The sigmoid of their difference is
+        the probability that the loss trains; the released code orders by the first one alone.
 
         Args:
             ids: Token ids ``[1, L]``.
             eot: Position of the end-of-text token, ``[1]``.
             tokens: Of the pictures, ``[N, T, W]``.
-
-        Returns:
-            ``[N]`` in fp32.
         """
         bert, seen = self.text_tower.bert, words_before(eot, ids.shape[1])
         logits = self.itm_head(bert.fuse_one(bert.read(ids, seen), seen, tokens)).float()
-        return logits[:, 1] - logits[:, 0]
+        return MatchOutput(logits[:, 1] - logits[:, 0], scores=logits[:, 1])
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         own, told = self._captions(batch)

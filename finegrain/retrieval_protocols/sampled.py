@@ -14,6 +14,7 @@ from finegrain.encoder import Encoder
 from finegrain.errors import EvaluationError
 from finegrain.metrics import RetrievalMetrics, ranks_of
 from finegrain.records import PictureTokens, Sample, Split
+from finegrain.rerank import probability_of
 from finegrain.retrieval_protocols.candidates import (
     SUBCATEGORY,
     Candidates,
@@ -21,9 +22,12 @@ from finegrain.retrieval_protocols.candidates import (
     samples_digest,
 )
 from finegrain.retrieval_protocols.protocol_metrics import ProtocolMetrics, chance
-from finegrain.second_stage import WEIGHTS, encode_with_tokens, match_probability
+from finegrain.second_stage import WEIGHTS, ask_match_head, encode_with_tokens
 
 Scores = npt.NDArray[np.float64]
+
+NOT_ASKED = (0.0, 0.0)
+"""Probability and score of a pair that the match head was not asked about."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,15 +37,19 @@ class Stages:
     Attributes:
         cosine: Of the towers, ``[C]``.
         probability: Of a match, ``[C]``; zeros where the match head was not asked.
+        scores: What the match head orders by when it is asked alone, ``[C]``; zeros likewise.
         right: Place of the right answer.
     """
 
     cosine: Scores
     probability: Scores
+    scores: Scores
     right: int
 
-    def ranks(self, weight: float) -> npt.NDArray[np.int64]:
-        return ranks_of(np.array([self.right]), self.cosine + weight * self.probability)
+    def ranks(self, weight: float | None) -> npt.NDArray[np.int64]:
+        """Of the right answer, by both stages, or by the match head alone where weight is None."""
+        both = self.scores if weight is None else self.cosine + weight * self.probability
+        return ranks_of(np.array([self.right]), both)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,11 +65,12 @@ class SampledScores:
     text_to_image: Sequence[Stages]
     image_to_text: Sequence[Stages]
 
-    def metrics(self, weight: float = 0.0) -> ProtocolMetrics:
+    def metrics(self, weight: float | None = 0.0) -> ProtocolMetrics:
         """Of candidates in the order of ``cosine + weight * probability``.
 
         Args:
-            weight: 0 is the order of the towers alone, as in :func:`finegrain.rerank.rerank`.
+            weight: 0 is the order of the towers alone, as in :func:`finegrain.rerank.rerank`; None
+                that of the match head alone, by its scores.
         """
         sizes = np.array([len(query.cosine) for query in self.text_to_image])
         by_chance = chance(np.ones(len(sizes), np.int64), sizes)
@@ -71,7 +80,7 @@ class SampledScores:
             return RetrievalMetrics.from_ranks(ranks, num_gallery=int(sizes.max()))
 
         return ProtocolMetrics(
-            protocol=self.protocol + (f", match head at weight {weight:g}" if weight else ""),
+            protocol=self.protocol + _described(weight),
             text_to_image=found(self.text_to_image),
             image_to_text=found(self.image_to_text),
             chance={"text_to_image": by_chance, "image_to_text": by_chance},
@@ -153,18 +162,18 @@ def score_sampled(
         + (f" ({short} with fewer candidates)" if short else "")
         + f", seed {candidates.seed}, lists {candidates.digest}",
         text_to_image=[
-            Stages(
-                cosine=(images[places] @ texts[query]).astype(np.float64),
-                probability=np.array([matched.get((query, p), 0.0) for p in places.tolist()]),
-                right=places.tolist().index(query),
+            _stages(
+                images[places] @ texts[query],
+                [matched.get((query, p), NOT_ASKED) for p in places.tolist()],
+                places.tolist().index(query),
             )
             for query, places in lists.items()
         ],
         image_to_text=[
-            Stages(
-                cosine=(texts[places] @ images[query]).astype(np.float64),
-                probability=np.array([matched.get((p, query), 0.0) for p in places.tolist()]),
-                right=places.tolist().index(query),
+            _stages(
+                texts[places] @ images[query],
+                [matched.get((p, query), NOT_ASKED) for p in places.tolist()],
+                places.tolist().index(query),
             )
             for query, places in lists.items()
         ],
@@ -200,17 +209,33 @@ def _matched(
     lists: Mapping[int, npt.NDArray[np.intp]],
     *,
     progress: bool,
-) -> dict[tuple[int, int], float]:
-    """Probability of a match of each caption and picture that meet on a list."""
+) -> dict[tuple[int, int], tuple[float, float]]:
+    """Probability and score of each caption and picture that meet on a list."""
     # The head reads one caption beside many pictures, so both directions are asked by caption.
     meets: dict[int, set[int]] = defaultdict(set)
     for query, places in lists.items():
         meets[query].update(places.tolist())
         for place in places.tolist():
             meets[place].add(query)
-    found: dict[tuple[int, int], float] = {}
+    answers: dict[tuple[int, int], tuple[float, float]] = {}
     for caption, met in tqdm(meets.items(), unit=" captions", disable=not progress):
         pictures = np.array(sorted(met))
-        probability = match_probability(encoder, captions[caption], tokens, pictures).tolist()
-        found |= zip(((caption, p) for p in pictures.tolist()), probability, strict=True)
-    return found
+        logits, scores = ask_match_head(encoder, captions[caption], tokens, pictures)
+        both = zip(probability_of(logits).tolist(), scores.tolist(), strict=True)
+        answers |= zip(((caption, p) for p in pictures.tolist()), both, strict=True)
+    return answers
+
+
+def _stages(
+    cosine: npt.NDArray[np.float32], answers: Sequence[tuple[float, float]], right: int
+) -> Stages:
+    probability, scores = np.array(answers, np.float64).T
+    return Stages(
+        cosine=cosine.astype(np.float64), probability=probability, scores=scores, right=right
+    )
+
+
+def _described(weight: float | None) -> str:
+    if weight is None:
+        return ", match head alone"
+    return f", match head at weight {weight:g}" if weight else ""

@@ -7,7 +7,7 @@ from typing import Literal, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from finegrain.records import PictureTokens
+from finegrain.records import Matched, PictureTokens
 
 RuntimeName = Literal["onnxruntime", "openvino", "tensorrt", "tensorrt-rtx"]
 """What can run the graphs of a plan on this machine."""
@@ -50,5 +50,5 @@ class MatchRuntime(Protocol):
 
     def match(
         self, ids: NDArray[np.int32], eot: NDArray[np.int32], tokens: PictureTokens
-    ) -> NDArray[np.float32]:
-        """Logits ``[N]`` of one caption, ids ``[1, L]``, with each of ``N`` pictures."""
+    ) -> Matched:
+        """One caption, ids ``[1, L]``, with each of ``N`` pictures."""

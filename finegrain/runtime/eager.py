@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from finegrain.methods import Method
 from finegrain.methods.matcher import Matcher, from_codes
-from finegrain.records import PictureTokens
+from finegrain.records import Matched, PictureTokens
 
 
 class EagerRuntime:
@@ -49,13 +49,16 @@ class EagerRuntime:
     @torch.inference_mode()
     def match(
         self, ids: NDArray[np.int32], eot: NDArray[np.int32], tokens: PictureTokens
-    ) -> NDArray[np.float32]:
+    ) -> Matched:
         """See :class:`~finegrain.runtime.base.MatchRuntime`."""
         codes, scales, ids_, eot_ = (
             torch.from_numpy(array).to(self.device)
             for array in (tokens.codes, tokens.scales, ids, eot)
         )
-        return self._matcher().match_logits_of(ids_, eot_, from_codes(codes, scales)).cpu().numpy()
+        output = self._matcher().match_of(ids_, eot_, from_codes(codes, scales))
+        logits = output.logits.cpu().numpy()
+        scores = logits if output.scores is None else output.scores.cpu().numpy()
+        return Matched(logits, scores)
 
     @property
     def has_match_head(self) -> bool:

@@ -21,7 +21,7 @@ from onnxruntime.capi.onnxruntime_pybind11_state import (
 
 from finegrain.errors import PlanError
 from finegrain.plan import IMAGE, MATCH, TEXT, Plan
-from finegrain.records import PictureTokens
+from finegrain.records import Matched, PictureTokens
 from finegrain.runtime.byte_products import SLOWER_AND_EXACT, products_saturate
 
 # Also on Windows, and where onnxruntime was imported before finegrain set its switch.
@@ -95,12 +95,15 @@ class OrtRuntime:
 
     def match(
         self, ids: NDArray[np.int32], eot: NDArray[np.int32], tokens: PictureTokens
-    ) -> NDArray[np.float32]:
+    ) -> Matched:
         """See :class:`~finegrain.runtime.base.MatchRuntime`."""
         assert self._match is not None  # an encoder asks first
         inputs = {"ids": ids, "eot": eot, "codes": tokens.codes, "scales": tokens.scales}
-        (logits,) = self._run(self._match, MATCH, inputs, ["logits"])
-        return logits
+        # Plans of earlier versions, and heads that order by their logits, have no scores.
+        has_scores = any(output.name == "scores" for output in self._match.get_outputs())
+        names = ["logits", "scores"] if has_scores else ["logits"]
+        logits, *scores = self._run(self._match, MATCH, inputs, names)
+        return Matched(logits, *(scores or [logits]))
 
     def _run(
         self,

@@ -5,11 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 import finegrain
 from finegrain.data.datasets import SyntheticPeople, take_split
+from finegrain.errors import EvaluationError
 from finegrain.exporters import load_profile
+from finegrain.run import eager_encoder, load_run
+from finegrain.second_stage import second_stage
 
 ROOT = Path(__file__).parents[2]
 
@@ -40,6 +45,11 @@ def test_a_head_travels_in_its_plan(run, name, tmp_path):
         searcher.add_samples(samples, progress=False)
         assert searcher.prepare(progress=False).num_encoded == len(samples)
         found = searcher.query(samples[0].captions[0], 5)
+    with finegrain.Searcher(
+        tmp_path / "model.plan", rerank="match", rerank_k=16, rerank_by="match"
+    ) as searcher:
+        alone = searcher.query(samples[0].captions[0], 5)
+    assert all(match.match is not None for match in alone)
     assert len(found) == 5
     assert any(match.match is not None for match in found)
     assert searcher.manifest.precision["match.onnx"] == profile.match.name
@@ -51,3 +61,25 @@ def test_both_stages_are_evaluated(run):
     assert found.reranked.num_queries == found.text_to_image.num_queries
     assert "reranked" in str(found)
     assert "reranked" in found.to_dict()
+    assert found.to_dict()["reranked_by"].startswith("cosine + ")
+
+
+def test_the_order_that_rasas_paper_reports(run):
+    """By the eager model and by its plan: the match logit alone, among the first."""
+    found = finegrain.evaluate(
+        run.folder, split="test", rerank_k=8, rerank_by="match", progress=False
+    )
+    assert found.reranked_by == "the match logit alone, the first 8"
+    assert "the match logit alone" in str(found)
+    recipe, method, _ = load_run(run.folder)
+    samples = take_split(recipe.data.splits(), "test").samples
+    stage = second_stage(eager_encoder(recipe, method, torch.device("cpu")), samples, depth=8)
+    assert not np.allclose(stage.logits, stage.scores), "RaSa's scores are not its log-odds"
+    assert found.reranked == stage.match_metrics()
+
+
+def test_the_order_by_match_needs_a_depth(run):
+    with pytest.raises(EvaluationError, match="also set how many: rerank_k=128"):
+        finegrain.evaluate(run.folder, rerank_by="match")
+    with pytest.raises(EvaluationError, match="'both' or 'match', got 'cosine'"):
+        finegrain.evaluate(run.folder, rerank_k=8, rerank_by="cosine")

@@ -179,8 +179,9 @@ def test_features_and_matches(tmp_path):
     tokens = method.match_tokens(batch.pixels)
     for row, (wrong, right) in enumerate(GOLDEN["match"]):
         one = slice(2 * row + 1, 2 * row + 2)
-        logit = method.match_logits_of(batch.ids[one], batch.eot[one], tokens[row : row + 1])
-        assert logit.item() == pytest.approx(right - wrong, abs=1e-5)
+        output = method.match_of(batch.ids[one], batch.eot[one], tokens[row : row + 1])
+        assert output.logits.item() == pytest.approx(right - wrong, abs=1e-5)
+        assert output.scores.item() == pytest.approx(right, abs=1e-5)
 
 
 @pytest.mark.parametrize("axis", ["sequence", "vocabulary"])

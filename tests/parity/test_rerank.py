@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finegrain.rerank import rerank
+from finegrain.records import Matched
+from finegrain.rerank import rerank, rerank_by_match
 
 
 def literal(cosines: np.ndarray, logits: np.ndarray, k: int, weight: float) -> list[int]:
@@ -36,24 +37,37 @@ def test_the_first_k_are_those_of_scoring_all(
         cosines, logits = np.round(cosines, 1), np.round(logits / 6) * 6
     asked: list[int] = []
 
-    def match(some: slice) -> np.ndarray:
+    def match(some: slice) -> Matched:
         asked.extend(range(some.start, some.stop))
-        return logits[some]
+        return Matched(logits[some], np.full(count, np.nan)[some])
 
-    found = rerank(cosines, match, k, weight=weight, batch=batch)
-    assert found.order[:k].tolist() == literal(cosines, logits, k, weight)
-    assert sorted(found.order) == list(range(count))
-    assert asked == list(range(found.num_scored))
-    assert np.isnan(found.probability[found.num_scored :]).all()
+    reranked = rerank(cosines, match, k, weight=weight, batch=batch)
+    assert reranked.order[:k].tolist() == literal(cosines, logits, k, weight)
+    assert sorted(reranked.order) == list(range(count))
+    assert asked == list(range(reranked.num_scored))
+    assert np.isnan(reranked.probability[reranked.num_scored :]).all()
+
+
+@given(count=st.integers(0, 40), batch=st.integers(1, 9), seed=st.integers(0, 1000))
+def test_the_head_alone_orders_by_its_scores(count: int, batch: int, seed: int) -> None:
+    """Scores with ties, and far beyond where probabilities are equal in floating point."""
+    rng = np.random.default_rng(seed)
+    logits, scores = rng.normal(0, 6, count), 50 * rng.integers(-3, 9, count)
+    reranked = rerank_by_match(count, lambda some: Matched(logits[some], scores[some]), batch=batch)
+    assert reranked.order.tolist() == sorted(range(count), key=lambda i: (-scores[i], i))
+    assert reranked.probability == pytest.approx(1 / (1 + np.exp(-logits)))
+    assert reranked.num_scored == count
 
 
 def test_a_gap_in_the_cosines_ends_it() -> None:
     cosines = np.array([0.9, 0.8, 0.3, 0.2, 0.1])
-    found = rerank(cosines, lambda some: np.zeros(5)[some], 2, weight=0.1, batch=1)
-    assert found.num_scored == 2
+    answers = Matched(np.zeros(1), np.zeros(1))
+    reranked = rerank(cosines, lambda some: answers, 2, weight=0.1, batch=1)
+    assert reranked.num_scored == 2
 
 
 @pytest.mark.parametrize("logit", [1e4, -1e4])
 def test_certain_matches_do_not_overflow(logit: float) -> None:
-    found = rerank(np.array([0.5]), lambda some: np.array([logit]), 1, weight=1.0, batch=8)
-    assert found.probability[0] == (logit > 0)
+    answers = Matched(np.array([logit]), np.array([logit]))
+    reranked = rerank(np.array([0.5]), lambda some: answers, 1, weight=1.0, batch=8)
+    assert reranked.probability[0] == (logit > 0)

@@ -25,6 +25,7 @@ from finegrain.models.patches import PatchConfig
 from finegrain.plan import IMAGE, MATCH, TEXT, TOKENIZER, Plan, write_plan
 from finegrain.recipe import Recipe
 from finegrain.records import Sample
+from finegrain.rerank import RerankBy
 from finegrain.run import eager_encoder
 from finegrain.searcher import Searcher
 from finegrain.second_stage import WEIGHTS, second_stage
@@ -60,7 +61,7 @@ def method(recipe: Recipe) -> FashionBert:
         words = recipe.method.text.tokenizer().encode([QUERY])
         drawn = torch.Generator().manual_seed(0)
         size = (8, 3, recipe.method.image.height, recipe.method.image.width)
-        logits = built.match_logits_of(
+        logits, _ = built.match_of(
             torch.from_numpy(words.ids),
             torch.from_numpy(words.eot),
             built.match_tokens(torch.randint(0, 256, size, dtype=torch.uint8, generator=drawn)),
@@ -114,12 +115,14 @@ def filled(plan: Path, crops: Path) -> Path:
     return plan
 
 
-def answer(plan: Path, k: int = 5, rerank_k: int = 64) -> Matches:
-    with Searcher(plan, threads=1, rerank="match", rerank_k=rerank_k) as searcher:
+def answer(plan: Path, k: int = 5, rerank_k: int = 64, by: RerankBy = "both") -> Matches:
+    with Searcher(plan, threads=1, rerank="match", rerank_k=rerank_k, rerank_by=by) as searcher:
         return searcher.query(QUERY, k)
 
 
-def literal(plan: Path, recipe: Recipe, method: FashionBert, depth: int) -> list[tuple[str, float]]:
+def literal(
+    plan: Path, recipe: Recipe, method: FashionBert, depth: int, by: RerankBy = "both"
+) -> list[tuple[str, float]]:
     """Path and score of every picture, by the eager model and one pair at a time."""
     encoder = eager_encoder(recipe, method, torch.device("cpu"))
     with Searcher(plan, threads=1) as searcher:
@@ -132,10 +135,12 @@ def literal(plan: Path, recipe: Recipe, method: FashionBert, depth: int) -> list
             pixels = torch.from_numpy(encoder.transform(match.open()))[None]
             with torch.inference_mode():
                 tokens = from_codes(*to_codes(method.match_tokens(pixels)))
-                logit = method.match_logits_of(
+                logit, _ = method.match_of(
                     torch.from_numpy(words.ids), torch.from_numpy(words.eot), tokens
                 )
-            score += WEIGHT * float(torch.sigmoid(logit.double()))
+            probability = float(torch.sigmoid(logit.double()))
+            # Above every cosine, in the order of the logits.
+            score = score + WEIGHT * probability if by == "both" else 1e6 + float(logit)
         scored.append((str(match.image), score))
     return sorted(scored, key=lambda pair: -pair[1])
 
@@ -151,6 +156,16 @@ def test_a_search_by_both_stages_is_that_of_scoring_every_pair(
     for match, (_, score) in zip(got, wanted, strict=False):
         if match.match is not None:
             assert match.score + WEIGHT * match.match == pytest.approx(score, abs=2e-3)
+
+
+@pytest.mark.parametrize(("k", "rerank_k"), [(1, 64), (5, 64), (5, 3), (12, 4)])
+def test_a_search_by_the_head_alone_is_in_the_order_of_its_logits(
+    filled: Path, recipe: Recipe, method: FashionBert, k: int, rerank_k: int
+) -> None:
+    wanted = literal(filled, recipe, method, rerank_k, "match")
+    got = answer(filled, k, rerank_k, "match")
+    assert [match.image for match in got] == [image for image, _ in wanted[:k]]
+    assert [match.match is not None for match in got] == [i < rerank_k for i in range(k)]
 
 
 def test_the_second_stage_changes_the_order(filled: Path) -> None:
@@ -250,7 +265,15 @@ def test_a_model_without_a_head_cannot_be_evaluated_by_both_stages(tiny_plan: Pa
         finegrain.evaluate(tiny_plan, rerank_k=4)
 
 
-@pytest.mark.parametrize("wrong", [{"rerank": "best"}, {"rerank": "match", "rerank_k": 0}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"rerank": "best"},
+        {"rerank": "match", "rerank_k": 0},
+        {"rerank": "match", "rerank_by": "cosine"},
+        {"rerank_by": "match"},
+    ],
+)
 def test_wrong_arguments_are_said(plan: Path, wrong: dict[str, object]) -> None:
     with pytest.raises(QueryError, match="rerank"):
         Searcher(plan, **wrong)  # type: ignore[arg-type]
@@ -337,6 +360,17 @@ def test_metrics_of_both_stages_are_those_of_a_full_sort(
     got = stage.metrics(0.3)
     assert got.rank1 == pytest.approx(100 * np.mean(np.array(first_ranks) == 0))
     assert stage.metrics(0.3, depth=0) == stage.metrics(0.0)
+    first_ranks = []
+    for row in range(4):
+        cosines = stage.images.astype(np.float64) @ stage.texts[row].astype(np.float64)
+        first = sorted(zip(-stage.scores[row], stage.candidates[row], strict=True))
+        rest = [p for p in np.argsort(-cosines, kind="stable") if p not in stage.candidates[row]]
+        ranking = np.array([place for _, place in first] + rest)
+        first_ranks.append(int(np.flatnonzero(ranking % 4 == row)[0]))
+    alone = stage.match_metrics()
+    assert alone.rank1 == pytest.approx(100 * np.mean(np.array(first_ranks) == 0))
+    assert alone.rank5 == pytest.approx(100 * np.mean(np.array(first_ranks) < 5))
+    assert stage.match_metrics(depth=0) == stage.metrics(0.0)
     best = stage.metrics(stage.best_weight()).mAP
     assert all(best >= stage.metrics(weight).mAP for weight in WEIGHTS)
 

@@ -7,6 +7,7 @@ from statistics import stdev
 import pytest
 
 from finegrain.errors import EvaluationError
+from finegrain.recipe import load_recipe
 from finegrain.report import LAST, ON_TEST, ON_VALIDATION, append_metrics, report
 
 
@@ -54,6 +55,17 @@ def test_a_step_that_was_evaluated_twice_counts_as_last_written(run):
         ("rank1", "rank5", "rank10", "mAP", "mINP"), 55.0
     ))  # fmt: skip
     assert reached(one)[ON_TEST] == (10, 55.0)
+
+
+def test_where_re_ranking_is_expected_it_says_how_to_measure_it(run):
+    one = run(test={10: 72.0})
+    assert "rerank" not in str(report([one]))
+    expected = '{"rank1": 76.5, "source": "a paper", "rerank_k": 128, "rerank_by": "match"}'
+    changed = load_recipe(one, [f"expected={expected}"])
+    (one / "recipe.json").write_text(changed.to_json())
+    assert str(report([one])).endswith(
+        f"finegrain evaluate {one} --split test --rerank-k 128 --rerank-by match"
+    )
 
 
 def test_seeds_make_a_mean_and_a_spread(run):

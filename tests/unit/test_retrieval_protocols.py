@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from finegrain.encoder import Encoded
 from finegrain.errors import DataError, EvaluationError
-from finegrain.records import PictureTokens, Sample, Split
+from finegrain.records import Matched, PictureTokens, Sample, Split
 from finegrain.rerank import probability_of
 from finegrain.retrieval_protocols import (
     Candidates,
@@ -66,7 +66,8 @@ class Matching(Noisy):
     def matching(self, caption):
         def match(pictures):
             self.asked.append((caption, len(pictures)))
-            return 4 * pictures.codes[:, 0] @ _unit(f"words {caption}")
+            logits = 4 * pictures.codes[:, 0] @ _unit(f"words {caption}")
+            return Matched(logits, logits - 50 * _unit(f"against {caption}")[0])
 
         return match
 
@@ -155,6 +156,27 @@ def test_both_stages_equal_a_literal_loop(sizes, seed, weight):
         ranks = [100 * np.mean([place <= k for place in places]) for k in (1, 5, 10)]
         assert [metrics.rank1, metrics.rank5, metrics.rank10] == pytest.approx(ranks)
     assert f"match head at weight {weight:g}" in result.protocol
+
+
+def test_the_head_alone_orders_by_its_scores():
+    """By a score that also depends on the caption, beyond which the cosine says nothing."""
+    split, encoder = shop((9, 7)), Matching(1.0)
+    candidates = draw_candidates(split, queries=12, negatives=6)
+    result = score_sampled(encoder, split, candidates).metrics(None)
+    by_id = dict(zip(sample_ids(split.samples), split.samples, strict=True))
+
+    def score(text, picture):
+        caption, image = by_id[text].captions[0], by_id[picture].image
+        logit = 4 * _unit(f"tokens {image}") @ _unit(f"words {caption}")
+        return logit - 50 * _unit(f"against {caption}")[0]
+
+    for metrics, of_text in ((result.text_to_image, True), (result.image_to_text, False)):
+        places = []
+        for query, names in candidates.lists.items():
+            scores = {n: score(query, n) if of_text else score(n, query) for n in names}
+            places.append(sum(score >= scores[query] for score in scores.values()))
+        assert metrics.rank1 == pytest.approx(100 * np.mean([place == 1 for place in places]))
+    assert result.protocol.endswith("match head alone")
 
 
 def test_each_pair_is_looked_at_once_and_few_at_a_time():

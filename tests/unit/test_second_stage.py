@@ -24,6 +24,7 @@ def stage_of(seed: int, queries: int = 3) -> SecondStage:
             [np.argsort(-(images @ text), kind="stable")[:DEPTH] for text in texts]
         ),
         logits=rng.normal(0, 6, (queries, DEPTH)).astype(np.float32),
+        scores=rng.normal(0, 6, (queries, DEPTH)).astype(np.float32),
     )
 
 
@@ -65,3 +66,33 @@ def test_a_probability_is_the_sigmoid_of_its_logit():
     stage = stage_of(1)
     expected = 1 / (1 + np.exp(-stage.logits.astype(np.float64)))
     assert stage.probability == pytest.approx(expected)
+
+
+def test_the_head_alone_tells_matches_apart_that_are_both_certain():
+    """Both probabilities are 1 in floating point, and the logits 40 and 60 are not equal."""
+    stage = SecondStage(
+        texts=np.array([[1.0, 0.0]], np.float32),
+        images=np.array([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3]], np.float32),
+        query_pids=np.array([1]),
+        gallery_pids=np.array([0, 1, 2]),
+        candidates=np.array([[0, 1]]),
+        logits=np.array([[40.0, 60.0]], np.float32),
+        scores=np.array([[40.0, 60.0]], np.float32),
+    )
+    assert stage.probability.tolist() == [[1.0, 1.0]]
+    assert stage.metrics(1e6).rank1 == 0
+    assert stage.match_metrics().rank1 == 100
+
+
+@given(seed=st.integers(0, 99), depth=st.integers(1, DEPTH))
+def test_metrics_of_the_head_alone_are_those_of_a_full_sort(seed, depth):
+    stage = stage_of(seed)
+    firsts = []
+    for text, places, scores, pid in zip(
+        stage.texts, stage.candidates, stage.scores, stage.query_pids, strict=True
+    ):
+        order = [places[i] for i in np.argsort(-scores[:depth], kind="stable")]
+        cosines = stage.images @ text
+        order += [p for p in np.argsort(-cosines, kind="stable") if p not in places[:depth]]
+        firsts.append(stage.gallery_pids[order[0]] == pid)
+    assert stage.match_metrics(depth=depth).rank1 == pytest.approx(100 * np.mean(firsts))

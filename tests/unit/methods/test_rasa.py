@@ -134,11 +134,12 @@ def test_the_match_door():
     tokens = method.match_tokens(batch.pixels)
     assert tokens.shape == (N, 1 + 8, 16)
     ids, eot = batch.ids[2:3], batch.eot[2:3]
-    logits = method.match_logits_of(ids, eot, tokens)
+    logits, alone = method.match_of(ids, eot, tokens)
     assert (logits.shape, logits.dtype) == ((N,), torch.float32)
     bert, seen = method.text_tower.bert, (torch.arange(8) < eot[:, None]).expand(N, -1)
     scores = method.itm_head(bert.fuse(bert.read(ids.expand(N, -1), seen), seen, tokens)[:, 0])
     torch.testing.assert_close(logits, scores[:, 1] - scores[:, 0])
+    torch.testing.assert_close(alone, scores[:, 1])
 
 
 @torch.no_grad()
@@ -155,9 +156,11 @@ def test_the_graphs_of_captions_and_of_matches():
         ids, eot = batch.ids[row : row + 1, :length], batch.eot[row : row + 1]
         tokens = from_codes(codes[:pictures], scales[:pictures])
         given = {"ids": ids, "eot": eot, "codes": codes[:pictures], "scales": scales[:pictures]}
-        (logits,) = match.run(None, {name: value.numpy() for name, value in given.items()})
-        expected = method.match_logits_of(ids, eot, tokens).numpy()
-        np.testing.assert_allclose(logits, expected, atol=1e-5)
+        answers = match.run(
+            ["logits", "scores"], {name: value.numpy() for name, value in given.items()}
+        )
+        for answer, expected in zip(answers, method.match_of(ids, eot, tokens), strict=True):
+            np.testing.assert_allclose(answer, expected.numpy(), atol=1e-5)
 
 
 @torch.no_grad()
