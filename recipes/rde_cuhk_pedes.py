@@ -24,7 +24,9 @@ def recipe() -> Recipe:
         parent,
         name="rde_cuhk_pedes",
         about="RDE (CVPR 2024) on CUHK-PEDES, from CLIP ViT-B/16",
-        method=RdeConfig(image=towers.image, text=towers.text, items=68126),
+        method=RdeConfig(
+            image=towers.image, text=towers.text, items=68126, short_captions="padding"
+        ),
         losses={"bge": 1.0, "tse": 1.0},
         optimizer=replace(
             parent.optimizer,

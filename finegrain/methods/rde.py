@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from finegrain.errors import RecipeError
 from finegrain.losses import tal
@@ -36,6 +37,9 @@ class RdeConfig:
         ratio: Share of the tokens that TSE selects; of captions, of the context.
         temperature, margin: Of the triplet alignment loss.
         disturb: Share of words that training hides, exchanges or leaves out.
+        short_captions: What fills up the batch statistics of TSE where a caption has fewer words
+            than are selected. ``words`` repeats one of them, so that padding changes nothing.
+            ``padding`` is faithful to the released code, which pads every caption to the context.
         consensus: How wrong pairs are found, at the cost of one more forward pass an epoch;
             None trusts them all.
         items: Pairs in the training split, of which ``consensus`` keeps account: 68,126 in
@@ -50,6 +54,7 @@ class RdeConfig:
     temperature: float = 0.015
     margin: float = 0.1
     disturb: float = 0.2
+    short_captions: Literal["words", "padding"] = "words"
     consensus: Consensus | None = field(default_factory=Consensus)
     items: int = 68126
 
@@ -191,10 +196,17 @@ class Rde(TwoTowers):
         return Views(unit(attended.tokens[:, 0]), unit(selected))
 
     def _texts(self, ids: Tensor, eot: Tensor) -> Views:
+        context, fill = self.config.text.context_length, None
+        padded = self.training and self.config.short_captions == "padding"
+        if padded:
+            ids = F.pad(ids, (0, context - ids.shape[1]))
         attended: Attended = self.text_tower.attended(ids, eot)
+        if padded:
+            fill = torch.arange(context, device=ids.device) > eot[:, None]
         rows = torch.arange(ids.shape[0], device=ids.device)
-        count = self._share(self.config.text.context_length - START_AND_END)
-        selected = self.text_selection(attended, allowed_words(attended, eot), count)
+        count = self._share(context - START_AND_END)
+        allowed = allowed_words(attended, eot)
+        selected = self.text_selection(attended, allowed, count, fill=fill)
         return Views(unit(attended.tokens[rows, eot.long()]), unit(selected))
 
     def _share(self, tokens: int) -> int:

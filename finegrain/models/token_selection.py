@@ -15,10 +15,9 @@ class TokenSelection(nn.Module):
     ``[N, L, W] -> [N, E]``: the ``count`` chosen tokens are L2-normalised; a linear and a
     two-layer path are added; of each channel the largest value over the tokens is kept.
 
-    Padding is never chosen, so that it changes nothing. Where fewer tokens than ``count`` may
-    be chosen the first is repeated, which a maximum does not see. The released code fills up
-    with padding instead, leaves it out of the maximum too, but not out of the batch
-    statistics in training.
+    The maximum is over the tokens that may be chosen. Where they are fewer than ``count``, the
+    others of the ``count`` enter the batch statistics of training, and nothing else. They are the
+    first chosen token again, or padding (``fill``), which is what the released code does.
     """
 
     def __init__(self, width: int, embed_dim: int) -> None:
@@ -28,20 +27,32 @@ class TokenSelection(nn.Module):
         self.norm = nn.BatchNorm1d(embed_dim // 2)
         self.out = nn.Linear(embed_dim // 2, embed_dim)
 
-    def forward(self, attended: Attended, allowed: Tensor, count: int) -> Tensor:
+    def forward(
+        self, attended: Attended, allowed: Tensor, count: int, *, fill: Tensor | None = None
+    ) -> Tensor:
         """Embed the chosen tokens.
 
         Args:
             attended: Tokens ``[N, L, W]`` and their attention ``[N, L]``.
             allowed: True for tokens that may be chosen, at least one a row, ``[N, L]``.
             count: How many to choose; 1 or more, and ``L`` may be less.
+            fill: True for padding to fill up with, ``[N, L]``. Of equal attention, none, the
+                tokens are chosen as ``torch.topk`` breaks ties.
         """
-        chosen = most_attended(attended.attention, allowed, count)
+        if fill is None:
+            chosen = most_attended(attended.attention, allowed, count)
+        else:
+            # As there: no attention for padding, and less for what may not be chosen.
+            ranked = attended.attention.masked_fill(fill, 0.0).masked_fill(~(allowed | fill), -1.0)
+            chosen = ranked.topk(count, dim=1).indices
         width = attended.tokens.shape[-1]
         x = attended.tokens.gather(1, chosen[..., None].expand(-1, -1, width))
         x = F.normalize(x, dim=-1).flatten(0, 1)
         x = self.fc(x) + self.out(self.norm(self.hidden(x)).relu())
-        return x.view(-1, count, x.shape[-1]).amax(dim=1)
+        x = x.view(-1, count, x.shape[-1])
+        if fill is not None:
+            x = x.masked_fill(~allowed.gather(1, chosen)[..., None], -torch.inf)
+        return x.amax(dim=1)
 
 
 def most_attended(attention: Tensor, allowed: Tensor, count: int) -> Tensor:

@@ -2,8 +2,9 @@
 
 The numbers are of that code, run once in fp32 on a CPU. In evaluation mode: both embeddings
 of pictures and captions, some shorter than what is selected of them, and the losses of each
-pair that the division is made from. In training mode, on captions that are long enough: both
-losses, the length of their gradients, and what the batch statistics become.
+pair that the division is made from. In training mode: both losses, the length of their gradients,
+and what the batch statistics become. On captions that are shorter than what is selected, the two
+agree with ``short_captions="padding"`` only; without it ours differs on purpose.
 """
 
 from __future__ import annotations
@@ -57,10 +58,9 @@ def around(name):
     return float(norms and name.endswith("weight"))
 
 
-@pytest.fixture
-def method():
+def drawn_method(**changes):
     """Filled with the golden run's weights, through the released key layout."""
-    method = CONFIG.build()
+    method = replace(CONFIG, **changes).build()
     draw = np.random.RandomState(SHAPES["seed"])
     state = layout.export_rde(method)
     for name in sorted(state):
@@ -69,6 +69,11 @@ def method():
             state[name] = torch.from_numpy(drawn.astype(np.float32))
     method.load_state_dict({"trusted": method.trusted, **layout.convert(state)})
     return method
+
+
+@pytest.fixture
+def method():
+    return drawn_method()
 
 
 def drawn_batch(number, *, shortest):
@@ -141,6 +146,50 @@ def test_batch_statistics(method):
     for side, selection in (("image", method.image_selection), ("text", method.text_selection)):
         length = selection.norm.running_mean.double().norm().item()
         assert length == pytest.approx(GOLDEN["running_mean_after"][side], rel=1e-5)
+
+
+@pytest.mark.parametrize("view", ["bge", "tse"])
+def test_short_captions_filled_up_with_padding(view):
+    """One has two words. All positions are selected: among padding, torch.topk breaks ties."""
+    golden = GOLDEN["short_captions"]
+    method = drawn_method(short_captions="padding", ratio=golden["ratio"]).train()
+    loss = method(drawn_batch(0, shortest=1))[view]
+    loss.backward()
+    norm = torch.stack(
+        [p.grad.double().norm() for p in method.parameters() if p.grad is not None]
+    ).norm()
+    assert loss.item() == pytest.approx(golden["losses"][view], rel=1e-5)
+    assert norm.item() == pytest.approx(golden["gradient_norms"][view], rel=1e-5)
+    for side, selection in (("image", method.image_selection), ("text", method.text_selection)):
+        length = selection.norm.running_mean.double().norm().item()
+        assert length == pytest.approx(golden["running_mean_after"][side], rel=1e-5)
+
+
+@torch.no_grad()
+def test_short_captions_filled_up_with_words_differ_from_the_released_code():
+    golden = GOLDEN["short_captions"]
+    method = drawn_method(ratio=golden["ratio"]).train()
+    losses = method(drawn_batch(0, shortest=1))
+    assert losses["bge"].item() == pytest.approx(golden["losses"]["bge"], rel=1e-5)
+    assert losses["tse"].item() != pytest.approx(golden["losses"]["tse"], rel=1e-4)
+
+
+@torch.no_grad()
+def test_padding_enters_nothing_in_evaluation():
+    batch = drawn_batch(0, shortest=1)
+    one, other = (drawn_method(short_captions=fill).eval() for fill in ("words", "padding"))
+    torch.testing.assert_close(*(m.encode_texts(batch.ids, batch.eot) for m in (one, other)))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("ratio", [0.3, 1.0])
+def test_a_caption_without_words_has_an_embedding(ratio):
+    """The released code makes it, and those after it in the batch, not a number."""
+    batch = drawn_batch(0, shortest=1)
+    batch.ids[2, 1], batch.ids[2, 2:] = 49407, 0
+    batch.eot[2] = 1
+    method = drawn_method(short_captions="padding", ratio=ratio).train()
+    assert all(torch.isfinite(loss) for loss in method(batch).values())
 
 
 @torch.no_grad()

@@ -118,9 +118,14 @@ def resize_queue(
         state: From :func:`convert`.
         own: The model's, whose rows fill the rest.
         queue: ``image_queue`` or ``text_queue``.
+
+    Returns:
+        The tensors that change, none where the sizes are equal.
     """
     names = {part: f"{queue}.{part}" for part in ("features", "ids", "pointer")}
     size, pointer = len(own[names["ids"]]), int(state[names["pointer"]])
+    if size == len(state[names["ids"]]):
+        return {}
     resized = {names["pointer"]: torch.tensor(min(size, len(state[names["ids"]])) % size)}
     for part in ("features", "ids"):
         newest = state[names[part]].roll(-pointer, dims=0)[-size:]
