@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from cpuinfo import get_cpu_info  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 from tabulate import tabulate
 
@@ -29,6 +28,7 @@ import finegrain
 from finegrain.encoder import Encoder
 from finegrain.exporters import ExportProfile
 from finegrain.exporters.to_onnx import image_graph, text_graph
+from finegrain.instructions import this_processor
 from finegrain.methods import Clip, ClipConfig
 from finegrain.models import TextConfig, VitConfig
 from finegrain.models.image_tower import CLIP_MEAN, CLIP_STD
@@ -81,8 +81,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 def _fingerprint() -> dict[str, Any]:
     packages = ("torch", "torchvision", "onnxruntime", "faiss-cpu", "numpy", "pillow")
+    processor = this_processor()
     return {
-        "cpu_name": get_cpu_info().get("brand_raw", platform.machine()),
+        "cpu_name": processor.name,
+        "machine": processor.machine,
+        "instructions": list(processor.instructions),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "versions": {

@@ -20,11 +20,13 @@ from finegrain.data.survey import Survey, survey
 from finegrain.encoder import Encoder
 from finegrain.errors import DataError
 from finegrain.gallery import Gallery
+from finegrain.instructions import X86, Processor, this_processor
 from finegrain.plan import Plan
+from finegrain.runtime.byte_products import products_saturate
 
 
 def machine_report() -> str:
-    """Versions of Python, the processor's kind, and every dependency by extra."""
+    """Versions of Python, the processor, the profile for it, and every dependency by extra."""
     head = (
         f"finegrain {version('finegrain')}, Python {platform.python_version()}, "
         f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
@@ -32,7 +34,35 @@ def machine_report() -> str:
     rows = sorted(
         {(_extra_of(r), r.name, str(r.specifier), _installed(r)) for r in _requirements()}
     )
-    return f"{head}\n\n" + tabulate(rows, headers=["extra", "package", "needed", "installed"])
+    packages = tabulate(rows, headers=["extra", "package", "needed", "installed"])
+    return f"{head}\n{processor_report(this_processor())}\n\n{packages}"
+
+
+def processor_report(processor: Processor) -> str:
+    """The processor's instruction sets, and which export profile suits it."""
+    products = "saturate; plans of finegrain 0.1 take slower kernels that are exact"
+    if not products_saturate():
+        products = "are exact for any weights"
+    profile, why = suggested_profile(processor)
+    return (
+        f"processor: {processor.name}, {processor.machine}\n"
+        f"  instruction sets: {', '.join(processor.instructions) or 'none that speed depends on'}\n"
+        f"  not there: {', '.join(processor.missing) or 'none'}\n"
+        f"  products of 8-bit weights in ONNX Runtime: {products}\n"
+        f"  export profile for this machine: {profile} ({why})"
+    )
+
+
+def suggested_profile(processor: Processor) -> tuple[str, str]:
+    """The export profile that answers quickest on a processor, and why."""
+    fastest_first: tuple[str, ...] = ("AMX", "VNNI", "AVX-512", "AVX2")
+    if processor.machine not in X86:
+        fastest_first = ("i8mm", "dotprod")
+    for name in fastest_first:
+        if name in processor.instructions:
+            return "cpu_int8", f"int8 products by {name}; see export/README.md"
+    needed = fastest_first[-1]
+    return "onnx_fp32", f"int8 products are slow without {needed}"
 
 
 def examine(path: Path) -> str:

@@ -18,10 +18,20 @@ from finegrain.data.person_json import read_people
 from finegrain.data.survey import Survey
 from finegrain.data.synthetic.schemas import write_fixture
 from finegrain.data.synthetic.shop_schemas import write_fashion_iq
-from finegrain.doctor import examine, examine_datasets, machine_report
+from finegrain.doctor import (
+    examine,
+    examine_datasets,
+    machine_report,
+    processor_report,
+    suggested_profile,
+)
 from finegrain.errors import GalleryError, PlanError
+from finegrain.exporters import load_profile
 from finegrain.gallery import Gallery
+from finegrain.instructions import Processor, this_processor
 from finegrain.plan import Plan
+
+EXPORT = Path(__file__).parents[2] / "export"
 
 
 def test_the_report_names_the_machine_and_every_dependency():
@@ -30,6 +40,46 @@ def test_the_report_names_the_machine_and_every_dependency():
     rows = {tuple(line.split()[:2]) for line in report.splitlines()}
     assert {("train", "torch"), ("gpu", "onnxruntime-gpu"), ("dev", "pytest")} <= rows
     assert any(line.split()[:1] == ["onnxruntime"] for line in report.splitlines())
+
+
+def test_the_report_names_the_processors_instruction_sets():
+    report = machine_report()
+    processor = this_processor()
+    assert f"processor: {processor.name}, {processor.machine}" in report
+    for name in processor.instructions:
+        assert name in report.partition("instruction sets: ")[2].partition("\n")[0].split(", ")
+    assert "export profile for this machine: " in report
+
+
+@pytest.mark.parametrize(
+    ("machine", "instructions", "profile", "why"),
+    [
+        ("x86_64", ("AVX2",), "cpu_int8", "int8 products by AVX2"),
+        ("x86_64", ("AVX2", "AVX-512"), "cpu_int8", "by AVX-512"),
+        ("amd64", ("AVX2", "VNNI"), "cpu_int8", "by VNNI"),
+        ("x86_64", ("AVX2", "AVX-512", "VNNI", "AMX"), "cpu_int8", "by AMX"),
+        ("x86_64", (), "onnx_fp32", "slow without AVX2"),
+        ("aarch64", ("NEON", "dotprod"), "cpu_int8", "by dotprod"),
+        ("arm64", ("NEON", "dotprod", "i8mm"), "cpu_int8", "by i8mm"),
+        ("aarch64", ("NEON",), "onnx_fp32", "slow without dotprod"),
+        ("riscv64", (), "onnx_fp32", ""),
+    ],
+)
+def test_the_profile_follows_the_instruction_sets(machine, instructions, profile, why):
+    processor = Processor("some", machine, instructions)
+    suggested, reason = suggested_profile(processor)
+    assert suggested == profile
+    assert why in reason
+    assert profile in processor_report(processor)
+    assert load_profile(EXPORT / f"{profile}.py").name == profile
+
+
+@pytest.mark.parametrize("saturates", [False, True])
+def test_the_report_says_whether_products_saturate(monkeypatch, saturates):
+    monkeypatch.setattr(doctor, "products_saturate", lambda: saturates)
+    report = processor_report(Processor("some", "x86_64", ("AVX2",)))
+    assert ("saturate; plans of finegrain 0.1" in report) == saturates
+    assert ("are exact for any weights" in report) != saturates
 
 
 def test_what_is_missing_or_too_old_is_marked(monkeypatch):

@@ -12,16 +12,19 @@ SCRIPT = Path(__file__).parents[3] / "benchmarks" / "compare.py"
 PEER, CALIBRATION = "ratio", "calibration_ms"
 
 
-def compare(tmp_path, before, after, *options):
+SAME = {"machine": "x86_64", "instructions": ["AVX2"]}
+
+
+def compare(tmp_path, before, after, *options, machines=(SAME, SAME)):
     """Runs the script on two results, each given as name -> (median in s, what it is beside)."""
     paths = []
-    for name, run in (("before", before), ("after", after)):
+    for name, run, machine in zip(("before", "after"), (before, after), machines, strict=True):
         benchmarks = [
             {"name": f"test_{n}", "stats": {"median": s}, "extra_info": extra}
             for n, (s, extra) in run.items()
         ]
         paths.append(tmp_path / f"{name}.json")
-        paths[-1].write_text(json.dumps({"benchmarks": benchmarks}))
+        paths[-1].write_text(json.dumps({"machine_info": machine, "benchmarks": benchmarks}))
     command = [sys.executable, str(SCRIPT), *map(str, paths), *options]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
@@ -86,6 +89,32 @@ def test_what_cannot_be_compared_is_shown(tmp_path, before, after, told):
     done = compare(tmp_path, before, after)
     assert done.returncode == 0
     assert told in done.stdout
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"machine": "x86_64", "instructions": ["AVX2", "AVX-512", "VNNI"]},
+        {"machine": "aarch64", "instructions": ["AVX2"]},
+        {"machine": "x86_64", "instructions": []},
+    ],
+)
+def test_two_kinds_of_processors_are_refused(tmp_path, other):
+    run = {"query": (0.010, {PEER: 5.0})}
+    for machines in ((SAME, other), (other, SAME)):
+        done = compare(tmp_path, run, run, machines=machines)
+        assert done.returncode == 2
+        assert done.stdout == ""
+        assert "two kinds of processors are not compared: " in done.stderr
+        assert "x86_64 with AVX2" in done.stderr
+    assert compare(tmp_path, run, run, machines=(other, other)).returncode == 0
+
+
+def test_a_run_that_does_not_state_its_instructions_is_refused(tmp_path):
+    run = {"query": (0.010, {PEER: 5.0})}
+    done = compare(tmp_path, run, run, machines=(SAME, {"machine": "x86_64"}))
+    assert done.returncode == 1
+    assert "after.json does not state the processor's instruction sets" in done.stderr
 
 
 def test_another_file(tmp_path):

@@ -1,0 +1,74 @@
+"""Which instruction sets this processor has, of those that decide how fast finegrain runs."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+
+from archspec import cpu
+
+X86 = ("x86_64", "amd64")
+
+INSTRUCTIONS: Mapping[str, tuple[frozenset[str], ...]] = {
+    "AVX2": (frozenset({"avx2", "fma"}),),
+    "AVX-512": (frozenset({"avx512f", "avx512bw", "avx512dq", "avx512vl"}),),
+    "VNNI": (frozenset({"avx512_vnni"}), frozenset({"avx_vnni"})),
+    "AMX": (frozenset({"amx_tile", "amx_int8"}),),
+    "NEON": (frozenset({"asimd"}), frozenset({"neon"})),
+    "dotprod": (frozenset({"asimddp"}),),
+    "i8mm": (frozenset({"i8mm"}),),
+    "bf16": (frozenset({"avx512_bf16"}), frozenset({"amx_bf16"}), frozenset({"bf16"})),
+}
+"""Names for a reader, and the features, any group of them, that they stand for in archspec."""
+
+_X86_ONLY = ("AVX2", "AVX-512", "VNNI", "AMX")
+_ARM_ONLY = ("NEON", "dotprod", "i8mm")
+
+
+@dataclass(frozen=True, slots=True)
+class Processor:
+    """A processor, as far as speed depends on it.
+
+    Attributes:
+        name: As its maker calls it.
+        machine: Its architecture, such as ``x86_64`` or ``aarch64``.
+        instructions: Names of :data:`INSTRUCTIONS` that it has, in that order.
+    """
+
+    name: str
+    machine: str
+    instructions: tuple[str, ...]
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Names of :data:`INSTRUCTIONS` that others of its architecture have."""
+        others = _ARM_ONLY if self.machine in X86 else _X86_ONLY
+        return tuple(n for n in INSTRUCTIONS if n not in (*self.instructions, *others))
+
+
+def processor_of(features: frozenset[str], *, name: str, machine: str) -> Processor:
+    """A processor with features by their names in archspec."""
+    instructions = tuple(
+        label
+        for label, groups in INSTRUCTIONS.items()
+        if any(group <= features for group in groups)
+    )
+    return Processor(name, machine.lower(), instructions)
+
+
+@cache
+def this_processor() -> Processor:
+    """The processor of this machine, or the one that an emulator shows."""
+    machine = platform.machine()
+    features = frozenset(cpu.detect.detected_info().features)
+    if machine.lower() in X86:
+        # Linux says what it allows, and under an emulator what the real processor has; the
+        # instruction CPUID says what the program sees. Some systems forbid to run it like this.
+        with suppress(OSError, ValueError):
+            features &= cpu.detect.cpuid_info().features
+    else:
+        features |= cpu.host().features
+    return processor_of(features, name=cpu.brand_string() or machine, machine=machine)
