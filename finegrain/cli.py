@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -29,12 +30,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         arguments.run(arguments)
+        sys.stdout.flush()
     except FinegrainError as error:
         print(f"finegrain: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("finegrain: stopped", file=sys.stderr)
         return 130
+    except BrokenPipeError:
+        # Whoever read the output has left, as head does. Python would complain once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     return 0
 
 
@@ -254,14 +260,16 @@ def _parser() -> argparse.ArgumentParser:
         "search by text or by picture",
         '  finegrain query model.plan "woman in red coat"\n'
         '  finegrain query model.plan "man with a backpack" --where "camera = \'gate-3\'" -k 5\n'
+        '  finegrain query model.plan "red coat" "blue dress" --json\n'
         "  finegrain query model.plan --image crop.jpg --grid matches.png\n"
         '  finegrain query model.plan "red coat, no bag" --rerank --explain why.png',
     )
     query.add_argument("plan", type=Path)
-    what = query.add_mutually_exclusive_group(required=True)
-    what.add_argument("text", nargs="?")
-    what.add_argument("--image", type=Path, help="search by this picture instead")
-    query.add_argument("-k", type=int, help="how many (default: 10)")
+    query.add_argument("texts", nargs="*", metavar="TEXT", help="one or several, each a query")
+    query.add_argument("--queries", type=Path, metavar="FILE", help="more texts, one a line")
+    query.add_argument("--image", type=Path, help="search by this picture instead")
+    query.add_argument("-k", type=int, help="how many of each (default: 10)")
+    query.add_argument("--offset", type=int, default=0, metavar="N", help="leave out the first N")
     query.add_argument("--where", help="filter, such as: camera = 'gate-3' and price < 80")
     query.add_argument("--group-by", metavar="COLUMN", help="only the best of each pid, track, ...")
     query.add_argument(

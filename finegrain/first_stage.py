@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from finegrain.encoder import Encoder
@@ -99,32 +101,41 @@ class FirstStage:
 
     def hits(
         self,
-        query: str | ImageSource,
+        queries: Sequence[str | ImageSource],
         k: int,
         where: str | None,
         *,
         group_by: str | None,
         distinct: float | None,
-    ) -> list[Hit]:
-        """The ``k`` best; see :meth:`Gallery.search <finegrain.gallery.Gallery.search>`.
+    ) -> list[list[Hit]]:
+        """The ``k`` best of each query; see :meth:`finegrain.gallery.Gallery.search`.
 
         Raises:
             ImageError: The query picture cannot be read.
         """
         gallery = self.gallery
-        if not isinstance(query, str):
-            vector = self.encoder.encode_images([query])
-        else:
-            if isinstance(gallery, GpuGallery):
-                tokens = self.encoder.tokenizer.encode([query])
-                ids = np.ascontiguousarray(tokens.ids[:, : tokens.eot[0] + 1])
-                found = gallery.search_caption(
-                    ids, tokens.eot, k, where, group_by=group_by, distinct=distinct
-                )
-                if found is not None:
-                    return found
-            vector = self.encoder.encode_texts([query])
-        return gallery.search(vector, k, where, group_by=group_by, distinct=distinct)[0]
+        if len(queries) == 1 and isinstance(queries[0], str) and isinstance(gallery, GpuGallery):
+            tokens = self.encoder.tokenizer.encode([queries[0]])
+            ids = np.ascontiguousarray(tokens.ids[:, : tokens.eot[0] + 1])
+            hits = gallery.search_caption(
+                ids, tokens.eot, k, where, group_by=group_by, distinct=distinct
+            )
+            if hits is not None:
+                return [hits]
+        return gallery.search(
+            self._encoded(queries), k, where, group_by=group_by, distinct=distinct
+        )
+
+    def _encoded(self, queries: Sequence[str | ImageSource]) -> NDArray[np.float32]:
+        """Embeddings of texts and pictures, ``[Q, D]``."""
+        vectors = np.empty((len(queries), self.encoder.embed_dim), np.float32)
+        texts = {n: query for n, query in enumerate(queries) if isinstance(query, str)}
+        pictures = {n: query for n, query in enumerate(queries) if not isinstance(query, str)}
+        if texts:
+            vectors[list(texts)] = self.encoder.encode_texts(list(texts.values()))
+        if pictures:
+            vectors[list(pictures)] = self.encoder.encode_images(list(pictures.values()))
+        return vectors
 
     def close(self) -> None:
         self.encoder.runtime.close()

@@ -120,10 +120,12 @@ class Matches(Sequence[Match]):
     Args:
         query: The text searched for; ``<picture>`` for a query by picture.
         matches: Best first.
+        notes: What to know of the answer, such as words of the query that were not read.
     """
 
-    def __init__(self, query: str, matches: Sequence[Match]) -> None:
+    def __init__(self, query: str, matches: Sequence[Match], *, notes: Sequence[str] = ()) -> None:
         self.query = query
+        self.notes = tuple(notes)
         self._matches = tuple(matches)
 
     def __len__(self) -> int:
@@ -138,7 +140,7 @@ class Matches(Sequence[Match]):
     def __getitem__(self, place: slice) -> Matches: ...
     def __getitem__(self, place: int | slice) -> Match | Matches:
         if isinstance(place, slice):
-            return Matches(self.query, self._matches[place])
+            return Matches(self.query, self._matches[place], notes=self.notes)
         return self._matches[place]
 
     def __eq__(self, other: object) -> bool:
@@ -149,7 +151,7 @@ class Matches(Sequence[Match]):
     __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
-        return _table(self)
+        return "\n".join([_table(self), *(f"note: {_printable(note)}" for note in self.notes)])
 
     def _repr_html_(self) -> str:
         return _page(self)
@@ -273,10 +275,14 @@ def _shortened(text: str | None, *, from_left: bool = False) -> str | None:
     """One printable line of limited length; the end of a path tells more than its start."""
     if text is None:
         return None
-    line = "".join(character if character.isprintable() else " " for character in text)
+    line = _printable(text)
     if len(line) <= _MAX_CELL:
         return line
     return "…" + line[1 - _MAX_CELL :] if from_left else line[: _MAX_CELL - 1] + "…"
+
+
+def _printable(text: str) -> str:
+    return "".join(character if character.isprintable() else " " for character in text)
 
 
 def _caption(match: Match) -> str:
@@ -328,7 +334,8 @@ def _page(matches: Matches) -> str:
     return (
         f'<div style="font:600 15px system-ui,sans-serif;margin:4px 0 10px">'
         f"{html.escape(matches.query)}</div>"
-        f'<div style="display:flex;flex-wrap:wrap;gap:14px">{cards}</div>'
+        + "".join(f"<div>note: {html.escape(note)}</div>" for note in matches.notes)
+        + f'<div style="display:flex;flex-wrap:wrap;gap:14px">{cards}</div>'
     )
 
 

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import Literal, Self, overload
 
+from finegrain.answers import Query, Request, answer
 from finegrain.encoder import Encoder
-from finegrain.errors import GalleryError, PlanError, QueryError
-from finegrain.explanation import Explanation, explain
-from finegrain.first_stage import FirstStage, VectorPlace, check_query, gallery_path
-from finegrain.gallery import Gallery, Hit, Reindexed
+from finegrain.errors import PlanError
+from finegrain.first_stage import FirstStage, VectorPlace, gallery_path
+from finegrain.gallery import Gallery, Reindexed
 from finegrain.gallery.pictures import SUFFIXES
 from finegrain.intake import Added, Metadata, columns_of, take_in
-from finegrain.matches import Match, Matches
+from finegrain.matches import Matches
 from finegrain.plan import Plan
 from finegrain.preprocess import Crop, ImageSource
 from finegrain.records import Sample
@@ -26,7 +26,6 @@ from finegrain.video import Boxes, take_in_video
 
 __all__ = ["SUFFIXES", "Added", "Searcher"]
 
-DEFAULT_K = 10
 RERANK_K = 64
 
 
@@ -232,56 +231,75 @@ class Searcher:
             progress=progress,
         )
 
+    @overload
     def query(
         self,
-        query: str | ImageSource,
+        query: Query,
         k: int | None = None,
         *,
         where: str | None = None,
         group_by: str | None = None,
         distinct: float | None = None,
-    ) -> Matches:
+        offset: int = 0,
+    ) -> Matches: ...
+    @overload
+    def query(
+        self,
+        query: list[Query] | list[str] | tuple[Query, ...],
+        k: int | None = None,
+        *,
+        where: str | None = None,
+        group_by: str | None = None,
+        distinct: float | None = None,
+        offset: int = 0,
+    ) -> list[Matches]: ...
+    def query(
+        self,
+        query: Query | list[Query] | list[str] | tuple[Query, ...],
+        k: int | None = None,
+        *,
+        where: str | None = None,
+        group_by: str | None = None,
+        distinct: float | None = None,
+        offset: int = 0,
+    ) -> Matches | list[Matches]:
         """Find the pictures that fit a text, or look like a picture.
 
         Args:
             query: A text. A path to a picture must be a :class:`~pathlib.Path`; arrays, bytes
-                and Pillow images are pictures too.
-            k: How many; by default ten, or all of a smaller gallery.
+                and Pillow images are pictures too. Or a list of several, which are searched
+                together.
+            k: How many; ten by default. A smaller gallery gives all it has.
             where: Look only at pictures whose columns match, such as
                 ``"camera = 'gate-3' and time >= '2026-05-01T08:00'"``.
             group_by: A column such as ``"pid"`` or ``"track"``: of each of its values only the
                 best picture.
             distinct: Leave out pictures whose cosine with a better match is above this, as
                 of neighbouring frames; 0.98 is a good start.
+            offset: How many of the best matches to leave out, as for a second page.
 
         Returns:
-            Matches, best first; fewer than ``k`` where the filter or the grouping leaves fewer.
+            Matches, best first; fewer than ``k`` where the filter or the grouping leaves fewer,
+            with ``notes`` on words that were not read and on values that no picture has. Of
+            several queries a list of these.
 
         Raises:
-            QueryError: The text is empty, too long, or not text; or ``k`` or the grouping does
-                not fit.
+            QueryError: The text is empty, too long, or not text; ``k``, ``offset`` or
+                ``distinct`` is out of range; or no picture has the column to group by.
             ImageError: The query picture cannot be read.
             FilterError: The filter does not parse, or names no column.
             GalleryError: The gallery is empty.
         """
-        check_query(query)
-        gallery = self.gallery
-        size = len(gallery)
-        if size == 0:
-            raise GalleryError(f"the gallery {gallery.path} is empty; add pictures first")
-        if k is not None and type(k) is int and k > size:
-            raise QueryError(
-                f"k is {k}, and the gallery holds {size} pictures; ask for at most those"
-            )
-        depth = min(DEFAULT_K, size) if k is None else k
-        reranker = self._second_stage() if isinstance(query, str) else None
-        looked_at = depth if reranker is None else min(max(depth, reranker.k), size)
-        hits = self._stage.hits(query, looked_at, where, group_by=group_by, distinct=distinct)
-        found: list[tuple[Hit, float | None]] = [(hit, None) for hit in hits]
-        if reranker is not None and isinstance(query, str):
-            found = reranker.order(query, hits, depth)[:depth]
-        shown = query if isinstance(query, str) else "<picture>"
-        return Matches(shown, list(self._matches(found, self._explainer(query))))
+        request = Request.checked(
+            k, offset=offset, where=where, group_by=group_by, distinct=distinct
+        )
+        if not isinstance(query, list | tuple):
+            return self._answer([query], request)[0]
+        return self._answer(list(query), request)
+
+    def _answer(self, queries: list[Query], request: Request) -> list[Matches]:
+        reranker = self._second_stage() if any(isinstance(q, str) for q in queries) else None
+        return answer(self._stage, reranker, queries, request)
 
     def prepare(self, *, progress: bool = True) -> Prepared:
         """Compute what re-ranking needs of every picture, once.
@@ -360,33 +378,3 @@ class Searcher:
                 self._encoder, self.manifest, self.gallery, k=self._rerank_k, by=self._rerank_by
             )
         return self._reranker
-
-    def _explainer(self, query: str | ImageSource) -> Callable[[Match], Explanation] | None:
-        if not isinstance(query, str):
-            return None
-        return lambda match: explain(self._encoder, query, match.open())
-
-    def _matches(
-        self,
-        found: Sequence[tuple[Hit, float | None]],
-        explainer: Callable[[Match], Explanation] | None,
-    ) -> Iterator[Match]:
-        rows = {row.id: row for row in self.gallery.rows([hit.id for hit, _ in found])}
-        there = ((hit, match) for hit, match in found if hit.id in rows)
-        for rank, (hit, match) in enumerate(there, start=1):
-            row = rows[hit.id]
-            yield Match(
-                rank=rank,
-                score=hit.score,
-                match=match,
-                explainer=explainer,
-                id=hit.id,
-                image=row.image,
-                pid=row.pid,
-                camera=row.camera,
-                time=row.time,
-                track=row.track,
-                metadata=row.metadata,
-                # Of files there is none; frames are shown without their video.
-                thumbnail=self.gallery.thumbnail(hit.id),
-            )

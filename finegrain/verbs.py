@@ -11,7 +11,16 @@ from pathlib import Path
 from tabulate import tabulate
 
 import finegrain
-from finegrain.errors import DataError, FinegrainError, GalleryError, ImageError, require
+from finegrain.answers import Query, looks_like_a_picture
+from finegrain.errors import (
+    DataError,
+    FinegrainError,
+    GalleryError,
+    ImageError,
+    QueryError,
+    require,
+)
+from finegrain.matches import Matches
 from finegrain.records import Split
 
 CATALOGS = {".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".xml", ".tar"}
@@ -212,25 +221,63 @@ def embed(arguments: argparse.Namespace) -> None:
 
 
 def query(arguments: argparse.Namespace) -> None:
-    query = Path(arguments.image) if arguments.image else arguments.text
+    queries = _queries(arguments)
+    if len(queries) > 1 and (arguments.grid or arguments.explain):
+        raise QueryError(f"--grid and --explain draw one query; got {len(queries)}")
     with _searcher(arguments) as searcher:
-        matches = searcher.query(
-            query,
+        answers = searcher.query(
+            queries,
             arguments.k,
             where=arguments.where,
             group_by=arguments.group_by,
             distinct=arguments.distinct,
+            offset=arguments.offset,
         )
         if arguments.json:
-            print(json.dumps(matches.to_dicts(), indent=1, ensure_ascii=False))
+            _print_json(answers)
         else:
-            print(matches)
+            print("\n\n".join(map(repr, answers)))
         if arguments.grid:
-            matches.save(arguments.grid)
+            answers[0].save(arguments.grid)
             print(f"\nwrote {arguments.grid}", file=sys.stderr)
-        if arguments.explain and matches:
-            matches[0].explain().save(arguments.explain)
+        if arguments.explain and answers[0]:
+            answers[0][0].explain().save(arguments.explain)
             print(f"\nwrote {arguments.explain}", file=sys.stderr)
+
+
+def _queries(arguments: argparse.Namespace) -> list[Query]:
+    """What is asked for; a text that names a picture file is taken as the picture."""
+    if arguments.image:
+        if arguments.texts or arguments.queries:
+            raise QueryError("search by --image or by texts, one at a time")
+        return [Path(arguments.image)]
+    texts = list(arguments.texts)
+    if arguments.queries:
+        try:
+            lines = arguments.queries.read_text(encoding="utf-8-sig").splitlines()
+        except (OSError, ValueError) as error:
+            raise QueryError(f"{arguments.queries} is no text in UTF-8: {error}") from error
+        texts += [line for line in lines if line.strip()]
+    if not texts:
+        raise QueryError("nothing to search for: give texts, --queries FILE or --image PICTURE")
+    return [_picture_or_text(text) for text in texts]
+
+
+def _picture_or_text(text: str) -> Query:
+    if looks_like_a_picture(text) and Path(text).is_file():
+        print(f"{text} is a file, so it is searched for as a picture", file=sys.stderr)
+        return Path(text)
+    return text
+
+
+def _print_json(answers: Sequence[Matches]) -> None:
+    """The matches of one query, or of several with the query that they answer."""
+    for answer in answers:
+        for note in answer.notes:
+            print(f"note: {note}", file=sys.stderr)
+    several = [{"query": answer.query, "matches": answer.to_dicts()} for answer in answers]
+    shown = several if len(several) > 1 else several[0]["matches"]
+    print(json.dumps(shown, indent=1, ensure_ascii=False))
 
 
 def demo(arguments: argparse.Namespace) -> None:

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from finegrain.gallery.approximate import Tuned
 from finegrain.gallery.entries import Entry, OnDuplicate
+from finegrain.gallery.filters import Value
 from finegrain.gallery.index import Hit, Ids, Vectors
 from finegrain.gallery.reindex import PictureEncoder, Reindexed
 from finegrain.gallery.row import Row
@@ -64,6 +65,10 @@ class Backend(Protocol):
 
     def groups(self, column: str, ids: Iterable[int]) -> dict[int, Scalar]:
         """The value of one column for those of the ids that are there and have one."""
+        ...
+
+    def values(self, column: str, limit: int) -> list[Value]:
+        """Some of the different values that a column has, at most so many."""
         ...
 
     def thumbnails(self, ids: Iterable[int]) -> dict[int, bytes]: ...

@@ -80,9 +80,9 @@ def checked_entries(
         Entry(
             image=_text(f"images[{row}]", image),
             pid=checked_pid(f"pids[{row}]", pid),
-            camera=_text(f"cameras[{row}]", camera),
+            camera=_name(f"cameras[{row}]", camera),
             time=time,
-            track=_text(f"tracks[{row}]", track),
+            track=_name(f"tracks[{row}]", track),
             expires_at=None if retention is None else _expiry(time, retention),
             metadata=_metadata(f"metadata[{row}]", fields),
             thumbnail=_thumbnail(f"thumbnails[{row}]", thumbnail),
@@ -135,6 +135,17 @@ def checked_k(k: Any) -> int:
     return int(k)
 
 
+def checked_offset(offset: Any) -> int:
+    """How many hits to leave out.
+
+    Raises:
+        QueryError: ``offset`` is no whole number of at least 0.
+    """
+    if isinstance(offset, bool) or not isinstance(offset, int | np.integer) or offset < 0:
+        raise QueryError(f"offset is a whole number of at least 0; got {offset!r:.40}.")
+    return int(offset)
+
+
 def checked_choice(on_duplicate: Any) -> None:
     """See that ``on_duplicate`` is one of its choices.
 
@@ -184,6 +195,13 @@ def _column(name: str, values: Sequence[Any] | None, count: int) -> Sequence[Any
             f"of length {len(values)}."
         )
     return values
+
+
+def _name(where: str, value: Any) -> str | None:
+    """A name; a camera or a track that is a whole number is named by its digits."""
+    if isinstance(value, int | np.integer) and not isinstance(value, bool):
+        return str(int(value))
+    return _text(where, value)
 
 
 def _text(where: str, value: Any) -> str | None:
@@ -283,6 +301,8 @@ def _metadata(where: str, fields: Any) -> Mapping[str, Scalar]:
 
 
 def _scalar(where: str, value: Any) -> Scalar:
+    if isinstance(value, np.generic):
+        value = value.item()
     if isinstance(value, str):
         return _text(where, value)
     if value is None or isinstance(value, bool):

@@ -19,12 +19,14 @@ from finegrain.gallery.filters import (
     Comparison,
     Condition,
     IsNull,
+    Like,
     Membership,
     Not,
     Or,
     Value,
     kind_of,
 )
+from finegrain.gallery.wildcards import is_like
 
 
 class Sql(NamedTuple):
@@ -53,6 +55,8 @@ def to_sql(condition: Condition) -> Sql:
             return _is_null(column, negated)
         case Comparison(column, operator, value):
             return _compare(column, operator, (value,))
+        case Like(column, pattern, negated):
+            return _like(column, pattern, negated)
         case Membership(column, values, negated):
             return _compare(column, "NOT IN" if negated else "IN", values)
 
@@ -71,6 +75,23 @@ def _is_null(column: Column, negated: bool) -> Sql:
         "(SELECT picture FROM attribute WHERE name = ? AND value IS NOT NULL)",
         (column.name,),
     )
+
+
+def _like(column: Column, pattern: str, negated: bool) -> Sql:
+    word = "NOT " if negated else ""
+    if column.name in BUILT_IN:
+        # Missing values give null, which is neither like the pattern nor unlike it.
+        return Sql(f"{word}is_like(CAST({column.name} AS TEXT), ?)", (pattern,))
+    return Sql(
+        "id IN (SELECT picture FROM attribute WHERE name = ? AND value IS NOT NULL "
+        f"AND {word}(kind = 'text' AND is_like(value, ?)))",
+        (column.name, pattern),
+    )
+
+
+def sql_is_like(text: str | None, pattern: str) -> bool | None:
+    """The function ``is_like`` of a connection that runs these conditions."""
+    return None if text is None else is_like(text, pattern)
 
 
 def _compare(column: Column, operator: str, values: tuple[Value, ...]) -> Sql:

@@ -1,15 +1,18 @@
 """The ``where=`` language: which pictures of a gallery a query looks at.
 
-    camera = 'gate-3' and (price < 50 or sale = true) and not colour in ('red', "navy")
+    camera = 'gate-3' and (price < 50 or sale = true) and not "Base Colour" in ('red', 'navy')
 
-Comparisons are ``= == != < <= > >=`` between a column and a value, ``in (...)``,
-``not in (...)``, ``is null`` and ``is not null``; they are joined by ``and``, ``or``, ``not``
-and parentheses. Values are strings in single or double quotes (``\\`` escapes a character),
-numbers, ``true`` and ``false``. Key words may be written in any case; column names may not.
+Comparisons are ``= == != < <= > >=`` between a column and a value, ``between 10 and 20`` (both
+included), ``like '%coat'``, ``in (...)``, ``is null``, and ``not between``, ``not like``,
+``not in``, ``is not null``; they are joined by ``and``, ``or``, ``not`` and parentheses. Values
+are strings in single or double quotes (``\\`` escapes a character), numbers, ``true`` and
+``false``. Key words may be written in any case; column names may not. A column whose name is
+no plain word stands in double quotes or backquotes: ``"Base Colour" = 'Navy'``.
 Columns are ``id``, ``image``, ``pid``, ``camera``, ``time``, ``track``, ``added_at``,
 ``expires_at`` and the keys of the metadata. ``time``, ``added_at`` and ``expires_at`` are
 compared with times of ISO 8601, to the millisecond, in UTC unless they state an offset:
-``time >= '2026-05-01T08:00' and time < '2026-05-02T00:00+02:00'``.
+``time >= '2026-05-01T08:00' and time < '2026-05-02T00:00+02:00'``. A date alone is the whole
+day, in UTC: ``time = '2026-05-01'``, and ``time <= '2026-05-01'`` goes to its end.
 
 What an expression means is two-valued: a row matches or it does not.
 
@@ -21,6 +24,8 @@ What an expression means is two-valued: a row matches or it does not.
   the value's, the filter is refused instead: it is a mistake, not an empty result.
 - A ``pid`` is a number or a text, and equal to what is spelled alike: ``pid = 10`` and
   ``pid = '10'`` find the same pictures. Its order is that of numbers, or of texts.
+- In the pattern of ``like``, ``%`` stands for any text and ``_`` for one character; upper and
+  lower case are the same, other than for ``=``. Only texts and pids are like a pattern.
 - Text is ordered by code point. Booleans have no order.
 """
 
@@ -31,6 +36,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from finegrain.gallery.wildcards import is_like
 from finegrain.records import Scalar
 
 Kind = Literal["text", "number", "boolean", "time", "key"]
@@ -99,7 +105,16 @@ class Or:
     terms: tuple[Condition, ...]
 
 
-Condition = Comparison | Membership | IsNull | Not | And | Or
+@dataclass(frozen=True, slots=True)
+class Like:
+    """``like 'pattern'``, or ``not like`` when ``negated``; see :mod:`.wildcards`."""
+
+    column: Column
+    pattern: str
+    negated: bool
+
+
+Condition = Comparison | Membership | Like | IsNull | Not | And | Or
 
 
 def evaluate(condition: Condition, row: Mapping[str, Scalar]) -> bool:
@@ -120,6 +135,9 @@ def evaluate(condition: Condition, row: Mapping[str, Scalar]) -> bool:
         case Membership(column, values, negated):
             found = row.get(column.name)
             return found is not None and any(_equal(found, value) for value in values) != negated
+        case Like(column, pattern, negated):
+            found = row.get(column.name)
+            return found is not None and _is_like(column, found, pattern) != negated
         case Comparison(column, symbol, value):
             found = row.get(column.name)
             return found is not None and _compare(found, symbol, value)
@@ -142,6 +160,11 @@ ORDERS: Mapping[str, Callable[[Any, Any], bool]] = {
 
 def _equal(left: Value, right: Value) -> bool:
     return kind_of(left) == kind_of(right) and left == right
+
+
+def _is_like(column: Column, found: Value, pattern: str) -> bool:
+    is_text = isinstance(found, str) or BUILT_IN.get(column.name) == "key"
+    return is_text and is_like(str(found), pattern)
 
 
 def _compare(left: Value, symbol: Operator, right: Value) -> bool:

@@ -11,6 +11,7 @@ from typing import Self
 import numpy.typing as npt
 
 from finegrain.errors import GalleryError
+from finegrain.gallery.advice import filter_notes
 from finegrain.gallery.approximate import Approximate, Tuned
 from finegrain.gallery.backend import Backend
 from finegrain.gallery.entries import (
@@ -19,6 +20,7 @@ from finegrain.gallery.entries import (
     checked_entries,
     checked_ids,
     checked_k,
+    checked_offset,
     checked_queries,
     checked_vectors,
 )
@@ -179,6 +181,7 @@ class Gallery:
         *,
         group_by: str | None = None,
         distinct: float | None = None,
+        offset: int = 0,
     ) -> list[list[Hit]]:
         """The ``k`` best pictures for each query, by inner product.
 
@@ -193,20 +196,32 @@ class Gallery:
                 search itself: it looks deeper until there are ``k`` groups, or no more pictures.
             distinct: Leave out a picture whose cosine with a better one in the answer is above
                 this, as of neighbouring frames; 0.98 is a good start.
+            offset: How many of the best to leave out, as for the next page of an answer.
 
         Returns:
             For each query its hits, best first; equal scores by ascending id.
 
         Raises:
-            QueryError: ``k`` is no positive whole number, the queries do not fit, or there is
-                no such grouping.
+            QueryError: ``k`` is no positive whole number, ``offset`` is negative, the queries do
+                not fit, or no picture has the column to group by.
             FilterError: The filter does not parse or does not fit its columns.
             GalleryError: The file cannot be read, or was reindexed with another plan.
         """
         queries = checked_queries(vectors, self.dim)
-        depth = checked_k(k)
+        depth = checked_k(k) + checked_offset(offset)
         thinning = Thinning(self._store, group_by=group_by, distinct=distinct)
-        return thinning.search(self._store.searching(where), queries, depth)
+        answers = thinning.search(self._store.searching(where), queries, depth)
+        return [hits[offset:] for hits in answers]
+
+    def notes_on(self, where: str) -> list[str]:
+        """What to know of a filter that finds little: columns and texts that no picture has.
+
+        So ``baseColour = 'black'`` is told that there is ``'Black'``.
+
+        Raises:
+            FilterError: The filter does not parse or does not fit its columns.
+        """
+        return filter_notes(self._store, where)
 
     def tune(self, vectors: npt.ArrayLike, *, k: int = 10, min_recall: float = 0.99) -> Tuned:
         """Measure an approximate index on real queries, and set its effort by that.
@@ -227,6 +242,10 @@ class Gallery:
         wanted = checked_ids(ids)
         found = self._store.rows(wanted)
         return [found[id_] for id_ in wanted if id_ in found]
+
+    def thumbnails(self, ids: Iterable[int]) -> dict[int, bytes]:
+        """JPEG files of those of the pictures that were added with one, by id."""
+        return self._store.thumbnails(checked_ids(ids))
 
     def thumbnail(self, id_: int) -> bytes | None:
         """JPEG file of a picture that was added with one, else None."""

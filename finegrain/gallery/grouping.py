@@ -13,6 +13,7 @@ from finegrain.gallery.filter_syntax import unknown_column
 from finegrain.gallery.filters import BUILT_IN
 from finegrain.gallery.index import Hit, Vectors
 
+_GROUPED = ("pid", "track", "camera", "time", "image")
 _GROWTH = 4
 _AT_FIRST = 64  # k may be a million
 
@@ -37,7 +38,7 @@ class Thinning:
     ) -> None:
         self._store = store
         self._group_by = None if group_by is None else _checked_column(group_by, store)
-        self._distinct = _checked_cosine(distinct)
+        self._distinct = checked_cosine(distinct)
 
     def search(self, search: Search, queries: Vectors, k: int) -> list[list[Hit]]:
         """The ``k`` best hits that are kept, for each query.
@@ -47,6 +48,7 @@ class Thinning:
         """
         if self._group_by is None and self._distinct is None:
             return search(queries, k)
+        self._require_groups(queries)
         found: list[list[Hit]] = [[]] * len(queries)
         pending = list(range(len(queries)))
         depth = _GROWTH * k
@@ -59,6 +61,19 @@ class Thinning:
             pending = deeper
             depth *= _GROWTH
         return found
+
+    def _require_groups(self, queries: Vectors) -> None:
+        """Refuse a column that no picture has: every picture would be a group of its own."""
+        column = self._group_by
+        if column is None or not len(queries) or not self._store.count():
+            return
+        if not self._store.values(column, 1):
+            held = [name for name in _GROUPED if self._store.values(name, 1)]
+            others = [*held, *(n for n, kinds in self._store.columns().items() if kinds)]
+            raise QueryError(
+                f"group_by: no picture in the gallery has a {column!r:.60}, so there is nothing "
+                f"to group by. Columns with values are: {', '.join(others[:20]) or 'none'}."
+            )
 
     def _thinned(self, hits: Sequence[Hit], k: int) -> list[Hit]:
         groups = self._groups([hit.id for hit in hits])
@@ -122,7 +137,12 @@ def _checked_column(group_by: Any, store: Backend) -> str:
     return group_by
 
 
-def _checked_cosine(distinct: Any) -> float | None:
+def checked_cosine(distinct: Any) -> float | None:
+    """The cosine above which hits are folded.
+
+    Raises:
+        QueryError: It is no number from 0 to 1.
+    """
     if distinct is None:
         return None
     number = isinstance(distinct, int | float | np.number) and not isinstance(distinct, bool)

@@ -22,9 +22,9 @@ from finegrain.errors import GalleryError
 from finegrain.gallery import times
 from finegrain.gallery.damage import StoredVector, decoded
 from finegrain.gallery.entries import Entry, OnDuplicate, paths_once
-from finegrain.gallery.filter_sql import to_sql
+from finegrain.gallery.filter_sql import sql_is_like, to_sql
 from finegrain.gallery.filter_syntax import parse
-from finegrain.gallery.filters import BUILT_IN
+from finegrain.gallery.filters import BUILT_IN, Value
 from finegrain.gallery.index import Ids, Vectors
 from finegrain.gallery.row import Row
 from finegrain.gallery.schema import (
@@ -60,6 +60,7 @@ class Store:
         self.read_only = database.read_only
         self._connection = database.connection
         self._connection.create_function("utc_now", 0, lambda: times.utc_text(times.now()))
+        self._connection.create_function("is_like", 2, sql_is_like, deterministic=True)
         self._lock = threading.RLock()
         self.tidy(rewrite=True)
 
@@ -174,6 +175,23 @@ class Store:
                 (column, wanted),
             )
             return {id_: bool(v) if kind == "boolean" else v for id_, kind, v in found}
+
+    def values(self, column: str, limit: int) -> list[Value]:
+        """Some of the different values that a column has."""
+        with self.reading() as run:
+            if column in BUILT_IN:
+                found = run(
+                    f"SELECT DISTINCT {column} FROM picture "
+                    f"WHERE {column} IS NOT NULL AND {ALIVE} LIMIT ?",
+                    (limit,),
+                )
+                return [value for (value,) in found]
+            found = run(
+                "SELECT DISTINCT kind, value FROM attribute JOIN picture ON id = picture "
+                f"WHERE name = ? AND value IS NOT NULL AND {ALIVE} LIMIT ?",
+                (column, limit),
+            )
+            return [bool(value) if kind == "boolean" else value for kind, value in found]
 
     def thumbnails(self, ids: Iterable[int]) -> dict[int, bytes]:
         """JPEG files of those of the pictures that have one."""

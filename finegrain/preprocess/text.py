@@ -160,6 +160,21 @@ class Tokenizer:
             row[1 + len(body)] = self.end_id
         return TokenBatch(ids=ids, eot=eot)
 
+    def beyond_context(self, caption: str) -> str:
+        """The words of a caption that :meth:`encode` cuts off; empty where it reads all.
+
+        A word that is read in part counts as cut.
+        """
+        cleaned = clean(caption)
+        offsets = self._tokenizer.encode(cleaned, add_special_tokens=False).offsets
+        room = self.context_length - _START_AND_END
+        if len(offsets) <= room:
+            return ""
+        # A token may begin with the blank before its word.
+        first = offsets[room][0]
+        start = first if cleaned[first : first + 1] == " " else cleaned.rfind(" ", 0, first) + 1
+        return cleaned[start:].strip()
+
     def _body(self, caption: str) -> list[int]:
         if not isinstance(caption, str):
             raise QueryError(f"expected a caption as text, got {_shortened(caption)}.")

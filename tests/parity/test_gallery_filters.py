@@ -71,7 +71,12 @@ def leaves(draw) -> str:
     name = draw(st.sampled_from(sorted(kinds)))
     kind = draw(st.sampled_from(kinds[name] or MIXED))
     values = st.sampled_from(KINDS[kind]).map(spelled)
-    form = draw(st.sampled_from(["null", "in", "compare", "compare"]))
+    form = draw(st.sampled_from(["null", "in", "like", "between", "compare", "compare"]))
+    word = draw(st.sampled_from(["", "not "]))
+    if form == "like" and kind in ("text", "time", "key"):
+        return f"{name} {word}like {spelled(draw(st.text('abB1%_é', max_size=4)))}"
+    if form == "between" and kind != "boolean":
+        return f"{name} {word}between {draw(values)} and {draw(values)}"
     if form == "null":
         return f"{name} is {draw(st.sampled_from(['', 'not ']))}null"
     if form == "in":

@@ -123,7 +123,7 @@ def test_metadata_of_another_length_is_refused(found, crops):
     assert len(found.gallery) == NUM_CROPS
 
 
-@pytest.mark.parametrize("row", [{"tags": ["a"]}, {"pid": 7.5}, {"camera": 3}, {3: "x"}])
+@pytest.mark.parametrize("row", [{"tags": ["a"]}, {"pid": 7.5}, {"camera": [3]}, {3: "x"}])
 def test_metadata_of_another_kind_is_refused_and_nothing_is_lost(found, row):
     with pytest.raises(GalleryError):
         found.add([noise()], row, progress=False)
@@ -227,7 +227,7 @@ def test_a_wrong_filter_is_refused(found, where):
         ("red \ud800 coat", "control character"),
         (3, "got int"),
         (None, "got NoneType"),
-        (["red coat"], "got list"),
+        ([["red coat"]], "got list"),
         ({"text": "red coat"}, "got dict"),
     ],
 )
@@ -245,7 +245,7 @@ def test_an_odd_text_is_searched_for_all_the_same(found, query):
     assert len(found.query(query)) == 10
 
 
-@pytest.mark.parametrize("k", [0, -1, True, False, 2.0, "3", NUM_CROPS + 1, 10**30])
+@pytest.mark.parametrize("k", [0, -1, True, False, 2.0, "3", b"3"])
 def test_a_k_that_does_not_fit_is_refused(found, k):
     with pytest.raises(QueryError, match="k "):
         found.query("coat", k)

@@ -13,7 +13,19 @@ from finegrain.gallery.approximate import Tuned
 from finegrain.gallery.entries import Entry, OnDuplicate, paths_once
 from finegrain.gallery.filter_milvus import quoted, stored_text, to_milvus
 from finegrain.gallery.filter_syntax import parse
-from finegrain.gallery.filters import kind_of
+from finegrain.gallery.filters import (
+    And,
+    Column,
+    Condition,
+    IsNull,
+    Like,
+    Membership,
+    Not,
+    Or,
+    Value,
+    evaluate,
+    kind_of,
+)
 from finegrain.gallery.index import Ids, Vectors
 from finegrain.gallery.milvus.address import Consistency, MilvusAddress
 from finegrain.gallery.milvus.connection import MAX_ROWS, PAGE_ROWS, Connection, Document
@@ -140,6 +152,18 @@ class MilvusStore:
         values = {row.id: value_of(row, column) for row in rows}
         return {id_: value for id_, value in values.items() if value is not None}
 
+    def values(self, column: str, limit: int) -> list[Value]:
+        there = to_milvus(IsNull(Column(column, 0), negated=True))
+        found: dict[tuple[bool, Scalar], Value] = {}
+        for page in self._pages(f"{_alive()} and ({there})", ROW_FIELDS):
+            for row in map(row_of, page):
+                value = value_of(row, column)
+                if value is not None and len(found) < limit:
+                    found[isinstance(value, bool), value] = value
+            if len(found) == limit:
+                break
+        return list(found.values())
+
     def thumbnails(self, ids: Iterable[int]) -> dict[int, bytes]:
         found = self._among(ids, THUMBNAIL_FIELDS, self._consistency)
         jpegs = ((document["id"], thumbnail_of(document)) for document in found)
@@ -231,7 +255,27 @@ class MilvusStore:
             condition = parse(expression, columns)
         except FilterError:
             condition = parse(expression, self.columns())
-        return f"{_alive()} and ({to_milvus(condition)})"
+        return f"{_alive()} and ({to_milvus(self._without_like(condition))})"
+
+    def _without_like(self, condition: Condition) -> Condition:
+        """The same condition, with the ids of what is like a pattern in the pattern's place."""
+        match condition:
+            case And(terms):
+                return And(tuple(map(self._without_like, terms)))
+            case Or(terms):
+                return Or(tuple(map(self._without_like, terms)))
+            case Not(term):
+                return Not(self._without_like(term))
+            case Like(column):
+                rows = (row_of(d) for page in self._pages(_alive(), ROW_FIELDS) for d in page)
+                ids = tuple(
+                    row.id
+                    for row in rows
+                    if evaluate(condition, {column.name: value_of(row, column.name)})
+                )
+                place = Column("id", column.position)
+                return Membership(place, ids or (0,), negated=False)  # 0 is no picture's id
+        return condition
 
     def _ids_of(self, condition: str) -> Ids:
         pages = self._pages(condition, [], rows=MAX_ROWS)

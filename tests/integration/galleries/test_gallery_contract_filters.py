@@ -98,7 +98,12 @@ def leaves(draw) -> str:
         kind = draw(st.sampled_from(kinds[name] or MIXED))
         return spelled(draw(st.sampled_from(ASKED if kind == "number" else KINDS[kind])))
 
-    form = draw(st.sampled_from(["null", "in", "compare", "compare"]))
+    form = draw(st.sampled_from(["null", "in", "like", "between", "compare", "compare"]))
+    word = draw(st.sampled_from(["", "not "]))
+    if form == "like" and (set(kinds[name]) & {"text", "time", "key"}):
+        return f"{name} {word}like {spelled(draw(st.text('ab1%_é', max_size=4)))}"
+    if form == "between" and "boolean" not in kinds[name] and kinds[name]:
+        return f"{name} {word}between {value()} and {value()}"
     if form == "null":
         return f"{name} is {draw(st.sampled_from(['', 'not ']))}null"
     if form == "in":

@@ -103,7 +103,7 @@ def test_string_literals(literal: str, value: str):
         ("camera = gate", 10, "expected a value"),
         ("camera = 'gate", 10, "never closed"),
         ("camera = null", 10, "use 'is null'"),
-        ("camera like 'x'", 8, "got 'like'"),
+        ("camera matches 'x'", 8, "got 'matches'"),
         ("(camera = 'x'", 14, "expected"),
         ("camera = 'x')", 13, r"got '\)'"),
         ("price < 12abc", 9, "got '12abc'"),
