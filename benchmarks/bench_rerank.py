@@ -23,7 +23,7 @@ import finegrain
 from finegrain.encoder import Encoder
 from finegrain.exporters import ExportProfile
 from finegrain.exporters.to_onnx import image_graph, match_graph, text_graph
-from finegrain.methods.matcher import from_codes
+from finegrain.methods.match_head import from_codes
 from finegrain.methods.rasa import Rasa, RasaConfig
 from finegrain.models.albef_text import AlbefTextConfig
 from finegrain.models.fusion_bert import words_before

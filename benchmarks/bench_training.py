@@ -24,7 +24,7 @@ import finegrain
 from finegrain.losses import identity, sdm
 from finegrain.methods import Batch, Irra
 from finegrain.methods import irra as irra_module
-from finegrain.methods.masking import Masked, mask_words
+from finegrain.methods.token_masking import Masked, mask_words
 from finegrain.methods.two_towers import unit
 from finegrain.training.loop import attention_backends
 from finegrain.training.optim import make_optimizer

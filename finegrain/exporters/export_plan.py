@@ -26,7 +26,7 @@ from finegrain.exporters.precision import Fp32, Precision
 from finegrain.exporters.profile import ExportProfile
 from finegrain.exporters.to_onnx import image_graph, text_graph
 from finegrain.methods import TwoTowers
-from finegrain.methods.matcher import Matcher
+from finegrain.methods.match_head import Matcher
 from finegrain.plan import IMAGE, MATCH, TEXT, TOKENIZER, Manifest, Plan, write_plan
 from finegrain.recipe import Recipe
 from finegrain.records import Sample, Split

@@ -13,7 +13,7 @@ from finegrain.exporters.match_report import MatchReport
 from finegrain.exporters.parity import MAX_COMPARED
 from finegrain.exporters.to_onnx import match_graph
 from finegrain.methods import TwoTowers
-from finegrain.methods.matcher import Matcher
+from finegrain.methods.match_head import Matcher
 from finegrain.records import Sample
 from finegrain.second_stage import SecondStage, second_stage
 

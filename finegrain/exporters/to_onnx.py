@@ -12,7 +12,7 @@ from torch.onnx import OnnxExporterError
 
 from finegrain.errors import ExportError
 from finegrain.methods import TwoTowers
-from finegrain.methods.matcher import Matcher, from_codes, to_codes
+from finegrain.methods.match_head import Matcher, from_codes, to_codes
 
 # An example of one would be taken for a constant batch.
 EXAMPLE_BATCH, EXAMPLE_LENGTH = 2, 8
@@ -78,7 +78,7 @@ def match_graph(
 ) -> bytes:
     """One caption with ``N`` pictures, to ``logits`` and perhaps ``scores``, float32 ``[N]``.
 
-    They are those of :class:`~finegrain.methods.matcher.MatchOutput`.
+    They are those of :class:`~finegrain.methods.match_head.MatchOutput`.
     Inputs are ``ids`` int32 ``[1, L]``, ``eot`` int32 ``[1]``, ``codes`` int8 ``[N, T, W]`` and
     ``scales`` float32 ``[N, T]``.
     """

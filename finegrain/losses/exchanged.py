@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 
 def exchanged(
-    images: Tensor, texts: Tensor, rivals: Tensor, exists: Tensor, *, temperature: float
+    images: Tensor, texts: Tensor, negatives: Tensor, exists: Tensor, *, temperature: float
 ) -> Tensor:
     """Tell what a caption says from what it would say with two words exchanged.
 
@@ -20,7 +20,7 @@ def exchanged(
         images: L2-normalised image embeddings ``[N, D]``.
         texts: L2-normalised text embeddings ``[K * N, D]``; ``K`` rows in turn describe a
             picture.
-        rivals: Those of the exchanged captions, ``[K * N, D]``.
+        negatives: Those of the exchanged captions, ``[K * N, D]``.
         exists: Which captions had two words to exchange, bool ``[K * N]``.
         temperature: As cosines are.
 
@@ -28,5 +28,5 @@ def exchanged(
         A scalar in nats, the mean over the captions that had; 0 where none had.
     """
     pictures = images.repeat_interleave(len(texts) // len(images), dim=0)
-    advantage = ((rivals - texts).float() * pictures.float()).sum(dim=1) / temperature
+    advantage = ((negatives - texts).float() * pictures.float()).sum(dim=1) / temperature
     return (F.softplus(advantage) * exists).sum() / exists.sum().clamp(min=1)

@@ -19,7 +19,7 @@ from finegrain.errors import RecipeError
 from finegrain.losses.color_words import color_words
 from finegrain.losses.colorization import colorization, grey
 from finegrain.methods.base import Batch
-from finegrain.methods.masking import MASK, Masked
+from finegrain.methods.token_masking import MASK, Masked
 from finegrain.methods.two_towers import TwoTowers
 from finegrain.models import ImageTower, TextTower
 from finegrain.models.lapscore import Colorizer, WordFiller

@@ -14,11 +14,10 @@ from torch.nn import functional as F
 from finegrain.errors import RecipeError
 from finegrain.losses import adaptive_weights, gradient_norms, itc, masked_patches, sdm
 from finegrain.methods.base import Batch
-from finegrain.methods.masking import Masked
-from finegrain.methods.matcher import MatchOutput
-from finegrain.methods.negatives import Candidates, draw_candidates, given_candidates
+from finegrain.methods.hard_negatives import Candidates, draw_candidates, given_candidates
+from finegrain.methods.match_head import MatchOutput
+from finegrain.methods.token_masking import Masked, clip_word_ends, mask_whole_words
 from finegrain.methods.two_towers import TwoTowers, check_losses
-from finegrain.methods.whole_words import clip_word_ends, mask_whole_words
 from finegrain.models import ImageConfig, ImageTower, TextConfig, TextTower
 from finegrain.models.joint_bert import (
     BertConfig,

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from finegrain.errors import RecipeError
 from finegrain.losses import cmpm, identity, itc, sdm
 from finegrain.methods.base import Batch
-from finegrain.methods.masking import Masked, mask_words
+from finegrain.methods.token_masking import Masked, mask_words
 from finegrain.methods.two_towers import TwoTowers, check_losses, unit
 from finegrain.models import ImageConfig, ImageTower, TextConfig, TextTower, TimmTower
 from finegrain.models.fusion import CrossFormer, MlmHead

@@ -16,11 +16,10 @@ from finegrain.losses.gather import gather
 from finegrain.losses.mined_tal import Keys
 from finegrain.methods import irra
 from finegrain.methods.base import Batch
+from finegrain.methods.hard_negatives import color_tokens, draw_hard_negatives, exchange_words
 from finegrain.methods.irra import Irra, IrraConfig, Tokens, Views
 from finegrain.methods.momentum import FeatureQueue, MomentumCopy
-from finegrain.methods.rivals import draw_rivals
 from finegrain.methods.two_towers import TwoTowers, check_losses, unit
-from finegrain.methods.word_exchange import color_tokens, exchange_words
 from finegrain.models import ImageTower, TextTower
 
 LOSSES = (*irra.LOSSES, "tal", "queue", "itm", "swap")
@@ -31,7 +30,7 @@ class MinedConfig(IrraConfig):
     """IRRA's towers and heads, and what hard negatives are drawn with.
 
     Attributes:
-        temperature: Of all losses, and of the draw of rivals.
+        temperature: Of all losses, and of the draw of negatives.
         margin: Of ``tal`` and ``queue``, in cosines.
         decay: Of the momentum copy that fills the queues.
         queue: Pictures and captions that each queue holds.
@@ -164,14 +163,14 @@ class Mined(Irra):
     def _itm(self, batch: Batch, views: Views, tokens: Tokens, fused: Tensor) -> Tensor:
         """Each caption with its picture and a wrong one, and each picture with a wrong caption.
 
-        Rivals are of the same process, since tokens are not gathered.
+        Negatives are of the same process, since tokens are not gathered.
         """
         pids, text_pids = batch.pids, _of_captions(batch.pids, views)
         with torch.no_grad():
             logits = unit(views.images) @ unit(views.texts).T / self.config.temperature
         same = pids[:, None] == text_pids
-        captions, has_caption = draw_rivals(logits, same)
-        pictures, has_picture = draw_rivals(logits.T, same.T)
+        captions, has_caption = draw_hard_negatives(logits, same)
+        pictures, has_picture = draw_hard_negatives(logits.T, same.T)
         rows = torch.arange(len(text_pids), device=pids.device)
         read = torch.cat([rows[has_picture], captions[has_caption]])
         seen = torch.cat([pictures[has_picture], rows[: len(pids)][has_caption]])
@@ -194,11 +193,11 @@ class Mined(Irra):
 
     def _swap(self, batch: Batch, views: Views) -> Tensor:
         changed = exchange_words(batch.ids, self.colors)
-        rivals = self.encode_texts(changed.ids, batch.eot)
+        negatives = self.encode_texts(changed.ids, batch.eot)
         return exchanged(
             unit(views.images),
             unit(views.texts),
-            rivals,
+            negatives,
             changed.exists,
             temperature=self.config.temperature,
         )

@@ -15,11 +15,11 @@ from finegrain.losses.distilled_words import DistillAxis
 from finegrain.losses.gather import gather
 from finegrain.losses.momentum_contrast import Pair
 from finegrain.methods.base import Batch
-from finegrain.methods.matcher import MatchOutput
+from finegrain.methods.hard_negatives import draw_hard_negatives
+from finegrain.methods.match_head import MatchOutput
 from finegrain.methods.momentum import FeatureQueue, MomentumCopy
-from finegrain.methods.rivals import draw_rivals
+from finegrain.methods.token_masking import Caption, hide_words, replace_words
 from finegrain.methods.two_towers import TwoTowers, check_losses, unit
-from finegrain.methods.word_draws import Caption, hide_words, replace_words
 from finegrain.models.albef_image import (
     AlbefImageConfig,
     AlbefImageTower,
@@ -233,8 +233,12 @@ class Rasa(TwoTowers):
         person nothing is wrong, and there is no row.
         """
         same = pids[:, None] == pids
-        wrong_pictures, _ = draw_rivals(online.texts @ momentum.images.T / self.temperature, same)
-        wrong_captions, _ = draw_rivals(online.images @ momentum.texts.T / self.temperature, same)
+        wrong_pictures, _ = draw_hard_negatives(
+            online.texts @ momentum.images.T / self.temperature, same
+        )
+        wrong_captions, _ = draw_hard_negatives(
+            online.images @ momentum.texts.T / self.temperature, same
+        )
         rows = (~same).any(dim=1).nonzero().flatten()
         return (
             torch.cat([rows, wrong_captions[rows]]),

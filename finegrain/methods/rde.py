@@ -16,7 +16,7 @@ from finegrain.losses import tal
 from finegrain.losses.gather import gather
 from finegrain.methods.base import Batch
 from finegrain.methods.consensus import Consensus, Values, consensus
-from finegrain.methods.token_noise import Disturbed, disturb_words
+from finegrain.methods.token_masking import Disturbed, disturb_words
 from finegrain.methods.two_towers import TwoTowers, unit
 from finegrain.models import ImageConfig, ImageTower, TextConfig, TextTower, TimmTower
 from finegrain.models.token_selection import TokenSelection, allowed_patches, allowed_words

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from finegrain.methods import Method
-from finegrain.methods.matcher import Matcher, from_codes
+from finegrain.methods.match_head import Matcher, from_codes
 from finegrain.records import Matched, PictureTokens
 
 

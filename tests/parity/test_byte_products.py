@@ -29,7 +29,7 @@ from finegrain.exporters.int8 import (
     quantise_pairs,
 )
 from finegrain.exporters.to_onnx import image_graph, match_graph, text_graph
-from finegrain.methods.matcher import Matcher
+from finegrain.methods.match_head import Matcher
 from finegrain.plan import IMAGE, TEXT, TOKENIZER, Plan, write_plan
 from finegrain.recipe import load_recipe
 from finegrain.runtime import byte_products, ort

@@ -15,16 +15,16 @@ def unit(n, seed):
     return F.normalize(torch.randn(n, 4, generator=generator), dim=1)
 
 
-def literal(images, texts, rivals, exists, temperature):
+def literal(images, texts, negatives, exists, temperature):
     captions = len(texts) // len(images)
     losses = []
     for row in range(len(texts)):
         if exists[row]:
             image = images[row // captions].double()
             right = (texts[row].double() @ image / temperature).exp()
-            wrong = (rivals[row].double() @ image / temperature).exp()
+            wrong = (negatives[row].double() @ image / temperature).exp()
             losses.append(-(right / (right + wrong)).log())
-    nothing = 0 * sum(t.double().sum() for t in (images, texts, rivals))
+    nothing = 0 * sum(t.double().sum() for t in (images, texts, negatives))
     return torch.stack(losses).mean() if losses else nothing
 
 

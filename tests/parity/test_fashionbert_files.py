@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from finegrain import load_recipe
 from finegrain.data.datasets import FashionGen
 from finegrain.methods import fashionbert as module
-from finegrain.methods.masking import Masked
+from finegrain.methods.token_masking import Masked
 from finegrain.models import VitConfig
 from finegrain.models.joint_bert import BertConfig
 from finegrain.models.patches import PatchConfig

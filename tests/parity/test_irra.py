@@ -19,7 +19,7 @@ import torch
 import finegrain
 from finegrain.methods import Batch, IrraConfig
 from finegrain.methods import irra as irra_module
-from finegrain.methods.masking import MASK, Masked
+from finegrain.methods.token_masking import MASK, Masked
 from finegrain.models import TextConfig, VitConfig
 from finegrain.models.weights import export_irra, load_clip_weights
 from finegrain.recipe import Schedule

@@ -19,7 +19,7 @@ import torch
 import finegrain
 from finegrain.methods import Batch, RasaConfig
 from finegrain.methods import rasa as rasa_module
-from finegrain.methods.word_draws import Changed
+from finegrain.methods.token_masking import Changed
 from finegrain.models.albef_image import AlbefImageConfig
 from finegrain.models.albef_text import AlbefTextConfig
 from finegrain.models.weights import export_rasa, load_clip_weights
@@ -132,10 +132,10 @@ def drawn_batch(number):
 def run(monkeypatch):
     """Losses of a method on a golden batch, with its draws: words, negatives and mirrors."""
     draws = []
-    draw_rivals = rasa_module.draw_rivals
+    draw_hard_negatives = rasa_module.draw_hard_negatives
 
-    def noted_rivals(logits, same):
-        drawn, exists = draw_rivals(logits, same)
+    def noted_negatives(logits, same):
+        drawn, exists = draw_hard_negatives(logits, same)
         draws.append(drawn.tolist())
         return drawn, exists
 
@@ -159,7 +159,7 @@ def run(monkeypatch):
 
         monkeypatch.setattr(torch, "multinomial", multinomial)
         monkeypatch.setattr(torch.Tensor, "exponential_", exponential)
-        monkeypatch.setattr(rasa_module, "draw_rivals", noted_rivals)
+        monkeypatch.setattr(rasa_module, "draw_hard_negatives", noted_negatives)
         monkeypatch.setattr(rasa_module, "hide_words", hide_words)
         monkeypatch.setattr(rasa_module, "mirror", lambda pixels: pixels.flip(3))
         return method(batch)

@@ -19,7 +19,7 @@ from finegrain.exporters.to_onnx import image_graph, match_graph, text_graph
 from finegrain.gallery.tokens import TokenFile
 from finegrain.matches import Matches
 from finegrain.methods import FashionBert, FashionBertConfig
-from finegrain.methods.matcher import from_codes, to_codes
+from finegrain.methods.match_head import from_codes, to_codes
 from finegrain.models.joint_bert import BertConfig
 from finegrain.models.patches import PatchConfig
 from finegrain.plan import IMAGE, MATCH, TEXT, TOKENIZER, Plan, write_plan

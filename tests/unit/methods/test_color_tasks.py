@@ -16,7 +16,7 @@ from finegrain.methods.color_tasks import (
     blank_words,
     color_word_ids,
 )
-from finegrain.methods.masking import MASK
+from finegrain.methods.token_masking import MASK
 from finegrain.models import ConvConfig, TextConfig, TimmConfig, VitConfig
 from finegrain.models.lapscore import Colorizer, WordFiller
 from finegrain.preprocess.clip_bpe import clip_tokenizer

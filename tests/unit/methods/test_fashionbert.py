@@ -12,7 +12,7 @@ from finegrain.errors import RecipeError, WeightsError
 from finegrain.losses import adaptive_weights, itc, sdm
 from finegrain.methods import Batch, FashionBertConfig
 from finegrain.methods import fashionbert as module
-from finegrain.methods.masking import Masked
+from finegrain.methods.token_masking import Masked
 from finegrain.models import TextConfig, TimmConfig, VitConfig
 from finegrain.models.joint_bert import BertConfig
 from finegrain.models.patches import PatchConfig

@@ -7,7 +7,7 @@ import torch
 
 from finegrain.errors import RecipeError
 from finegrain.methods import Batch, IrraConfig
-from finegrain.methods.masking import mask_words
+from finegrain.methods.token_masking import mask_words
 from finegrain.models import ConvConfig, TextConfig, TimmConfig, VitConfig
 
 TINY = IrraConfig(image=VitConfig(), text=TextConfig()).tiny()

@@ -7,8 +7,8 @@ import torch
 
 from finegrain.errors import RecipeError
 from finegrain.methods import Batch, IrraConfig, MinedConfig, TwoTowers
+from finegrain.methods.hard_negatives import color_tokens
 from finegrain.methods.mined import LOSSES
-from finegrain.methods.word_exchange import color_tokens
 from finegrain.models import ConvConfig, TextConfig, TimmConfig, VitConfig
 from finegrain.models.weights import TRAINING_ONLY, export_irra
 
@@ -180,7 +180,7 @@ def test_the_queue_makes_the_loss_harder_unless_it_is_of_the_same_people(batch):
     assert nobody == 0
 
 
-def test_matching_has_no_rivals_among_one_person():
+def test_matching_has_no_negatives_among_one_person():
     model = TINY.build(["itm"])
     loss = model(batch_of([3, 3]))["itm"]
     loss.backward()

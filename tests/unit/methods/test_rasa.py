@@ -14,9 +14,9 @@ from finegrain.exporters.to_onnx import image_graph, match_graph, text_graph
 from finegrain.losses.momentum_contrast import Pair
 from finegrain.methods import Batch, RasaConfig
 from finegrain.methods import rasa as rasa_module
-from finegrain.methods.matcher import Matcher, from_codes, to_codes
+from finegrain.methods.match_head import Matcher, from_codes, to_codes
 from finegrain.methods.rasa import LOSSES, mirror
-from finegrain.methods.word_draws import Caption, hide_words, replace_words
+from finegrain.methods.token_masking import Caption, hide_words, replace_words
 from finegrain.models import ConvConfig
 from finegrain.models.albef_image import AlbefImageConfig, ConvImageConfig
 from finegrain.models.albef_text import BERT_IDS, CLIP_IDS, AlbefTextConfig, SpecialIds

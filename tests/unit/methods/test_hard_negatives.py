@@ -1,11 +1,53 @@
+"""Hard negatives: wrong pictures, wrong captions, and captions with exchanged colours."""
+
 from __future__ import annotations
+
+from collections import Counter
+from itertools import combinations
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finegrain.methods.negatives import draw_candidates, given_candidates
+from finegrain.errors import RecipeError
+from finegrain.methods.hard_negatives import (
+    APART,
+    WORDS,
+    color_tokens,
+    draw_candidates,
+    draw_hard_negatives,
+    exchange_words,
+    given_candidates,
+)
+from finegrain.preprocess.clip_bpe import clip_tokenizer
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    queries=st.lists(st.integers(0, 2), min_size=1, max_size=6),
+    answers=st.lists(st.integers(0, 2), min_size=1, max_size=6),
+    seed=st.integers(0, 1000),
+)
+def test_a_negative_is_of_another_person_and_exists_where_there_is_one(queries, answers, seed):
+    torch.manual_seed(seed)
+    same = torch.tensor(queries)[:, None] == torch.tensor(answers)
+    negatives, exists = draw_hard_negatives(100 * torch.randn(same.shape), same)
+    for row, pid in enumerate(queries):
+        assert bool(exists[row]) == any(other != pid for other in answers)
+        if exists[row]:
+            assert answers[negatives[row]] != pid
+
+
+def test_shares_are_the_softmax_over_wrong_answers():
+    torch.manual_seed(0)
+    logits = torch.tensor([0.0, 1.0, 9.0, -1.0])
+    same = torch.tensor([False, False, True, False])
+    negatives, _ = draw_hard_negatives(logits.expand(20000, -1), same.expand(20000, -1))
+    expected = logits.masked_fill(same, -torch.inf).softmax(dim=0)
+    shares = torch.bincount(negatives, minlength=4) / len(negatives)
+    torch.testing.assert_close(shares, expected, atol=0.015, rtol=0)
+
 
 products = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 2)), min_size=1, max_size=8)
 """Product and sub-category of each picture; 0 is an unknown one."""
@@ -40,7 +82,7 @@ def test_every_pair_comes_with_a_wrong_one_where_there_is_another_product(items,
         assert not alike or rival in alike
 
 
-def test_pictures_and_captions_are_exchanged_and_rivals_are_drawn_evenly():
+def test_pictures_and_captions_are_exchanged_and_negatives_are_drawn_evenly():
     torch.manual_seed(0)
     pids = torch.arange(4)
     wrong = [draw_candidates(pids, torch.tensor([1, 1, 1, 2]), captions=2) for _ in range(1000)]
@@ -95,3 +137,63 @@ def test_wrong_captions_that_came_with_their_pictures(pictures, captions):
     wrong = [(i, pictures * captions + i, 0) for i in range(pictures)]
     columns = (column.tolist() for column in pairs)
     assert list(zip(*columns, strict=True)) == told + wrong
+
+
+AMONG = torch.tensor([5, 6, 7])
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    captions=st.lists(
+        st.lists(st.sampled_from([1, 2, 5, 6, 7]), min_size=7, max_size=7), min_size=1, max_size=5
+    ),
+    seed=st.integers(0, 1000),
+)
+def test_two_different_words_change_places_wherever_there_are_two(captions, seed):
+    torch.manual_seed(seed)
+    ids = torch.tensor(captions, dtype=torch.int32)
+    found = exchange_words(ids, AMONG)
+    assert found.ids.dtype == ids.dtype
+    for before, after, exists in zip(captions, found.ids.tolist(), found.exists, strict=True):
+        colors = [(i, word) for i, word in enumerate(before) if word in (5, 6, 7)]
+        pairs = [
+            {i, j}
+            for (i, word), (j, other) in combinations(colors, 2)
+            if word != other and j - i >= APART
+        ]
+        assert bool(exists) == bool(pairs)
+        places = {i for i, word in enumerate(before) if after[i] != word}
+        assert places in pairs if exists else not places
+        assert Counter(before) == Counter(after)
+
+
+def test_every_pair_is_drawn():
+    torch.manual_seed(0)
+    ids = torch.tensor([[5, 0, 0, 6, 0, 0, 7]])
+    found = {tuple(row[::3]) for row in exchange_words(ids.repeat(64, 1), AMONG).ids.tolist()}
+    assert found == {(6, 5, 7), (7, 6, 5), (5, 7, 6)}
+
+
+def test_two_colors_of_one_thing_stay():
+    tokenizer = clip_tokenizer(16)
+    ids = torch.from_numpy(tokenizer.encode(["a black and white dress"]).ids)
+    assert not exchange_words(ids, color_tokens(tokenizer)).exists.any()
+
+
+def test_colors_change_places_in_a_caption():
+    tokenizer = clip_tokenizer(16)
+    ids = torch.from_numpy(tokenizer.encode(["a man in a red coat and blue trousers"]).ids)
+    expected = tokenizer.encode(["a man in a blue coat and red trousers"]).ids
+    assert exchange_words(ids, color_tokens(tokenizer)).ids.tolist() == expected.tolist()
+    assert len(set(color_tokens(tokenizer).tolist())) == len(WORDS)
+
+
+def test_a_vocabulary_that_divides_colors_is_refused():
+    class Letters:
+        def encode(self, captions):
+            tokens = clip_tokenizer(16).encode(captions)
+            tokens.eot[0] = 4
+            return tokens
+
+    with pytest.raises(RecipeError, match=r"black are several; leave swap out of the losses"):
+        color_tokens(Letters())
