@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 # Progress bars of a log file: a line every few seconds, not ten a second.
 export TQDM_MININTERVAL ?= $(shell [ -t 2 ] && echo 0.1 || echo 10)
 
-.PHONY: demo test test-large lint bench bench-short readme docs clean
+.PHONY: demo test test-large test-avx2 lint bench bench-short readme docs clean
 
 demo: $(VENV)/installed
 	$(BIN)/finegrain demo
@@ -18,6 +18,14 @@ test: lint
 # what takes minutes: TensorRT-RTX engines of ViT-B/16, and a Ray cluster of two nodes
 test-large: $(VENV)/installed
 	$(BIN)/python -m pytest -q -m slow tests/integration/test_tensorrt_rtx.py tests/integration/test_ray.py
+
+# what depends on the processor, on one that has AVX2 and nothing newer
+test-avx2: $(VENV)/installed
+	.ci/test-avx2 $(BIN)/python
+
+build/older_processor.so: .ci/older_processor.c
+	mkdir -p build
+	$(CC) -O2 -shared -fPIC -o $@ $< -ldl
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

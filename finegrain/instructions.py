@@ -62,13 +62,15 @@ def processor_of(features: frozenset[str], *, name: str, machine: str) -> Proces
 @cache
 def this_processor() -> Processor:
     """The processor of this machine, or the one that an emulator shows."""
-    machine = platform.machine()
+    name = machine = platform.machine()
     features = frozenset(cpu.detect.detected_info().features)
-    if machine.lower() in X86:
-        # Linux says what it allows, and under an emulator what the real processor has; the
-        # instruction CPUID says what the program sees. Some systems forbid to run it like this.
-        with suppress(OSError, ValueError):
+    # Some systems forbid to run the instruction CPUID from memory that was just written.
+    with suppress(OSError, MemoryError):
+        name = cpu.brand_string() or machine
+        if machine.lower() in X86:
+            # Linux says what it allows, and under an emulator what the real processor has; CPUID
+            # says what the program sees.
             features &= cpu.detect.cpuid_info().features
-    else:
+    if machine.lower() not in X86:
         features |= cpu.host().features
-    return processor_of(features, name=cpu.brand_string() or machine, machine=machine)
+    return processor_of(features, name=name, machine=machine)
