@@ -122,6 +122,34 @@ def encode(result: Result) -> str:
     return _table(rows, [*head, "times as fast"])
 
 
+def int8_kinds(result: Result) -> str:
+    """Of each kind of weights, numbers on every kind of processor."""
+    measured = list(result["by_processor"].values())
+    newest = [_newest(m["machine"]["instructions"]) for m in measured]
+
+    def each(way: str, column: str, digits: int) -> str:
+        return " / ".join(f"{m['ways'][way][column]:.{digits}f}" for m in measured)
+
+    rows = [
+        (
+            way,
+            f"{numbers['megabytes']:.0f} MB",
+            each(way, "text_cosine", 4),
+            each(way, "top10_overlap", 3),
+            each(way, "caption_ms", 1),
+            each(way, "picture_ms", 0),
+        )
+        for way, numbers in measured[0]["ways"].items()
+    ]
+    columns = ["least cosine of a text", "top-10 overlap", "caption, ms", "picture, ms"]
+    return _table(rows, [" / ".join(newest), "both towers", *columns])
+
+
+def _newest(instructions: list[str]) -> str:
+    """The newest instruction set that multiplies bytes."""
+    return next((n for n in ("AMX", "VNNI", "AVX-512", "AVX2") if n in instructions), "none")
+
+
 def ingest(preprocess: Result, ingest: Result) -> str:
     rows = [
         (
@@ -280,6 +308,7 @@ TABLES: Mapping[str, tuple[Callable[..., str], tuple[str, ...]]] = {
     "catalog_photos": (catalog_photos, ("catalog_photos",)),
     "query_latency": (query_latency, ("query_onnx_fp32", "query_cpu_int8")),
     "encode": (encode, ("encode",)),
+    "int8_kinds": (int8_kinds, ("int8_kinds",)),
     "ingest": (ingest, ("preprocess", "ingest")),
     "gallery_growth": (gallery_growth, ("gallery_growth",)),
     "gallery_approximate": (gallery_approximate, ("gallery_approximate",)),
