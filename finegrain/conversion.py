@@ -20,14 +20,17 @@ from finegrain.models.weights import (
     export_rde,
     load_clip_weights,
 )
-from finegrain.models.weights.examination import examine_weights
+from finegrain.models.weights.examination import Examined, examine_weights
+from finegrain.models.weights.rasa_config import read_rasa_config
 from finegrain.models.weights.recognition import Layout
 from finegrain.models.weights.released_config import ReleasedConfig, read_released_config
 from finegrain.recipe import Recipe, override
 from finegrain.released_recipe import recipe_of
 from finegrain.run import assemble, load_run
 
-CONFIG = "configs.yaml"
+CONFIG, RASA_CONFIG = "configs.yaml", "config.yaml"
+"""What the released code writes beside the checkpoints of IRRA and RDE, and of RaSa."""
+
 TITLES: dict[Layout, str] = {
     "ours": "finegrain",
     "openai_clip": "CLIP",
@@ -92,8 +95,8 @@ def released_to_run(
     Args:
         released: A weight file; see :func:`~finegrain.models.weights.load_clip_weights`.
         out: The run folder.
-        config: The released ``configs.yaml``; where neither it nor a recipe is given, the
-            one beside the weights is read if there is one.
+        config: The released ``configs.yaml``, or ``config.yaml`` of RaSa; where neither it nor a
+            recipe is given, the one beside the weights is read if there is one.
         recipe: What to start from; give one to train on from the weights.
         overrides: Such as ``"data.root=/data/CUHK-PEDES"``.
         heads: Take over the training heads too, which must then fit exactly. Without them
@@ -107,11 +110,15 @@ def released_to_run(
     if last_checkpoint(out) is not None:
         raise CheckpointError(f"{out} already holds a run; choose another folder by -o")
     examined = examine_weights(released)
-    if config is None and recipe is None and (examined.file.parent / CONFIG).is_file():
-        config = examined.file.parent / CONFIG
+    if config is None and recipe is None:
+        config = _config_beside(examined)
     read = ReleasedConfig()
     if config is not None:
-        read = read_released_config(config, rde=examined.layout == "rde")
+        read = (
+            read_rasa_config(config)
+            if examined.layout == "albef"
+            else read_released_config(config, rde=examined.layout == "rde")
+        )
     base = replace(
         recipe or recipe_of(examined, read.dataset, overrides),
         name=out.name,
@@ -165,6 +172,14 @@ def run_to_released(run: Path, out: Path) -> Path:
 def as_overrides(fields: Mapping[str, object]) -> list[str]:
     """Values by dotted names, as :func:`~finegrain.recipe.override` takes and checks them."""
     return [f"{name}={json.dumps(value, default=str)}" for name, value in fields.items()]
+
+
+def _config_beside(examined: Examined) -> Path | None:
+    """The released configuration beside a weight file; other layouts have none."""
+    names = {"irra": CONFIG, "rde": CONFIG, "albef": RASA_CONFIG}
+    name = names.get(examined.layout)
+    file = None if name is None else examined.file.parent / name
+    return file if file is not None and file.is_file() else None
 
 
 def _without_heads(recipe: Recipe) -> Recipe:

@@ -25,12 +25,16 @@ OWN = {
     ("rde", "CuhkPedes"): "rde_cuhk_pedes",
     ("rde", "IcfgPedes"): "rde_icfg_pedes",
     ("rde", "RstpReid"): "rde_rstpreid",
+    ("albef", "CuhkPedes"): "rasa_cuhk_pedes",
+    ("albef", "IcfgPedes"): "rasa_icfg_pedes",
+    ("albef", "RstpReid"): "rasa_rstpreid",
 }
 """Layout and dataset to the recipe that trains as the released code does."""
 
 _ACTIVATIONS = ("method.image.activation", "method.text.activation")
 _UNKNOWN_DATASET = (
-    "no configs.yaml says on which dataset and how the checkpoint was trained (give it by --config)"
+    "no configuration of the released code says on which dataset and how it was trained (give it "
+    "by --config)"
 )
 
 
@@ -65,10 +69,8 @@ def recipe_of(examined: Examined, dataset: str | None, overrides: Sequence[str])
         if name is None
         else f"recipes/{name}.py, which trains it, is not part of this installation"
     )
-    if examined.layout == "albef":
-        why = "the file does not say on which dataset RaSa was trained"
-        return replace(_rasa(), evaluation_only=why)
-    base = _rde() if examined.layout == "rde" else _irra()
+    bases = {"albef": _rasa, "rde": _rde}
+    base = bases.get(examined.layout, _irra)()
     return replace(_with_width(base, examined), evaluation_only=why)
 
 

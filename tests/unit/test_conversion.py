@@ -251,7 +251,7 @@ def test_rde_is_recognised_with_its_configuration_beside_it(rde_file, tmp_path, 
 def test_rde_alone_is_for_evaluation_only(rde_file, tmp_path):
     converted = released_to_run(rde_file, tmp_path / "run")
     assert isinstance(converted.recipe.method, RdeConfig)
-    assert "no configs.yaml says" in converted.recipe.evaluation_only
+    assert "no configuration of the released code says" in converted.recipe.evaluation_only
     assert "for evaluation and export only" in str(converted)
     with pytest.raises(RecipeError, match=r"evaluation and export only.*--set weights="):
         train(converted.recipe, tmp_path / "trained")

@@ -8,16 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from finegrain.errors import WeightsError
-
-MAX_BYTES = 1 << 16
-"""A released file has some sixty short lines."""
-
-MAX_DEPTH = 4
-
-_TUPLE = "tag:yaml.org,2002:python/tuple"
+from finegrain.models.weights.plain_yaml import read_plain_yaml
 
 THEIRS_TO_OURS = {
     "text_length": "method.text.context_length",
@@ -51,7 +43,7 @@ AS_IN_RECIPES: Mapping[str, Any] = {
 _DECIDE = (*AS_IN_RECIPES, "loss_names", "lrscheduler", "optimizer", "pretrain_choice")
 """Options that decide the training. One that is left over says what no recipe says."""
 
-_DATASETS = {
+DATASETS = {
     "CUHK-PEDES": ("CuhkPedes", 11003, 68126),
     "ICFG-PEDES": ("IcfgPedes", 3102, 34674),
     "RSTPReid": ("RstpReid", 3701, 37010),
@@ -94,7 +86,7 @@ def read_released_config(path: Path, *, rde: bool = False) -> ReleasedConfig:
         WeightsError: The file is missing or damaged, names a Python object other than a
             tuple, or has a value that cannot be meant.
     """
-    left = _plain_values(path)
+    left = read_plain_yaml(path)
     table = THEIRS_TO_OURS | (_OF_RDE if rde else _OF_IRRA)
     fields = {ours: left.pop(theirs) for theirs, ours in table.items() if theirs in left}
     fields |= _picture(left) | (_rde(left) if rde else _losses(left))
@@ -145,7 +137,7 @@ def _rde(left: dict[str, Any]) -> dict[str, Any]:
 
 
 def _dataset(left: dict[str, Any], *, rde: bool) -> dict[str, Any]:
-    known = _DATASETS.get(str(left.get("dataset_name")))
+    known = DATASETS.get(str(left.get("dataset_name")))
     if known is None:
         return {}
     del left["dataset_name"]
@@ -175,55 +167,3 @@ def _schedule(left: dict[str, Any], epochs: Any) -> dict[str, Any]:
     if type(warmup) is int and type(epochs) is int and 0 <= warmup <= epochs and epochs:
         fields["schedule.warmup"] = left.pop("warmup_epochs") / epochs
     return fields
-
-
-class _Loader(yaml.SafeLoader):
-    """Plain values, and tuples, which is what argparse's defaults are made of."""
-
-
-def _tuple(loader: _Loader, node: yaml.SequenceNode) -> tuple[Any, ...]:
-    return tuple(loader.construct_sequence(node))
-
-
-_Loader.add_constructor(_TUPLE, _tuple)
-
-
-def _plain_values(path: Path) -> dict[str, Any]:
-    try:
-        text = _read(path)
-        _refuse_what_is_not_plain(text, path)
-        values = yaml.load(text, Loader=_Loader)  # a SafeLoader: it makes values and runs nothing
-    except WeightsError:
-        raise
-    except (OSError, yaml.YAMLError, ValueError) as error:
-        raise WeightsError(f"{path} cannot be read as YAML: {error}") from error
-    if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
-        raise WeightsError(f"expected named values in {path}, got {reprlib.repr(values)}")
-    return values
-
-
-def _read(path: Path) -> bytes:
-    with path.open("rb") as file:
-        text = file.read(MAX_BYTES + 1)
-    if len(text) > MAX_BYTES:
-        raise WeightsError(f"expected a configs.yaml of at most {MAX_BYTES} bytes, got {path}")
-    return text
-
-
-def _refuse_what_is_not_plain(text: bytes, path: Path) -> None:
-    """Look at the events before any value is made of them."""
-    depth = 0
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        tag = getattr(event, "tag", None)
-        if tag not in (None, _TUPLE):
-            raise WeightsError(
-                f"{path} asks for {tag}; expected plain values and tuples. finegrain runs nothing "
-                "that is in a file: delete the line, or write out its value"
-            )
-        # A reference to a reference and so on blows a small file up to any size.
-        if isinstance(event, yaml.AliasEvent):
-            raise WeightsError(f"{path} refers to *{event.anchor}; write out its value")
-        depth += isinstance(event, yaml.CollectionStartEvent)
-        depth -= isinstance(event, yaml.CollectionEndEvent)
-        if depth > MAX_DEPTH:
-            raise WeightsError(f"{path} is nested {depth} deep; expected a flat configs.yaml")

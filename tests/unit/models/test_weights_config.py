@@ -11,11 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finegrain.errors import WeightsError
-from finegrain.models.weights.released_config import (
-    MAX_BYTES,
-    ReleasedConfig,
-    read_released_config,
-)
+from finegrain.models.weights.plain_yaml import MAX_BYTES
+from finegrain.models.weights.released_config import ReleasedConfig, read_released_config
 
 RELEASED = {
     "MLM": True,
