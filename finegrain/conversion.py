@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from finegrain.models.weights import (
     export_rde,
     load_clip_weights,
 )
+from finegrain.models.weights.clip_config import ACTIVATION_UNKNOWN
 from finegrain.models.weights.examination import Examined, examine_weights
 from finegrain.models.weights.rasa_config import read_rasa_config
 from finegrain.models.weights.recognition import Layout
@@ -63,7 +65,12 @@ class Converted:
     heads: bool
 
     def __str__(self) -> str:
-        what = "towers and training heads" if self.heads else "towers, and no training heads"
+        if self.layout in ("openai_clip", "hf_clip"):
+            what = "towers"
+        elif self.layout == "rde":
+            what = "towers and token selections"
+        else:
+            what = "towers and training heads" if self.heads else "towers, and no training heads"
         lines = [
             f"{self.recipe.weights} is a checkpoint of {TITLES[self.layout]}",
             f"{self.folder}: {what}",
@@ -133,7 +140,10 @@ def released_to_run(
     if not heads:
         resolved = _without_heads(resolved)
     method = assemble(resolved)
-    load_clip_weights(method, released, fresh=() if heads else TRAINING_ONLY)
+    with warnings.catch_warnings():
+        if recipe is None:  # an activation that nothing says was asked for
+            warnings.filterwarnings("ignore", message=ACTIVATION_UNKNOWN)
+        load_clip_weights(method, released, fresh=() if heads else TRAINING_ONLY)
     save_checkpoint(out, State(), method, torch.optim.AdamW(method.parameters()))
     (out / "recipe.json").write_text(resolved.to_json(), encoding="utf-8")
     return Converted(

@@ -11,7 +11,7 @@ from finegrain.errors import WeightsError
 from finegrain.methods import ClipConfig, IrraConfig, RasaConfig, RdeConfig
 from finegrain.models import TextConfig, VitConfig
 from finegrain.models.albef_text import AlbefTextConfig
-from finegrain.models.weights.clip_config import ACTIVATION_ADVICE, HEAD_WIDTH
+from finegrain.models.weights.clip_config import ACTIVATION_ADVICE, ACTIVATION_UNKNOWN, HEAD_WIDTH
 from finegrain.models.weights.examination import Examined
 from finegrain.recipe import Recipe, load_recipe
 
@@ -87,7 +87,7 @@ def _clip(examined: Examined, overrides: Sequence[str]) -> Recipe:
     stated = {text.partition("=")[0].strip() for text in overrides}
     if known.activation is None and not stated.issuperset(_ACTIVATIONS):
         raise WeightsError(
-            f"nothing says which activation {examined.file} was trained with, and the wrong one "
+            f"{ACTIVATION_UNKNOWN} {examined.file} was trained with, and the wrong one "
             f"searches a little worse without an error. {ACTIVATION_ADVICE}"
         )
     if sizes.vocabulary != TextConfig().vocabulary:

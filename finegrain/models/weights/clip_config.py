@@ -59,6 +59,9 @@ _FIXED: Mapping[str, Mapping[str, Any]] = {
 }
 """Settings of open_clip's towers that finegrain's have at one value only."""
 
+ACTIVATION_UNKNOWN = "nothing says which activation"
+"""How the warning about it begins."""
+
 ACTIVATION_ADVICE = (
     "OpenAI's models and those with 'quickgelu' in their name have quick_gelu, other models of "
     "open_clip have gelu: --set method.image.activation=gelu --set method.text.activation=gelu, "
@@ -142,7 +145,7 @@ def check_known(model: nn.Module, known: KnownClip, file: Path) -> None:
                 )
     if known.activation is None:
         warnings.warn(
-            f"nothing says which activation {file} was trained with; the recipe's "
+            f"{ACTIVATION_UNKNOWN} {file} was trained with; the recipe's "
             f"{image.transformer.activation} is taken. {ACTIVATION_ADVICE}",
             stacklevel=3,
         )
