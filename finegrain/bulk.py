@@ -17,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -189,7 +190,14 @@ def _shards(source: Source, image_column: str, rows_per_shard: int) -> Iterator[
     if isinstance(source, str | Path) and Path(source).suffix == ".parquet":
         yield from _shards_of_parquet(Path(os.path.realpath(source)), image_column, rows_per_shard)
         return
-    pictures = list(pictures_in(source))
+    given = pictures_in(source)
+    if given.left_out:
+        warnings.warn(
+            f"{len(given.left_out)} files and folders of {source} are no pictures, the first: "
+            f"{given.left_out[0]}",
+            stacklevel=3,
+        )
+    pictures = given.pictures
     for picture in pictures:
         if (problem := name_problem(picture)) is not None:
             raise DataError(str(problem))

@@ -5,14 +5,15 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import get_args
+from typing import NoReturn, get_args
 
 import finegrain
 from finegrain import verbs
-from finegrain.errors import FinegrainError
+from finegrain.errors import FinegrainError, did_you_mean
 from finegrain.first_stage import VectorPlace
 from finegrain.records import Scalar
 from finegrain.rerank import RerankBy
@@ -23,6 +24,23 @@ _RERANK_BY = (
     "what orders them: both is cosine and match together, match is the match head alone, "
     "as RaSa's paper reports (default: %(default)s)"
 )
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser that asks whether a wrong option or verb was meant to be another."""
+
+    def error(self, message: str) -> NoReturn:
+        if option := re.search(r"unrecognized arguments: (--[\w-]+)", message):
+            message += did_you_mean(option[1], self._options())
+        elif choice := re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message):
+            message += did_you_mean(choice[1], re.findall(r"'(.*?)'", choice[2]))
+        super().error(message)
+
+    def _options(self) -> list[str]:
+        """The long options of all verbs."""
+        verbs = [action.choices for action in self._actions if isinstance(action.choices, dict)]
+        shown = (verb.format_help() for choices in verbs for verb in choices.values())
+        return [option for text in shown for option in re.findall(r"--[a-z][a-z-]+", text)]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -57,8 +75,12 @@ def _pair(text: str) -> tuple[str, Scalar]:
     return name, parsed
 
 
+def _character(text: str) -> str:
+    return {"tab": "\t", "\\t": "\t"}.get(text, text)
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="finegrain",
         description="Fine-grained text-to-person and text-to-fashion image search.",
         epilog="Every verb explains itself: finegrain VERB --help",
@@ -167,6 +189,8 @@ def _parser() -> argparse.ArgumentParser:
         "  finegrain index model.plan gate-3.mp4 --every 2 --start 2026-05-01T08:00\n"
         "  finegrain index model.plan catalog.csv --image-column file --caption-column title\n"
         "  finegrain index model.plan shopify_export.csv --images-root downloads/\n"
+        "  finegrain index model.plan styles.csv --image-pattern 'images/{id}.jpg'\n"
+        "  finegrain index model.plan market/ --name-pattern '{pid}_c{camera}s{seq}_{frame}'\n"
         "  finegrain index new.plan crops/ --gallery model.gallery --reindex",
     )
     index.add_argument("plan", type=Path)
@@ -193,16 +217,42 @@ def _parser() -> argparse.ArgumentParser:
         "--start", metavar="TIME",
         help="of a video: when its first frame was taken, as 2026-05-01T08:00+02:00",
     )  # fmt: skip
-    index.add_argument("--image-column", help="of a catalogue (default: as its kind names it)")
-    index.add_argument("--caption-column", help="of a catalogue (default: as its kind names it)")
-    index.add_argument("--pid-column", help="of a catalogue: pictures of one product share it")
-
     index.add_argument(
-        "--images-root", type=Path,
+        "--exclude", action="append", default=[], metavar="PATTERN",
+        help="of a folder: pass over such names or paths, such as '*.png' or 'old/*'",
+    )  # fmt: skip
+    index.add_argument(
+        "--name-pattern", metavar="PATTERN",
+        help="of a folder: what file names say, such as {pid}_c{camera}s{seq}_{frame}",
+    )  # fmt: skip
+    table = index.add_argument_group("tables, feeds and shards")
+    table.add_argument("--image-column", metavar="NAME", help="default: as its kind names it")
+    table.add_argument(
+        "--image-pattern", metavar="PATTERN",
+        help="where the picture of a row lies, such as images/{id}.jpg",
+    )  # fmt: skip
+    table.add_argument("--caption-column", metavar="NAME", help="default: as its kind names it")
+    table.add_argument("--pid-column", metavar="NAME", help="pictures of one product share it")
+    table.add_argument("--camera-column", metavar="NAME", help="default: camera")
+    table.add_argument("--time-column", metavar="NAME", help="default: time")
+    table.add_argument(
+        "--time-format", metavar="FORMAT",
+        help="how times are written, such as '%%d/%%m/%%Y %%H:%%M' (default: ISO 8601, and "
+        "forms that can mean one time only)",
+    )  # fmt: skip
+    table.add_argument(
+        "--images-root", type=Path, metavar="FOLDER",
         help="where the pictures of a feed were downloaded to; nothing is fetched",
     )  # fmt: skip
-    index.add_argument("--fallback-encoding", help="of a catalogue that is not UTF-8")
-    index.add_argument(
+    table.add_argument("--encoding", metavar="NAME", help="of a whole table, such as gbk")
+    table.add_argument(
+        "--fallback-encoding", metavar="NAME", help="of a whole table that is not UTF-8",
+    )  # fmt: skip
+    table.add_argument(
+        "--separator", metavar="CHARACTER", type=_character,
+        help="between cells; tab for a tab (default: found out)",
+    )  # fmt: skip
+    table.add_argument(
         "--max-bad-share", type=float, default=0.1, metavar="SHARE",
         help="stop where more rows of a catalogue than this are bad (default: 0.1)",
     )  # fmt: skip

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from finegrain.errors import ImageError, PlanError
+from finegrain.errors import ImageError, MissingExtraError, PlanError
 from finegrain.plan import TOKENIZER, Plan
 from finegrain.preprocess import ImageSource, ImageTransform, Tokenizer, load_image
 from finegrain.records import Matched, PictureTokens, Problem
@@ -214,7 +214,7 @@ class Encoder:
     def _pixels(self, source: ImageSource) -> NDArray[np.uint8] | Problem:
         try:
             return self.transform(load_image(source))
-        except ImageError as error:
+        except (ImageError, MissingExtraError) as error:
             where = str(source) if isinstance(source, str | Path) else type(source).__name__
             # The message opens with the path, which `where` says already.
             return Problem(where=where, why=str(error).removeprefix(where).lstrip(": "))

@@ -7,6 +7,8 @@ A message says what was expected, what came, and what to do. Catch
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterable
+from difflib import get_close_matches
 from types import ModuleType
 
 
@@ -64,6 +66,13 @@ class ExportError(FinegrainError, RuntimeError):
 
 class EvaluationError(FinegrainError, ValueError):
     """Inputs of an evaluation do not fit each other."""
+
+
+def did_you_mean(wrong: str, known: Iterable[str]) -> str:
+    """A question that names what is spelled like `wrong`, or nothing; to end a message with."""
+    by_lower = {name.lower(): name for name in known}
+    close = get_close_matches(wrong.lower(), by_lower, n=1, cutoff=0.6)
+    return f" Did you mean {by_lower[close[0]]!r}?" if close else ""
 
 
 def require(module: str, extra: str) -> ModuleType:

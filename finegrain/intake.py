@@ -53,7 +53,8 @@ def take_in(
     progress: bool,
 ) -> Added:
     """Encode pictures and keep them; see :meth:`Searcher.add`."""
-    sources = list(pictures_in(pictures))
+    given = pictures_in(pictures)
+    sources = given.pictures
     columns = _columns(metadata, len(sources))
     misnamed = {i: problem for i, s in enumerate(sources) if (problem := name_problem(s))}
     paths = [path_of(source) for source in sources]
@@ -62,7 +63,7 @@ def take_in(
     new = list(unknown(paths, known))
     todo = [i for i in new if i not in misnamed]
     ids: list[int] = []
-    problems = list(misnamed.values())
+    problems = [*given.left_out, *misnamed.values()]
     for batch in encoder.stream_images([sources[i] for i in todo], progress=progress):
         rows = [todo[position] for position in batch.positions]
         ids += keep(
@@ -82,7 +83,7 @@ def columns_of(sample: Sample, metadata: Metadata) -> Metadata:
     """What a gallery keeps of a sample, beside its picture."""
     camera = {"camera": sample.camera} if sample.camera is not None else {}
     return {
-        "caption": sample.captions[0],
+        **({"caption": sample.captions[0]} if sample.captions else {}),
         **metadata,
         **sample.metadata,
         **({} if sample.pid is None else {"pid": sample.pid}),

@@ -11,17 +11,15 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import cattrs
-import cattrs.v
-from cattrs.strategies import configure_tagged_union
 
 from finegrain.data.datasets import Dataset, SyntheticPeople
-from finegrain.errors import RecipeError
+from finegrain.errors import RecipeError, did_you_mean
 from finegrain.methods import MethodConfig
-from finegrain.models import ImageConfig
 from finegrain.python_file import call_in_file
+from finegrain.recipe_json import CONVERTER, explain
 from finegrain.rerank import RerankBy
 
 Precision = Literal["auto", "fp32", "bf16"]
@@ -246,7 +244,7 @@ class Recipe:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        unstructured: dict[str, Any] = _CONVERTER.unstructure(self, Recipe)
+        unstructured: dict[str, Any] = CONVERTER.unstructure(self, Recipe)
         return unstructured
 
     def to_json(self) -> str:
@@ -268,12 +266,21 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     if path.is_dir():
         path = path / "recipe.json"
     if not path.is_file():
-        raise RecipeError(f"there is no recipe at {path}; `finegrain recipe list` shows those here")
+        question = did_you_mean(str(path), _recipes_beside(path))
+        raise RecipeError(
+            f"there is no recipe at {path}; `finegrain recipe list` shows those here.{question}"
+        )
     if path.suffix == ".py":
         recipe = call_in_file(path, "recipe", Recipe, RecipeError)
     else:
         recipe = _from_json(path)
     return override(recipe, overrides) if overrides else recipe
+
+
+def _recipes_beside(path: Path) -> list[str]:
+    """The recipes that somebody may have meant by a path that is wrong."""
+    folders = dict.fromkeys((path.parent, Path("recipes")))
+    return [str(recipe) for folder in folders for recipe in sorted(folder.glob("*.py"))]
 
 
 def override(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
@@ -300,9 +307,9 @@ def recipe_from_dict(resolved: Mapping[str, Any], where: str) -> Recipe:
     if not isinstance(resolved, Mapping):
         raise RecipeError(f"{where} is wrong: expected an object, got {resolved!r:.60}")
     try:
-        return _CONVERTER.structure(resolved, Recipe)
+        return CONVERTER.structure(resolved, Recipe)
     except cattrs.BaseValidationError as error:
-        problems = cattrs.transform_error(error, path="recipe", format_exception=_explain)
+        problems = cattrs.transform_error(error, path="recipe", format_exception=explain)
         raise RecipeError(f"{where} is wrong: {'; '.join(problems)}") from error
 
 
@@ -326,11 +333,15 @@ def _from_json(path: Path) -> Recipe:
 
 def _set(resolved: dict[str, Any], names: list[str], value: Any, text: str) -> None:
     inner: Any = resolved
-    for name in names[:-1]:
-        inner = inner.get(name) if isinstance(inner, dict) else None
-    if not isinstance(inner, dict) or names[-1] not in inner:
-        known = sorted(inner) if isinstance(inner, dict) else sorted(resolved)
-        raise RecipeError(f"--set {text}: no such field; there are {', '.join(known)}")
+    for place, name in enumerate(names):
+        if not isinstance(inner, dict) or name not in inner:
+            known = sorted(inner) if isinstance(inner, dict) else []
+            raise RecipeError(
+                f"--set {text}: no such field; there are {', '.join(known) or 'none'}."
+                f"{did_you_mean(name, known)}"
+            )
+        if place < len(names) - 1:
+            inner = inner[name]
     inner[names[-1]] = value
 
 
@@ -349,48 +360,3 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
         for key, child in value.items()
         for name, inner in _flat(child, f"{prefix}.{key}" if prefix else key).items()
     }
-
-
-def _explain(error: BaseException, wanted: type | None) -> str:
-    """What is wrong with one field: our own words where we have them."""
-    ours = isinstance(error, RecipeError) or str(error).startswith("expected ")
-    return str(error) if ours else cattrs.v.format_exception(error, wanted)
-
-
-def _strict(kinds: tuple[type, ...]) -> Any:
-    """A hook that refuses what Python would quietly convert, such as "3" or True to 3."""
-
-    def structure(value: Any, wanted: type) -> Any:
-        if type(value) not in kinds:
-            raise TypeError(f"expected {wanted.__name__}, got {value!r}")
-        return wanted(value)
-
-    return structure
-
-
-def _structure_by_type(converter: cattrs.Converter, union: Any) -> None:
-    """Let a field ``type`` tell which class of a union a value is of."""
-    configure_tagged_union(union, converter, tag_name="type")
-    structure_known = converter.get_structure_hook(union)
-    types = tuple(member.__name__ for member in get_args(union))
-
-    def structure(value: Any, wanted: Any) -> Any:
-        named = value.get("type") if isinstance(value, Mapping) else None
-        if named not in types:
-            got = value if named is None else named
-            raise TypeError(f"expected an object of type {' or '.join(types)}, got {got!r:.60}")
-        return structure_known(value, wanted)
-
-    converter.register_structure_hook(union, structure)
-
-
-def _make_converter() -> cattrs.Converter:
-    converter = cattrs.Converter(forbid_extra_keys=True)
-    for wanted, kinds in ((bool, (bool,)), (int, (int,)), (str, (str,)), (float, (float, int))):
-        converter.register_structure_hook(wanted, _strict(kinds))
-    for union in (Dataset, ImageConfig, MethodConfig):
-        _structure_by_type(converter, union)
-    return converter
-
-
-_CONVERTER = _make_converter()

@@ -47,6 +47,7 @@ class ProblemKind(StrEnum):
     PICTURE = "unreadable picture"
     MISSING = "missing picture"
     ROW = "bad row"
+    REPEATED = "row whose picture an earlier row shows"
     VALUE = "value that was left empty"
     ENDING = "file that is not a picture"
     TABLE = "table or archive in a folder"
@@ -82,11 +83,19 @@ class Problem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Split:
-    """One part of a dataset: ``train``, ``val`` or ``test``."""
+    """One part of a dataset: ``train``, ``val`` or ``test``.
+
+    Attributes:
+        name: Its name.
+        samples: What can be read of it.
+        problems: What was left out.
+        notes: What was guessed about the format, for people.
+    """
 
     name: str
     samples: tuple[Sample, ...]
     problems: tuple[Problem, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def num_pids(self) -> int:

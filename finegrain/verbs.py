@@ -21,9 +21,7 @@ from finegrain.errors import (
     require,
 )
 from finegrain.matches import Matches
-from finegrain.records import Split
-
-CATALOGS = {".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".xml", ".tar"}
+from finegrain.records import Scalar, Split
 
 
 def train(arguments: argparse.Namespace) -> None:
@@ -114,7 +112,7 @@ def convert(arguments: argparse.Namespace) -> None:
 
 
 def index(arguments: argparse.Namespace) -> None:
-    from finegrain.preprocess.frames import VIDEO_SUFFIXES
+    from finegrain.data.catalog import input_kind
 
     if arguments.reindex:
         done = finegrain.Searcher.reindex(arguments.plan, gallery=arguments.gallery)
@@ -122,28 +120,39 @@ def index(arguments: argparse.Namespace) -> None:
         if not done.switched:
             raise GalleryError("the gallery still holds the vectors of its old plan")
     retention = None if arguments.expire_days is None else arguments.expire_days * 86_400
+    columns = dict(arguments.metadata)
     num_unread = 0
     with _searcher(arguments) as searcher:
         for source in arguments.pictures:
-            if source.suffix.lower() in VIDEO_SUFFIXES and not source.is_dir():
+            kind = input_kind(source)
+            if kind == "video":
                 num_unread += _index_video(searcher, source, arguments, retention)
-                continue
-            splits = _catalog(source, arguments)
-            if splits is None:
-                print(searcher.add(source, dict(arguments.metadata), expire_after=retention))
-                continue
-            for split in splits.values():
-                for problem in split.problems:
-                    print(problem, file=sys.stderr)
-                columns = dict(arguments.metadata)
-                print(searcher.add_samples(split.samples, columns, expire_after=retention))
-                if split.problems:
-                    print(f"{len(split.problems)} rows left out", file=sys.stderr)
+            elif kind == "picture":
+                print(searcher.add(source, columns, expire_after=retention))
+            else:
+                _index_splits(searcher, _splits(source, arguments), columns, retention)
         if arguments.rerank:
             print(searcher.prepare())
         print(searcher)
     if num_unread:
         raise ImageError(f"{num_unread} of the videos cannot be read; the others were added")
+
+
+def _index_splits(
+    searcher: finegrain.Searcher,
+    splits: Mapping[str, Split],
+    columns: Mapping[str, Scalar],
+    retention: float | None,
+) -> None:
+    """Add what a catalogue or a folder holds, and say what it does not."""
+    for split in splits.values():
+        for note in split.notes:
+            print(note, file=sys.stderr)
+        for problem in split.problems:
+            print(problem, file=sys.stderr)
+        print(searcher.add_samples(split.samples, columns, expire_after=retention))
+        if split.problems:
+            print(f"{len(split.problems)} rows left out", file=sys.stderr)
 
 
 def _index_video(
@@ -171,22 +180,39 @@ def _index_video(
     return 0
 
 
-def _catalog(source: Path, arguments: argparse.Namespace) -> Mapping[str, Split] | None:
-    """What a catalogue holds, or None where ``source`` is a picture or a folder of them."""
-    from finegrain.data.catalog import read_any_catalog
-    from finegrain.data.catalog.image_folder import metadata_files
+def _splits(source: Path, arguments: argparse.Namespace) -> Mapping[str, Split]:
+    """What a catalogue or a folder of pictures holds."""
+    from finegrain.data.catalog import (
+        CatalogOptions,
+        Roles,
+        TextFormat,
+        read_picture_folder,
+        read_with,
+    )
 
-    folder = source.is_dir() and (metadata_files(source) or any(source.glob("*.tar")))
-    if not folder and source.suffix.lower() not in CATALOGS:
-        return None
-    return read_any_catalog(
-        source,
-        image_column=arguments.image_column,
-        caption_columns=(arguments.caption_column,) if arguments.caption_column else (),
-        pid_column=arguments.pid_column,
+    options = CatalogOptions(
+        roles=Roles(
+            image=arguments.image_column,
+            pattern=arguments.image_pattern,
+            captions=(arguments.caption_column,) if arguments.caption_column else (),
+            pid=arguments.pid_column,
+            camera=arguments.camera_column,
+            time=arguments.time_column,
+            time_format=arguments.time_format,
+            for_search=True,
+        ),
+        text=TextFormat(
+            encoding=arguments.encoding,
+            fallback_encoding=arguments.fallback_encoding,
+            separator=arguments.separator,
+        ),
         images_root=arguments.images_root,
-        fallback_encoding=arguments.fallback_encoding,
         max_bad_share=arguments.max_bad_share,
+    )
+    if not source.is_dir():
+        return read_with(source, options)
+    return read_picture_folder(
+        source, options, exclude=arguments.exclude, name_pattern=arguments.name_pattern
     )
 
 

@@ -8,20 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
-from finegrain.data.catalog import (
-    DEFAULT_SHARES,
-    MAX_BAD_SHARE,
-    PRODUCT_COLUMNS,
-    Shares,
-    divided,
-    read_any_catalog,
-    read_catalog,
-)
+from finegrain.data.catalog import Shares, divided, read_catalog
 from finegrain.data.deepfashion_multimodal import DEEPFASHION_MULTIMODAL
 from finegrain.data.fashion_datasets import FashionDataset
 from finegrain.data.fashion_gen import FASHION_GEN
 from finegrain.data.fashion_iq import FASHION_IQ
-from finegrain.data.labelled_photos import read_labelled_photos
+from finegrain.data.own_tables import Catalog, LabelledPhotos, ShopCatalog
 from finegrain.data.person_datasets import (
     CUHK_PEDES,
     ICFG_PEDES,
@@ -34,6 +26,23 @@ from finegrain.data.synthetic import write_people, write_products
 from finegrain.data.synthetic.products import CATALOG
 from finegrain.errors import DataError
 from finegrain.records import Problem, Split
+
+__all__ = [
+    "Catalog",
+    "CuhkPedes",
+    "Dataset",
+    "DeepFashionMultiModal",
+    "FashionGen",
+    "FashionIq",
+    "IcfgPedes",
+    "LabelledPhotos",
+    "RstpReid",
+    "ShopCatalog",
+    "SyntheticPeople",
+    "SyntheticProducts",
+    "Ufine6926",
+    "take_split",
+]
 
 JUDGED_WELL = Shares(train=0.65, val=0.05, test=0.3)
 """Products to test on are free where they are drawn."""
@@ -192,78 +201,6 @@ class SyntheticProducts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Catalog:
-    """A table of pictures and captions: CSV, Parquet or JSON lines.
-
-    Attributes:
-        table: The file; picture paths are relative to its folder.
-        pid_column: Column that tells which rows show the same product.
-        split_column: Column that says ``train``, ``val`` or ``test``.
-        shares: What the splits are without such a column, by the hash of the product's id;
-            None leaves one split, ``all``.
-    """
-
-    table: str = "data/catalog.csv"
-    image_column: str = "image"
-    caption_columns: tuple[str, ...] = ("caption",)
-    pid_column: str | None = None
-    split_column: str | None = None
-    shares: Shares | None = DEFAULT_SHARES
-
-    def splits(self) -> Mapping[str, Split]:
-        found = read_catalog(
-            Path(self.table),
-            image_column=self.image_column,
-            caption_columns=self.caption_columns,
-            pid_column=self.pid_column,
-            split_column=self.split_column,
-        )
-        return divided(found, self.shares, columns=_product_columns(self.pid_column))
-
-
-@dataclass(frozen=True, kw_only=True)
-class LabelledPhotos:
-    """Photographs with a class label each; captions are made of it and the measured colour."""
-
-    root: str = "data/clothing"
-    table: str = "labels.csv"
-
-    def splits(self) -> Mapping[str, Split]:
-        return read_labelled_photos(Path(self.root) / self.table)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ShopCatalog:
-    """A catalogue of a kind that finegrain recognises, such as an ImageFolder.
-
-    Attributes:
-        path: The file or folder.
-        pid_column: Column that tells which rows show the same product; feeds tell it themselves.
-        images_root: Where pictures named by URL were downloaded to.
-        max_bad_share: How much of it may be left out, from 0 to 1.
-        shares: Splits of one that has none, by the hash of the product's id; None leaves one
-            split, ``all``.
-    """
-
-    path: str = "data/catalog"
-    pid_column: str | None = None
-    images_root: str | None = None
-    fallback_encoding: str | None = None
-    max_bad_share: float = MAX_BAD_SHARE
-    shares: Shares | None = DEFAULT_SHARES
-
-    def splits(self) -> Mapping[str, Split]:
-        found = read_any_catalog(
-            Path(self.path),
-            pid_column=self.pid_column,
-            images_root=None if self.images_root is None else Path(self.images_root),
-            fallback_encoding=self.fallback_encoding,
-            max_bad_share=self.max_bad_share,
-        )
-        return divided(found, self.shares, columns=_product_columns(self.pid_column))
-
-
-@dataclass(frozen=True, kw_only=True)
 class _Fashion(_Published):
     """A fashion dataset, each in a layout of its own."""
 
@@ -315,10 +252,6 @@ Dataset = (
     | ShopCatalog
     | LabelledPhotos
 )
-
-
-def _product_columns(pid_column: str | None) -> tuple[str, ...]:
-    return PRODUCT_COLUMNS if pid_column is None else (pid_column,)
 
 
 def _refuse_missing(

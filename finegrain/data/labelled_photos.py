@@ -2,42 +2,78 @@
 
 from __future__ import annotations
 
-import csv
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
+from finegrain.data.catalog.columns import named
+from finegrain.data.catalog.pictures import CatalogPictures
+from finegrain.data.catalog.row import Row, Table, TextFormat
+from finegrain.data.catalog.rows import open_table
+from finegrain.data.catalog.table import problem_of
+from finegrain.data.catalog.values import name_of
 from finegrain.data.colors import COLORS, dominant_color
-from finegrain.errors import DataError, ImageError
+from finegrain.errors import DataError, ImageError, did_you_mean
 from finegrain.preprocess import load_image
 from finegrain.records import Problem, Sample, Split
 
-COLUMNS = ("file", "label", "split")
 SPLITS = {"train": "train", "validation": "val", "val": "val", "test": "test"}
 MEASURING_THREADS = 2
 
 
-def read_labelled_photos(table: Path) -> Mapping[str, Split]:
-    """Read a CSV of ``file,label,split`` whose pictures lie beside it.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelColumns:
+    """The columns of a table of labels."""
+
+    image: str = "file"
+    label: str = "label"
+    split: str = "split"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self.image, self.label, self.split
+
+
+USUAL_COLUMNS = LabelColumns()
+
+
+def read_labelled_photos(
+    table: Path,
+    *,
+    columns: LabelColumns = USUAL_COLUMNS,
+    images_root: Path | None = None,
+    encoding: str | None = None,
+) -> Mapping[str, Split]:
+    """Read a table with a picture, its label and its split a row.
 
     The captions of a picture name its label, and its dominant colour with its label. The
     colour is measured, not known: it is a weak label, and stays in the metadata as
     ``color`` beside ``label``. Pictures of one label and colour share a pid, as they share
     their captions.
 
+    Args:
+        table: The file.
+        columns: Which of its columns is what.
+        images_root: Folder that the pictures are relative to; by default the table's.
+        encoding: Of the table; UTF-8 by default.
+
     Raises:
         DataError: The table is missing, lacks a column, or no picture can be read.
     """
     if not table.is_file():
         raise DataError(f"there is no table of labels at {table}; give its folder by data.root")
-    rows = list(enumerate(_rows(table), start=2))
+    opened = open_table(table, TextFormat(encoding=encoding))
+    asked = _spelled(columns, opened)
+    rows = list(opened.rows)
     if not rows:
         raise DataError(f"{table} has no rows; expected one a picture")
     # The whole table's labels, so that a pid means the same in every split.
-    labels = sorted({row["label"] or "" for _, row in rows})
+    labels = sorted({name_of(row.cells.get(asked.label)) or "" for row in rows})
+    pictures = CatalogPictures(table, images_root=images_root, check=False)
     with ThreadPoolExecutor(MEASURING_THREADS) as pool:
-        read = pool.map(lambda numbered: _read(table, labels, *numbered), rows)
+        read = pool.map(lambda row: _read(row, asked, labels, pictures), rows)
         samples: dict[str, list[Sample]] = defaultdict(list)
         problems: dict[str, list[Problem]] = defaultdict(list)
         for split, result in read:
@@ -45,40 +81,40 @@ def read_labelled_photos(table: Path) -> Mapping[str, Split]:
     if not samples:
         raise DataError(f"no picture of {table} can be read; the first: {problems.popitem()[1][0]}")
     return {
-        name: Split(name=name, samples=tuple(found), problems=tuple(problems[name]))
-        for name, found in samples.items()
+        name: Split(name=name, samples=tuple(good), problems=tuple(problems[name]))
+        for name, good in samples.items()
     }
 
 
-def _rows(table: Path) -> list[dict[str, str | None]]:
-    try:
-        with table.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            if not set(COLUMNS) <= set(reader.fieldnames or ()):
-                raise DataError(f"{table} needs the columns {COLUMNS}; it has {reader.fieldnames}")
-            return list(reader)
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{table} cannot be read as CSV in UTF-8: {error}") from error
+def _spelled(columns: LabelColumns, table: Table) -> LabelColumns:
+    """The columns as the table spells them."""
+    image, label, split = (named(table.columns, (name,)) for name in columns.names)
+    if image is None or label is None or split is None:
+        missing = [name for name in columns.names if named(table.columns, (name,)) is None]
+        raise DataError(
+            f"{table.path} needs the columns {columns.names}; it has {table.columns}."
+            f"{did_you_mean(missing[0], table.columns)}"
+        )
+    return LabelColumns(image=image, label=label, split=split)
 
 
 def _read(
-    table: Path, labels: Sequence[str], line: int, row: Mapping[str, str | None]
+    row: Row, columns: LabelColumns, labels: Sequence[str], pictures: CatalogPictures
 ) -> tuple[str, Sample | Problem]:
-    where = f"{table.name}:{line}"
-    file, label, named = ((row[column] or "").strip() for column in COLUMNS)
+    file, label, named = (name_of(row.cells.get(column)) or "" for column in columns.names)
     split = SPLITS.get(named, named or "train")
-    if not (file and label and named):
-        return split, Problem(where=where, why=f"lacks one of {', '.join(COLUMNS)}")
-    path = table.parent / file
-    if "\0" in file or not path.resolve().is_relative_to(table.parent.resolve()):
-        return split, Problem(where=where, why=f"{file!r} climbs out of the folder")
     try:
+        if row.why is not None:
+            raise DataError(row.why)
+        if not (file and label and named):
+            raise DataError(f"lacks one of {', '.join(columns.names)}")
+        path = pictures.find(file)
         color = dominant_color(load_image(path))
-    except ImageError as error:
-        return split, Problem(where=where, why=str(error))
+    except (DataError, ImageError) as error:
+        return split, problem_of(row.where, error)
     return split, Sample(
         image=path,
         captions=(label, f"{color} {label}", f"a photo of a {color} {label}"),
-        pid=labels.index(row["label"] or "") * len(COLORS) + COLORS.index(color),
+        pid=labels.index(label) * len(COLORS) + COLORS.index(color),
         metadata={"label": label, "color": color},
     )

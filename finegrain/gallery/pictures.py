@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,18 +13,30 @@ from PIL import Image
 
 from finegrain.errors import ImageError
 from finegrain.preprocess import Crop, ImageSource, load_image
+from finegrain.preprocess.folder import read_folder
+from finegrain.preprocess.formats import PICTURE_SUFFIXES
 from finegrain.records import Problem
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
+SUFFIXES = PICTURE_SUFFIXES
 THUMBNAIL = (512, 512)
 
 
-def pictures_in(
-    pictures: ImageSource | Crop | Iterable[ImageSource | Crop],
-) -> Iterator[ImageSource]:
-    """One by one, what a folder, a file, an array, a Pillow image, or several of these hold.
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What was given as pictures.
 
-    A :class:`Crop` comes as its address, which is opened and remembered like a path.
+    Attributes:
+        pictures: One by one; a :class:`Crop` as its address, which is opened and remembered
+            like a path.
+        left_out: What else a folder holds.
+    """
+
+    pictures: Sequence[ImageSource]
+    left_out: Sequence[Problem] = ()
+
+
+def pictures_in(pictures: ImageSource | Crop | Iterable[ImageSource | Crop]) -> Given:
+    """What a folder, a file, an array, a Pillow image, or several of the latter three hold.
 
     Raises:
         ImageError: There is no such file or folder, or no picture in it.
@@ -31,25 +44,29 @@ def pictures_in(
     if isinstance(pictures, str | Path):
         path = Path(pictures)
         # Other than Path's own, these are False for a name that no file can have.
-        if not os.path.isdir(path):
-            crop = Crop.of(path)
-            if not os.path.isfile(path if crop is None else crop.path):
-                raise ImageError(f"there is no picture or folder at {path}")
-            yield path
-            return
-        found = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-        if not found:
-            raise ImageError(f"the folder {path} holds no picture ({', '.join(sorted(SUFFIXES))})")
-        yield from found
-    elif isinstance(pictures, bytes | np.ndarray | Image.Image):
-        yield pictures
-    elif isinstance(pictures, Crop):
-        yield Path(pictures.address)
-    elif isinstance(pictures, Iterable):
-        for picture in pictures:
-            yield Path(picture.address) if isinstance(picture, Crop) else picture
-    else:
-        raise ImageError(f"expected a folder or pictures, got {type(pictures).__name__}")
+        if os.path.isdir(path):
+            return _in_folder(path)
+        crop = Crop.of(path)
+        if not os.path.isfile(path if crop is None else crop.path):
+            raise ImageError(f"there is no picture or folder at {path}")
+        return Given([path])
+    if isinstance(pictures, bytes | np.ndarray | Image.Image):
+        return Given([pictures])
+    if isinstance(pictures, Crop):
+        return Given([Path(pictures.address)])
+    if isinstance(pictures, Iterable):
+        return Given([Path(p.address) if isinstance(p, Crop) else p for p in pictures])
+    raise ImageError(f"expected a folder or pictures, got {type(pictures).__name__}")
+
+
+def _in_folder(path: Path) -> Given:
+    folder = read_folder(path)
+    if not folder.pictures:
+        first = f"; {folder.problems[0]}" if folder.problems else ""
+        raise ImageError(
+            f"the folder {path} holds no picture ({', '.join(sorted(SUFFIXES))}){first}"
+        )
+    return Given(folder.pictures, folder.problems)
 
 
 def unknown(paths: Iterable[str | None], known: set[str]) -> Iterator[int]:

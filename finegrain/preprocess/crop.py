@@ -9,6 +9,7 @@ An address is the path of the file and a media fragment (https://www.w3.org/TR/m
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from dataclasses import dataclass
@@ -85,8 +86,12 @@ class Crop:
         parts += [] if self.box is None else [f"xywh={','.join(map(str, self.box))}"]
         return f"{os.path.realpath(self.path)}#{'&'.join(parts)}"
 
-    def cut(self, whole: Image.Image) -> Image.Image:
+    def cut(self, whole: Image.Image, size: tuple[int, int] | None = None) -> Image.Image:
         """The box out of the upright picture, as far as it lies in it.
+
+        Args:
+            whole: The picture, which may be reduced.
+            size: Width and height that the box refers to; those of `whole` by default.
 
         Raises:
             ImageError: It lies outside.
@@ -94,12 +99,23 @@ class Crop:
         if self.box is None:
             return whole
         x, y, width, height = self.box
-        if x >= whole.width or y >= whole.height:
+        full_width, full_height = size or whole.size
+        if x >= full_width or y >= full_height:
             raise ImageError(
                 f"{self.path}: the box {','.join(map(str, self.box))} lies outside the picture "
-                f"of {whole.width} x {whole.height} pixels. Boxes are left, top, width, height."
+                f"of {full_width} x {full_height} pixels. Boxes are left, top, width, height."
             )
-        return whole.crop((x, y, min(x + width, whole.width), min(y + height, whole.height)))
+        left, right = _scaled(x, min(x + width, full_width), whole.width / full_width)
+        top, bottom = _scaled(y, min(y + height, full_height), whole.height / full_height)
+        return whole.crop((left, top, right, bottom))
+
+
+def _scaled(start: int, stop: int, scale: float) -> tuple[int, int]:
+    """A range of pixels in a picture that may be reduced; one pixel at least."""
+    if scale == 1:
+        return start, stop
+    first = math.floor(start * scale)
+    return first, max(first + 1, round(stop * scale))
 
 
 def _checked_box(path: str | Path, box: tuple[int, int, int, int]) -> tuple[int, int, int, int]:

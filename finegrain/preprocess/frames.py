@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from finegrain.errors import ImageError, require
 from finegrain.preprocess.crop import MAX_SECONDS
-from finegrain.preprocess.image import MAX_PIXELS
+from finegrain.preprocess.large import MAX_PIXELS
 from finegrain.records import Problem
 
 VIDEO_SUFFIXES = {".mp4", ".m4v", ".mov", ".3gp", ".mkv", ".webm", ".avi", ".ts", ".mts", ".m2ts"}

@@ -12,26 +12,22 @@ import struct
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from finegrain.errors import ImageError
+from finegrain.errors import ImageError, MissingExtraError
 from finegrain.preprocess.crop import Crop
+from finegrain.preprocess.formats import open_picture
+from finegrain.preprocess.large import load_reduced, require_decodable, too_large
 
-MAX_PIXELS = 25_000_000
-"""Largest picture that is decoded, by the size its header states."""
-
-MAX_FILE_BYTES = 64 * 2**20
+MAX_FILE_BYTES = 128 * 2**20
 """Largest file that is read."""
 
 MAX_SIDE = 4096
 """Largest height or width that :class:`ImageTransform` resizes to."""
-
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
-"""The file formats that are decoded; others never reach a decoder."""
 
 ImageSource = str | Path | bytes | npt.NDArray[Any] | Image.Image
 
@@ -46,6 +42,7 @@ _DECODER_ERRORS = (
     ArithmeticError,
     NotImplementedError,
     MemoryError,
+    RuntimeError,
     struct.error,
     zlib.error,
 )
@@ -60,6 +57,8 @@ _TURNS = {
 }
 """What makes a picture upright, by its EXIF orientation."""
 
+_QUARTER_TURNS = {_TURNS[orientation] for orientation in (5, 6, 7, 8)}
+
 _BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 
@@ -67,7 +66,8 @@ def load_image(source: ImageSource) -> Image.Image:
     """Open a picture as upright 8-bit RGB.
 
     The EXIF orientation is applied, the first frame of an animation is taken,
-    transparency is laid on white, and 16-bit grey is scaled (not clipped) to 8 bits.
+    transparency is laid on white, and 16-bit grey is scaled (not clipped) to 8 bits. A
+    picture of more than 25 megapixels comes reduced; see :mod:`finegrain.preprocess.large`.
 
     Args:
         source: Path of a file or address of a :class:`Crop`, the bytes of a file, a uint8
@@ -79,19 +79,21 @@ def load_image(source: ImageSource) -> Image.Image:
     Raises:
         ImageError: The picture is missing, broken, truncated, too large, or of a kind that
             is not accepted.
-        MissingExtraError: It is a frame of a video, and PyAV is not installed.
+        MissingExtraError: It is a frame of a video or HEIF, and PyAV or pillow-heif is not
+            installed.
     """
     if isinstance(source, str | Path):
         crop = Crop.of(source)
         if crop is not None:
-            return crop.cut(_whole(crop))
-        return _decode(_read(Path(source)), str(source))
+            whole, size = _whole(crop)
+            return crop.cut(whole, size)
+        return _decode(_read(Path(source)), str(source))[0]
     if isinstance(source, bytes):
-        return _decode(source, f"the {len(source)} bytes given")
+        return _decode(source, f"the {len(source)} bytes given")[0]
     if isinstance(source, np.ndarray):
-        return _upright_rgb(_from_array(source), "the array given")
+        return _upright_rgb(_from_array(source), "the array given")[0]
     if isinstance(source, Image.Image):
-        return _upright_rgb(source, "the Pillow image given")
+        return _upright_rgb(source, "the Pillow image given")[0]
     raise ImageError(
         f"A picture is a path, bytes, a NumPy array or a Pillow image; got "
         f"{type(source).__name__}. Convert it to one of these."
@@ -156,13 +158,38 @@ class ImageTransform:
         return canvas
 
 
-def _whole(crop: Crop) -> Image.Image:
+def check_header(path: Path) -> None:
+    """See by its header that a picture can be decoded; nothing is.
+
+    Raises:
+        ImageError: It is missing, damaged, too large or of no known format.
+        MissingExtraError: It is HEIF, and pillow-heif is not installed.
+    """
+    name = str(path)
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as stream:
+            _require_bytes(size, name)
+            with _opened(stream, name):
+                pass
+    except ImageError:
+        raise
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, error) from error
+
+
+_Size = tuple[int, int]
+"""Width and height of the upright picture as it was taken, which is larger where it is reduced."""
+
+
+def _whole(crop: Crop) -> tuple[Image.Image, _Size]:
     if crop.time is None:
         return _decode(_read(Path(crop.path)), str(crop.path))
     from finegrain.preprocess.frames import LONGEST_SIDE, frame_at  # it keeps to our limits
 
     longest_side = LONGEST_SIDE if crop.box is None else None
-    return Image.fromarray(frame_at(crop.path, crop.time, longest_side=longest_side).pixels)
+    frame = Image.fromarray(frame_at(crop.path, crop.time, longest_side=longest_side).pixels)
+    return frame, frame.size
 
 
 def _read(path: Path) -> bytes:
@@ -177,32 +204,43 @@ def _read(path: Path) -> bytes:
     except ImageError:
         raise
     except (OSError, ValueError) as error:
-        raise ImageError(f"{path} cannot be read: {error}. Check the path and its rights.") from (
-            error
-        )
+        raise _unreadable(path, error) from error
 
 
-def _decode(data: bytes, name: str) -> Image.Image:
-    if not data:
+def _decode(data: bytes, name: str) -> tuple[Image.Image, _Size]:
+    _require_bytes(len(data), name)
+    with _opened(io.BytesIO(data), name) as image:
+        return _upright_rgb(image, name)
+
+
+def _require_bytes(size: int, name: str) -> None:
+    if not size:
         raise ImageError(f"{name}: the file is empty (0 bytes). Copy it again from its source.")
-    if len(data) > MAX_FILE_BYTES:
+    if size > MAX_FILE_BYTES:
         raise ImageError(
             f"{name}: the file is larger than {MAX_FILE_BYTES // 2**20} MiB. "
             "Save the picture smaller or more compressed."
         )
+
+
+def _opened(stream: IO[bytes], name: str) -> Image.Image:
+    """The picture with its header read, which is within the limits."""
     try:
-        # Opening reads the header only; pixels are decoded after the budget is checked.
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
-    except UnidentifiedImageError as error:
-        raise ImageError(
-            f"{name}: not a picture of a known format (starts with {data[:8]!r}). "
-            f"Accepted are {', '.join(FORMATS)}."
-        ) from error
+        image = open_picture(stream, name)
+    except ImageError:
+        raise
     except _BOMBS as error:
-        raise _too_large(name, str(error)) from error
+        raise too_large(name, str(error)) from error
+    except UnidentifiedImageError as error:
+        raise ImageError(f"{name}: the picture is damaged. Copy it again from its source.") from (
+            error
+        )
     except _DECODER_ERRORS as error:
+        if isinstance(error, MissingExtraError):
+            raise
         raise _broken(name, error) from error
-    return _upright_rgb(image, name)
+    require_decodable(image, name)
+    return image
 
 
 def _from_array(array: npt.NDArray[Any]) -> Image.Image:
@@ -215,23 +253,26 @@ def _from_array(array: npt.NDArray[Any]) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(array))
 
 
-def _upright_rgb(image: Image.Image, name: str) -> Image.Image:
+def _upright_rgb(image: Image.Image, name: str) -> tuple[Image.Image, _Size]:
+    require_decodable(image, name)
     width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise _too_large(name, f"{width} x {height} pixels")
     if width == 0 or height == 0:
         raise ImageError(f"{name}: the picture has no pixels ({width} x {height}).")
     try:
-        image.load()
-        rgb = _to_rgb(image, name)
+        reduced = load_reduced(image)
+        rgb = _to_rgb(reduced, name)
         turn = _TURNS.get(_orientation(image) or 1)
-        return rgb if turn is None else rgb.transpose(turn)
     except ImageError:
         raise
     except _BOMBS as error:
-        raise _too_large(name, str(error)) from error
+        raise too_large(name, str(error)) from error
     except _DECODER_ERRORS as error:
         raise _broken(name, error) from error
+    if turn is None:
+        return rgb, (width, height)
+    upright = rgb.transpose(turn)
+    is_swapped = turn in _QUARTER_TURNS
+    return upright, (height, width) if is_swapped else (width, height)
 
 
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:
@@ -259,11 +300,8 @@ def _orientation(image: Image.Image) -> int | None:
     return value if isinstance(value, int) else None
 
 
-def _too_large(name: str, found: str) -> ImageError:
-    return ImageError(
-        f"{name}: the picture is too large ({found}); up to {MAX_PIXELS:,} pixels are decoded. "
-        "Make it smaller first."
-    )
+def _unreadable(path: Path, error: BaseException) -> ImageError:
+    return ImageError(f"{path} cannot be read: {error}. Check the path and its rights.")
 
 
 def _broken(name: str, error: BaseException) -> ImageError:

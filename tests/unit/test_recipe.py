@@ -121,7 +121,10 @@ def test_override_replaces_a_union_whole():
     [
         ("seed", "expected an override such as optimizer.lr=3e-4, got 'seed'"),
         ("sead=1", "--set sead=1: no such field; there are about, accumulate"),
-        ("optimizer.lrr=1", "there are betas, clip_norm, decay_vectors, eps, kind, lr, rules"),
+        (
+            "optimizer.lrr=1",
+            "there are betas, clip_norm, decay_vectors, eps, eps_uncorrected, kind, lr, rules",
+        ),
         ("optimizer.lr.x=1", "no such field"),
         ("nothing.lr=1", "no such field; there are about"),
         ("losses.sdm=1", "no such field; there are itc"),
@@ -273,3 +276,19 @@ def test_a_weak_positive_is_the_second_of_two_captions():
 def test_only_full_batches_are_divided():
     with pytest.raises(RecipeError, match="accumulate 4 divides full batches; set drop_last=true"):
         override(RECIPE, ["accumulate=4", "drop_last=false"])
+
+
+@pytest.mark.parametrize(
+    ("override_text", "question"),
+    [
+        ("optimiser.lr=1", "Did you mean 'optimizer'?"),
+        ("optimizer.weigth_decay=1", "Did you mean 'weight_decay'?"),
+        ('data={"type": "Catalogue"}', "Did you mean 'Catalog'?"),
+        ('data={"type": "Catalog", "tabel": "x.csv"}', "Did you mean 'table'?"),
+        ("data=my.csv", '{"type": "Catalog", "table": "catalog.csv"}'),
+    ],
+)
+def test_a_wrong_name_asks_whether_another_was_meant(override_text, question):
+    with pytest.raises(RecipeError) as raised:
+        override(RECIPE, [override_text])
+    assert question in str(raised.value)

@@ -53,7 +53,7 @@ BROKEN = {
     "broken.jpg": b"\xff\xd8\xff\xe0" + bytes(range(256)),
     "truncated.jpg": jpeg(noise())[:1000],
     "header_only.png": png_that_claims(64, 128),
-    "huge.png": png_that_claims(25_001, 1_000),
+    "huge.png": png_that_claims(64_001, 1_000),
     "endless.png": png_that_claims(2**31 - 1, 2**31 - 1),
     "empty.jpg": b"",
     "text.jpg": b"this is no picture",
@@ -85,7 +85,7 @@ def test_broken_pictures_are_named_and_stop_nothing(searcher, crops, tmp_path):
     assert len(added.ids) == len(searcher.gallery) == NUM_CROPS
     assert {Path(problem.where).name for problem in added.problems} == BROKEN.keys()
     why = {Path(problem.where).name: problem.why for problem in added.problems}
-    assert "25,000,000 pixels" in why["huge.png"]
+    assert "64,000,000 pixels" in why["huge.png"]
     assert "empty (0 bytes)" in why["empty.jpg"]
     assert "broken or truncated" in why["truncated.jpg"]
     assert "not a picture of a known format" in why["text.jpg"]

@@ -7,13 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from finegrain.data.catalog.columns import normal_name
 from finegrain.data.catalog.markup import strip_html
-from finegrain.data.catalog.pictures import CatalogPictures, FindPicture
+from finegrain.data.catalog.pictures import CatalogPictures
 from finegrain.data.catalog.prices import parse_price
-from finegrain.data.catalog.rows import Row, read_rows
-from finegrain.data.catalog.table import DEFAULT_SPLIT
+from finegrain.data.catalog.row import Row, TextFormat
+from finegrain.data.catalog.rows import open_table
+from finegrain.data.catalog.table import DEFAULT_SPLIT, problem_of, shown_before
 from finegrain.errors import DataError
-from finegrain.records import Problem, Sample, Scalar, Split
+from finegrain.records import Problem, ProblemKind, Sample, Scalar, Split
 
 Names = tuple[str, ...]
 
@@ -53,8 +55,8 @@ class Feed:
 
     def fits(self, columns: Iterable[str]) -> bool:
         """Whether a table with these columns is such a feed."""
-        found = {normal_name(column) for column in columns}
-        return all(found & set(names) for names in (self.key, self.name, self.images))
+        there = {normal_name(column) for column in columns}
+        return all(there & set(names) for names in (self.key, self.name, self.images))
 
 
 # https://help.shopify.com/en/manual/products/import-export/using-csv; the names behind are
@@ -120,19 +122,26 @@ def read_feed(
     feed: Feed,
     *,
     images_root: Path | None = None,
+    encoding: str | None = None,
     fallback_encoding: str | None = None,
+    separator: str | None = None,
+    for_search: bool = False,
 ) -> dict[str, Split]:
     """Read a feed: one sample a picture, pictures of one product with one pid.
 
     Captions are the title and the description without its markup. Prices become the number
-    ``price`` and the ``currency``. A row without a value in an attribute has None there.
+    ``price`` and the ``currency``; a price that is none is reported, and the product kept
+    without it. A row without a value in an attribute has None there.
 
     Args:
-        table: CSV, TSV or, for Merchant feeds, RSS or Atom.
+        table: A table of any format, or RSS or Atom.
         feed: What its columns mean.
         images_root: Folder where the pictures that it names by URL were downloaded to, under
             their file names. Nothing is fetched.
-        fallback_encoding: What the rows of a CSV are in that are not UTF-8.
+        encoding: Of the whole file, where it is text.
+        fallback_encoding: Of the whole file where that is not UTF-8.
+        separator: The character between the cells of a text table.
+        for_search: Take each picture with the first product that shows it.
 
     Returns:
         One split, ``all``. What is left out stands among its problems, with its row.
@@ -140,32 +149,39 @@ def read_feed(
     Raises:
         DataError: The table cannot be read, or no picture of it is good.
     """
-    rows = read_rows(table, fallback_encoding=fallback_encoding)
-    listings, problems = _gather(rows, feed)
+    text = TextFormat(encoding=encoding, fallback_encoding=fallback_encoding, separator=separator)
+    opened = open_table(table, text)
+    listings, problems = _gather(opened.rows, feed)
+    pictures = CatalogPictures(table, images_root=images_root)
     samples: list[Sample] = []
-    find = CatalogPictures(table, images_root=images_root).find_readable
+    first_rows: dict[Path, str] = {}
     seen: set[tuple[str, Path]] = set()
     for listing in listings:
-        for result in _samples(listing, find):
+        for result in _samples(listing, pictures):
             if isinstance(result, Problem):
                 problems.append(result)
+                continue
+            first = first_rows.setdefault(result.image, listing.where)
             # Every size of a dress is shown by the same pictures.
-            elif (listing.pid, result.image) not in seen:
-                seen.add((listing.pid, result.image))
+            if (listing.pid, result.image) in seen:
+                continue
+            seen.add((listing.pid, result.image))
+            if for_search and first != listing.where:
+                problems.append(shown_before(listing.where, result.image, first))
+            else:
                 samples.append(result)
     if not samples:
         raise DataError(
             f"expected a {feed.title} with pictures at {table}, got none; "
             f"{problems[0] if problems else 'it has no rows'}."
         )
-    return {
-        DEFAULT_SPLIT: Split(name=DEFAULT_SPLIT, samples=tuple(samples), problems=tuple(problems))
-    }
-
-
-def normal_name(column: str) -> str:
-    """A column's name as feeds compare it."""
-    return " ".join(column.replace("_", " ").lower().split())
+    split = Split(
+        name=DEFAULT_SPLIT,
+        samples=tuple(samples),
+        problems=tuple(problems),
+        notes=tuple(f"{table.name}: {note}" for note in opened.notes),
+    )
+    return {DEFAULT_SPLIT: split}
 
 
 def _gather(rows: Iterable[Row], feed: Feed) -> tuple[list[_Listing], list[Problem]]:
@@ -183,19 +199,22 @@ def _gather(rows: Iterable[Row], feed: Feed) -> tuple[list[_Listing], list[Probl
                 raise DataError(f"has no {feed.key[0]}")
             if key not in listings:
                 listings[key] = None  # stays so where the row is bad
-                listings[key] = _listing(row.where, key, cells, feed)
+                listings[key], odd = _listing(row.where, key, cells, feed)
+                problems += odd
             listing = listings[key]
             if listing is None:
                 continue  # of a product whose first row was bad, as reported there
             if listing.where != row.where:
                 _continue(listing, key, cells, feed)
-            listing.pictures += [(row.where, name) for name in _pictures(cells, feed)]
+            listing.pictures += [(row.where, cell) for cell in _pictures(cells, feed)]
         except DataError as error:
-            problems.append(Problem(where=row.where, why=str(error)))
+            problems.append(problem_of(row.where, error))
     return [listing for listing in listings.values() if listing is not None], problems
 
 
-def _listing(where: str, key: str, cells: Mapping[str, Any], feed: Feed) -> _Listing:
+def _listing(
+    where: str, key: str, cells: Mapping[str, Any], feed: Feed
+) -> tuple[_Listing, list[Problem]]:
     name = strip_html(_text(cells, feed.name))
     captions = tuple(filter(None, (name, strip_html(_text(cells, feed.description)))))
     if not captions:
@@ -204,14 +223,23 @@ def _listing(where: str, key: str, cells: Mapping[str, Any], feed: Feed) -> _Lis
     for ours, theirs in feed.attributes.items():
         if any(column in cells for column in theirs):
             metadata[ours] = _text(cells, theirs) or None
-    if price := _text(cells, feed.price):
-        parsed = parse_price(price)
-        metadata |= {"price": parsed.amount, "currency": parsed.currency}
+    price, problems = _price(where, _text(cells, feed.price))
     pid = key
     if group := _text(cells, feed.group):
         looks = (_text(cells, (column,)).lower() for column in feed.looks)
         pid = "/".join((group, *filter(None, looks)))
-    return _Listing(where, name, captions, pid, metadata)
+    return _Listing(where, name, captions, pid, {**metadata, **price}), problems
+
+
+def _price(where: str, written: str) -> tuple[dict[str, Scalar], list[Problem]]:
+    if not written:
+        return {}, []
+    try:
+        price = parse_price(written)
+    except DataError as error:
+        why = f"{error}; kept without a price"
+        return {}, [Problem(where=where, why=why, kind=ProblemKind.VALUE)]
+    return {"price": price.amount, "currency": price.currency}, []
 
 
 def _continue(listing: _Listing, key: str, cells: Mapping[str, Any], feed: Feed) -> None:
@@ -221,29 +249,25 @@ def _continue(listing: _Listing, key: str, cells: Mapping[str, Any], feed: Feed)
         raise DataError(f"has the {feed.key[0]} {key!r:.60} of {listing.where} again")
 
 
-def _samples(listing: _Listing, find: FindPicture) -> Iterator[Sample | Problem]:
+def _samples(listing: _Listing, pictures: CatalogPictures) -> Iterator[Sample | Problem]:
     if not listing.pictures:
-        yield Problem(where=listing.where, why="has no picture")
-    for where, name in listing.pictures:
-        try:
-            image = find(name)
-        except DataError as error:
-            yield Problem(where=where, why=str(error))
-        else:
+        yield Problem(where=listing.where, why="has no picture", kind=ProblemKind.ROW)
+    for where, cell in listing.pictures:
+        images, errors = pictures.find_all(cell)
+        for image in images:
             yield Sample(
                 image=image,
                 captions=listing.captions,
                 pid=listing.pid,
                 metadata=listing.metadata,
             )
+        yield from (problem_of(where, error) for error in errors)
 
 
 def _pictures(cells: Mapping[str, Any], feed: Feed) -> Iterator[str]:
+    """The cells that name pictures; one may name several."""
     for column in feed.images:
-        for cell in _values(cells.get(column)):
-            # Merchant feeds write several with commas between, percent-encoding their own.
-            names = cell.split(",") if column.startswith("additional") else [cell]
-            yield from (name.strip() for name in names if name.strip())
+        yield from _values(cells.get(column))
 
 
 def _text(cells: Mapping[str, Any], names: Names) -> str:

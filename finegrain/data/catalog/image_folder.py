@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from finegrain.data.catalog.pictures import CatalogPictures
-from finegrain.data.catalog.rows import Row, read_rows
+from finegrain.data.catalog.row import FIND_OUT, Row, Table, TextFormat
+from finegrain.data.catalog.rows import open_table
 from finegrain.data.catalog.table import (
     DEFAULT_SPLIT,
-    Columns,
-    caption_column,
-    collect_rows,
+    USUAL_ROLES,
+    Roles,
     common_split_name,
+    read_table,
 )
 from finegrain.errors import DataError
 from finegrain.records import Split
@@ -30,49 +31,62 @@ def metadata_files(root: Path) -> tuple[Path, ...]:
 
 
 def read_image_folder(
-    root: Path, *, pid_column: str | None = None, fallback_encoding: str | None = None
+    root: Path,
+    *,
+    roles: Roles = USUAL_ROLES,
+    text: TextFormat = FIND_OUT,
+    images_root: Path | None = None,
+    only: Path | None = None,
 ) -> dict[str, Split]:
     """Read a folder of pictures with ``metadata.csv``, ``.jsonl`` or ``.parquet``.
 
     The column ``file_name`` names the picture, relative to the metadata's folder; captions
     are in ``caption``, ``text``, ``captions``, ``title`` or ``description``, the first that
-    is there. Folders below, each with metadata
-    of its own, are splits by their names.
+    is there. Folders below, each with metadata of its own, are splits by their names.
 
     Args:
         root: The folder.
-        pid_column: Column that tells which rows show the same product.
-        fallback_encoding: What the rows of a CSV are in that are not UTF-8.
+        roles: Columns as somebody named them.
+        text: What is known of the encoding and the separator.
+        images_root: Folder that the names are relative to instead.
+        only: Of its metadata files, read this one.
 
     Raises:
         DataError: There is no metadata, it has no caption column, or no row is good.
     """
-    files = metadata_files(root)
+    files = metadata_files(root) if only is None else (only,)
     if not files:
         raise DataError(
             f"expected {' or '.join(METADATA_FILES)} in {root} or in the folders of its splits, "
             "found none. Write one with the columns file_name and text."
         )
-    return collect_rows(
-        (row for file in files for row in _rows(file, root, fallback_encoding)),
-        Columns(
-            image=IMAGE_COLUMN,
-            captions=(caption_column(files[0]),),
-            pid=pid_column,
-            split=_SPLIT,
-        ),
-        CatalogPictures(root / files[0].name).find_readable,
-        source=files[0],
+    table = _joined([open_table(file, text) for file in files], root, images_root)
+    columns = roles.with_split(_SPLIT, image=IMAGE_COLUMN).in_table(table)
+    pictures = CatalogPictures(root / files[0].name, images_root=images_root)
+    return read_table(table, columns, pictures, for_search=roles.for_search)
+
+
+def _joined(tables: Sequence[Table], root: Path, images_root: Path | None) -> Table:
+    """The tables of all splits as one."""
+    columns = dict.fromkeys(name for table in tables for name in table.columns)
+    return Table(
+        path=tables[0].path,
+        columns=(*columns, _SPLIT),
+        rows=(row for table in tables for row in _rows(table, root, images_root)),
+        is_text=all(table.is_text for table in tables),
+        notes=[note for table in tables for note in table.notes],
     )
 
 
-def _rows(file: Path, root: Path, fallback_encoding: str | None) -> Iterator[Row]:
-    whole = file.parent == root
-    split = DEFAULT_SPLIT if whole else common_split_name(file.parent.name)
-    for row in read_rows(file, fallback_encoding=fallback_encoding):
+def _rows(table: Table, root: Path, images_root: Path | None) -> Iterator[Row]:
+    folder = table.path.parent
+    whole = folder == root
+    is_beside = not whole and images_root is None
+    split = DEFAULT_SPLIT if whole else common_split_name(folder.name)
+    for row in table.rows:
         cells: Mapping[str, object] = row.cells
-        if not whole and isinstance(name := cells.get(IMAGE_COLUMN), str) and name.strip():
-            cells = {**cells, IMAGE_COLUMN: f"{file.parent.name}/{name.strip()}"}
+        if is_beside and isinstance(name := cells.get(IMAGE_COLUMN), str) and name.strip():
+            cells = {**cells, IMAGE_COLUMN: f"{folder.name}/{name.strip()}"}
         if row.why is None:
             cells = {**cells, _SPLIT: split}
-        yield Row(f"{file.relative_to(root).parent / row.where}", cells, row.why)
+        yield Row(f"{folder.relative_to(root) / row.where}", cells, row.why)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from finegrain.data.catalog.feeds import GOOGLE_MERCHANT, SHOPIFY, Feed, read_feed
 from finegrain.data.catalog.image_folder import METADATA_FILES, metadata_files, read_image_folder
 from finegrain.data.catalog.pictures import CatalogPictures
-from finegrain.data.catalog.rows import columns_of, read_rows
-from finegrain.data.catalog.table import Columns, caption_column, collect_rows
+from finegrain.data.catalog.row import FIND_OUT, TextFormat
+from finegrain.data.catalog.rows import open_table
+from finegrain.data.catalog.table import USUAL_ROLES, Roles, read_table
 from finegrain.data.catalog.webdataset import read_webdataset, shards_of
 from finegrain.errors import DataError
 from finegrain.records import Split
@@ -22,14 +23,30 @@ _SHOWN = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Options:
-    """What :func:`read_any_catalog` was told besides the path."""
+class CatalogOptions:
+    """What somebody says of a catalogue besides its path.
 
-    image_column: str
-    caption_columns: tuple[str, ...]
-    pid_column: str | None
-    images_root: Path | None
-    fallback_encoding: str | None
+    Attributes:
+        roles: Which column is what.
+        text: Encoding and separator of a table of text.
+        images_root: Folder that picture paths are relative to, and in which pictures named
+            by URL are looked for by their file names. Nothing is fetched.
+        max_bad_share: How much of the catalogue may be left out, from 0 to 1.
+
+    Raises:
+        DataError: The share is none.
+    """
+
+    roles: Roles = USUAL_ROLES
+    text: TextFormat = FIND_OUT
+    images_root: Path | None = None
+    max_bad_share: float = MAX_BAD_SHARE
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.max_bad_share <= 1.0:
+            raise DataError(
+                f"max_bad_share: expected a share from 0 to 1, got {self.max_bad_share!r}."
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,10 +61,10 @@ class CatalogKind:
 
     title: str
     fits: Callable[[Path, Sequence[str]], bool]
-    read: Callable[[Path, _Options], dict[str, Split]]
+    read: Callable[[Path, CatalogOptions], dict[str, Split]]
 
 
-def catalog_kind(path: Path) -> CatalogKind:
+def catalog_kind(path: Path, text: TextFormat = FIND_OUT) -> CatalogKind:
     """The kind of a catalogue, by its columns or the files in it rather than its name.
 
     Raises:
@@ -57,7 +74,7 @@ def catalog_kind(path: Path) -> CatalogKind:
         raise DataError(f"expected a catalogue at {path}, found nothing.")
     columns: Sequence[str] = ()
     if path.is_file() and path.suffix.lower() != ".tar":
-        columns = columns_of(path)
+        columns = open_table(path, text).columns
     for kind in KINDS:
         if kind.fits(path, columns):
             return kind
@@ -72,60 +89,90 @@ def read_any_catalog(
     path: Path,
     *,
     image_column: str | None = None,
+    image_pattern: str | None = None,
     caption_columns: Sequence[str] = (),
     pid_column: str | None = None,
+    camera_column: str | None = None,
+    time_column: str | None = None,
+    time_format: str | None = None,
     images_root: Path | None = None,
+    encoding: str | None = None,
     fallback_encoding: str | None = None,
+    separator: str | None = None,
     max_bad_share: float = MAX_BAD_SHARE,
+    for_search: bool = False,
 ) -> dict[str, Split]:
     """Read a catalogue of any kind that finegrain knows.
 
-    A Shopify export, a Google Merchant feed (TSV, CSV, RSS or Atom), an ImageFolder, a
-    WebDataset, and any table of pictures with captions: CSV, JSON lines, or Parquet with
-    paths or with the pictures inside. Each picture's header is looked at.
+    A Shopify export, a Google Merchant feed (a table, RSS or Atom), an ImageFolder, a
+    WebDataset, and any table of pictures with captions: CSV and its kin, JSON, Excel, or
+    Parquet with paths or with the pictures inside. Each picture's header is looked at.
 
     Args:
         path: The file or folder.
-        image_column: Column of pictures. Given, ``path`` is read as a plain table whatever
-            its columns are; ``image`` where a plain table is read without it.
+        image_column: Column of pictures; the usual names are tried by default. Given, a table is
+            read as a plain one whatever its columns are.
+        image_pattern: Path of a row's picture in terms of its columns, such as
+            ``images/{id}.jpg``; likewise.
         caption_columns: Columns of captions, likewise; ``caption``, ``text``, ``captions``,
             ``title`` or ``description`` by default.
         pid_column: Column that tells which rows show the same product, where the kind of
-            catalogue does not tell it itself.
+            catalogue does not tell it itself; ``pid`` by default.
+        camera_column: Column of the camera's name; ``camera`` by default.
+        time_column: Column of when the picture was taken; ``time`` by default.
+        time_format: How times are written, such as ``%d/%m/%Y %H:%M``; by default ISO 8601 and
+            what can mean one time only.
         images_root: Folder that picture paths are relative to, and in which pictures named
             by URL are looked for by their file names. Nothing is fetched.
-        fallback_encoding: What the rows of a CSV are in that are not UTF-8, such as
-            ``cp1252``; without it they are left out.
+        encoding: Of a table of text as a whole, such as ``gbk``.
+        fallback_encoding: Of the whole table where that is not UTF-8; without it rows that are
+            not UTF-8 are left out.
+        separator: The character between the cells of a text table; found out by default.
         max_bad_share: How much of the catalogue may be left out, from 0 to 1.
+        for_search: Take each picture with the first row that shows it, as a gallery has it
+            once; a row needs no caption unless `caption_columns` are named.
 
     Returns:
         The splits by name; ``all`` where the catalogue has none.
 
     Raises:
         DataError: It cannot be read, or too much of it is bad.
-        MissingExtraError: A Parquet table needs ``pyarrow``.
+        MissingExtraError: A Parquet table needs ``pyarrow``, a workbook ``openpyxl``.
     """
-    if not 0.0 <= max_bad_share <= 1.0:
-        raise DataError(f"max_bad_share: expected a share from 0 to 1, got {max_bad_share!r}.")
-    kind = TABLE if image_column or caption_columns else catalog_kind(path)
-    if kind is TABLE and not path.is_file():
-        raise DataError(f"expected a table at {path}, found none.")
-    splits = kind.read(
-        path,
-        _Options(
-            image_column=image_column or "image",
-            caption_columns=tuple(caption_columns),
-            pid_column=pid_column,
-            images_root=images_root,
-            fallback_encoding=fallback_encoding,
-        ),
+    roles = Roles(
+        image=image_column,
+        pattern=image_pattern,
+        captions=tuple(caption_columns),
+        pid=pid_column,
+        camera=camera_column,
+        time=time_column,
+        time_format=time_format,
+        for_search=for_search,
     )
-    _refuse_mostly_bad(splits, f"{kind.title} {path}", max_bad_share)
+    text = TextFormat(encoding=encoding, fallback_encoding=fallback_encoding, separator=separator)
+    options = CatalogOptions(
+        roles=roles, text=text, images_root=images_root, max_bad_share=max_bad_share
+    )
+    return read_with(path, options)
+
+
+def read_with(path: Path, options: CatalogOptions) -> dict[str, Split]:
+    """Read a catalogue of any kind; see :func:`read_any_catalog`."""
+    roles = options.roles
+    is_plain = path.is_file() and (roles.image or roles.pattern or roles.captions)
+    kind = TABLE if is_plain else catalog_kind(path, options.text)
+    splits = kind.read(path, options)
+    refuse_mostly_bad(splits, f"{kind.title} {path}", options.max_bad_share)
     return splits
 
 
-def _refuse_mostly_bad(splits: dict[str, Split], title: str, max_bad_share: float) -> None:
-    problems = [problem for split in splits.values() for problem in split.problems]
+def refuse_mostly_bad(splits: Mapping[str, Split], title: str, max_bad_share: float) -> None:
+    """See that no more pictures and rows were left out than are allowed to be.
+
+    Raises:
+        DataError: More were.
+    """
+    problems = [p for split in splits.values() for p in split.problems if p.is_loss]
     total = len(problems) + sum(map(len, splits.values()))
     if len(problems) > max_bad_share * total:
         more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
@@ -136,17 +183,11 @@ def _refuse_mostly_bad(splits: dict[str, Split], title: str, max_bad_share: floa
         )
 
 
-def _read_table(path: Path, options: _Options) -> dict[str, Split]:
-    return collect_rows(
-        read_rows(path, fallback_encoding=options.fallback_encoding),
-        Columns(
-            image=options.image_column,
-            captions=options.caption_columns or (caption_column(path),),
-            pid=options.pid_column,
-        ),
-        CatalogPictures(path, images_root=options.images_root).find_readable,
-        source=path,
-    )
+def _read_table(path: Path, options: CatalogOptions) -> dict[str, Split]:
+    table = open_table(path, options.text)
+    columns = options.roles.in_table(table)
+    pictures = CatalogPictures(path, images_root=options.images_root)
+    return read_table(table, columns, pictures, for_search=options.roles.for_search)
 
 
 def _image_folder_of(path: Path) -> Path:
@@ -161,7 +202,10 @@ def _feed_kind(feed: Feed) -> CatalogKind:
             path,
             feed,
             images_root=options.images_root,
-            fallback_encoding=options.fallback_encoding,
+            encoding=options.text.encoding,
+            fallback_encoding=options.text.fallback_encoding,
+            separator=options.text.separator,
+            for_search=options.roles.for_search,
         ),
     )
 
@@ -178,8 +222,9 @@ KINDS = (
         ),
         read=lambda path, options: read_image_folder(
             _image_folder_of(path),
-            pid_column=options.pid_column,
-            fallback_encoding=options.fallback_encoding,
+            roles=options.roles,
+            text=options.text,
+            images_root=options.images_root,
         ),
     ),
     CatalogKind(
@@ -187,6 +232,6 @@ KINDS = (
         fits=lambda path, _: (
             path.suffix.lower() == ".tar" or (path.is_dir() and bool(shards_of(path)))
         ),
-        read=lambda path, options: read_webdataset(path, pid_column=options.pid_column),
+        read=lambda path, options: read_webdataset(path, roles=options.roles),
     ),
 )

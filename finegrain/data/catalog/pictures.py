@@ -1,32 +1,26 @@
-"""What the picture cell of a catalogue may hold: a path, a URL, or the picture itself."""
+"""What the picture cell of a catalogue may hold: paths, addresses, or the picture itself."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+import json
+import re
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from PIL import Image
+from finegrain.data.pictures import MissingPictureError, PictureFolder, UnreadablePictureError
+from finegrain.errors import DataError, ImageError
+from finegrain.preprocess.formats import ending_of
+from finegrain.preprocess.image import MAX_FILE_BYTES, check_header
 
-from finegrain.data.pictures import PictureFolder
-from finegrain.errors import DataError
-from finegrain.preprocess.image import FORMATS, MAX_FILE_BYTES, MAX_PIXELS
+_MARKS = ("|", ";", ",", "\n", "\t", " ")
+"""What stands between several names in a cell, the surest first."""
 
-FindPicture = Callable[[Any], Path]
-"""The path of the picture that a cell holds or names, or a DataError that says why not."""
-
-_ENDINGS = {
-    b"\xff\xd8\xff": ".jpg",
-    b"\x89PNG\r\n\x1a\n": ".png",
-    b"RIFF": ".webp",
-    b"GIF8": ".gif",
-    b"BM": ".bmp",
-    b"II*\0": ".tif",
-    b"MM\0*": ".tif",
-}
-"""By the first bytes of a file."""
+_BEFORE_URL = re.compile(r"[|;,\s]+(?=[A-Za-z][A-Za-z0-9+.-]{1,15}://)")
+_LOOKS_LIKE_A_PICTURE = re.compile(r"\.[A-Za-z0-9]{3,4}(?:[?#]\S*)?$")
+_MAX_NAMES = 1000
 
 
 class CatalogPictures:
@@ -34,50 +28,74 @@ class CatalogPictures:
 
     Pictures inside the catalogue are unpacked once into a folder beside it, named by what
     they hold: reading it again writes nothing, and no name in it leads anywhere.
+
+    Args:
+        catalog: The file; paths are relative to its folder.
+        images_root: The folder that they are relative to instead.
+        check: Look at the header of each picture, and refuse those that cannot be decoded.
     """
 
-    def __init__(self, catalog: Path, *, images_root: Path | None = None) -> None:
+    def __init__(
+        self, catalog: Path, *, images_root: Path | None = None, check: bool = True
+    ) -> None:
         self._folder = PictureFolder(images_root or catalog.parent)
         self._has_downloads = images_root is not None
+        self._check = check
         self._unpacked = catalog.with_name(catalog.name + ".pictures")
         self._urls: dict[Path, str] = {}
 
-    def find(self, cell: Any) -> Path:
-        """The path of the picture that a cell names or holds.
+    def find_all(self, cell: Any) -> tuple[list[Path], list[DataError]]:
+        """The pictures that a cell names or holds, and what is wrong with the others.
 
         Args:
             cell: A path below the folder; a URL, whose file name is looked for in
-                ``images_root``; bytes of a picture file; or ``{"bytes": ..., "path": ...}``.
+                ``images_root``; bytes of a picture file; ``{"bytes": ..., "path": ...}``; a list
+                of these, also as JSON; or several names with commas, semicolons, pipes or
+                blanks between, where no picture has the whole as its name.
+        """
+        parts = names_in(cell)
+        # A name may hold commas and blanks itself; an address never holds another address.
+        if len(parts) == 1 or not _is_address(parts[0]):
+            try:
+                return [self.find(cell)], []
+            except DataError as error:
+                if parts == [cell]:
+                    return [], [error]
+        pictures: dict[Path, None] = {}
+        errors = []
+        for part in parts:
+            try:
+                pictures[self.find(part)] = None
+            except DataError as error:
+                errors.append(error)
+        if not pictures and not errors:
+            errors.append(DataError("names no picture"))
+        return list(pictures), errors
+
+    def find(self, cell: Any) -> Path:
+        """The one picture that a cell names or holds.
 
         Raises:
-            DataError: There is no such picture.
+            MissingPictureError: There is no such picture.
+            UnreadablePictureError: Its header says that it cannot be decoded.
+            DataError: The cell is something else.
         """
         if isinstance(cell, dict):
             cell = cell.get("bytes") or cell.get("path")
         if isinstance(cell, bytes):
-            return self._unpack(cell)
+            return self._checked(self._unpack(cell))
         if not isinstance(cell, str) or not cell.strip():
             raise DataError(f"expected the path of a picture, got {cell!r:.60}")
         name = cell.strip()
-        return self._downloaded(name) if "://" in name else self._folder.find(name)
+        return self._checked(self._downloaded(name) if "://" in name else self._folder.find(name))
 
-    def find_readable(self, cell: Any) -> Path:
-        """The same, where the picture's header says that it can be decoded."""
-        path = self.find(cell)
-        try:
-            if path.stat().st_size > MAX_FILE_BYTES:
-                raise DataError(f"picture {path.name!r} is larger than {MAX_FILE_BYTES >> 20} MiB")
-            with Image.open(path, formats=FORMATS) as picture:
-                width, height = picture.size
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            if isinstance(error, DataError):
-                raise
-            raise DataError(f"picture {path.name!r} cannot be read: {error}") from error
-        if width * height > MAX_PIXELS:
-            raise DataError(
-                f"picture {path.name!r} is too large ({width} x {height}); up to "
-                f"{MAX_PIXELS:,} pixels are decoded. Make it smaller first"
-            )
+    def _checked(self, path: Path) -> Path:
+        if self._check:
+            try:
+                check_header(path)
+            except ImageError as error:
+                why = str(error).removeprefix(str(path)).lstrip(": ").removesuffix(".")
+                raise UnreadablePictureError(f"picture {path.name!r}: {why}") from error
         return path
 
     def _downloaded(self, url: str) -> Path:
@@ -85,28 +103,40 @@ class CatalogPictures:
             parts = urlsplit(url)
         except ValueError as error:
             raise DataError(f"{url!r:.80} is no URL: {error}") from error
-        name = PurePosixPath(unquote(parts.path)).name
         if not self._has_downloads:
             raise DataError(
                 f"{url!r:.80} is a URL, and none is fetched. Download the pictures into a folder "
                 "under their file names, and give it by images_root"
             )
-        path = self._folder.find(name)
+        path = self._first(_saved_names(parts.netloc, parts.path, parts.query))
         # Where only the query differs, it is a version of the same picture.
         address = f"{parts.netloc}{parts.path}"
         if self._urls.setdefault(path, address) != address:
             raise DataError(
-                f"{name!r} is the file name of {address!r:.80} and of {self._urls[path]!r:.80}. "
-                "Download them under different names and name those in the catalogue"
+                f"{path.name!r} is the file name of {address!r:.80} and of "
+                f"{self._urls[path]!r:.80}. Download them under different names, such as with "
+                "their folders, and name those in the catalogue"
             )
         return path
 
+    def _first(self, names: Iterator[str]) -> Path:
+        """The first of some names that is there."""
+        missing = None
+        for name in names:
+            try:
+                return self._folder.find(name)
+            except MissingPictureError as error:
+                missing = error
+        raise missing or MissingPictureError("names no file")
+
     def _unpack(self, data: bytes) -> Path:
         if len(data) > MAX_FILE_BYTES:
-            raise DataError(f"its picture is larger than {MAX_FILE_BYTES >> 20} MiB")
-        ending = next((end for magic, end in _ENDINGS.items() if data.startswith(magic)), None)
+            raise UnreadablePictureError(f"its picture is larger than {MAX_FILE_BYTES >> 20} MiB")
+        ending = ending_of(data)
         if ending is None:
-            raise DataError(f"its picture is of no known format (starts with {data[:8]!r})")
+            raise UnreadablePictureError(
+                f"its picture is of no known format (starts with {data[:8]!r})"
+            )
         path = self._unpacked / (hashlib.sha256(data).hexdigest()[:32] + ending)
         if not path.exists():
             partial = path.with_name(path.name + ".partial")
@@ -120,3 +150,54 @@ class CatalogPictures:
                     "Move the catalogue to where that can be written"
                 ) from error
         return path
+
+
+def _is_address(name: Any) -> bool:
+    return isinstance(name, str) and "://" in name
+
+
+def names_in(cell: Any) -> list[Any]:
+    """The parts of a cell that names or holds several pictures; itself where it does not."""
+    if isinstance(cell, list):
+        return cell[:_MAX_NAMES]
+    if not isinstance(cell, str):
+        return [cell]
+    text = cell.strip()
+    if text.startswith("["):
+        listed = _listed(text)
+        if listed:
+            return listed[:_MAX_NAMES]
+    if "://" in text:
+        return _BEFORE_URL.split(text)[:_MAX_NAMES]
+    for mark in _MARKS:
+        parts = [part.strip() for part in text.split(mark) if part.strip()]
+        if len(parts) > 1 and all(map(_LOOKS_LIKE_A_PICTURE.search, parts)):
+            return list(parts[:_MAX_NAMES])
+    return [cell]
+
+
+def _listed(text: str) -> list[Any]:
+    """The items of a list as JSON or Python print it."""
+    for spelled in (text, text.replace("'", '"')):
+        try:
+            items = json.loads(spelled)
+        except (ValueError, RecursionError):
+            continue
+        return items if isinstance(items, list) else []
+    return []
+
+
+def _saved_names(host: str, path: str, query: str) -> Iterator[str]:
+    """Under which names a program may have saved a URL, those that tell most first.
+
+    wget and browsers differ in folders (``-x``), in the query behind the name (``@`` for ``?``
+    on Windows), and in percent-encoding.
+    """
+    plain = unquote(path).lstrip("/")
+    name = PurePosixPath(plain).name
+    bases = dict.fromkeys((f"{host}/{plain}", plain, name, PurePosixPath(path).name))
+    flat = query.replace("/", "%2F").replace("\\", "%5C")  # a name has no folders
+    for base in filter(None, bases):
+        if query:
+            yield from (f"{base}{mark}{flat}" for mark in ("?", "@", "%3F"))
+        yield base

@@ -7,18 +7,27 @@ from dataclasses import dataclass
 
 from finegrain.errors import DataError
 
-_CURRENCY = r"[A-Z]{3}|[A-Z]{0,3}[$€£¥₹₩₺₽฿₫₪₴]|kr\.?|zł|Kč|Ft|Fr\.|lei"
+_CURRENCY = r"[A-Z]{3}|[A-Z]{0,3}[$€£¥₹₩₺₽฿₫₪₴₦₱]|(?:Rs|руб|kr)\.?|zł|Kč|Ft|Fr\.|lei|р\.|元|円"
 _PRICE = re.compile(
-    rf"(?P<before>{_CURRENCY})?\s*(?P<amount>[0-9][0-9.,' \u2019]*?)\s*(?P<after>{_CURRENCY})?"
+    rf"(?P<before>{_CURRENCY})?\s*(?P<amount>[0-9][0-9.,' \u2019]*?(?:[.,][-–])?)\s*"
+    rf"(?P<after>{_CURRENCY})?"
 )
 _GROUPED = re.compile(
     r"[1-9][0-9]{0,2}(?P<group>[.,' \u2019])[0-9]{3}(?:(?P=group)[0-9]{3}){0,3}"
     r"(?:(?!(?P=group))[.,](?P<cents>[0-9]{1,2}))?"
 )
-_PLAIN = re.compile(r"(?P<whole>[0-9]{1,12})(?:[.,](?P<cents>[0-9]{1,2}))?")
+# 12,34,567.00: behind the thousands, Indian prices group by two digits
+_INDIAN = re.compile(r"[1-9][0-9]?(?:,[0-9]{2}){1,4},[0-9]{3}(?:\.(?P<cents>[0-9]{1,2}))?")
+_PLAIN = re.compile(
+    r"(?P<whole>[0-9]{1,12})(?:[.,](?P<cents>[0-9]{1,2}|[0-9]{1,2}0{1,4})|[.,][-–])?"
+)
 _MAX_LENGTH = 40
-_CODES = {"€": "EUR", "£": "GBP", "₹": "INR", "zł": "PLN", "Kč": "CZK", "US$": "USD"}
-"""Symbols that mean one currency."""
+_CODES = {
+    "€": "EUR", "£": "GBP", "₹": "INR", "₽": "RUB", "руб": "RUB", "р": "RUB",
+    "₺": "TRY", "₩": "KRW", "₪": "ILS", "₴": "UAH", "₫": "VND", "฿": "THB", "₦": "NGN",
+    "₱": "PHP", "zł": "PLN", "Kč": "CZK", "Ft": "HUF", "US$": "USD", "元": "CNY", "円": "JPY",
+}  # fmt: skip
+"""Symbols that mean one currency; ``$``, ``¥`` and ``kr`` mean several."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,23 +45,23 @@ class Price:
 
 
 def parse_price(text: str) -> Price:
-    """Read a price: ``12.50``, ``12,50 €``, ``USD 1,234.50``, ``1.234,50 EUR``.
+    """Read a price: ``12.50``, ``12,50 €``, ``USD 1,234.50``, ``1.234,50 EUR``, ``₹1,29,999.00``.
 
     Three digits behind a single mark are thousands, as no more than two are cents.
 
     Raises:
         DataError: It is something else.
     """
-    plain = text.replace("\u00a0", " ").replace("\u202f", " ").strip()
+    plain = re.sub("[\u00a0\u2009\u202f]", " ", text).strip().removesuffix("/-")
     match = _PRICE.fullmatch(plain) if len(plain) <= _MAX_LENGTH else None
     if match is None or (match["before"] and match["after"]):
         raise _no_price(text)
-    currency = match["before"] or match["after"]
-    return Price(_amount(match["amount"], text), _CODES.get(currency, currency))
+    currency = (match["before"] or match["after"] or "").rstrip(".") or None
+    return Price(_amount(match["amount"], text), _CODES.get(currency or "", currency))
 
 
 def _amount(digits: str, text: str) -> float:
-    if grouped := _GROUPED.fullmatch(digits):
+    if grouped := _GROUPED.fullmatch(digits) or _INDIAN.fullmatch(digits):
         whole = digits[: grouped.start("cents") - 1] if grouped["cents"] else digits
         return float(f"{re.sub('[^0-9]', '', whole)}.{grouped['cents'] or 0}")
     if plain := _PLAIN.fullmatch(digits):

@@ -6,7 +6,8 @@ import hashlib
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 from finegrain.data.catalog.table import DEFAULT_SPLIT
 from finegrain.errors import DataError
@@ -50,8 +51,9 @@ def divided(
 ) -> Mapping[str, Split]:
     """A catalogue with a split for each share; one that has splits of its own as it is.
 
-    All pictures of a product are in the same split. A split that no product falls into is
-    left out; what could not be read is reported with the first.
+    All pictures of a product are in the same split, with all products that share one of them.
+    A split that no product falls into is left out; what could not be read is reported with the
+    first.
 
     Args:
         splits: As a reader of catalogues gives them.
@@ -62,21 +64,41 @@ def divided(
     if shares is None or set(splits) != {DEFAULT_SPLIT}:
         return splits
     whole = splits[DEFAULT_SPLIT]
-    chosen: dict[str, str] = {}
     parts: dict[str, list[Sample]] = defaultdict(list)
-    for sample in whole.samples:
-        product = _product_id(sample, columns)
-        key = product if sample.pid is None else str(sample.pid)
-        parts[chosen.setdefault(key, shares.of(product))].append(sample)
+    for sample, product in zip(whole.samples, _products(whole.samples, columns), strict=True):
+        parts[shares.of(product)].append(sample)
     names = [name for name in asdict(shares) if name in parts]
     return {
-        name: Split(
+        name: replace(
+            whole,
             name=name,
             samples=tuple(parts[name]),
             problems=whole.problems if name == names[0] else (),
+            notes=whole.notes if name == names[0] else (),
         )
         for name in names
     }
+
+
+def _products(samples: Sequence[Sample], columns: Sequence[str]) -> list[str]:
+    """An id for each sample; products that share a picture, directly or not, have the same."""
+    ids = [_product_id(sample, columns) for sample in samples]
+    keys = [
+        product if sample.pid is None else str(sample.pid)
+        for sample, product in zip(samples, ids, strict=True)
+    ]
+    leader: dict[str | Path, str | Path] = {}
+
+    def lead(key: str | Path) -> str | Path:
+        while leader.setdefault(key, key) != key:
+            leader[key] = leader[leader[key]]
+            key = leader[key]
+        return key
+
+    for sample, key in zip(samples, keys, strict=True):
+        leader[lead(sample.image)] = lead(key)
+    first: dict[str | Path, str] = {}
+    return [first.setdefault(lead(key), product) for key, product in zip(keys, ids, strict=True)]
 
 
 def _product_id(sample: Sample, columns: Sequence[str]) -> str:

@@ -1,45 +1,40 @@
-"""Reader of catalogues with one picture and its captions a row."""
+"""Reader of catalogues with a product a row: its pictures, its captions and further columns."""
 
 from __future__ import annotations
 
-import json
-import math
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from finegrain.data.catalog.pictures import CatalogPictures, FindPicture
-from finegrain.data.catalog.rows import TEXT_TABLES, Row, columns_of, read_rows
-from finegrain.errors import DataError
-from finegrain.records import Problem, Sample, Scalar, Split, pid_of
+from finegrain.data.catalog.columns import (
+    CAMERA,
+    CAPTION_COLUMNS,
+    IMAGE_COLUMNS,
+    PID,
+    TIME,
+    TRACK,
+    Columns,
+    kept_name,
+    named,
+    renamed,
+    spelled,
+)
+from finegrain.data.catalog.moments import parse_time
+from finegrain.data.catalog.patterns import ImagePattern
+from finegrain.data.catalog.pictures import CatalogPictures
+from finegrain.data.catalog.row import Row, Table, TextFormat
+from finegrain.data.catalog.rows import open_table
+from finegrain.data.catalog.values import Metadata, name_of, of_one_type, scalar
+from finegrain.data.pictures import MissingPictureError, UnreadablePictureError
+from finegrain.errors import DataError, FinegrainError, ImageError, did_you_mean
+from finegrain.records import Pid, Problem, ProblemKind, Sample, Scalar, Split, pid_of
 
 DEFAULT_SPLIT = "all"
 """Name of the only split of a table without a split column."""
 
-CAPTION_COLUMNS = ("caption", "text", "captions", "title", "description")
-"""What the column of captions is called, the likeliest first."""
-
 _SPLIT_NAMES = {"training": "train", "validation": "val", "valid": "val"}
-_INTEGER = re.compile(r"[+-]?(0|[1-9][0-9]{0,17})")
-_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
-_LEADING_ZERO = re.compile(r"[+-]?0[0-9]+")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Columns:
-    """Which columns of a table hold what; those of pid and split may be none."""
-
-    image: str
-    captions: tuple[str, ...]
-    pid: str | None = None
-    split: str | None = None
-
-    @property
-    def required(self) -> tuple[str, ...]:
-        optional = (self.pid, self.split)
-        return (self.image, *self.captions, *(name for name in optional if name is not None))
 
 
 def read_catalog(
@@ -50,19 +45,22 @@ def read_catalog(
     pid_column: str | None = None,
     split_column: str | None = None,
     image_root: Path | None = None,
+    image_pattern: str | None = None,
+    encoding: str | None = None,
     fallback_encoding: str | None = None,
+    separator: str | None = None,
 ) -> dict[str, Split]:
-    """Read a table with one picture and its captions per row.
+    """Read a table with the pictures and captions of a product per row.
 
-    The ending of ``table`` tells its format: ``.csv``, ``.tsv`` or ``.txt`` (UTF-8, comma,
-    semicolon or tab), ``.jsonl`` or ``.ndjson``, ``.parquet``. A bad row becomes a problem
-    with its line number and the rest goes on.
+    A bad row becomes a problem with its line number and the rest goes on; see
+    :func:`~finegrain.data.catalog.rows.open_table` for the formats.
 
     Args:
         table: The file.
         image_column: Column of picture paths, relative to the table's folder. Absolute
             paths and those that climb out are refused. A Parquet table may hold the pictures
-            themselves; they are unpacked once, into a folder beside it.
+            themselves; they are unpacked once, into a folder beside it. A cell may name several
+            pictures, as a list or with commas, semicolons, pipes or blanks between.
         caption_columns: Columns of captions; a cell may hold a list of them where the
             format has lists. Empty ones are passed over, but a row needs one.
         pid_column: Column that tells which rows show the same product; its values are kept as
@@ -71,90 +69,188 @@ def read_catalog(
             one split, ``all``.
         image_root: Folder that the picture paths are relative to instead. Of URLs, which are
             never fetched, the file names are looked for in it.
-        fallback_encoding: What the rows of a CSV are in that are not UTF-8; without it they
-            are problems.
+        image_pattern: Path of a row's picture in terms of its columns, such as
+            ``images/{id}.jpg``, instead of `image_column`.
+        encoding: Of the whole file, where it is text.
+        fallback_encoding: Of the whole file where that is not UTF-8.
+        separator: The character between the cells of a text table.
 
     Returns:
         The splits by name. All columns but those of image, captions and split become
         metadata; those of a CSV are numbers or booleans where every cell of the column is.
-        Codes with leading zeros stay text.
+        Codes with leading zeros stay text, and so do numbers that would lose digits. Columns
+        ``camera``, ``time`` and ``track`` are what a gallery knows by these names.
 
     Raises:
         DataError: the table is missing or of another format, lacks a column, or has no
             good row.
-        MissingExtraError: a Parquet table needs ``pyarrow``.
+        MissingExtraError: a Parquet table needs ``pyarrow``, a workbook ``openpyxl``.
     """
     if isinstance(caption_columns, str) or not caption_columns:
         raise DataError(f"expected a list of caption columns, got {caption_columns!r}.")
-    columns = Columns(
-        image=image_column, captions=tuple(caption_columns), pid=pid_column, split=split_column
+    text = TextFormat(encoding=encoding, fallback_encoding=fallback_encoding, separator=separator)
+    opened = open_table(table, text)
+    roles = Roles(
+        image=image_column,
+        pattern=image_pattern,
+        captions=tuple(caption_columns),
+        pid=pid_column,
+        split=split_column,
     )
-    if not table.is_file():
-        raise DataError(f"expected a table at {table}, found none.")
-    return collect_rows(
-        read_rows(table, fallback_encoding=fallback_encoding),
-        columns,
-        CatalogPictures(table, images_root=image_root).find,
-        source=table,
-    )
+    pictures = CatalogPictures(table, images_root=image_root, check=False)
+    return read_table(opened, roles.in_table(opened), pictures)
 
 
-def collect_rows(
-    rows: Iterable[Row], columns: Columns, find: FindPicture, *, source: Path
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Roles:
+    """Columns as somebody named them; those left out are looked for by their usual names.
+
+    Attributes:
+        for_search: Each picture is taken with the first row that shows it, and a row needs no
+            caption unless a column of captions was named.
+    """
+
+    image: str | None = None
+    pattern: str | None = None
+    captions: tuple[str, ...] = ()
+    pid: str | None = None
+    split: str | None = None
+    camera: str | None = None
+    time: str | None = None
+    time_format: str | None = None
+    for_search: bool = False
+
+    def with_split(self, split: str, *, image: str) -> Roles:
+        """The same, with a column of splits, and a column of pictures unless one was named."""
+        return replace(self, split=split, image=self.image or image)
+
+    def in_table(self, table: Table) -> Columns:
+        """Those columns as a table spells them; a note says which were guessed."""
+        there = table.columns
+        self._require(table, self.camera, self.time)
+        pattern = None if self.pattern is None else ImagePattern(self.pattern)
+        image = spelled(there, self.image)
+        if image is None and pattern is None:
+            image = named(there, IMAGE_COLUMNS) or IMAGE_COLUMNS[0]
+            if image != IMAGE_COLUMNS[0]:
+                table.notes.append(f"the pictures are those of column {image!r}")
+        captions = tuple(spelled(there, name) or name for name in self.captions)
+        if not captions:
+            guessed = named(there, CAPTION_COLUMNS)
+            if guessed not in (None, CAPTION_COLUMNS[0]):
+                table.notes.append(f"the captions are those of column {guessed!r}")
+            captions = (guessed,) if guessed else () if self.for_search else CAPTION_COLUMNS[:1]
+        columns = Columns(
+            image=image if pattern is None else None,
+            pattern=pattern,
+            captions=captions,
+            needs_caption=bool(self.captions) or not self.for_search,
+            pid=spelled(there, self.pid) or named(there, (PID,)),
+            split=spelled(there, self.split),
+            camera=spelled(there, self.camera) or named(there, (CAMERA,)),
+            time=spelled(there, self.time) or named(there, (TIME,)),
+            track=named(there, (TRACK,)),
+            time_format=self.time_format,
+        )
+        table.notes += [
+            f"the column {theirs!r} is kept as {ours!r}, as every gallery has one called {theirs!r}"
+            for theirs, ours in renamed(there, columns).items()
+        ]
+        return columns
+
+    @staticmethod
+    def _require(table: Table, *wanted: str | None) -> None:
+        """See that columns which single rows may lack are in the table at all."""
+        for name in wanted:
+            if name is not None and named(table.columns, (name,)) is None:
+                raise DataError(
+                    f"expected a column {name!r} in {table.path}; it has "
+                    f"{', '.join(table.columns)}.{did_you_mean(name, table.columns)}"
+                )
+
+
+USUAL_ROLES = Roles()
+"""Every column by its usual name."""
+
+
+@dataclass(slots=True)
+class _Part:
+    """A split while it is read."""
+
+    samples: list[Sample] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+
+
+def read_table(
+    table: Table, columns: Columns, pictures: CatalogPictures, *, for_search: bool = False
 ) -> dict[str, Split]:
-    """Turn rows into splits; see :func:`read_catalog`.
+    """Turn the rows of a table into splits; see :func:`read_catalog`.
+
+    Args:
+        table: The table.
+        columns: Which of its columns is what.
+        pictures: Finds the pictures that a cell names or holds.
+        for_search: Take each picture with the first row that shows it only.
 
     Raises:
         DataError: No row is good.
     """
-    samples: dict[str, list[Sample]] = {}
-    problems: dict[str, list[Problem]] = {}
-    found: dict[str, None] = {}
-    for row in rows:
-        found.update(dict.fromkeys(row.cells))
+    parts: dict[str, _Part] = {}
+    names: dict[str, None] = dict.fromkeys(table.columns)
+    shown: dict[Path, str] = {}
+    for row in table.rows:
+        names.update(dict.fromkeys(row.cells))
         split = DEFAULT_SPLIT
         try:
             _check_cells(row, columns)
             split = _split_name(row.cells, columns)
-            sample = _read_row(row.cells, columns, find)
+            samples, problems = _read_row(row, columns, pictures)
         except DataError as error:
-            problems.setdefault(split, []).append(Problem(where=row.where, why=str(error)))
-        else:
-            samples.setdefault(split, []).append(sample)
-    if not samples:
-        if not problems:
-            raise DataError(f"expected rows in {source}, found none.")
-        first = next(rows[0] for rows in problems.values())
-        raise DataError(
-            f"expected columns {', '.join(columns.required)} and a good row in {source}; "
-            f"found columns {', '.join(found) or 'none'}; {first}."
-        )
-    # A row too broken to tell its split is reported with the first.
-    if DEFAULT_SPLIT in problems and DEFAULT_SPLIT not in samples:
-        name = next(iter(samples))
-        problems[name] = problems.pop(DEFAULT_SPLIT) + problems.get(name, [])
-    if source.suffix.lower() in TEXT_TABLES:
-        samples = _with_typed_metadata(samples, columns.pid)
+            samples, problems = [], [problem_of(row.where, error)]
+        part = parts.setdefault(split, _Part())
+        for sample in samples:
+            where = shown.setdefault(sample.image, row.where)
+            if where == row.where or not for_search:
+                part.samples.append(sample)
+            else:
+                problems.append(shown_before(row.where, sample.image, where))
+        part.problems += problems
+    if not any(part.samples for part in parts.values()):
+        raise _nothing_good(table, columns, tuple(names), parts)
+    _report_with_the_first(parts)
+    _convert_metadata(parts, is_text=table.is_text)
     return {
         name: Split(
             name=name,
-            samples=tuple(samples.get(name, ())),
-            problems=tuple(problems.get(name, ())),
+            samples=tuple(part.samples),
+            problems=tuple(part.problems),
+            notes=tuple(f"{table.path.name}: {note}" for note in table.notes),
         )
-        for name in dict.fromkeys([*samples, *problems])
+        for name, part in parts.items()
     }
-
-
-def caption_column(table: Path) -> str:
-    """The first of `CAPTION_COLUMNS` that a table has, or the likeliest if it has none."""
-    columns = columns_of(table)
-    return next((name for name in CAPTION_COLUMNS if name in columns), CAPTION_COLUMNS[0])
 
 
 def common_split_name(name: str) -> str:
     """``train``, ``val`` or ``test`` for the other words for them; any other as it is."""
     name = name.strip().lower()
     return _SPLIT_NAMES.get(name, name)
+
+
+def problem_of(where: str, error: FinegrainError) -> Problem:
+    """What was left out because of an error, with its kind."""
+    if isinstance(error, MissingPictureError):
+        kind = ProblemKind.MISSING
+    elif isinstance(error, UnreadablePictureError | ImageError):
+        kind = ProblemKind.PICTURE
+    else:
+        kind = ProblemKind.ROW
+    return Problem(where=where, why=str(error), kind=kind)
+
+
+def shown_before(where: str, image: Path, first: str) -> Problem:
+    """A row whose picture an earlier row shows."""
+    why = f"shows {image.name!r}, which {first} shows already; a gallery has each picture once"
+    return Problem(where=where, why=why, kind=ProblemKind.REPEATED)
 
 
 def _check_cells(row: Row, columns: Columns) -> None:
@@ -174,25 +270,56 @@ def _split_name(cells: Mapping[str, Any], columns: Columns) -> str:
     return common_split_name(name)
 
 
-def _read_row(cells: Mapping[str, Any], columns: Columns, find: FindPicture) -> Sample:
-    cell = cells[columns.image]
-    if not isinstance(cell, str | bytes | dict) or (isinstance(cell, str) and not cell.strip()):
-        raise DataError(f"has no picture in column {columns.image!r}")
-    image = find(cell)
+def _read_row(
+    row: Row, columns: Columns, pictures: CatalogPictures
+) -> tuple[list[Sample], list[Problem]]:
+    """The pictures of a row, and what of it was left out.
+
+    Raises:
+        DataError: All of it is left out.
+    """
+    cells = row.cells
+    images, errors = pictures.find_all(_picture_cell(cells, columns))
+    if not images:
+        raise errors[0]
+    problems = [problem_of(row.where, error) for error in errors]
     captions = tuple(
-        caption for column in columns.captions for caption in _captions(cells[column], column)
+        caption for column in columns.captions for caption in _captions(cells.get(column), column)
     )
-    if not captions:
+    if not captions and columns.needs_caption:
         raise DataError(f"has no caption in {', '.join(map(repr, columns.captions))}")
-    metadata = {
-        name: _scalar(value)
-        for name, value in cells.items()
-        if name not in (columns.image, columns.split, *columns.captions)
-    }
-    pid = None if columns.pid is None else pid_of(_scalar(cells[columns.pid]))
-    if columns.pid is not None and pid is None:
+    pid = None if columns.pid is None else scalar(cells.get(columns.pid))
+    if pid is None and columns.pid not in (None, PID):
         raise DataError(f"has no pid in column {columns.pid!r}")
-    return Sample(image=image, captions=captions, pid=pid, metadata=metadata)
+    if pid is None and len(images) > 1:
+        pid = os.path.realpath(images[0])  # several pictures of a row show one product
+    times, odd = _times(row, columns)
+    metadata = {
+        kept_name(name): scalar(value)
+        for name, value in cells.items()
+        if name not in columns.consumed and not (name == PID == columns.pid)
+    }
+    samples = [
+        Sample(
+            image=image,
+            captions=captions,
+            pid=pid_of(pid),
+            camera=None if columns.camera is None else name_of(cells.get(columns.camera)),
+            metadata={**metadata, **times},
+        )
+        for image in images
+    ]
+    return samples, problems + odd
+
+
+def _picture_cell(cells: Mapping[str, Any], columns: Columns) -> Any:
+    if columns.pattern is not None:
+        return columns.pattern.path(cells)
+    assert columns.image is not None
+    cell = cells[columns.image]
+    if cell is None or (isinstance(cell, str) and not cell.strip()) or cell == []:
+        raise DataError(f"has no picture in column {columns.image!r}")
+    return cell
 
 
 def _captions(cell: Any, column: str) -> Iterator[str]:
@@ -203,51 +330,61 @@ def _captions(cell: Any, column: str) -> Iterator[str]:
             yield caption.strip()
 
 
-def _scalar(value: Any) -> Scalar:
-    """Return a cell as metadata can hold it: blanks and NaN as None, dates as text."""
-    if isinstance(value, str):
-        return value.strip() or None
-    if value is None or isinstance(value, bool | int):
-        return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return json.dumps(value, default=str) if isinstance(value, list | dict) else str(value)
+def _times(row: Row, columns: Columns) -> tuple[dict[str, Scalar], list[Problem]]:
+    """The time and the track of a row; a time that is none is reported and left empty."""
+    known: dict[str, Scalar] = {}
+    if columns.track is not None:
+        known[TRACK] = name_of(row.cells.get(columns.track))
+    cell = None if columns.time is None else row.cells.get(columns.time)
+    if scalar(cell) is None:
+        return known, []
+    try:
+        return {**known, TIME: parse_time(cell, columns.time_format)}, []
+    except DataError as error:
+        why = f"{error}; kept without a time"
+        return known, [Problem(where=row.where, why=why, kind=ProblemKind.VALUE)]
 
 
-def _with_typed_metadata(
-    samples: dict[str, list[Sample]], pid_column: str | None
-) -> dict[str, list[Sample]]:
-    everyone = [sample for rows in samples.values() for sample in rows]
-    # Of several tables one may have columns that another lacks.
-    names = dict.fromkeys(name for sample in everyone for name in sample.metadata)
-    types = {
-        name: _column_type([sample.metadata.get(name) for sample in everyone]) for name in names
-    }
-    return {
-        name: [_with_types(sample, types, pid_column) for sample in rows]
-        for name, rows in samples.items()
-    }
+def _nothing_good(
+    table: Table, columns: Columns, names: Sequence[str], parts: Mapping[str, _Part]
+) -> DataError:
+    problems = [problem for part in parts.values() for problem in part.problems]
+    if not problems:
+        return DataError(f"expected rows in {table.path}, found none.")
+    questions = [did_you_mean(name, names) for name in columns.required if name not in names]
+    return DataError(
+        f"expected columns {', '.join(columns.required)} and a good row in {table.path}; found "
+        f"columns {', '.join(names) or 'none'}; {problems[0]}.{''.join(questions)}"
+    )
 
 
-def _with_types(
-    sample: Sample, types: Mapping[str, Callable[[Any], Scalar]], pid_column: str | None
-) -> Sample:
-    metadata = {
-        column: None if cell is None else types[column](cell)
-        for column, cell in sample.metadata.items()
-    }
-    pid = sample.pid if pid_column not in metadata else pid_of(metadata[pid_column])
-    return replace(sample, pid=pid, metadata=metadata)
+def _report_with_the_first(parts: dict[str, _Part]) -> None:
+    """Move the problems of rows too broken to tell their split to the first split."""
+    if DEFAULT_SPLIT in parts and not parts[DEFAULT_SPLIT].samples:
+        homeless = parts.pop(DEFAULT_SPLIT).problems
+        first = next(part for part in parts.values() if part.samples)
+        first.problems = homeless + first.problems
 
 
-def _column_type(cells: Sequence[Scalar]) -> Callable[[Any], Scalar]:
-    texts = [str(cell) for cell in cells if cell is not None]
-    if all(text.lower() in ("true", "false") for text in texts):
-        return lambda text: text.lower() == "true"
-    if all(_INTEGER.fullmatch(text) for text in texts):
-        return int
-    # An article number such as 00123 is a name, not a quantity.
-    numbers = all(_NUMBER.fullmatch(text) and math.isfinite(float(text)) for text in texts)
-    if numbers and not any(_LEADING_ZERO.fullmatch(text) for text in texts):
-        return float
-    return str
+def _convert_metadata(parts: Mapping[str, _Part], *, is_text: bool) -> None:
+    """Give each column one type over all splits, and pids that of their column."""
+    samples = [sample for part in parts.values() for sample in part.samples]
+    typed = iter(of_one_type([_to_convert(sample) for sample in samples], is_text=is_text))
+    for part in parts.values():
+        part.samples = [_converted(sample, next(typed)) for sample in part.samples]
+
+
+_PID_CELL = ""
+"""A name for the pid among other cells, which no column can have."""
+
+
+def _to_convert(sample: Sample) -> Metadata:
+    cells = {name: cell for name, cell in sample.metadata.items() if name not in (TIME, TRACK)}
+    return {**cells, _PID_CELL: sample.pid}
+
+
+def _converted(sample: Sample, cells: Metadata) -> Sample:
+    pid: Pid | None = pid_of(cells[_PID_CELL])
+    kept = {name: cell for name, cell in cells.items() if name != _PID_CELL}
+    fixed = {name: sample.metadata[name] for name in (TIME, TRACK) if name in sample.metadata}
+    return replace(sample, pid=pid, metadata={**kept, **fixed})

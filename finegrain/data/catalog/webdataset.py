@@ -6,22 +6,26 @@ import json
 import re
 import tarfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from finegrain.data.catalog.pictures import CatalogPictures
-from finegrain.data.catalog.rows import Row
+from finegrain.data.catalog.row import Row
+from finegrain.data.catalog.rows import peeked
 from finegrain.data.catalog.table import (
     DEFAULT_SPLIT,
-    Columns,
-    collect_rows,
+    USUAL_ROLES,
+    Roles,
     common_split_name,
+    read_table,
 )
 from finegrain.errors import DataError
+from finegrain.preprocess.formats import PICTURE_SUFFIXES
 from finegrain.preprocess.image import MAX_FILE_BYTES
 from finegrain.records import Split
 
-IMAGE_ENDINGS = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff")
+IMAGE_ENDINGS = tuple(suffix.removeprefix(".") for suffix in sorted(PICTURE_SUFFIXES))
 CAPTION_ENDINGS = ("txt", "caption", "text")
 CAPTION_KEYS = ("caption", "captions", "text", "title")
 """Of the JSON beside a picture, where there is no text file."""
@@ -36,17 +40,18 @@ def shards_of(path: Path) -> tuple[Path, ...]:
     return tuple(sorted(path.glob("*.tar"))) if path.is_dir() else (path,)
 
 
-def read_webdataset(path: Path, *, pid_column: str | None = None) -> dict[str, Split]:
+def read_webdataset(path: Path, *, roles: Roles = USUAL_ROLES) -> dict[str, Split]:
     """Read uncompressed shards in which neighbouring members of one base name are a row.
 
     ``000.jpg`` is the picture, ``000.txt`` its caption, ``000.json`` more of it: its
     ``caption`` where there is no text, and metadata. Pictures are unpacked once into a
     folder beside each shard, by what they hold; members are never extracted to where their
-    names lead. Shards called ``train-…``, ``val-…`` and ``test-…`` are splits.
+    names lead. Shards called ``train-…``, ``val-…`` and ``test-…`` are splits. What macOS adds
+    to archives (``._000.jpg``) is passed over.
 
     Args:
         path: A ``.tar``, or a folder of them.
-        pid_column: Key of the JSON that tells which rows show the same product.
+        roles: Keys of the JSON as somebody named them, such as that of the pid.
 
     Raises:
         DataError: There is no shard, or no row is good.
@@ -55,12 +60,10 @@ def read_webdataset(path: Path, *, pid_column: str | None = None) -> dict[str, S
     if not shards or not all(shard.is_file() for shard in shards):
         raise DataError(f"expected a .tar or a folder of them at {path}, found none.")
     pictures = CatalogPictures(path / "shards" if path.is_dir() else path)
-    return collect_rows(
-        (row for shard in shards for row in _rows(shard)),
-        Columns(image=_IMAGE, captions=(_CAPTION,), pid=pid_column, split=_SPLIT),
-        pictures.find_readable,
-        source=path,
-    )
+    table = peeked(path, (row for shard in shards for row in _rows(shard)))
+    fixed = replace(roles, image=_IMAGE, captions=(_CAPTION,), pattern=None, split=_SPLIT)
+    columns = replace(fixed.in_table(table), needs_caption=not roles.for_search)
+    return read_table(table, columns, pictures, for_search=roles.for_search)
 
 
 def _rows(shard: Path) -> Iterator[Row]:
@@ -69,7 +72,7 @@ def _rows(shard: Path) -> Iterator[Row]:
     try:
         with tarfile.open(shard, "r|") as archive:
             for member in archive:
-                if member.isdir():
+                if member.isdir() or _is_of_macos(member.name):
                     continue
                 stem, ending = _stem_and_ending(member.name)
                 if stem != key:
@@ -95,6 +98,11 @@ def _row(shard: Path, key: str, cells: dict[str, Any], why: str, split: str) -> 
     caption = cells.get(_CAPTION) or next((about[k] for k in CAPTION_KEYS if about.get(k)), None)
     metadata = {name: value for name, value in about.items() if name not in CAPTION_KEYS}
     return Row(where, {**metadata, _IMAGE: cells.get(_IMAGE), _CAPTION: caption, _SPLIT: split})
+
+
+def _is_of_macos(name: str) -> bool:
+    path = PurePosixPath(name)
+    return "__MACOSX" in path.parts or path.name == ".DS_Store" or path.name.startswith("._")
 
 
 def _stem_and_ending(name: str) -> tuple[str, str]:

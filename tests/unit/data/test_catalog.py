@@ -127,6 +127,8 @@ def test_bad_rows_are_problems_with_their_line(shop):
     assert where == [f"catalog.csv:{line}" for line in (4, 5, 6, 7, 8, 10, 11, 12)]
     why = [problem.why for problem in split.problems]
     assert "'images/gone.jpg' not found under" in why[0]
+    assert "they may be cp1252 or" in why[4]
+    why[4] = why[4].partition(";")[0]
     assert why[1:6] == [
         "has no caption in 'caption'",
         "has 2 cells, expected 3",
@@ -176,7 +178,12 @@ def test_an_endless_cell_is_a_problem(shop):
         (("1e999", "1"), ("1e999", "1")),
         (("1_000", "1"), ("1_000", "1")),
         (("true", "1"), ("true", "1")),
-        (("9" * 25, "1"), (1e25, 1.0)),
+        (("9" * 25, "1"), ("9" * 25, "1")),
+        (("1760000000000000001", "2"), (1760000000000000001, 2)),
+        (("9223372036854775808", "2"), ("9223372036854775808", "2")),
+        (("0.1234567890123456", "2"), ("0.1234567890123456", "2")),
+        (('"₹1,29,999.00"', "12"), (129999.0, 12.0)),
+        (("12 EUR", "ask us"), ("12 EUR", "ask us")),
         (("", ""), (None, None)),
     ],
 )
@@ -238,7 +245,7 @@ def test_a_broken_parquet_table(shop):
 
 def test_parquet_names_its_extra(shop, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(MissingExtraError, match=r"finegrain\[train\]"):
+    with pytest.raises(MissingExtraError, match=r"finegrain\[parquet\]"):
         read_catalog(write(shop, "x", name="catalog.parquet"))
 
 
@@ -248,7 +255,6 @@ def test_parquet_names_its_extra(shop, monkeypatch):
         (("file,label", "images/1.jpg,coat"), "found columns file, label; catalog.csv:2: has no"),
         ((HEADER,), "expected rows in .*, found none"),
         ((HEADER, "gone.jpg,a,1"), "'gone.jpg' not found under"),
-        (("image,caption,image", "a,b,c"), "expected different column names"),
         (("a" * 200_000,), "expected column names"),
     ],
 )
@@ -260,8 +266,8 @@ def test_a_table_without_a_good_row(shop, lines, message):
 def test_tables_that_are_none(shop):
     with pytest.raises(DataError, match="found none"):
         read_catalog(shop / "catalog.csv")
-    with pytest.raises(DataError, match=r"ending in \.csv, .*got 'catalog.xls'"):
-        read_catalog(write(shop, "x", name="catalog.xls"))
+    with pytest.raises(DataError, match=r"got a binary file \(starts with b'x"):
+        read_catalog(write(shop, "x\0", name="catalog.bin"))
     with pytest.raises(DataError, match="list of caption columns, got 'caption'"):
         read_catalog(write(shop, HEADER), caption_columns="caption")
 

@@ -28,6 +28,16 @@ from finegrain.errors import DataError
         ("$5", Price(5.0, "$")),
         ("US$5", Price(5.0, "USD")),
         ("199 kr", Price(199.0, "kr")),
+        ("₹1,29,999.00", Price(129_999.0, "INR")),
+        ("1,23,456", Price(123_456.0)),
+        ("₹ 12,34,56,789", Price(123_456_789.0, "INR")),
+        ("Rs. 1,299", Price(1299.0, "Rs")),
+        ("Rs.1,299/-", Price(1299.0, "Rs")),
+        ("1.299,00 €", Price(1299.0, "EUR")),
+        ("12.0000", Price(12.0)),
+        ("249,- Kč", Price(249.0, "CZK")),
+        ("1 299 ₽", Price(1299.0, "RUB")),
+        ("1\u202f299,00\u00a0€", Price(1299.0, "EUR")),
     ],
 )
 def test_prices_as_shops_write_them(text, price):
@@ -36,7 +46,7 @@ def test_prices_as_shops_write_them(text, price):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "free", "from 12.50", "12.50 - 20.00", "-5", "1.2.3", "0.125", "1,23,456", "USD 5 €",
+    ["", "free", "from 12.50", "12.50 - 20.00", "-5", "1.2.3", "0.125", "1,2,345", "USD 5 €",
      "12.", ".5", "1,234,56", "9" * 40, "1" + ",000" * 99, "1" + " " * 99999 + "?"],
 )  # fmt: skip
 def test_what_is_no_price(text):

@@ -107,10 +107,14 @@ def test_shares_that_are_none(shares):
 
 
 def test_a_table_and_a_feed_train_without_a_split_column(tmp_path):
-    Image.new("RGB", (8, 16)).save(tmp_path / "1.jpg")
+    for n in range(200):
+        Image.new("RGB", (8, 16), (n, 0, 0)).save(tmp_path / f"{n}.png")
     with (tmp_path / "shop.csv").open("w", newline="") as file:
         csv.writer(file).writerows(
-            [("image", "caption", "sku"), *(("1.jpg", "a coat", f"S{n // 2}") for n in range(200))]
+            [
+                ("image", "caption", "sku"),
+                *((f"{n}.png", "a coat", f"S{n // 2}") for n in range(200)),
+            ]
         )
     table = Catalog(table=str(tmp_path / "shop.csv"), pid_column="sku")
     splits = table.splits()

@@ -66,7 +66,8 @@ def test_synthetic_people_are_drawn_once(tmp_path):
 
 
 def test_a_split_that_is_not_there(folder):
-    (folder / "labels.csv").write_text("file,label,split\n1.png,coat,test\n1.png,coat,train\n")
+    Image.new("RGB", (20, 40), (16, 46, 200)).save(folder / "2.png")
+    (folder / "labels.csv").write_text("file,label,split\n1.png,coat,test\n2.png,coat,train\n")
     with pytest.raises(DataError, match="the dataset has no split 'val'; it has test, train"):
         take_split(LabelledPhotos(root=str(folder)).splits(), "val")
 

@@ -1,0 +1,260 @@
+"""Reader of delimited text: CSV, TSV and their kin, as programs write them."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import IO
+
+from finegrain.data.catalog.encoding import Encoding, find_encoding
+from finegrain.data.catalog.row import Row, Table, TextFormat, unambiguous
+from finegrain.errors import DataError
+
+SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "pipes"}
+
+_SAMPLED_LINES = 50
+_SAMPLED_CHARACTERS = 1 << 16
+_MAX_ROW = 1 << 20
+"""Longest row, in characters."""
+
+_MAX_REREAD = 1 << 24
+"""Characters that are read again after rows whose quotes do not match, beside one pass."""
+
+_SEPARATOR_LINE = re.compile(r'"?sep=(.)"?[\r\n]*', re.IGNORECASE)
+_ENDING = re.compile(r"\.[A-Za-z0-9]{2,5}$")
+
+
+def read_delimited(table: Path, text: TextFormat) -> Table:
+    """Open a table of delimited text.
+
+    The separator is what a first line such as ``sep=;`` says, or that of comma, semicolon,
+    tab and pipe which divides most of the first rows into as many cells as the header. Line
+    ends inside quotes belong to a cell. A row whose quotes do not match is reported with the
+    line where it begins, and reading goes on at the next line.
+
+    Raises:
+        DataError: The file cannot be opened, the encoding is unknown, or the header cannot be
+            decoded.
+    """
+    encoding = find_encoding(table, stated=text.encoding, fallback=text.fallback_encoding)
+    lines = _Lines(encoding.open(table))
+    sample = lines.peek()
+    separator, notes = _separator(sample, text.separator, table)
+    if sample and _SEPARATOR_LINE.fullmatch(sample[0]):
+        next(lines)
+    if encoding.is_guessed:
+        notes.append(f"the text is in {encoding.name}")
+    records = _records(lines, separator)
+    columns, more = _header(records, lines, encoding, table)
+    rows = _rows(records, lines, columns, encoding, table)
+    return Table(path=table, columns=columns, rows=rows, is_text=True, notes=notes + more)
+
+
+def _separator(sample: list[str], stated: str | None, table: Path) -> tuple[str, list[str]]:
+    """The separator, and a note where it was guessed."""
+    if stated is not None:
+        if len(stated) != 1 or stated in '"\r\n':
+            raise DataError(f"expected one character as the separator, got {stated!r}.")
+        return stated, []
+    if sample and (match := _SEPARATOR_LINE.fullmatch(sample[0])):
+        return match[1], []
+    # Exporters write tabs into .csv and commas into .tsv, so an ending only breaks ties.
+    order = ("\t", *SEPARATORS) if table.suffix.lower() == ".tsv" else tuple(SEPARATORS)
+    best = max(order, key=lambda mark: _fit(sample, mark))
+    is_usual = best == {".tsv": "\t", ".tab": "\t", ".psv": "|"}.get(table.suffix.lower(), ",")
+    return best, [] if is_usual else [f"the cells are separated by {SEPARATORS[best]}"]
+
+
+def _fit(lines: list[str], mark: str) -> tuple[int, int]:
+    """How many rows have as many cells as the header, and how many those are."""
+    try:
+        rows = [row for row in csv.reader(lines, delimiter=mark) if row]
+    except csv.Error:
+        return 0, 0
+    width = len(rows[0]) if rows else 0
+    return (sum(len(row) == width for row in rows), width) if width > 1 else (0, 0)
+
+
+def _header(
+    records: Iterator[_Record], lines: _Lines, encoding: Encoding, table: Path
+) -> tuple[tuple[str, ...], list[str]]:
+    """The names of the columns, and what was done to make them unambiguous."""
+    line, cells, why = next(records, (0, [], lines.damage))
+    try:
+        if why is not None:
+            raise DataError(why)
+        columns, notes = unambiguous(encoding.checked(cells))
+    except DataError as error:
+        raise DataError(
+            f"expected column names in line {line} of {table}, which {error}."
+        ) from error
+    lines.width = len(columns)
+    return columns, notes
+
+
+def _rows(
+    records: Iterator[_Record],
+    lines: _Lines,
+    columns: tuple[str, ...],
+    encoding: Encoding,
+    table: Path,
+) -> Iterator[Row]:
+    for line, cells, why in records:
+        where = f"{table.name}:{line}"
+        try:
+            if why is not None:
+                raise DataError(why)
+            surplus = cells[len(columns) :]
+            if len(cells) < len(columns) or any(map(str.strip, surplus)):
+                raise DataError(f"has {len(cells)} cells, expected {len(columns)}")
+            cells = encoding.checked(cells[: len(columns)])
+        except DataError as error:
+            yield Row(where, {}, str(error))
+        else:
+            yield Row(where, dict(zip(columns, cells, strict=True)))
+    if lines.damage is not None:
+        yield Row(f"{table.name}:{lines.number}", {}, lines.damage)
+
+
+_Record = tuple[int, list[str], str | None]
+"""The line where a row begins, its cells, and why they cannot be read."""
+
+
+def _records(lines: _Lines, separator: str) -> Iterator[_Record]:
+    """The rows that hold something, one by one."""
+    # strict: a quote that does not match is an error instead of some way to go on
+    reader = csv.reader(lines, delimiter=separator, strict=True)
+    while True:
+        line = lines.begin()
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            why = _quotes_or(error)
+        else:
+            if not any(map(str.strip, cells)):
+                continue
+            if not lines.swallowed_rows(cells, separator):
+                yield line, cells, None
+                continue
+            why = "has a quote that is closed in another row, or not at all"
+        lines.take_back()
+        yield line, [], why
+
+
+def _quotes_or(error: csv.Error) -> str:
+    """What is wrong with a row, in words."""
+    if "unexpected end of data" in str(error):
+        return "has a quote that is never closed"
+    if "expected after" in str(error):
+        return "has a quote that does not match; a quote inside quotes is written twice"
+    return f"cannot be read: {error}"
+
+
+class _Lines:
+    """The lines of a text, of which those of a failed row can be taken back.
+
+    Attributes:
+        number: Of the next line, from 1.
+        width: How many cells a row has, once that is known.
+        damage: Why nothing can be read from `number` on.
+    """
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+        self._waiting: list[str] = []
+        self._taken: list[str] = []
+        self._length = 0
+        self._read = 0
+        self._reread = 0
+        self.number = 1
+        self.width = 0
+        self.damage: str | None = None
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = self._waiting.pop() if self._waiting else self._line()
+        if not line:
+            self._stream.close()
+            raise StopIteration
+        self.number += 1
+        self._taken.append(line)
+        self._length += len(line)
+        if self._length > _MAX_ROW:
+            raise csv.Error(f"it is longer than {_MAX_ROW:,} characters")
+        return line
+
+    def peek(self) -> list[str]:
+        """The first lines, which stay to be read."""
+        sample = list(islice(iter(self._line, ""), _SAMPLED_LINES))
+        self._waiting = sample[::-1]
+        length, short = 0, []
+        for line in sample:
+            length += len(line)
+            if length > _SAMPLED_CHARACTERS:
+                break
+            short.append(line)
+        return short or sample[:1]
+
+    def begin(self) -> int:
+        """Begin a row, and return its line."""
+        self._taken, self._length = [], 0
+        return self.number
+
+    def take_back(self) -> None:
+        """Give all lines of the row again but its first.
+
+        Raises:
+            DataError: More was read again than a sound table can ask for.
+        """
+        again = self._taken[1:]
+        self._waiting += reversed(again)
+        self.number -= len(again)
+        self._reread += sum(map(len, again))
+        if self._reread > _MAX_REREAD + self._read:
+            raise DataError(
+                f"line {self.number - 1}: too many rows have quotes that do not match. Write the "
+                "table with each quote inside a cell doubled."
+            )
+
+    def swallowed_rows(self, cells: list[str], separator: str) -> bool:
+        """Whether a later line of the row is a row itself, which a lost quote made a cell of.
+
+        It has as many cells as the header, and a file name of the same kind in the same place;
+        where the row has another number of cells, the number alone tells.
+        """
+        if len(self._taken) < 2 or self.width < 2:
+            return False
+        try:
+            first, *later = (next(csv.reader([line], delimiter=separator)) for line in self._taken)
+        except csv.Error:  # a cell that is too long on its own
+            return False
+        rows = [row for row in later if len(row) == self.width]
+        if len(cells) != self.width:
+            return bool(rows)
+        endings = [_ENDING.findall(cell.strip()) for cell in first]
+        return any(
+            end and end == _ENDING.findall(cell.strip())
+            for row in rows
+            for end, cell in zip(endings, row, strict=False)
+        )
+
+    def _line(self) -> str:
+        """A line of at most `_MAX_ROW` characters; what is longer loses its end and fails."""
+        try:
+            line = part = self._stream.readline(_MAX_ROW + 1)
+            while len(part) > _MAX_ROW and not part.endswith(("\r", "\n")):
+                part = self._stream.readline(_MAX_ROW + 1)
+        except UnicodeDecodeError as error:
+            self.damage = f"is not {error.encoding} from here on, so the rest is not read"
+            return ""
+        except ValueError:  # the stream is closed, as it has ended before
+            return ""
+        self._read += len(line)
+        return line

@@ -1,0 +1,129 @@
+"""Reader of a folder of pictures: all of them, with what tables and file names say of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from finegrain.data.catalog.columns import CAMERA, PID, TIME, TRACK, kept_name
+from finegrain.data.catalog.image_folder import METADATA_FILES, read_image_folder
+from finegrain.data.catalog.kinds import CatalogOptions, refuse_mostly_bad
+from finegrain.data.catalog.moments import parse_time
+from finegrain.data.catalog.patterns import NamePattern
+from finegrain.data.catalog.table import DEFAULT_SPLIT
+from finegrain.data.catalog.values import of_one_type
+from finegrain.data.catalog.webdataset import read_webdataset
+from finegrain.errors import DataError, ImageError
+from finegrain.preprocess.folder import Folder, read_folder
+from finegrain.records import Problem, ProblemKind, Sample, Scalar, Split, pid_of
+
+
+def read_picture_folder(
+    root: Path,
+    options: CatalogOptions,
+    *,
+    exclude: Sequence[str] = (),
+    name_pattern: str | None = None,
+) -> dict[str, Split]:
+    """Read every picture of a folder and of those below it, for search.
+
+    A ``metadata.csv``, ``.jsonl`` or ``.parquet`` anywhere below tells of the pictures beside it;
+    pictures that it does not name are taken as they are. Shards (``*.tar``) in the folder itself
+    are read too. What else there is stands among the problems, by kind.
+
+    Args:
+        root: The folder.
+        options: What is known of its tables.
+        exclude: Shell patterns for what is passed over.
+        name_pattern: What the names of pictures say, such as ``{pid}_c{camera}s{seq}_{frame}``;
+            see :class:`NamePattern`.
+
+    Returns:
+        The splits of its tables, and ``all`` with the other pictures.
+
+    Raises:
+        DataError: The pattern is none, or too much was left out.
+        ImageError: The folder cannot be listed, or holds no picture.
+    """
+    pattern = None if name_pattern is None else NamePattern(name_pattern)
+    listed = read_folder(root, exclude=exclude)
+    options = replace(options, roles=replace(options.roles, for_search=True))
+    parts, problems = _read_tables(root, listed, options)
+    named = {os.path.realpath(s.image) for split in parts for s in split.samples}
+    others = [path for path in listed.pictures if os.path.realpath(path) not in named]
+    plain = _plain_split(root, others, pattern, options.roles.time_format)
+    parts.append(replace(plain, problems=(*problems, *listed.left_out, *plain.problems)))
+    if not any(split.samples for split in parts):
+        seen = [problem for split in parts for problem in split.problems]
+        raise ImageError(f"the folder {root} holds no picture{f'; {seen[0]}' if seen else ''}")
+    splits = {str(number): split for number, split in enumerate(parts)}
+    refuse_mostly_bad(splits, f"folder {root}", options.max_bad_share)
+    return splits
+
+
+def _read_tables(
+    root: Path, listed: Folder, options: CatalogOptions
+) -> tuple[list[Split], list[Problem]]:
+    """What the tables of a folder say, and which of them say nothing."""
+    parts: list[Split] = []
+    problems: list[Problem] = []
+    for path in listed.tables:
+        try:
+            if path.name in METADATA_FILES:
+                folder = path.parent
+                parts += read_image_folder(
+                    folder, roles=options.roles, text=options.text, only=path
+                ).values()
+            elif path.suffix.lower() == ".tar" and path.parent == root:
+                parts += read_webdataset(path, roles=options.roles).values()
+            else:
+                raise DataError("is a table or an archive; index it by its own name")
+        except DataError as error:
+            problems.append(Problem(where=str(path), why=str(error), kind=ProblemKind.TABLE))
+    return parts, problems
+
+
+def _plain_split(
+    root: Path, pictures: Sequence[Path], pattern: NamePattern | None, time_format: str | None
+) -> Split:
+    """The pictures with what their names say, where there is a pattern for that."""
+    told: list[dict[str, str]] = []
+    problems: list[Problem] = []
+    for path in pictures:
+        columns: dict[str, str] = {}
+        try:
+            if pattern is not None:
+                columns = pattern.columns_of(path.relative_to(root).with_suffix("").as_posix())
+            if TIME in columns:
+                columns[TIME] = parse_time(columns[TIME], time_format)
+        except DataError as error:
+            columns = {}
+            why = f"{error}; kept without what its name says"
+            problems.append(Problem(where=str(path), why=why, kind=ProblemKind.VALUE))
+        told.append(columns)
+    typed = of_one_type([_further(columns) for columns in told], is_text=True)
+    return Split(
+        name=DEFAULT_SPLIT,
+        samples=tuple(
+            Sample(
+                image=path,
+                captions=(),
+                pid=pid_of(columns.get(PID)),
+                camera=columns.get(CAMERA),
+                metadata={**further, **_as_they_are(columns)},
+            )
+            for path, columns, further in zip(pictures, told, typed, strict=True)
+        ),
+        problems=tuple(problems),
+    )
+
+
+def _further(columns: Mapping[str, str]) -> dict[str, Scalar]:
+    own = (PID, CAMERA, TIME, TRACK)
+    return {kept_name(name): value for name, value in columns.items() if name not in own}
+
+
+def _as_they_are(columns: Mapping[str, str]) -> dict[str, Scalar]:
+    return {name: columns[name] for name in (TIME, TRACK) if name in columns}

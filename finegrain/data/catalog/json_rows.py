@@ -1,0 +1,133 @@
+"""Readers of JSON: one object a line, or a document with an array of objects."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from finegrain.data.catalog.encoding import Encoding, find_encoding
+from finegrain.data.catalog.row import Row, TextFormat
+from finegrain.errors import DataError
+
+MAX_DOCUMENT_BYTES = 1 << 28
+"""Largest file that is one JSON value, which has to be held in memory."""
+
+
+def read_json_lines(table: Path, text: TextFormat) -> Iterator[Row]:
+    """One row an object a line; blank lines are passed over."""
+    encoding = find_encoding(table, stated=text.encoding, fallback=text.fallback_encoding)
+    number = 0
+    with encoding.open(table) as stream:
+        try:
+            for number, line in enumerate(stream, start=1):
+                if line.strip():
+                    yield _row(f"{table.name}:{number}", line, encoding)
+        except UnicodeDecodeError:
+            why = f"is not {encoding.name} from here on, so the rest is not read"
+            yield Row(f"{table.name}:{number + 1}", {}, why)
+
+
+def read_json(table: Path, text: TextFormat) -> Iterator[Row]:
+    """One row an object of an array, or an object alone; several in a row are JSON lines.
+
+    The array may also be the only one inside an object, as in ``{"products": [...]}``, or be
+    laid out by columns, as in ``{"image": {"0": "a.jpg"}, "caption": {"0": "coat"}}``.
+
+    Raises:
+        DataError: It is no JSON, is too large, or holds several arrays.
+    """
+    if table.stat().st_size > MAX_DOCUMENT_BYTES:
+        raise DataError(
+            f"{table} is larger than {MAX_DOCUMENT_BYTES >> 20} MiB, and a JSON document is held "
+            "in memory whole. Write one object a line (.jsonl) instead."
+        )
+    encoding = find_encoding(table, stated=text.encoding, fallback=text.fallback_encoding)
+    try:
+        with encoding.open(table) as stream:
+            content = encoding.checked([stream.read()])[0]
+    except (UnicodeDecodeError, DataError) as error:
+        raise DataError(f"{table} cannot be read as {encoding.name}: {error}.") from error
+    if content.lstrip()[:1] == "[":
+        yield from _array(content, table)
+        return
+    try:
+        document = json.loads(content)
+    except json.JSONDecodeError as error:
+        if error.msg != "Extra data":
+            raise DataError(f"expected JSON in {table}, got {error}.") from error
+        yield from read_json_lines(table, text)
+    except RecursionError as error:
+        raise DataError(f"{table} is nested too deeply.") from error
+    else:
+        yield from _document(document, table)
+
+
+def _row(where: str, line: str, encoding: Encoding) -> Row:
+    try:
+        return _object(where, json.loads(encoding.checked([line])[0]))
+    except DataError as error:
+        return Row(where, {}, str(error))
+    except (ValueError, RecursionError) as error:
+        return Row(where, {}, f"is not JSON: {error}")
+
+
+def _object(where: str, value: Any) -> Row:
+    if isinstance(value, dict):
+        return Row(where, value)
+    return Row(where, {}, f"is not a JSON object but {type(value).__name__}")
+
+
+def _array(content: str, table: Path) -> Iterator[Row]:
+    """The objects of an array, each with its line, up to the first that is no JSON."""
+    decoder = json.JSONDecoder()
+    line, counted, place = 1, 0, content.index("[") + 1
+    while True:
+        place = _next_value(content, place)
+        line, counted = line + content.count("\n", counted, place), place
+        where = f"{table.name}:{line}"
+        if content[place : place + 1] == "]":
+            return
+        try:
+            value, place = decoder.raw_decode(content, place)
+        except (ValueError, RecursionError) as error:
+            yield Row(where, {}, f"is not JSON, so that the rest is not read: {error}")
+            return
+        yield _object(where, value)
+
+
+def _next_value(content: str, place: int) -> int:
+    while content[place : place + 1] in (" ", "\t", "\r", "\n", ","):
+        place += 1
+    return place
+
+
+def _document(document: Any, table: Path) -> Iterator[Row]:
+    if not isinstance(document, dict):
+        raise DataError(f"expected objects in {table}, got {document!r:.60}.")
+    arrays = {name: value for name, value in document.items() if _holds_objects(value)}
+    if len(arrays) > 1:
+        raise DataError(
+            f"expected one array of objects in {table}, got {', '.join(arrays)}. Write the one "
+            "that is meant to a file of its own."
+        )
+    for name, array in arrays.items():
+        for place, value in enumerate(array):
+            yield _object(f"{table.name} {name}[{place}]", value)
+    if not arrays:
+        for number, cells in _by_columns(document):
+            yield Row(f"{table.name} row {number}", cells)
+
+
+def _holds_objects(value: Any) -> bool:
+    return isinstance(value, list) and any(isinstance(item, dict) for item in value)
+
+
+def _by_columns(document: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    columns = [column for column in document.values() if isinstance(column, dict)]
+    if not document or len(columns) < len(document):
+        yield "1", document
+        return
+    for number in dict.fromkeys(number for column in columns for number in column):
+        yield number, {name: column.get(number) for name, column in document.items()}

@@ -1,0 +1,62 @@
+"""Times as tables state them."""
+
+from __future__ import annotations
+
+import math
+import re
+from datetime import UTC, datetime
+from typing import Any
+
+from finegrain.errors import DataError
+from finegrain.gallery.times import utc_text
+
+_KNOWN = (
+    (re.compile(r"\d{4}:\d\d:\d\d \d\d:\d\d:\d\d"), "%Y:%m:%d %H:%M:%S"),  # EXIF
+    (re.compile(r"\d{4}/\d{1,2}/\d{1,2}"), "%Y/%m/%d"),
+    (re.compile(r"\d{4}/\d{1,2}/\d{1,2} \d{1,2}:\d\d"), "%Y/%m/%d %H:%M"),
+    (re.compile(r"\d{4}/\d{1,2}/\d{1,2} \d{1,2}:\d\d:\d\d"), "%Y/%m/%d %H:%M:%S"),
+    (re.compile(r"\d{1,2}\.\d{1,2}\.\d{4}"), "%d.%m.%Y"),
+    (re.compile(r"\d{1,2}\.\d{1,2}\.\d{4} \d{1,2}:\d\d"), "%d.%m.%Y %H:%M"),
+    (re.compile(r"\d{1,2}\.\d{1,2}\.\d{4} \d{1,2}:\d\d:\d\d"), "%d.%m.%Y %H:%M:%S"),
+    (re.compile(r"\d{14}"), "%Y%m%d%H%M%S"),
+)
+"""Formats that mean one time only; 05/01/2026 is none, as it is in May here and January there."""
+
+_EPOCH = re.compile(r"[1-9]\d{8,9}(\d{3})?(\.\d+)?")
+_TOO_LONG = 60
+
+
+def parse_time(value: Any, time_format: str | None = None) -> str:
+    """The time that a cell states, as a gallery keeps it.
+
+    Args:
+        value: Text, or seconds or milliseconds since 1970 as a number or text.
+        time_format: As of :meth:`datetime.datetime.strptime`; without one, ISO 8601, the year
+            first with slashes, the day first with dots, EXIF's form and Unix time are read. A
+            time without an offset is UTC.
+
+    Raises:
+        DataError: It is none of these, or not of the format.
+    """
+    text = _plain(value)
+    try:
+        if time_format is not None:
+            return utc_text(datetime.strptime(text, time_format))
+        if _EPOCH.fullmatch(text):
+            seconds = float(text)
+            return utc_text(datetime.fromtimestamp(seconds / (1000 if seconds > 1e11 else 1), UTC))
+        for pattern, known in _KNOWN:
+            if pattern.fullmatch(text):
+                return utc_text(datetime.strptime(text, known))
+        return utc_text(text)
+    except (ValueError, OverflowError, OSError) as error:
+        wanted = "ISO 8601 such as 2026-05-01T08:00" if time_format is None else time_format
+        advice = "; --time-format says how times are written" if time_format is None else ""
+        raise DataError(f"expected a time as {wanted}, got {text!r:.60}{advice}") from error
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, float) and math.isfinite(value) and value.is_integer():
+        return str(int(value))
+    text = value.isoformat() if isinstance(value, datetime) else str(value).strip()
+    return text[:_TOO_LONG]

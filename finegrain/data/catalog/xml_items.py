@@ -1,0 +1,100 @@
+"""Reader of RSS and Atom feeds: one row an item."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from xml.parsers import expat
+
+from finegrain.data.catalog.row import Row
+from finegrain.errors import DataError
+
+_XML_CHUNK = 1 << 16
+
+
+def read_xml_items(feed: Path, encoding: str | None = None) -> Iterator[Row]:
+    """One row an ``item`` (RSS) or ``entry`` (Atom), with its direct children as cells.
+
+    Names lose their namespaces; a child that is there several times becomes a list. A
+    document type is refused before any entity of it is read.
+
+    Args:
+        feed: The file.
+        encoding: Instead of the one that the file declares.
+
+    Raises:
+        DataError: It is not XML, or declares a document type.
+    """
+    items = _Items(feed)
+    parser = expat.ParserCreate(encoding, namespace_separator=" ")
+    parser.buffer_text = True
+    parser.StartDoctypeDeclHandler = items.refuse_doctype
+    parser.StartElementHandler = lambda name, _: items.start(name, parser.CurrentLineNumber)
+    parser.EndElementHandler = items.end
+    parser.CharacterDataHandler = items.add_text
+    with feed.open("rb") as stream:
+        while True:
+            chunk = stream.read(_XML_CHUNK)
+            try:
+                parser.Parse(chunk, not chunk)
+            except (expat.ExpatError, LookupError, ValueError) as error:
+                raise DataError(f"expected XML in {feed}, could not read it: {error}.") from error
+            yield from items.take()
+            if not chunk:
+                return
+
+
+class _Items:
+    """Gathers items while expat walks through a feed."""
+
+    def __init__(self, feed: Path) -> None:
+        self._feed = feed
+        self._done: list[Row] = []
+        self._cells: dict[str, Any] | None = None
+        self._where = ""
+        self._depth = 0  # below the item
+        self._text: list[str] = []
+
+    def take(self) -> list[Row]:
+        done, self._done = self._done, []
+        return done
+
+    def refuse_doctype(self, *_: object) -> None:
+        raise DataError(
+            f"{self._feed} declares a document type, which feeds have no need of and which may "
+            "expand without end. Remove its <!DOCTYPE ...>."
+        )
+
+    def start(self, name: str, line: int) -> None:
+        if self._cells is not None:
+            self._depth += 1
+            if self._depth == 1:
+                self._text = []
+        elif _local(name) in ("item", "entry"):
+            self._cells, self._depth, self._where = {}, 0, f"{self._feed.name}:{line}"
+
+    def add_text(self, text: str) -> None:
+        if self._depth == 1:
+            self._text.append(text)
+
+    def end(self, name: str) -> None:
+        if self._cells is None:
+            return
+        if self._depth == 0:
+            self._done.append(Row(self._where, self._cells))
+            self._cells = None
+            return
+        if self._depth == 1:
+            text, column = "".join(self._text).strip(), _local(name)
+            earlier = self._cells.get(column)
+            self._cells[column] = text if earlier is None else [*_as_list(earlier), text]
+        self._depth -= 1
+
+
+def _local(name: str) -> str:
+    return name.rpartition(" ")[2]
+
+
+def _as_list(cell: Any) -> list[Any]:
+    return cell if isinstance(cell, list) else [cell]

@@ -1,0 +1,81 @@
+"""A recipe as JSON: strict types, unions told apart by ``type``, and errors in our own words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any, get_args
+
+import cattrs
+import cattrs.v
+from cattrs.strategies import configure_tagged_union
+
+from finegrain.data.datasets import Dataset
+from finegrain.errors import RecipeError, did_you_mean
+from finegrain.methods import MethodConfig
+from finegrain.models import ImageConfig
+
+
+def explain(error: BaseException, wanted: type | None) -> str:
+    """What is wrong with one field: our own words where we have them."""
+    if isinstance(error, cattrs.ForbiddenExtraKeysError):
+        known = [f.name for f in fields(error.cl)]
+        wrong = sorted(error.extra_fields)
+        questions = "".join(did_you_mean(name, known) for name in wrong)
+        return (
+            f"{error.cl.__name__} has the fields {', '.join(known)}.{questions} "
+            f"extra fields found ({', '.join(wrong)})"
+        )
+    ours = isinstance(error, RecipeError) or str(error).startswith("expected ")
+    return str(error) if ours else cattrs.v.format_exception(error, wanted)
+
+
+def _strict(kinds: tuple[type, ...]) -> Any:
+    """A hook that refuses what Python would quietly convert, such as "3" or True to 3."""
+
+    def structure(value: Any, wanted: type) -> Any:
+        if type(value) not in kinds:
+            raise TypeError(f"expected {wanted.__name__}, got {value!r}")
+        return wanted(value)
+
+    return structure
+
+
+def _structure_by_type(converter: cattrs.Converter, union: Any, example: str) -> None:
+    """Let a field ``type`` tell which class of a union a value is of.
+
+    Args:
+        converter: Learns it.
+        union: The classes.
+        example: Such a value as JSON, for messages.
+    """
+    configure_tagged_union(union, converter, tag_name="type")
+    structure_known = converter.get_structure_hook(union)
+    types = tuple(member.__name__ for member in get_args(union))
+
+    def structure(value: Any, wanted: Any) -> Any:
+        named = value.get("type") if isinstance(value, Mapping) else None
+        if named not in types:
+            got = value if named is None else named
+            question = did_you_mean(str(got), types).strip()
+            raise TypeError(
+                f"expected a value such as {example}{f' ({question})' if question else ''}, of "
+                f"type {' or '.join(types)}, got {got!r:.60}"
+            )
+        return structure_known(value, wanted)
+
+    converter.register_structure_hook(union, structure)
+
+
+def _make_converter() -> cattrs.Converter:
+    converter = cattrs.Converter(forbid_extra_keys=True)
+    for wanted, kinds in ((bool, (bool,)), (int, (int,)), (str, (str,)), (float, (float, int))):
+        converter.register_structure_hook(wanted, _strict(kinds))
+    _structure_by_type(converter, Dataset, '{"type": "Catalog", "table": "catalog.csv"}')
+    for union in (ImageConfig, MethodConfig):
+        _structure_by_type(converter, union, f'{{"type": "{get_args(union)[0].__name__}", ...}}')
+    return converter
+
+
+CONVERTER = _make_converter()
+"""Between a recipe and the objects of its JSON."""
