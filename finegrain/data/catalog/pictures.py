@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from finegrain.data.pictures import MissingPictureError, PictureFolder, UnreadablePictureError
-from finegrain.errors import DataError, ImageError
+from finegrain.errors import DataError, ImageError, MissingExtraError
 from finegrain.preprocess.formats import ending_of
 from finegrain.preprocess.image import MAX_FILE_BYTES, check_header
 
@@ -93,7 +93,7 @@ class CatalogPictures:
         if self._check:
             try:
                 check_header(path)
-            except ImageError as error:
+            except (ImageError, MissingExtraError) as error:
                 why = str(error).removeprefix(str(path)).lstrip(": ").removesuffix(".")
                 raise UnreadablePictureError(f"picture {path.name!r}: {why}") from error
         return path

@@ -125,6 +125,17 @@ def test_a_feed_is_read_by_what_is_inside(tmp_path, content, name):
     ]
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "windows-1251", "utf-16"])
+def test_a_feed_says_its_encoding(tmp_path, encoding):
+    feed = (
+        f'<?xml version="1.0" encoding="{encoding}"?><rss><item><id>1</id><title>Пальто</title>'
+        "</item></rss>"
+    )
+    assert cells(write(tmp_path, feed.encode(encoding), "feed.xml")) == [
+        {"id": "1", "title": "Пальто"}
+    ]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

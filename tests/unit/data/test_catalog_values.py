@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sys
 import unicodedata
 
 import pytest
@@ -163,6 +164,16 @@ def test_lists_of_json_and_one_that_is_missing(shop):
     assert [(s.image.name, s.pid) for s in split.samples] == [("a.jpg", "X"), ("b.jpg", "X")]
     kinds = [problem.kind for problem in split.problems]
     assert kinds == [ProblemKind.MISSING, ProblemKind.ROW]
+
+
+def test_a_picture_that_needs_an_extra_stops_nothing(shop, monkeypatch):
+    (shop / "a.jpg").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    split = read(shop, "image", "a.jpg", "b.jpg")
+    assert images(split) == ["b.jpg"]
+    (problem,) = split.problems
+    assert problem.kind is ProblemKind.PICTURE
+    assert "finegrain[heic]" in problem.why
 
 
 def test_a_name_with_commas_is_one_picture(shop):
