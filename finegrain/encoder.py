@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 
 from finegrain.errors import ImageError, MissingExtraError, PlanError
 from finegrain.plan import TOKENIZER, Plan
-from finegrain.preprocess import ImageSource, ImageTransform, Tokenizer, load_image
+from finegrain.preprocess import Cleaning, ImageSource, ImageTransform, Tokenizer, load_image
 from finegrain.records import Matched, PictureTokens, Problem
 from finegrain.runtime.base import TRITON, MatchRuntime, Runtime, RuntimeChoice, RuntimeName
 
@@ -92,9 +92,17 @@ class Encoder:
         """
         manifest = plan.manifest
         tokenizer = Tokenizer.from_json(
-            plan.take(TOKENIZER), context_length=manifest.context_length
+            plan.take(TOKENIZER),
+            context_length=manifest.context_length,
+            cleaning=Cleaning.from_dict(manifest.cleaning),
         )
-        transform = ImageTransform(height=manifest.height, width=manifest.width, fit=manifest.fit)
+        transform = ImageTransform(
+            height=manifest.height,
+            width=manifest.width,
+            fit=manifest.fit,
+            interpolation=manifest.interpolation,
+            antialias=manifest.antialias,
+        )
         started = _start(runtime, plan, threads, trust_engines=trust_engines)
         return cls(started, tokenizer, transform)
 

@@ -26,13 +26,14 @@ import struct
 import zipfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from finegrain.errors import PlanError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""2 may state an interpolation, and a cleaning of captions; in 1 they are the defaults."""
 MANIFEST = "manifest.json"
 TEXT, IMAGE, TOKENIZER = "text.onnx", "image.onnx", "tokenizer.json"
 MATCH = "match.onnx"
@@ -55,9 +56,12 @@ class Manifest:
     Attributes:
         method: Name of the method that was trained, such as ``clip``.
         embed_dim: Width ``D`` of its embeddings.
-        height, width, fit: How a picture is brought to size before the image graph.
+        height, width, fit, interpolation, antialias: How a picture is brought to size before
+            the image graph; see :class:`~finegrain.preprocess.ImageTransform`.
         mean, std: Normalisation inside the image graph, for information.
         context_length: Longest caption in tokens, start and end included.
+        cleaning: What is done to a caption before it is split into tokens; see
+            :class:`~finegrain.preprocess.Cleaning`. Fields that are left out have its defaults.
         precision: Precision of each graph, such as ``{"text.onnx": "fp32"}``.
         checkpoint: SHA-256 of the weights it was exported from.
         recipe: The resolved recipe they were trained with.
@@ -74,7 +78,7 @@ class Manifest:
     embed_dim: int
     height: int
     width: int
-    fit: Literal["stretch", "pad"]
+    fit: Literal["stretch", "pad", "crop"]
     mean: tuple[float, ...]
     std: tuple[float, ...]
     context_length: int
@@ -84,6 +88,9 @@ class Manifest:
     parity: Mapping[str, Any]
     made_by: str
     sha256: Mapping[str, str]
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    antialias: bool = True
+    cleaning: Mapping[str, Any] = field(default_factory=dict)
     compared_on: str = ""
     match: Mapping[str, float] | None = None
 
@@ -92,6 +99,16 @@ class Manifest:
         """Hash of all that an embedding depends on: galleries hold vectors of one only."""
         members = "".join(self.sha256[name] for name in REQUIRED)
         what = f"{members}:{self.height}x{self.width}:{self.fit}:{self.context_length}"
+        # What a plan of format 1 could not state is left out where it is the default, so that
+        # its gallery still opens.
+        later = {
+            "interpolation": (self.interpolation, "bilinear"),
+            "antialias": (self.antialias, True),
+            "cleaning": (dict(self.cleaning), {}),
+        }
+        for name, (value, default) in later.items():
+            if value != default:
+                what += f":{name}={json.dumps(value, sort_keys=True)}"
         return hashlib.sha256(what.encode()).hexdigest()
 
 
@@ -227,7 +244,8 @@ def _read_manifest(archive: zipfile.ZipFile, path: Path) -> Manifest:
             f"{path} has format version {stated['format_version']}; this finegrain reads up to "
             f"{FORMAT_VERSION}. Upgrade it: pip install -U finegrain"
         )
-    absent = [f.name for f in fields(Manifest) if f.default is MISSING and f.name not in stated]
+    needed = [f.name for f in fields(Manifest) if f.default is f.default_factory is MISSING]
+    absent = [name for name in needed if name not in stated]
     if absent:
         raise PlanError(f"{path}: its manifest lacks {', '.join(absent)}")
     _check_types(stated, path)
@@ -242,6 +260,10 @@ def _read_manifest(archive: zipfile.ZipFile, path: Path) -> Manifest:
 
 def _is_size(value: object) -> bool:
     return type(value) is int and 0 < value <= MAX_SIZE
+
+
+def _is_one_of(*known: str) -> Callable[[object], bool]:
+    return lambda value: value in known
 
 
 def _is_mapping_of(*kinds: type) -> Callable[[object], bool]:
@@ -274,7 +296,10 @@ _FIELDS: Mapping[str, tuple[str, Callable[[object], bool]]] = {
     ),
     **dict.fromkeys(("mean", "std"), ("three numbers", _is_rgb)),
     **dict.fromkeys(("precision", "sha256"), ("a mapping of texts", _is_mapping_of(str))),
-    "fit": ("'stretch' or 'pad'", lambda value: value in ("stretch", "pad")),
+    "fit": ("'stretch', 'pad' or 'crop'", _is_one_of("stretch", "pad", "crop")),
+    "interpolation": ("'bilinear' or 'bicubic'", _is_one_of("bilinear", "bicubic")),
+    "antialias": ("true or false", lambda value: type(value) is bool),
+    "cleaning": ("texts, numbers, true or false", _is_mapping_of(str, int, bool, type(None))),
     "recipe": ("a mapping", lambda value: isinstance(value, dict)),
     "match": ("tokens, width and weight of a re-ranker", _is_match),
     "parity": ("a mapping of numbers", _is_mapping_of(int, float)),

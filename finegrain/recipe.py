@@ -18,6 +18,7 @@ import cattrs
 from finegrain.data.datasets import Dataset, SyntheticPeople
 from finegrain.errors import RecipeError, did_you_mean
 from finegrain.methods import MethodConfig
+from finegrain.preprocess import Fit, Interpolation
 from finegrain.python_file import call_in_file
 from finegrain.recipe_json import CONVERTER, explain
 from finegrain.rerank import RerankBy
@@ -30,15 +31,19 @@ class Augment:
     """Random changes to training pictures and their captions.
 
     Attributes:
+        interpolation: The filter that training pictures are resized with, where it is another
+            than :attr:`Recipe.interpolation`.
         flip: Probability of mirroring.
         pad: Widest shift, as a share of the picture's height, before cropping back.
-        erase: Probability of blanking a rectangle.
+        erase: Probability of erasing a rectangle.
         fill: Its colour, RGB in 0..255.
         jitter: Largest relative change of brightness and contrast.
         picks: Operations drawn from a pool of six, one after another and each anew; see
             :class:`~finegrain.data.augment.Augmentation`.
-        drop_words: Probability of a word to be left out of its caption.
+        drop_words: Probability of a word to be left out of its caption, once that is cleaned.
     """
+
+    interpolation: Interpolation | None = None
 
     flip: float = 0.5
     pad: float = 0.025
@@ -104,6 +109,8 @@ class Schedule:
         steps: Ends earlier when given.
         warmup: Share of the whole that warms up.
         initial: Share of the peak rate that the warm-up starts from.
+        from_initial: By steps, whether the first step has ``initial`` itself and the last one of
+            the warm-up the peak rate; otherwise the first step is one step up already.
         final: Share of the peak rate that the cosine ends at.
         same_ends: Whether every parameter starts from ``initial`` and ends at ``final`` of the
             optimiser's own rate, whatever its rule multiplies the peak by, as in timm's
@@ -118,6 +125,7 @@ class Schedule:
     steps: int | None = None
     warmup: float = 0.05
     initial: float = 0.0
+    from_initial: bool = False
     final: float = 0.0
     same_ends: bool = False
     hold: int = 0
@@ -158,7 +166,8 @@ class Recipe:
             folder of another run.
         losses: Weight of each named loss of the method; ``colorize`` and ``color_words`` go
             with any, see :mod:`finegrain.methods.color_tasks`.
-        fit: How a picture is brought to the tower's size.
+        fit, interpolation, antialias: How a picture is brought to the tower's size, everywhere;
+            see :class:`~finegrain.preprocess.ImageTransform`.
         captions: How many captions of a picture go into a step with it. With 1, every
             (picture, caption) pair is an item of its own, as everywhere in the field. With
             more, an item is a picture with so many of its captions: the picture, which costs
@@ -188,7 +197,9 @@ class Recipe:
     method: MethodConfig
     weights: str | None = None
     losses: Mapping[str, float] = field(default_factory=lambda: {"itc": 1.0})
-    fit: Literal["stretch", "pad"] = "stretch"
+    fit: Fit = "stretch"
+    interpolation: Interpolation = "bilinear"
+    antialias: bool = True
     augment: Augment = Augment()
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()

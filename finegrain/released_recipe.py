@@ -13,6 +13,7 @@ from finegrain.models import TextConfig, VitConfig
 from finegrain.models.albef_text import AlbefTextConfig
 from finegrain.models.weights.clip_config import ACTIVATION_ADVICE, ACTIVATION_UNKNOWN, HEAD_WIDTH
 from finegrain.models.weights.examination import Examined
+from finegrain.preprocess.cleaning import ALBEF_CLEANING
 from finegrain.recipe import Recipe, load_recipe
 
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -126,6 +127,8 @@ def _clip(examined: Examined, overrides: Sequence[str]) -> Recipe:
         data=CuhkPedes(),
         method=ClipConfig(image=image, text=text, embed_dim=sizes.embed_dim),
         losses={"itc": 1.0},
+        fit="crop",
+        interpolation="bicubic",
         evaluation_only="the file is of a pretrained CLIP, which was trained on other data",
     )
 
@@ -166,8 +169,11 @@ def _rasa() -> Recipe:
         about="RaSa on ALBEF",
         data=CuhkPedes(),
         method=RasaConfig(
-            text=AlbefTextConfig(vocabulary_file="weights/bert-base-uncased/vocab.txt")
+            text=AlbefTextConfig(
+                vocabulary_file="weights/bert-base-uncased/vocab.txt", cleaning=ALBEF_CLEANING
+            )
         ),
+        interpolation="bicubic",
         losses={"cl": 0.5, "pitm": 1.0, "mlm": 1.0, "prd": 0.5, "mrtd": 0.5},
         weak_positives=0.1,
     )

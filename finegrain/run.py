@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -58,8 +59,21 @@ def _weight_file(path: Path) -> Path:
 
 
 def image_transform(recipe: Recipe) -> ImageTransform:
+    """How a picture is resized for evaluation, export and search."""
     image = recipe.method.image
-    return ImageTransform(height=image.height, width=image.width, fit=recipe.fit)
+    return ImageTransform(
+        height=image.height,
+        width=image.width,
+        fit=recipe.fit,
+        interpolation=recipe.interpolation,
+        antialias=recipe.antialias,
+    )
+
+
+def training_transform(recipe: Recipe) -> ImageTransform:
+    """How a picture is resized for training."""
+    interpolation = recipe.augment.interpolation or recipe.interpolation
+    return replace(image_transform(recipe), interpolation=interpolation)
 
 
 def eager_encoder(recipe: Recipe, method: TwoTowers, device: torch.device) -> Encoder:

@@ -1,9 +1,9 @@
 """Turns off what dependencies report about a machine and its user.
 
 ONNX Runtime, from 1.29 on, writes a device id and a database of events below the home folder and
-sends them away as soon as it is imported; Ray reports usage, Hugging Face's hub adds telemetry to
-its requests, and albumentations asks the network for a newer release. Photographs of people are
-searched here, so nothing of the kind happens unless the user asks for it.
+sends them away as soon as it is imported; Ray reports usage, and Hugging Face's hub adds telemetry
+to its requests. Photographs of people are searched here, so nothing of the kind happens unless the
+user asks for it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from collections.abc import Mapping
 
 SWITCHES: Mapping[str, str] = {
     "ORT_DISABLE_TELEMETRY": "1",
-    "NO_ALBUMENTATIONS_UPDATE": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
 }

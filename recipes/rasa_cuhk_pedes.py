@@ -10,6 +10,7 @@ from finegrain import Recipe
 from finegrain.data.datasets import CuhkPedes
 from finegrain.methods import RasaConfig
 from finegrain.models.albef_text import AlbefTextConfig
+from finegrain.preprocess.cleaning import ALBEF_CLEANING
 from finegrain.recipe import Augment, Expected, Optimizer, ParameterRule, Schedule
 
 
@@ -19,7 +20,9 @@ def recipe() -> Recipe:
         about="RaSa (IJCAI 2023) on CUHK-PEDES, from ALBEF",
         data=CuhkPedes(root="data/CUHK-PEDES"),
         method=RasaConfig(
-            text=AlbefTextConfig(vocabulary_file="weights/bert-base-uncased/vocab.txt"),
+            text=AlbefTextConfig(
+                vocabulary_file="weights/bert-base-uncased/vocab.txt", cleaning=ALBEF_CLEANING
+            ),
             # Steps of the first epoch: 68,126 pairs in batches of 52.
             ramp=1310,
             distill_axis="sequence",
@@ -27,6 +30,7 @@ def recipe() -> Recipe:
         weights="weights/ALBEF.pth",
         losses={"cl": 0.5, "pitm": 1.0, "mlm": 1.0, "prd": 0.5, "mrtd": 0.5},
         weak_positives=0.1,
+        interpolation="bicubic",
         augment=Augment(flip=0.5, pad=0.0, erase=0.0),
         optimizer=Optimizer(
             lr=1e-5,

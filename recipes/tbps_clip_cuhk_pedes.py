@@ -14,6 +14,7 @@ from finegrain import Recipe
 from finegrain.data.datasets import CuhkPedes
 from finegrain.methods import TbpsClipConfig
 from finegrain.models import TextConfig, VitConfig
+from finegrain.preprocess.cleaning import TBPS_CLIP_CLEANING
 from finegrain.recipe import Augment, Expected, Optimizer, Schedule
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -27,13 +28,16 @@ def recipe() -> Recipe:
         data=CuhkPedes(root="data/CUHK-PEDES"),
         method=TbpsClipConfig(
             image=VitConfig(height=224, width=224, mean=IMAGENET_MEAN, std=IMAGENET_STD),
-            text=TextConfig(dropout=0.05),
+            text=TextConfig(dropout=0.05, cleaning=TBPS_CLIP_CLEANING),
             # Steps of an epoch: 68,126 pairs in batches of 320.
             ramp=212,
         ),
         weights="weights/ViT-B-16.pt",
         losses={"nitc": 1.0, "ritc": 1.0},
-        augment=Augment(flip=0.0, pad=0.0, erase=0.0, picks=2, drop_words=0.05),
+        interpolation="bicubic",
+        augment=Augment(
+            interpolation="bilinear", flip=0.0, pad=0.0, erase=0.0, picks=2, drop_words=0.05
+        ),
         optimizer=Optimizer(
             kind="adamw",
             lr=1e-4,
@@ -42,7 +46,7 @@ def recipe() -> Recipe:
             weight_decay=0.02,
             clip_norm=None,
         ),
-        schedule=Schedule(epochs=5, warmup=1 / 5, initial=0.01, final=0.05),
+        schedule=Schedule(epochs=5, warmup=1 / 5, initial=0.01, from_initial=True, final=0.05),
         batch_size=320,
         workers=8,
         expected=Expected(

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-import random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from finegrain.errors import DataError, require
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 CLIP_MEAN = (123, 117, 104)
 """Mean colour of CLIP's training pictures in 0..255."""
 
+ERASED_AREA = (0.02, 0.4)
+"""Share of a picture that is erased (Zhong et al. 2020, section 4)."""
+
 
 class Augmentation:
-    """Resize, flip, shift, recolour and erase: the recipe of person re-identification.
+    """Flip, shift, recolour and erase, as person re-identification does.
 
-    Or that of TBPS-CLIP: a few operations picked from a pool, which gained most where all were
-    tried (Cao et al. 2024, section 4).
+    Or what TBPS-CLIP does: a few operations drawn from a pool, which gained most of all that was
+    tried (Cao et al. 2024, section 4). All operations are torchvision's, by which the papers'
+    code augments, so areas, ratios, angles and factors are distributed as there.
 
     Mirroring is on although captions may say *left* and *right*: the field's convention
     since IRRA, and its gain outweighs the few words it makes wrong.
@@ -41,24 +47,25 @@ class Augmentation:
         """Build the chain of operations.
 
         Args:
-            size: Height and width of the result in pixels.
+            size: Height and width of the pictures in pixels.
             flip: Probability of mirroring.
             pad: Largest shift, as a share of the height: black is added on every side and
                 a window of ``size`` is cut out at random. IRRA: 10 pixels of 384.
-            erase: Probability of erasing a rectangle of 2 to 40 % of the picture (Zhong
-                et al., 2020).
+            erase: Probability of erasing a rectangle of 2 to 40 % of the picture, with sides in a
+                ratio of 0.3 to 3.3, uniform in its logarithm (Zhong et al. 2020). A rectangle
+                that is longer than the picture is drawn again, up to ten times.
             fill: Colour of an erased rectangle, RGB in 0..255.
-            color_jitter: Largest change of brightness and contrast, 0 to 1. Hue stays, as
-                captions name colours.
+            color_jitter: Largest relative change of brightness and contrast, 0 to 1. Hue stays,
+                as captions name colours.
             picks: How many operations are drawn, with replacement, from TBPS-CLIP's pool and
-                done after the others: jitter of brightness, contrast and saturation by a
+                done before erasing: jitter of brightness, contrast and saturation by a
                 tenth; rotation by up to 15 degrees; a crop of at least nine tenths; grey (in
                 one case of ten); mirroring (of two); blackening a rectangle of 10 to 20 %
                 (of two).
 
         Raises:
             DataError: a value is out of its range.
-            MissingExtraError: albumentations is not installed.
+            MissingExtraError: torchvision is not installed.
         """
         height, width = size
         if height < 1 or width < 1:
@@ -69,50 +76,67 @@ class Augmentation:
                 raise DataError(f"expected {name} between 0 and 1, got {share}.")
         if picks < 0:
             raise DataError(f"expected picks of 0 or more, got {picks}.")
-        A = require("albumentations", "train")
-        # Area averaging when shrinking, since plain bilinear sampling there skips pixels.
-        steps = [A.Resize(height, width, area_for_downscale="image")]
-        if flip:
-            steps.append(A.HorizontalFlip(p=flip))
+        v2 = require("torchvision.transforms.v2", "train")
+        self._size = size
+        self._moves: list[Any] = [v2.RandomHorizontalFlip(flip)] if flip else []
         if border := round(pad * height):
-            steps += [A.Pad(border, fill=0), A.RandomCrop(height, width)]
+            self._moves += [v2.Pad(border), v2.RandomCrop(size)]
+        self._recolors: list[Any] = [v2.RandomChoice(_pool(v2, size))] * picks
         if color_jitter:
-            limits = (-color_jitter, color_jitter)
-            steps.append(A.RandomBrightnessContrast(limits, limits, p=1))
+            self._recolors.insert(0, v2.ColorJitter(brightness=color_jitter, contrast=color_jitter))
+        self._erasing: Any = None
         if erase:
-            steps.append(A.Erasing(scale=(0.02, 0.4), fill=fill, p=erase))
-        if picks:
-            pool = [
-                A.ColorJitter((0.9, 1.1), (0.9, 1.1), (0.9, 1.1), (0.0, 0.0), p=1),
-                A.Rotate(limit=(-15, 15), interpolation=0, p=1),
-                A.RandomResizedCrop((height, width), scale=(0.9, 1.0), p=1),
-                A.ToGray(p=0.1),
-                A.HorizontalFlip(p=0.5),
-                A.Erasing(scale=(0.1, 0.2), fill=0, p=0.5),
-            ]
-            steps.append(A.RandomOrder(pool, n=picks, replace=True))
-        self._steps: Any = A.Compose(steps)
+            self._erasing = v2.RandomErasing(p=erase, scale=ERASED_AREA, value=[*fill])
 
     def __call__(self, image: npt.NDArray[np.uint8], seed: int) -> npt.NDArray[np.uint8]:
         """Augment one picture.
 
         Args:
-            image: RGB picture ``[H, W, 3]`` of any size; it is left as it is.
+            image: RGB picture ``[H, W, 3]`` of the size given before; it is left as it is.
             seed: Says which augmentation, 0 or more; make it from the run's seed, the
                 epoch and the sample's number.
 
         Returns:
-            Picture ``[3, height, width]``.
+            Picture ``[3, H, W]``.
 
         Raises:
             DataError: ``image`` is not uint8 ``[H, W, 3]``.
         """
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        import torch
+
+        if image.dtype != np.uint8 or image.shape != (*self._size, 3):
             raise DataError(
-                f"expected a uint8 picture [H, W, 3], got {image.dtype} {list(image.shape)}."
+                f"expected a uint8 picture {[*self._size, 3]}, got {image.dtype} "
+                f"{list(image.shape)}. Resize it with an ImageTransform first."
             )
-        # Not set_random_seed: it gives every step the same seed, so that flipping and
-        # erasing, both drawn first from equal generators, would always come together.
-        self._steps.set_random_state(np.random.default_rng(seed), random.Random(seed))
-        augmented = self._steps(image=image)["image"]
-        return np.ascontiguousarray(augmented.transpose(2, 0, 1))
+        pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+        # torchvision draws from the global generator, which is given its state back. Only that
+        # of the CPU: torch.manual_seed would also reset what a GPU draws dropout from.
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            pixels = self._augmented(pixels)
+        augmented: npt.NDArray[np.uint8] = pixels.contiguous().numpy()
+        return augmented
+
+    def _augmented(self, pixels: Tensor) -> Tensor:
+        for step in self._moves:
+            pixels = step(pixels)
+        if self._recolors:
+            # On fractions, as in TBPS-CLIP's code: on bytes each step would round down.
+            fractions = pixels.float() / 255
+            for step in self._recolors:
+                fractions = step(fractions)
+            pixels = (fractions * 255).round().clamp(0, 255).byte()
+        return pixels if self._erasing is None else self._erasing(pixels)
+
+
+def _pool(v2: Any, size: tuple[int, int]) -> list[Any]:
+    """The operations that TBPS-CLIP draws from (Cao et al. 2024, table 1)."""
+    return [
+        v2.ColorJitter(0.1, 0.1, 0.1, 0),
+        v2.RandomRotation(15),
+        v2.RandomResizedCrop(size, scale=(0.9, 1.0)),
+        v2.RandomGrayscale(0.1),
+        v2.RandomHorizontalFlip(0.5),
+        v2.RandomErasing(p=0.5, scale=(0.1, 0.2), value=0),
+    ]

@@ -124,9 +124,12 @@ def export_method(
         height=transform.height,
         width=transform.width,
         fit=transform.fit,
+        interpolation=transform.interpolation,
+        antialias=transform.antialias,
         mean=tuple((norm.mean / 255).flatten().tolist()),
         std=tuple((norm.std / 255).flatten().tolist()),
         context_length=context_length,
+        cleaning=eager.tokenizer.cleaning.stated(),
         precision={
             name: _name(precision, changed=members[name] != graph)
             for name, (precision, graph) in graphs.items()

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from finegrain.errors import RecipeError
 from finegrain.models.fusion_bert import FusionBert, words_before
 from finegrain.models.joint_bert import BertConfig, WordHead, scale_to_width
-from finegrain.preprocess import Tokenizer
+from finegrain.preprocess import Cleaning, Tokenizer
+from finegrain.preprocess.cleaning import CLIP_CLEANING
 from finegrain.preprocess.clip_bpe import clip_tokenizer
 from finegrain.preprocess.word_pieces import SPECIAL, word_piece_tokenizer
 
@@ -48,6 +49,9 @@ class AlbefTextConfig:
         positions: Tokens that there are position embeddings for.
         depth, fusion_depth: Layers of the lower and of the upper half.
         dropout: Share of channels and of attention weights that training sets to zero.
+        cleaning: What is done to a caption before it is split into tokens. The default is what
+            runs were trained with that do not state it; ALBEF's own is
+            :data:`~finegrain.preprocess.cleaning.ALBEF_CLEANING`.
     """
 
     vocabulary_file: str | None = None
@@ -59,6 +63,7 @@ class AlbefTextConfig:
     fusion_depth: int = 6
     heads: int = 12
     dropout: float = 0.1
+    cleaning: Cleaning = CLIP_CLEANING
 
     def __post_init__(self) -> None:
         if self.vocabulary_file is None and self.vocabulary != CLIP_WORDS:
@@ -99,8 +104,10 @@ class AlbefTextConfig:
             RecipeError: It has another number of words.
         """
         if self.vocabulary_file is None:
-            return clip_tokenizer(self.context_length)
-        tokenizer = word_piece_tokenizer(Path(self.vocabulary_file), self.context_length)
+            return clip_tokenizer(self.context_length, cleaning=self.cleaning)
+        tokenizer = word_piece_tokenizer(
+            Path(self.vocabulary_file), self.context_length, self.cleaning
+        )
         if tokenizer.vocabulary_size != self.vocabulary:
             raise RecipeError(
                 f"{self.vocabulary_file} has {tokenizer.vocabulary_size} words and "

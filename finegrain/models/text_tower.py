@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from finegrain.models.transformer import Activation, Attended, Transformer
-from finegrain.preprocess import Tokenizer
+from finegrain.preprocess import Cleaning, Tokenizer
+from finegrain.preprocess.cleaning import CLIP_CLEANING
 from finegrain.preprocess.clip_bpe import clip_tokenizer
 
 
@@ -18,6 +19,7 @@ class TextConfig:
 
     Attributes:
         dropout: Share of attention weights that training sets to zero.
+        cleaning: What is done to a caption before it is split into tokens.
     """
 
     vocabulary: int = 49408
@@ -27,13 +29,14 @@ class TextConfig:
     heads: int = 8
     activation: Activation = "quick_gelu"
     dropout: float = 0.0
+    cleaning: Cleaning = CLIP_CLEANING
 
     def tiny(self) -> TextConfig:
         return replace(self, channels=32, depth=2, heads=2)
 
     def tokenizer(self) -> Tokenizer:
         """What turns captions into ids of this tower."""
-        return clip_tokenizer(self.context_length)
+        return clip_tokenizer(self.context_length, cleaning=self.cleaning)
 
     def build(self, embed_dim: int) -> TextTower:
         return TextTower(

@@ -1,7 +1,19 @@
-"""Preprocessing, once: training's evaluation, export checks and serving all call this."""
+"""Preprocessing, once: training, evaluation, export checks and serving all call this."""
 
+from finegrain.preprocess.cleaning import Cleaning
 from finegrain.preprocess.crop import Crop
-from finegrain.preprocess.image import ImageSource, ImageTransform, load_image
+from finegrain.preprocess.image import ImageSource, load_image
 from finegrain.preprocess.text import TokenBatch, Tokenizer
+from finegrain.preprocess.transform import Fit, ImageTransform, Interpolation
 
-__all__ = ["Crop", "ImageSource", "ImageTransform", "TokenBatch", "Tokenizer", "load_image"]
+__all__ = [
+    "Cleaning",
+    "Crop",
+    "Fit",
+    "ImageSource",
+    "ImageTransform",
+    "Interpolation",
+    "TokenBatch",
+    "Tokenizer",
+    "load_image",
+]

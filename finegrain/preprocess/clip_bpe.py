@@ -17,6 +17,7 @@ import tokenizers
 from tokenizers import models, pre_tokenizers, processors
 
 from finegrain.errors import DataError, MissingExtraError, require
+from finegrain.preprocess.cleaning import CLIP_CLEANING, Cleaning
 from finegrain.preprocess.text import Tokenizer
 
 _FILE = "bpe_simple_vocab_16e6.txt.gz"
@@ -26,7 +27,11 @@ _START, _END = "<start_of_text>", "<end_of_text>"
 _END_OF_WORD = "</w>"
 
 
-def clip_tokenizer(context_length: int = 77, vocabulary: Path | None = None) -> Tokenizer:
+def clip_tokenizer(
+    context_length: int = 77,
+    vocabulary: Path | None = None,
+    cleaning: Cleaning = CLIP_CLEANING,
+) -> Tokenizer:
     """Build the tokenizer of CLIP: 49408 ids, start 49406, end-of-text 49407.
 
     Its ids are those of ``open_clip.SimpleTokenizer`` for every text but one kind: where
@@ -37,6 +42,7 @@ def clip_tokenizer(context_length: int = 77, vocabulary: Path | None = None) -> 
         context_length: Most tokens of a caption, start and end included.
         vocabulary: A copy of ``bpe_simple_vocab_16e6.txt.gz``; left out, the one inside
             the installed ``open_clip``.
+        cleaning: What is done to a caption first.
 
     Raises:
         MissingExtraError: ``open_clip`` or ``regex`` is not installed.
@@ -62,7 +68,7 @@ def clip_tokenizer(context_length: int = 77, vocabulary: Path | None = None) -> 
         single=f"{_START} $A {_END}",
         special_tokens=[(_START, ids[_START]), (_END, ids[_END])],
     )
-    return Tokenizer(tokenizer, context_length=context_length)
+    return Tokenizer(tokenizer, context_length=context_length, cleaning=cleaning)
 
 
 def _installed_vocabulary() -> Path:

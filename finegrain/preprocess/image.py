@@ -1,18 +1,12 @@
-"""The one way a picture becomes the array that an image tower reads.
-
-Training's evaluation, calibration, export parity and serving all come through here, so
-a picture has the same pixels in each of them. Mean and standard deviation are no part of
-it: they are inside the image graph.
-"""
+"""Opening a picture, from wherever it comes, as upright 8-bit RGB."""
 
 from __future__ import annotations
 
 import io
 import struct
 import zlib
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,8 +20,6 @@ from finegrain.preprocess.large import load_reduced, require_decodable, too_larg
 MAX_FILE_BYTES = 128 * 2**20
 """Largest file that is read."""
 
-MAX_SIDE = 4096
-"""Largest height or width that :class:`ImageTransform` resizes to."""
 
 ImageSource = str | Path | bytes | npt.NDArray[Any] | Image.Image
 
@@ -98,64 +90,6 @@ def load_image(source: ImageSource) -> Image.Image:
         f"A picture is a path, bytes, a NumPy array or a Pillow image; got "
         f"{type(source).__name__}. Convert it to one of these."
     )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ImageTransform:
-    """Resize an RGB image to the size an image tower was trained on.
-
-    Attributes:
-        height: Rows of the result, in pixels.
-        width: Columns of the result, in pixels.
-        fit: ``stretch`` ignores the aspect ratio, as person re-identification does with its
-            tall crops; ``pad`` keeps it and centres the picture on white.
-    """
-
-    height: int
-    width: int
-    fit: Literal["stretch", "pad"] = "stretch"
-
-    def __post_init__(self) -> None:
-        if not (1 <= self.height <= MAX_SIDE and 1 <= self.width <= MAX_SIDE):
-            raise ImageError(
-                f"height and width are 1 to {MAX_SIDE} pixels; got {self.height} and {self.width}."
-            )
-        if self.fit not in ("stretch", "pad"):
-            raise ImageError(f"fit is 'stretch' or 'pad'; got {self.fit!r}.")
-
-    def __call__(self, image: Image.Image) -> npt.NDArray[np.uint8]:
-        """Resize with antialiased bilinear filtering.
-
-        Args:
-            image: As :func:`load_image` returns it.
-
-        Returns:
-            Contiguous uint8 array ``[3, height, width]``.
-
-        Raises:
-            ImageError: The image is not of mode ``RGB``.
-        """
-        if image.mode != "RGB":
-            raise ImageError(f"Expected an RGB image, got mode {image.mode}. Use load_image first.")
-        resized = self._padded(image) if self.fit == "pad" else self._resized(image, self._size)
-        return np.ascontiguousarray(np.asarray(resized).transpose(2, 0, 1))
-
-    @property
-    def _size(self) -> tuple[int, int]:
-        return self.width, self.height
-
-    @staticmethod
-    def _resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-        return image.resize(size, Image.Resampling.BILINEAR)
-
-    def _padded(self, image: Image.Image) -> Image.Image:
-        scale = min(self.width / image.width, self.height / image.height)
-        width = min(self.width, max(1, round(image.width * scale)))
-        height = min(self.height, max(1, round(image.height * scale)))
-        canvas = Image.new("RGB", self._size, "white")
-        corner = ((self.width - width) // 2, (self.height - height) // 2)
-        canvas.paste(self._resized(image, (width, height)), corner)
-        return canvas
 
 
 def check_header(path: Path) -> None:

@@ -1,30 +1,21 @@
 """From captions to token ids: the same code in training, export and search.
 
 A tokenizer is a JSON file of the ``tokenizers`` library, so a plan carries its own and
-the serving wing needs no vocabulary of its own. Only the cleaning of the text, which
-that format cannot express, is done here in Python.
+the serving wing needs no vocabulary of its own. Captions are cleaned before, since that
+format cannot express it; see :class:`~finegrain.preprocess.Cleaning`.
 """
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import ftfy
 import numpy as np
 import numpy.typing as npt
 import tokenizers
 
 from finegrain.errors import PlanError, QueryError
-
-MAX_CHARACTERS = 10_000
-"""Where a caption is cut before it is cleaned.
-
-Repairing Unicode costs up to 3 µs a character, and nobody may buy a second of our time
-with one query. The longest context in use holds a few hundred characters of prose, so
-only a text that is nearly all blanks or escapes can notice the cut.
-"""
+from finegrain.preprocess.cleaning import CLIP_CLEANING, Cleaning
 
 _START_AND_END = 2
 
@@ -44,23 +35,6 @@ class TokenBatch:
     eot: npt.NDArray[np.int32]
 
 
-def clean(caption: str) -> str:
-    """Repair, unescape, collapse blanks and lower-case a caption, as CLIP was trained.
-
-    Raises:
-        QueryError: a numeric character reference has thousands of digits.
-    """
-    repaired = ftfy.fix_text(caption[:MAX_CHARACTERS])
-    try:
-        unescaped = html.unescape(html.unescape(repaired))
-    except ValueError as error:  # Python refuses to parse integers of over 4300 digits
-        raise QueryError(
-            f"expected a caption, got an endless character reference in {_shortened(caption)}. "
-            "Remove the digits after '&#'."
-        ) from error
-    return " ".join(unescaped.split()).lower()
-
-
 class Tokenizer:
     """Turns captions into ids for a text tower.
 
@@ -73,9 +47,16 @@ class Tokenizer:
         vocabulary_size: Number of different ids.
         start_id: Id before every caption.
         end_id: Id of end-of-text.
+        cleaning: What is done to a caption first.
     """
 
-    def __init__(self, tokenizer: tokenizers.Tokenizer, *, context_length: int) -> None:
+    def __init__(
+        self,
+        tokenizer: tokenizers.Tokenizer,
+        *,
+        context_length: int,
+        cleaning: Cleaning = CLIP_CLEANING,
+    ) -> None:
         """Wrap a loaded tokenizer.
 
         Raises:
@@ -98,11 +79,14 @@ class Tokenizer:
             )
         self._tokenizer = tokenizer
         self.context_length = context_length
+        self.cleaning = cleaning
         self.vocabulary_size: int = tokenizer.get_vocab_size()
         self.start_id, self.end_id = around
 
     @classmethod
-    def from_json(cls, data: bytes | str, *, context_length: int) -> Tokenizer:
+    def from_json(
+        cls, data: bytes | str, *, context_length: int, cleaning: Cleaning = CLIP_CLEANING
+    ) -> Tokenizer:
         """Read a tokenizer file.
 
         Raises:
@@ -113,10 +97,10 @@ class Tokenizer:
             tokenizer = tokenizers.Tokenizer.from_str(text)
         except Exception as error:  # the library raises nothing more specific
             raise PlanError(
-                f"expected the JSON of a tokenizer, got {_shortened(data)} ({error}). "
+                f"expected the JSON of a tokenizer, got {data!r:.60} ({error}). "
                 "Export the plan again."
             ) from error
-        return cls(tokenizer, context_length=context_length)
+        return cls(tokenizer, context_length=context_length, cleaning=cleaning)
 
     def to_json(self) -> str:
         """Return the file that :meth:`from_json` reads."""
@@ -140,8 +124,7 @@ class Tokenizer:
         """
         if isinstance(captions, str):
             raise QueryError(
-                f"expected a list of captions, got one text {_shortened(captions)}. "
-                "Put it in a list."
+                f"expected a list of captions, got one text {captions!r:.60}. Put it in a list."
             )
         width = self.context_length if pad_to is None else pad_to
         if not _START_AND_END < width <= self.context_length:
@@ -177,11 +160,7 @@ class Tokenizer:
 
     def _body(self, caption: str) -> list[int]:
         if not isinstance(caption, str):
-            raise QueryError(f"expected a caption as text, got {_shortened(caption)}.")
-        ids: list[int] = self._tokenizer.encode(clean(caption), add_special_tokens=False).ids
+            raise QueryError(f"expected a caption as text, got {caption!r:.60}.")
+        cleaned = self.cleaning(caption)
+        ids: list[int] = self._tokenizer.encode(cleaned, add_special_tokens=False).ids
         return ids
-
-
-def _shortened(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

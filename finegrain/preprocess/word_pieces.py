@@ -1,7 +1,7 @@
 """BERT's word pieces (Devlin et al. 2019), read as ALBEF reads captions.
 
-Punctuation that ends sentences or quotes is left out, and hyphens and slashes part words.
-ALBEF also cuts a caption after fifty words; its limit of fifty tokens is reached first.
+The file itself leaves out punctuation that ends sentences or quotes, and parts words at hyphens
+and slashes: plans that state no cleaning were written when only the file did so.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import tokenizers
 from tokenizers import Regex, models, normalizers, pre_tokenizers, processors
 
 from finegrain.errors import DataError
+from finegrain.preprocess.cleaning import ALBEF_CLEANING, Cleaning
 from finegrain.preprocess.text import Tokenizer
 
 SPECIAL = {"[PAD]": 0, "[UNK]": 100, "[CLS]": 101, "[SEP]": 102, "[MASK]": 103}
@@ -22,7 +23,9 @@ _LEFT_OUT = Regex(r"""[,.'!?"()*#:;~]""")
 _PARTING = Regex("[-/]")
 
 
-def word_piece_tokenizer(vocabulary: Path, context_length: int) -> Tokenizer:
+def word_piece_tokenizer(
+    vocabulary: Path, context_length: int, cleaning: Cleaning = ALBEF_CLEANING
+) -> Tokenizer:
     """Build the tokenizer of a ``vocab.txt`` that is laid out as that of BERT-base uncased.
 
     A caption becomes ``[CLS]``, its pieces and ``[SEP]``. Special tokens that are spelled out
@@ -31,6 +34,7 @@ def word_piece_tokenizer(vocabulary: Path, context_length: int) -> Tokenizer:
     Args:
         vocabulary: One piece a line; its line is its id.
         context_length: Most tokens of a caption, ``[CLS]`` and ``[SEP]`` included.
+        cleaning: What is done to a caption first.
 
     Raises:
         DataError: The file is missing, too large, not text, or laid out otherwise.
@@ -58,7 +62,7 @@ def word_piece_tokenizer(vocabulary: Path, context_length: int) -> Tokenizer:
         single="[CLS] $A [SEP]",
         special_tokens=[(name, SPECIAL[name]) for name in ("[CLS]", "[SEP]")],
     )
-    return Tokenizer(tokenizer, context_length=context_length)
+    return Tokenizer(tokenizer, context_length=context_length, cleaning=cleaning)
 
 
 def _read(path: Path) -> list[str]:

@@ -21,7 +21,8 @@ from finegrain.data.augment import Augmentation
 from finegrain.data.caption_augment import drop_words
 from finegrain.errors import TrainingError
 from finegrain.methods import Batch
-from finegrain.preprocess import Tokenizer
+from finegrain.preprocess import Cleaning, Tokenizer
+from finegrain.preprocess.cleaning import CLIP_CLEANING
 from finegrain.records import Split
 from finegrain.training.distributed import World
 from finegrain.training.pictures import Pictures
@@ -74,6 +75,7 @@ class Pairs(Dataset[Item]):
         weak_positives: float = 0.0,
         drop_words: float = 0.0,
         wrong_captions: bool = False,
+        cleaning: Cleaning = CLIP_CLEANING,
         seed: int,
     ) -> None:
         self._split = split
@@ -83,6 +85,7 @@ class Pairs(Dataset[Item]):
         self._labels: list[int] = split.identities().tolist()
         self._captions = captions
         self._drop_words = drop_words
+        self._cleaning = cleaning
         self._weak_positives = weak_positives
         self._written_of: dict[int, list[str]] = defaultdict(list)
         for sample, label in zip(split.samples, self._labels, strict=True):
@@ -126,12 +129,15 @@ class Pairs(Dataset[Item]):
         is_replaced = self.has_weak_positives and captions[-1] != captions[0]
         if self._wrong is not None:
             captions.append(self._wrong.draw(sample, self._labels[i], (self._seed, epoch, index)))
+        if self._drop_words:
+            # Words are what the method's cleaning leaves of them.
+            captions = [
+                drop_words(self._cleaning.reworded(caption), self._drop_words, int(seeds[2]) + n)
+                for n, caption in enumerate(captions)
+            ]
         return Item(
             pixels=self._augmentation(self._pictures[i], int(seeds[0])),
-            captions=tuple(
-                drop_words(caption, self._drop_words, int(seeds[2]) + n)
-                for n, caption in enumerate(captions)
-            ),
+            captions=tuple(captions),
             label=self._labels[i],
             where=f"{sample.image}{told}",
             number=index,

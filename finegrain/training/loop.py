@@ -35,7 +35,7 @@ from finegrain.methods import Batch
 from finegrain.recipe import Recipe, difference, load_recipe
 from finegrain.records import Split
 from finegrain.report import append_metrics
-from finegrain.run import build_method, eager_encoder, image_transform
+from finegrain.run import build_method, eager_encoder, training_transform
 from finegrain.training.distributed import World, join_world
 from finegrain.training.loader import Order, Pairs, make_loader
 from finegrain.training.optim import lr_factor, make_optimizer, set_eps, set_lr
@@ -136,7 +136,6 @@ class _Trainer:
         self.world = world
         self.progress = progress
         torch.manual_seed(recipe.seed)
-        self.transform = image_transform(recipe)
         self.tokenizer = recipe.method.text.tokenizer()
         # Convolutions run up to twice as fast channels-last; other tensors are unaffected.
         self.model = build_method(recipe).to(memory_format=torch.channels_last)
@@ -160,8 +159,9 @@ class _Trainer:
         if not world.is_first:
             splits = recipe.data.splits()
         split = shuffled(take_split(splits, "train"), recipe.caption_noise, seed=recipe.seed)
-        pictures = Pictures(split, self.transform, progress=self.progress)
-        size = (self.transform.height, self.transform.width)
+        transform = training_transform(recipe)
+        pictures = Pictures(split, transform, progress=self.progress)
+        size = (transform.height, transform.width)
         augment = recipe.augment
         augmentation = Augmentation(
             size,
@@ -181,6 +181,7 @@ class _Trainer:
             weak_positives=recipe.weak_positives,
             drop_words=augment.drop_words,
             wrong_captions=self.model.wants_wrong_captions,
+            cleaning=self.tokenizer.cleaning,
             seed=recipe.seed,
         )
         self.model.check_items(len(pairs))

@@ -87,9 +87,9 @@ def lr_factor(
     """The multiple of the recipe's learning rate at a step counted from 0.
 
     Linear from the initial rate to the peak over the warm-up, then half a cosine from the peak
-    to the final rate, which would be reached when the run ends. By steps, the first one is one
-    step up already; by epochs, the first has the initial rate itself (the schedule of the
-    re-identification baselines since fast-reid).
+    to the final rate, which would be reached when the run ends. By epochs, the first has the
+    initial rate itself and the one after the warm-up the peak (the schedule of the
+    re-identification baselines since fast-reid). By steps, ``schedule.from_initial`` decides.
 
     Args:
         per_epoch: Steps an epoch.
@@ -100,10 +100,7 @@ def lr_factor(
     initial, final = schedule.initial * own, schedule.final * own
     if step < schedule.hold:
         return initial
-    if schedule.by_epoch:
-        place, climbed, end = step // per_epoch, step // per_epoch, schedule.epochs
-    else:
-        place, climbed, end = step, step + 1, total
+    place, end = (step // per_epoch, schedule.epochs) if schedule.by_epoch else (step, total)
     if schedule.decay == "linear":
         warm = int(schedule.warmup * end)
         risen = place / warm if place < warm else 1.0
@@ -111,7 +108,13 @@ def lr_factor(
         return line * (schedule.initial + (1 - schedule.initial) * risen)
     warm = round(schedule.warmup * end)
     if place < warm:
-        return initial + (peak - initial) * climbed / warm
+        if schedule.by_epoch:
+            climbed = place / warm
+        elif schedule.from_initial:
+            climbed = place / max(1, warm - 1)
+        else:
+            climbed = (place + 1) / warm
+        return initial + (peak - initial) * climbed
     done = (place - warm) / max(1, end - warm)
     return final + (peak - final) * 0.5 * (1 + math.cos(math.pi * done))
 

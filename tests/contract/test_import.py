@@ -33,7 +33,6 @@ TRAINING_WING = (
     "torchvision",
     "timm",
     "transformers",
-    "albumentations",
     "cv2",
     "safetensors",
     "onnx",

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import shutil
 import zipfile
@@ -161,6 +162,10 @@ def test_what_the_comparison_was_made_on_may_be_left_out(plan, tmp_path):
         {"height": 256},
         {"width": 128},
         {"fit": "pad"},
+        {"fit": "crop"},
+        {"interpolation": "bicubic"},
+        {"antialias": False},
+        {"cleaning": {"repair": False}},
         {"context_length": 64},
         {"members": {**MEMBERS, TEXT: b"another"}},
         {"members": {**MEMBERS, IMAGE: b"another"}},
@@ -176,6 +181,19 @@ def test_the_fingerprint_follows_what_an_embedding_depends_on(tmp_path, facts):
 def test_the_fingerprint_follows_nothing_else(tmp_path, facts):
     one, other = make(tmp_path / "one.plan"), make(tmp_path / "other.plan", **facts)
     assert Plan(one).manifest.fingerprint == Plan(other).manifest.fingerprint
+
+
+def test_a_plan_of_the_first_format_opens_with_what_it_did_then(plan):
+    """It states no interpolation and no cleaning, and its gallery must still open."""
+    later = ("interpolation", "antialias", "cleaning")
+    restate(plan, lambda stated: {k: v for k, v in stated.items() if k not in later})
+    restate(plan, lambda stated: stated.update(format_version=1))
+    manifest = Plan(plan).manifest
+    assert (manifest.interpolation, manifest.antialias) == ("bilinear", True)
+    assert manifest.cleaning == {}
+    members = "".join(manifest.sha256[name] for name in REQUIRED)
+    told = hashlib.sha256(f"{members}:128x64:stretch:77".encode()).hexdigest()
+    assert manifest.fingerprint == told
 
 
 # --- files that are no plans ------------------------------------------------------------
@@ -358,11 +376,14 @@ WRONG = {
     "recipe": NO_MAPPINGS,
     "parity": (*NO_MAPPINGS, {"text_cosine": "high"}),
     "fit": ("weird", None, 3, ["stretch"], {}),
+    "interpolation": ("lanczos", None, 3, ["bilinear"]),
+    "antialias": ("yes", None, 1),
+    "cleaning": (None, "text", ["omit"], {"omit": ["!"]}),
 }
 
 
 def test_every_field_has_wrong_values_here():
-    assert WRONG.keys() == FACTS.keys() | {"sha256"}
+    assert WRONG.keys() >= FACTS.keys() | {"sha256"}
 
 
 @pytest.mark.parametrize(

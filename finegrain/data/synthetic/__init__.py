@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from finegrain.errors import require
 
-# OpenCV comes with albumentations; naming the extra here keeps the plain imports plain.
+# Naming the extra here keeps the plain imports plain.
 require("cv2", extra="train")
 
 from finegrain.data.synthetic.articles import Product, product  # noqa: E402

@@ -16,7 +16,7 @@ from PIL import Image, ImageFile
 from finegrain.errors import ImageError
 from finegrain.preprocess import image as subject
 from finegrain.preprocess.formats import FORMATS
-from finegrain.preprocess.image import ImageTransform, load_image
+from finegrain.preprocess.image import load_image
 
 RNG = np.random.default_rng(0)
 NOISE = RNG.integers(0, 256, (24, 16, 3), dtype=np.uint8)
@@ -288,66 +288,3 @@ def test_many_threads_load_the_same_pixels():
     with ThreadPoolExecutor(8) as pool:
         for loaded in pool.map(load_image, [data] * 64):
             np.testing.assert_array_equal(pixels(loaded), NOISE)
-
-
-# --- the transform ----------------------------------------------------------------------
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    size=st.tuples(st.integers(1, 90), st.integers(1, 90)),
-    height=st.integers(1, 64),
-    width=st.integers(1, 64),
-    fit=st.sampled_from(["stretch", "pad"]),
-)
-def test_the_result_has_the_size_asked_for(size, height: int, width: int, fit):
-    result = ImageTransform(height=height, width=width, fit=fit)(Image.new("RGB", size, "red"))
-    assert (result.shape, result.dtype) == ((3, height, width), np.uint8)
-    assert result.flags.c_contiguous
-    assert result[0].min() == 255  # red and white are both full in the red channel
-
-
-def test_stretch_is_antialiased():
-    stripes = np.zeros((64, 64, 3), np.uint8)
-    stripes[:, ::2] = 255
-    small = ImageTransform(height=8, width=8)(Image.fromarray(stripes))
-    assert 118 <= small.min() <= small.max() <= 137
-
-
-def test_the_same_size_changes_nothing():
-    result = ImageTransform(height=24, width=16)(Image.fromarray(NOISE))
-    np.testing.assert_array_equal(result, NOISE.transpose(2, 0, 1))
-
-
-def test_pad_keeps_the_aspect_ratio_and_centres_on_white():
-    result = ImageTransform(height=20, width=40, fit="pad")(Image.new("RGB", (10, 20), "blue"))
-    assert (result[:, :, 15:25] == np.array([0, 0, 255]).reshape(3, 1, 1)).all()
-    assert (result[:, :, :15] == 255).all()
-    assert (result[:, :, 25:] == 255).all()
-
-
-def test_a_picture_one_pixel_wide_is_transformed():
-    for fit in ("stretch", "pad"):
-        assert ImageTransform(height=32, width=16, fit=fit)(Image.new("RGB", (1, 999))).shape == (
-            3,
-            32,
-            16,
-        )
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"height": 0, "width": 4}, "1 to 4096"),
-        ({"height": 4, "width": 5000}, "1 to 4096"),
-        ({"height": 4, "width": 4, "fit": "crop"}, "'crop'"),
-    ],
-)
-def test_impossible_transforms_are_refused(options, message: str):
-    with pytest.raises(ImageError, match=message):
-        ImageTransform(**options)
-
-
-def test_the_transform_wants_rgb():
-    with pytest.raises(ImageError, match="mode L"):
-        ImageTransform(height=4, width=4)(Image.new("L", (4, 4)))

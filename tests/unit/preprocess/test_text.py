@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from tokenizers import models, pre_tokenizers, processors
 
 from finegrain.errors import DataError, MissingExtraError, PlanError, QueryError
+from finegrain.preprocess import Cleaning
 from finegrain.preprocess.clip_bpe import clip_tokenizer
-from finegrain.preprocess.text import MAX_CHARACTERS, Tokenizer, clean
+from finegrain.preprocess.text import Tokenizer
 
 WORDS = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", "red", "coat", "black", "bag"]
 
@@ -85,34 +86,21 @@ def test_every_batch_is_well_formed(captions):
         assert ids[1:eot].all()
 
 
-@pytest.mark.parametrize(
-    ("raw", "cleaned"),
-    [
-        ("  Red\t\n COAT ", "red coat"),
-        ("&amp;amp; &lt;b&gt;", "& <b>"),
-        ("cafÃ©", "café"),
-        ("a\x1c\u2003b\u3000", "a b"),
-        ("\ud800", "\ufffd"),
-        ("a\x00b", "ab"),
-        ("ΣΣ", "σς"),
-        ("", ""),
-    ],
-)
-def test_clean(raw, cleaned):
-    assert clean(raw) == cleaned
-
-
 def test_the_cut_before_cleaning_does_not_show_in_a_long_caption():
     clip = Tokenizer(word_level(), context_length=77)
     caption = "red coat " * 100_000
     short = "red coat " * 100
     np.testing.assert_array_equal(clip.encode([caption]).ids, clip.encode([short]).ids)
-    assert len(clean(caption)) <= MAX_CHARACTERS
 
 
-def test_an_endless_character_reference_is_refused():
-    with pytest.raises(QueryError, match="endless character reference"):
-        clean("&#" + "0" * 5_000 + "65;")
+def test_a_caption_is_cleaned_as_the_model_says():
+    cleaning = Cleaning(omit="!", blank="-", repair=False)
+    told = Tokenizer(word_level(), context_length=9, cleaning=cleaning)
+    again = Tokenizer.from_json(told.to_json(), context_length=9, cleaning=cleaning)
+    for tokenizer in (told, again):
+        assert tokenizer.encode(["Red-Coat! b!ag &amp;"]).ids.tolist() == [[1, 4, 5, 7, 3, 2]]
+    plain = Tokenizer(word_level(), context_length=9)
+    assert plain.encode(["Red-Coat! b!ag &amp;"]).ids.tolist() == [[1, 3, 3, 3, 2]]
 
 
 @pytest.mark.parametrize("caption", [None, 3, b"red", ["red"]])

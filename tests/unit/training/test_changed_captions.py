@@ -9,6 +9,7 @@ import pytest
 from finegrain.data.augment import Augmentation
 from finegrain.methods import TwoTowers
 from finegrain.preprocess import ImageTransform
+from finegrain.preprocess.cleaning import CLIP_CLEANING, TBPS_CLIP_CLEANING
 from finegrain.training import train
 from finegrain.training.loader import Pairs
 from finegrain.training.pictures import Pictures
@@ -19,10 +20,18 @@ def split(flat_people):
     return flat_people.splits()["train"]
 
 
-def pairs_of(split, *, drop_words, captions=1):
+def pairs_of(split, *, drop_words, captions=1, cleaning=CLIP_CLEANING):
     pictures = Pictures(split, ImageTransform(height=32, width=16, fit="stretch"), progress=False)
     augmentation = Augmentation((32, 16), flip=0, pad=0, erase=0)
-    return Pairs(split, pictures, augmentation, captions=captions, drop_words=drop_words, seed=0)
+    return Pairs(
+        split,
+        pictures,
+        augmentation,
+        captions=captions,
+        drop_words=drop_words,
+        cleaning=cleaning,
+        seed=0,
+    )
 
 
 def test_words_are_left_out_anew_each_epoch(split):
@@ -32,6 +41,14 @@ def test_words_are_left_out_anew_each_epoch(split):
     assert found[0] == [changed[0, i][1][0] for i in range(len(changed))]
     for i, caption in enumerate(found[0]):
         assert 0 < len(caption.split()) <= len(whole[0, i][1][0].split())
+
+
+def test_words_are_those_of_the_cleaned_caption(split):
+    """TBPS-CLIP's cleaning parts words at full stops; a word is left out or not of that."""
+    samples = tuple(replace(s, captions=("A man.He wears (red).shoes",)) for s in split.samples)
+    pairs = pairs_of(replace(split, samples=samples), drop_words=0.5, cleaning=TBPS_CLIP_CLEANING)
+    words = {word for i in range(len(pairs)) for word in pairs[0, i].captions[0].split()}
+    assert words == {"a", "man", "he", "wears", "red", "shoes"}
 
 
 def test_captions_of_one_picture_lose_words_of_their_own(split):

@@ -98,7 +98,12 @@ def pairs_of(split, *, captions=1, weak_positives=0.0, seed=0, flip=0.5):
     augmentation = Augmentation((32, 16), flip=flip, pad=0.1, erase=0.5, color_jitter=0.2)
     pictures = Pictures(split, TRANSFORM, progress=False)
     return Pairs(
-        split, pictures, augmentation, captions=captions, weak_positives=weak_positives, seed=seed
+        split,
+        pictures,
+        augmentation,
+        captions=captions,
+        weak_positives=weak_positives,
+        seed=seed,
     )
 
 

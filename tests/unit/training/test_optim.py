@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -39,6 +40,20 @@ def test_the_cosine_ends_at_the_final_share():
 def test_a_warm_up_may_start_above_zero():
     factors = [by_step(step, 40, warmup=0.1, initial=0.2) for step in range(5)]
     assert factors == pytest.approx([0.4, 0.6, 0.8, 1.0, 1.0])
+
+
+def test_a_warm_up_may_begin_with_its_first_rate():
+    """TBPS-CLIP's: numpy.linspace from the first rate to the peak, then half a cosine."""
+    warm, total = 8, 40
+    after = np.arange(total - warm)
+    cosine = 0.05 + 0.5 * (1 - 0.05) * (1 + np.cos(np.pi * after / len(after)))
+    expected = [*np.linspace(0.01, 1, warm), *cosine]
+    found = [
+        by_step(step, total, warmup=0.2, initial=0.01, from_initial=True, final=0.05)
+        for step in range(total)
+    ]
+    assert found == pytest.approx(expected, rel=1e-12)
+    assert by_step(0, 5, warmup=0.2, initial=0.01, from_initial=True) == 0.01
 
 
 @pytest.mark.parametrize(("total", "warmup"), [(1, 0.05), (1, 1.0), (3, 1.0), (2, 0.5)])
