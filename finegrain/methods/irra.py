@@ -151,7 +151,11 @@ class Irra(TwoTowers):
         text_tokens = self.text_tower.tokens(masked.ids)
         if self.config.hide == "everywhere":
             rows = torch.arange(len(text_tokens), device=text_tokens.device)
-            texts = text_tokens[rows, batch.eot.long()]
+            # Of an empty caption masking hides the end itself. The released code reads where the
+            # largest id is, which is then the start.
+            ends = batch.eot.long()
+            ends = torch.where(masked.targets[rows, ends] > 0, 0, ends)
+            texts = text_tokens[rows, ends]
         else:
             texts = self.text_tower(batch.ids, batch.eot)
         return Views(image_tokens[:, 0], texts), Tokens(image_tokens, text_tokens, masked)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from finegrain.losses import cyclic, sdm, soft_itc
 from finegrain.methods.base import Batch
-from finegrain.methods.clip import Clip
+from finegrain.methods.clip import MAX_LOGIT_SCALE, Clip
 from finegrain.methods.two_towers import check_losses
 from finegrain.models import ImageConfig, ImageTower, TextConfig, TextTower, VisionTransformer
 
@@ -77,7 +77,7 @@ class TbpsClip(Clip):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         images = self.encode_images(batch.pixels)
         texts = self.encode_texts(batch.ids, batch.eot)
-        scale = self.logit_scale.exp()
+        scale = _capped(self.logit_scale.exp())
         found: dict[str, Tensor] = {}
         if "nitc" in self.loss_names:
             found["nitc"] = self._nitc(batch, images, texts, scale)
@@ -99,5 +99,13 @@ class TbpsClip(Clip):
 
     @torch.no_grad()
     def after_step(self) -> None:
-        super().after_step()
+        """Count the step; unlike CLIP's, the parameter itself may grow beyond the largest scale."""
         self.steps_done += 1
+
+
+def _capped(scale: Tensor) -> Tensor:
+    """The scale, at most CLIP's largest, with the gradient that it has without a bound.
+
+    The released code replaces the value in place, which its gradient does not see.
+    """
+    return scale + (scale.clamp(max=MAX_LOGIT_SCALE) - scale).detach()

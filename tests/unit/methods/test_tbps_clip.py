@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from finegrain.errors import RecipeError
+from finegrain.losses import sdm
 from finegrain.methods import Batch, TbpsClipConfig
-from finegrain.methods.tbps_clip import LOSSES
+from finegrain.methods.tbps_clip import LOSSES, RITC_EPSILON
 from finegrain.models import ConvConfig, TextConfig, VitConfig
 
 TINY = TbpsClipConfig(image=VitConfig(), text=TextConfig(dropout=0.05)).tiny()
@@ -68,11 +69,20 @@ def test_the_step_count_is_in_the_checkpoint():
     assert int(again.steps_done) == 1
 
 
-def test_the_temperature_is_kept_from_falling_too_far():
-    model = TINY.build()
-    torch.nn.init.constant_(model.logit_scale, 9.0)
+def test_the_scale_is_capped_and_its_gradient_is_not(batch):
+    """As if the value alone were replaced in place, which is what the released code does."""
+    model = TINY.build(("ritc",)).eval()
+    torch.nn.init.constant_(model.logit_scale, 5.0)
+    loss = model(batch)["ritc"]
+    loss.backward()
+    images, texts = model.encode_images(batch.pixels), model.encode_texts(batch.ids, batch.eot)
+    scale = torch.tensor(100.0, requires_grad=True)
+    expected = sdm(images.detach(), texts.detach(), batch.pids, scale, epsilon=RITC_EPSILON) / 2
+    expected.backward()
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    assert model.logit_scale.grad.item() == pytest.approx(scale.grad.item() * math.exp(5), rel=1e-4)
     model.after_step()
-    assert model.logit_scale.exp().item() == pytest.approx(100)
+    assert model.logit_scale.item() == 5.0
     assert TINY.build().logit_scale.item() == pytest.approx(math.log(1 / 0.07))
 
 
