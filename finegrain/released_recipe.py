@@ -127,8 +127,8 @@ def _clip(examined: Examined, overrides: Sequence[str]) -> Recipe:
         data=CuhkPedes(),
         method=ClipConfig(image=image, text=text, embed_dim=sizes.embed_dim),
         losses={"itc": 1.0},
-        fit="crop",
-        interpolation="bicubic",
+        fit=known.fit or "crop",
+        interpolation=known.interpolation or "bicubic",
         evaluation_only="the file is of a pretrained CLIP, which was trained on other data",
     )
 

@@ -8,7 +8,7 @@ format cannot express it; see :class:`~finegrain.preprocess.Cleaning`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -148,7 +148,8 @@ class Tokenizer:
 
         A word that is read in part counts as cut.
         """
-        cleaned = clean(caption)
+        # Words beyond the cleaning's own limit are cut too: it allows more than the context does.
+        cleaned = replace(self.cleaning, max_words=None)(caption)
         offsets = self._tokenizer.encode(cleaned, add_special_tokens=False).offsets
         room = self.context_length - _START_AND_END
         if len(offsets) <= room:

@@ -24,8 +24,7 @@ from finegrain.data.augment import Augmentation
 from finegrain.data.caption_augment import drop_words
 from finegrain.methods import Batch, ClipConfig
 from finegrain.methods import irra as irra_module
-from finegrain.methods.masking import MASK, Masked, mask_words
-from finegrain.methods.token_noise import disturb_words
+from finegrain.methods.token_masking import MASK, Masked, disturb_words, mask_words
 from finegrain.metrics import retrieval_metrics
 from finegrain.models.weights import export_irra, load_clip_weights
 from finegrain.models.weights import rde as rde_layout

@@ -20,6 +20,7 @@ from finegrain.errors import WeightsError
 from finegrain.models.image_tower import VisionTransformer
 from finegrain.models.text_tower import TextTower
 from finegrain.models.transformer import Activation
+from finegrain.preprocess import Fit, Interpolation
 
 OPENAI = frozenset({"input_resolution", "context_length", "vocab_size"})
 """What OpenAI's archives hold beside the weights."""
@@ -59,6 +60,13 @@ _FIXED: Mapping[str, Mapping[str, Any]] = {
 }
 """Settings of open_clip's towers that finegrain's have at one value only."""
 
+_INTERPOLATIONS: Mapping[str, Interpolation] = {
+    "bicubic": "bicubic",
+    "bilinear": "bilinear",
+    # Only training draws one.
+    "random": "bicubic",
+}
+
 ACTIVATION_UNKNOWN = "nothing says which activation"
 """How the warning about it begins."""
 
@@ -79,6 +87,7 @@ class KnownClip:
         image_heads, text_heads: Attention heads.
         size: Height and width of pictures.
         mean, std: What pixels in 0..1 are normalised with, RGB.
+        fit, interpolation: How a picture is resized.
     """
 
     source: str | None = None
@@ -88,6 +97,8 @@ class KnownClip:
     size: tuple[int, int] | None = None
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None
+    fit: Fit | None = None
+    interpolation: Interpolation | None = None
 
 
 def read_clip_config(
@@ -184,7 +195,10 @@ def _open_clip(file: Path) -> KnownClip | None:
         size=_size(vision.get("image_size", 224), file),
     )
     shown = _part(values, "preprocess_cfg", file) if "preprocess_cfg" in values else {}
-    return replace(stated, **_normalisation(shown, "mean", "std", file))
+    fit = _choice(shown, "resize_mode", {"shortest": "crop", "squash": "stretch"}, file)
+    interpolation = _choice(shown, "interpolation", _INTERPOLATIONS, file)
+    resized = replace(stated, fit=fit, interpolation=interpolation)
+    return replace(resized, **_normalisation(shown, "mean", "std", file))
 
 
 def _hugging_face(file: Path) -> KnownClip | None:
@@ -216,7 +230,10 @@ def _hugging_face(file: Path) -> KnownClip | None:
     )
     beside = file.with_name(HF_PREPROCESSOR)
     shown = _read(beside) if beside.is_file() else {}
-    return replace(stated, **_normalisation(shown, "image_mean", "image_std", beside))
+    fit = _choice(shown, "do_center_crop", {True: "crop", False: "stretch"}, beside)
+    interpolation = _choice(shown, "resample", {2: "bilinear", 3: "bicubic"}, beside)
+    resized = replace(stated, fit=fit, interpolation=interpolation)
+    return replace(resized, **_normalisation(shown, "image_mean", "image_std", beside))
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -247,6 +264,23 @@ def _whole(value: Any, file: Path) -> int:
 def _size(value: Any, file: Path) -> tuple[int, int]:
     height, width = value if isinstance(value, list) and len(value) == 2 else (value, value)
     return _whole(height, file), _whole(width, file)
+
+
+def _choice(shown: Mapping[str, Any], name: str, known: Mapping[Any, Any], file: Path) -> Any:
+    """Our word for a value of the file; None where it states none.
+
+    Raises:
+        WeightsError: Pictures cannot be resized so.
+    """
+    value = shown.get(name)
+    if value is None:
+        return None
+    if not isinstance(value, str | int) or value not in known:
+        raise WeightsError(
+            f"{file} says {name} = {value!r:.60}, and finegrain resizes pictures for it only by "
+            f"{', '.join(map(repr, known))}: give a recipe by --recipe"
+        )
+    return known[value]
 
 
 def _normalisation(shown: Mapping[str, Any], mean: str, std: str, file: Path) -> dict[str, Any]:

@@ -57,6 +57,42 @@ def hugging_face(vision=None, text=None, **top):
     } | top
 
 
+@pytest.mark.parametrize(
+    ("shown", "fit", "interpolation"),
+    [
+        ({}, None, None),
+        ({"resize_mode": "shortest", "interpolation": "bicubic"}, "crop", "bicubic"),
+        ({"resize_mode": "squash", "interpolation": "bilinear"}, "stretch", "bilinear"),
+        ({"interpolation": "random"}, None, "bicubic"),
+    ],
+)
+def test_open_clip_says_how_pictures_are_resized(read, shown, fit, interpolation):
+    known = read(open_clip() | {"preprocess_cfg": shown})
+    assert (known.fit, known.interpolation) == (fit, interpolation)
+
+
+@pytest.mark.parametrize(
+    ("shown", "fit", "interpolation"),
+    [
+        ({"resample": 3, "do_center_crop": True}, "crop", "bicubic"),
+        ({"resample": 2, "do_center_crop": False}, "stretch", "bilinear"),
+        ({}, None, None),
+    ],
+)
+def test_hugging_face_says_how_pictures_are_resized(read, tmp_path, shown, fit, interpolation):
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(shown))
+    known = read(hugging_face(), "config.json")
+    assert (known.fit, known.interpolation) == (fit, interpolation)
+
+
+@pytest.mark.parametrize(
+    "shown", [{"resize_mode": "longest"}, {"interpolation": "lanczos"}, {"resize_mode": ["squash"]}]
+)
+def test_pictures_that_cannot_be_resized_so(read, shown):
+    with pytest.raises(WeightsError, match="finegrain resizes pictures for it only by"):
+        read(open_clip() | {"preprocess_cfg": shown})
+
+
 @pytest.fixture
 def read(tmp_path):
     def written(content, file="open_clip_config.json", name="model.bin", tensors=None):

@@ -93,6 +93,11 @@ def test_the_cut_before_cleaning_does_not_show_in_a_long_caption():
     np.testing.assert_array_equal(clip.encode([caption]).ids, clip.encode([short]).ids)
 
 
+def test_words_beyond_the_limit_of_the_cleaning_are_told_as_cut():
+    tokenizer = Tokenizer(word_level(), context_length=5, cleaning=Cleaning(max_words=4))
+    assert tokenizer.beyond_context("red coat black bag red coat") == "bag red coat"
+
+
 def test_a_caption_is_cleaned_as_the_model_says():
     cleaning = Cleaning(omit="!", blank="-", repair=False)
     told = Tokenizer(word_level(), context_length=9, cleaning=cleaning)
