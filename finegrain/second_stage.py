@@ -18,8 +18,11 @@ from finegrain.records import Matched, PictureTokens, Sample, identities
 from finegrain.rerank import MATCHED_AT_ONCE, probability_of, rerank
 
 WEIGHTS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
-"""What a certain match may be worth in cosine. With none of them is it the order of the match head
-alone, which is that of its scores and not of its probabilities."""
+"""What a certain match may be worth in cosine.
+
+No weight gives the order of the match head alone, which is that of its scores: where two matches
+are certain, their probabilities are equal in floating point, and the cosine would decide.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

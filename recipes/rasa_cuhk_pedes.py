@@ -21,7 +21,9 @@ def recipe() -> Recipe:
         data=CuhkPedes(root="data/CUHK-PEDES"),
         method=RasaConfig(
             text=AlbefTextConfig(
-                vocabulary_file="weights/bert-base-uncased/vocab.txt", cleaning=ALBEF_CLEANING
+                vocabulary_file="weights/bert-base-uncased/vocab.txt",
+                cleaning=ALBEF_CLEANING,
+                training_length=512,
             ),
             # Steps of the first epoch: 68,126 pairs in batches of 52.
             ramp=1310,

@@ -46,6 +46,8 @@ class AlbefTextConfig:
             there are 49,408: for training from random weights.
         context_length: Most tokens of a caption, start and end included. ALBEF has no end
             token: ours, which the towers never look at, is one more than its 50.
+        training_length: The same in training, where it is another. The released code of RaSa keeps
+            fifty words there, however many tokens they have.
         positions: Tokens that there are position embeddings for.
         depth, fusion_depth: Layers of the lower and of the upper half.
         dropout: Share of channels and of attention weights that training sets to zero.
@@ -57,6 +59,7 @@ class AlbefTextConfig:
     vocabulary_file: str | None = None
     vocabulary: int = 30522
     context_length: int = 51
+    training_length: int | None = None
     positions: int = 512
     channels: int = 768
     depth: int = 6
@@ -72,10 +75,11 @@ class AlbefTextConfig:
                 f"has {self.vocabulary}; give the file (vocab.txt of bert-base-uncased) as "
                 "method.text.vocabulary_file, or set method.text.vocabulary to CLIP's"
             )
-        if self.context_length > self.positions:
+        longest = max(self.context_length, self.training_length or 0)
+        if longest > self.positions:
             raise RecipeError(
-                f"captions have up to {self.context_length} tokens and there are {self.positions} "
-                "positions; choose more"
+                f"captions have up to {longest} tokens and there are {self.positions} positions; "
+                "choose more"
             )
         if not self.fusion_depth:
             raise RecipeError("expected a fusion_depth of 1 or more, got 0")
@@ -114,6 +118,11 @@ class AlbefTextConfig:
                 f"method.text.vocabulary is {self.vocabulary}; set one to fit the other"
             )
         return tokenizer
+
+    def training_tokenizer(self) -> Tokenizer:
+        """The same for training, where captions may be longer."""
+        length = self.training_length or self.context_length
+        return replace(self, context_length=length).tokenizer()
 
     def build(self, embed_dim: int, *, looked_at: int) -> AlbefTextTower:
         """The tower, whose upper half looks at tokens of width ``looked_at``."""

@@ -38,6 +38,10 @@ class TextConfig:
         """What turns captions into ids of this tower."""
         return clip_tokenizer(self.context_length, cleaning=self.cleaning)
 
+    def training_tokenizer(self) -> Tokenizer:
+        """The same, which some text towers have another of for training."""
+        return self.tokenizer()
+
     def build(self, embed_dim: int) -> TextTower:
         return TextTower(
             vocabulary=self.vocabulary,

@@ -42,7 +42,7 @@ class TokenSelection(nn.Module):
         if fill is None:
             chosen = most_attended(attended.attention, allowed, count)
         else:
-            # As there: no attention for padding, and less for what may not be chosen.
+            # As in the released code: padding has no attention, and start and end come last.
             ranked = attended.attention.masked_fill(fill, 0.0).masked_fill(~(allowed | fill), -1.0)
             chosen = ranked.topk(count, dim=1).indices
         width = attended.tokens.shape[-1]

@@ -136,7 +136,7 @@ class _Trainer:
         self.world = world
         self.progress = progress
         torch.manual_seed(recipe.seed)
-        self.tokenizer = recipe.method.text.tokenizer()
+        self.tokenizer = recipe.method.text.training_tokenizer()
         # Convolutions run up to twice as fast channels-last; other tensors are unaffected.
         self.model = build_method(recipe).to(memory_format=torch.channels_last)
         self.model.to(world.device)
