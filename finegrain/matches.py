@@ -16,7 +16,7 @@ from PIL import Image
 from tabulate import tabulate
 
 from finegrain.errors import ImageError, MissingExtraError, QueryError
-from finegrain.picture_grid import Tile, draw_grid
+from finegrain.picture_grid import Tile, draw_grid, fitting_tile
 from finegrain.preprocess.image import load_image
 from finegrain.records import Pid, Scalar
 
@@ -164,7 +164,7 @@ class Matches(Sequence[Match]):
         self,
         *,
         columns: int = 5,
-        tile: tuple[int, int] = (384, 192),
+        tile: tuple[int, int] | None = None,
         correct: Sequence[bool] | None = None,
     ) -> Image.Image:
         """Draw the pictures under the query, with rank, score and a caption each.
@@ -173,13 +173,14 @@ class Matches(Sequence[Match]):
 
         Args:
             columns: Tiles in a row.
-            tile: Height and width of a picture, in pixels.
+            tile: Height and width of a picture, in pixels. By default the shape is that of most
+                of the pictures; each is shown whole.
             correct: Whether each match is right; draws green and red frames.
 
         Raises:
             ImageError: An option does not fit, or the grid would be too large.
         """
-        if columns < 1 or not (min(tile) >= 32 and max(tile) <= 2048):
+        if columns < 1 or not (tile is None or (min(tile) >= 32 and max(tile) <= 2048)):
             raise ImageError(
                 "A grid has at least one column and tiles of 32 to 2048 pixels; got "
                 f"columns={columns}, tile={tile}."
@@ -195,7 +196,7 @@ class Matches(Sequence[Match]):
                     open=partial(_opened, match),
                     left=str(match.rank),
                     right=f"{match.score:.3f}",
-                    caption=_caption(match),
+                    facts=_facts(match),
                     correct=None if correct is None else correct[place],
                 )
                 for place, match in enumerate(self)
@@ -209,7 +210,7 @@ class Matches(Sequence[Match]):
         path: str | Path,
         *,
         columns: int = 5,
-        tile: tuple[int, int] = (384, 192),
+        tile: tuple[int, int] | None = None,
         correct: Sequence[bool] | None = None,
     ) -> None:
         """Write :meth:`grid` as a PNG or JPEG file, by the path's ending.
@@ -285,19 +286,19 @@ def _printable(text: str) -> str:
     return "".join(character if character.isprintable() else " " for character in text)
 
 
-def _caption(match: Match) -> str:
-    """What is known of a picture in one line, most telling first."""
-    name = None if match.image is None else Path(match.image).name
-    known = [
-        None if match.match is None else f"match {match.match:.3f}",
-        None if match.pid is None else f"pid {match.pid}",
-        match.camera,
-        None if match.time is None else f"{match.time[:10]} {match.time[11:19]}",
-        match.track,
-        *(_shown(value) for value in match.metadata.values()),
-        name,
+def _facts(match: Match) -> list[str]:
+    """What is known of a picture, each with its column's name, most telling first."""
+    known: list[tuple[str, str | None]] = [
+        ("match", None if match.match is None else f"{match.match:.3f}"),
+        ("pid", None if match.pid is None else str(match.pid)),
+        ("camera", match.camera),
+        ("time", None if match.time is None else f"{match.time[:10]} {match.time[11:19]}"),
+        ("track", match.track),
+        *((name, _shown(value)) for name, value in match.metadata.items()),
+        ("file", None if match.image is None else Path(match.image).name),
     ]
-    return " · ".join([line for line in map(_shortened, known) if line][:_MAX_FACTS])
+    facts = [f"{name}: {_shortened(value)}" for name, value in known if value]
+    return facts[:_MAX_FACTS]
 
 
 def _opened(match: Match) -> Image.Image | None:
@@ -311,43 +312,52 @@ def _opened(match: Match) -> Image.Image | None:
 # --- the notebook -----------------------------------------------------------------------
 
 _CARD = (
-    '<figure style="margin:0;width:132px;font:12px/1.4 system-ui,sans-serif">{picture}'
+    '<figure style="margin:0;width:{width}px;font:12px/1.4 system-ui,sans-serif">{picture}'
     '<figcaption style="padding-top:4px"><b>{rank}</b>'
-    '<span style="float:right;opacity:.6">{score:.4f}</span>'
-    '<div style="opacity:.6;overflow:hidden;text-overflow:ellipsis;white-space:nowrap" '
-    'title="{title}">{caption}</div></figcaption></figure>'
+    '<span style="float:right;opacity:.6">{score:.4f}</span>{facts}</figcaption></figure>'
 )
-_FRAME = "width:132px;height:224px;border-radius:6px"
+_FACT = (
+    '<div style="opacity:.6;overflow:hidden;text-overflow:ellipsis;white-space:nowrap" '
+    'title="{fact}">{fact}</div>'
+)
+_CARD_AREA = 132 * 224
 
 
 def _page(matches: Matches) -> str:
+    pictures = [_opened(match) for match in matches]
+    height, width = fitting_tile(
+        [picture.size for picture in pictures if picture is not None], area=_CARD_AREA
+    )
     cards = "".join(
         _CARD.format(
-            picture=_inline(match),
+            width=width,
+            picture=_inline(picture, height, width),
             rank=match.rank,
             score=match.score,
-            title=html.escape(match.image or "", quote=True),
-            caption=html.escape(_caption(match)),
+            facts="".join(_FACT.format(fact=html.escape(f, quote=True)) for f in _facts(match)),
         )
-        for match in matches
+        for match, picture in zip(matches, pictures, strict=True)
     )
+    notes = "".join(f"<div>note: {html.escape(note)}</div>" for note in matches.notes)
     return (
         f'<div style="font:600 15px system-ui,sans-serif;margin:4px 0 10px">'
-        f"{html.escape(matches.query)}</div>"
-        + "".join(f"<div>note: {html.escape(note)}</div>" for note in matches.notes)
-        + f'<div style="display:flex;flex-wrap:wrap;gap:14px">{cards}</div>'
+        f"{html.escape(matches.query)}</div>{notes}"
+        f'<div style="display:flex;flex-wrap:wrap;gap:14px">{cards}</div>'
     )
 
 
-def _inline(match: Match) -> str:
-    picture = _opened(match)
+def _inline(picture: Image.Image | None, height: int, width: int) -> str:
+    frame = f"width:{width}px;height:{height}px;border-radius:6px"
     if picture is None:
         return (
-            f'<div style="{_FRAME};background:#e9e9e7;color:#808086;display:flex;'
+            f'<div style="{frame};background:#e9e9e7;color:#808086;display:flex;'
             'align-items:center;justify-content:center">picture not found</div>'
         )
-    picture.thumbnail((264, 448))
+    picture.thumbnail((2 * width, 2 * height))
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=85)
     data = base64.b64encode(buffer.getvalue()).decode()
-    return f'<img style="{_FRAME};object-fit:cover" src="data:image/jpeg;base64,{data}" alt="">'
+    return (
+        f'<img style="{frame};object-fit:contain;object-position:bottom" '
+        f'src="data:image/jpeg;base64,{data}" alt="">'
+    )

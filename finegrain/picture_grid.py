@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from statistics import median
 from typing import cast
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
@@ -11,6 +13,11 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from finegrain.errors import ImageError
 
 _MAX_GRID_PIXELS = 100_000_000
+_AREA = 384 * 192
+_HELD_SIDE = 1024
+_PERSON_SHAPE = 2.0
+_LONGEST_SHAPE = 2.5
+_FACT_UNITS = 3  # halves of a unit from line to line
 _Colour = tuple[int, int, int]
 
 _PAPER: _Colour = (250, 250, 248)
@@ -30,32 +37,72 @@ class Tile:
         open: Gives the picture when it is drawn, or None where it is not to be had.
         left: Under its left corner.
         right: Under its right corner.
-        caption: Below these, cut to the width.
+        facts: Below these, one a line, each cut to the width.
         correct: Draws a green or a red frame.
     """
 
     open: Callable[[], Image.Image | None]
     left: str
     right: str
-    caption: str
+    facts: Sequence[str] = ()
     correct: bool | None = None
 
 
+def fitting_tile(sizes: Sequence[tuple[int, int]], *, area: int) -> tuple[int, int]:
+    """Height and width of a tile that suits pictures: of their median shape, and of one area.
+
+    Args:
+        sizes: Width and height of each picture; none gives the shape of a person.
+        area: In pixels.
+    """
+    shape = median(height / width for width, height in sizes) if sizes else _PERSON_SHAPE
+    shape = min(max(shape, 1 / _LONGEST_SHAPE), _LONGEST_SHAPE)
+    return round((area * shape) ** 0.5), round((area / shape) ** 0.5)
+
+
 def draw_grid(
-    title: str, tiles: Sequence[Tile], *, columns: int, tile: tuple[int, int]
+    title: str, tiles: Sequence[Tile], *, columns: int, tile: tuple[int, int] | None
 ) -> Image.Image:
     """Draw tiles under a title, from left to right and top to bottom.
+
+    Every picture is shown whole, as large as its tile allows.
 
     Args:
         title: Above them, in three lines at most.
         tiles: Of a missing picture a grey tile is drawn.
         columns: Tiles in a row, at most.
-        tile: Height and width of a picture, in pixels.
+        tile: Height and width of a picture, in pixels; None has them follow the pictures.
 
     Raises:
         ImageError: The grid would be too large.
     """
-    return _Grid(columns=min(columns, max(1, len(tiles))), tile=tile).draw(title, tiles)
+    columns = min(columns, max(1, len(tiles)))
+    if tile is None:
+        tiles, sizes = _opened(tiles)
+        tile = fitting_tile(sizes, area=_AREA)
+    return _Grid(columns=columns, tile=tile).draw(title, tiles)
+
+
+def _opened(tiles: Sequence[Tile]) -> tuple[list[Tile], list[tuple[int, int]]]:
+    """Tiles that hold their pictures, made small, and the sizes of these."""
+    if len(tiles) * _AREA > _MAX_GRID_PIXELS:
+        raise ImageError(
+            f"A grid of {len(tiles)} pictures would be larger than {_MAX_GRID_PIXELS:,} pixels. "
+            "Draw the first ones, as in matches[:50].save(...), or smaller tiles."
+        )
+    held: list[Tile] = []
+    sizes: list[tuple[int, int]] = []
+    for tile in tiles:
+        picture = tile.open()
+        if picture is not None:
+            sizes.append(picture.size)
+            picture.thumbnail((_HELD_SIDE, _HELD_SIDE), Image.Resampling.LANCZOS)
+        held.append(replace(tile, open=partial(_same, picture)))
+    return held, sizes
+
+
+def _same(picture: Image.Image | None) -> Image.Image | None:
+    return picture
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +124,8 @@ class _Grid:
         page_width = max(2 * margin + self.columns * (width + gap) - gap, 40 * unit)
         heading = _wrapped(title, _font(2 * unit), page_width - 2 * margin)
         top = margin + len(heading) * 3 * unit + unit
-        card = height + 4 * unit + unit // 2
+        num_facts = max((len(tile.facts) for tile in tiles), default=0)
+        card = height + unit // 2 + 2 * unit + num_facts * _FACT_UNITS * unit // 2 + unit // 2
         page_height = top + rows * (card + gap) - (gap if rows else 0) + margin
         if page_width * page_height > _MAX_GRID_PIXELS:
             raise ImageError(
@@ -101,12 +149,17 @@ class _Grid:
         shown = (
             self._missing()
             if picture is None
-            else ImageOps.pad(picture, (width, height), Image.Resampling.LANCZOS, color="white")
+            else ImageOps.contain(picture, (width, height), Image.Resampling.LANCZOS)
         )
         if tile.correct is None:
-            return _framed(shown, self._unit // 2, 1, _LINE)
-        border = max(2, self._unit // 3)
-        return _framed(shown, self._unit // 2, border, _RIGHT if tile.correct else _WRONG)
+            framed = _framed(shown, self._unit // 2, 1, _LINE)
+        else:
+            border = max(2, self._unit // 3)
+            framed = _framed(shown, self._unit // 2, border, _RIGHT if tile.correct else _WRONG)
+        # The frame is the picture's own, and what is left of the tile is paper.
+        page = Image.new("RGB", (width, height), _PAPER)
+        page.paste(framed, ((width - framed.width) // 2, height - framed.height))
+        return page
 
     def _missing(self) -> Image.Image:
         height, width = self.tile
@@ -122,7 +175,9 @@ class _Grid:
         pen.text((left, top), tile.left, _INK, _font(1.5 * unit))
         pen.text((left + width, top), tile.right, _SOFT, _font(1.5 * unit), "ra")
         small = _font(1.2 * unit)
-        pen.text((left, top + 2 * unit), _cut(tile.caption, small, width), _SOFT, small)
+        for line, fact in enumerate(tile.facts):
+            below = top + 2 * unit + line * _FACT_UNITS * unit // 2
+            pen.text((left, below), _cut(fact, small, width), _SOFT, small)
 
 
 def _framed(tile: Image.Image, radius: int, border: int, colour: _Colour) -> Image.Image:

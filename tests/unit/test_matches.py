@@ -2,15 +2,17 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from finegrain.errors import ImageError, MissingExtraError
 from finegrain.matches import Match, Matches
+from finegrain.picture_grid import fitting_tile
 
 GREEN, RED = (38, 150, 84), (206, 58, 50)
 
@@ -173,8 +175,9 @@ def test_html_escapes_everything_from_outside():
 def test_captions_tell_the_most_telling_first():
     unread = Match(rank=2, score=0.5, id=9, image=None, pid=8, camera="gate-4", metadata={"a": "b"})
     page = Matches("q", [SEEN, unread])._repr_html_()
-    assert ">match 0.900 · 2026-05-01 08:00:12 · gate-3/7<" in page
-    assert ">pid 8 · gate-4 · b<" in page
+    shown = re.findall(r">(\w+: [^<]+)<", page)
+    assert shown[:3] == ["match: 0.900", "time: 2026-05-01 08:00:12", "track: gate-3/7"]
+    assert shown[3:] == ["pid: 8", "camera: gate-4", "a: b"]
 
 
 # --- the picture grid -------------------------------------------------------------------
@@ -214,8 +217,54 @@ def test_the_grid_tells_what_a_reranker_said():
         Matches("q", [Match(rank=1, score=0.25, match=match, id=4, image=None)]).grid()
         for match in (None, 0.9, 0.1)
     )
-    assert plain.size == sure.size == unsure.size
+    assert plain.width == sure.width
+    assert sure.size == unsure.size
     assert len({picture.tobytes() for picture in (plain, sure, unsure)}) == 3
+
+
+@pytest.mark.parametrize(
+    ("sizes", "shape"),
+    [
+        ([(64, 128)] * 3, 2.0),
+        ([(480, 640), (480, 640), (1000, 1000)], 4 / 3),
+        ([(1920, 1080)] * 2, 9 / 16),
+        ([(10, 1000)], 2.5),
+        ([(1000, 10)], 1 / 2.5),
+        ([], 2.0),
+    ],
+)
+def test_tiles_have_the_shape_of_most_pictures(sizes, shape):
+    height, width = fitting_tile(sizes, area=384 * 192)
+    assert height / width == pytest.approx(shape, rel=0.01)
+    assert height * width == pytest.approx(384 * 192, rel=0.01)
+
+
+@pytest.mark.parametrize("size", [(60, 180), (180, 60), (100, 100)])
+def test_a_picture_is_shown_whole_and_without_margins(tmp_path: Path, size: tuple[int, int]):
+    """Its four edges, each of a colour of its own, are all there; white is nowhere."""
+    image = Image.new("RGB", size, (90, 90, 90))
+    draw = ImageDraw.Draw(image)
+    width, height = size
+    for box, colour in (
+        ((0, 0, width, 12), "red"), ((0, height - 12, width, height), "blue"),
+        ((0, 12, 12, height - 12), "lime"), ((width - 12, 12, width, height - 12), "magenta"),
+    ):  # fmt: skip
+        draw.rectangle(box, fill=colour)
+    image.save(tmp_path / "a.png")
+    every = [Match(rank=1, score=0.5, id=1, image=str(tmp_path / "a.png"))]
+    grid = Matches("q", every).grid()
+    for colour in ((255, 0, 0), (0, 0, 255), (0, 255, 0), (255, 0, 255)):
+        assert holds(grid, colour) > 300
+    # One wide picture among tall ones keeps its shape as well.
+    tall = Image.new("RGB", (50, 100))
+    tall.save(tmp_path / "b.png")
+    others = [
+        Match(rank=2 + n, score=0.4, id=2 + n, image=str(tmp_path / "b.png")) for n in range(3)
+    ]
+    grid = Matches("q", [*every, *others]).grid()
+    for colour in ((255, 0, 0), (0, 0, 255), (0, 255, 0), (255, 0, 255)):
+        assert holds(grid, colour) > 100
+    assert holds(grid, (255, 255, 255)) == 0
 
 
 @pytest.mark.parametrize("name", ["grid.png", "grid.jpg", "GRID.JPEG"])
