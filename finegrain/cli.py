@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
 import sys
@@ -12,10 +11,10 @@ from pathlib import Path
 from typing import NoReturn, get_args
 
 import finegrain
-from finegrain import verbs
+from finegrain import index_verb, verbs
+from finegrain.cli_gallery import add_gallery_verb, named_value
 from finegrain.errors import FinegrainError, did_you_mean
 from finegrain.first_stage import VectorPlace
-from finegrain.records import Scalar
 from finegrain.rerank import RerankBy
 from finegrain.runtime.base import RuntimeName
 from finegrain.searcher import RERANK_K
@@ -45,7 +44,7 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; errors of finegrain become one line and exit status 1."""
-    arguments = _parser().parse_args(argv)
+    arguments = _parsed(argv)
     try:
         arguments.run(arguments)
         sys.stdout.flush()
@@ -62,21 +61,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _pair(text: str) -> tuple[str, Scalar]:
-    name, equals, value = text.partition("=")
-    if not equals or not name:
-        raise argparse.ArgumentTypeError(f"expected NAME=VALUE, got {text!r}")
-    try:
-        parsed = json.loads(value)
-    except ValueError:
-        parsed = value
-    if not isinstance(parsed, str | int | float | bool | None):
-        raise argparse.ArgumentTypeError(f"{value!r} is not a text, a number or a truth value")
-    return name, parsed
-
-
 def _character(text: str) -> str:
     return {"tab": "\t", "\\t": "\t"}.get(text, text)
+
+
+def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse arguments; texts and pictures may stand before, between and behind the options.
+
+    argparse takes those of an option "none or several" from one place only.
+    """
+    parser = _parser()
+    arguments, others = parser.parse_known_args(argv)
+    several: str = getattr(arguments, "several", "")
+    if others and (not several or any(word.startswith("-") for word in others)):
+        parser.error(f"unrecognized arguments: {' '.join(others)}")
+    for word in others:
+        getattr(arguments, several).append(Path(word) if several == "pictures" else word)
+    return arguments
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -182,10 +183,11 @@ def _parser() -> argparse.ArgumentParser:
 
     index = verb(
         "index",
-        verbs.index,
+        index_verb.index,
         "add pictures to the gallery of a plan",
         "  finegrain index model.plan crops/ --metadata camera=gate-3\n"
         "  finegrain index model.plan crops/ --expire-days 30\n"
+        "  finegrain index model.plan catalog.csv --sync --dry-run\n"
         "  finegrain index model.plan gate-3.mp4 --every 2 --start 2026-05-01T08:00\n"
         "  finegrain index model.plan catalog.csv --image-column file --caption-column title\n"
         "  finegrain index model.plan shopify_export.csv --images-root downloads/\n"
@@ -195,10 +197,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     index.add_argument("plan", type=Path)
     index.add_argument(
-        "pictures", type=Path, nargs="+", help="folders, pictures, videos, or catalogues"
+        "pictures", type=Path, nargs="*", help="folders, pictures, videos, or catalogues"
     )
     index.add_argument(
-        "--metadata", type=_pair, action="append", default=[], metavar="NAME=VALUE",
+        "--metadata", type=named_value, action="append", default=[], metavar="NAME=VALUE",
         help="a column for all pictures",
     )  # fmt: skip
     index.add_argument(
@@ -208,6 +210,25 @@ def _parser() -> argparse.ArgumentParser:
     index.add_argument(
         "--reindex", action="store_true",
         help="first encode what the gallery holds of another plan again; after a stop, go on",
+    )  # fmt: skip
+    index.set_defaults(several="pictures")
+    index.add_argument(
+        "--drop-unreadable", action="store_true",
+        help="with --reindex: delete the pictures that cannot be read any more",
+    )  # fmt: skip
+    follow = index.add_argument_group("pictures that are there already")
+    follow.add_argument(
+        "--replace", action="store_true",
+        help="encode changed files again, and set changed columns (default: pass over both)",
+    )  # fmt: skip
+    follow.add_argument(
+        "--sync", action="store_true",
+        help="as --replace, find moved files, and remove what the folder or table lacks now",
+    )  # fmt: skip
+    follow.add_argument("--dry-run", action="store_true", help="only say what would be done")
+    index.add_argument(
+        "--left-out", metavar="FILE",
+        help="name all that was left out there (default: GALLERY.left-out.txt)",
     )  # fmt: skip
     index.add_argument(
         "--every", type=float, default=1.0, metavar="SECONDS",
@@ -316,6 +337,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     query.add_argument("plan", type=Path)
     query.add_argument("texts", nargs="*", metavar="TEXT", help="one or several, each a query")
+    query.set_defaults(several="texts")
     query.add_argument("--queries", type=Path, metavar="FILE", help="more texts, one a line")
     query.add_argument("--image", type=Path, help="search by this picture instead")
     query.add_argument("-k", type=int, help="how many of each (default: 10)")
@@ -334,6 +356,8 @@ def _parser() -> argparse.ArgumentParser:
     query.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
     add_opening(query)
+
+    add_gallery_verb(subparsers)
 
     demo = verb(
         "demo",

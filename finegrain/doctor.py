@@ -20,9 +20,12 @@ from finegrain.data.survey import Survey, survey
 from finegrain.encoder import Encoder
 from finegrain.errors import DataError
 from finegrain.gallery import Gallery
+from finegrain.gallery.stamps import is_there
 from finegrain.instructions import X86, Processor, this_processor
 from finegrain.plan import Plan
 from finegrain.runtime.byte_products import products_saturate
+
+_SHOWN = 10
 
 
 def machine_report() -> str:
@@ -73,7 +76,7 @@ def examine(path: Path) -> str:
     """
     if path.suffix == ".gallery":
         with Gallery(path, create=False) as gallery:
-            return f"{path}: sound; {gallery!r}"
+            return "\n  ".join([f"{path}: sound; {gallery!r}", *_gone(gallery)])
     plan = Plan(path)
     Encoder.from_plan(plan)
     parity = ", ".join(f"{name} {value:.6g}" for name, value in plan.manifest.parity.items())
@@ -81,6 +84,20 @@ def examine(path: Path) -> str:
         f"{path}: sound; {plan!r}\n  made by finegrain {plan.manifest.made_by}"
         f"\n  fingerprint {plan.manifest.fingerprint[:12]}\n  parity: {parity or 'not stated'}"
     )
+
+
+def _gone(gallery: Gallery) -> list[str]:
+    """Lines about pictures whose files cannot be found any more."""
+    gone = [place.image for place in gallery.places() if not is_there(place.image)]
+    if not gone:
+        return []
+    more = len(gone) - _SHOWN
+    return [
+        f"the files of {len(gone)} pictures are gone; if a folder has moved, say so: "
+        "finegrain gallery move GALLERY OLD NEW",
+        *gone[:_SHOWN],
+        *([f"... and {more} more"] if more > 0 else []),
+    ]
 
 
 def dataset_names() -> tuple[str, ...]:

@@ -56,6 +56,7 @@ class ProblemKind(StrEnum):
     FOLDER = "unreadable folder"
     SYSTEM = "file of the operating system"
     EXCLUDED = "excluded file"
+    EXPIRED = "picture whose time is over"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -14,11 +15,11 @@ from finegrain.errors import PlanError
 from finegrain.first_stage import FirstStage, VectorPlace, gallery_path
 from finegrain.gallery import Gallery, Reindexed
 from finegrain.gallery.pictures import SUFFIXES
-from finegrain.intake import Added, Metadata, columns_of, take_in
+from finegrain.intake import Added, Manner, Metadata, columns_of, take_in
 from finegrain.matches import Matches
 from finegrain.plan import Plan
 from finegrain.preprocess import Crop, ImageSource
-from finegrain.records import Sample
+from finegrain.records import Problem, Sample
 from finegrain.rerank import RerankBy
 from finegrain.reranker import Prepared, Reranker, checked_depth, match_head
 from finegrain.runtime.base import RuntimeChoice
@@ -111,6 +112,9 @@ class Searcher:
         *,
         expire_after: timedelta | float | None = None,
         replace: bool = False,
+        sync: bool = False,
+        source: str | Path | None = None,
+        dry_run: bool = False,
         progress: bool = True,
     ) -> Added:
         """Encode pictures and keep them in the gallery.
@@ -127,22 +131,24 @@ class Searcher:
                 ``time`` (ISO 8601) and ``track`` are the gallery's own columns.
             expire_after: Remove the pictures so long after they were taken (``time``) where
                 that is known, and else after now; in seconds or as timedelta.
-            replace: Encode files that are there already again, with the metadata given.
+            replace: Bring what is there already up to date: pictures whose files have changed
+                are encoded again, and columns that are given are set, without encoding. Without
+                it they are passed over, and counted where they differ.
+            sync: As ``replace``; also remove what the source no longer gives, and find files
+                that have moved by their content.
+            source: What gives the pictures, which ``sync`` then keeps to: a folder by default,
+                or any name.
+            dry_run: Only say what would be done.
             progress: Show a bar with rate and time left.
 
         Raises:
             ImageError: There is no such file or folder, or no picture in it.
-            GalleryError: Metadata does not fit.
+            GalleryError: Metadata does not fit, or ``sync`` has no source.
         """
-        return take_in(
-            self._encoder,
-            self._stage.made(),
-            pictures,
-            metadata,
-            expire_after=expire_after,
-            replace=replace,
-            progress=progress,
-        )
+        if source is None and isinstance(pictures, str | Path) and os.path.isdir(pictures):
+            source = Path(pictures)
+        manner = Manner.of(source, replace, sync, expire_after, dry_run, progress)
+        return take_in(self._encoder, self._stage.made(), pictures, metadata, manner)
 
     def add_video(
         self,
@@ -214,6 +220,11 @@ class Searcher:
         metadata: Metadata | None = None,
         *,
         expire_after: timedelta | float | None = None,
+        replace: bool = False,
+        sync: bool = False,
+        source: str | Path | None = None,
+        problems: Sequence[Problem] = (),
+        dry_run: bool = False,
         progress: bool = True,
     ) -> Added:
         """Add the pictures of a dataset or catalogue with their pid, camera and columns.
@@ -221,14 +232,19 @@ class Searcher:
         Args:
             samples: Their first caption becomes the column ``caption``.
             metadata: Further columns for all of them.
-            expire_after: As in :meth:`add`.
+            expire_after, replace, sync, dry_run: As in :meth:`add`.
+            source: The table or folder that they are of.
+            problems: What of it was left out. ``sync`` then removes only what is surely gone.
             progress: Show a bar with rate and time left.
         """
-        return self.add(
+        manner = Manner.of(source, replace, sync, expire_after, dry_run, progress)
+        return take_in(
+            self._encoder,
+            self._stage.made(),
             [sample.image for sample in samples],
             [columns_of(sample, metadata or {}) for sample in samples],
-            expire_after=expire_after,
-            progress=progress,
+            manner,
+            problems=problems,
         )
 
     @overload

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from tabulate import tabulate
@@ -16,12 +16,11 @@ from finegrain.errors import (
     DataError,
     FinegrainError,
     GalleryError,
-    ImageError,
     QueryError,
     require,
 )
+from finegrain.gallery import Gallery
 from finegrain.matches import Matches
-from finegrain.records import Scalar, Split
 
 
 def train(arguments: argparse.Namespace) -> None:
@@ -111,112 +110,8 @@ def convert(arguments: argparse.Namespace) -> None:
     print(f"\nexport it with:\n  finegrain export {out}")
 
 
-def index(arguments: argparse.Namespace) -> None:
-    from finegrain.data.catalog import input_kind
-
-    if arguments.reindex:
-        done = finegrain.Searcher.reindex(arguments.plan, gallery=arguments.gallery)
-        print(done)
-        if not done.switched:
-            raise GalleryError("the gallery still holds the vectors of its old plan")
-    retention = None if arguments.expire_days is None else arguments.expire_days * 86_400
-    columns = dict(arguments.metadata)
-    num_unread = 0
-    with _searcher(arguments) as searcher:
-        for source in arguments.pictures:
-            kind = input_kind(source)
-            if kind == "video":
-                num_unread += _index_video(searcher, source, arguments, retention)
-            elif kind == "picture":
-                print(searcher.add(source, columns, expire_after=retention))
-            else:
-                _index_splits(searcher, _splits(source, arguments), columns, retention)
-        if arguments.rerank:
-            print(searcher.prepare())
-        print(searcher)
-    if num_unread:
-        raise ImageError(f"{num_unread} of the videos cannot be read; the others were added")
-
-
-def _index_splits(
-    searcher: finegrain.Searcher,
-    splits: Mapping[str, Split],
-    columns: Mapping[str, Scalar],
-    retention: float | None,
-) -> None:
-    """Add what a catalogue or a folder holds, and say what it does not."""
-    for split in splits.values():
-        for note in split.notes:
-            print(note, file=sys.stderr)
-        for problem in split.problems:
-            print(problem, file=sys.stderr)
-        print(searcher.add_samples(split.samples, columns, expire_after=retention))
-        if split.problems:
-            print(f"{len(split.problems)} rows left out", file=sys.stderr)
-
-
-def _index_video(
-    searcher: finegrain.Searcher,
-    source: Path,
-    arguments: argparse.Namespace,
-    retention: float | None,
-) -> int:
-    """Add a video; one of several that cannot be read is named and counted."""
-    columns = dict(arguments.metadata)
-    try:
-        added = searcher.add_video(
-            source,
-            every=arguments.every,
-            start=arguments.start,
-            metadata=columns,
-            expire_after=retention,
-        )
-    except ImageError as error:
-        if len(arguments.pictures) == 1:
-            raise
-        print(error, file=sys.stderr)
-        return 1
-    print(added)
-    return 0
-
-
-def _splits(source: Path, arguments: argparse.Namespace) -> Mapping[str, Split]:
-    """What a catalogue or a folder of pictures holds."""
-    from finegrain.data.catalog import (
-        CatalogOptions,
-        Roles,
-        TextFormat,
-        read_picture_folder,
-        read_with,
-    )
-
-    options = CatalogOptions(
-        roles=Roles(
-            image=arguments.image_column,
-            pattern=arguments.image_pattern,
-            captions=(arguments.caption_column,) if arguments.caption_column else (),
-            pid=arguments.pid_column,
-            camera=arguments.camera_column,
-            time=arguments.time_column,
-            time_format=arguments.time_format,
-            for_search=True,
-        ),
-        text=TextFormat(
-            encoding=arguments.encoding,
-            fallback_encoding=arguments.fallback_encoding,
-            separator=arguments.separator,
-        ),
-        images_root=arguments.images_root,
-        max_bad_share=arguments.max_bad_share,
-    )
-    if not source.is_dir():
-        return read_with(source, options)
-    return read_picture_folder(
-        source, options, exclude=arguments.exclude, name_pattern=arguments.name_pattern
-    )
-
-
-def _searcher(arguments: argparse.Namespace) -> finegrain.Searcher:
+def open_searcher(arguments: argparse.Namespace) -> finegrain.Searcher:
+    """The searcher of a verb that takes a plan."""
     return finegrain.Searcher(
         arguments.plan,
         gallery=arguments.gallery,
@@ -250,7 +145,7 @@ def query(arguments: argparse.Namespace) -> None:
     queries = _queries(arguments)
     if len(queries) > 1 and (arguments.grid or arguments.explain):
         raise QueryError(f"--grid and --explain draw one query; got {len(queries)}")
-    with _searcher(arguments) as searcher:
+    with open_searcher(arguments) as searcher:
         answers = searcher.query(
             queries,
             arguments.k,
@@ -377,3 +272,19 @@ def recipe(arguments: argparse.Namespace) -> None:
         print(recipes[0].to_json(), end="")
     else:
         raise DataError("`recipe show` takes one recipe, and `recipe diff` takes two")
+
+
+def gallery_set(arguments: argparse.Namespace) -> None:
+    with Gallery(arguments.gallery, create=False) as gallery:
+        count = gallery.update(arguments.where, dict(arguments.columns))
+        notes = gallery.notes_on(arguments.where) if not count else []
+    print(f"set {', '.join(name for name, _ in arguments.columns)} of {count} pictures")
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
+    if not count:
+        raise GalleryError(f"no picture matches {arguments.where!r:.200}")
+
+
+def gallery_move(arguments: argparse.Namespace) -> None:
+    with Gallery(arguments.gallery, create=False) as gallery:
+        print(f"moved {gallery.move(arguments.old, arguments.new)} pictures")

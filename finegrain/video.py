@@ -20,9 +20,9 @@ from tqdm.auto import tqdm
 from finegrain.encoder import Encoder
 from finegrain.errors import ImageError
 from finegrain.gallery import Gallery
-from finegrain.gallery.entries import checked_time
+from finegrain.gallery.entries import checked_entry, checked_time
 from finegrain.gallery.pictures import name_problem, thumbnail
-from finegrain.intake import Added, Metadata, keep
+from finegrain.intake import Added, Metadata
 from finegrain.preprocess import Crop
 from finegrain.preprocess.frames import LONGEST_SIDE, Frame, VideoReader, at_times, each
 from finegrain.records import Problem
@@ -100,14 +100,18 @@ def take_in_video(
 
     def keep_all(pieces: Sequence[_Piece]) -> None:
         ids.extend(
-            keep(
-                gallery,
+            gallery.add_entries(
                 encoder.encode_images([piece.image for piece in pieces]),
-                [piece.address for piece in pieces],
-                [thumbnail(piece.image) for piece in pieces],
-                [piece.columns for piece in pieces],
-                expire_after=expire_after,
-                on_duplicate="add",
+                [
+                    checked_entry(
+                        piece.address,
+                        piece.columns,
+                        image=piece.address,
+                        thumbnail=thumbnail(piece.image),
+                        expire_after=expire_after,
+                    )
+                    for piece in pieces
+                ],
             )
         )
 
@@ -131,7 +135,7 @@ def take_in_video(
         problems = film.problems + video.problems
     if times is not None and (left := times.until(math.inf)):
         problems.append(film.problem(f"it ends before the last {len(left)} boxes"))
-    return Added(ids=ids, num_known=film.num_known, problems=problems)
+    return Added(ids=ids, num_new=len(ids), num_known=film.num_known, problems=problems)
 
 
 class _Film:

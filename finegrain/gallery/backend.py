@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -11,7 +11,7 @@ from finegrain.gallery.entries import Entry, OnDuplicate
 from finegrain.gallery.filters import Value
 from finegrain.gallery.index import Hit, Ids, Vectors
 from finegrain.gallery.reindex import PictureEncoder, Reindexed
-from finegrain.gallery.row import Row
+from finegrain.gallery.row import Place, Row
 from finegrain.records import Scalar
 
 Search = Callable[[Vectors, int], list[list[Hit]]]
@@ -79,6 +79,14 @@ class Backend(Protocol):
 
     def vectors_after(self, last_id: int) -> Generator[tuple[Ids, Vectors], None, None]:
         """Ids above ``last_id`` with their vectors ``[n, D]``, ascending, in chunks."""
+        ...
+
+    def places(self) -> Iterable[Place]:
+        """Where each picture with a path came from, by ascending id."""
+        ...
+
+    def rewrite(self, entries: Mapping[int, Entry]) -> None:
+        """Put entries in the place of all that rows say, but for their vectors and thumbnails."""
         ...
 
     def insert(

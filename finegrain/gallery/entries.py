@@ -25,6 +25,7 @@ MAX_NAME_LENGTH = 256
 OnDuplicate = Literal["add", "skip", "replace", "error"]
 """What to do with a picture whose path the gallery holds already."""
 
+_GIVEN_APART = ("pid", "camera", "time", "track")
 _INT64 = range(-(2**63), 2**63)
 
 
@@ -89,6 +90,39 @@ def checked_entries(
         )
         for row, (image, pid, camera, time, track, fields, thumbnail) in enumerate(columns)
     ]
+
+
+def checked_entry(
+    where: str,
+    columns: Mapping[str, Any],
+    *,
+    image: str | None = None,
+    thumbnail: bytes | None = None,
+    expire_after: timedelta | float | None = None,
+    source: str | None = None,
+    stamp: Stamp | None = None,
+) -> Entry:
+    """The entry of one picture from its columns, built in and metadata together.
+
+    Raises:
+        GalleryError: A value, which is at ``where``, is of a type that cannot be stored.
+    """
+    time = checked_time(f"{where}: time", columns.get("time"))
+    retention = _retention(expire_after)
+    return Entry(
+        image=_text(f"{where}: image", image),
+        pid=checked_pid(f"{where}: pid", columns.get("pid")),
+        camera=_name(f"{where}: camera", columns.get("camera")),
+        time=time,
+        track=_name(f"{where}: track", columns.get("track")),
+        expires_at=None if retention is None else _expiry(time, retention),
+        metadata=_metadata(
+            f"{where}: metadata", {n: v for n, v in columns.items() if n not in _GIVEN_APART}
+        ),
+        thumbnail=_thumbnail(f"{where}: thumbnail", thumbnail),
+        source=source,
+        stamp=stamp,
+    )
 
 
 def checked_vectors(vectors: npt.ArrayLike, dim: int) -> Vectors:
@@ -198,10 +232,9 @@ def _column(name: str, values: Sequence[Any] | None, count: int) -> Sequence[Any
 
 
 def _name(where: str, value: Any) -> str | None:
-    """A name; a camera or a track that is a whole number is named by its digits."""
-    if isinstance(value, int | np.integer) and not isinstance(value, bool):
-        return str(int(value))
-    return _text(where, value)
+    """The name of a camera or a track; number 3 is called "3"."""
+    is_number = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    return str(int(value)) if is_number else _text(where, value)
 
 
 def _text(where: str, value: Any) -> str | None:

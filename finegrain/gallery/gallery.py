@@ -11,10 +11,9 @@ from typing import Self
 import numpy.typing as npt
 
 from finegrain.errors import GalleryError
-from finegrain.gallery.advice import filter_notes
 from finegrain.gallery.approximate import Approximate, Tuned
-from finegrain.gallery.backend import Backend
 from finegrain.gallery.entries import (
+    Entry,
     OnDuplicate,
     checked_choice,
     checked_entries,
@@ -25,17 +24,16 @@ from finegrain.gallery.entries import (
     checked_vectors,
 )
 from finegrain.gallery.exchange import export, load
-from finegrain.gallery.filters import BUILT_IN
 from finegrain.gallery.followed import FollowedStore
+from finegrain.gallery.gallery_rows import GalleryRows
 from finegrain.gallery.grouping import Thinning
 from finegrain.gallery.index import Hit
 from finegrain.gallery.milvus import MilvusAddress, MilvusStore
 from finegrain.gallery.reindex import PictureEncoder, Reindexed
-from finegrain.gallery.row import Row
 from finegrain.records import Pid, Scalar
 
 
-class Gallery:
+class Gallery(GalleryRows):
     """Vectors of pictures with their paths and metadata, in one file that loses nothing.
 
     What :meth:`add` or :meth:`delete` has returned survives a crash. Search is exact unless an
@@ -83,7 +81,6 @@ class Gallery:
         create: bool = True,
         index: Approximate | None = None,
     ) -> None:
-        self._store: Backend
         address = MilvusAddress.of(path)
         if address is None:
             self._store = FollowedStore(
@@ -173,6 +170,10 @@ class Gallery:
         )
         return self._store.insert(checked, entries, on_duplicate)
 
+    def add_entries(self, vectors: npt.ArrayLike, entries: Sequence[Entry]) -> list[int]:
+        """Add pictures whose columns were checked already; see :meth:`add`."""
+        return self._store.insert(checked_vectors(vectors, self.dim), entries)
+
     def search(
         self,
         vectors: npt.ArrayLike,
@@ -213,16 +214,6 @@ class Gallery:
         answers = thinning.search(self._store.searching(where), queries, depth)
         return [hits[offset:] for hits in answers]
 
-    def notes_on(self, where: str) -> list[str]:
-        """What to know of a filter that finds little: columns and texts that no picture has.
-
-        So ``baseColour = 'black'`` is told that there is ``'Black'``.
-
-        Raises:
-            FilterError: The filter does not parse or does not fit its columns.
-        """
-        return filter_notes(self._store, where)
-
     def tune(self, vectors: npt.ArrayLike, *, k: int = 10, min_recall: float = 0.99) -> Tuned:
         """Measure an approximate index on real queries, and set its effort by that.
 
@@ -236,37 +227,6 @@ class Gallery:
             QueryError: Queries, ``k`` or ``min_recall`` do not fit.
         """
         return self._store.tune(checked_queries(vectors, self.dim), checked_k(k), min_recall)
-
-    def rows(self, ids: Iterable[int]) -> list[Row]:
-        """Rows in the order of the ids; ids that are not (or no longer) there are left out."""
-        wanted = checked_ids(ids)
-        found = self._store.rows(wanted)
-        return [found[id_] for id_ in wanted if id_ in found]
-
-    def thumbnails(self, ids: Iterable[int]) -> dict[int, bytes]:
-        """JPEG files of those of the pictures that were added with one, by id."""
-        return self._store.thumbnails(checked_ids(ids))
-
-    def thumbnail(self, id_: int) -> bytes | None:
-        """JPEG file of a picture that was added with one, else None."""
-        return self._store.thumbnails(checked_ids([id_])).get(id_)
-
-    def images(self) -> set[str]:
-        """Paths of all pictures that have one."""
-        return self._store.images()
-
-    def known(self, images: Iterable[str]) -> set[str]:
-        """Those of the paths that there are pictures of; a large gallery is not read for it."""
-        return {image for image in self._store.known(images) if image is not None}
-
-    def columns(self) -> dict[str, str]:
-        """Name and kind of each column a filter may use, such as ``"text"``.
-
-        A column that has held several kinds states them all: ``"number or text"``.
-        """
-        seen = self._store.columns()
-        kinds = {name: " or ".join(sorted(kinds)) or "null" for name, kinds in seen.items()}
-        return {**BUILT_IN, "pid": "number or text", **kinds}
 
     def delete(self, ids: Iterable[int]) -> int:
         """Delete pictures for good: their bytes are gone from the file.

@@ -72,7 +72,7 @@ class Reindexed:
         if not self.switched:
             lines += [
                 "the gallery keeps its old vectors; bring these pictures back and reindex again, "
-                "or delete them by drop_unreadable=True"
+                "or delete them by drop_unreadable=True, or --drop-unreadable"
             ]
         return "\n  ".join(lines)
 

@@ -57,6 +57,17 @@ class Row:
     stamp: Stamp | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a picture with a path came from, to compare many with a disk."""
+
+    id: int
+    image: str
+    source: str | None
+    size: int | None
+    digest: str | None
+
+
 def value_of(row: Row, column: str) -> Scalar:
     """What a row has in a column of a filter, built in or of its metadata."""
     if column in BUILT_IN:

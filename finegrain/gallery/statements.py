@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from finegrain.gallery import times
 from finegrain.gallery.entries import Entry
@@ -61,6 +62,38 @@ def insert_rows(
         "INSERT INTO thumbnail VALUES (?, ?)",
         ((id_, entry.thumbnail) for id_, entry in numbered if entry.thumbnail is not None),
     )
+    _insert_metadata(connection, numbered)
+    return ids
+
+
+def rewrite_rows(connection: sqlite3.Connection, entries: Mapping[int, Entry]) -> None:
+    """Write what is said of pictures anew, but for their vectors and thumbnails."""
+    ids = json.dumps(list(entries))
+    there = {i for (i,) in connection.execute(f"SELECT id FROM picture WHERE id {AMONG}", (ids,))}
+    numbered = [(id_, entry) for id_, entry in entries.items() if id_ in there]
+    connection.executemany(
+        "UPDATE picture SET image = ?, pid = ?, camera = ?, time = ?, track = ?, expires_at = ?, "
+        "source = ?, size = ?, mtime = ?, digest = ? WHERE id = ?",
+        (
+            (
+                entry.image,
+                entry.pid,
+                entry.camera,
+                entry.time,
+                entry.track,
+                entry.expires_at,
+                entry.source,
+                *stamp_cells(entry.stamp),
+                id_,
+            )
+            for id_, entry in numbered
+        ),
+    )
+    connection.execute(f"DELETE FROM attribute WHERE picture {AMONG}", (ids,))
+    _insert_metadata(connection, numbered)
+
+
+def _insert_metadata(connection: sqlite3.Connection, numbered: Sequence[tuple[int, Entry]]) -> None:
     attributes = [
         (id_, name, _stored_kind(value), value)
         for id_, entry in numbered
@@ -71,7 +104,6 @@ def insert_rows(
         "INSERT OR IGNORE INTO seen VALUES (?, ?)",
         {(name, kind) for _, name, kind, _ in attributes},
     )
-    return ids
 
 
 def stamp_cells(stamp: Stamp | None) -> tuple[int | None, int | None, str | None]:

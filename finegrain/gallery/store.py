@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
@@ -24,9 +24,9 @@ from finegrain.gallery.damage import StoredVector, decoded
 from finegrain.gallery.entries import Entry, OnDuplicate, paths_once
 from finegrain.gallery.filter_sql import sql_is_like, to_sql
 from finegrain.gallery.filter_syntax import parse
-from finegrain.gallery.filters import BUILT_IN, Value
+from finegrain.gallery.filters import Value
 from finegrain.gallery.index import Ids, Vectors
-from finegrain.gallery.row import Row
+from finegrain.gallery.row import Place, Row
 from finegrain.gallery.schema import (
     as_gallery_errors,
     identity,
@@ -34,13 +34,19 @@ from finegrain.gallery.schema import (
     short,
     transaction,
 )
+from finegrain.gallery.selection import (
+    select_column,
+    select_places,
+    select_rows,
+    select_values,
+)
 from finegrain.gallery.statements import (
     ALIVE,
     AMONG,
     EXPIRED,
     insert_rows,
     remove_rows,
-    stamp_of_cells,
+    rewrite_rows,
 )
 from finegrain.records import Scalar
 
@@ -125,73 +131,18 @@ class Store:
 
     def rows(self, ids: Iterable[int]) -> dict[int, Row]:
         """Those of the rows that are there, by id."""
-        wanted = json.dumps(list(ids))
-        metadata: dict[int, dict[str, Scalar]] = {}
         with self.reading() as run:
-            for picture, name, kind, value in run(
-                f"SELECT picture, name, kind, value FROM attribute WHERE picture {AMONG}",
-                (wanted,),
-            ):
-                found = bool(value) if kind == "boolean" else value
-                metadata.setdefault(picture, {})[name] = found
-            pictures = run(
-                "SELECT id, image, pid, camera, time, track, added_at, expires_at, source, size, "
-                f"mtime, digest FROM picture WHERE id {AMONG} AND {ALIVE}",
-                (wanted,),
-            ).fetchall()
-        return {
-            id_: Row(
-                id=id_,
-                image=image,
-                pid=pid,
-                camera=camera,
-                time=time,
-                track=track,
-                metadata=metadata.get(id_, {}),
-                added_at=added_at,
-                expires_at=expires_at,
-                source=source,
-                stamp=stamp_of_cells(*stamp),
-            )
-            for id_, image, pid, camera, time, track, added_at, expires_at, source, *stamp in (
-                pictures
-            )
-        }
+            return select_rows(run, ids)
 
     def groups(self, column: str, ids: Iterable[int]) -> dict[int, Scalar]:
         """The value of one column for those of the ids that are there and have one."""
-        wanted = json.dumps(list(ids))
         with self.reading() as run:
-            if column in BUILT_IN:  # its name is part of the statement, so none but these
-                found = run(
-                    f"SELECT id, {column} FROM picture "
-                    f"WHERE id {AMONG} AND {ALIVE} AND {column} IS NOT NULL",
-                    (wanted,),
-                )
-                return dict(found.fetchall())
-            found = run(
-                "SELECT picture, kind, value FROM attribute "
-                f"WHERE name = ? AND value IS NOT NULL AND picture {AMONG}",
-                (column, wanted),
-            )
-            return {id_: bool(v) if kind == "boolean" else v for id_, kind, v in found}
+            return select_column(run, column, ids)
 
     def values(self, column: str, limit: int) -> list[Value]:
         """Some of the different values that a column has."""
         with self.reading() as run:
-            if column in BUILT_IN:
-                found = run(
-                    f"SELECT DISTINCT {column} FROM picture "
-                    f"WHERE {column} IS NOT NULL AND {ALIVE} LIMIT ?",
-                    (limit,),
-                )
-                return [value for (value,) in found]
-            found = run(
-                "SELECT DISTINCT kind, value FROM attribute JOIN picture ON id = picture "
-                f"WHERE name = ? AND value IS NOT NULL AND {ALIVE} LIMIT ?",
-                (column, limit),
-            )
-            return [bool(value) if kind == "boolean" else value for kind, value in found]
+            return select_values(run, column, limit)
 
     def thumbnails(self, ids: Iterable[int]) -> dict[int, bytes]:
         """JPEG files of those of the pictures that have one."""
@@ -250,6 +201,22 @@ class Store:
         """Go on with the vectors of the plan that the file has just been reindexed with."""
         with self._lock:
             self.fingerprint, self.dim = fingerprint, dim
+
+    def places(self) -> Iterator[Place]:
+        """Where each picture with a path came from, by ascending id; in chunks."""
+        last = 0
+        while True:
+            with self.reading() as run:
+                chunk = select_places(run, last, _CHUNK_ROWS)
+            yield from chunk
+            if not chunk:
+                return
+            last = chunk[-1].id
+
+    def rewrite(self, entries: Mapping[int, Entry]) -> None:
+        """Write what rows say anew, in one transaction; vectors and thumbnails stay."""
+        with self.writing() as connection:
+            rewrite_rows(connection, entries)
 
     def insert(
         self, vectors: Vectors, entries: Sequence[Entry], on_duplicate: OnDuplicate = "add"

@@ -15,8 +15,8 @@ import finegrain
 from finegrain.cli import main
 
 VERBS = (
-    "train", "evaluate", "report", "export", "convert", "index", "embed", "query", "demo",
-    "doctor", "recipe",
+    "train", "evaluate", "report", "export", "convert", "index", "embed", "query", "gallery",
+    "demo", "doctor", "recipe",
 )  # fmt: skip
 NUM_CROPS = 12
 
@@ -74,7 +74,6 @@ def test_the_version(capsys):
         [],
         ["fly"],
         ["query", "model.plan", "coat", "-k", "many"],
-        ["index", "model.plan"],
         ["index", "model.plan", "crops", "--metadata", "camera"],
         ["index", "model.plan", "crops", "--metadata", "=3"],
         ["index", "model.plan", "crops", "--metadata", "tags=[1, 2]"],
@@ -148,8 +147,8 @@ def test_a_catalogue_with_a_bad_row_goes_on(plan, crops, tmp_path, capsys):
     assert main(["index", str(plan), str(table), *columns]) == 0
     shown = capsys.readouterr()
     assert "added 2 pictures" in shown.out
-    assert "2 rows left out" in shown.err
-    assert "missing.jpg" in shown.err
+    assert "left out 2 (" in shown.out
+    assert "missing.jpg" in shown.out
     assert main(["query", str(plan), "coat", "--where", "price > 100", "--json"]) == 0
     (match,) = json.loads(capsys.readouterr().out)
     assert match["image"].endswith("02.jpg")

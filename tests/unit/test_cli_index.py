@@ -106,7 +106,7 @@ def test_a_linked_folder_is_followed(shop, capsys):
 
 def test_what_is_excluded_is_named(shop, capsys):
     assert index(".", "--exclude", "[ab].jpg", "--exclude", "model.*") == 0
-    assert "a.jpg: is excluded" in capsys.readouterr().err
+    assert "a.jpg: is excluded" in capsys.readouterr().out
     assert names(hits(capsys)) == ["c.jpg", "d.jpg"]
 
 

@@ -36,7 +36,7 @@ def test_a_folder_is_added_with_everything_in_it(searcher, crops, tmp_path):
     (tmp_path / "crops" / "notes.txt").write_text("no picture")
     added = searcher.add(tmp_path / "crops", progress=False)
     assert len(added.ids) == len(set(added.ids)) == NUM_CROPS
-    assert (added.num_known, added.problems) == (0, [])
+    assert (added.num_known, [problem.kind.name for problem in added.problems]) == (0, ["ENDING"])
     assert len(searcher.gallery) == NUM_CROPS
 
 
@@ -63,7 +63,7 @@ def test_one_file_by_several_names_is_one_picture(searcher, crops, tmp_path):
     assert (len(added.ids), added.num_known) == (1, 3)
 
 
-@pytest.mark.parametrize("suffix", sorted(SUFFIXES))
+@pytest.mark.parametrize("suffix", sorted(SUFFIXES - {".heic", ".heif", ".hif", ".dib"}))
 def test_every_listed_ending_can_be_read(searcher, tmp_path, suffix):
     noise().save(tmp_path / f"picture{suffix.upper()}")
     assert len(searcher.add(tmp_path, progress=False).ids) == 1
@@ -139,7 +139,7 @@ def test_what_is_no_picture_or_folder_is_refused(searcher, pictures):
 
 def test_a_folder_without_pictures_is_refused(searcher, tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ImageError, match=r"holds no picture \(.bmp, "):
+    with pytest.raises(ImageError, match=r"holds no picture \(.avif, "):
         searcher.add(tmp_path / "empty", progress=False)
 
 
@@ -148,7 +148,7 @@ def test_what_is_no_picture_in_a_list_stops_nothing(searcher, crops):
     added = searcher.add([crops / "00.jpg", *odd, crops / "01.jpg"], progress=False)
     assert len(added.ids) == 2
     assert len(added.problems) == len(odd)
-    assert "left out 7 that cannot be read" in str(added)
+    assert "left out 7 (7 unreadable picture)" in str(added)
 
 
 def test_a_long_list_of_problems_is_shortened():

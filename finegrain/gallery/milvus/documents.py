@@ -93,6 +93,14 @@ def documents(
     ]
 
 
+def rewritten(old: Document, entry: Entry) -> Document:
+    """A document with another entry; its vector, thumbnail and time of adding stay."""
+    vector = np.asarray(old["vector"], np.float32)[None]
+    (new,) = documents([old["id"]], vector, [entry], "")
+    kept = {name: old[name] for name in (*THUMBNAIL_FIELDS, "added_at")}
+    return {**new, **kept}
+
+
 def row_of(document: Document) -> Row:
     """The row of a document read with :data:`ROW_FIELDS`."""
     texts: dict[str, Any] = {

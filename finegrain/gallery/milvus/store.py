@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 
 import numpy as np
@@ -33,6 +33,7 @@ from finegrain.gallery.milvus.documents import (
     ROW_FIELDS,
     THUMBNAIL_FIELDS,
     documents,
+    rewritten,
     row_of,
     size_of,
     thumbnail_of,
@@ -42,7 +43,7 @@ from finegrain.gallery.milvus.layout import Seen, note_kinds, open_collection, s
 from finegrain.gallery.milvus.reindex import reindex
 from finegrain.gallery.milvus.search import MilvusSearch, vector_pages
 from finegrain.gallery.reindex import PictureEncoder, Reindexed
-from finegrain.gallery.row import Row, value_of
+from finegrain.gallery.row import Place, Row, value_of
 from finegrain.records import Scalar
 
 _MESSAGE_BYTES = 16 * 2**20  # a server takes 64 MiB at most
@@ -177,6 +178,23 @@ class MilvusStore:
         yield from vector_pages(
             self._connection, self._collection, _alive(), PAGE_ROWS, after=last_id
         )
+
+    def places(self) -> Iterator[Place]:
+        for page in self._pages(f'{_alive()} and image != ""', ROW_FIELDS):
+            for row in map(row_of, page):
+                size, digest = (row.stamp.size, row.stamp.digest) if row.stamp else (None, None)
+                yield Place(row.id, row.image or "", row.source, size, digest)
+
+    def rewrite(self, entries: Mapping[int, Entry]) -> None:
+        self._note(list(entries.values()))
+        fields = [*ROW_FIELDS, *THUMBNAIL_FIELDS, "vector"]
+        found = list(self._among(entries, fields))
+        for start in range(0, len(found), _IMAGES_AT_ONCE):
+            some = found[start : start + _IMAGES_AT_ONCE]
+            self._connection.write(
+                self._collection, [rewritten(old, entries[old["id"]]) for old in some]
+            )
+        self._connection.settle(self._collection)
 
     def insert(
         self, vectors: Vectors, entries: Sequence[Entry], on_duplicate: OnDuplicate = "add"

@@ -1,0 +1,269 @@
+"""What has to be done so that a gallery follows its folders and tables."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from finegrain.gallery import Gallery, Row, Stamp
+from finegrain.gallery.changes import with_columns
+from finegrain.gallery.entries import Entry
+from finegrain.gallery.row import Place
+from finegrain.gallery.stamps import file_of, has_changed, is_there, stamp_of
+from finegrain.preprocess import Crop
+
+Mode = Literal["add", "replace", "sync"]
+"""``add`` passes over what is there, ``replace`` brings it up to date, ``sync`` also removes what
+the source no longer gives."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A picture that was given.
+
+    Attributes:
+        position: Among all that were given.
+        entry: What is to be stored of it.
+        names: Built-in columns that were given; the others keep what they have.
+    """
+
+    position: int
+    entry: Entry
+    names: frozenset[str]
+
+
+@dataclass(slots=True)
+class Changes:
+    """What has to be done.
+
+    Attributes:
+        encode: Positions of pictures that are new or have changed.
+        merged: By position, what is to be stored of pictures that have changed.
+        give_way: Ids of rows that the encoded ones replace.
+        stale: Ids of rows that an interrupted call had replaced already.
+        rewrite: New entries by id, where the picture is the same.
+        num_reencoded: How many of `encode` have changed.
+        num_updated, num_moved, num_unchanged: Rows by what happens to them.
+        num_differing: Rows that differ from what was given and stay as they are.
+        remove: Ids of rows that the source no longer gives.
+        kept_back: How many more it may no longer give, as some of it could not be read.
+    """
+
+    encode: list[int] = field(default_factory=list)
+    merged: dict[int, Entry] = field(default_factory=dict)
+    give_way: list[int] = field(default_factory=list)
+    stale: list[int] = field(default_factory=list)
+    rewrite: dict[int, Entry] = field(default_factory=dict)
+    remove: list[int] = field(default_factory=list)
+    num_reencoded: int = 0
+    num_updated: int = 0
+    num_moved: int = 0
+    num_unchanged: int = 0
+    num_differing: int = 0
+    kept_back: int = 0
+
+
+def plan_changes(
+    gallery: Gallery,
+    items: Sequence[Item],
+    mode: Mode,
+    *,
+    source: str | None,
+    is_whole: bool = True,
+) -> Changes:
+    """Compare what was given with a gallery.
+
+    A given picture is the stored one of the same path and pid, or, where its pid changed, one of
+    the same path and source. New files that have the digest of a picture whose file is gone have
+    moved.
+
+    Args:
+        gallery: Where pictures are.
+        items: What was given.
+        mode: What may be done.
+        source: The folder or table that gave it.
+        is_whole: Everything of the source could be read. If not, only pictures whose files are
+            gone count as no longer given.
+    """
+    changes = Changes()
+    matched: set[int] = set()
+    missing: list[Item] = []
+    by_path: dict[str, list[Item]] = {}
+    for item in items:
+        if item.entry.image is None:
+            changes.encode.append(item.position)
+        else:
+            by_path.setdefault(item.entry.image, []).append(item)
+    for path, rows in gallery.rows_of(by_path):
+        pairs, without_row, stale = _paired(by_path[path], rows, source)
+        changes.num_unchanged += len(by_path[path]) - len(pairs) - len(without_row)
+        missing += without_row
+        matched |= {row.id for _, row in pairs}
+        if mode != "add":
+            changes.stale += stale
+            matched.update(stale)
+        for item, row in pairs:
+            _compare(changes, item, row, mode, source)
+    if mode != "add":
+        missing = _without_moved(changes, gallery, missing, matched, source)
+    changes.encode = sorted([*changes.encode, *(item.position for item in missing)])
+    if mode == "sync":
+        assert source is not None  # checked by the caller
+        _plan_removals(changes, gallery, matched, source, is_whole=is_whole)
+    return changes
+
+
+def _paired(
+    items: Sequence[Item], rows: Sequence[Row], source: str | None
+) -> tuple[list[tuple[Item, Row]], list[Item], list[int]]:
+    """Items of one path with their rows, those that have none, and rows left from an interruption.
+
+    The same path and pid twice is one picture; the first one given counts.
+    """
+    distinct: dict[str | None, Item] = {}
+    for item in items:
+        distinct.setdefault(_spelled(item.entry.pid), item)
+    newest: dict[str | None, Row] = {}
+    stale = []
+    for row in sorted(rows, key=lambda row: row.id, reverse=True):
+        twin = newest.setdefault(_spelled(row.pid), row)
+        if twin is not row and row.source == twin.source == source is not None:
+            stale.append(row.id)
+    pairs = [(item, newest.pop(pid)) for pid, item in distinct.items() if pid in newest]
+    left = [item for pid, item in distinct.items() if not any(item is i for i, _ in pairs)]
+    for item in list(left):
+        # Its pid changed or became known, unless another source speaks of another product.
+        for pid, row in newest.items():
+            if row.source in (None, source) or pid is None or "pid" not in item.names:
+                pairs.append((item, newest.pop(pid)))
+                left.remove(item)
+                break
+    return pairs, left, stale
+
+
+def _spelled(pid: int | str | None) -> str | None:
+    return None if pid is None else str(pid)
+
+
+def _compare(changes: Changes, item: Item, row: Row, mode: Mode, source: str | None) -> None:
+    """Decide what becomes of a row that was given again."""
+    old = with_columns(row, item.entry, ())
+    merged = with_columns(row, item.entry, item.names)
+    expires_at = item.entry.expires_at
+    if expires_at is not None and (row.expires_at is None or merged.time is not None):
+        merged = replace(merged, expires_at=expires_at)
+    is_new_picture = has_changed(row)
+    is_new_text = (row.metadata, replace(old, metadata={})) != (
+        merged.metadata,
+        replace(merged, metadata={}),
+    )
+    if mode == "add":
+        changes.num_unchanged += 1
+        changes.num_differing += is_new_picture or is_new_text
+    elif is_new_picture:
+        changes.encode.append(item.position)
+        changes.merged[item.position] = replace(merged, source=source or row.source)
+        changes.give_way.append(row.id)
+        changes.num_reencoded += 1
+    else:
+        assert row.image is not None  # it was found by its path
+        place = replace(merged, source=source or row.source, stamp=_stamp_now(row, row.image))
+        if is_new_text or place.source != row.source or place.stamp != row.stamp:
+            changes.rewrite[row.id] = place
+        changes.num_updated += is_new_text
+        changes.num_unchanged += not is_new_text
+
+
+def _stamp_now(row: Row, image: str) -> Stamp | None:
+    """The stamp of a picture that has not changed, though its file may have been touched."""
+    try:
+        about = file_of(image).stat()
+    except OSError:
+        return row.stamp
+    if row.stamp is None:
+        return stamp_of(image)
+    return replace(row.stamp, size=about.st_size, mtime=about.st_mtime_ns)
+
+
+def _without_moved(
+    changes: Changes,
+    gallery: Gallery,
+    missing: Sequence[Item],
+    matched: set[int],
+    source: str | None,
+) -> list[Item]:
+    """Give new files the rows of files that have their content and are gone."""
+    if not missing:
+        return []
+    by_digest: dict[str, list[Place]] = {}
+    sizes: set[int] = set()
+    for place in gallery.places():
+        if place.digest is not None and place.size is not None and place.id not in matched:
+            by_digest.setdefault(place.digest, []).append(place)
+            sizes.add(place.size)
+    left = []
+    for item in missing:
+        twin = _gone_twin(item, by_digest, sizes)
+        rows = [] if twin is None else gallery.rows([twin.id])
+        same_pid = [
+            row
+            for row in rows
+            if "pid" not in item.names or _spelled(row.pid) in (None, _spelled(item.entry.pid))
+        ]
+        if not same_pid:
+            left.append(item)
+            continue
+        (row,) = same_pid
+        assert item.entry.image is not None
+        changes.rewrite[row.id] = replace(
+            with_columns(row, item.entry, item.names),
+            image=item.entry.image,
+            source=source or row.source,
+            stamp=stamp_of(item.entry.image),
+        )
+        changes.num_moved += 1
+        matched.add(row.id)
+        if twin is not None and twin.digest is not None:
+            by_digest[twin.digest].remove(twin)
+    return left
+
+
+def _gone_twin(item: Item, by_digest: dict[str, list[Place]], sizes: set[int]) -> Place | None:
+    """A picture of the same content as a given file, whose own file is gone."""
+    image = item.entry.image or ""
+    if Crop.of(image) is not None:
+        return None
+    try:
+        if os.path.getsize(image) not in sizes:  # most files need not be read for this
+            return None
+    except OSError:
+        return None
+    stamp = stamp_of(image)
+    places = by_digest.get(stamp.digest or "", []) if stamp is not None else []
+    return next((place for place in places if not is_there(place.image)), None)
+
+
+def _plan_removals(
+    changes: Changes, gallery: Gallery, matched: set[int], source: str, *, is_whole: bool
+) -> None:
+    for place in _of_source(gallery.places(), source):
+        if place.id in matched:
+            continue
+        if (place.source == source and is_whole) or not is_there(place.image):
+            changes.remove.append(place.id)
+        elif place.source == source:
+            changes.kept_back += 1
+
+
+def _of_source(places: Iterable[Place], source: str) -> Iterator[Place]:
+    """What a source gave; of a folder also what is in it and came from no table."""
+    inside = source.rstrip(os.sep) + os.sep
+    for place in places:
+        if place.source == source:
+            yield place
+        elif place.image.startswith(inside) and Crop.of(place.image) is None:
+            own = place.source
+            if own is None or place.image.startswith(own.rstrip(os.sep) + os.sep):
+                yield place
