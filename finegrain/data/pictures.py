@@ -6,6 +6,7 @@ import os
 import unicodedata
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import NamedTuple
 
 from finegrain.errors import DataError
 
@@ -28,7 +29,7 @@ class PictureFolder:
 
     def __init__(self, *roots: Path) -> None:
         self._roots = roots
-        self._names: dict[Path, Mapping[str, str]] = {}
+        self._entries: dict[Path, Mapping[str, _Entry]] = {}
 
     def find(self, relative: str) -> Path:
         """Return the path of a picture.
@@ -47,42 +48,54 @@ class PictureFolder:
                 f"got {relative!r}"
             )
         for root in self._roots:
-            path = self._below(root, inside)
-            if path is not None and path.is_file():
-                return path
+            folder = self._folder(root, inside.parent)
+            entry = None if folder is None else self._entry(folder, inside.name)
+            if folder is not None and entry is not None and entry.is_file:
+                return folder / entry.name
         looked_in = " or ".join(str(root) for root in self._roots)
         raise MissingPictureError(
             f"picture {relative!r} not found under {looked_in}{self._other_case(inside)}"
         )
 
-    def _below(self, root: Path, inside: PurePosixPath) -> Path | None:
+    def _folder(self, root: Path, inside: PurePosixPath) -> Path | None:
+        """A folder below a root, by the names that its folders really have."""
         path = root
         for part in inside.parts:
-            names = self._list(path)
-            name = names.get(part) or names.get(unicodedata.normalize("NFC", part))
-            if name is None:
+            entry = self._entry(path, part)
+            if entry is None:
                 return None
-            path = path / name
-        return path if inside.parts else None
+            path = path / entry.name
+        return path
+
+    def _entry(self, folder: Path, name: str) -> _Entry | None:
+        entries = self._list(folder)
+        return entries.get(name) or entries.get(unicodedata.normalize("NFC", name))
 
     def _other_case(self, inside: PurePosixPath) -> str:
         """Names the file that differs by upper and lower case only, if there is one."""
         wanted = inside.name.casefold()
         for root in self._roots:
-            folder = self._below(root, inside.parent) if inside.parent.parts else root
-            for name in self._list(folder).values() if folder is not None else ():
-                if name.casefold() == wanted:
-                    return f"; there is {name!r}, which a table has to name in the same case"
+            folder = self._folder(root, inside.parent)
+            for entry in self._list(folder).values() if folder is not None else ():
+                if entry.name.casefold() == wanted and entry.is_file:
+                    return f"; there is {entry.name!r}, which a table has to name in the same case"
         return ""
 
-    def _list(self, folder: Path) -> Mapping[str, str]:
-        """The names in a folder, by themselves and by their composed Unicode form."""
-        if folder not in self._names:
+    def _list(self, folder: Path) -> Mapping[str, _Entry]:
+        """What a folder holds, by names and by their composed Unicode form."""
+        if folder not in self._entries:
             try:
-                with os.scandir(folder) as entries:
-                    names = [entry.name for entry in entries]
+                with os.scandir(folder) as listed:
+                    entries = [_Entry(entry.name, entry.is_file()) for entry in listed]
             except (OSError, ValueError):  # no folder can have this name: nothing is in it
-                names = []
-            composed = {unicodedata.normalize("NFC", name): name for name in names}
-            self._names[folder] = composed | {name: name for name in names}
-        return self._names[folder]
+                entries = []
+            composed = {unicodedata.normalize("NFC", entry.name): entry for entry in entries}
+            self._entries[folder] = composed | {entry.name: entry for entry in entries}
+        return self._entries[folder]
+
+
+class _Entry(NamedTuple):
+    """A name in a folder."""
+
+    name: str
+    is_file: bool

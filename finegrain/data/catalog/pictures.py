@@ -53,14 +53,14 @@ class CatalogPictures:
                 of these, also as JSON; or several names with commas, semicolons, pipes or
                 blanks between, where no picture has the whole as its name.
         """
-        parts = names_in(cell)
         # A name may hold commas and blanks itself; an address never holds another address.
-        if len(parts) == 1 or not _is_address(parts[0]):
+        if not _is_address(cell) or len(names_in(cell)) == 1:
             try:
                 return [self.find(cell)], []
             except DataError as error:
-                if parts == [cell]:
+                if names_in(cell) == [cell]:
                     return [], [error]
+        parts = names_in(cell)
         pictures: dict[Path, None] = {}
         errors = []
         for part in parts:
