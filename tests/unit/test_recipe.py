@@ -12,6 +12,7 @@ from finegrain.data.datasets import Catalog, CuhkPedes, LabelledPhotos, Syntheti
 from finegrain.errors import RecipeError
 from finegrain.methods import ClipConfig
 from finegrain.models import TextConfig, TimmConfig, VitConfig
+from finegrain.preprocess.cleaning import CLIP_CLEANING
 from finegrain.recipe import (
     Augment,
     Expected,
@@ -293,3 +294,17 @@ def test_a_wrong_name_asks_whether_another_was_meant(override_text, question):
     with pytest.raises(RecipeError) as raised:
         override(RECIPE, [override_text])
     assert question in str(raised.value)
+
+
+def test_a_recipe_of_the_first_release_reads_pictures_and_captions_as_it_did(tiny_recipe):
+    """Its JSON states no interpolation and no cleaning."""
+    stated = tiny_recipe.to_dict()
+    for name in ("interpolation", "antialias"):
+        del stated[name]
+    del stated["augment"]["interpolation"], stated["schedule"]["from_initial"]
+    del stated["method"]["text"]["cleaning"]
+    recipe = recipe_from_dict(stated, "recipe.json")
+    assert (recipe.interpolation, recipe.antialias) == ("bilinear", True)
+    assert recipe.augment.interpolation is None
+    assert not recipe.schedule.from_initial
+    assert recipe.method.text.cleaning == CLIP_CLEANING

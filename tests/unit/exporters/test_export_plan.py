@@ -28,6 +28,7 @@ from finegrain.exporters import ExportProfile, Fp32, Int8, export, export_plan, 
 from finegrain.exporters.export_plan import export_method
 from finegrain.methods import IrraConfig
 from finegrain.plan import IMAGE, MANIFEST, REQUIRED, TEXT, Plan
+from finegrain.preprocess.cleaning import TBPS_CLIP_CLEANING
 from finegrain.recipe import recipe_from_dict
 from finegrain.records import Sample
 from finegrain.run import eager_encoder
@@ -101,6 +102,32 @@ def test_the_manifest_states_what_was_exported(exported, tiny_recipe):
     assert recipe_from_dict(manifest.recipe, "plan") == tiny_recipe
     np.testing.assert_allclose(manifest.mean, (0.48145466, 0.4578275, 0.40821073), atol=1e-6)
     np.testing.assert_allclose(manifest.std, (0.26862954, 0.26130258, 0.27577711), atol=1e-6)
+
+
+@pytest.mark.usefixtures("graphs_at_hand")
+def test_a_plan_reads_pictures_and_captions_as_its_recipe_says(
+    tiny_recipe, tiny_method, crops, tmp_path
+):
+    method = tiny_recipe.method
+    recipe = replace(
+        tiny_recipe,
+        fit="crop",
+        interpolation="bicubic",
+        method=replace(method, text=replace(method.text, cleaning=TBPS_CLIP_CLEANING)),
+    )
+    export_to(tmp_path / "model.plan", recipe, tiny_method, crops)
+    manifest = Plan(tmp_path / "model.plan").manifest
+    assert (manifest.fit, manifest.interpolation, manifest.antialias) == ("crop", "bicubic", True)
+    assert manifest.cleaning == {"blank": '.!"()*#:;~', "max_words": 77}
+    encoder = Encoder.from_plan(Plan(tmp_path / "model.plan"))
+    eager = eager_encoder(recipe, tiny_method, CPU)
+    assert encoder.transform == eager.transform
+    captions = ["A (red) coat; blue", "Tom &amp; Jerry."]
+    np.testing.assert_array_equal(
+        encoder.tokenizer.encode(captions).ids, eager.tokenizer.encode(captions).ids
+    )
+    other = eager_encoder(tiny_recipe, tiny_method, CPU).tokenizer.encode(captions)
+    assert other.ids.shape != encoder.tokenizer.encode(captions).ids.shape
 
 
 @pytest.mark.parametrize("member", [TEXT, IMAGE])
