@@ -13,9 +13,12 @@ A run folder::
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -26,6 +29,22 @@ from torch import Tensor, nn
 
 from finegrain.errors import CheckpointError
 from finegrain.models.weights.renaming import check_fits
+
+_REFUSALS = {
+    getattr(errno, name)
+    for name in (
+        "ENOSPC",
+        "EDQUOT",
+        "EFBIG",
+        "EROFS",
+        "EACCES",
+        "EPERM",
+        "EIO",
+        "ENOTDIR",
+        "EEXIST",
+    )
+}
+"""Error numbers of a file system that does not let itself be written to."""
 
 MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
 
@@ -52,20 +71,71 @@ def folder_of(run: Path, step: int) -> Path:
 def save_checkpoint(
     run: Path, state: State, model: nn.Module, optimizer: torch.optim.Optimizer
 ) -> Path:
-    """Write the checkpoint of a step, then drop all but it and the best one."""
+    """Write the checkpoint of a step, then drop all but it and the best one.
+
+    Files and folders reach the disk before they get their names, and the new checkpoint before
+    an old one is dropped: a power cut at any moment leaves one that is whole.
+
+    Raises:
+        CheckpointError: It cannot be written, such as on a full disk; older ones are as before.
+    """
     folder = folder_of(run, state.step)
-    unfinished = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    save_file({n: t.contiguous() for n, t in model.state_dict().items()}, unfinished / MODEL)
-    save_file(_optimizer_tensors(optimizer), unfinished / OPTIMIZER)
-    (unfinished / STATE).write_text(json.dumps(asdict(state)) + "\n")
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(unfinished, folder)
-    keep = {folder, folder_of(run, state.best_step or 0)}
-    for other in set(_folders(run)) - keep:
-        shutil.rmtree(other)
+    unfinished, outdated = (folder.with_name(f".{folder.name}.{end}") for end in ("tmp", "old"))
+    with writing(run):
+        try:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            unfinished.mkdir(parents=True)
+            _write(unfinished, state, model, optimizer)
+            if folder.exists():
+                os.replace(folder, outdated)
+            os.replace(unfinished, folder)
+            _sync(folder.parent)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            shutil.rmtree(outdated, ignore_errors=True)
+        keep = {folder, folder_of(run, state.best_step or 0)}
+        for other in set(_folders(run)) - keep:
+            shutil.rmtree(other)
     return folder
+
+
+@contextmanager
+def writing(run: Path) -> Iterator[None]:
+    """Say what to do where a run folder cannot be written to.
+
+    Raises:
+        CheckpointError: The file system refuses.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        if isinstance(error, OSError) and error.errno not in _REFUSALS:
+            raise
+        last = last_checkpoint(run)
+        kept = f"{last} is whole" if last else "there is no checkpoint yet"
+        raise CheckpointError(
+            f"cannot write into {run}: {error}. Make room there, or see that you may write to it, "
+            f"and go on by --resume ({kept}); or choose another folder by -o."
+        ) from error
+
+
+def _write(folder: Path, state: State, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    save_file({n: t.contiguous() for n, t in model.state_dict().items()}, folder / MODEL)
+    save_file(_optimizer_tensors(optimizer), folder / OPTIMIZER)
+    (folder / STATE).write_text(json.dumps(asdict(state)) + "\n")
+    for path in (*folder.iterdir(), folder):
+        _sync(path)
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file or the names in a folder are on the disk."""
+    if path.is_dir() and os.name == "nt":
+        return  # Windows opens no folder, and writes names in order
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def last_checkpoint(run: Path) -> Path | None:
@@ -131,8 +201,6 @@ def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
         f"{index}.{key}": tensor.contiguous()
         for index, moments in optimizer.state_dict()["state"].items()
         for key, tensor in moments.items()
-        # Muon also notes which of its two ways a parameter goes, and finds that out again.
-        if isinstance(tensor, Tensor)
     }
     tensors["rng"] = torch.get_rng_state()
     if torch.cuda.is_available():

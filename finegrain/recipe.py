@@ -237,9 +237,11 @@ class Recipe:
                 f"{self.accumulate}"
             )
 
-    def tiny(self) -> Recipe:
-        """The same recipe, shrunk to synthetic people, small towers and a few steps on a CPU."""
-        return replace(
+    def tiny(self, overrides: Sequence[str] = ()) -> Recipe:
+        """The same recipe, shrunk to seconds on a CPU and synthetic people, then overridden."""
+        # Who sets the epochs means them, so that no limit of steps ends them earlier.
+        steps = None if any("schedule.epochs" in text for text in overrides) else 10
+        shrunk = replace(
             self,
             name=f"{self.name}_tiny",
             data=SyntheticPeople(
@@ -250,9 +252,10 @@ class Recipe:
             batch_size=8 * self.accumulate,
             precision="fp32",
             workers=0,
-            schedule=replace(self.schedule, epochs=1, steps=10, evaluate_every=1),
+            schedule=replace(self.schedule, epochs=1, steps=steps, evaluate_every=1),
             expected=None,
         )
+        return override(shrunk, overrides)
 
     def to_dict(self) -> dict[str, Any]:
         unstructured: dict[str, Any] = CONVERTER.unstructure(self, Recipe)

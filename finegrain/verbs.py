@@ -25,10 +25,16 @@ from finegrain.matches import Matches
 
 def train(arguments: argparse.Namespace) -> None:
     require("torch", "train")
-    recipe = finegrain.load_recipe(arguments.recipe, arguments.set)
     if arguments.tiny:
-        recipe = recipe.tiny()
-    run = finegrain.train(recipe, arguments.out, resume=arguments.resume)
+        recipe = finegrain.load_recipe(arguments.recipe).tiny(arguments.set)
+    else:
+        recipe = finegrain.load_recipe(arguments.recipe, arguments.set)
+    run = finegrain.train(
+        recipe,
+        arguments.out,
+        resume=arguments.resume,
+        checkpoint_minutes=arguments.checkpoint_minutes,
+    )
     print(run)
 
 

@@ -64,6 +64,23 @@ class Attention(nn.Module):
         x = x.transpose(1, 2).reshape(n, length, width)
         return self.out_proj(x)
 
+    def at(self, x: Tensor, at: Tensor, *, causal: bool) -> Tensor:
+        """What :meth:`forward` gives at one position a row, ``[N, L, W], [N] -> [N, W]``."""
+        n, length, width = x.shape
+        shape = (n, -1, self.heads, width // self.heads)
+        rows = torch.arange(n, device=x.device)
+        weight, bias = self.in_proj_weight, self.in_proj_bias
+        q = F.linear(x[rows, at], weight[:width], bias[:width]).view(shape).transpose(1, 2)
+        k, v = (
+            part.view(shape).transpose(1, 2)
+            for part in F.linear(x, weight[width:], bias[width:]).chunk(2, dim=-1)
+        )
+        seen = torch.arange(length, device=x.device) <= at[:, None] if causal else None
+        dropout = self.dropout if self.training else 0.0
+        mask = None if seen is None else seen[:, None, None]
+        x = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
+        return self.out_proj(x.reshape(n, width))
+
     @torch.no_grad()
     def row(self, x: Tensor, at: Tensor, *, causal: bool) -> Tensor:
         """The attention of one token over all, averaged over heads.
@@ -129,6 +146,12 @@ class ResidualBlock(nn.Module):
         x = x + self.attn(self.ln_1(x), causal=causal)
         return x + self.mlp(self.ln_2(x))
 
+    def at(self, x: Tensor, at: Tensor, *, causal: bool) -> Tensor:
+        """What :meth:`forward` gives at one position a row, ``[N, L, W], [N] -> [N, W]``."""
+        rows = torch.arange(len(x), device=x.device)
+        x = x[rows, at] + self.attn.at(self.ln_1(x), at, causal=causal)
+        return x + self.mlp(self.ln_2(x))
+
 
 class Transformer(nn.Module):
     """``depth`` residual blocks over ``[N, L, W]``, initialised as CLIP is."""
@@ -155,6 +178,17 @@ class Transformer(nn.Module):
         for block in self.resblocks:
             x = block(x, causal=self.causal)
         return x
+
+    def at(self, x: Tensor, at: Tensor) -> Tensor:
+        """What :meth:`forward` gives at one position a row, ``[N, L, W], [N] -> [N, W]``.
+
+        The last block computes little else, which in a tower of few blocks saves much.
+        """
+        *earlier, last = self.resblocks
+        for block in earlier:
+            x = block(x, causal=self.causal)
+        assert isinstance(last, ResidualBlock)
+        return last.at(x, at, causal=self.causal)
 
     def attended(self, x: Tensor, at: Tensor) -> Attended:
         """The result, and the attention of the token at each position in the last block.

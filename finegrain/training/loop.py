@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, fields, replace
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from time import monotonic
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,7 @@ from finegrain.checkpoint import (
     load_optimizer,
     read_state,
     save_checkpoint,
+    writing,
 )
 from finegrain.data.augment import Augmentation
 from finegrain.data.datasets import take_split
@@ -36,11 +37,16 @@ from finegrain.recipe import Recipe, difference, load_recipe
 from finegrain.records import Split
 from finegrain.report import append_metrics
 from finegrain.run import build_method, eager_encoder, training_transform
+from finegrain.training.batches import advice_on, moved, parts_of
 from finegrain.training.distributed import World, join_world
 from finegrain.training.loader import Order, Pairs, make_loader
 from finegrain.training.optim import lr_factor, make_optimizer, set_eps, set_lr
 from finegrain.training.pictures import Pictures
 from finegrain.training.precision import autocast_dtype
+from finegrain.training.run_lock import only_training
+
+CHECKPOINT_MINUTES = 5.0
+"""Most minutes of training that an interruption costs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +76,7 @@ def train(
     *,
     resume: bool = False,
     stop_after: int | None = None,
+    checkpoint_minutes: float = CHECKPOINT_MINUTES,
     progress: bool = True,
 ) -> Run:
     """Train a recipe.
@@ -82,12 +89,15 @@ def train(
         resume: Go on from the newest checkpoint of the folder. The result equals that of a
             run that was never interrupted.
         stop_after: End once this many steps are done, though the schedule is longer.
+        checkpoint_minutes: Write a checkpoint when so many minutes have passed since the last
+            one, besides those at the end of each epoch.
         progress: Show bars with loss, rate and time left.
 
     Raises:
         RecipeError: The recipe is for evaluation only.
         TrainingError: A loss is not finite; the batch is named.
-        CheckpointError: The folder holds another run, or a damaged one.
+        CheckpointError: The folder holds another run or a damaged one, is in use by another
+            training, or cannot be written to.
         DataError: The dataset cannot be read.
 
     Example:
@@ -102,9 +112,22 @@ def train(
             f"method: finegrain train recipes/NAME.py --set weights={recipe.weights}"
         )
     folder = Path(out) if out is not None else Path("runs") / recipe.name
-    with join_world() as world:
+    with join_world() as world, _held(folder, world):
         _claim(folder, recipe, resume=resume, world=world)
-        return _Trainer(recipe, folder, world, progress=progress and world.is_first).run(stop_after)
+        trainer = _Trainer(recipe, folder, world, progress=progress and world.is_first)
+        with writing(folder):
+            return trainer.run(stop_after, checkpoint_seconds=60 * checkpoint_minutes)
+
+
+@contextmanager
+def _held(folder: Path, world: World) -> Iterator[None]:
+    """The folder, made and locked by the first process."""
+    with ExitStack() as stack:
+        if world.is_first:
+            with writing(folder):
+                folder.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(only_training(folder))
+        yield
 
 
 def _claim(folder: Path, recipe: Recipe, *, resume: bool, world: World) -> None:
@@ -122,8 +145,8 @@ def _claim(folder: Path, recipe: Recipe, *, resume: bool, world: World) -> None:
             raise CheckpointError(f"{folder} was trained with another recipe: {listed}")
     world.barrier()
     if world.is_first:
-        folder.mkdir(parents=True, exist_ok=True)
-        known.write_text(recipe.to_json(), encoding="utf-8")
+        with writing(folder):
+            known.write_text(recipe.to_json(), encoding="utf-8")
     world.barrier()
 
 
@@ -199,8 +222,9 @@ class _Trainer:
         watched = ("val", "test") if recipe.watch_test else ("val",)
         return order, loader, [splits[name] for name in watched if name in splits]
 
-    def run(self, stop_after: int | None) -> Run:
+    def run(self, stop_after: int | None, *, checkpoint_seconds: float) -> Run:
         state = self._restore()
+        saved_at = monotonic()
         end = min(self.total, stop_after or self.total)
         per_epoch = len(self.order)
         validation = None
@@ -223,9 +247,19 @@ class _Trainer:
                     bar.update()
                     if state.step >= end:
                         break
+                    # Only the first process looks at its clock; the others meet it at the
+                    # next step.
+                    if (
+                        self.world.is_first
+                        and state.step % per_epoch
+                        and monotonic() - saved_at >= checkpoint_seconds
+                    ):
+                        save_checkpoint(self.folder, state, self.model, self.optimizer)
+                        saved_at = monotonic()
                 if state.step == self.total or self._is_time_to_evaluate(state.step):
                     validation, state = self._evaluate(state, writer)
                 self._save(state)
+                saved_at = monotonic()
         return Run(folder=self.folder, steps=state.step, losses=self.losses, validation=validation)
 
     def _restore(self) -> State:
@@ -239,7 +273,7 @@ class _Trainer:
     def _start_epoch(self, epoch: int) -> None:
         self.order.start_at(epoch, 0)
         with self._kernels():
-            self.model.start_epoch(epoch, (_to(b, self.world.device) for b in self.loader))
+            self.model.start_epoch(epoch, (moved(b, self.world.device) for b in self.loader))
 
     def _step(self, batch: Batch, step: int) -> dict[str, float]:
         """One optimiser step over a batch, in parts where the recipe accumulates."""
@@ -247,7 +281,7 @@ class _Trainer:
         set_lr(self.optimizer, partial(self._lr, step))
         set_eps(self.optimizer, self.recipe.optimizer, step)
         self.optimizer.zero_grad(set_to_none=True)
-        parts = _parts(batch, self.recipe.accumulate)
+        parts = parts_of(batch, self.recipe.accumulate)
         sums: dict[str, float] = {}
         for i, part in enumerate(parts):
             # Gradients of the processes meet once, at the last part.
@@ -261,7 +295,7 @@ class _Trainer:
             self.model.parameters(), self.recipe.optimizer.clip_norm or math.inf
         )
         if not torch.isfinite(norm):
-            raise TrainingError(f"step {step}: the gradient is not finite. {_named(batch)}")
+            raise TrainingError(f"step {step}: the gradient is not finite. {advice_on(batch)}")
         self.optimizer.step()
         self.model.after_step()
         self.losses.append(sum(self.recipe.losses[name] * value for name, value in sums.items()))
@@ -275,13 +309,15 @@ class _Trainer:
         )
 
     def _losses(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, float]]:
-        batch = _to(batch, self.world.device)
+        batch = moved(batch, self.world.device)
         with self._kernels():
             losses: dict[str, Tensor] = self.parallel(batch)
         named = {name: loss.item() for name, loss in losses.items()}
         total = torch.stack([self.recipe.losses[n] * loss for n, loss in losses.items()]).sum()
         if not torch.isfinite(total):
-            raise TrainingError(f"step {step}: the loss is not finite ({named}). {_named(batch)}")
+            raise TrainingError(
+                f"step {step}: the loss is not finite ({named}). {advice_on(batch)}"
+            )
         return total, named
 
     @contextmanager
@@ -313,7 +349,7 @@ class _Trainer:
             return validation, state
         encoder = eager_encoder(self.recipe, self.model, self.world.device)
         for split in self.evaluated:
-            evaluation = evaluate_split(encoder, split)
+            evaluation = evaluate_split(encoder, split, progress=self.progress)
             metrics = evaluation.text_to_image.to_dict()
             append_metrics(self.folder, step=state.step, split=split.name, metrics=metrics)
             for name, value in metrics.items():
@@ -341,35 +377,3 @@ def attention_backends(device: torch.device) -> list[SDPBackend]:
     if device.type == "cpu":
         return [SDPBackend.MATH]
     return [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
-
-
-def _named(batch: Batch) -> str:
-    """What to look at when a batch does harm."""
-    more = f" and {len(batch.where) - 8} more" if len(batch.where) > 8 else ""
-    return (
-        f"The batch was: {', '.join(batch.where[:8])}{more}. Look at these files, or lower the "
-        "learning rate. Weights were not changed."
-    )
-
-
-def _parts(batch: Batch, count: int) -> list[Batch]:
-    """A batch cut into equal parts, in order."""
-
-    def part(value: Any, i: int) -> Any:
-        size = 0 if value is None else len(value) // count
-        return None if value is None else value[i * size : (i + 1) * size]
-
-    return [Batch(**{name: part(value, i) for name, value in _fields(batch)}) for i in range(count)]
-
-
-def _to(batch: Batch, device: torch.device) -> Batch:
-    moved: dict[str, Any] = {
-        name: value.to(device, non_blocking=True)
-        for name, value in _fields(batch)
-        if isinstance(value, Tensor)
-    }
-    return replace(batch, **moved)
-
-
-def _fields(batch: Batch) -> list[tuple[str, Any]]:
-    return [(field.name, getattr(batch, field.name)) for field in fields(batch)]

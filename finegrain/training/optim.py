@@ -9,10 +9,10 @@ from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
 import torch
-from timm.optim.muon import Muon
 from torch import nn
 
 from finegrain.recipe import Optimizer, Schedule
+from finegrain.training.muon import Muon
 
 LR_FACTOR = "lr_factor"
 """Key of a parameter group: what a rule multiplied its learning rate by."""
@@ -55,8 +55,8 @@ def make_optimizer(model: nn.Module, config: Optimizer) -> torch.optim.Optimizer
     ]
     if config.kind == "muon":
         for group, share in zip(given, groups, strict=True):
-            group["use_fallback"] = not share.is_matrix
-        return Muon(given, betas=config.betas, eps=config.eps, nesterov=True)
+            group["is_matrix"] = share.is_matrix
+        return Muon(given, betas=config.betas, eps=config.eps)
     kind = torch.optim.AdamW if config.kind == "adamw" else torch.optim.Adam
     return kind(given, betas=config.betas, eps=config.eps, fused=True)
 
@@ -125,8 +125,21 @@ def _matrices(model: nn.Module) -> frozenset[int]:
     return frozenset(
         id(parameter)
         for name, parameter in model.named_parameters()
-        if parameter.ndim >= 2 and id(parameter) not in embedded and not name.endswith(_EMBEDDINGS)
+        if _suits_muon(parameter) and id(parameter) not in embedded
+        if not name.endswith(_EMBEDDINGS)
     )
+
+
+def _suits_muon(parameter: nn.Parameter) -> bool:
+    """Whether an orthogonal step means something: timm's rule for its own Muon.
+
+    Vectors, filters of one channel, heads of a few classes and classifiers of a whole vocabulary
+    are no matrices in this sense.
+    """
+    if parameter.ndim < 2 or 1 in parameter.shape[:2]:
+        return False
+    rows, columns = parameter.flatten(1).shape
+    return min(rows, columns) >= 4 and max(rows, columns) <= 128 * min(rows, columns)
 
 
 def _share(name: str, parameter: nn.Parameter, config: Optimizer, *, is_matrix: bool) -> Share:

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from filelock import FileLock
+
 from finegrain.errors import DataError
 
 FORMAT = "finegrain-synthetic-people"
@@ -121,7 +123,7 @@ def is_complete(folder: Path, settings: Mapping[str, object]) -> bool:
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return False
     path = folder / SETTINGS
-    # Drawing again what an interrupted run has drawn gives the same bytes.
+    # What an interrupted run has drawn is a part of what these settings would write.
     started = not path.is_file() and (folder / STARTED).is_file()
     path = folder / STARTED if started else path
     advice = "Give another folder, or delete this one."
@@ -141,6 +143,12 @@ def is_complete(folder: Path, settings: Mapping[str, object]) -> bool:
     )
 
 
+def only_drawing(folder: Path) -> FileLock:
+    """A lock: who draws into a folder at the same time waits, and then has it drawn."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(folder.with_name(f".{folder.name}.lock"))
+
+
 def start(folder: Path, settings: Mapping[str, object]) -> None:
     """Note in a folder what is about to be written there."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -149,12 +157,7 @@ def start(folder: Path, settings: Mapping[str, object]) -> None:
 
 def finish(folder: Path) -> None:
     """Note that all of it is there."""
-    try:
-        (folder / STARTED).replace(folder / SETTINGS)
-    except FileNotFoundError:
-        # Another process drew the same pictures at the same time, and was done first.
-        if not (folder / SETTINGS).is_file():
-            raise
+    (folder / STARTED).replace(folder / SETTINGS)
 
 
 def write_atomically(path: Path, text: str) -> None:

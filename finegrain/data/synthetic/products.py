@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -17,7 +18,7 @@ from finegrain.data.synthetic.articles import ALL_COLORS, KINDS, LOWER, Product,
 from finegrain.data.synthetic.body import Frame, trunk
 from finegrain.data.synthetic.canvas import Canvas, Pixels
 from finegrain.data.synthetic.figure import Figure
-from finegrain.data.synthetic.jpeg import write_jpeg
+from finegrain.data.synthetic.jpeg import is_drawn, write_jpeg
 from finegrain.data.synthetic.person import Person
 from finegrain.data.synthetic.pose import SIDES, Pose, pose
 from finegrain.data.synthetic.render import check_size
@@ -159,7 +160,8 @@ def write_products(
     """Draw a catalogue of made-up garments, or find it drawn already.
 
     The folder holds ``catalog.csv`` with one row per picture (columns `COLUMNS`; ``image``
-    is relative to the folder), ``images/`` and ``synthetic.json`` with the settings.
+    is relative to the folder), ``images/`` and ``synthetic.json`` with the settings. Pictures
+    that an interrupted run finished are kept.
 
     Args:
         products: How many articles.
@@ -196,21 +198,35 @@ def write_products(
     }
     if layout.is_complete(folder, settings):
         return folder
-    layout.start(folder, settings)
-    draw = render_worn if worn else render_product
+    with layout.only_drawing(folder):
+        if not layout.is_complete(folder, settings):
+            layout.start(folder, settings)
+            items = [product(index, seed=seed, colors=colors) for index in range(products)]
+            draw = partial(render_worn if worn else render_product, size=size)
+            _draw_catalog(folder, items, views, draw, progress=progress)
+            layout.finish(folder)
+    return folder
+
+
+def _draw_catalog(
+    folder: Path,
+    items: Sequence[Product],
+    views: int,
+    draw: Callable[[Product, int], Pixels],
+    *,
+    progress: bool,
+) -> None:
+    """The pictures of all articles, and the table that lists them."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
-    with tqdm(
-        total=products * views, unit="picture", desc="drawing products", disable=not progress
-    ) as bar:
-        for index in range(products):
-            item = product(index, seed=seed, colors=colors)
+    total = len(items) * views
+    with tqdm(total=total, unit="picture", desc="drawing products", disable=not progress) as bar:
+        for item in items:
             for view in range(views):
                 image = f"images/{item.product_id}_{view}.jpg"
-                write_jpeg(folder / image, draw(item, view, size=size))
+                if not is_drawn(folder / image):
+                    write_jpeg(folder / image, draw(item, view))
                 writer.writerow([image, *(getattr(item, name) for name in COLUMNS[1:])])
                 bar.update()
     layout.write_atomically(folder / CATALOG, text.getvalue())
-    layout.finish(folder)
-    return folder

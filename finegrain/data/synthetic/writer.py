@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from finegrain.data.synthetic import layout, person
 from finegrain.data.synthetic.captions import captions_of, words
-from finegrain.data.synthetic.jpeg import write_jpeg
+from finegrain.data.synthetic.jpeg import is_drawn, write_jpeg
 from finegrain.data.synthetic.layout import AttributeRecord
 from finegrain.data.synthetic.person import Identity
 from finegrain.data.synthetic.render import SIZE, check_size, render
@@ -42,7 +42,8 @@ def write_people(
     The folder holds ``reid_raw.json`` and ``imgs/`` as CUHK-PEDES does,
     ``attributes.jsonl`` with the truth about every picture, and ``synthetic.json`` with
     the settings, written last. The same settings give the same bytes, whatever the
-    number of workers.
+    number of workers, and whether or not an earlier run was interrupted: pictures that it
+    finished are kept.
 
     Args:
         identities: How many people.
@@ -89,16 +90,23 @@ def write_people(
         _Job(folder / layout.IMAGES, identity, name, pictures_per_identity, seed, size)
         for identity, name in zip(people, names, strict=True)
     ]
-    layout.start(folder, settings)
-    records: list[AttributeRecord] = []
-    total = len(jobs) * pictures_per_identity
-    with tqdm(total=total, unit="picture", desc="drawing people", disable=not progress) as bar:
-        for found in _run(jobs, workers or os.cpu_count() or 1):
-            records += found
-            bar.update(len(found))
-    _write_annotations(folder, records)
-    layout.finish(folder)
+    with layout.only_drawing(folder):
+        if not layout.is_complete(folder, settings):
+            layout.start(folder, settings)
+            _write_annotations(folder, _drawn(jobs, workers or os.cpu_count() or 1, progress))
+            layout.finish(folder)
     return folder
+
+
+def _drawn(jobs: Sequence[_Job], workers: int, progress: bool) -> list[AttributeRecord]:
+    """Draw the pictures of all jobs; the records are in their order."""
+    records: list[AttributeRecord] = []
+    total = sum(job.pictures for job in jobs)
+    with tqdm(total=total, unit="picture", desc="drawing people", disable=not progress) as bar:
+        for drawn in _run(jobs, workers):
+            records += drawn
+            bar.update(len(drawn))
+    return records
 
 
 def assign_splits(people: Sequence[Identity], splits: Mapping[str, float]) -> list[str]:
@@ -157,7 +165,8 @@ def _draw_picture(job: _Job, picture: int) -> AttributeRecord:
     view = view_of(identity, picture, seed=job.seed)
     name = f"{view.camera.name}/{identity.pid:06d}_{picture:02d}.jpg"
     path = job.images / name
-    write_jpeg(path, render(identity.person, view, size=job.size))
+    if not is_drawn(path):
+        write_jpeg(path, render(identity.person, view, size=job.size))
     captions = captions_of(identity, view, picture, seed=job.seed)
     return AttributeRecord(
         file_path=name,

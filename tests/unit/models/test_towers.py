@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
 from finegrain.errors import RecipeError, WeightsError
 from finegrain.models import TextConfig, TimmConfig, VitConfig
+from finegrain.models.transformer import Transformer
 from finegrain.models.weights.renaming import check_fits, rename
 
 PIXELS = torch.randint(0, 256, (3, 3, 64, 32), dtype=torch.uint8)
@@ -95,3 +97,26 @@ def test_check_fits_lists_every_kind_of_misfit():
     message = str(raised.value)
     assert "1 missing: c; 1 left over: d; 1 of another shape: b (3,) for (2,)" in message
     check_fits(model, model)
+
+
+@pytest.mark.parametrize("count", [1, 3, 9])
+def test_a_text_tower_in_training_computes_the_same_embeddings(count):
+    """In parts by length, and of the last block little but the ends of the texts."""
+    torch.manual_seed(count)
+    tower = TextConfig(context_length=20, channels=16, depth=3, heads=2).build(8).double()
+    nn.init.normal_(tower.transformer.resblocks[2].attn.in_proj_bias)
+    eot = torch.randint(1, 20, (count,), dtype=torch.int32)
+    ids = torch.randint(1, 1000, (count, 20), dtype=torch.int32)
+    gradients = []
+    for mode in (True, False):
+        tower.train(mode).zero_grad()
+        embeddings = tower(ids, eot)
+        embeddings.square().sum().backward()
+        gradients.append([embeddings, *(p.grad for p in tower.parameters())])
+    torch.testing.assert_close(*gradients, atol=1e-5, rtol=1e-4)
+
+
+def test_a_block_that_sees_everything_at_one_position():
+    tower = Transformer(width=8, depth=2, heads=2, activation="gelu", causal=False)
+    x, at = torch.randn(3, 5, 8), torch.tensor([4, 0, 2])
+    torch.testing.assert_close(tower.at(x, at), tower(x)[torch.arange(3), at])

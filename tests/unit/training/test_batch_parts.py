@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from finegrain.methods import Batch
-from finegrain.training.loop import _parts, _to
+from finegrain.training.batches import moved, parts_of
 
 
 def batch_of(pictures, captions):
@@ -26,7 +26,7 @@ def batch_of(pictures, captions):
 @pytest.mark.parametrize("captions", [1, 2])
 def test_parts_have_every_field_of_their_pictures(captions):
     whole = batch_of(6, captions)
-    parts = _parts(whole, 3)
+    parts = parts_of(whole, 3)
     assert [part.where for part in parts] == [("0", "1"), ("2", "3"), ("4", "5")]
     for field in fields(Batch):
         pieces = [getattr(part, field.name) for part in parts]
@@ -38,8 +38,8 @@ def test_parts_have_every_field_of_their_pictures(captions):
 
 
 def test_every_tensor_moves():
-    moved = _to(batch_of(2, 1), torch.device("meta"))
-    tensors = [getattr(moved, field.name) for field in fields(Batch)]
+    batch = moved(batch_of(2, 1), torch.device("meta"))
+    tensors = [getattr(batch, field.name) for field in fields(Batch)]
     kinds = {value.device.type for value in tensors if isinstance(value, torch.Tensor)}
     assert kinds == {"meta"}
-    assert moved.where == ("0", "1")
+    assert batch.where == ("0", "1")

@@ -133,6 +133,6 @@ def test_sub_categories_reach_the_method(fashionbert, tmp_path, monkeypatch):
     trainer.order.start_at(0, 0)
     batch = next(iter(trainer.loader))
     assert batch.groups.tolist() == [1 + pid % 2 for pid in batch.pids.tolist()]
-    parts = loop._parts(batch, 2)
+    parts = loop.parts_of(batch, 2)
     assert torch.equal(torch.cat([part.groups for part in parts]), batch.groups)
-    assert torch.equal(loop._to(batch, ALONE.device).groups, batch.groups)
+    assert torch.equal(loop.moved(batch, ALONE.device).groups, batch.groups)

@@ -40,7 +40,7 @@ def test_accumulating_takes_the_mean_of_the_parts_gradients(recipe, tmp_path, mo
     sums = whole._step(batch, 0)
     got = gradients(whole.model)
     expected, losses = [], []
-    for part in loop._parts(batch, 2):
+    for part in loop.parts_of(batch, 2):
         assert len(part.where) == len(part.pids) == 4
         whole.model.zero_grad()
         loss, _ = whole._losses(part, 0)
@@ -54,7 +54,7 @@ def test_accumulating_takes_the_mean_of_the_parts_gradients(recipe, tmp_path, mo
 
 def test_parts_are_the_batch_in_order(recipe, tmp_path):
     batch = first_batch(trainer(recipe, tmp_path))
-    parts = loop._parts(batch, 4)
+    parts = loop.parts_of(batch, 4)
     assert torch.equal(torch.cat([part.pixels for part in parts]), batch.pixels)
     assert torch.equal(torch.cat([part.ids for part in parts]), batch.ids)
     assert torch.equal(torch.cat([part.eot for part in parts]), batch.eot)
@@ -163,7 +163,7 @@ def test_the_best_checkpoint_is_kept_and_selected(recipe, tmp_path, monkeypatch)
     rank1 = iter([30.0, 60.0, 50.0])
     evaluate_split = loop.evaluate_split
 
-    def told(encoder, split):
+    def told(encoder, split, *, progress):
         found = evaluate_split(encoder, split)
         return replace(found, text_to_image=replace(found.text_to_image, rank1=next(rank1)))
 

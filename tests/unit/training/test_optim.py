@@ -8,9 +8,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from timm.optim.muon import _is_suitable_for_muon
 from torch import nn
 
-from finegrain import load_recipe
+from finegrain import load_recipe, processor
 from finegrain.recipe import Optimizer, ParameterRule, Schedule
 from finegrain.training.optim import lr_factor, make_optimizer, set_eps, set_lr
 from finegrain.training.precision import autocast_dtype
@@ -272,21 +273,31 @@ def test_muon_leaves_embeddings_and_vectors_to_adamw():
     assert by_muon == {"0.weight", "1.weight"}
 
 
-def test_precision():
+@pytest.mark.parametrize(
+    "shape",
+    [(7,), (2, 9), (9, 2), (1, 20, 20), (8, 1, 3, 3), (4, 4), (4, 513), (600, 4), (5, 3, 3, 3)],
+)
+def test_muon_takes_what_timm_lets_it_take(shape):
+    model = nn.Module()
+    model.register_parameter("weight", nn.Parameter(torch.randn(shape)))
+    (group,) = make_optimizer(model, Optimizer(kind="muon")).param_groups
+    assert group["is_matrix"] is _is_suitable_for_muon(model.weight)
+
+
+def test_precision(monkeypatch):
+    monkeypatch.setattr(processor, "computes_bf16", lambda device: True)
     cpu = torch.device("cpu")
     assert autocast_dtype("fp32", cpu) is None
     assert autocast_dtype("bf16", cpu) is torch.bfloat16
 
 
-@pytest.mark.parametrize(
-    ("capabilities", "expected"),
-    [
-        ({"avx512_bf16": True}, torch.bfloat16),
-        ({"amx_bf16": True}, torch.bfloat16),
-        ({"avx512_bf16": False, "avx2": True}, None),
-        ({}, None),
-    ],
-)
-def test_auto_precision_asks_the_processor(capabilities, expected, monkeypatch):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+@pytest.mark.parametrize(("native", "expected"), [(True, torch.bfloat16), (False, None)])
+def test_auto_precision_asks_the_processor(native, expected, monkeypatch):
+    monkeypatch.setattr(processor, "computes_bf16", lambda device: native)
     assert autocast_dtype("auto", torch.device("cpu")) is expected
+
+
+def test_emulated_bf16_is_said(monkeypatch):
+    monkeypatch.setattr(processor, "computes_bf16", lambda device: False)
+    with pytest.warns(UserWarning, match=r"emulates.*--set precision=auto"):
+        assert autocast_dtype("bf16", torch.device("cpu")) is torch.bfloat16

@@ -1,7 +1,12 @@
 """Datasets on disk: layout, reuse, and bytes that no number of workers changes."""
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 
 import cv2
 import pytest
@@ -118,6 +123,41 @@ def test_an_interrupted_run_is_drawn_again_and_equals_a_whole_one(root, tmp_path
     files = {path.relative_to(root): path.read_bytes() for path in root.rglob("*.*")}
     again = {path.relative_to(broken): path.read_bytes() for path in broken.rglob("*.*")}
     assert again == files
+
+
+SCRIPT = """
+import sys
+from finegrain.data.synthetic import write_people
+if __name__ == "__main__":
+    write_people(sys.argv[1], identities=60, pictures_per_identity=2, workers=2, progress=False)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no process groups to kill")
+def test_a_killed_run_is_gone_on_with_and_gives_the_same_bytes(tmp_path):
+    """Killed as by the system, with its workers, once some pictures are there."""
+    script, folder = tmp_path / "draw.py", tmp_path / "killed"
+    script.write_text(SCRIPT)
+    with subprocess.Popen([sys.executable, script, folder], start_new_session=True) as drawing:
+        while len(list(folder.rglob("*.jpg"))) < 10 and drawing.poll() is None:
+            time.sleep(0.01)
+        os.killpg(drawing.pid, signal.SIGKILL)
+    drawn = {path: path.stat().st_mtime_ns for path in folder.rglob("*.jpg")}
+    assert 10 <= len(drawn) < 120
+    write_people(folder, identities=60, pictures_per_identity=2, workers=1, progress=False)
+    assert {path: path.stat().st_mtime_ns for path in drawn} == drawn
+    whole = write_people(
+        tmp_path / "whole", identities=60, pictures_per_identity=2, workers=1, progress=False
+    )
+    assert _files(folder) == _files(whole)
+
+
+def test_two_processes_draw_one_folder_once(tmp_path):
+    script, folder = tmp_path / "draw.py", tmp_path / "people"
+    script.write_text(SCRIPT)
+    both = [subprocess.Popen([sys.executable, script, folder]) for _ in range(2)]
+    assert [process.wait() for process in both] == [0, 0]
+    assert len(list(folder.rglob("*.jpg"))) == 120
 
 
 def test_a_foreign_folder_is_refused(tmp_path):
