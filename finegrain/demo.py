@@ -31,10 +31,11 @@ from finegrain.encoder import Encoder
 from finegrain.errors import PlanError, RecipeError
 from finegrain.evaluation import Evaluation, evaluate
 from finegrain.exporters import export, load_profile
+from finegrain.instructions import this_processor
 from finegrain.plan import Plan
 from finegrain.preprocess import ImageSource
 from finegrain.probes import QueryPrecision, query_precision, swap_accuracy
-from finegrain.processor import instruction_set, processor_name
+from finegrain.processor import usable_instructions
 from finegrain.recipe import Recipe, difference, load_recipe
 from finegrain.searcher import Searcher
 from finegrain.stages import Stages
@@ -85,12 +86,17 @@ class DemoResults:
             "swap_accuracy": round(self.swap_accuracy, 4),
             "seconds": {name: round(value, 1) for name, value in self.seconds.items()},
             "cpu_seconds": {name: round(value, 1) for name, value in self.cpu_seconds.items()},
-            "processor": processor_name(),
-            "instruction_set": instruction_set(),
+            "processor": this_processor().name,
+            "instructions": list(usable_instructions()),
             "processors": os.cpu_count(),
             "threads": torch.get_num_threads(),
-            "load_average": [round(load, 1) for load in os.getloadavg()],
+            "load_average": _load_average(),
         }
+
+
+def _load_average() -> float | None:
+    """Of the last five minutes; above the number of processors, others slowed the demo down."""
+    return round(os.getloadavg()[1], 1) if hasattr(os, "getloadavg") else None
 
 
 def run_demo(out: Path, *, fast: bool = False) -> DemoResults:

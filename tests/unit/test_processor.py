@@ -7,75 +7,73 @@ import pytest
 import torch
 
 from finegrain import processor
+from finegrain.instructions import INSTRUCTIONS, Processor
+from finegrain.processor import LIMITS, computes_bf16, matmul_dtype, usable_instructions
 
 CPU = torch.device("cpu")
-NEWEST = {"avx2": True, "avx512_f": True, "avx512_bf16": True, "amx_bf16": True}
+NEWEST = ("AVX2", "AVX-512", "VNNI", "AMX", "bf16")
 
 
 @pytest.fixture(autouse=True)
 def unlimited(monkeypatch):
-    for name in ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"):
-        monkeypatch.delenv(name, raising=False)
+    for variable in LIMITS:
+        monkeypatch.delenv(variable, raising=False)
 
 
-def has(monkeypatch, **capabilities):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
-
-
-@pytest.mark.parametrize(
-    ("capabilities", "computes", "name"),
-    [
-        (NEWEST, True, "AMX"),
-        ({"avx2": True, "avx512_f": True, "avx512_bf16": True}, True, "AVX-512 with bf16"),
-        ({"avx2": True, "avx512_f": True, "avx512_bf16": False}, False, "AVX-512"),
-        ({"avx2": True, "avx512_f": False}, False, "AVX2"),
-        ({"neon": True, "bf16": True}, True, "Arm with bf16"),
-        ({"neon": True, "bf16": False}, False, "Arm"),
-    ],
-)
-def test_bf16_is_taken_where_the_processor_has_it(capabilities, computes, name, monkeypatch):
-    has(monkeypatch, **capabilities)
-    assert processor.computes_bf16(CPU) is computes
-    assert processor.matmul_dtype(CPU) is (torch.bfloat16 if computes else torch.float32)
-    assert processor.instruction_set() == name
-
-
-def test_an_unknown_processor_computes_in_fp32(monkeypatch):
-    has(monkeypatch)
-    assert not processor.computes_bf16(CPU)
-    assert processor.instruction_set()
-    assert processor.processor_name()
+def has(monkeypatch, *instructions):
+    own = Processor("of a test", "x86_64", instructions)
+    monkeypatch.setattr(processor, "this_processor", lambda: own)
 
 
 @pytest.mark.parametrize(
-    ("variable", "value", "name"),
+    ("instructions", "computes"),
     [
-        ("ATEN_CPU_CAPABILITY", "avx2", "AVX2"),
-        ("ATEN_CPU_CAPABILITY", "AVX2", "AVX2"),
-        ("ATEN_CPU_CAPABILITY", "default", "AVX2"),
-        ("ONEDNN_MAX_CPU_ISA", "AVX2", "AVX-512"),
-        ("ONEDNN_MAX_CPU_ISA", "avx512_core_vnni", "AVX-512"),
-        ("DNNL_MAX_CPU_ISA", "AVX512_CORE", "AVX-512"),
+        (NEWEST, True),
+        (("NEON", "dotprod", "bf16"), True),
+        (("AVX2", "AVX-512", "VNNI"), False),
+        (("AVX2",), False),
+        (("NEON",), False),
+        ((), False),
     ],
 )
-def test_an_emulated_older_processor_has_no_bf16(variable, value, name, monkeypatch):
-    has(monkeypatch, **NEWEST)
+def test_bf16_is_taken_where_the_processor_has_it(instructions, computes, monkeypatch):
+    has(monkeypatch, *instructions)
+    assert computes_bf16(CPU) is computes
+    assert matmul_dtype(CPU) is (torch.bfloat16 if computes else torch.float32)
+    assert usable_instructions() == instructions
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "left"),
+    [
+        ("ATEN_CPU_CAPABILITY", "avx2", ("AVX2",)),
+        ("ATEN_CPU_CAPABILITY", "AVX2", ("AVX2",)),
+        ("ATEN_CPU_CAPABILITY", "default", ()),
+        ("ONEDNN_MAX_CPU_ISA", "AVX2", ("AVX2",)),
+        ("ONEDNN_MAX_CPU_ISA", "AVX2_VNNI", ("AVX2", "VNNI")),
+        ("ONEDNN_MAX_CPU_ISA", "avx512_core_vnni", ("AVX2", "AVX-512", "VNNI")),
+        ("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16", ("AVX2", "AVX-512", "VNNI", "bf16")),
+        ("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_AMX", NEWEST),
+        ("ONEDNN_MAX_CPU_ISA", "ALL", NEWEST),
+        ("ATEN_CPU_CAPABILITY", "avx512", NEWEST),
+    ],
+)
+def test_an_emulated_older_processor_has_less(variable, value, left, monkeypatch):
+    has(monkeypatch, *NEWEST)
     monkeypatch.setenv(variable, value)
-    assert not processor.computes_bf16(CPU)
-    assert processor.instruction_set() == name
+    assert usable_instructions() == left
+    assert computes_bf16(CPU) is ("bf16" in left)
 
 
-@pytest.mark.parametrize("value", ["AVX512_CORE_BF16", "AVX512_CORE_AMX", "ALL", "DEFAULT"])
-def test_a_limit_above_bf16_leaves_it(value, monkeypatch):
-    has(monkeypatch, **NEWEST)
-    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", value)
-    assert processor.computes_bf16(CPU)
+def test_limits_name_instructions_that_are_known():
+    named = {name for values in LIMITS.values() for names in values.values() for name in names}
+    assert named <= set(INSTRUCTIONS)
 
 
 def test_a_gpu_is_asked_itself(monkeypatch):
     monkeypatch.setenv("ATEN_CPU_CAPABILITY", "avx2")
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
-    assert processor.computes_bf16(torch.device("cuda"))
+    assert computes_bf16(torch.device("cuda"))
 
 
 def test_it_is_imported_without_torch():
