@@ -15,6 +15,7 @@ from filelock import FileLock
 import finegrain.checkpoint
 import finegrain.training.loop as loop
 from finegrain.checkpoint import MODEL, STATE, last_checkpoint, read_state
+from finegrain.cli import main
 from finegrain.errors import CheckpointError
 from finegrain.training import train
 from finegrain.training.run_lock import HOLDER, LOCK
@@ -179,3 +180,16 @@ def test_overrides_win_over_what_tiny_shrinks(recipe):
     assert recipe.tiny(["schedule.epochs=3", "schedule.steps=7"]).schedule.steps == 7
     assert recipe.tiny(["batch_size=4", "data.train=20"]).batch_size == 4
     assert recipe.tiny().schedule.steps == 10
+
+
+def test_the_command_line_hands_overrides_and_minutes_over(recipe, tmp_path, monkeypatch, capsys):
+    (tmp_path / "recipe.json").write_text(recipe.to_json())
+    calls = []
+    monkeypatch.setattr("finegrain.train", lambda *args, **options: calls.append((args, options)))
+    argv = ["train", str(tmp_path / "recipe.json"), "--set", "schedule.epochs=2"]
+    assert main([*argv, "--tiny", "--checkpoint-minutes", "2"]) == 0
+    assert main(argv) == 0
+    (tiny, _), (plain, _) = (args for args, _ in calls)
+    assert tiny == recipe.tiny(["schedule.epochs=2"])
+    assert plain == replace(recipe, schedule=replace(recipe.schedule, epochs=2))
+    assert [options["checkpoint_minutes"] for _, options in calls] == [2.0, 5.0]
