@@ -115,10 +115,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--set", action="append", default=[], metavar="A.B=C", help="one field")
     train.add_argument("--resume", action="store_true", help="go on from the newest checkpoint")
     train.add_argument("--tiny", action="store_true", help="shrink to seconds, on synthetic people")
-    train.add_argument(
-        "--checkpoint-minutes", type=float, default=5.0, metavar="N",
-        help="write a checkpoint when so many minutes have passed since the last (default: 5)",
-    )  # fmt: skip
+    train.add_argument("--checkpoint-minutes", type=float, default=5.0, help="most between two")
 
     evaluate = verb(
         "evaluate",
