@@ -76,7 +76,9 @@ def examine(path: Path) -> str:
     """
     if path.suffix == ".gallery":
         with Gallery(path, create=False) as gallery:
-            return "\n  ".join([f"{path}: sound; {gallery!r}", *_gone(gallery)])
+            return "\n  ".join(
+                [f"{path}: sound; {gallery!r}", *_numbered(gallery), *_gone(gallery)]
+            )
     plan = Plan(path)
     Encoder.from_plan(plan)
     parity = ", ".join(f"{name} {value:.6g}" for name, value in plan.manifest.parity.items())
@@ -84,6 +86,16 @@ def examine(path: Path) -> str:
         f"{path}: sound; {plan!r}\n  made by finegrain {plan.manifest.made_by}"
         f"\n  fingerprint {plan.manifest.fingerprint[:12]}\n  parity: {parity or 'not stated'}"
     )
+
+
+def _numbered(gallery: Gallery) -> list[str]:
+    """A line about pids of an older version, where there are any."""
+    if not gallery.has_numbered_pids():
+        return []
+    return [
+        "an older version wrote pids here: those of catalogues are row numbers, not the "
+        "catalogue's keys; index such catalogues again with --replace --pid-column NAME"
+    ]
 
 
 def _gone(gallery: Gallery) -> list[str]:

@@ -85,6 +85,10 @@ class Backend(Protocol):
         """Where each picture with a path came from, by ascending id."""
         ...
 
+    def has_numbered_pids(self) -> bool:
+        """Whether there are pids that an older version may have numbered itself."""
+        ...
+
     def rewrite(self, entries: Mapping[int, Entry]) -> None:
         """Put entries in the place of all that rows say, but for their vectors and thumbnails."""
         ...

@@ -81,6 +81,14 @@ class GalleryRows:
         """
         return move(self._store, Path(old), Path(new))
 
+    def has_numbered_pids(self) -> bool:
+        """Whether there are pids that an older version may have numbered itself.
+
+        It numbered the products of each catalogue 0, 1, 2 instead of keeping their keys. Pids of
+        persons, which it kept, cannot be told from these.
+        """
+        return self._store.has_numbered_pids()
+
     def rewrite(self, entries: Mapping[int, Entry]) -> None:
         """Put entries, which were checked already, in the place of what rows say."""
         if entries:

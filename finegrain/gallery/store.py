@@ -213,6 +213,15 @@ class Store:
                 return
             last = chunk[-1].id
 
+    def has_numbered_pids(self) -> bool:
+        """Whether there are pids that an older version may have numbered itself."""
+        with self.reading() as run:
+            found = run(
+                "SELECT EXISTS (SELECT 1 FROM picture WHERE typeof(pid) = 'integer' "
+                "AND size IS NULL AND id <= (SELECT numbered_until FROM gallery))"
+            )
+            return bool(found.fetchone()[0])
+
     def rewrite(self, entries: Mapping[int, Entry]) -> None:
         """Write what rows say anew, in one transaction; vectors and thumbnails stay."""
         with self.writing() as connection:

@@ -185,6 +185,9 @@ class MilvusStore:
                 size, digest = (row.stamp.size, row.stamp.digest) if row.stamp else (None, None)
                 yield Place(row.id, row.image or "", row.source, size, digest)
 
+    def has_numbered_pids(self) -> bool:
+        return False  # nothing in a collection tells when a row was written by which version
+
     def rewrite(self, entries: Mapping[int, Entry]) -> None:
         self._note(list(entries.values()))
         fields = [*ROW_FIELDS, *THUMBNAIL_FIELDS, "vector"]

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from finegrain.doctor import examine
 from finegrain.gallery import Gallery
 from finegrain.gallery.migrations import STEPS
 from finegrain.gallery.schema import APPLICATION_ID
@@ -95,5 +96,18 @@ def test_a_gallery_of_format_2_keeps_its_numbers(tmp_path: Path):
     connection.close()
     with Gallery(path) as gallery:
         assert pids(gallery) == [3, None, 2**62]
+        assert gallery.has_numbered_pids()
         gallery.add(unit(1), [None], pids=["3"])
         assert selected(gallery, "pid = 3") == [3, "3"]
+        gallery.delete([1, 3])
+        assert not gallery.has_numbered_pids()
+
+
+def test_the_doctor_says_where_pids_may_be_row_numbers(tmp_path: Path):
+    path = tmp_path / "a.gallery"
+    with Gallery(path, dim=DIM) as gallery:
+        gallery.add(unit(1), ["a.jpg"], pids=[1])
+    assert "an older version wrote pids" not in examine(path)
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE gallery SET numbered_until = 1")
+    assert "--replace --pid-column NAME" in examine(path)
