@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from finegrain.errors import GalleryError, QueryError
-from finegrain.gallery import Gallery
+from finegrain.gallery import Gallery, Stamp
+from finegrain.gallery.entries import checked_entry
 from finegrain.records import Problem
 
 DIM = 8
@@ -395,3 +396,63 @@ def test_reindexing_with_another_plan(place: Place, tmp_path: Path):
     with Gallery(place("reindexed"), fingerprint="new") as again:
         assert again.thumbnail(ids[3]) == JPEG + b"\x03"
         assert again.reindex(Encoder(), "new", progress=False).num_encoded == 0
+
+
+# --- changing what is known, without encoding -----------------------------------------------
+
+
+def test_columns_are_set_and_everything_else_stays(gallery: Gallery):
+    ids = fill(gallery)
+    (pictured,) = gallery.add(unit(1, 9), [None], thumbnails=[JPEG])
+    before = {row.id: row for row in gallery.rows(gallery)}
+    vectors = gallery._store.vectors(gallery)
+    changed = {"price": "dear", "pid": "R1", "track": None, "new": True}
+    assert gallery.update("price >= 3", changed) == 4
+    assert gallery.update([pictured], {"camera": "gate-9"}) == 1
+    for row in gallery.rows(gallery):
+        old = before[row.id]
+        if row.id in ids[2:]:
+            assert (row.pid, row.track) == ("R1", None)
+            assert row.metadata == {**old.metadata, "price": "dear", "new": True}
+            assert (row.image, row.camera, row.added_at) == (old.image, old.camera, old.added_at)
+        elif row.id == pictured:
+            assert row.camera == "gate-9"
+        else:
+            assert row == old
+    assert gallery.thumbnail(pictured) == JPEG
+    after = gallery._store.vectors(gallery)
+    assert all(np.array_equal(after[id_], vectors[id_]) for id_ in vectors)
+    assert len(gallery.search(unit(1), 9, where="new = true and pid = 'R1'")[0]) == 4
+    assert gallery.columns()["price"] == "number or text"
+
+
+def test_stamps_and_sources_come_back(gallery: Gallery):
+    stamp = Stamp(size=2**40, mtime=2**62 + 1, digest="ab" * 16)
+    entry = checked_entry(
+        "it", {"pid": "P", "price": 3}, image="/a/b.jpg", source="/a", stamp=stamp
+    )
+    (id_,) = gallery.add_entries(unit(1), [entry])
+    gallery.add(unit(1), [None])
+    (row,) = gallery.rows([id_])
+    assert (row.source, row.stamp, row.pid, row.metadata) == ("/a", stamp, "P", {"price": 3})
+    (place,) = gallery.places()
+    assert (place.id, place.image, place.source) == (id_, "/a/b.jpg", "/a")
+    assert (place.size, place.digest) == (stamp.size, stamp.digest)
+    assert dict(gallery.rows_of(["/a/b.jpg", "/x"])) == {"/a/b.jpg": [row], "/x": []}
+
+
+def test_any_column_groups_and_its_values_are_known(gallery: Gallery):
+    fill(gallery)
+    (every,) = gallery.search(unit(1), 9)
+    (groups,) = gallery.search(unit(1), 9, group_by="sale")
+    rows = {row.id: row for row in gallery.rows(gallery)}
+    assert [rows[hit.id].metadata["sale"] for hit in groups] == list(
+        dict.fromkeys(rows[hit.id].metadata["sale"] for hit in every)
+    )
+    with pytest.raises(QueryError, match="no picture in the gallery has a 'time'"):
+        gallery.search(unit(1), 9, group_by="time")
+    assert gallery.notes_on("camera = 'GATE-1'") == [
+        "no picture has camera = 'GATE-1'; there is 'gate-1'"
+    ]
+    assert gallery.notes_on("size = 3") == ["no picture has a value in the column 'size'"]
+    assert gallery.search(unit(1), 2, offset=3)[0] == every[3:5]

@@ -127,7 +127,7 @@ GOOD = {"vectors": unit(2), "images": ["a", "b"]}
         ({"pids": [True, 2]}, r"pids\[0\]"),
         ({"pids": [2**63, 2]}, "64 bits"),
         ({"cameras": ["a", "b", "c"]}, "cameras has one entry"),
-        ({"cameras": ["a", 3]}, r"cameras\[1\]"),
+        ({"cameras": ["a", 3.5]}, r"cameras\[1\]"),
         ({"metadata": [{}, {"camera": "x"}]}, "'camera' is a column of every gallery"),
         ({"metadata": [{}, {"": 1}]}, "1 to 256 characters"),
         ({"metadata": [{}, {3: 1}]}, "got 3"),
