@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from finegrain.gallery import Gallery, Row, Stamp
-from finegrain.gallery.changes import with_columns
+from finegrain.gallery.changes import entry_of, with_columns
 from finegrain.gallery.entries import Entry
 from finegrain.gallery.row import Place
 from finegrain.gallery.stamps import file_of, has_changed, is_there, stamp_of
@@ -132,7 +132,8 @@ def _paired(
         if twin is not row and row.source == twin.source == source is not None:
             stale.append(row.id)
     pairs = [(item, newest.pop(pid)) for pid, item in distinct.items() if pid in newest]
-    left = [item for pid, item in distinct.items() if not any(item is i for i, _ in pairs)]
+    with_row = {item.position for item, _ in pairs}
+    left = [item for item in distinct.values() if item.position not in with_row]
     for item in list(left):
         # Its pid changed or became known, unless another source speaks of another product.
         for pid, row in newest.items():
@@ -149,16 +150,12 @@ def _spelled(pid: int | str | None) -> str | None:
 
 def _compare(changes: Changes, item: Item, row: Row, mode: Mode, source: str | None) -> None:
     """Decide what becomes of a row that was given again."""
-    old = with_columns(row, item.entry, ())
     merged = with_columns(row, item.entry, item.names)
     expires_at = item.entry.expires_at
     if expires_at is not None and (row.expires_at is None or merged.time is not None):
         merged = replace(merged, expires_at=expires_at)
     is_new_picture = has_changed(row)
-    is_new_text = (row.metadata, replace(old, metadata={})) != (
-        merged.metadata,
-        replace(merged, metadata={}),
-    )
+    is_new_text = merged != entry_of(row)
     if mode == "add":
         changes.num_unchanged += 1
         changes.num_differing += is_new_picture or is_new_text
