@@ -1,3 +1,20 @@
-from finegrain.cli import main
+"""Where the command line begins: ready for Ctrl-C before anything large is imported."""
 
-raise SystemExit(main())
+from __future__ import annotations
+
+import sys
+
+
+def main() -> int:
+    """Run the command line; the exit status."""
+    try:
+        from finegrain.cli import main as run
+
+        return run()
+    except KeyboardInterrupt:
+        print("finegrain: stopped", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

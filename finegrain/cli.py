@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import os
 import re
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn, get_args
@@ -13,7 +11,8 @@ from typing import NoReturn, get_args
 import finegrain
 from finegrain import index_verb, verbs
 from finegrain.cli_gallery import add_gallery_verb, named_value
-from finegrain.errors import FinegrainError, did_you_mean
+from finegrain.cli_status import run_to_status
+from finegrain.errors import did_you_mean
 from finegrain.first_stage import VectorPlace
 from finegrain.rerank import RerankBy
 from finegrain.runtime.base import RuntimeName
@@ -44,21 +43,12 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; errors of finegrain become one line and exit status 1."""
-    arguments = _parsed(argv)
-    try:
+
+    def run() -> None:
+        arguments = _parsed(argv)
         arguments.run(arguments)
-        sys.stdout.flush()
-    except FinegrainError as error:
-        print(f"finegrain: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("finegrain: stopped", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        # Whoever read the output has left, as head does. Python would complain once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
-    return 0
+
+    return run_to_status(run)
 
 
 def _character(text: str) -> str:

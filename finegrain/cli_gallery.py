@@ -8,19 +8,23 @@ from pathlib import Path
 from typing import Any
 
 from finegrain import verbs
+from finegrain.gallery_care import add_care_actions
 from finegrain.records import Scalar
 
 
 def add_gallery_verb(to: Any) -> None:
     """Add ``finegrain gallery ACTION`` to the verbs of a parser."""
-    about = "change what a gallery knows of its pictures, without encoding them again"
+    about = "back up, restore and check a gallery, and change what it knows of its pictures"
     gallery = to.add_parser(
         "gallery",
         help=about,
         description=f"{about[0].upper()}{about[1:]}.",
         epilog="examples:\n"
         "  finegrain gallery set model.gallery reviewed=true --where \"camera = 'gate-3'\"\n"
-        "  finegrain gallery move model.gallery /old/crops /new/crops",
+        "  finegrain gallery move model.gallery /old/crops /new/crops\n"
+        "  finegrain gallery backup model.gallery /backups/model.gallery\n"
+        "  finegrain gallery restore /backups/model.gallery model.gallery --overwrite\n"
+        "  finegrain gallery check model.gallery",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     actions = gallery.add_subparsers(metavar="ACTION", required=True)
@@ -36,6 +40,7 @@ def add_gallery_verb(to: Any) -> None:
     move.add_argument("old", type=Path, help="where it was")
     move.add_argument("new", type=Path, help="where it is now")
     move.set_defaults(run=verbs.gallery_move)
+    add_care_actions(actions)
 
 
 def named_value(text: str) -> tuple[str, Scalar]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import sqlite3
 from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
@@ -18,7 +19,7 @@ from finegrain.data.leaks import Leaks, find_leaks
 from finegrain.data.person_datasets import PersonDataset
 from finegrain.data.survey import Survey, survey
 from finegrain.encoder import Encoder
-from finegrain.errors import DataError
+from finegrain.errors import DataError, GalleryError
 from finegrain.gallery import Gallery
 from finegrain.gallery.stamps import is_there
 from finegrain.instructions import X86, Processor, this_processor
@@ -38,7 +39,7 @@ def machine_report() -> str:
         {(_extra_of(r), r.name, str(r.specifier), _installed(r)) for r in _requirements()}
     )
     packages = tabulate(rows, headers=["extra", "package", "needed", "installed"])
-    return f"{head}\n{processor_report(this_processor())}\n\n{packages}"
+    return f"{head}\n{_database()}\n{processor_report(this_processor())}\n\n{packages}"
 
 
 def processor_report(processor: Processor) -> str:
@@ -68,6 +69,19 @@ def suggested_profile(processor: Processor) -> tuple[str, str]:
     return "onnx_fp32", f"int8 products are slow without {needed}"
 
 
+def _database() -> str:
+    """The version of SQLite, and whether it has the fault of its write-ahead log."""
+    text = f"SQLite {sqlite3.sqlite_version}"
+    version = sqlite3.sqlite_version_info
+    mended = (3, 44, 6) <= version < (3, 45) or (3, 50, 7) <= version < (3, 51)
+    if mended or version >= (3, 51, 3):
+        return text
+    return (
+        f"{text}: below 3.51.3 a checkpoint beside a commit may damage a file; galleries keep the "
+        "two apart, and a newer Python or system brings a newer SQLite"
+    )
+
+
 def examine(path: Path) -> str:
     """Open a plan with its graphs, or a gallery, and say what it is.
 
@@ -76,9 +90,10 @@ def examine(path: Path) -> str:
     """
     if path.suffix == ".gallery":
         with Gallery(path, create=False) as gallery:
-            return "\n  ".join(
-                [f"{path}: sound; {gallery!r}", *_numbered(gallery), *_gone(gallery)]
-            )
+            report = gallery.check()
+            if not report.is_sound:
+                raise GalleryError(str(report))
+            return "\n  ".join([str(report), repr(gallery), *_numbered(gallery), *_gone(gallery)])
     plan = Plan(path)
     Encoder.from_plan(plan)
     parity = ", ".join(f"{name} {value:.6g}" for name, value in plan.manifest.parity.items())

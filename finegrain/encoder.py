@@ -6,6 +6,7 @@ search see the same vectors.
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,7 +23,14 @@ from finegrain.errors import ImageError, MissingExtraError, PlanError
 from finegrain.plan import TOKENIZER, Plan
 from finegrain.preprocess import Cleaning, ImageSource, ImageTransform, Tokenizer, load_image
 from finegrain.records import Matched, PictureTokens, Problem
-from finegrain.runtime.base import TRITON, MatchRuntime, Runtime, RuntimeChoice, RuntimeName
+from finegrain.runtime.base import (
+    TRITON,
+    MatchRuntime,
+    Reopening,
+    Runtime,
+    RuntimeChoice,
+    RuntimeName,
+)
 
 # Decoding releases the interpreter lock, and two threads keep ahead of any CPU model here.
 DECODERS = 2
@@ -63,7 +71,8 @@ class Encoder:
         *,
         batch_size: int = 32,
     ) -> None:
-        self.runtime = runtime
+        self._runtime = runtime
+        self._process = os.getpid()
         self.tokenizer = tokenizer
         self.transform = transform
         self.batch_size = batch_size
@@ -107,8 +116,31 @@ class Encoder:
         return cls(started, tokenizer, transform)
 
     @property
+    def runtime(self) -> Runtime:
+        """What runs the towers; loaded again where this process was forked since.
+
+        Raises:
+            PlanError: It cannot be used in a forked process.
+        """
+        if self._process != os.getpid():
+            if not isinstance(self._runtime, Reopening):
+                raise PlanError(
+                    f"{type(self._runtime).__name__} was started before this process was forked, "
+                    "and its threads are in the parent. Open a Searcher in this process, or start "
+                    "it by spawn: multiprocessing.get_context('spawn')."
+                )
+            self._runtime.reopen()
+            self._process = os.getpid()
+        return self._runtime
+
+    def close(self) -> None:
+        """Give back what the runtime holds, unless it is a parent process's."""
+        if self._process == os.getpid():
+            self._runtime.close()
+
+    @property
     def embed_dim(self) -> int:
-        return self.runtime.embed_dim
+        return self._runtime.embed_dim
 
     def encode_texts(
         self, captions: Sequence[str], *, progress: bool = False
@@ -129,7 +161,7 @@ class Encoder:
                 rows = order[start : start + self.batch_size]
                 ends = tokens.eot[rows]
                 ids = np.ascontiguousarray(tokens.ids[rows, : ends[-1] + 1])
-                embeddings[rows] = self.runtime.encode_texts(ids, ends)
+                embeddings[rows] = self._checked(self.runtime.encode_texts(ids, ends), len(rows))
                 bar.update(len(rows))
         return embeddings
 
@@ -178,7 +210,14 @@ class Encoder:
         runtime = self.require_match_head()
         tokens = self.tokenizer.encode([caption])
         ids = np.ascontiguousarray(tokens.ids[:, : tokens.eot[0] + 1])
-        return lambda pictures: runtime.match(ids, tokens.eot, pictures)
+
+        def match(pictures: PictureTokens) -> Matched:
+            matched = runtime.match(ids, tokens.eot, pictures)
+            for given in matched:
+                _check_rows(given, len(pictures.scales))
+            return matched
+
+        return match
 
     def _encoded(
         self, pixels: Sequence[NDArray[np.uint8]], *, tokens: bool
@@ -186,8 +225,21 @@ class Encoder:
         if not pixels:
             return np.empty((0, self.embed_dim), np.float32), None
         if tokens:
-            return self.require_match_head().encode_with_tokens(np.stack(pixels))
-        return self.runtime.encode_images(np.stack(pixels)), None
+            embeddings, found = self.require_match_head().encode_with_tokens(np.stack(pixels))
+            for given in (found.codes, found.scales):
+                _check_rows(given, len(pixels))
+            return self._checked(embeddings, len(pixels)), found
+        return self._checked(self.runtime.encode_images(np.stack(pixels)), len(pixels)), None
+
+    def _checked(self, embeddings: NDArray[np.float32], rows: int) -> NDArray[np.float32]:
+        """Embeddings, which are one row of the stated width for each input."""
+        _check_rows(embeddings, rows)
+        if embeddings.shape[1:] != (self.embed_dim,):
+            raise PlanError(
+                f"the plan says that its embeddings have width {self.embed_dim}, and a graph "
+                f"gives {list(embeddings.shape)}. Export the plan again."
+            )
+        return embeddings
 
     def require_match_head(self) -> MatchRuntime:
         """The runtime, where it has a match head.
@@ -226,6 +278,14 @@ class Encoder:
             where = str(source) if isinstance(source, str | Path) else type(source).__name__
             # The message opens with the path, which `where` says already.
             return Problem(where=where, why=str(error).removeprefix(where).lstrip(": "))
+
+
+def _check_rows(given: NDArray[np.generic], rows: int) -> None:
+    if given.shape[:1] != (rows,):
+        raise PlanError(
+            f"a graph of the plan gives {list(given.shape)} for {rows} inputs, and should give one "
+            "row for each. Export the plan again."
+        )
 
 
 def _start(

@@ -36,6 +36,10 @@ class GalleryError(FinegrainError):
     """A gallery is missing, damaged, or belongs to another plan."""
 
 
+class GalleryWarning(UserWarning):
+    """A gallery does what was asked, and something about it should be known."""
+
+
 class PlanError(FinegrainError):
     """A ``model.plan`` is damaged, unsafe, or of a format this version cannot read."""
 

@@ -138,7 +138,7 @@ class FirstStage:
         return vectors
 
     def close(self) -> None:
-        self.encoder.runtime.close()
+        self.encoder.close()
         if self.opened is not None:
             self.opened.close()
 

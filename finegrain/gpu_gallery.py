@@ -6,6 +6,7 @@ adds is which rows are worth a look, from a copy of the vectors in fp16.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -126,6 +127,7 @@ class GpuStore(FollowedStore):
         super().__init__(path, fingerprint=fingerprint, dim=dim, create=True, index=None)
         self._make_scan = make_scan
         self._turn = threading.Lock()
+        self._process = os.getpid()
         self._mirror: Mirror | None = None
 
     def searching(self, where: str | None) -> Search:
@@ -171,6 +173,11 @@ class GpuStore(FollowedStore):
             return mirror.search(queries, k, allowed)
 
     def _index(self) -> VectorIndex:
+        if self._process != os.getpid():
+            raise GalleryError(
+                f"{self.path} is searched on a GPU, which a forked process cannot use. Open it in "
+                "this process, or start it by spawn: multiprocessing.get_context('spawn')."
+            )
         # Without an approximate index it is the exact one.
         return cast(VectorIndex, self._follower.index())
 

@@ -181,6 +181,7 @@ def take_in(
     sources = given.pictures
     left_out = [*problems, *given.left_out]
     items = _items(sources, _columns(metadata, len(sources)), manner, left_out)
+    last = gallery.last_id()
     changes = plan_changes(
         gallery,
         items,
@@ -197,7 +198,7 @@ def take_in(
         for batch in encoder.stream_images(wanted, progress=manner.progress):
             places = [changes.encode[position] for position in batch.positions]
             kept = [_with_file(entries[place], sources[place]) for place in places]
-            ids += gallery.add_entries(batch.embeddings, kept)
+            ids += gallery.add_entries(batch.embeddings, kept, since=last, own={*ids})
             left_out += batch.problems
         gone = [*_replaced(gallery, changes, ids), *changes.stale, *changes.remove]
         if gone:

@@ -31,6 +31,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from finegrain.errors import PlanError
+from finegrain.external_data import reads_files
 
 FORMAT_VERSION = 2
 """2 may state an interpolation, and a cleaning of captions; in 1 they are the defaults."""
@@ -143,6 +144,8 @@ class Plan:
                     f"{self.path}: the content of {name} is not what the manifest says; it was "
                     "changed after the export. Copy the plan again, or export it again."
                 )
+            if name.endswith(".onnx"):
+                _check_self_contained(name, self._members[name], self.path)
 
     def take(self, member: str) -> bytes:
         """Hand over a member's bytes, once: a graph is not kept beside its session."""
@@ -230,6 +233,18 @@ def _check_names(archive: zipfile.ZipFile, path: Path) -> None:
         raise PlanError(f"{path} is a zip archive but not a plan: it lacks {', '.join(absent)}")
 
 
+def _check_self_contained(name: str, graph: bytes, path: Path) -> None:
+    try:
+        elsewhere = reads_files(graph)
+    except ValueError as error:
+        raise PlanError(f"{path}: {name} is no graph of a plan: {error}; refused") from error
+    if elsewhere:
+        raise PlanError(
+            f"{path}: {name} has tensors whose data is in other files, which the digests of the "
+            "plan say nothing of; refused. Export it again with all data inside."
+        )
+
+
 def _read_manifest(archive: zipfile.ZipFile, path: Path) -> Manifest:
     if archive.getinfo(MANIFEST).file_size > MAX_MANIFEST_BYTES:
         raise PlanError(f"{path}: its manifest is over {MAX_MANIFEST_BYTES} bytes; refused")
@@ -237,11 +252,15 @@ def _read_manifest(archive: zipfile.ZipFile, path: Path) -> Manifest:
         stated = json.loads(archive.read(MANIFEST))
     except (ValueError, RecursionError) as error:
         raise PlanError(f"{path}: its manifest is not JSON ({error})") from error
-    if not isinstance(stated, dict) or not isinstance(stated.get("format_version"), int):
-        raise PlanError(f"{path}: its manifest does not state a format version")
-    if stated["format_version"] > FORMAT_VERSION:
+    version = stated.get("format_version") if isinstance(stated, dict) else None
+    if type(version) is not int or version < 1:
         raise PlanError(
-            f"{path} has format version {stated['format_version']}; this finegrain reads up to "
+            f"{path}: its manifest does not state a format version of 1 or more, but "
+            f"{version!r:.40}. Export the plan again."
+        )
+    if version > FORMAT_VERSION:
+        raise PlanError(
+            f"{path} has format version {version}; this finegrain reads up to "
             f"{FORMAT_VERSION}. Upgrade it: pip install -U finegrain"
         )
     needed = [f.name for f in fields(Manifest) if f.default is f.default_factory is MISSING]

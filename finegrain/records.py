@@ -41,6 +41,18 @@ class Sample:
     metadata: Mapping[str, Scalar] = field(default_factory=dict)
 
 
+def printable(text: str) -> str:
+    """Text in which characters that steer a terminal are escaped; line breaks stay.
+
+    Names of files and values of tables come from elsewhere, and may hold any character.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text
+    )
+
+
 class ProblemKind(StrEnum):
     """What kind of thing was left out; a summary counts problems by it."""
 
@@ -79,7 +91,7 @@ class Problem:
         return self.kind in (ProblemKind.PICTURE, ProblemKind.MISSING, ProblemKind.ROW)
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.why}"
+        return printable(f"{self.where}: {self.why}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

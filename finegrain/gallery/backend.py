@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Protocol
 
@@ -99,6 +99,16 @@ class Backend(Protocol):
         """Write all rows or none; ids in the order given, of a skipped one the id it had."""
         ...
 
+    def last_id(self) -> int:
+        """The highest id that was given so far."""
+        ...
+
+    def insert_unless_overtaken(
+        self, vectors: Vectors, entries: Sequence[Entry], since: int, own: Set[int]
+    ) -> list[int]:
+        """Write rows, but for paths that others have added after an id; the ids of all."""
+        ...
+
     def insert_all(self, batches: Iterable[tuple[Vectors, Sequence[Entry]]]) -> list[int]:
         """Write all batches or none, one at a time in memory; returns the ids."""
         ...
@@ -107,7 +117,7 @@ class Backend(Protocol):
         """Remove rows; returns how many were there."""
         ...
 
-    def expire(self) -> int:
+    def expire(self, *, trust_clock: bool = False) -> int:
         """Remove the rows whose time is over; returns how many."""
         ...
 

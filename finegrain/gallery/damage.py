@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,16 +30,27 @@ def decoded(chunk: Sequence[StoredVector], dim: int, path: Path) -> tuple[Ids, V
         GalleryError: A vector has another width or checksum than it should have, or its length
             is not 1.
     """
+    for id_, what in faults_of(chunk, dim):
+        raise GalleryError(
+            f"{path}: the stored vector of picture {id_} {what}. The file is damaged; restore it "
+            "from a backup, or index the pictures again."
+        )
     ids, data, _ = zip(*chunk, strict=True)
+    return np.array(ids, np.int64), _numbers(data, dim)
+
+
+def faults_of(chunk: Sequence[StoredVector], dim: int) -> Iterator[tuple[int, str]]:
+    """Ids of damaged vectors, and what is wrong with each."""
+    whole: list[tuple[int, bytes]] = []
     for id_, stored, checksum in chunk:
         if not isinstance(stored, bytes) or len(stored) != 4 * dim:
-            raise _damaged(path, id_, f"does not have {dim} numbers")
-        if checksum is not None and zlib.crc32(stored) != checksum:
-            raise _damaged(path, id_, "does not agree with its checksum")
-    vectors = np.frombuffer(b"".join(data), "<f4").reshape(len(ids), dim)
-    if len(wrong := not_normalised(vectors)):
-        raise _damaged(path, ids[wrong[0]], "does not have length 1")
-    return np.array(ids, np.int64), vectors.astype(np.float32, copy=False)
+            yield id_, f"does not have {dim} numbers"
+        elif checksum is not None and zlib.crc32(stored) != checksum:
+            yield id_, "does not agree with its checksum"
+        else:
+            whole.append((id_, stored))
+    for row in not_normalised(_numbers([stored for _, stored in whole], dim)).tolist():
+        yield whole[row][0], "does not have length 1"
 
 
 def not_normalised(vectors: Vectors) -> Ids:
@@ -49,8 +60,6 @@ def not_normalised(vectors: Vectors) -> Ids:
         return np.flatnonzero(~(np.abs(np.sqrt(squares) - 1) < LENGTH_TOLERANCE))
 
 
-def _damaged(path: Path, id_: int, what: str) -> GalleryError:
-    return GalleryError(
-        f"{path}: the stored vector of picture {id_} {what}. The file is damaged; restore it from "
-        "a backup, or index the pictures again."
-    )
+def _numbers(data: Sequence[bytes], dim: int) -> Vectors:
+    numbers = np.frombuffer(b"".join(data), "<f4").reshape(len(data), dim)
+    return numbers.astype(np.float32, copy=False)

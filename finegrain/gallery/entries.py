@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -241,7 +242,7 @@ def _text(where: str, value: Any) -> str | None:
     if value is None:
         return None
     if not isinstance(value, str):
-        raise GalleryError(f"{where} is text or None; got {value!r:.60}. Convert it with str().")
+        raise GalleryError(f"{where} is text or None; got {_brief(value)}. Convert it with str().")
     try:
         value.encode()
     except UnicodeEncodeError as error:
@@ -263,7 +264,7 @@ def checked_pid(where: str, value: Any) -> Pid | None:
     elif value is None or isinstance(value, str):
         return _text(where, value)
     raise GalleryError(
-        f"{where} is a whole number of at most 64 bits, a text or None; got {value!r:.60}."
+        f"{where} is a whole number of at most 64 bits, a text or None; got {_brief(value)}."
     )
 
 
@@ -282,7 +283,7 @@ def checked_time(where: str, value: Any) -> str | None:
         pass  # refused like any other value
     raise GalleryError(
         f"{where} is a datetime, a time of ISO 8601 such as '2026-05-01T08:00:00+02:00', or None; "
-        f"got {value!r:.60}."
+        f"got {_brief(value)}."
     )
 
 
@@ -317,12 +318,12 @@ def _metadata(where: str, fields: Any) -> Mapping[str, Scalar]:
     if fields is None:
         return {}
     if not isinstance(fields, Mapping):
-        raise GalleryError(f"{where} is a mapping of names to values; got {fields!r:.60}.")
+        raise GalleryError(f"{where} is a mapping of names to values; got {_brief(fields)}.")
     for name in fields:
         if not isinstance(name, str) or not 1 <= len(name) <= MAX_NAME_LENGTH:
             raise GalleryError(
                 f"{where}: a column name is text of 1 to {MAX_NAME_LENGTH} characters; "
-                f"got {name!r:.60}."
+                f"got {_brief(name)}."
             )
         if name in BUILT_IN:
             raise GalleryError(
@@ -338,6 +339,8 @@ def _scalar(where: str, value: Any) -> Scalar:
         value = value.item()
     if isinstance(value, str):
         return _text(where, value)
+    if isinstance(value, np.generic):
+        value = value.item()  # as a table read by pandas holds them
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, int) and value in _INT64:
@@ -345,9 +348,14 @@ def _scalar(where: str, value: Any) -> Scalar:
     if isinstance(value, float) and math.isfinite(value):
         return float(value)
     raise GalleryError(
-        f"{where} is text, a finite number, a boolean or None; got {value!r:.60} "
+        f"{where} is text, a finite number, a boolean or None; got {_brief(value)} "
         f"({type(value).__name__}). Convert it to one of these."
     )
+
+
+def _brief(value: Any) -> str:
+    """A value as messages show it; also of one that nests too deep for ``repr``."""
+    return f"{reprlib.repr(value):.60}"
 
 
 def _thumbnail(where: str, value: Any) -> bytes | None:

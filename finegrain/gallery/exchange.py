@@ -75,6 +75,7 @@ def export(store: Backend, target: Path) -> int:
     write = _write_parquet if target.suffix == ".parquet" else _write_folder
     try:
         count = write(unfinished, about, _chunks(store))
+        _close_to_others(unfinished)
         os.replace(unfinished, target)
     except OSError as error:
         raise GalleryError(
@@ -85,6 +86,12 @@ def export(store: Backend, target: Path) -> int:
         if unfinished.is_file():
             unfinished.unlink()
     return count
+
+
+def _close_to_others(export: Path) -> None:
+    """Leave what was written to its owner: it is as personal as the gallery."""
+    for path in (export, *export.rglob("*")):
+        path.chmod(0o700 if path.is_dir() else 0o600)
 
 
 def load(store: Backend, source: Path) -> list[int]:
@@ -327,7 +334,7 @@ def _decoded(record: Any) -> Record:
 def _about(text: bytes) -> About:
     about = json.loads(text)
     match about:
-        case {"fingerprint": str() | None, "dim": int()}:
+        case {"fingerprint": str() | None, "dim": int(dim)} if dim > 0 and dim is not True:
             return dict(about)
     raise ValueError(f"expected a plan's fingerprint and a width, got {about!r:.80}")
 

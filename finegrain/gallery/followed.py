@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from itertools import chain
+from collections.abc import Sequence
 from pathlib import Path
 
-from finegrain.gallery import times
 from finegrain.gallery.approximate import Approximate, Tuned, tune
 from finegrain.gallery.backend import Search
-from finegrain.gallery.entries import Entry, OnDuplicate, paths_once
+from finegrain.gallery.backup import tokens_of
 from finegrain.gallery.follower import Follower
 from finegrain.gallery.index import Vectors
 from finegrain.gallery.reindex import PictureEncoder, Reindexed, reindex
 from finegrain.gallery.store import Store
-from finegrain.gallery.tokens import forget_tokens
+from finegrain.gallery.tokens import forget_tokens, keep_tokens
 
 
 class FollowedStore(Store):
@@ -32,9 +30,9 @@ class FollowedStore(Store):
         create: bool,
         index: Approximate | None,
     ) -> None:
+        self._tokens = tokens_of(path)
         super().__init__(path, fingerprint=fingerprint, dim=dim, create=create)
         self._follower = Follower(self, index)
-        self._tokens = path.with_name(f"{path.name}.tokens")
 
     def searching(self, where: str | None) -> Search:
         """A search of what is in the file now and matches a filter.
@@ -50,31 +48,6 @@ class FollowedStore(Store):
     def tune(self, queries: Vectors, k: int, min_recall: float) -> Tuned:
         return tune(self._follower.index(), queries, k=k, min_recall=min_recall)
 
-    def insert(
-        self, vectors: Vectors, entries: Sequence[Entry], on_duplicate: OnDuplicate = "add"
-    ) -> list[int]:
-        if on_duplicate != "replace":
-            return super().insert(vectors, entries, on_duplicate)
-        replaced = list(chain.from_iterable(self.known(paths_once(entries)).values()))
-        try:
-            return super().insert(vectors, entries, on_duplicate)
-        finally:
-            self._forget(replaced)
-
-    def delete(self, ids: Iterable[int]) -> int:
-        deleted = list(ids)
-        try:
-            return super().delete(deleted)
-        finally:
-            self._forget(deleted)
-
-    def expire(self) -> int:
-        expired = self.ids_expired("", times.utc_text(times.now())).tolist()
-        try:
-            return super().expire()
-        finally:
-            self._forget(expired)
-
     def reindex(
         self,
         encoder: PictureEncoder,
@@ -87,7 +60,18 @@ class FollowedStore(Store):
             self, encoder, fingerprint, drop_unreadable=drop_unreadable, progress=progress
         )
 
-    def _forget(self, ids: list[int]) -> None:
-        """Follow a deletion, also one that failed: an error may come after the rows are gone."""
-        self._follower.distrust()
-        forget_tokens(self._tokens, ids)
+    def _check_at_opening(self, *, lost_log: bool) -> None:
+        super()._check_at_opening(lost_log=lost_log)
+        if not self.read_only and not self.erased():  # also of tokens nobody may know
+            keep_tokens(self._tokens, self._ids_stored())
+
+    def _forget(self, ids: Sequence[int]) -> None:
+        if ids:
+            forget_tokens(self._tokens, ids)
+
+    def _forget_plan(self) -> None:
+        keep_tokens(self._tokens, [])
+
+    def _ids_stored(self) -> list[int]:
+        with self.reading() as run:
+            return [id_ for (id_,) in run("SELECT id FROM picture")]

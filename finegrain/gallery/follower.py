@@ -7,6 +7,7 @@ import time
 
 import numpy as np
 
+from finegrain.forks import pause_at_fork
 from finegrain.gallery import times
 from finegrain.gallery.approximate import Approximate, ApproximateIndex
 from finegrain.gallery.index import VectorIndex
@@ -22,8 +23,8 @@ class Follower:
     """Reads the vectors at the first search and follows the file from then on.
 
     Ids only grow and the vectors of a plan never change, so news are the ids above the last
-    one seen. Deletions need a comparison of all ids, made after one of ours and when the file
-    says that another connection has written. What expires is found by its time.
+    one seen. Deletions need a comparison of all ids, made when the file counts more of them than
+    before. What expires is found by its time; where the clock goes back, all is read anew.
 
     Args:
         store: The file.
@@ -37,22 +38,24 @@ class Follower:
         self._untidy = False
         self._tidied = -TIDY_SECONDS
         self._begin()
+        pause_at_fork(self)
+
+    def before_fork(self) -> None:
+        self._lock.acquire()
+
+    def after_fork(self) -> None:
+        self._lock.release()
 
     def _begin(self) -> None:
         self._plan = (self._store.fingerprint, self._store.dim)
         self._index = self._empty()
-        self._seen_version: int | None = None
+        self._seen_deletions: int | None = None
         self._seen_time = _EVER
 
     def _empty(self) -> VectorIndex | ApproximateIndex:
         if self._approximate is None:
             return VectorIndex(self._store.dim)
         return ApproximateIndex(self._store, self._approximate)
-
-    def distrust(self) -> None:
-        """Compare index and file at the next search; own deletions leave no other sign."""
-        with self._lock:
-            self._seen_version = None
 
     def index(self) -> VectorIndex | ApproximateIndex:
         """The index of all that is in the file now. Any number of threads may search it.
@@ -61,30 +64,29 @@ class Follower:
             GalleryError: The file cannot be read, or was reindexed with another plan.
         """
         with self._lock:
-            if self._plan != (self._store.fingerprint, self._store.dim):
+            now = times.utc_text(times.now())
+            if self._plan != (self._store.fingerprint, self._store.dim) or now < self._seen_time:
                 self._begin()
             self._drop_deleted()
-            self._drop_expired()
+            self._drop_expired(now)
             # Asked anew for each chunk, since an approximate index may read ahead by itself.
             while (news := next(self._store.vectors_after(self._index.last_id), None)) is not None:
                 self._index.add(*news)
             return self._index
 
     def _drop_deleted(self) -> None:
-        version = self._store.data_version()
-        if version != self._seen_version:
-            self._store.check_identity()
+        deletions = self._store.deletions()
+        if deletions != self._seen_deletions:
             self._index.remove(np.setdiff1d(self._index.ids, self._store.ids()))
-            self._seen_version = version
+            self._seen_deletions = deletions
 
-    def _drop_expired(self) -> None:
-        now = times.utc_text(times.now())
+    def _drop_expired(self, now: str) -> None:
         expired = self._store.ids_expired(self._seen_time, now)
         self._seen_time = now
         if len(expired):
             self._index.remove(expired)
             self._untidy = True
         if self._untidy and time.monotonic() - self._tidied >= TIDY_SECONDS:
-            self._store.tidy(rewrite=False)
+            self._store.tidy_soon()
             self._untidy = False
             self._tidied = time.monotonic()

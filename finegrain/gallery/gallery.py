@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
@@ -17,23 +17,22 @@ from finegrain.gallery.entries import (
     OnDuplicate,
     checked_choice,
     checked_entries,
-    checked_ids,
     checked_k,
     checked_offset,
     checked_queries,
     checked_vectors,
 )
 from finegrain.gallery.exchange import export, load
-from finegrain.gallery.followed import FollowedStore
 from finegrain.gallery.gallery_rows import GalleryRows
 from finegrain.gallery.grouping import Thinning
 from finegrain.gallery.index import Hit
-from finegrain.gallery.milvus import MilvusAddress, MilvusStore
+from finegrain.gallery.places import open_store, there_is
 from finegrain.gallery.reindex import PictureEncoder, Reindexed
+from finegrain.gallery.upkeep import Upkeep
 from finegrain.records import Pid, Scalar
 
 
-class Gallery(GalleryRows):
+class Gallery(GalleryRows, Upkeep):
     """Vectors of pictures with their paths and metadata, in one file that loses nothing.
 
     What :meth:`add` or :meth:`delete` has returned survives a crash. Search is exact unless an
@@ -81,15 +80,7 @@ class Gallery(GalleryRows):
         create: bool = True,
         index: Approximate | None = None,
     ) -> None:
-        address = MilvusAddress.of(path)
-        if address is None:
-            self._store = FollowedStore(
-                Path(path), fingerprint=fingerprint, dim=dim, create=create, index=index
-            )
-        elif index is None:
-            self._store = MilvusStore(address, fingerprint=fingerprint, dim=dim, create=create)
-        else:
-            raise GalleryError(f"{address.shown} is on Milvus and searched exactly; give no index=")
+        self._store = open_store(path, fingerprint=fingerprint, dim=dim, create=create, index=index)
 
     @staticmethod
     def exists(path: str | Path) -> bool:
@@ -98,8 +89,7 @@ class Gallery(GalleryRows):
         Raises:
             GalleryError: The server cannot be reached.
         """
-        address = MilvusAddress.of(path)
-        return Path(path).exists() if address is None else MilvusStore.exists(address)
+        return there_is(path)
 
     @property
     def path(self) -> Path | str:
@@ -170,9 +160,27 @@ class Gallery(GalleryRows):
         )
         return self._store.insert(checked, entries, on_duplicate)
 
-    def add_entries(self, vectors: npt.ArrayLike, entries: Sequence[Entry]) -> list[int]:
-        """Add pictures whose columns were checked already; see :meth:`add`."""
-        return self._store.insert(checked_vectors(vectors, self.dim), entries)
+    def last_id(self) -> int:
+        """The highest id that was given so far."""
+        return self._store.last_id()
+
+    def add_entries(
+        self,
+        vectors: npt.ArrayLike,
+        entries: Sequence[Entry],
+        *,
+        since: int | None = None,
+        own: Set[int] = frozenset(),
+    ) -> list[int]:
+        """Add pictures whose columns were checked already; see :meth:`add`.
+
+        A path that another process has added after the id ``since`` is passed over; ``own`` are
+        the ids that the caller has added since.
+        """
+        checked = checked_vectors(vectors, self.dim)
+        if since is None:
+            return self._store.insert(checked, entries)
+        return self._store.insert_unless_overtaken(checked, entries, since, own)
 
     def search(
         self,
@@ -227,32 +235,6 @@ class Gallery(GalleryRows):
             QueryError: Queries, ``k`` or ``min_recall`` do not fit.
         """
         return self._store.tune(checked_queries(vectors, self.dim), checked_k(k), min_recall)
-
-    def delete(self, ids: Iterable[int]) -> int:
-        """Delete pictures for good: their bytes are gone from the file.
-
-        The file is rewritten for that, so delete many at once rather than one by one.
-
-        Returns:
-            How many of the ids were there.
-        """
-        return self._store.delete(checked_ids(ids))
-
-    def delete_where(self, where: str) -> int:
-        """Delete the pictures that match a filter; see :meth:`delete`.
-
-        Raises:
-            FilterError: The filter does not parse or does not fit its columns.
-        """
-        return self._store.delete(self._store.ids_where(where).tolist())
-
-    def expire(self) -> int:
-        """Delete the pictures whose time is over for good; see :meth:`delete`.
-
-        Returns:
-            How many there were.
-        """
-        return self._store.expire()
 
     def reindex(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -33,6 +34,11 @@ class Hit:
     score: float
 
 
+if hasattr(os, "register_at_fork"):
+    # OpenMP would wait for threads that a forked process does not have.
+    os.register_at_fork(after_in_child=lambda: faiss.omp_set_num_threads(1))
+
+
 class VectorIndex:
     """All vectors in memory, searched by one-byte codes and settled by the vectors.
 
@@ -61,10 +67,8 @@ class VectorIndex:
         self._dim = dim
         self._blocks: tuple[Block, ...] = ()
         self._num_threads = faiss.omp_get_max_threads()
-        # A search shares out its blocks; OpenMP's own threads within each would be too many.
-        self._threads = ThreadPoolExecutor(
-            self._num_threads, "finegrain-search", faiss.omp_set_num_threads, (1,)
-        )
+        self._threads = self._pool()
+        self._process = os.getpid()
 
     @property
     def ids(self) -> Ids:
@@ -117,6 +121,7 @@ class VectorIndex:
             allowed: Search only these ids, ascending. Where they are few, only their vectors
                 are read, so the cost falls with their number.
         """
+        self._own_threads()
         parts = _parts(self._blocks, allowed)
         hits: list[list[Hit]] = []
         for start in range(0, len(queries), _QUERIES_AT_ONCE):
@@ -128,6 +133,18 @@ class VectorIndex:
             for number, query in enumerate(some):
                 hits.append(self._best(parts, [row[number] for row in pools], query, k))
         return hits
+
+    def _pool(self) -> ThreadPoolExecutor:
+        # A search shares out its blocks; OpenMP's own threads within each would be too many.
+        return ThreadPoolExecutor(
+            self._num_threads, "finegrain-search", faiss.omp_set_num_threads, (1,)
+        )
+
+    def _own_threads(self) -> None:
+        """Make threads anew in a forked process, which has none of its parent's."""
+        if self._process != os.getpid():
+            self._threads = self._pool()
+            self._process = os.getpid()
 
     def _pools(
         self, parts: Sequence[Part], queries: Sequence[Query], depth: int

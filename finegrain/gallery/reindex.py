@@ -19,7 +19,7 @@ from finegrain.gallery.entries import checked_vectors
 from finegrain.gallery.migrations import NEXT_VECTOR, run_all
 from finegrain.gallery.pictures import source_of
 from finegrain.gallery.schema import short
-from finegrain.gallery.statements import ALIVE, AMONG, EXPIRED, blobs, remove_rows
+from finegrain.gallery.statements import AMONG, blobs, remove_expired, remove_rows
 from finegrain.gallery.store import Store
 from finegrain.records import Problem
 
@@ -174,7 +174,7 @@ class _Draft:
         while True:
             with self._store.reading() as run:
                 chunk = run(
-                    f"SELECT id, image FROM picture WHERE id > ? AND {ALIVE} AND {_LACKING} "
+                    f"SELECT id, image FROM picture WHERE id > ? AND {_LACKING} "
                     "ORDER BY id LIMIT ?",
                     (last, _CHUNK_ROWS),
                 ).fetchall()
@@ -184,9 +184,13 @@ class _Draft:
             last = chunk[-1][0]
 
     def source(self, picture: _Picture) -> Path | bytes | None:
-        return source_of(
-            picture.image, lambda: self._store.thumbnails([picture.id]).get(picture.id)
-        )
+        return source_of(picture.image, lambda: self._thumbnail(picture.id))
+
+    def _thumbnail(self, id_: int) -> bytes | None:
+        """Also of a picture that is in no answer since it has expired, but is not yet deleted."""
+        with self._store.reading() as run:
+            row = run("SELECT jpeg FROM thumbnail WHERE picture = ?", (id_,)).fetchone()
+            return None if row is None else bytes(row[0])
 
     def keep(self, ids: Sequence[int], embeddings: NDArray[np.float32]) -> None:
         """Write some vectors; durable when this returns."""
@@ -208,9 +212,9 @@ class _Draft:
         Returns:
             False where other pictures lack one, since they were just added.
         """
-        with self._store.writing() as connection:
+        with self._store.switching() as connection:
             self._check_own(connection)
-            remove_rows(connection, EXPIRED)
+            remove_expired(connection)
             found = connection.execute(f"SELECT id FROM picture WHERE {_LACKING}")
             lacking = {id_ for (id_,) in found}
             if lacking - set(drop):
@@ -223,8 +227,6 @@ class _Draft:
             connection.execute(
                 "UPDATE gallery SET fingerprint = ?, dim = ?, deletions = deletions + 1", self._plan
             )
-        self._store.adopt(*self._plan)
-        self._store.tidy(rewrite=True)
         return True
 
     def _check_own(self, connection: sqlite3.Connection) -> None:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from finegrain.errors import GalleryError
+from finegrain.gallery import times
+from finegrain.gallery.connections import log_of, lost_its_log, transaction
+from finegrain.gallery.files import publish_new, unfinished_file
+from finegrain.gallery.filter_sql import sql_is_like
 from finegrain.gallery.migrations import SCHEMA_VERSION, STEPS
 
 APPLICATION_ID = 0x66677261
@@ -20,70 +24,65 @@ BUSY_SECONDS = 30.0
 """How long to wait for another process that is writing."""
 
 
+ALONE_SINCE = 3
+"""The first format whose files have no log once they are closed."""
+
+
 @dataclass(frozen=True, slots=True)
 class Database:
     """An open gallery file.
 
     Attributes:
         connection: In autocommit mode; it may be used from any thread, one at a time.
+        connect: Opens another connection like it.
         fingerprint: Identity of the plan whose vectors are inside, or None.
         dim: Width of the vectors.
         read_only: The file or its folder cannot be written.
+        lost_log: It was copied while it was in use, or lost its log, so it may lack pictures.
     """
 
     connection: sqlite3.Connection
+    connect: Callable[[], sqlite3.Connection]
     fingerprint: str | None
     dim: int
     read_only: bool
+    lost_log: bool
 
 
 def open_database(
     path: Path, *, fingerprint: str | None, dim: int | None, create: bool
 ) -> Database:
-    """Open a gallery file, or create it when ``create`` allows.
+    """Open a gallery file, or create it when ``create`` allows and there is no file.
 
     A file of an older format is brought to the present one in one transaction. A file that
     cannot be written, or whose folder cannot, is opened for reading.
 
     Raises:
-        GalleryError: The file is missing, damaged, of another application or format, or
+        GalleryError: The file is missing, empty, damaged, of another application or format, or
             holds the vectors of another plan.
     """
     _check_path(path, create)
     if dim is not None and dim < 1:
         raise GalleryError(f"The width of a gallery's vectors is at least 1; got dim={dim}.")
     with as_gallery_errors(path):
-        read_only = path.exists() and not _writable(path)
-        connection = _connect_for_reading(path) if read_only else _connect(path)
+        if not path.exists():
+            _create(path, fingerprint, dim)
+        read_only = not _writable(path)
+        has_log = log_of(path).exists()
+        connect = partial(_connected, path, read_only=read_only)
+        connection = connect()
         try:
-            if _has_tables(connection):
-                _check_format(connection, path)
-            _configure(connection)
-            if not read_only:
-                _use_wal(connection)
-                if create and not _has_tables(connection):
-                    _create_tables(connection, path, fingerprint, dim)
             _check_format(connection, path)
+            lost_log = (
+                not has_log and _version(connection) >= ALONE_SINCE and lost_its_log(connection)
+            )
             _migrate(connection, path, read_only)
             stored = identity(connection, path)
             _check_identity(path, stored, (fingerprint, dim))
         except BaseException:
             connection.close()
             raise
-    return Database(connection, *stored, read_only)
-
-
-@contextmanager
-def transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """Commit what happens inside, or nothing of it."""
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
+    return Database(connection, connect, *stored, read_only, lost_log)
 
 
 @contextmanager
@@ -93,6 +92,10 @@ def as_gallery_errors(path: Path) -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         raise GalleryError(f"{path}: {error}. {_advice(error)}") from error
+    except OSError as error:
+        raise GalleryError(
+            f"{path}: {error}. Nothing stored is lost; check the file, its folder and its disk."
+        ) from error
 
 
 def identity(connection: sqlite3.Connection, path: Path) -> tuple[str | None, int]:
@@ -107,7 +110,7 @@ def identity(connection: sqlite3.Connection, path: Path) -> tuple[str | None, in
         case found:
             raise GalleryError(
                 f"{path} does not state its plan and width, but {found!r:.80}. The file is "
-                "damaged; restore it from a copy."
+                "damaged; restore it from a backup."
             )
 
 
@@ -133,7 +136,7 @@ def _advice(error: sqlite3.Error) -> str:
         sqlite3.SQLITE_READONLY: "Give write access to the file and its folder.",
         sqlite3.SQLITE_CANTOPEN: "Give read and write access to the file and its folder.",
         sqlite3.SQLITE_NOTADB: "It is not a gallery; choose another path.",
-        sqlite3.SQLITE_CORRUPT: "The file is damaged; restore it from a copy.",
+        sqlite3.SQLITE_CORRUPT: "The file is damaged; restore it from a backup.",
     }.get(code, "Check the file and its disk.")
 
 
@@ -144,6 +147,11 @@ def _check_path(path: Path, create: bool) -> None:
         raise GalleryError(f"There is no gallery at {path}. Check the path or index into it first.")
     if not path.parent.is_dir():
         raise GalleryError(f"The folder {path.parent} does not exist. Make it first.")
+    if path.exists() and not path.stat().st_size:
+        raise GalleryError(
+            f"{path} is an empty file, and not a gallery; it may be a copy that failed. Restore a "
+            "backup, or remove the file to begin a new gallery."
+        )
 
 
 def _writable(path: Path) -> bool:
@@ -151,70 +159,67 @@ def _writable(path: Path) -> bool:
     return os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
 
 
-def _connect(path: Path | str, *, uri: bool = False) -> sqlite3.Connection:
-    return sqlite3.connect(
-        path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False, uri=uri
-    )
+def _connected(path: Path, *, read_only: bool) -> sqlite3.Connection:
+    """Open a file that exists.
 
-
-def _connect_for_reading(path: Path) -> sqlite3.Connection:
-    """Open without leave to write.
-
-    A reader makes a file beside the journal for its locks. Where it cannot, it takes the file
-    for one that nobody changes, which only the absence of a journal shows.
+    A reader makes a file beside the log for its locks. Where it cannot, it takes the file for one
+    that nobody changes, which only the absence of a log shows.
     """
-    journal = path.with_name(f"{path.name}-wal")
-    alone = not os.access(path.parent, os.W_OK) and not journal.exists()
-    options = "mode=ro&immutable=1" if alone else "mode=ro"
-    return _connect(f"{path.absolute().as_uri()}?{options}", uri=True)
+    options = "mode=rw"
+    if read_only:
+        alone = not os.access(path.parent, os.W_OK) and not log_of(path).exists()
+        options = "mode=ro&immutable=1" if alone else "mode=ro"
+    connection = sqlite3.connect(
+        f"{path.absolute().as_uri()}?{options}",
+        timeout=BUSY_SECONDS,
+        isolation_level=None,
+        check_same_thread=False,
+        uri=True,
+    )
+    try:
+        for setting in (
+            "synchronous = FULL",
+            "secure_delete = ON",
+            "foreign_keys = ON",
+            "temp_store = MEMORY",  # nothing of a gallery is written to the system's folder
+            "trusted_schema = OFF",  # a gallery may come from elsewhere
+            "wal_autocheckpoint = 0",  # see finegrain.gallery.connections
+        ):
+            connection.execute(f"PRAGMA {setting}")
+        connection.create_function("utc_now", 0, lambda: times.utc_text(times.now()))
+        connection.create_function("is_like", 2, sql_is_like, deterministic=True)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
-def _has_tables(connection: sqlite3.Connection) -> bool:
-    return bool(connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0])
-
-
-def _configure(connection: sqlite3.Connection) -> None:
-    for setting in (
-        "page_size = 16384",  # seven vectors of 512 numbers to a page, instead of one
-        "synchronous = FULL",
-        "secure_delete = ON",
-        "foreign_keys = ON",
-        "trusted_schema = OFF",  # a gallery may come from elsewhere
-    ):
-        connection.execute(f"PRAGMA {setting}")
-
-
-def _use_wal(connection: sqlite3.Connection) -> None:
-    """Switch the journal, which in SQLite does not wait for others by itself."""
-    deadline = time.monotonic() + BUSY_SECONDS
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            return
-        except sqlite3.OperationalError as error:
-            busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
-            if not busy or time.monotonic() > deadline:
-                raise
-        time.sleep(0.01)
-
-
-def _create_tables(
-    connection: sqlite3.Connection, path: Path, fingerprint: str | None, dim: int | None
-) -> None:
-    with transaction(connection):
-        if _has_tables(connection):  # looked at inside, as two processes may come here at once
-            return
-        if dim is None:
-            raise GalleryError(
-                f"{path} is a new gallery, so the width of its vectors is needed: give dim=."
-            )
-        for step in STEPS:
-            step(connection)
-        connection.execute(
-            "INSERT INTO gallery (fingerprint, dim) VALUES (?, ?)", (fingerprint, dim)
+def _create(path: Path, fingerprint: str | None, dim: int | None) -> None:
+    """Make a new gallery: whole under its name, or not at all."""
+    if dim is None:
+        raise GalleryError(
+            f"{path} is a new gallery, so the width of its vectors is needed: give dim=."
         )
-        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    target = path.resolve()
+    if log_of(target).exists():
+        raise GalleryError(
+            f"There is no gallery at {path}, but the log of one: {log_of(target)}. Stop the "
+            "processes that use it. Then move the gallery back beside its log, or remove the log."
+        )
+    with unfinished_file(target) as unfinished:
+        with closing(_connected(unfinished, read_only=False)) as connection:
+            # Seven vectors of 512 numbers to a page, instead of one.
+            connection.execute("PRAGMA page_size = 16384")
+            with transaction(connection):
+                for step in STEPS:
+                    step(connection)
+                connection.execute(
+                    "INSERT INTO gallery (fingerprint, dim, clock) VALUES (?, ?, ?)",
+                    (fingerprint, dim, times.utc_text(times.now())),
+                )
+                connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+                connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        publish_new(unfinished, target)  # another process may have been quicker
 
 
 def _check_format(connection: sqlite3.Connection, path: Path) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from finegrain.gallery import times
 from finegrain.gallery.entries import Entry
+from finegrain.gallery.expiry import look
 from finegrain.gallery.filters import kind_of
 from finegrain.gallery.index import Vectors
 from finegrain.gallery.row import Stamp
@@ -120,12 +121,21 @@ def stamp_of_cells(size: int | None, mtime: int | None, digest: str | None) -> S
 
 def remove_rows(
     connection: sqlite3.Connection, condition: str, parameters: tuple[str, ...] = ()
-) -> int:
-    """Delete rows and note that the file asks to be rewritten; returns how many."""
-    removed = connection.execute(f"DELETE FROM picture WHERE {condition}", parameters).rowcount
-    if removed:
+) -> list[int]:
+    """Delete rows and note that their bytes are to be erased; returns their ids."""
+    ids = [
+        id_
+        for (id_,) in connection.execute(f"SELECT id FROM picture WHERE {condition}", parameters)
+    ]
+    if ids:
+        connection.execute(f"DELETE FROM picture WHERE id {AMONG}", (json.dumps(ids),))
         connection.execute("UPDATE gallery SET deletions = deletions + 1")
-    return removed
+    return ids
+
+
+def remove_expired(connection: sqlite3.Connection, *, trust_clock: bool = False) -> list[int]:
+    """Delete what has expired by a trusted look at the clock; returns the ids."""
+    return remove_rows(connection, "expires_at <= ?", (look(connection, trust=trust_clock),))
 
 
 def blobs(vectors: Vectors) -> Iterator[bytes]:

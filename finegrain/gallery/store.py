@@ -2,38 +2,26 @@
 
 Vectors and thumbnails have tables of their own, so that a filter reads neither. Ids are
 never given twice, which lets an index in memory follow the file by "ids above the last".
-A picture whose time is over is out of every answer at once, and out of the file with the
-next deletion, :meth:`Store.expire` or opening.
 """
 
 from __future__ import annotations
 
 import json
 import sqlite3
-import threading
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence, Set
 from itertools import chain
-from pathlib import Path
 
 import numpy as np
 
 from finegrain.errors import GalleryError
-from finegrain.gallery import times
 from finegrain.gallery.damage import StoredVector, decoded
 from finegrain.gallery.entries import Entry, OnDuplicate, paths_once
-from finegrain.gallery.filter_sql import sql_is_like, to_sql
+from finegrain.gallery.filter_sql import to_sql
 from finegrain.gallery.filter_syntax import parse
 from finegrain.gallery.filters import Value
+from finegrain.gallery.gallery_file import GalleryFile
 from finegrain.gallery.index import Ids, Vectors
 from finegrain.gallery.row import Place, Row
-from finegrain.gallery.schema import (
-    as_gallery_errors,
-    identity,
-    open_database,
-    short,
-    transaction,
-)
 from finegrain.gallery.selection import (
     select_column,
     select_places,
@@ -53,26 +41,8 @@ from finegrain.records import Scalar
 _CHUNK_ROWS = 8192
 
 
-class Store:
+class Store(GalleryFile):
     """The database behind a gallery. Every method may be called from any thread."""
-
-    def __init__(
-        self, path: Path, *, fingerprint: str | None, dim: int | None, create: bool
-    ) -> None:
-        database = open_database(path, fingerprint=fingerprint, dim=dim, create=create)
-        self.path = path
-        self.fingerprint = database.fingerprint
-        self.dim = database.dim
-        self.read_only = database.read_only
-        self._connection = database.connection
-        self._connection.create_function("utc_now", 0, lambda: times.utc_text(times.now()))
-        self._connection.create_function("is_like", 2, sql_is_like, deterministic=True)
-        self._lock = threading.RLock()
-        self.tidy(rewrite=True)
-
-    def close(self) -> None:
-        with self._lock:
-            self._connection.close()
 
     def count(self) -> int:
         # Without a condition SQLite counts by pages, and what has expired is found by its
@@ -156,15 +126,22 @@ class Store:
             )
 
     def vectors_after(self, last_id: int) -> Generator[tuple[Ids, Vectors], None, None]:
-        """Ids above ``last_id`` with their vectors ``[n, D]``, ascending, in chunks."""
+        """Ids above ``last_id`` with their vectors ``[n, D]``, ascending, in chunks.
+
+        Between two chunks others may use the file.
+        """
+        while chunk := self._vectors_of_some(last_id):
+            yield decoded(chunk, self.dim, self.path)
+            last_id = chunk[-1][0]
+
+    def _vectors_of_some(self, last_id: int) -> list[StoredVector]:
         with self.reading() as run:
-            cursor = run(
-                "SELECT picture, data, checksum FROM vector JOIN picture ON id = picture "
-                f"WHERE picture > ? AND {ALIVE} ORDER BY picture",
-                (last_id,),
-            )
-            while chunk := cursor.fetchmany(_CHUNK_ROWS):
-                yield self._checked(chunk)
+            # A picture that has no vector is seen here, too.
+            return run(
+                "SELECT id, data, checksum FROM picture LEFT JOIN vector ON picture = id "
+                f"WHERE id > ? AND {ALIVE} ORDER BY id LIMIT ?",
+                (last_id, _CHUNK_ROWS),
+            ).fetchall()
 
     def vectors(self, ids: Iterable[int]) -> dict[int, Vectors]:
         """Vectors ``[D]`` of those of the ids that are there."""
@@ -175,32 +152,8 @@ class Store:
             ).fetchall()
         if not chunk:
             return {}
-        found, vectors = self._checked(chunk)
+        found, vectors = decoded(chunk, self.dim, self.path)
         return dict(zip(found.tolist(), vectors, strict=True))
-
-    def data_version(self) -> int:
-        """A number that changes when another connection has written."""
-        with self.reading() as run:
-            return int(run("PRAGMA data_version").fetchone()[0])
-
-    def check_identity(self) -> None:
-        """See that the vectors in the file are still of the plan that it was opened for.
-
-        Raises:
-            GalleryError: It was reindexed meanwhile.
-        """
-        with self.reading():
-            fingerprint, dim = identity(self._connection, self.path)
-        if (fingerprint, dim) != (self.fingerprint, self.dim):
-            raise GalleryError(
-                f"{self.path} has been reindexed with plan {short(fingerprint)} since it was "
-                f"opened for plan {short(self.fingerprint)}. Open it again with the new plan."
-            )
-
-    def adopt(self, fingerprint: str | None, dim: int) -> None:
-        """Go on with the vectors of the plan that the file has just been reindexed with."""
-        with self._lock:
-            self.fingerprint, self.dim = fingerprint, dim
 
     def places(self) -> Iterator[Place]:
         """Where each picture with a path came from, by ascending id; in chunks."""
@@ -236,8 +189,8 @@ class Store:
             Ids in the order given; for a picture that was skipped, the one it had.
         """
         with self.writing() as connection:
-            self.check_identity()
             known = self.known(paths_once(entries)) if on_duplicate != "add" else {}
+            removed: list[int] = []
             if on_duplicate == "error" and known:
                 raise GalleryError(
                     f"{self.path} holds {next(iter(known))!r:.200} already. Pass "
@@ -246,7 +199,7 @@ class Store:
                 )
             if on_duplicate == "replace":
                 replaced = json.dumps(list(chain.from_iterable(known.values())))
-                remove_rows(connection, f"id {AMONG}", (replaced,))
+                removed = remove_rows(connection, f"id {AMONG}", (replaced,))
             skipped = known if on_duplicate == "skip" else {}
             rows = [row for row, entry in enumerate(entries) if entry.image not in skipped]
             new = iter(insert_rows(connection, vectors[rows], [entries[row] for row in rows]))
@@ -254,15 +207,47 @@ class Store:
                 min(skipped[entry.image]) if entry.image in skipped else next(new)
                 for entry in entries
             ]
-        if on_duplicate == "replace" and known:
-            self.scrub()
+        if removed:
+            self._erase(removed)
         return given
+
+    def last_id(self) -> int:
+        """The highest id that was given so far."""
+        with self.reading() as run:
+            (last,) = run(
+                "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'picture'"
+            ).fetchone()
+            return int(last)
+
+    def insert_unless_overtaken(
+        self, vectors: Vectors, entries: Sequence[Entry], since: int, own: Set[int]
+    ) -> list[int]:
+        """Write rows in one transaction, but for paths that another process has just added.
+
+        Args:
+            vectors: ``[N, D]``.
+            entries: ``N`` rows.
+            since: The highest id when it was decided to add them.
+            own: Ids that the caller has added since.
+
+        Returns:
+            Ids in the order given; for a path that was added meanwhile, the one it has.
+        """
+        with self.writing() as connection:
+            known = self.known({e.image for e in entries if e.image is not None})
+            foreign = ((image, [i for i in ids if i > since]) for image, ids in known.items())
+            overtaken = {image: ids[0] for image, ids in foreign if ids and not own & {*ids}}
+            rows = [row for row, entry in enumerate(entries) if entry.image not in overtaken]
+            new = iter(insert_rows(connection, vectors[rows], [entries[row] for row in rows]))
+            return [
+                overtaken[entry.image] if entry.image in overtaken else next(new)
+                for entry in entries
+            ]
 
     def insert_all(self, batches: Iterable[tuple[Vectors, Sequence[Entry]]]) -> list[int]:
         """Write all batches in one transaction, one at a time in memory; returns the ids."""
         ids: list[int] = []
         with self.writing() as connection:
-            self.check_identity()
             for vectors, entries in batches:
                 ids += insert_rows(connection, vectors, entries)
         return ids
@@ -271,86 +256,14 @@ class Store:
         """Remove rows so that their bytes are gone from the file; returns how many.
 
         Raises:
-            GalleryError: Among others when the rows are deleted but the file could not be
-                rewritten, for lack of space.
+            GalleryError: Among others when the rows are deleted but their bytes could not be
+                overwritten, for lack of space.
         """
         with self.writing() as connection:
             removed = remove_rows(connection, f"id {AMONG} AND {ALIVE}", (json.dumps(list(ids)),))
         if removed:
-            self.scrub()
-        return removed
-
-    def expire(self) -> int:
-        """Remove the rows whose time is over, bytes included; returns how many."""
-        with self.writing() as connection:
-            removed = remove_rows(connection, EXPIRED)
-        self.scrub()
-        return removed
-
-    def tidy(self, *, rewrite: bool) -> None:
-        """Remove what has expired unless another process is writing, without waiting for it.
-
-        Failing does no harm: what has expired is in no answer, and the next call tries again.
-
-        Args:
-            rewrite: Also rewrite the file, where a deletion still asks for it. Else the
-                deleted cells are zeroed, which is quick.
-        """
-        with self._lock, as_gallery_errors(self.path):
-            (patience,) = self._connection.execute("PRAGMA busy_timeout").fetchone()
-            self._connection.execute("PRAGMA busy_timeout = 0")
-            try:
-                expired = f"SELECT EXISTS (SELECT 1 FROM picture WHERE {EXPIRED})"
-                if self._connection.execute(expired).fetchone()[0]:
-                    with transaction(self._connection):
-                        remove_rows(self._connection, EXPIRED)
-                if rewrite:
-                    _scrub(self._connection)
-            except sqlite3.OperationalError:
-                pass  # busy, full or read-only
-            finally:
-                self._connection.execute(f"PRAGMA busy_timeout = {patience}")
-
-    def scrub(self) -> None:
-        """Rewrite the file without what was deleted, where that was not done yet."""
-        with self._lock, as_gallery_errors(self.path):
-            _scrub(self._connection)
-
-    @contextmanager
-    def reading(self) -> Iterator[Callable[..., sqlite3.Cursor]]:
-        """The connection's ``execute``, alone and with errors of ours."""
-        with self._lock, as_gallery_errors(self.path):
-            yield self._connection.execute
-
-    @contextmanager
-    def writing(self) -> Iterator[sqlite3.Connection]:
-        """The connection in a transaction that is durable afterwards, or undone."""
-        if self.read_only:
-            raise GalleryError(
-                f"{self.path} is open for reading only, since the file or its folder cannot be "
-                "written. Give write access to both, or copy it to where you may write."
-            )
-        with self._lock, as_gallery_errors(self.path), transaction(self._connection):
-            yield self._connection
-
-    def _checked(self, chunk: Sequence[StoredVector]) -> tuple[Ids, Vectors]:
-        return decoded(chunk, self.dim, self.path)
-
-
-def _scrub(connection: sqlite3.Connection) -> None:
-    """Rewrite the file, if it notes that it was not since the last deletion.
-
-    ``secure_delete`` zeroes the deleted cells themselves, but not the older copies of them
-    that b-tree pages keep in unused space after a split or merge. By the note an interruption
-    is made up for at the next opening. It counts deletions, as others may come meanwhile.
-    """
-    deletions, scrubbed = connection.execute("SELECT deletions, scrubbed FROM gallery").fetchone()
-    if scrubbed >= deletions:
-        return
-    connection.execute("VACUUM")
-    (busy, *_) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-    if not busy:  # else a reader still holds on to the old pages
-        connection.execute("UPDATE gallery SET scrubbed = max(scrubbed, ?)", (deletions,))
+            self._erase(removed)
+        return len(removed)
 
 
 def _ids(cursor: sqlite3.Cursor) -> Ids:

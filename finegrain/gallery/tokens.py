@@ -15,16 +15,21 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 
 from finegrain.errors import GalleryError
-from finegrain.gallery.schema import BUSY_SECONDS, as_gallery_errors, transaction
+from finegrain.forks import pause_at_fork
+from finegrain.gallery import raw_file
+from finegrain.gallery.connections import transaction
+from finegrain.gallery.files import OWNER_ONLY
+from finegrain.gallery.schema import BUSY_SECONDS, as_gallery_errors
 from finegrain.gallery.statements import AMONG
+from finegrain.gallery.unused_bytes import overwrite_unused
 from finegrain.records import PictureTokens
 
 APPLICATION_ID = 0x6667746B
@@ -41,7 +46,8 @@ class TokenFile:
     With an id goes the time when the picture was added: ids begin anew in a new gallery, and
     tokens of the old one must not be taken for the new one's.
 
-    Every method may be called from any thread, and several processes may share the file.
+    Every method may be called from any thread, and several processes may share the file. When
+    another process begins it anew for another plan, this one may neither read nor write it.
 
     Args:
         path: The file. One that holds tokens of another plan, or that is damaged, is begun
@@ -58,9 +64,12 @@ class TokenFile:
         self.tokens = tokens
         self.width = width
         self._lock = threading.RLock()
-        made_for = json.dumps([FORMAT_VERSION, fingerprint, tokens, width])
+        self._made_for = json.dumps([FORMAT_VERSION, fingerprint, tokens, width])
+        self._connection: sqlite3.Connection | None = None
+        self._closed = False
         with as_gallery_errors(path):
-            self._connection = _opened(path, made_for)
+            self._connection = _opened(path, self._made_for)
+        pause_at_fork(self)
 
     @property
     def record_bytes(self) -> int:
@@ -87,11 +96,13 @@ class TokenFile:
             for row, (id_, at) in enumerate(pictures.items())
         ]
         with self._running() as connection, transaction(connection):
+            self._check_own(connection)
             connection.executemany("INSERT OR REPLACE INTO record VALUES (?, ?, ?)", records)
 
     def read(self, pictures: Mapping[int, str]) -> tuple[list[int], PictureTokens]:
         """Which of the pictures are here, in the order given, and their tokens."""
         with self._running() as connection:
+            self._check_own(connection)
             found: dict[tuple[int, str], bytes] = {
                 (id_, added_at): data
                 for id_, added_at, data in connection.execute(
@@ -112,12 +123,20 @@ class TokenFile:
 
     def forget(self, ids: Iterable[int]) -> None:
         """Overwrite the tokens of these pictures."""
-        with self._running() as connection, transaction(connection):
-            connection.execute(f"DELETE FROM record WHERE id {AMONG}", (json.dumps(list(ids)),))
+        with self._lock:
+            forget_tokens(self.path, ids)
 
     def close(self) -> None:
         with self._lock:
-            self._connection.close()
+            self._closed = True
+            self._disconnect()
+
+    def before_fork(self) -> None:
+        self._lock.acquire()
+        self._disconnect()
+
+    def after_fork(self) -> None:
+        self._lock.release()
 
     def __enter__(self) -> Self:
         return self
@@ -128,7 +147,24 @@ class TokenFile:
     @contextmanager
     def _running(self) -> Iterator[sqlite3.Connection]:
         with self._lock, as_gallery_errors(self.path):
+            if self._closed:
+                raise sqlite3.ProgrammingError("Cannot operate on a closed database.")
+            if self._connection is None:
+                self._connection = _opened(self.path, self._made_for)
             yield self._connection
+
+    def _check_own(self, connection: sqlite3.Connection) -> None:
+        stored = connection.execute("SELECT plan FROM made_for").fetchone()
+        if stored != (self._made_for,):
+            raise GalleryError(
+                f"{self.path} holds tokens of another plan since it was opened. Open the searcher "
+                "again with that plan."
+            )
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
 
 
 def forget_tokens(path: Path, ids: Iterable[int]) -> None:
@@ -137,12 +173,44 @@ def forget_tokens(path: Path, ids: Iterable[int]) -> None:
     Raises:
         GalleryError: The file cannot be written: the tokens are still in it.
     """
+    gone = json.dumps(list(ids))
+    _forget(path, lambda run: run(f"DELETE FROM record WHERE id {AMONG}", (gone,)))
+
+
+def keep_tokens(path: Path, ids: Iterable[int]) -> None:
+    """Overwrite the tokens of all pictures but these in a file that may not be there.
+
+    Raises:
+        GalleryError: The file cannot be written: the tokens are still in it.
+    """
+    kept = json.dumps(list(ids))
+    _forget(path, lambda run: run(f"DELETE FROM record WHERE id NOT {AMONG}", (kept,)))
+
+
+def _forget(path: Path, delete: Callable[[Callable[..., sqlite3.Cursor]], sqlite3.Cursor]) -> None:
+    """Delete records, and the copies of them that pages keep in unused bytes."""
     if not path.exists():
         return
     with as_gallery_errors(path), closing(_connected(path)) as connection:
-        if _application(connection) == APPLICATION_ID:
-            with transaction(connection):
-                connection.execute(f"DELETE FROM record WHERE id {AMONG}", (json.dumps(list(ids)),))
+        if _application(connection) != APPLICATION_ID:
+            return
+        with transaction(connection):
+            deleted = delete(connection.execute).rowcount
+        if not deleted:
+            return
+    file = raw_file.file_id(path)
+    raw_file.enter(file)
+    try:
+        # By a connection of its own, whose note makes all others drop the pages they keep.
+        with as_gallery_errors(path), closing(_connected(path)) as connection:
+            connection.execute("BEGIN EXCLUSIVE")
+            (page_size,) = connection.execute("PRAGMA page_size").fetchone()
+            (num_pages,) = connection.execute("PRAGMA page_count").fetchone()
+            overwrite_unused(raw_file.opened(path, file), page_size, num_pages)
+            connection.execute("UPDATE made_for SET plan = plan")
+            connection.execute("COMMIT")
+    finally:
+        raw_file.leave(file)
 
 
 def _opened(path: Path, made_for: str) -> sqlite3.Connection:
@@ -169,6 +237,9 @@ def _prepared(path: Path, made_for: str) -> sqlite3.Connection:
 
 
 def _connected(path: Path) -> sqlite3.Connection:
+    if not path.exists() and path.parent.is_dir():
+        with suppress(FileExistsError):
+            path.touch(OWNER_ONLY, exist_ok=False)
     connection = sqlite3.connect(
         path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
     )

@@ -16,10 +16,13 @@ from finegrain.errors import ImageError, MissingExtraError
 from finegrain.preprocess.crop import Crop
 from finegrain.preprocess.formats import open_picture
 from finegrain.preprocess.large import load_reduced, require_decodable, too_large
+from finegrain.preprocess.work_bounds import check_work
 
 MAX_FILE_BYTES = 128 * 2**20
 """Largest file that is read."""
 
+_HEADER_BYTES = 1 << 20
+"""How much of a file is looked at for its number of parts, where its pixels are not decoded."""
 
 ImageSource = str | Path | bytes | npt.NDArray[Any] | Image.Image
 
@@ -104,6 +107,8 @@ def check_header(path: Path) -> None:
         size = path.stat().st_size
         with path.open("rb") as stream:
             _require_bytes(size, name)
+            check_work(stream.read(_HEADER_BYTES), name)
+            stream.seek(0)
             with _opened(stream, name):
                 pass
     except ImageError:
@@ -143,6 +148,7 @@ def _read(path: Path) -> bytes:
 
 def _decode(data: bytes, name: str) -> tuple[Image.Image, _Size]:
     _require_bytes(len(data), name)
+    check_work(data, name)
     with _opened(io.BytesIO(data), name) as image:
         return _upright_rgb(image, name)
 

@@ -52,3 +52,11 @@ class MatchRuntime(Protocol):
         self, ids: NDArray[np.int32], eot: NDArray[np.int32], tokens: PictureTokens
     ) -> Matched:
         """One caption, ids ``[1, L]``, with each of ``N`` pictures."""
+
+
+@runtime_checkable
+class Reopening(Protocol):
+    """A runtime that can be used in a process that was forked after it was started."""
+
+    def reopen(self) -> None:
+        """Start again in this process."""

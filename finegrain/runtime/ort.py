@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ from onnxruntime.capi.onnxruntime_pybind11_state import (
 )
 
 from finegrain.errors import PlanError
+from finegrain.forks import never_destroy, pause_at_fork
 from finegrain.plan import IMAGE, MATCH, TEXT, Plan
 from finegrain.records import Matched, PictureTokens
 from finegrain.runtime.byte_products import SLOWER_AND_EXACT, products_saturate
@@ -55,8 +57,15 @@ class OrtRuntime:
     def __init__(self, plan: Plan, *, threads: int | None = None) -> None:
         self.path = plan.path
         self.embed_dim = plan.manifest.embed_dim
+        self._fingerprint = plan.manifest.fingerprint
+        self._threads = threads
+        self._process = os.getpid()
+        self._load(plan)
+        pause_at_fork(self)
+
+    def _load(self, plan: Plan) -> None:
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or 0
+        options.intra_op_num_threads = self._threads or 0
         # Spinning threads take a core each between queries. To spin within a run only
         # (session.force_spinning_stop) saves up to 1 ms of a query on free cores, and where
         # something else runs too it more than doubles the median.
@@ -69,6 +78,30 @@ class OrtRuntime:
         # Or the tokens of a match head would be computed for every embedding.
         self._asked = onnxruntime.RunOptions()
         self._asked.only_execute_path_to_fetches = True
+
+    def before_fork(self) -> None:
+        """Nothing to put aside: the parent goes on with its sessions."""
+
+    def after_fork(self) -> None:
+        """Keep sessions that a child has inherited: it has not their threads."""
+        if self._process != os.getpid():
+            for session in (self._text, self._image, self._match):
+                never_destroy(session)
+
+    def reopen(self) -> None:
+        """Load the graphs again, from the file of the plan, in a process that was forked.
+
+        Raises:
+            PlanError: The file is not there any more, or is another plan.
+        """
+        plan = Plan(self.path)
+        if plan.manifest.fingerprint != self._fingerprint:
+            raise PlanError(
+                f"{self.path} is another plan than the one that was opened before this process was "
+                "forked. Open a Searcher in this process."
+            )
+        self._load(plan)
+        self._process = os.getpid()
 
     def close(self) -> None:
         """Memory is freed with the object; there is nothing else to give back."""

@@ -126,8 +126,8 @@ class Truth:
             assert unsaid == list(range(unsaid[0], unsaid[0] + len(unsaid))) if unsaid else True
             self.alive = {id_: row.pid or 0 for id_, row in rows.items()}
             self.doubtful = set()
-            damage = list(gallery._store._connection.execute("PRAGMA integrity_check"))
-            assert damage == [("ok",)]
+            with gallery._store.reading() as run:  # type: ignore[union-attr]
+                assert list(run("PRAGMA integrity_check")) == [("ok",)]
 
 
 def torture(path: Path, kills: int, longest: float) -> int:

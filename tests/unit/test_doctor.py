@@ -115,7 +115,7 @@ def test_a_sound_gallery_says_what_it_holds(tmp_path):
     path = tmp_path / "crops.gallery"
     with Gallery(path, dim=2) as gallery:
         gallery.add([[1.0, 0.0]], ["1.jpg"])
-    assert examine(path).startswith(f"{path}: sound; Gallery(")
+    assert examine(path).startswith(f"{path}: sound; ")
     assert "1 pictures, dim=2" in examine(path)
 
 

@@ -2,44 +2,68 @@
 
 from __future__ import annotations
 
-from html.parser import HTMLParser
+import html
+import re
 
-_SILENT = frozenset({"script", "style"})
+_INLINE = frozenset(["a", "b", "em", "font", "i", "mark", "s", "span", "strong", "sub", "u"])
+_SILENT = ("script", "style")
+_NAME = re.compile(r"/?([a-zA-Z][^\s/<>]*)")
+_DELIMITER = re.compile(r"""[<>]|=\s{0,9}["']""")
 
 
 def strip_html(markup: str) -> str:
     """Return the text of some HTML in one line; plain text comes back as it is.
+
+    Takes time in proportion to the length of the text, whatever it holds: each character is looked
+    at once. What a browser would not show (comments, scripts, a tag that never ends) is left out.
 
     >>> strip_html("<p>Warm &amp; light.</p><ul><li>Wool</li></ul>")
     'Warm & light. Wool'
     """
     if "<" not in markup and "&" not in markup:
         return " ".join(markup.split())
-    words = _Words()
-    words.feed(markup)
-    words.close()
-    return " ".join("".join(words.found).split())
+    pieces: list[str] = []
+    at = 0
+    while (start := markup.find("<", at)) >= 0:
+        pieces.append(html.unescape(markup[at:start]))
+        if markup.startswith("<!--", start):
+            at = _after(markup, "-->", start + 4)
+        elif (name := _NAME.match(markup, start + 1)) is not None:
+            at = _end_of_tag(markup, name.end())
+            tag = name[1].lower()
+            if tag not in _INLINE:  # <b>red</b>dish is one word, <li>red<li>blue are two
+                pieces.append(" ")
+            if tag in _SILENT and markup[start + 1] != "/":
+                at = _end_of_silence(markup, tag, at)
+        elif markup[start + 1 : start + 2] in ("!", "?", "/"):
+            at = _after(markup, ">", start)
+        else:
+            pieces.append("<")  # as in "length < 5 cm"
+            at = start + 1
+    pieces.append(html.unescape(markup[at:]))
+    return " ".join("".join(pieces).split())
 
 
-class _Words(HTMLParser):
-    def __init__(self) -> None:
-        super().__init__(convert_charrefs=True)
-        self.found: list[str] = []
-        self._silent = False
+def _after(markup: str, end: str, at: int) -> int:
+    """Position behind an end, or behind everything where it does not come."""
+    place = markup.find(end, at)
+    return len(markup) if place < 0 else place + len(end)
 
-    def handle_starttag(self, tag: str, attrs: object) -> None:
-        self._silent = tag in _SILENT
-        self._separate(tag)
 
-    def handle_endtag(self, tag: str) -> None:
-        self._silent = False
-        self._separate(tag)
+def _end_of_tag(markup: str, at: int) -> int:
+    """Position behind a tag; at the next tag where this one is not closed before."""
+    while (match := _DELIMITER.search(markup, at)) is not None:
+        if match[0] == ">":
+            return match.end()
+        if match[0] == "<":
+            return match.start()
+        closing = markup.find(match[0][-1], match.end())
+        if closing < 0:
+            return len(markup)
+        at = closing + 1
+    return len(markup)
 
-    def handle_data(self, data: str) -> None:
-        if not self._silent:
-            self.found.append(data)
 
-    def _separate(self, tag: str) -> None:
-        # <b>red</b>dish is one word, <li>red<li>blue are two.
-        if tag not in ("a", "b", "em", "font", "i", "mark", "s", "span", "strong", "sub", "u"):
-            self.found.append(" ")
+def _end_of_silence(markup: str, tag: str, at: int) -> int:
+    match = re.compile(rf"</{tag}\b", re.IGNORECASE).search(markup, at)
+    return len(markup) if match is None else match.start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -43,6 +44,7 @@ class Connection:
         self._types = pymilvus.DataType
         self._failures = (pymilvus.MilvusException, require("grpc", _EXTRA).RpcError)
         self._is_open = True
+        self._process = os.getpid()
         with self._errors():
             self._client = pymilvus.MilvusClient(
                 uri=str(Path(address.uri).absolute()) if self.is_local else address.uri,
@@ -52,9 +54,9 @@ class Connection:
             )
 
     def close(self) -> None:
-        if self._is_open:
-            self._is_open = False
+        if self._is_open and self._process == os.getpid():
             self._client.close()
+        self._is_open = False
 
     @classmethod
     def finds(cls, address: MilvusAddress) -> bool:
@@ -211,6 +213,11 @@ class Connection:
     def _errors(self) -> Iterator[None]:
         if not self._is_open:
             raise GalleryError(f"{self._shown}: the gallery is closed; open it again.")
+        if self._process != os.getpid():
+            raise GalleryError(
+                f"{self._shown} was opened before this process was forked, and its connection is "
+                "the parent's. Open the gallery in this process."
+            )
         try:
             yield
         except self._failures as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence, Set
 from itertools import chain
 
 import numpy as np
@@ -218,6 +218,15 @@ class MilvusStore:
             min(skipped[entry.image]) if entry.image in skipped else next(new) for entry in entries
         ]
 
+    def last_id(self) -> int:
+        return 0
+
+    def insert_unless_overtaken(
+        self, vectors: Vectors, entries: Sequence[Entry], since: int, own: Set[int]
+    ) -> list[int]:
+        """As :meth:`insert`: a server knows no order of what two processes write at once."""
+        return self.insert(vectors, entries)
+
     def insert_all(self, batches: Iterable[tuple[Vectors, Sequence[Entry]]]) -> list[int]:
         given: list[int] = []
         try:
@@ -239,7 +248,8 @@ class MilvusStore:
     def delete(self, ids: Iterable[int]) -> int:
         return self._remove([document["id"] for document in self._among(ids, [])])
 
-    def expire(self) -> int:
+    def expire(self, *, trust_clock: bool = False) -> int:
+        """See :class:`~finegrain.gallery.backend.Backend`; the clock is trusted in any case."""
         return self._remove(self._ids_of(_expired()).tolist())
 
     def reindex(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import stat
 import sys
 from pathlib import Path
 
@@ -255,3 +257,14 @@ def test_other_files_are_no_export(gallery: Gallery, tmp_path: Path):
         with pytest.raises(GalleryError, match=message):
             gallery.load(tmp_path / name)
     assert len(gallery) == 4
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes of POSIX")
+def test_an_export_is_for_its_owner_only(tmp_path: Path):
+    with Gallery(tmp_path / "g", dim=2) as gallery:
+        gallery.add([[1, 0]], ["a"])
+        gallery.export(tmp_path / "folder")
+        gallery.export(tmp_path / "file.parquet")
+    written = [tmp_path / "file.parquet", tmp_path / "folder", *(tmp_path / "folder").rglob("*")]
+    modes = {path.is_dir(): stat.S_IMODE(path.stat().st_mode) for path in written}
+    assert modes == {True: 0o700, False: 0o600}

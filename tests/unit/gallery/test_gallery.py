@@ -148,6 +148,25 @@ def test_what_does_not_fit_is_refused_and_nothing_is_written(gallery, change, me
     assert gallery.add(GOOD["vectors"], GOOD["images"]) == [1, 2]
 
 
+def test_scalars_of_numpy_are_taken_in_metadata(gallery: Gallery):
+    fields = {"a": np.int64(7), "b": np.float32(0.5), "c": np.bool_(True), "d": np.str_("x")}
+    gallery.add(unit(1), [None], metadata=[fields])
+    stored = gallery.rows([1])[0].metadata
+    assert stored == {"a": 7, "b": 0.5, "c": True, "d": "x"}
+    assert [type(stored[name]) for name in "abcd"] == [int, float, bool, str]
+    with pytest.raises(GalleryError, match="finite"):
+        gallery.add(unit(1), [None], metadata=[{"a": np.float32("nan")}])
+
+
+def test_metadata_that_nests_without_end_is_an_error_of_ours(gallery: Gallery):
+    deep: list = []
+    for _ in range(100_000):
+        deep = [deep]
+    for metadata in ([{"a": deep}], [deep], [{"a": {"b": deep}}]):
+        with pytest.raises(GalleryError, match="got"):
+            gallery.add(unit(1), [None], metadata=metadata)
+
+
 # --- searching --------------------------------------------------------------------------
 
 
@@ -322,12 +341,12 @@ def test_other_files_are_refused_and_left_alone(tmp_path: Path):
     assert foreign.read_bytes() == before
 
 
-def test_an_empty_file_is_a_gallery_only_where_one_may_be_made(tmp_path: Path):
+def test_an_empty_file_is_no_gallery(tmp_path: Path):
     (tmp_path / "g").touch()
-    with pytest.raises(GalleryError, match="not a finegrain gallery"):
-        Gallery(tmp_path / "g", dim=2, create=False)
-    with Gallery(tmp_path / "g", dim=2) as gallery:
-        assert len(gallery) == 0
+    for create in (True, False):
+        with pytest.raises(GalleryError, match="is an empty file, and not a gallery"):
+            Gallery(tmp_path / "g", dim=2, create=create)
+    assert (tmp_path / "g").read_bytes() == b""
 
 
 def test_a_newer_format_is_refused(path: Path, gallery: Gallery):
@@ -499,6 +518,7 @@ def test_processes_may_create_the_same_gallery_at_once(path: Path):
 
 
 def test_waiting_for_the_journal_ends(path: Path, monkeypatch):
+    Gallery(path, dim=DIM).close()
     monkeypatch.setattr("finegrain.gallery.schema.BUSY_SECONDS", 0.05)
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")

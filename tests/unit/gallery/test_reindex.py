@@ -182,7 +182,7 @@ def test_a_later_reindexing_with_another_plan_takes_over(gallery: Gallery):
             if number == 1:
                 other.reindex(FakeEncoder(embed_dim=7), "newest", progress=False)
 
-        with pytest.raises(GalleryError, match="was overtaken by another one"):
+        with pytest.raises(GalleryError, match="reindexed with plan newest"):
             gallery.reindex(FakeEncoder(before_batch=overtake), "new", progress=False)
         assert (other.fingerprint, len(other.search(np.eye(1, 7), 9)[0])) == ("newest", 6)
 

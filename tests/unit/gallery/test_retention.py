@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import finegrain.gallery.store
 from finegrain.errors import GalleryError
 from finegrain.gallery import Gallery
+from finegrain.gallery.connections import Connections
 from finegrain.gallery.times import utc_text
 
 DIM = 4
@@ -233,21 +233,21 @@ def test_the_expired_leaves_no_bytes(path: Path, clock: Clock):
     assert not any(vector.tobytes() in data for vector in secrets)
 
 
-def test_an_interrupted_rewrite_is_made_up_for_at_the_next_opening(path: Path, monkeypatch):
+def test_an_interrupted_erasure_is_made_up_for_at_the_next_opening(path: Path, monkeypatch):
     with Gallery(path, dim=DIM) as gallery:
         add(gallery, 2, cameras=["secret", None])
 
-        def killed(_connection: sqlite3.Connection) -> None:
+        def killed(*_: object) -> None:
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patch:
-            patch.setattr("finegrain.gallery.store._scrub", killed)
+            patch.setattr("finegrain.gallery.erasure.overwrite_unused", killed)
             with pytest.raises(KeyboardInterrupt):
                 gallery.delete([1])
         assert found(gallery) == [2]
 
     def noted() -> tuple[int, int]:
-        """Deletions in all, and how many of these the file was rewritten after."""
+        """Deletions in all, and how many of these were erased."""
         connection = sqlite3.connect(path)
         (row,) = connection.execute("SELECT deletions, scrubbed FROM gallery")
         connection.close()
@@ -258,20 +258,18 @@ def test_an_interrupted_rewrite_is_made_up_for_at_the_next_opening(path: Path, m
     assert noted() == (1, 1)
 
 
-def test_a_deletion_during_a_rewrite_is_rewritten_too(gallery: Gallery, path: Path, monkeypatch):
+def test_a_deletion_during_an_erasure_is_erased_too(gallery: Gallery, path: Path, monkeypatch):
     add(gallery, 3, cameras=["one", "two", None])
-    original = finegrain.gallery.store._scrub
+    original = Connections.truncate_log
     with Gallery(path) as other:
 
-        def overtaken(connection: sqlite3.Connection) -> None:
-            monkeypatch.setattr("finegrain.gallery.store._scrub", original)
-            connection.set_trace_callback(
-                lambda sql: other._store.delete([2]) if sql.startswith("PRAGMA wal") else None
-            )
-            original(connection)
-            connection.set_trace_callback(None)
+        def overtaken(connections: Connections, seconds: float) -> bool:
+            emptied = original(connections, seconds)
+            if list(other) == [2, 3]:
+                other.delete([2])
+            return emptied
 
-        monkeypatch.setattr("finegrain.gallery.store._scrub", overtaken)
+        monkeypatch.setattr(Connections, "truncate_log", overtaken)
         gallery.delete([1])
         assert list(gallery) == [3]
         data = b"".join(file.read_bytes() for file in path.parent.iterdir())

@@ -89,6 +89,7 @@ def test_replacing_encodes_again(searcher: Searcher, crops: Path, tmp_path: Path
 
 def test_reindexing_makes_a_gallery_fit_another_plan(tracked: Searcher, other_plan: Path):
     path = tracked.gallery.path
+    image = Path(tracked.gallery.rows([5])[0].image or "")
     with pytest.raises(GalleryError, match="finegrain index PLAN PICTURES --reindex"):
         Searcher(other_plan, gallery=path)
     with pytest.raises(GalleryError, match="finegrain index PLAN PICTURES --reindex"):
@@ -96,10 +97,16 @@ def test_reindexing_makes_a_gallery_fit_another_plan(tracked: Searcher, other_pl
     done = Searcher.reindex(other_plan, gallery=path, threads=1, progress=False)
     assert (done.num_encoded, done.problems, done.switched) == (NUM_CROPS, [], True)
     with Searcher(other_plan, gallery=path, threads=1) as searcher:
-        match = searcher.query(Path(tracked.gallery.rows([5])[0].image or ""), 1)[0]
+        match = searcher.query(image, 1)[0]
         assert (match.id, round(match.score, 4), match.metadata["x"]) == (5, 1.0, 4)
-    with pytest.raises(GalleryError, match="Open it again with the new plan"):
-        tracked.query("coat")
+    for ask in (
+        lambda: tracked.query("coat"),
+        lambda: tracked.gallery.rows([5]),
+        lambda: tracked.gallery.delete([5]),
+        lambda: tracked.gallery.export(path.with_name("export")),
+    ):
+        with pytest.raises(GalleryError, match="Open it again with the new plan"):
+            ask()
 
 
 def test_reindexing_needs_a_gallery(other_plan: Path):

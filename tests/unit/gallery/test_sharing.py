@@ -81,8 +81,10 @@ def test_a_second_writer_waits_and_readers_do_not(path: Path, monkeypatch):
 
 def test_every_write_is_on_the_disk_before_it_is_told(path: Path):
     with Gallery(path) as gallery:
+        gallery.add(ONE, ["d"])
+        writer = gallery._store._connections.writer()  # type: ignore[union-attr]
         settings = {
-            name: gallery._store._connection.execute(f"PRAGMA {name}").fetchone()[0]
+            name: writer.execute(f"PRAGMA {name}").fetchone()[0]
             for name in ("synchronous", "journal_mode", "secure_delete", "foreign_keys")
         }
     assert settings == {
@@ -128,12 +130,14 @@ def test_a_file_that_cannot_be_written_opens_for_reading(path: Path):
 @pytest.mark.usefixtures("_no_leave")
 def test_a_reader_without_leave_follows_a_writer(path: Path):
     writer = sqlite3.connect(path)
+    writer.execute("PRAGMA journal_mode = WAL")
     writer.execute("UPDATE picture SET camera = 'z' WHERE id = 3")
     writer.commit()  # in the journal, which is there as long as the writer
     with Gallery(path) as gallery:
         assert len(gallery.search(ONE, 9, where="camera = 'z'")[0]) == 1
         writer.execute("DELETE FROM picture WHERE id = 1")
         writer.execute("DELETE FROM vector WHERE picture = 1")
+        writer.execute("UPDATE gallery SET deletions = deletions + 1")
         writer.commit()
         assert [h.id for h in gallery.search(ONE, 9)[0]] == [2, 3]
     writer.close()
@@ -180,5 +184,6 @@ def test_somebody_else_reads(path: Path):
     with tempfile.TemporaryDirectory() as folder:  # pytest's own are closed to others
         Path(folder).chmod(0o755)
         copied = shutil.copy(path, Path(folder) / "g")
+        copied.chmod(0o644)  # a new gallery is for its owner only
         done = subprocess.run([sys.executable, "-c", code, copied], capture_output=True, text=True)
     assert done.stdout.splitlines() == ["[1, 2, 3]", "True"], done.stderr

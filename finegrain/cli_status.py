@@ -1,0 +1,54 @@
+"""How the command line ends: one line on standard error, and an exit status."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from typing import TextIO
+
+from finegrain.errors import FinegrainError, GalleryWarning
+from finegrain.records import printable
+
+
+def run_to_status(run: Callable[[], None]) -> int:
+    """Run a verb; what ends it becomes one line and the exit status."""
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        try:
+            run()
+            sys.stdout.flush()
+        except FinegrainError as error:
+            _say(str(error))
+            return 1
+        except RecursionError:
+            _say("what was given nests too deeply to be read. Flatten it.")
+            return 1
+        except KeyboardInterrupt:
+            _say("stopped")
+            return 130
+        except BrokenPipeError:
+            # Whoever read the output has left, as head does. Python would flush once more at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 141
+    return 0
+
+
+def _say(message: str) -> None:
+    print(f"finegrain: {printable(message)}", file=sys.stderr)
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """A warning of ours is for the user, and says nothing of lines of code."""
+    if issubclass(category, GalleryWarning):
+        _say(f"warning: {message}")
+    else:
+        print(warnings.formatwarning(message, category, filename, lineno, line), file=sys.stderr)

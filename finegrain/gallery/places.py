@@ -1,0 +1,40 @@
+"""Where a gallery may be kept: in a file, or on Milvus."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from finegrain.errors import GalleryError
+from finegrain.gallery.approximate import Approximate
+from finegrain.gallery.backend import Backend
+from finegrain.gallery.followed import FollowedStore
+from finegrain.gallery.milvus import MilvusAddress, MilvusStore
+
+
+def open_store(
+    path: str | Path,
+    *,
+    fingerprint: str | None,
+    dim: int | None,
+    create: bool,
+    index: Approximate | None,
+) -> Backend:
+    """Open what is at a path or address; see :class:`~finegrain.gallery.Gallery`."""
+    address = MilvusAddress.of(path)
+    if address is None:
+        return FollowedStore(
+            Path(path), fingerprint=fingerprint, dim=dim, create=create, index=index
+        )
+    if index is not None:
+        raise GalleryError(f"{address.shown} is on Milvus and searched exactly; give no index=")
+    return MilvusStore(address, fingerprint=fingerprint, dim=dim, create=create)
+
+
+def there_is(path: str | Path) -> bool:
+    """Whether there is something at a path or address, without making it.
+
+    Raises:
+        GalleryError: The server cannot be reached.
+    """
+    address = MilvusAddress.of(path)
+    return Path(path).exists() if address is None else MilvusStore.exists(address)

@@ -1,0 +1,61 @@
+"""What ``finegrain gallery`` does to keep a gallery safe."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from finegrain.errors import GalleryError
+from finegrain.gallery import Gallery
+
+
+def add_care_actions(actions: Any) -> None:
+    """Add ``backup``, ``restore``, ``check`` and ``expire`` to the actions of a parser."""
+    backup = actions.add_parser("backup", help="copy a gallery, which may be in use meanwhile")
+    backup.add_argument("gallery", type=Path)
+    backup.add_argument("copy", type=Path)
+    backup.add_argument("--overwrite", action="store_true", help="replace a copy that is there")
+    backup.set_defaults(run=_backup)
+    restore = actions.add_parser("restore", help="put a copy in the place of a gallery")
+    restore.add_argument("copy", type=Path)
+    restore.add_argument("gallery", type=Path)
+    restore.add_argument("--overwrite", action="store_true", help="replace a gallery that is there")
+    restore.set_defaults(run=_restore)
+    check = actions.add_parser("check", help="read all of a gallery, and say whether it is sound")
+    check.add_argument("gallery", type=Path)
+    check.set_defaults(run=_check)
+    expire = actions.add_parser("expire", help="delete the pictures whose time is over")
+    expire.add_argument("gallery", help="file or address")
+    expire.add_argument(
+        "--trust-clock", action="store_true",
+        help="the clock of this machine is right, however far it moved since the last use",
+    )  # fmt: skip
+    expire.set_defaults(run=_expire)
+
+
+def _backup(arguments: argparse.Namespace) -> None:
+    _copy(arguments.gallery, arguments.copy, overwrite=arguments.overwrite)
+
+
+def _restore(arguments: argparse.Namespace) -> None:
+    _copy(arguments.copy, arguments.gallery, overwrite=arguments.overwrite)
+
+
+def _copy(source: Path, target: Path, *, overwrite: bool) -> None:
+    with Gallery(source, create=False) as gallery:
+        count = gallery.backup(target, overwrite=overwrite)
+    print(f"copied {count} pictures to {target}, and checked them")
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    with Gallery(arguments.gallery, create=False) as gallery:
+        report = gallery.check()
+    print(report)
+    if not report.is_sound:
+        raise GalleryError(f"{arguments.gallery} is not sound")
+
+
+def _expire(arguments: argparse.Namespace) -> None:
+    with Gallery(arguments.gallery, create=False) as gallery:
+        print(f"deleted {gallery.expire(trust_clock=arguments.trust_clock)} pictures")
