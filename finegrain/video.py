@@ -98,6 +98,8 @@ def take_in_video(
         assert callable(boxes)
         return [] if film.was_looked_at(frame) else film.parts(frame, boxes(frame.pixels))
 
+    last = gallery.last_id()
+
     def keep_all(pieces: Sequence[_Piece]) -> None:
         ids.extend(
             gallery.add_entries(
@@ -112,6 +114,8 @@ def take_in_video(
                     )
                     for piece in pieces
                 ],
+                since=last,
+                own={*ids},
             )
         )
 

@@ -106,7 +106,7 @@ def test_times_are_filtered(gallery: Gallery):
         ({"times": ["0001-01-01T00:00+05:00"]}, r"times\[0\]"),
         ({"times": [None, None]}, "one entry per vector"),
         ({"times": "2026"}, "got str"),
-        ({"tracks": [7]}, r"tracks\[0\] is text"),
+        ({"tracks": [[7]]}, r"tracks\[0\] is text"),
         ({"metadata": [{"track": "7"}]}, "'track' is a column of every gallery"),
         ({"expire_after": 0}, "more than zero"),
         ({"expire_after": -DAY}, "more than zero"),
