@@ -25,9 +25,9 @@ import torch
 from tabulate import tabulate
 
 import finegrain
-from finegrain.data.synthetic import read_attributes
-from finegrain.demo import people_swap_accuracy
-from finegrain.run import eager_encoder, load_run
+from finegrain.cli.demo import people_swap_accuracy
+from finegrain.runs.run import eager_encoder, load_run
+from finegrain.synthetic import read_attributes
 
 ROOT = Path(__file__).parents[1]
 RUNS = Path("runs/ablate")

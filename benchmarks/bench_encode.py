@@ -32,12 +32,12 @@ from torchvision.transforms import Normalize
 from finegrain.encoder import Encoder
 from finegrain.exporters import ExportProfile, load_profile
 from finegrain.exporters.to_onnx import image_graph, text_graph
-from finegrain.instructions import this_processor
 from finegrain.methods import Clip
 from finegrain.models.image_tower import CLIP_MEAN, CLIP_STD
 from finegrain.plan import IMAGE, TEXT, TOKENIZER, Plan, write_plan
 from finegrain.preprocess import Tokenizer
 from finegrain.runtime.eager import EagerRuntime
+from finegrain.runtime.instructions import this_processor
 
 CAPTION = "woman in red coat"
 BATCH = 8

@@ -18,7 +18,7 @@ import pytest
 from numpy.typing import NDArray
 
 import finegrain
-from finegrain.gallery.index import VectorIndex
+from finegrain.index.exact import VectorIndex
 
 K = 10
 NUM_QUERIES = 16

@@ -28,8 +28,8 @@ import pytest
 from numpy.typing import NDArray
 
 import finegrain
-from finegrain.gallery.approximate import Approximate, ApproximateIndex, Hnsw, Ivf, RaBitQ, tune
-from finegrain.gallery.index import VectorIndex
+from finegrain.index.approximate import Approximate, ApproximateIndex, Hnsw, Ivf, RaBitQ, tune
+from finegrain.index.exact import VectorIndex
 
 Vectors = NDArray[np.float32]
 Ids = NDArray[np.int64]

@@ -23,7 +23,7 @@ from finegrain.exporters.search_graph import search_graph
 from finegrain.gallery import Gallery
 from finegrain.plan import REQUIRED, SEARCH, Plan, write_plan
 from finegrain.runtime.tensorrt import TensorRtRuntime
-from finegrain.searcher import Searcher
+from finegrain.search.searcher import Searcher
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 

@@ -27,13 +27,13 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 import finegrain
-from finegrain.data.synthetic import write_people
 from finegrain.encoder import Encoder
 from finegrain.exporters import ExportProfile, load_profile
 from finegrain.methods import Clip
 from finegrain.models.image_tower import CLIP_MEAN, CLIP_STD
 from finegrain.plan import Plan
 from finegrain.preprocess import ImageTransform, load_image
+from finegrain.synthetic import write_people
 
 EXPORT = Path(__file__).parents[1] / "export"
 SIZE = (384, 128)

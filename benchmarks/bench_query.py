@@ -100,7 +100,7 @@ def test_query(
     plan = shipped(target)
     searcher = filled(plan)
 
-    def query(caption: str) -> finegrain.matches.Matches:
+    def query(caption: str) -> finegrain.search.matches.Matches:
         return searcher.query(caption, k=K)
 
     # Only like answers make the times comparable. Random vectors leave nothing between the

@@ -8,7 +8,7 @@ from typing import Any
 import cv2
 import pytest
 
-from finegrain.data.synthetic import identities, render, view_of
+from finegrain.synthetic import identities, render, view_of
 
 SIZE = (128, 64)
 NUM_PEOPLE = 25

@@ -17,9 +17,9 @@ from typing import Any
 
 import finegrain
 from finegrain.encoder import Encoder
+from finegrain.evaluation.probes import query_precision
 from finegrain.exporters import load_profile
 from finegrain.plan import Plan
-from finegrain.probes import query_precision
 
 ROOT = Path(__file__).parents[1]
 

@@ -28,12 +28,12 @@ import finegrain
 from finegrain.encoder import Encoder
 from finegrain.exporters import ExportProfile
 from finegrain.exporters.to_onnx import image_graph, text_graph
-from finegrain.instructions import this_processor
 from finegrain.methods import Clip, ClipConfig
 from finegrain.models import TextConfig, VitConfig
 from finegrain.models.image_tower import CLIP_MEAN, CLIP_STD
 from finegrain.plan import IMAGE, TEXT, TOKENIZER, Manifest, Plan, write_plan
 from finegrain.preprocess.clip_bpe import clip_tokenizer
+from finegrain.runtime.instructions import this_processor
 
 NUM_PICTURES = 100_000
 NUM_CAMERAS = 100

@@ -30,13 +30,13 @@ from tabulate import tabulate
 import finegrain
 from finegrain.data.datasets import take_split
 from finegrain.encoder import Encoder
+from finegrain.evaluation.protocols import SampledScores, draw_candidates, score_sampled
+from finegrain.evaluation.reranking import WEIGHTS, SecondStage, second_stage
 from finegrain.methods import ClipConfig, FashionBertConfig
 from finegrain.metrics import RetrievalMetrics, retrieval_metrics
 from finegrain.recipe import Recipe, Schedule
 from finegrain.records import Split
-from finegrain.retrieval_protocols import SampledScores, draw_candidates, score_sampled
-from finegrain.run import eager_encoder, load_run
-from finegrain.second_stage import WEIGHTS, SecondStage, second_stage
+from finegrain.runs.run import eager_encoder, load_run
 
 ROOT = Path(__file__).parents[1]
 DEPTHS = (16, 32, 64, 128)

@@ -41,11 +41,11 @@ from finegrain.exporters.int8 import quantise
 from finegrain.exporters.parity import compare
 from finegrain.exporters.precision import Batches, Fp32, Precision
 from finegrain.exporters.to_onnx import image_graph, text_graph
-from finegrain.instructions import this_processor
 from finegrain.methods import ClipConfig
 from finegrain.models import TextConfig, VitConfig
 from finegrain.plan import IMAGE, TEXT, TOKENIZER, Plan, write_plan
-from finegrain.run import load_run
+from finegrain.runs.run import load_run
+from finegrain.runtime.instructions import this_processor
 
 ROUNDS = {TEXT: 15, IMAGE: 3}
 COMPARED = 120

@@ -31,9 +31,9 @@ from tabulate import tabulate
 from torch import Tensor
 
 import finegrain
-from finegrain.checkpoint import last_checkpoint
 from finegrain.data.datasets import take_split
 from finegrain.encoder import Encoder
+from finegrain.evaluation.reranking import second_stage
 from finegrain.exporters import load_profile
 from finegrain.methods import Rasa
 from finegrain.metrics import RetrievalMetrics
@@ -41,8 +41,8 @@ from finegrain.plan import Plan
 from finegrain.recipe import ParameterRule
 from finegrain.records import Sample
 from finegrain.rerank import RerankBy
-from finegrain.run import assemble, load_run
-from finegrain.second_stage import second_stage
+from finegrain.runs.checkpoint import last_checkpoint
+from finegrain.runs.run import assemble, load_run
 
 ROOT = Path(__file__).parents[1]
 RECIPES = ROOT / "recipes"

@@ -24,11 +24,11 @@ _HOMES = {
     "ExportProfile": "finegrain.exporters",
     "FinegrainError": "finegrain.errors",
     "Gallery": "finegrain.gallery",
-    "Match": "finegrain.matches",
+    "Match": "finegrain.search.matches",
     "Recipe": "finegrain.recipe",
     "RetrievalMetrics": "finegrain.metrics",
-    "Searcher": "finegrain.searcher",
-    "evaluate": "finegrain.evaluation",
+    "Searcher": "finegrain.search.searcher",
+    "evaluate": "finegrain.evaluation.evaluation",
     "export": "finegrain.exporters",
     "load_recipe": "finegrain.recipe",
     "train": "finegrain.training",
@@ -51,13 +51,13 @@ __all__ = [
 
 if TYPE_CHECKING:
     from finegrain.errors import FinegrainError
-    from finegrain.evaluation import evaluate
+    from finegrain.evaluation.evaluation import evaluate
     from finegrain.exporters import ExportProfile, export
     from finegrain.gallery import Gallery
-    from finegrain.matches import Match
     from finegrain.metrics import RetrievalMetrics
     from finegrain.recipe import Recipe, load_recipe
-    from finegrain.searcher import Searcher
+    from finegrain.search.matches import Match
+    from finegrain.search.searcher import Searcher
     from finegrain.training import train
 
 

@@ -8,7 +8,7 @@ import sys
 def main() -> int:
     """Run the command line; the exit status."""
     try:
-        from finegrain.cli import main as run
+        from finegrain.cli.parser import main as run
 
         return run()
     except KeyboardInterrupt:

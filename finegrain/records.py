@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,21 @@ Scalar = str | int | float | bool | None
 
 Pid = int | str
 """The key of a person or product, as its owner gave it: a number or a text."""
+
+Kind = Literal["text", "number", "boolean", "time", "key"]
+"""A time is text of one form; a key is a number or a text, and equal to what is spelled alike."""
+
+BUILT_IN: Mapping[str, Kind] = {
+    "id": "number",
+    "image": "text",
+    "pid": "key",
+    "camera": "text",
+    "time": "time",
+    "track": "text",
+    "added_at": "time",
+    "expires_at": "time",
+}
+"""The columns that every row of a gallery has, and what they hold."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

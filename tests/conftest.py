@@ -20,7 +20,7 @@ from PIL import Image
 if TYPE_CHECKING:
     from finegrain.methods import Clip
     from finegrain.recipe import Recipe
-    from finegrain.searcher import Searcher
+    from finegrain.search.searcher import Searcher
 
 NUM_CROPS = 12
 GOLDEN = Path(__file__).parent / "golden"
@@ -43,7 +43,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         package = item.getparent(pytest.Package)
         group = item.path if package is None else package.path
-        item.add_marker(pytest.mark.xdist_group(str(group.relative_to(GOLDEN.parent))))
+        item.add_marker(pytest.mark.xdist_group(str(group)))
 
 
 @pytest.fixture
@@ -181,7 +181,7 @@ def plan(tiny_plan: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def searcher(plan: Path) -> Iterator[Searcher]:
     """A searcher that nothing was added to."""
-    from finegrain.searcher import Searcher
+    from finegrain.search.searcher import Searcher
 
     with Searcher(plan, threads=1) as searcher:
         yield searcher
@@ -190,7 +190,7 @@ def searcher(plan: Path) -> Iterator[Searcher]:
 @pytest.fixture(scope="session")
 def found(tiny_plan: Path, crops: Path, tmp_path_factory: pytest.TempPathFactory) -> Searcher:
     """A searcher of all crops. Shared: only ask it."""
-    from finegrain.searcher import Searcher
+    from finegrain.search.searcher import Searcher
 
     searcher = Searcher(tiny_plan, gallery=tmp_path_factory.mktemp("found") / "g", threads=1)
     searcher.add(crops, progress=False)

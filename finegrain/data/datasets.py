@@ -22,10 +22,10 @@ from finegrain.data.person_datasets import (
     PersonDataset,
 )
 from finegrain.data.person_json import read_people
-from finegrain.data.synthetic import write_people, write_products
-from finegrain.data.synthetic.products import CATALOG
 from finegrain.errors import DataError
 from finegrain.records import Problem, Split
+from finegrain.synthetic import write_people, write_products
+from finegrain.synthetic.products import CATALOG
 
 __all__ = [
     "Catalog",

@@ -11,11 +11,9 @@ from pathlib import Path
 
 import torch
 
-from finegrain.checkpoint import MODEL
 from finegrain.data.datasets import Dataset
 from finegrain.data.person_datasets import CUHK_PEDES
 from finegrain.data.person_json import read_people
-from finegrain.data.synthetic import write_people
 from finegrain.encoder import Encoder
 from finegrain.errors import DataError, ExportError, require
 from finegrain.exporters.calibration import calibration_batches
@@ -30,7 +28,9 @@ from finegrain.methods.match_head import Matcher
 from finegrain.plan import IMAGE, MATCH, TEXT, TOKENIZER, Manifest, Plan, write_plan
 from finegrain.recipe import Recipe
 from finegrain.records import Sample, Split
-from finegrain.run import eager_encoder, load_run
+from finegrain.runs.checkpoint import MODEL
+from finegrain.runs.run import eager_encoder, load_run
+from finegrain.synthetic import write_people
 
 RENDERED = 116
 """People that are drawn when a run's dataset is not at hand: 400 pictures to compare, and 64 more

@@ -9,13 +9,13 @@ import torch
 from numpy.typing import NDArray
 
 from finegrain.encoder import Encoder
+from finegrain.evaluation.reranking import SecondStage, second_stage
 from finegrain.exporters.match_report import MatchReport
 from finegrain.exporters.parity import MAX_COMPARED
 from finegrain.exporters.to_onnx import match_graph
 from finegrain.methods import TwoTowers
 from finegrain.methods.match_head import Matcher
 from finegrain.records import Sample
-from finegrain.second_stage import SecondStage, second_stage
 
 DEPTH = 16
 """Candidates of each caption that are compared."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from finegrain.errors import ExportError
 from finegrain.exporters.precision import Fp32, Precision
 from finegrain.exporters.triton import TritonServing
-from finegrain.python_file import call_in_file
+from finegrain.recipe.python_file import call_in_file
 from finegrain.runtime.base import RuntimeName
 from finegrain.runtime.tensorrt.backend import BackendName
 

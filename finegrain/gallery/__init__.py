@@ -1,12 +1,12 @@
 """A durable gallery of pictures: vectors, metadata, filters, exact search."""
 
-from finegrain.gallery.approximate import Approximate, Hnsw, Ivf, RaBitQ, Tuned
-from finegrain.gallery.check import GalleryReport
 from finegrain.gallery.entries import OnDuplicate
 from finegrain.gallery.gallery import Gallery
-from finegrain.gallery.index import Hit
-from finegrain.gallery.reindex import Reindexed
 from finegrain.gallery.row import Row, Stamp
+from finegrain.gallery.sqlite.check import GalleryReport
+from finegrain.gallery.sqlite.reindex import Reindexed
+from finegrain.index.approximate import Approximate, Hnsw, Ivf, RaBitQ, Tuned
+from finegrain.index.exact import Hit
 
 __all__ = [
     "Approximate",

@@ -6,12 +6,12 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence, Se
 from pathlib import Path
 from typing import Protocol
 
-from finegrain.gallery.approximate import Tuned
 from finegrain.gallery.entries import Entry, OnDuplicate
-from finegrain.gallery.filters import Value
-from finegrain.gallery.index import Hit, Ids, Vectors
-from finegrain.gallery.reindex import PictureEncoder, Reindexed
+from finegrain.gallery.filters.conditions import Value
 from finegrain.gallery.row import Place, Row
+from finegrain.gallery.sqlite.reindex import PictureEncoder, Reindexed
+from finegrain.index.approximate import Tuned
+from finegrain.index.exact import Hit, Ids, Vectors
 from finegrain.records import Scalar
 
 Search = Callable[[Vectors, int], list[list[Hit]]]

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from finegrain.errors import GalleryError
-from finegrain.gallery.index import Ids, Vectors
+from finegrain.index.exact import Ids, Vectors
 
 LENGTH_TOLERANCE = 1e-2
 """How far the length of a vector may be from 1: half precision keeps about three digits."""

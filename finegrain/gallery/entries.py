@@ -12,12 +12,12 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
+from finegrain import times as clock  # a parameter is called times
 from finegrain.errors import GalleryError, QueryError
-from finegrain.gallery import times as clock  # a parameter is called times
 from finegrain.gallery.damage import not_normalised
-from finegrain.gallery.filters import BUILT_IN
-from finegrain.gallery.index import Vectors
+from finegrain.gallery.filters.conditions import BUILT_IN
 from finegrain.gallery.row import Stamp
+from finegrain.index.exact import Vectors
 from finegrain.records import Pid, Scalar
 
 MAX_NAME_LENGTH = 256

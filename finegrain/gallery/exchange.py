@@ -35,8 +35,8 @@ import numpy as np
 from finegrain.errors import GalleryError, require
 from finegrain.gallery.backend import Backend
 from finegrain.gallery.entries import Entry, checked_entries, checked_time, checked_vectors
-from finegrain.gallery.index import Vectors
-from finegrain.gallery.schema import short
+from finegrain.gallery.sqlite.schema import short
+from finegrain.index.exact import Vectors
 from finegrain.records import Pid
 
 _ABOUT = "gallery.json"

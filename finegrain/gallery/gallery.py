@@ -11,7 +11,6 @@ from typing import Self
 import numpy.typing as npt
 
 from finegrain.errors import GalleryError
-from finegrain.gallery.approximate import Approximate, Tuned
 from finegrain.gallery.entries import (
     Entry,
     OnDuplicate,
@@ -25,10 +24,11 @@ from finegrain.gallery.entries import (
 from finegrain.gallery.exchange import export, load
 from finegrain.gallery.gallery_rows import GalleryRows
 from finegrain.gallery.grouping import Thinning
-from finegrain.gallery.index import Hit
 from finegrain.gallery.places import open_store, there_is
-from finegrain.gallery.reindex import PictureEncoder, Reindexed
-from finegrain.gallery.upkeep import Upkeep
+from finegrain.gallery.sqlite.reindex import PictureEncoder, Reindexed
+from finegrain.gallery.sqlite.upkeep import Upkeep
+from finegrain.index.approximate import Approximate, Tuned
+from finegrain.index.exact import Hit
 from finegrain.records import Pid, Scalar
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from finegrain.gallery.advice import filter_notes
 from finegrain.gallery.backend import Backend
 from finegrain.gallery.changes import move, update
 from finegrain.gallery.entries import Entry, checked_ids
-from finegrain.gallery.filters import BUILT_IN
+from finegrain.gallery.filters.advice import filter_notes
+from finegrain.gallery.filters.conditions import BUILT_IN
 from finegrain.gallery.row import Place, Row
 from finegrain.records import Scalar
 

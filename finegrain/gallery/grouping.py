@@ -9,9 +9,9 @@ import numpy as np
 
 from finegrain.errors import QueryError
 from finegrain.gallery.backend import Backend, Search
-from finegrain.gallery.filter_syntax import unknown_column
-from finegrain.gallery.filters import BUILT_IN
-from finegrain.gallery.index import Hit, Vectors
+from finegrain.gallery.filters.conditions import BUILT_IN
+from finegrain.gallery.filters.syntax import unknown_column
+from finegrain.index.exact import Hit, Vectors
 
 _GROUPED = ("pid", "track", "camera", "time", "image")
 _GROWTH = 4

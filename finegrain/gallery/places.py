@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from finegrain.errors import GalleryError
-from finegrain.gallery.approximate import Approximate
 from finegrain.gallery.backend import Backend
-from finegrain.gallery.followed import FollowedStore
 from finegrain.gallery.milvus import MilvusAddress, MilvusStore
+from finegrain.gallery.sqlite.followed_store import FollowedStore
+from finegrain.index.approximate import Approximate
 
 
 def open_store(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from finegrain.gallery.filters import BUILT_IN
+from finegrain.gallery.filters.conditions import BUILT_IN
 from finegrain.records import Pid, Scalar
 
 

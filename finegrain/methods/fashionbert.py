@@ -27,8 +27,8 @@ from finegrain.models.joint_bert import (
     scale_to_width,
 )
 from finegrain.models.patches import PatchConfig, PatchEncoder
-from finegrain.models.weights.hf_bert import load_bert_weights
-from finegrain.models.weights.timm_file import load_backbone_weights
+from finegrain.zoo.hf_bert import load_bert_weights
+from finegrain.zoo.timm_file import load_backbone_weights
 
 LOSSES = ("sdm", "itc", "tia", "mlm", "mpm")
 SEARCHED_BY: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]] = {

@@ -113,7 +113,7 @@ class Bert(BertEncoder):
     """The encoder and a pooler.
 
     The parameters are those of ``BertModel`` of Hugging Face, one for one; see
-    :mod:`finegrain.models.weights.hf_bert`.
+    :mod:`finegrain.zoo.hf_bert`.
     """
 
     def __init__(self, config: BertConfig) -> None:

@@ -21,10 +21,10 @@ from onnxruntime.capi.onnxruntime_pybind11_state import (
 )
 
 from finegrain.errors import PlanError
-from finegrain.forks import never_destroy, pause_at_fork
 from finegrain.plan import IMAGE, MATCH, TEXT, Plan
 from finegrain.records import Matched, PictureTokens
 from finegrain.runtime.byte_products import SLOWER_AND_EXACT, products_saturate
+from finegrain.runtime.forks import never_destroy, pause_at_fork
 
 # Also on Windows, and where onnxruntime was imported before finegrain set its switch.
 onnxruntime.disable_telemetry_events()

@@ -18,7 +18,16 @@ from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 from tqdm.auto import tqdm
 
-from finegrain.checkpoint import (
+from finegrain.data.augment import Augmentation
+from finegrain.data.datasets import take_split
+from finegrain.data.noise import shuffled
+from finegrain.errors import CheckpointError, RecipeError, TrainingError
+from finegrain.evaluation.evaluation import Evaluation, evaluate_split
+from finegrain.evaluation.report import append_metrics
+from finegrain.methods import Batch
+from finegrain.recipe import Recipe, difference, load_recipe
+from finegrain.records import Split
+from finegrain.runs.checkpoint import (
     State,
     last_checkpoint,
     load_model,
@@ -27,16 +36,7 @@ from finegrain.checkpoint import (
     save_checkpoint,
     writing,
 )
-from finegrain.data.augment import Augmentation
-from finegrain.data.datasets import take_split
-from finegrain.data.noise import shuffled
-from finegrain.errors import CheckpointError, RecipeError, TrainingError
-from finegrain.evaluation import Evaluation, evaluate_split
-from finegrain.methods import Batch
-from finegrain.recipe import Recipe, difference, load_recipe
-from finegrain.records import Split
-from finegrain.report import append_metrics
-from finegrain.run import build_method, eager_encoder, training_transform
+from finegrain.runs.run import build_method, eager_encoder, training_transform
 from finegrain.training.batches import advice_on, moved, parts_of
 from finegrain.training.distributed import World, join_world
 from finegrain.training.loader import Order, Pairs, make_loader

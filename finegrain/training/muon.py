@@ -10,7 +10,7 @@ from timm.optim.muon import get_lr_scale, zeropower_via_newtonschulz
 from torch import Tensor
 from torch.optim.adamw import adamw
 
-from finegrain import processor
+from finegrain.training import processor
 
 MOMENTUM = 0.95
 

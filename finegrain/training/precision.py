@@ -6,8 +6,8 @@ import warnings
 
 import torch
 
-from finegrain import processor
 from finegrain.recipe import Precision
+from finegrain.training import processor
 
 
 def autocast_dtype(precision: Precision, device: torch.device) -> torch.dtype | None:

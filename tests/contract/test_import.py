@@ -124,7 +124,7 @@ def test_a_base_install_indexes_and_queries(tiny_plan, crops, tmp_path):
     shutil.copytree(crops, tmp_path / "images")
     table.write_text("image,caption\nimages/00.jpg,red coat\nimages/01.jpg,blue jeans\n")
     code = f"""{BASE_INSTALL}
-from finegrain.cli import main
+from finegrain.cli.parser import main
 assert main(["index", sys.argv[1], sys.argv[2]]) == 0
 assert main(["index", sys.argv[1], sys.argv[3]]) == 0
 assert main(["doctor", sys.argv[1]]) == 0
@@ -169,7 +169,7 @@ except finegrain.FinegrainError as error:
 def test_training_verbs_of_a_base_install_are_one_line(verb):
     code = f"""{BASE_INSTALL}
 import contextlib, io
-from finegrain.cli import main
+from finegrain.cli.parser import main
 with contextlib.redirect_stderr(io.StringIO()) as shown:
     assert main({verb.split()!r}) == 1
 print(shown.getvalue(), end="")

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from finegrain.bulk import embed_dataset
 from finegrain.gallery import Gallery
 from finegrain.plan import Plan
-from finegrain.searcher import Searcher
+from finegrain.search.bulk import embed_dataset
+from finegrain.search.searcher import Searcher
 
 ray = pytest.importorskip("ray")
 pytestmark = pytest.mark.slow

@@ -12,9 +12,9 @@ import torch
 import finegrain
 from finegrain.data.datasets import SyntheticPeople, take_split
 from finegrain.errors import EvaluationError
+from finegrain.evaluation.reranking import second_stage
 from finegrain.exporters import load_profile
-from finegrain.run import eager_encoder, load_run
-from finegrain.second_stage import second_stage
+from finegrain.runs.run import eager_encoder, load_run
 
 ROOT = Path(__file__).parents[2]
 

@@ -29,7 +29,7 @@ from finegrain.errors import PlanError
 from finegrain.plan import IMAGE, TEXT, TOKENIZER, Plan, write_plan
 from finegrain.records import Sample
 from finegrain.runtime.triton import TritonRuntime
-from finegrain.searcher import Searcher
+from finegrain.search.searcher import Searcher
 
 pytest.importorskip("grpc", reason='gRPC is absent: "finegrain[triton]"')
 client = pytest.importorskip("tritonclient.grpc", reason='absent: "finegrain[triton]"')

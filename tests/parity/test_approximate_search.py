@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finegrain.gallery.approximate import ApproximateIndex, Ivf, RaBitQ, kinds, truth
-from finegrain.gallery.approximate import index as approximate_index
-from finegrain.gallery.approximate.truth import everything, exact_best, fetched
-from finegrain.gallery.estimate import Query
-from finegrain.gallery.index import VectorIndex
+from finegrain.index.approximate import ApproximateIndex, Ivf, RaBitQ, kinds, truth
+from finegrain.index.approximate import index as approximate_index
+from finegrain.index.approximate.truth import everything, exact_best, fetched
+from finegrain.index.estimate import Query
+from finegrain.index.exact import VectorIndex
 
 WIDTH = 20
 ALL_EFFORT = (RaBitQ(candidates=1024, bits=4), Ivf(share=1.0, candidates=1024))

@@ -14,8 +14,8 @@ from finegrain.errors import WeightsError
 from finegrain.methods import ClipConfig
 from finegrain.models import TextConfig, TimmConfig, VitConfig
 from finegrain.models.image_tower import CLIP_MEAN, CLIP_STD
-from finegrain.models.weights import load_clip_weights
-from finegrain.models.weights.positions import resize_positions
+from finegrain.zoo import load_clip_weights
+from finegrain.zoo.positions import resize_positions
 
 CONFIG = ClipConfig(
     image=VitConfig(height=32, width=32, patch=8, channels=32, depth=2, heads=2),

@@ -10,9 +10,9 @@ from PIL import Image
 
 from finegrain.encoder import Encoder
 from finegrain.errors import ImageError, QueryError
-from finegrain.explanation import Explanation, explain
 from finegrain.plan import Plan
-from finegrain.searcher import Searcher
+from finegrain.search.explanation import Explanation, explain
+from finegrain.search.searcher import Searcher
 
 QUERY = "woman in red coat"
 

@@ -26,11 +26,11 @@ from finegrain.methods import Batch, ClipConfig
 from finegrain.methods import irra as irra_module
 from finegrain.methods.token_masking import MASK, Masked, disturb_words, mask_words
 from finegrain.metrics import retrieval_metrics
-from finegrain.models.weights import export_irra, load_clip_weights
-from finegrain.models.weights import rde as rde_layout
 from finegrain.preprocess import load_image
-from finegrain.run import image_transform, training_transform
+from finegrain.runs.run import image_transform, training_transform
 from finegrain.training.optim import lr_factor, make_optimizer, set_lr
+from finegrain.zoo import export_irra, load_clip_weights
+from finegrain.zoo import rde as rde_layout
 
 ROOT = Path(__file__).parents[2]
 METHODS = {"irra": "irra_cuhk_pedes", "rde": "rde_cuhk_pedes", "tbps_clip": "tbps_clip_cuhk_pedes"}

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finegrain.gallery import Gallery
-from finegrain.gallery.filter_syntax import parse
-from finegrain.gallery.filters import BUILT_IN, evaluate
+from finegrain.gallery.filters.conditions import BUILT_IN, evaluate
+from finegrain.gallery.filters.syntax import parse
 
 TEXTS = ["", "a", "b", "B", "é", "z\0", "it's", "10", "\U0001f600", "\uffff"]
 NUMBERS = [-1, 0, 1, 1.0, 0.5, 0.1 + 0.2, 2**53, 2**53 + 1, float(2**53), -(2**63), 1e300, -0.0]

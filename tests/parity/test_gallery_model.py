@@ -21,7 +21,7 @@ from hypothesis.stateful import (
 )
 
 from finegrain.gallery import Gallery
-from finegrain.gallery.times import utc_text
+from finegrain.times import utc_text
 
 DIM = 4
 START = datetime(2026, 5, 1, tzinfo=UTC)
@@ -66,8 +66,8 @@ class Machine(RuleBasedStateMachine):
 
     @initialize()
     def begin(self) -> None:
-        self.patch.setattr("finegrain.gallery.times.now", lambda: self.now)
-        self.patch.setattr("finegrain.gallery.follower.TIDY_SECONDS", 0)
+        self.patch.setattr("finegrain.times.now", lambda: self.now)
+        self.patch.setattr("finegrain.gallery.sqlite.index_follower.TIDY_SECONDS", 0)
         self.gallery = Gallery(self.path, dim=DIM)
 
     def teardown(self) -> None:

@@ -11,8 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finegrain.gallery import Gallery, block, index
-from finegrain.gallery.index import VectorIndex
+from finegrain.gallery import Gallery
+from finegrain.index import block
+from finegrain.index import exact as index
+from finegrain.index.exact import VectorIndex
 
 DIM = 4
 

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finegrain import gpu_gallery
 from finegrain.gallery import Hit
-from finegrain.gpu_gallery import GpuGallery
 from finegrain.index.gpu.torch_scan import TorchScan
+from finegrain.search import gpu_gallery
+from finegrain.search.gpu_gallery import GpuGallery
 
 DIM, K = 16, 7
 START = datetime(2026, 5, 1, tzinfo=UTC)
@@ -62,7 +62,7 @@ def test_every_history_ends_in_the_exact_answer(history, seed):
     random = np.random.default_rng(seed)
     now, pictures, ends = START, {}, {}
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
-        patch.setattr("finegrain.gallery.times.now", lambda: now)
+        patch.setattr("finegrain.times.now", lambda: now)
         patch.setattr(gpu_gallery, "FEW_ROWS", 10)
         patch.setattr(gpu_gallery, "LEAST_SPARE", 30)
         with GpuGallery(Path(folder) / "g", dim=DIM, make_scan=torch_scan) as gallery:

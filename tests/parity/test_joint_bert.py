@@ -11,7 +11,7 @@ from transformers import BertConfig as TheirConfig
 from transformers import BertModel
 
 from finegrain.models.joint_bert import BertConfig, JointBert, PatchEmbedding
-from finegrain.models.weights.hf_bert import convert
+from finegrain.zoo.hf_bert import convert
 
 CONFIG = BertConfig(vocabulary=50, positions=20, channels=24, depth=3, heads=4)
 PATCHES, FEATURES = 6, 10

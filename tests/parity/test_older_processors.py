@@ -26,7 +26,7 @@ EMBED = """
 import json, sys
 import numpy as np
 from finegrain.encoder import Encoder
-from finegrain.instructions import this_processor
+from finegrain.runtime.instructions import this_processor
 from finegrain.plan import Plan
 plan, out, captions, *pictures = sys.argv[1:]
 encoder = Encoder.from_plan(Plan(plan), threads=1)

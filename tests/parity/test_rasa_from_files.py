@@ -20,16 +20,16 @@ import torch
 
 from finegrain import load_recipe
 from finegrain.data.augment import Augmentation
+from finegrain.evaluation.reranking import second_stage
 from finegrain.methods import rasa as rasa_module
 from finegrain.methods.token_masking import Changed
-from finegrain.models.weights import export_rasa
 from finegrain.preprocess import load_image
 from finegrain.records import Sample, Split
-from finegrain.run import assemble, build_method, eager_encoder, training_transform
-from finegrain.second_stage import second_stage
+from finegrain.runs.run import assemble, build_method, eager_encoder, training_transform
 from finegrain.training.loader import Item, Pairs, _collate
 from finegrain.training.optim import lr_factor, make_optimizer, set_lr
 from finegrain.training.pictures import Pictures
+from finegrain.zoo import export_rasa
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = json.loads((ROOT / "tests/golden/rasa/released_code_from_files.json").read_text())

@@ -19,7 +19,7 @@ import torch
 
 from finegrain.methods import Batch, RdeConfig
 from finegrain.models import TextConfig, VitConfig
-from finegrain.models.weights import rde as layout
+from finegrain.zoo import rde as layout
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = json.loads((ROOT / "tests/golden/rde/released_code.json").read_text())

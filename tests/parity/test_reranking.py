@@ -13,11 +13,11 @@ import torch
 import finegrain
 from finegrain.encoder import Encoder
 from finegrain.errors import GalleryError, PlanError, QueryError
+from finegrain.evaluation.reranking import WEIGHTS, second_stage
 from finegrain.exporters import Int8
 from finegrain.exporters.match_door import MatchDoor
 from finegrain.exporters.to_onnx import image_graph, match_graph, text_graph
-from finegrain.gallery.tokens import TokenFile
-from finegrain.matches import Matches
+from finegrain.gallery.sqlite.tokens import TokenFile
 from finegrain.methods import FashionBert, FashionBertConfig
 from finegrain.methods.match_head import from_codes, to_codes
 from finegrain.models.joint_bert import BertConfig
@@ -26,9 +26,9 @@ from finegrain.plan import IMAGE, MATCH, TEXT, TOKENIZER, Plan, write_plan
 from finegrain.recipe import Recipe
 from finegrain.records import Sample
 from finegrain.rerank import RerankBy
-from finegrain.run import eager_encoder
-from finegrain.searcher import Searcher
-from finegrain.second_stage import WEIGHTS, second_stage
+from finegrain.runs.run import eager_encoder
+from finegrain.search.matches import Matches
+from finegrain.search.searcher import Searcher
 
 QUERY = "woman in red coat"
 WEIGHT = 0.5

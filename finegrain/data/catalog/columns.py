@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from finegrain.data.catalog.patterns import ImagePattern
-from finegrain.gallery.filters import BUILT_IN
+from finegrain.records import BUILT_IN
 
 IMAGE_COLUMNS = (
     "image", "file_name", "image_path", "filename", "image_link", "image_url", "img_path", "path"

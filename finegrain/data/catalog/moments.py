@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from finegrain.errors import DataError
-from finegrain.gallery.times import utc_text
+from finegrain.times import utc_text
 
 _KNOWN = (
     (re.compile(r"\d{4}:\d\d:\d\d \d\d:\d\d:\d\d"), "%Y:%m:%d %H:%M:%S"),  # EXIF

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from finegrain.errors import GalleryError, require
-from finegrain.gallery.index import Vectors
 from finegrain.gallery.milvus.address import TOKEN_VARIABLE, Consistency, MilvusAddress
+from finegrain.index.exact import Vectors
 
 PAGE_ROWS = 4096
 """Rows read at once."""

@@ -4,7 +4,7 @@ Fields of old servers cannot be null, so a text is stored after a mark and a mis
 text at all, and a missing pid by its flag. Metadata is one JSON object whose keys state the kind
 of their value, as in ``t:colour``. Beside the user's columns it holds what later versions keep of
 a picture, as in ``p:source``, since a field cannot be added to every collection;
-:mod:`finegrain.gallery.filter_milvus` says why.
+:mod:`finegrain.gallery.filters.milvus` says why.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ import numpy as np
 
 from finegrain.errors import GalleryError
 from finegrain.gallery.entries import Entry
-from finegrain.gallery.filter_milvus import OWN_LETTER, SLOT_KEYS, SlotKind, stored_text
-from finegrain.gallery.index import Vectors
+from finegrain.gallery.filters.milvus import OWN_LETTER, SLOT_KEYS, SlotKind, stored_text
 from finegrain.gallery.milvus.connection import Document
 from finegrain.gallery.row import Row, Stamp
+from finegrain.index.exact import Vectors
 from finegrain.records import Scalar
 
 MAX_BYTES = 65_535

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from finegrain.errors import GalleryError
 from finegrain.gallery.milvus.connection import Connection
 from finegrain.gallery.milvus.documents import note, schema
-from finegrain.gallery.schema import short
+from finegrain.gallery.sqlite.schema import short
 from finegrain.records import Scalar
 
 FORMAT = 1

@@ -13,7 +13,7 @@ from finegrain.gallery.milvus.connection import Connection, Document
 from finegrain.gallery.milvus.documents import ROW_FIELDS, THUMBNAIL_FIELDS, row_of, thumbnail_of
 from finegrain.gallery.milvus.layout import ensure_collection, note_kinds, seen_kinds
 from finegrain.gallery.pictures import source_of
-from finegrain.gallery.reindex import PictureEncoder, Reindexed
+from finegrain.gallery.sqlite.reindex import PictureEncoder, Reindexed
 from finegrain.records import Problem
 
 _CHUNK_ROWS = 256  # thumbnails of these many are in memory at once

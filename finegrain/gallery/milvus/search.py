@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from finegrain.gallery.index import Hit, Ids, Vectors
 from finegrain.gallery.milvus.address import Consistency
 from finegrain.gallery.milvus.connection import MAX_ROWS, PAGE_ROWS, Connection
+from finegrain.index.exact import Hit, Ids, Vectors
 
 SPARE_ROWS = 64
 """Rows asked for beyond ``k``, so that equal scores at the last place are seen."""

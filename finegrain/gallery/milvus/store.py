@@ -7,13 +7,10 @@ from itertools import chain
 
 import numpy as np
 
+from finegrain import times
 from finegrain.errors import FilterError, GalleryError
-from finegrain.gallery import times
-from finegrain.gallery.approximate import Tuned
 from finegrain.gallery.entries import Entry, OnDuplicate, paths_once
-from finegrain.gallery.filter_milvus import quoted, stored_text, to_milvus
-from finegrain.gallery.filter_syntax import parse
-from finegrain.gallery.filters import (
+from finegrain.gallery.filters.conditions import (
     And,
     Column,
     Condition,
@@ -26,7 +23,8 @@ from finegrain.gallery.filters import (
     evaluate,
     kind_of,
 )
-from finegrain.gallery.index import Ids, Vectors
+from finegrain.gallery.filters.milvus import quoted, stored_text, to_milvus
+from finegrain.gallery.filters.syntax import parse
 from finegrain.gallery.milvus.address import Consistency, MilvusAddress
 from finegrain.gallery.milvus.connection import MAX_ROWS, PAGE_ROWS, Connection, Document
 from finegrain.gallery.milvus.documents import (
@@ -42,8 +40,10 @@ from finegrain.gallery.milvus.identifiers import IdSource
 from finegrain.gallery.milvus.layout import Seen, note_kinds, open_collection, seen_kinds
 from finegrain.gallery.milvus.reindex import reindex
 from finegrain.gallery.milvus.search import MilvusSearch, vector_pages
-from finegrain.gallery.reindex import PictureEncoder, Reindexed
 from finegrain.gallery.row import Place, Row, value_of
+from finegrain.gallery.sqlite.reindex import PictureEncoder, Reindexed
+from finegrain.index.approximate import Tuned
+from finegrain.index.exact import Ids, Vectors
 from finegrain.records import Scalar
 
 _MESSAGE_BYTES = 16 * 2**20  # a server takes 64 MiB at most

@@ -8,7 +8,7 @@ import faiss
 import numpy as np
 
 from finegrain.errors import MissingExtraError, PlanError
-from finegrain.gallery.estimate import Ids, Vectors
+from finegrain.index.estimate import Ids, Vectors
 from finegrain.index.gpu.halves import Halves
 from finegrain.index.gpu.memory import require_memory
 from finegrain.runtime.tensorrt.cuda import Cuda

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from finegrain.errors import GalleryError
-from finegrain.gallery.estimate import Query, Vectors, longest_of
+from finegrain.index.estimate import Query, Vectors, longest_of
 
 Halves = npt.NDArray[np.float16]
 

@@ -13,8 +13,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from finegrain.gallery.estimate import Ids, Query, Vectors
-from finegrain.gallery.index import Hit, VectorIndex
+from finegrain.index.estimate import Ids, Query, Vectors
+from finegrain.index.exact import Hit, VectorIndex
 from finegrain.index.gpu.halves import Halves, Halving, halve
 
 SPARE = 64
@@ -118,7 +118,7 @@ class Mirror:
         return self._there & np.isin(self._ids, allowed, assume_unique=True)
 
     def search(self, queries: Vectors, k: int, allowed: Ids | None = None) -> list[list[Hit]]:
-        """As :meth:`VectorIndex.search <finegrain.gallery.index.VectorIndex.search>`, hit for hit.
+        """As :meth:`VectorIndex.search <finegrain.index.exact.VectorIndex.search>`, hit for hit.
 
         Where the scan cannot go deep enough to be sure, that one is asked.
         """

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finegrain.errors import PlanError
-from finegrain.gallery.estimate import Ids, Query, Vectors
+from finegrain.index.estimate import Ids, Query, Vectors
 from finegrain.index.gpu.halves import Halves
 from finegrain.index.gpu.resident import ResidentGallery
 from finegrain.plan import SEARCH, TEXT, Plan

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from finegrain.errors import PlanError
-from finegrain.gallery.estimate import Ids, Vectors
+from finegrain.index.estimate import Ids, Vectors
 from finegrain.index.gpu.halves import Halves
 from finegrain.index.gpu.memory import require_memory
 

@@ -217,7 +217,7 @@ def test_what_is_deleted_is_in_no_answer(gallery: Gallery):
 
 def test_pictures_leave_when_their_time_is_over(gallery: Gallery, monkeypatch):
     now = [START]
-    monkeypatch.setattr("finegrain.gallery.times.now", lambda: now[0])
+    monkeypatch.setattr("finegrain.times.now", lambda: now[0])
     short, long = gallery.add(
         unit(2),
         ["a", "b"],

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from finegrain.errors import FilterError
 from finegrain.gallery import Gallery, Row
-from finegrain.gallery.filter_syntax import parse
-from finegrain.gallery.filters import BUILT_IN, evaluate
+from finegrain.gallery.filters.conditions import BUILT_IN, evaluate
+from finegrain.gallery.filters.syntax import parse
 
 AWKWARD = [
     "",

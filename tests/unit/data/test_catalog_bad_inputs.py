@@ -10,8 +10,8 @@ from PIL import Image
 from finegrain.data.catalog import Shares
 from finegrain.data.datasets import ShopCatalog
 from finegrain.errors import DataError
+from finegrain.evaluation.protocols import draw_candidates
 from finegrain.records import ProblemKind
-from finegrain.retrieval_protocols import draw_candidates
 from finegrain.training.loader import Pairs
 
 HEADER = "id,title,description,image_link,price,product_type,item_group_id"

@@ -3,12 +3,12 @@ from __future__ import annotations
 import csv
 
 import pytest
+from fixtures.shop_layouts import write_merchant, write_shopify
 from PIL import Image
 
 from finegrain.data.catalog import GOOGLE_MERCHANT, SHOPIFY, read_feed
-from finegrain.data.synthetic.articles import product
-from finegrain.data.synthetic.shop_schemas import write_merchant, write_shopify
 from finegrain.errors import DataError
+from finegrain.synthetic.articles import product
 
 COLUMNS = ("Handle", "Title", "Body (HTML)", "Type", "Variant Price", "Image Src")
 

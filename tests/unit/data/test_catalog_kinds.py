@@ -5,18 +5,18 @@ import json
 import tarfile
 
 import pytest
-from PIL import Image
-
-from finegrain.data.catalog import catalog_kind, read_any_catalog, read_webdataset
-from finegrain.data.synthetic.articles import product
-from finegrain.data.synthetic.shop_schemas import (
+from fixtures.shop_layouts import (
     write_image_folder,
     write_merchant,
     write_parquet,
     write_shopify,
     write_webdataset,
 )
+from PIL import Image
+
+from finegrain.data.catalog import catalog_kind, read_any_catalog, read_webdataset
 from finegrain.errors import DataError
+from finegrain.synthetic.articles import product
 
 
 def jpeg(shade=0) -> bytes:

@@ -5,13 +5,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+from fixtures.shop_layouts import write_merchant
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from finegrain.data.catalog import DEFAULT_SHARES, DEFAULT_SPLIT, Shares, divided
 from finegrain.data.datasets import Catalog, ShopCatalog, SyntheticProducts, take_split
-from finegrain.data.synthetic.shop_schemas import write_merchant
 from finegrain.errors import DataError, RecipeError
 from finegrain.recipe import load_recipe, override
 from finegrain.records import Problem, Sample, Split

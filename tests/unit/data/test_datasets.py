@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from fixtures.person_layouts import write_fixture
 from PIL import Image
 
 from finegrain.data.datasets import (
@@ -17,7 +18,6 @@ from finegrain.data.datasets import (
     Ufine6926,
     take_split,
 )
-from finegrain.data.synthetic.schemas import write_fixture
 from finegrain.errors import DataError
 
 

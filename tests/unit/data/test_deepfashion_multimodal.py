@@ -3,12 +3,12 @@ from __future__ import annotations
 import json
 
 import pytest
+from fixtures.shop_layouts import write_deepfashion_multimodal
 
 from finegrain.data.deepfashion_multimodal import (
     DEEPFASHION_MULTIMODAL,
     read_deepfashion_multimodal,
 )
-from finegrain.data.synthetic.shop_schemas import write_deepfashion_multimodal
 from finegrain.errors import DataError
 
 

@@ -5,6 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from fixtures.shop_layouts import (
+    write_deepfashion_multimodal,
+    write_fashion_gen,
+    write_fashion_iq,
+    write_image_folder,
+    write_shopify,
+)
 
 from finegrain.data.datasets import (
     DeepFashionMultiModal,
@@ -12,13 +19,6 @@ from finegrain.data.datasets import (
     FashionIq,
     ShopCatalog,
     take_split,
-)
-from finegrain.data.synthetic.shop_schemas import (
-    write_deepfashion_multimodal,
-    write_fashion_gen,
-    write_fashion_iq,
-    write_image_folder,
-    write_shopify,
 )
 from finegrain.errors import DataError
 from finegrain.recipe import load_recipe, recipe_from_dict

@@ -4,12 +4,12 @@ import sys
 
 import numpy as np
 import pytest
+from fixtures.shop_layouts import views_of, write_fashion_gen
 from PIL import Image
 
 from finegrain.data.fashion_gen import FASHION_GEN, read_fashion_gen
-from finegrain.data.synthetic.articles import product
-from finegrain.data.synthetic.shop_schemas import views_of, write_fashion_gen
 from finegrain.errors import DataError, MissingExtraError
+from finegrain.synthetic.articles import product
 
 h5py = pytest.importorskip("h5py")
 

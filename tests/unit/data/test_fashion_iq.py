@@ -3,9 +3,9 @@ from __future__ import annotations
 import json
 
 import pytest
+from fixtures.shop_layouts import write_fashion_iq
 
 from finegrain.data.fashion_iq import FASHION_IQ, read_fashion_iq, read_gallery
-from finegrain.data.synthetic.shop_schemas import write_fashion_iq
 from finegrain.errors import DataError
 
 

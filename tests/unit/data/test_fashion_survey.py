@@ -3,14 +3,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-
-from finegrain.data.fashion_iq import FASHION_IQ
-from finegrain.data.fashion_survey import FASHION_DATASETS, survey_fashion
-from finegrain.data.synthetic.shop_schemas import (
+from fixtures.shop_layouts import (
     write_deepfashion_multimodal,
     write_fashion_gen,
     write_fashion_iq,
 )
+
+from finegrain.data.fashion_iq import FASHION_IQ
+from finegrain.data.fashion_survey import FASHION_DATASETS, survey_fashion
 
 WRITERS = {
     "fashion_gen": lambda root: write_fashion_gen(root, train=2, val=1, views=1),

@@ -4,11 +4,11 @@ import json
 import shutil
 
 import pytest
+from fixtures.person_layouts import write_fixture
 
 from finegrain.data.leaks import find_leaks
 from finegrain.data.person_datasets import CUHK_PEDES, ICFG_PEDES, RSTPREID
 from finegrain.data.survey import survey
-from finegrain.data.synthetic.schemas import write_fixture
 from finegrain.errors import DataError
 
 

@@ -5,11 +5,11 @@ import shutil
 from dataclasses import replace
 
 import pytest
+from fixtures.person_layouts import write_fixture
 
 from finegrain.data.person_datasets import CUHK_PEDES, PERSON_DATASETS, RSTPREID, UFINE6926, Counts
 from finegrain.data.person_json import read_people
 from finegrain.data.survey import survey
-from finegrain.data.synthetic.schemas import write_fixture
 
 
 def as_published(dataset, root):

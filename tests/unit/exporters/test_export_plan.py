@@ -14,7 +14,6 @@ import pytest
 import torch
 
 import finegrain
-from finegrain.checkpoint import State, save_checkpoint
 from finegrain.data.datasets import CuhkPedes, SyntheticPeople
 from finegrain.encoder import Encoder
 from finegrain.errors import (
@@ -31,7 +30,8 @@ from finegrain.plan import IMAGE, MANIFEST, REQUIRED, TEXT, Plan
 from finegrain.preprocess.cleaning import TBPS_CLIP_CLEANING
 from finegrain.recipe import recipe_from_dict
 from finegrain.records import Sample
-from finegrain.run import eager_encoder
+from finegrain.runs.checkpoint import State, save_checkpoint
+from finegrain.runs.run import eager_encoder
 
 CAPTIONS = [f"a person of {n} years in a coat of colour {n * 7}" for n in range(200)]
 CPU = torch.device("cpu")

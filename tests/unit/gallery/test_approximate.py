@@ -12,14 +12,15 @@ import faiss
 import numpy as np
 import pytest
 
+from finegrain import times
 from finegrain.errors import GalleryError, QueryError
-from finegrain.gallery import Gallery, times
-from finegrain.gallery.approximate import ApproximateIndex, Hnsw, Ivf, RaBitQ, kinds, tune
-from finegrain.gallery.approximate import index as approximate_index
-from finegrain.gallery.approximate.trained import Trained
-from finegrain.gallery.follower import Follower
-from finegrain.gallery.index import VectorIndex
-from finegrain.gallery.store import Store
+from finegrain.gallery import Gallery
+from finegrain.gallery.sqlite.index_follower import Follower
+from finegrain.gallery.sqlite.store import Store
+from finegrain.index.approximate import ApproximateIndex, Hnsw, Ivf, RaBitQ, kinds, tune
+from finegrain.index.approximate import index as approximate_index
+from finegrain.index.approximate.trained import Trained
+from finegrain.index.exact import VectorIndex
 
 DIM = 24
 KINDS = (RaBitQ(candidates=4), Ivf(share=0.2), Hnsw(ef=32))

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from finegrain.errors import GalleryWarning
 from finegrain.gallery import Gallery
-from finegrain.gallery.tokens import TokenFile
-from finegrain.gallery.unused_bytes import overwrite_unused
+from finegrain.gallery.sqlite.tokens import TokenFile
+from finegrain.gallery.sqlite.unused_bytes import overwrite_unused
 from finegrain.records import PictureTokens
 
 DIM = 8
@@ -184,7 +184,7 @@ def test_nothing_is_written_to_the_folder_for_temporary_files(
 def test_a_readers_snapshot_is_waited_for_and_then_erased(
     gallery: Gallery, tmp_path: Path, monkeypatch
 ):
-    monkeypatch.setattr("finegrain.gallery.gallery_file.ERASE_SECONDS", 0.05)
+    monkeypatch.setattr("finegrain.gallery.sqlite.gallery_file.ERASE_SECONDS", 0.05)
     id_ = add_secret(gallery, 1)
     reader = sqlite3.connect(tmp_path / "g", isolation_level=None)
     reader.execute("BEGIN")
@@ -243,7 +243,7 @@ def test_tokens_of_a_deletion_that_was_cut_off_are_erased_at_the_next_opening(
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patch:
-            patch.setattr("finegrain.gallery.followed.forget_tokens", killed)
+            patch.setattr("finegrain.gallery.sqlite.followed_store.forget_tokens", killed)
             with pytest.raises(KeyboardInterrupt):
                 gallery.delete(ids[:1])
         assert sorted(file.ids()) == ids
@@ -269,8 +269,8 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr("finegrain.gallery.times.now", clock)
-    monkeypatch.setattr("finegrain.gallery.follower.TIDY_SECONDS", 0)
+    monkeypatch.setattr("finegrain.times.now", clock)
+    monkeypatch.setattr("finegrain.gallery.sqlite.index_follower.TIDY_SECONDS", 0)
     return clock
 
 

@@ -60,7 +60,7 @@ def content(gallery: Gallery) -> list[tuple]:
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("chunk", [2, 8192])
 def test_an_export_loads_as_it_was(gallery: Gallery, tmp_path: Path, monkeypatch, target, chunk):
-    monkeypatch.setattr("finegrain.gallery.store._CHUNK_ROWS", chunk)
+    monkeypatch.setattr("finegrain.gallery.sqlite.store._CHUNK_ROWS", chunk)
     monkeypatch.setattr("finegrain.gallery.exchange._CHUNK_ROWS", chunk)
     assert gallery.export(tmp_path / target) == 4
     with Gallery(tmp_path / "again", fingerprint="plan-a", dim=DIM) as again:

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from finegrain.errors import FilterError, QueryError
 from finegrain.gallery import Gallery
-from finegrain.gallery.filter_syntax import MAX_DEPTH, parse
-from finegrain.gallery.wildcards import is_like
+from finegrain.gallery.filters.syntax import MAX_DEPTH, parse
+from finegrain.gallery.filters.wildcards import is_like
 
 COLOURS = ["Navy", "navy blue", "Black", None, "red_1", "100%", "", "İpek", "a\nb"]
 PRICES = [None, 5, 10, 10.0, 12.5, 20, 20.5, -3, 10**12]

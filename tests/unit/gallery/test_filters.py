@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 
 from finegrain.errors import FilterError
-from finegrain.gallery.filter_sql import to_sql
-from finegrain.gallery.filter_syntax import MAX_DEPTH, MAX_LENGTH, parse
-from finegrain.gallery.filters import Comparison, evaluate
+from finegrain.gallery.filters.conditions import Comparison, evaluate
+from finegrain.gallery.filters.sql import to_sql
+from finegrain.gallery.filters.syntax import MAX_DEPTH, MAX_LENGTH, parse
 
 COLUMNS = {
     "price": {"number"},

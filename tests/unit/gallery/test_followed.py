@@ -10,7 +10,7 @@ import pytest
 
 from finegrain.errors import GalleryError
 from finegrain.gallery import Gallery
-from finegrain.gallery.tokens import TokenFile
+from finegrain.gallery.sqlite.tokens import TokenFile
 from finegrain.records import PictureTokens
 
 
@@ -41,7 +41,7 @@ def test_tokens_are_forgotten_with_their_pictures(gallery: Gallery, tokens: Toke
     gallery.add([[1, 0]], ["c"], on_duplicate="replace")
     assert sorted(tokens.ids()) == [4, 5]
     later = datetime.now(UTC) + timedelta(days=1)
-    monkeypatch.setattr("finegrain.gallery.times.now", lambda: later)
+    monkeypatch.setattr("finegrain.times.now", lambda: later)
     assert gallery.expire() == 1
     assert sorted(tokens.ids()) == [4]
 

@@ -13,7 +13,7 @@ import pytest
 
 from finegrain.errors import FilterError, GalleryError, QueryError
 from finegrain.gallery import Gallery, Hit
-from finegrain.gallery.schema import APPLICATION_ID
+from finegrain.gallery.sqlite.schema import APPLICATION_ID
 
 DIM = 8
 JPEG = b"\xff\xd8\xff" + b"thumbnail"
@@ -425,7 +425,7 @@ def test_a_closed_gallery_says_so(gallery: Gallery):
 
 
 def test_a_lock_held_by_others_is_reported(path: Path, gallery: Gallery, monkeypatch):
-    monkeypatch.setattr("finegrain.gallery.schema.BUSY_SECONDS", 0.01)
+    monkeypatch.setattr("finegrain.gallery.sqlite.schema.BUSY_SECONDS", 0.01)
     other = sqlite3.connect(path, isolation_level=None)
     with Gallery(path) as impatient:
         other.execute("BEGIN IMMEDIATE")
@@ -519,7 +519,7 @@ def test_processes_may_create_the_same_gallery_at_once(path: Path):
 
 def test_waiting_for_the_journal_ends(path: Path, monkeypatch):
     Gallery(path, dim=DIM).close()
-    monkeypatch.setattr("finegrain.gallery.schema.BUSY_SECONDS", 0.05)
+    monkeypatch.setattr("finegrain.gallery.sqlite.schema.BUSY_SECONDS", 0.05)
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")
     with pytest.raises(GalleryError, match="Another process"):

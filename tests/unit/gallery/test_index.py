@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finegrain.gallery import block, index
-from finegrain.gallery.block import Block, Part
-from finegrain.gallery.estimate import Codes, Query, longest_of
-from finegrain.gallery.index import VectorIndex
+from finegrain.index import block
+from finegrain.index import exact as index
+from finegrain.index.block import Block, Part
+from finegrain.index.estimate import Codes, Query, longest_of
+from finegrain.index.exact import VectorIndex
 
 DIM = 24
 

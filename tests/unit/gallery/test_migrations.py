@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from finegrain.errors import GalleryError
-from finegrain.gallery import Gallery, migrations
-from finegrain.gallery.migrations import FIRST_SCHEMA, STEPS
-from finegrain.gallery.schema import APPLICATION_ID
+from finegrain.gallery import Gallery
+from finegrain.gallery.sqlite import migrations
+from finegrain.gallery.sqlite.migrations import FIRST_SCHEMA, STEPS
+from finegrain.gallery.sqlite.schema import APPLICATION_ID
 
 VECTORS = np.eye(3, 4, dtype="<f4")
 
@@ -106,7 +107,7 @@ def test_a_migration_happens_whole_or_not_at_all(old: Path, monkeypatch):
         connection.execute("SELECT * FROM missing")
 
     with monkeypatch.context() as patch:
-        patch.setattr("finegrain.gallery.schema.STEPS", (STEPS[0], failing, STEPS[2]))
+        patch.setattr("finegrain.gallery.sqlite.schema.STEPS", (STEPS[0], failing, STEPS[2]))
         with pytest.raises(GalleryError, match="no such table: missing"):
             Gallery(old)
     assert tables(old) == before
@@ -115,7 +116,7 @@ def test_a_migration_happens_whole_or_not_at_all(old: Path, monkeypatch):
 
 
 def test_an_old_gallery_that_cannot_be_written_says_so(old: Path, monkeypatch):
-    monkeypatch.setattr("finegrain.gallery.schema._writable", lambda _path: False)
+    monkeypatch.setattr("finegrain.gallery.sqlite.schema._writable", lambda _path: False)
     with pytest.raises(GalleryError, match="format 1 and must be brought to format 4"):
         Gallery(old)
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finegrain.gallery.filter_milvus import _test_real, _test_whole, quoted, to_milvus
-from finegrain.gallery.filter_syntax import parse
+from finegrain.gallery.filters.milvus import _test_real, _test_whole, quoted, to_milvus
+from finegrain.gallery.filters.syntax import parse
 
 SYMBOLS = {
     "=": operator.eq,

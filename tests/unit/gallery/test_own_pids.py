@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from finegrain.doctor import examine
+from finegrain.cli.doctor import examine
 from finegrain.gallery import Gallery
-from finegrain.gallery.migrations import STEPS
-from finegrain.gallery.schema import APPLICATION_ID
+from finegrain.gallery.sqlite.migrations import STEPS
+from finegrain.gallery.sqlite.schema import APPLICATION_ID
 
 DIM = 4
 PIDS = [10, "10", "R1", "007", 7, -(2**63), None, "é", ""]

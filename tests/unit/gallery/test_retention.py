@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from finegrain.errors import GalleryError
 from finegrain.gallery import Gallery
-from finegrain.gallery.connections import Connections
-from finegrain.gallery.times import utc_text
+from finegrain.gallery.sqlite.connections import Connections
+from finegrain.times import utc_text
 
 DIM = 4
 START = datetime(2026, 5, 1, 8, tzinfo=UTC)
@@ -34,7 +34,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr("finegrain.gallery.times.now", clock)
+    monkeypatch.setattr("finegrain.times.now", clock)
     return clock
 
 
@@ -201,7 +201,7 @@ def test_searches_remove_now_and_then(gallery: Gallery, clock: Clock, path: Path
     clock.time += DAY
     assert found(gallery) == [3]
     assert stored(path) == 2  # not yet: the last time was within the minute
-    monkeypatch.setattr("finegrain.gallery.follower.TIDY_SECONDS", 0)
+    monkeypatch.setattr("finegrain.gallery.sqlite.index_follower.TIDY_SECONDS", 0)
     assert found(gallery) == [3]
     assert stored(path) == 1
 
@@ -241,7 +241,7 @@ def test_an_interrupted_erasure_is_made_up_for_at_the_next_opening(path: Path, m
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patch:
-            patch.setattr("finegrain.gallery.erasure.overwrite_unused", killed)
+            patch.setattr("finegrain.gallery.sqlite.erasure.overwrite_unused", killed)
             with pytest.raises(KeyboardInterrupt):
                 gallery.delete([1])
         assert found(gallery) == [2]

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from finegrain.cli import main
+from finegrain.cli.parser import main
 from finegrain.errors import GalleryError, QueryError
 from finegrain.plan import Plan, write_plan
-from finegrain.searcher import Searcher
+from finegrain.search.searcher import Searcher
 
 NUM_CROPS = 12
 

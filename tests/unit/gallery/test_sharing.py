@@ -62,7 +62,7 @@ def test_a_second_writer_waits_and_readers_do_not(path: Path, monkeypatch):
     writer = sqlite3.connect(path, isolation_level=None)
     writer.execute("BEGIN IMMEDIATE")
     writer.execute("DELETE FROM picture WHERE id = 1")
-    monkeypatch.setattr("finegrain.gallery.schema.BUSY_SECONDS", 0.1)
+    monkeypatch.setattr("finegrain.gallery.sqlite.schema.BUSY_SECONDS", 0.1)
     with Gallery(path) as gallery:
         assert list(gallery) == [1, 2, 3]
         assert len(gallery.search(ONE, 9)[0]) == 3
@@ -149,7 +149,7 @@ def test_what_expired_is_hidden_also_where_it_cannot_be_removed(path: Path, monk
     connection.execute("UPDATE picture SET expires_at = '2026-01-01T00:00:00.000Z' WHERE id = 2")
     connection.commit()
     connection.close()
-    monkeypatch.setattr("finegrain.gallery.follower.TIDY_SECONDS", 0)
+    monkeypatch.setattr("finegrain.gallery.sqlite.index_follower.TIDY_SECONDS", 0)
     with Gallery(path) as gallery:
         assert list(gallery) == [1, 3]
         assert [h.id for h in gallery.search(ONE, 9)[0]] == [1, 3]

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finegrain.errors import GalleryError
-from finegrain.gallery.tokens import TokenFile, forget_tokens
+from finegrain.gallery.sqlite.tokens import TokenFile, forget_tokens
 from finegrain.records import PictureTokens
 
 TOKENS, WIDTH = 3, 8

@@ -20,7 +20,7 @@ from finegrain.methods.token_masking import MASK
 from finegrain.models import ConvConfig, TextConfig, TimmConfig, VitConfig
 from finegrain.models.lapscore import Colorizer, WordFiller
 from finegrain.preprocess.clip_bpe import clip_tokenizer
-from finegrain.run import assemble
+from finegrain.runs.run import assemble
 
 TEXT = TextConfig(context_length=24, channels=16, depth=1, heads=2)
 VIT = VitConfig(height=32, width=16, patch=8, channels=32, depth=1, heads=2)

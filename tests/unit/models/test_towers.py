@@ -7,7 +7,7 @@ from torch import nn
 from finegrain.errors import RecipeError, WeightsError
 from finegrain.models import TextConfig, TimmConfig, VitConfig
 from finegrain.models.transformer import Transformer
-from finegrain.models.weights.renaming import check_fits, rename
+from finegrain.zoo.renaming import check_fits, rename
 
 PIXELS = torch.randint(0, 256, (3, 3, 64, 32), dtype=torch.uint8)
 VIT = VitConfig(height=64, width=32, patch=16, channels=24, depth=1, heads=2)

@@ -7,9 +7,9 @@ from dataclasses import replace
 import torch
 from safetensors.torch import load_file
 
-from finegrain.checkpoint import MODEL, OPTIMIZER, last_checkpoint
 from finegrain.methods.color_tasks import PART
-from finegrain.run import load_run, open_model
+from finegrain.runs.checkpoint import MODEL, OPTIMIZER, last_checkpoint
+from finegrain.runs.run import load_run, open_model
 from finegrain.training import train
 
 LOSSES = {"itc": 1.0, "colorize": 2.0, "color_words": 0.5}

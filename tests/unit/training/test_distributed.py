@@ -12,11 +12,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from finegrain.checkpoint import MODEL, last_checkpoint
 from finegrain.methods import MinedConfig, RasaConfig
 from finegrain.models.albef_image import AlbefImageConfig
 from finegrain.models.albef_text import AlbefTextConfig
 from finegrain.recipe import Augment, Schedule
+from finegrain.runs.checkpoint import MODEL, last_checkpoint
 from finegrain.training import train
 from finegrain.training.distributed import join_world
 

@@ -9,7 +9,6 @@ import timm
 import torch
 from safetensors.torch import load_file, save_file
 
-from finegrain.checkpoint import MODEL, last_checkpoint
 from finegrain.errors import RecipeError
 from finegrain.methods import FashionBertConfig
 from finegrain.models import TextConfig, VitConfig
@@ -17,7 +16,8 @@ from finegrain.models.joint_bert import BertConfig
 from finegrain.models.patches import PatchConfig
 from finegrain.recipe import recipe_from_dict
 from finegrain.records import Split
-from finegrain.run import load_run
+from finegrain.runs.checkpoint import MODEL, last_checkpoint
+from finegrain.runs.run import load_run
 from finegrain.training import loop, train
 from finegrain.training.distributed import World
 from finegrain.training.loader import SUBCATEGORY, Pairs

@@ -12,11 +12,11 @@ from dataclasses import replace
 import pytest
 from filelock import FileLock
 
-import finegrain.checkpoint
+import finegrain.runs.checkpoint
 import finegrain.training.loop as loop
-from finegrain.checkpoint import MODEL, STATE, last_checkpoint, read_state
-from finegrain.cli import main
+from finegrain.cli.parser import main
 from finegrain.errors import CheckpointError
+from finegrain.runs.checkpoint import MODEL, STATE, last_checkpoint, read_state
 from finegrain.training import train
 from finegrain.training.run_lock import HOLDER, LOCK
 from tests.unit.training.test_resume import assert_same_end
@@ -70,7 +70,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(recipe, what, tmp_path, monkeypa
         if what == "json":
             patch.setattr("finegrain.training.loop.append_metrics", lambda *_, **__: full(tmp_path))
         else:
-            patch.setattr(finegrain.checkpoint, what, full)
+            patch.setattr(finegrain.runs.checkpoint, what, full)
         with pytest.raises(
             CheckpointError, match=r"cannot write into .*No space.*--resume.*000008 is whole"
         ):
@@ -103,7 +103,7 @@ def test_an_error_that_is_not_of_the_disk_stays_what_it_is(brief, tmp_path, monk
     def interrupted(*_):
         raise OSError(errno.ENOMEM, "no memory")
 
-    monkeypatch.setattr(finegrain.checkpoint, "_write", interrupted)
+    monkeypatch.setattr(finegrain.runs.checkpoint, "_write", interrupted)
     with pytest.raises(OSError, match="no memory"):
         train(brief, tmp_path, progress=False)
 
@@ -111,7 +111,7 @@ def test_an_error_that_is_not_of_the_disk_stays_what_it_is(brief, tmp_path, monk
 def test_files_are_on_the_disk_before_they_are_named(brief, tmp_path, monkeypatch):
     """Every file and folder is synced before the rename, and the rename before the removal."""
     events = []
-    sync, rename, remove = os.fsync, os.replace, finegrain.checkpoint.shutil.rmtree
+    sync, rename, remove = os.fsync, os.replace, finegrain.runs.checkpoint.shutil.rmtree
 
     def synced(descriptor):
         events.append(("sync", os.fstat(descriptor).st_ino))
@@ -130,7 +130,7 @@ def test_files_are_on_the_disk_before_they_are_named(brief, tmp_path, monkeypatc
     train(brief, tmp_path, stop_after=1, progress=False)
     monkeypatch.setattr(os, "fsync", synced)
     monkeypatch.setattr(os, "replace", renamed)
-    monkeypatch.setattr(finegrain.checkpoint.shutil, "rmtree", removed)
+    monkeypatch.setattr(finegrain.runs.checkpoint.shutil, "rmtree", removed)
     train(brief, tmp_path, resume=True, progress=False)
     kinds = [kind for kind, _ in events]
     at = kinds.index("rename")

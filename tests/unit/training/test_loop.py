@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from finegrain.checkpoint import MODEL, OPTIMIZER, best_checkpoint, read_state
 from finegrain.errors import CheckpointError, DataError, RecipeError, TrainingError
-from finegrain.evaluation import evaluate
+from finegrain.evaluation.evaluation import evaluate
 from finegrain.methods import Clip
 from finegrain.recipe import Augment, Optimizer, Schedule, load_recipe
+from finegrain.runs.checkpoint import MODEL, OPTIMIZER, best_checkpoint, read_state
 from finegrain.training import loop, train
 from finegrain.training.distributed import World
 

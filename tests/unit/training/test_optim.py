@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from timm.optim.muon import _is_suitable_for_muon
 from torch import nn
 
-from finegrain import load_recipe, processor
+from finegrain import load_recipe
 from finegrain.recipe import Optimizer, ParameterRule, Schedule
+from finegrain.training import processor
 from finegrain.training.optim import lr_factor, make_optimizer, set_eps, set_lr
 from finegrain.training.precision import autocast_dtype
 

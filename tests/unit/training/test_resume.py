@@ -9,10 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from finegrain.checkpoint import MODEL, OPTIMIZER, last_checkpoint, read_state
 from finegrain.errors import CheckpointError
 from finegrain.models import ConvConfig
 from finegrain.recipe import Schedule
+from finegrain.runs.checkpoint import MODEL, OPTIMIZER, last_checkpoint, read_state
 from finegrain.training import train
 
 

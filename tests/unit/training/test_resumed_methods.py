@@ -8,11 +8,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from finegrain.checkpoint import MODEL, OPTIMIZER, last_checkpoint
 from finegrain.errors import RecipeError
 from finegrain.methods import MinedConfig, RasaConfig, RdeConfig, TbpsClipConfig
 from finegrain.models.albef_image import AlbefImageConfig
 from finegrain.models.albef_text import AlbefTextConfig
+from finegrain.runs.checkpoint import MODEL, OPTIMIZER, last_checkpoint
 from finegrain.training import train
 
 

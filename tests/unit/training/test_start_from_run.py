@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from finegrain.checkpoint import best_checkpoint, load_model
 from finegrain.errors import WeightsError
 from finegrain.methods import IrraConfig
-from finegrain.run import build_method
+from finegrain.runs.checkpoint import best_checkpoint, load_model
+from finegrain.runs.run import build_method
 from finegrain.training import train
 
 

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finegrain.errors import GalleryError, MissingExtraError, PlanError
-from finegrain.gallery.estimate import Query
-from finegrain.gallery.index import Hit, VectorIndex
+from finegrain.index.estimate import Query
+from finegrain.index.exact import Hit, VectorIndex
 from finegrain.index.gpu.faiss_scan import FaissScan
 from finegrain.index.gpu.halves import halve
 from finegrain.index.gpu.mirror import Mirror

@@ -8,15 +8,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from finegrain import gpu_gallery
 from finegrain.encoder import Encoder
 from finegrain.errors import PlanError, QueryError
 from finegrain.gallery import Gallery
-from finegrain.gpu_gallery import GpuGallery, scan_maker
 from finegrain.index.gpu import resident
 from finegrain.plan import SEARCH, TOKENIZER, Plan
 from finegrain.preprocess.clip_bpe import clip_tokenizer
-from finegrain.searcher import Searcher
+from finegrain.search import gpu_gallery
+from finegrain.search.gpu_gallery import GpuGallery, scan_maker
+from finegrain.search.searcher import Searcher
 
 DIM, CONTEXT, ROWS, DEPTH = 8, 40, 150, 60
 IDS, EOT = np.array([[3, 1, 2, 0, 2]], np.int32), np.array([4], np.int32)

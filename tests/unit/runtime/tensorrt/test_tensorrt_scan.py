@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from finegrain.errors import GalleryError, PlanError, QueryError
-from finegrain.gallery.index import VectorIndex
+from finegrain.index.exact import VectorIndex
 from finegrain.index.gpu import resident
 from finegrain.index.gpu.halves import halve
 from finegrain.index.gpu.mirror import Mirror

@@ -1,0 +1,296 @@
+"""What the verbs of the command line do with their parsed arguments."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tabulate import tabulate
+
+import finegrain
+from finegrain.errors import (
+    DataError,
+    FinegrainError,
+    GalleryError,
+    QueryError,
+    require,
+)
+from finegrain.gallery import Gallery
+from finegrain.search.answers import Query, looks_like_a_picture
+from finegrain.search.matches import Matches
+
+
+def train(arguments: argparse.Namespace) -> None:
+    require("torch", "train")
+    if arguments.tiny:
+        recipe = finegrain.load_recipe(arguments.recipe).tiny(arguments.set)
+    else:
+        recipe = finegrain.load_recipe(arguments.recipe, arguments.set)
+    run = finegrain.train(
+        recipe,
+        arguments.out,
+        resume=arguments.resume,
+        checkpoint_minutes=arguments.checkpoint_minutes,
+    )
+    print(run)
+
+
+def evaluate(arguments: argparse.Namespace) -> None:
+    require("torch", "train")
+    from finegrain.evaluation.evaluation import Evaluation
+    from finegrain.evaluation.probes import ProbeReport, probe
+
+    data = finegrain.load_recipe(arguments.recipe).data if arguments.recipe else None
+    model, split = arguments.model, arguments.split
+    found: Evaluation | ProbeReport
+    if arguments.probe:
+        found = probe(model, data, split=split)
+    else:
+        found = finegrain.evaluate(
+            model, data, split=split, rerank_k=arguments.rerank_k, rerank_by=arguments.rerank_by
+        )
+    print(found)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(found.to_dict(), indent=1) + "\n")
+
+
+def report(arguments: argparse.Namespace) -> None:
+    require("torch", "train")
+    from finegrain.evaluation.report import report
+
+    found = report(arguments.runs)
+    print(found)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(found.to_dict(), indent=1) + "\n")
+
+
+def export(arguments: argparse.Namespace) -> None:
+    require("torch", "train")
+    from finegrain.exporters import load_profile
+    from finegrain.exporters.triton import require_free, write_triton_repository
+    from finegrain.plan import Plan
+
+    profile = load_profile(arguments.profile)
+    repository = arguments.out.with_suffix(".triton")
+    if profile.triton is not None:
+        require_free(repository, arguments.out.stem)
+    data = finegrain.load_recipe(arguments.data).data if arguments.data else None
+    print(finegrain.export(arguments.run_folder, profile, arguments.out, data=data))
+    print(f"\nwrote {arguments.out}; search with it:")
+    print(f"  finegrain index {arguments.out} PICTURES/")
+    print(f'  finegrain query {arguments.out} "woman in red coat"')
+    if profile.triton is not None:
+        name = write_triton_repository(Plan(arguments.out), repository, serving=profile.triton)
+        print(f"\nwrote {repository}; serve it, and search through it:")
+        print(f"  tritonserver --model-repository={repository}")
+        print(f'  finegrain query {arguments.out} "red coat" --runtime triton://HOST:8001/{name}')
+
+
+def convert(arguments: argparse.Namespace) -> None:
+    require("torch", "train")
+    from finegrain.runs.conversion import released_to_run, run_to_released
+
+    out = arguments.out
+    if (arguments.source / "recipe.json").is_file():
+        if arguments.config or arguments.recipe or arguments.set or arguments.heads:
+            raise DataError(
+                f"{arguments.source} is a run, which knows its recipe; --config, --recipe, --set "
+                "and --heads go with a released checkpoint"
+            )
+        print(f"wrote {run_to_released(arguments.source, out)}")
+        return
+    recipe = finegrain.load_recipe(arguments.recipe) if arguments.recipe else None
+    print(
+        released_to_run(
+            arguments.source,
+            out,
+            config=arguments.config,
+            recipe=recipe,
+            overrides=arguments.set,
+            heads=arguments.heads,
+        )
+    )
+    print(f"\nexport it with:\n  finegrain export {out}")
+
+
+def open_searcher(arguments: argparse.Namespace) -> finegrain.Searcher:
+    """The searcher of a verb that takes a plan."""
+    return finegrain.Searcher(
+        arguments.plan,
+        gallery=arguments.gallery,
+        runtime=arguments.runtime,
+        trust_engines=arguments.trust_engines,
+        vectors=arguments.vectors,
+        rerank="match" if arguments.rerank else None,
+        rerank_k=arguments.rerank_k,
+        rerank_by=arguments.rerank_by,
+    )
+
+
+def embed(arguments: argparse.Namespace) -> None:
+    from finegrain.search.bulk import embed_dataset
+
+    print(
+        embed_dataset(
+            arguments.plan,
+            arguments.source,
+            arguments.out,
+            image_column=arguments.image_column,
+            concurrency=arguments.actors,
+            num_gpus=arguments.gpus,
+            address=arguments.ray_address,
+        )
+    )
+    print(f"\nload it with Searcher.load({str(arguments.out)!r})")
+
+
+def query(arguments: argparse.Namespace) -> None:
+    queries = _queries(arguments)
+    if len(queries) > 1 and (arguments.grid or arguments.explain):
+        raise QueryError(f"--grid and --explain draw one query; got {len(queries)}")
+    with open_searcher(arguments) as searcher:
+        answers = searcher.query(
+            queries,
+            arguments.k,
+            where=arguments.where,
+            group_by=arguments.group_by,
+            distinct=arguments.distinct,
+            offset=arguments.offset,
+        )
+        if arguments.json:
+            _print_json(answers)
+        else:
+            print("\n\n".join(map(repr, answers)))
+        if arguments.grid:
+            answers[0].save(arguments.grid)
+            print(f"\nwrote {arguments.grid}", file=sys.stderr)
+        if arguments.explain and answers[0]:
+            answers[0][0].explain().save(arguments.explain)
+            print(f"\nwrote {arguments.explain}", file=sys.stderr)
+
+
+def _queries(arguments: argparse.Namespace) -> list[Query]:
+    """What is asked for; a text that names a picture file is taken as the picture."""
+    if arguments.image:
+        if arguments.texts or arguments.queries:
+            raise QueryError("search by --image or by texts, one at a time")
+        return [Path(arguments.image)]
+    texts = list(arguments.texts)
+    if arguments.queries:
+        try:
+            lines = arguments.queries.read_text(encoding="utf-8-sig").splitlines()
+        except (OSError, ValueError) as error:
+            raise QueryError(f"{arguments.queries} is no text in UTF-8: {error}") from error
+        texts += [line for line in lines if line.strip()]
+    if not texts:
+        raise QueryError("nothing to search for: give texts, --queries FILE or --image PICTURE")
+    return [_picture_or_text(text) for text in texts]
+
+
+def _picture_or_text(text: str) -> Query:
+    if looks_like_a_picture(text) and Path(text).is_file():
+        print(f"{text} is a file, so it is searched for as a picture", file=sys.stderr)
+        return Path(text)
+    return text
+
+
+def _print_json(answers: Sequence[Matches]) -> None:
+    """The matches of one query, or of several with the query that they answer."""
+    for answer in answers:
+        for note in answer.notes:
+            print(f"note: {note}", file=sys.stderr)
+    several = [{"query": answer.query, "matches": answer.to_dicts()} for answer in answers]
+    shown = several if len(several) > 1 else several[0]["matches"]
+    print(json.dumps(shown, indent=1, ensure_ascii=False))
+
+
+def demo(arguments: argparse.Namespace) -> None:
+    require("torch", "train")
+    from finegrain.cli.demo import run_demo
+
+    run_demo(arguments.out, fast=arguments.fast)
+
+
+def doctor(arguments: argparse.Namespace) -> None:
+    from finegrain.cli.doctor import examine, machine_report
+
+    if arguments.subjects[:1] == ["data"]:
+        _doctor_data(arguments.subjects[1:])
+        return
+    print(machine_report())
+    unsound = []
+    for path in map(Path, arguments.subjects):
+        try:
+            print(f"\n{examine(path)}")
+        except FinegrainError as error:
+            unsound.append(str(path))
+            print(f"\n{path}: NOT SOUND; {error}")
+    if unsound:
+        raise DataError(f"not sound: {', '.join(unsound)}")
+
+
+def _doctor_data(words: Sequence[str]) -> None:
+    from finegrain.cli.doctor import dataset_names, examine_datasets, known_dataset
+
+    if not words or len(words) % 2:
+        names = ", ".join(dataset_names())
+        raise DataError(f"expected finegrain doctor data NAME ROOT [NAME ROOT ...]; NAME: {names}")
+    pairs = zip(words[::2], words[1::2], strict=True)
+    sound = True
+    for finding in examine_datasets([(known_dataset(name), Path(root)) for name, root in pairs]):
+        print(f"{finding}\n")
+        sound = sound and not finding.faults
+    if not sound:
+        raise DataError("this data would falsify a result; see what is NOT SOUND above")
+
+
+def _expected(recipe: finegrain.Recipe) -> str:
+    """Rank1 that a recipe promises, and what others got who ran it again."""
+    if recipe.expected is None:
+        return ""
+    band = recipe.expected.rank1_band
+    again = f" ({band[0]:g} to {band[1]:g} by others)" if band else ""
+    by = recipe.expected.rerank_by
+    order = f", rerank-k {recipe.expected.rerank_k} by {by}" if by else ""
+    return f"{recipe.expected.rank1:g}{again}{order}"
+
+
+def recipe(arguments: argparse.Namespace) -> None:
+    require("torch", "train")
+    from finegrain.recipe import difference
+
+    recipes = [finegrain.load_recipe(path, arguments.set) for path in arguments.recipes]
+    if arguments.action == "list":
+        rows = []
+        for path in sorted(Path("recipes").glob("*.py")):
+            recipe = finegrain.load_recipe(path)
+            rows.append((str(path), recipe.about, _expected(recipe)))
+        if not rows:
+            raise DataError("there is no recipes/*.py here; run this in a checkout of finegrain")
+        print(tabulate(rows, headers=["recipe", "about", "expected rank1"]))
+    elif arguments.action == "diff" and len(recipes) == 2:
+        rows = [(name, *values) for name, values in difference(*recipes).items()]
+        print(tabulate(rows, headers=["field", *map(str, arguments.recipes)]))
+    elif arguments.action == "show" and len(recipes) == 1:
+        print(recipes[0].to_json(), end="")
+    else:
+        raise DataError("`recipe show` takes one recipe, and `recipe diff` takes two")
+
+
+def gallery_set(arguments: argparse.Namespace) -> None:
+    with Gallery(arguments.gallery, create=False) as gallery:
+        count = gallery.update(arguments.where, dict(arguments.columns))
+        notes = gallery.notes_on(arguments.where) if not count else []
+    print(f"set {', '.join(name for name, _ in arguments.columns)} of {count} pictures")
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
+    if not count:
+        raise GalleryError(f"no picture matches {arguments.where!r:.200}")
+
+
+def gallery_move(arguments: argparse.Namespace) -> None:
+    with Gallery(arguments.gallery, create=False) as gallery:
+        print(f"moved {gallery.move(arguments.old, arguments.new)} pictures")

@@ -1,0 +1,266 @@
+"""The main job from end to end: people are drawn, a model is trained, checked, and searched."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from importlib.metadata import version
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from finegrain.cli.stages import Stages
+from finegrain.data.datasets import SyntheticPeople
+from finegrain.encoder import Encoder
+from finegrain.errors import PlanError, RecipeError
+from finegrain.evaluation.evaluation import Evaluation, evaluate
+from finegrain.evaluation.probes import QueryPrecision, query_precision, swap_accuracy
+from finegrain.exporters import export, load_profile
+from finegrain.plan import Plan
+from finegrain.preprocess import ImageSource
+from finegrain.recipe import Recipe, difference, load_recipe
+from finegrain.runs.checkpoint import MODEL, best_checkpoint, last_checkpoint, read_state
+from finegrain.runtime.instructions import this_processor
+from finegrain.search.searcher import Searcher
+from finegrain.synthetic import (
+    ATTRIBUTE_QUERIES,
+    DETAIL_QUERIES,
+    AttributeQuery,
+    AttributeRecord,
+    matches,
+    read_attributes,
+)
+from finegrain.training import train
+from finegrain.training.processor import usable_instructions
+
+RECIPE = Path("recipes/tiny_synthetic.py")
+PROFILE = Path("export/onnx_fp32.py")
+QUERY = "woman in red coat"
+MEASURED = Path("benchmarks/results/demo.json")
+STAGES = ("draw people", "train", "export", "evaluate", "index", "query")
+CHECKPOINT_MINUTES = 1.0
+"""Most minutes of training that an interrupted demo does again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemoResults:
+    """What the demo's model reaches on people it never saw.
+
+    Attributes:
+        evaluation: On the test split.
+        precision: Of twenty attribute queries, by ground truth.
+        detail_precision: Of ten queries for smaller things: caps, shoes, hair, bags by colour.
+        swap_accuracy: How often the true caption of a picture beats the one with two colours
+            exchanged, on swap pairs; chance is 0.5.
+        seconds: Wall-clock time of each stage.
+        cpu_seconds: Processor time of each stage, which other work on the machine changes less.
+        fast: Whether training was cut short by ``FINEGRAIN_FAST=1``.
+    """
+
+    evaluation: Evaluation
+    precision: QueryPrecision
+    detail_precision: QueryPrecision
+    swap_accuracy: float
+    seconds: dict[str, float]
+    cpu_seconds: dict[str, float]
+    fast: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "fast": self.fast,
+            **self.evaluation.to_dict(),
+            "precision_at_10": round(self.precision.mean, 4),
+            "precision_at_10_by_query": dict(self.precision.precision),
+            "relevant_by_query": dict(self.precision.num_relevant),
+            "detail_precision_at_10": round(self.detail_precision.mean, 4),
+            "detail_precision_at_10_by_query": dict(self.detail_precision.precision),
+            "detail_relevant_by_query": dict(self.detail_precision.num_relevant),
+            "swap_accuracy": round(self.swap_accuracy, 4),
+            "seconds": {name: round(value, 1) for name, value in self.seconds.items()},
+            "cpu_seconds": {name: round(value, 1) for name, value in self.cpu_seconds.items()},
+            "processor": this_processor().name,
+            "instructions": list(usable_instructions()),
+            "processors": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "load_average": _load_average(),
+        }
+
+
+def _load_average() -> float | None:
+    """Of the last five minutes; above the number of processors, others slowed the demo down."""
+    return round(os.getloadavg()[1], 1) if hasattr(os, "getloadavg") else None
+
+
+def run_demo(out: Path, *, fast: bool = False) -> DemoResults:
+    """Run the main job and write its results, plan, gallery and picture grid into ``out``.
+
+    Raises:
+        RecipeError: The current folder is not a checkout of finegrain.
+    """
+    if not RECIPE.is_file():
+        raise RecipeError(f"the demo trains {RECIPE}: run it in a checkout of finegrain")
+    fast = fast or os.environ.get("FINEGRAIN_FAST", "0") not in ("", "0")
+    recipe = _shortened(load_recipe(RECIPE)) if fast else load_recipe(RECIPE)
+    assert isinstance(recipe.data, SyntheticPeople)
+    root, plan = Path(recipe.data.root), out / "model.plan"
+    folder = _run_folder(out, recipe)
+    stages = Stages(_reference(fast=fast), _done_before(recipe, folder))
+
+    with stages.stage("draw people", "pictures with captions, or those that are there already"):
+        print(*recipe.data.splits().values(), sep="\n")
+    with stages.stage("train", "two towers from random weights, by pictures and captions"):
+        run = train(recipe, folder, resume=True, checkpoint_minutes=CHECKPOINT_MINUTES)
+    with stages.stage("export", "ONNX graphs, compared with the model, in one file"):
+        print(_export(run.folder, plan))
+    encoder = _RememberingEncoder.from_plan(Plan(plan))
+    with stages.stage("evaluate", "queries on people never seen in training"):
+        evaluation = evaluate(encoder, recipe.data, split="test")
+        truths = [r for r in read_attributes(root) if r.split == "test"]
+        precision = _precision(encoder, root, truths, ATTRIBUTE_QUERIES)
+        details = _precision(encoder, root, truths, DETAIL_QUERIES)
+        swap = people_swap_accuracy(encoder, root, truths)
+        print(evaluation, precision, details, sep="\n\n")
+        print(f"\nswap-pair accuracy {swap:.3f} (chance 0.5)")
+    with stages.stage("index", "a gallery of the test pictures"), Searcher(plan) as searcher:
+        print(
+            searcher.add(
+                [root / "imgs" / truth.file_path for truth in truths],
+                [_columns(truth) for truth in truths],
+            )
+        )
+    with stages.stage("query", f'"{QUERY}"'), Searcher(plan) as searcher:
+        matches_of_query = searcher.query(QUERY)
+        print(f'finegrain query {plan} "{QUERY}"\n\n{matches_of_query}')
+        matches_of_query.save(out / "matches.png")
+    results = DemoResults(
+        evaluation=evaluation,
+        precision=precision,
+        detail_precision=details,
+        swap_accuracy=swap,
+        seconds={**stages.seconds, "all": sum(stages.seconds.values())},
+        cpu_seconds={**stages.cpu_seconds, "all": sum(stages.cpu_seconds.values())},
+        fast=fast,
+    )
+    (out / "results.json").write_text(json.dumps(results.to_dict(), indent=1) + "\n")
+    print(
+        f"\nin {results.seconds['all']:.0f} s. Look at {out / 'matches.png'}, and ask it yourself:"
+    )
+    print(f'  finegrain query {plan} "man with a backpack" --grid matches.png')
+    return results
+
+
+def _reference(*, fast: bool) -> dict[str, float]:
+    """Seconds of each stage as last measured; a fast demo takes about a third."""
+    seconds = json.loads(MEASURED.read_text(encoding="utf-8"))["seconds"]
+    return {name: seconds[name] / (3 if fast else 1) for name in STAGES}
+
+
+def _done_before(recipe: Recipe, folder: Path) -> dict[str, float]:
+    """Share of the stages that an earlier run has done."""
+    data = recipe.data
+    assert isinstance(data, SyntheticPeople)
+    pictures = (data.train + data.val + data.test) * data.pictures_per_identity
+    drawn = sum(1 for _ in Path(data.root).glob("imgs/*/*.jpg")) / pictures
+    last = last_checkpoint(folder)
+    steps = recipe.schedule.epochs * (data.train * data.pictures_per_identity // recipe.batch_size)
+    return {"draw people": min(1.0, drawn), "train": read_state(last).step / steps if last else 0.0}
+
+
+def _run_folder(out: Path, recipe: Recipe) -> Path:
+    """Where the recipe is trained; the run of another recipe, as of an older version, is moved."""
+    folder = out / recipe.name
+    if last_checkpoint(folder) and difference(load_recipe(folder), recipe):
+        numbers = (out / f"{recipe.name}.{number}" for number in count(1))
+        aside = next(path for path in numbers if not path.exists())
+        folder.rename(aside)
+        print(f"{folder} was trained with another recipe; it is now {aside}")
+    return folder
+
+
+def _export(run: Path, plan: Path) -> str:
+    """Export a run, unless the plan that is there is of its weights and of this version."""
+    digest = hashlib.sha256((best_checkpoint(run) / MODEL).read_bytes()).hexdigest()
+    try:
+        manifest = Plan(plan).manifest
+        if (manifest.checkpoint, manifest.made_by) == (digest, version("finegrain")):
+            return f"{plan} is of these weights already"
+    except PlanError:
+        pass  # there is none, or an interrupted or older one
+    # The gallery of other weights is of no use any more, nor what a killed run left beside it.
+    for file in plan.parent.glob(f"{plan.stem}.gallery*"):
+        file.unlink()
+    return str(export(run, load_profile(PROFILE), plan))
+
+
+class _RememberingEncoder(Encoder):
+    """Encodes each picture once, though several questions are asked about it."""
+
+    def encode_images(
+        self, sources: Sequence[ImageSource], *, progress: bool = False
+    ) -> NDArray[np.float32]:
+        known: dict[str, NDArray[np.float32]] = self.__dict__.setdefault("_known", {})
+        names = [str(source) for source in sources]
+        new = [name for name in dict.fromkeys(names) if name not in known]
+        known.update(zip(new, super().encode_images(new, progress=progress), strict=True))
+        return np.stack([known[name] for name in names])
+
+
+def _shortened(recipe: Recipe) -> Recipe:
+    """A third of the people and of the training: it runs through, and finds less."""
+    assert isinstance(recipe.data, SyntheticPeople)
+    return replace(
+        recipe,
+        name=f"{recipe.name}_fast",
+        data=replace(recipe.data, root=f"{recipe.data.root}-fast", train=600, val=50, test=300),
+    )
+
+
+def _precision(
+    encoder: Encoder,
+    root: Path,
+    truths: list[AttributeRecord],
+    queries: Sequence[AttributeQuery],
+) -> QueryPrecision:
+    tests: dict[str, Callable[[Any], bool]] = {
+        query.text: partial(_is_right, query.predicate) for query in queries
+    }
+    pictures = [root / "imgs" / truth.file_path for truth in truths]
+    return query_precision(encoder, pictures, [t.attributes for t in truths], tests)
+
+
+def _columns(truth: AttributeRecord) -> dict[str, str | int | bool | None]:
+    """The truth as columns to filter by, and in one line to read."""
+    a = truth.attributes
+    worn = [f"{a[f'{slot}_color']} {a[slot]}" for slot in ("upper", "lower") if a[slot]]
+    about = ", ".join([str(a["gender"]), *worn])
+    return {"about": about, **a, "pid": truth.id}
+
+
+def _is_right(predicate: Any, attributes: Any) -> bool:
+    return matches(attributes, predicate)
+
+
+def people_swap_accuracy(encoder: Encoder, root: Path, truths: list[AttributeRecord]) -> float:
+    """Swap accuracy over pictures of swap pairs, each caption that names both exchanged colours.
+
+    Args:
+        root: A folder of rendered people.
+        truths: Those of its pictures that are asked about.
+    """
+    trials = [
+        (root / "imgs" / truth.file_path, caption, swapped)
+        for truth in truths
+        if truth.swap_id is not None
+        for caption, swapped in zip(truth.captions, truth.swapped_captions, strict=True)
+        if swapped is not None
+    ]
+    pictures, captions, swapped = zip(*trials, strict=True)
+    return swap_accuracy(encoder, pictures, captions, swapped)

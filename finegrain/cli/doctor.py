@@ -1,0 +1,184 @@
+"""What this machine has, and whether plans, galleries and datasets are sound."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sqlite3
+from collections.abc import Iterator, Sequence
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from tabulate import tabulate
+
+from finegrain.data import person_datasets
+from finegrain.data.fashion_datasets import FashionDataset
+from finegrain.data.fashion_survey import FASHION_DATASETS, FashionSurvey, survey_fashion
+from finegrain.data.leaks import Leaks, find_leaks
+from finegrain.data.person_datasets import PersonDataset
+from finegrain.data.survey import Survey, survey
+from finegrain.encoder import Encoder
+from finegrain.errors import DataError, GalleryError
+from finegrain.gallery import Gallery
+from finegrain.gallery.stamps import is_there
+from finegrain.plan import Plan
+from finegrain.runtime.byte_products import products_saturate
+from finegrain.runtime.instructions import X86, Processor, this_processor
+
+_SHOWN = 10
+
+
+def machine_report() -> str:
+    """Versions of Python, the processor, the profile for it, and every dependency by extra."""
+    head = (
+        f"finegrain {version('finegrain')}, Python {platform.python_version()}, "
+        f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
+    )
+    rows = sorted(
+        {(_extra_of(r), r.name, str(r.specifier), _installed(r)) for r in _requirements()}
+    )
+    packages = tabulate(rows, headers=["extra", "package", "needed", "installed"])
+    return f"{head}\n{_database()}\n{processor_report(this_processor())}\n\n{packages}"
+
+
+def processor_report(processor: Processor) -> str:
+    """The processor's instruction sets, and which export profile suits it."""
+    products = "saturate; plans of finegrain 0.1 take slower kernels that are exact"
+    if not products_saturate():
+        products = "are exact for any weights"
+    profile, why = suggested_profile(processor)
+    return (
+        f"processor: {processor.name}, {processor.machine}\n"
+        f"  instruction sets: {', '.join(processor.instructions) or 'none that speed depends on'}\n"
+        f"  not there: {', '.join(processor.missing) or 'none'}\n"
+        f"  products of 8-bit weights in ONNX Runtime: {products}\n"
+        f"  export profile for this machine: {profile} ({why})"
+    )
+
+
+def suggested_profile(processor: Processor) -> tuple[str, str]:
+    """The export profile that answers quickest on a processor, and why."""
+    fastest_first: tuple[str, ...] = ("AMX", "VNNI", "AVX-512", "AVX2")
+    if processor.machine not in X86:
+        fastest_first = ("i8mm", "dotprod")
+    for name in fastest_first:
+        if name in processor.instructions:
+            return "cpu_int8", f"int8 products by {name}; see export/README.md"
+    needed = fastest_first[-1]
+    return "onnx_fp32", f"int8 products are slow without {needed}"
+
+
+def _database() -> str:
+    """The version of SQLite, and whether it has the fault of its write-ahead log."""
+    text = f"SQLite {sqlite3.sqlite_version}"
+    version = sqlite3.sqlite_version_info
+    mended = (3, 44, 6) <= version < (3, 45) or (3, 50, 7) <= version < (3, 51)
+    if mended or version >= (3, 51, 3):
+        return text
+    return (
+        f"{text}: below 3.51.3 a checkpoint beside a commit may damage a file; galleries keep the "
+        "two apart, and a newer Python or system brings a newer SQLite"
+    )
+
+
+def examine(path: Path) -> str:
+    """Open a plan with its graphs, or a gallery, and say what it is.
+
+    Raises:
+        FinegrainError: It is not sound; the message says why.
+    """
+    if path.suffix == ".gallery":
+        with Gallery(path, create=False) as gallery:
+            report = gallery.check()
+            if not report.is_sound:
+                raise GalleryError(str(report))
+            return "\n  ".join([str(report), repr(gallery), *_numbered(gallery), *_gone(gallery)])
+    plan = Plan(path)
+    Encoder.from_plan(plan)
+    parity = ", ".join(f"{name} {value:.6g}" for name, value in plan.manifest.parity.items())
+    return (
+        f"{path}: sound; {plan!r}\n  made by finegrain {plan.manifest.made_by}"
+        f"\n  fingerprint {plan.manifest.fingerprint[:12]}\n  parity: {parity or 'not stated'}"
+    )
+
+
+def _numbered(gallery: Gallery) -> list[str]:
+    """A line about pids of an older version, where there are any."""
+    if not gallery.has_numbered_pids():
+        return []
+    return [
+        "an older version wrote pids here: those of catalogues are row numbers, not the "
+        "catalogue's keys; index such catalogues again with --replace --pid-column NAME"
+    ]
+
+
+def _gone(gallery: Gallery) -> list[str]:
+    """Lines about pictures whose files cannot be found any more."""
+    gone = [place.image for place in gallery.places() if not is_there(place.image)]
+    if not gone:
+        return []
+    more = len(gone) - _SHOWN
+    return [
+        f"the files of {len(gone)} pictures are gone; if a folder has moved, say so: "
+        "finegrain gallery move GALLERY OLD NEW",
+        *gone[:_SHOWN],
+        *([f"... and {more} more"] if more > 0 else []),
+    ]
+
+
+def dataset_names() -> tuple[str, ...]:
+    """Names of the datasets that can be examined."""
+    return tuple(d.name for d in (*person_datasets.PERSON_DATASETS, *FASHION_DATASETS))
+
+
+def known_dataset(name: str) -> PersonDataset | FashionDataset:
+    """The dataset of a name.
+
+    Raises:
+        DataError: There is none.
+    """
+    for dataset in (*person_datasets.PERSON_DATASETS, *FASHION_DATASETS):
+        if dataset.name == name:
+            return dataset
+    raise DataError(
+        f"there is no dataset {name!r} to examine; there are {', '.join(dataset_names())}"
+    )
+
+
+def examine_datasets(
+    datasets: Sequence[tuple[PersonDataset | FashionDataset, Path]], *, progress: bool = True
+) -> Iterator[Survey | FashionSurvey | Leaks]:
+    """Survey datasets; of several for person search, also what their splits share.
+
+    Raises:
+        DataError: A picture cannot be read.
+        MissingExtraError: Reading a dataset needs what is not installed.
+    """
+    surveys = []
+    for dataset, root in datasets:
+        if isinstance(dataset, FashionDataset):
+            yield survey_fashion(root, dataset)
+        else:
+            surveys.append(survey(root, dataset))
+            yield surveys[-1]
+    if len(surveys) > 1:
+        yield find_leaks(surveys, progress=progress)
+
+
+def _requirements() -> list[Requirement]:
+    parsed = [Requirement(text) for text in requires("finegrain") or []]
+    return [r for r in parsed if r.name != "finegrain"]
+
+
+def _extra_of(requirement: Requirement) -> str:
+    marker = str(requirement.marker or "")
+    return marker.partition('extra == "')[2].partition('"')[0]
+
+
+def _installed(requirement: Requirement) -> str:
+    try:
+        found = version(requirement.name)
+    except PackageNotFoundError:
+        return "no"
+    return found if requirement.specifier.contains(found, prereleases=True) else f"{found} (!)"

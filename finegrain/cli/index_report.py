@@ -1,0 +1,54 @@
+"""What the verb ``index`` says at its end, and whether it failed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from finegrain.errors import ImageError
+from finegrain.records import Problem
+from finegrain.search.ingest import Added, described
+
+
+def report_index(total: Added, names: Path, *, num_sources: int) -> None:
+    """Print the sum over all sources, and write the names of all that was left out to a file.
+
+    Args:
+        total: What was done, of all sources together.
+        names: The file. It is removed where nothing was left out, as it would be of an earlier
+            call.
+        num_sources: How many there were.
+
+    Raises:
+        ImageError: Something was given, and nothing of it is in the gallery.
+    """
+    if num_sources:
+        lines = [
+            f"in all: added {total.num_new}, updated {total.num_updated + total.num_reencoded}, "
+            f"moved {total.num_moved}, unchanged {total.num_known}, removed {total.num_removed}, "
+            f"left out {len(total.problems)}"
+        ]
+        if num_sources > 1:
+            lines += described(total.problems)
+        print("\n  ".join(lines))
+    if total.problems:
+        _write_names(names, total.problems)
+        print(f"all {len(total.problems)} that were left out are named in {names}")
+    elif num_sources and not total.is_plan:
+        names.unlink(missing_ok=True)
+    if num_sources and not total.num_given and not total.num_removed:
+        first = f"; {total.problems[0]}" if total.problems else ""
+        raise ImageError(f"nothing was added{first}")
+
+
+def _write_names(path: Path, problems: Sequence[Problem]) -> None:
+    """One line each: kind, place and reason. Names may tell of people: for the owner alone."""
+    try:
+        number = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(number, "w", encoding="utf-8", errors="backslashreplace") as file:
+            for problem in problems:
+                cells = (problem.kind.value, problem.where, problem.why)
+                file.write("\t".join(" ".join(cell.split()) for cell in cells) + "\n")
+    except OSError as error:
+        raise ImageError(f"the list of what was left out cannot be written: {error}") from error

@@ -1,0 +1,390 @@
+"""The command line: its verbs are the names of the Python API."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn, get_args
+
+import finegrain
+from finegrain.cli import commands as verbs
+from finegrain.cli import index as index_verb
+from finegrain.cli.exit_status import run_to_status
+from finegrain.cli.gallery import add_gallery_verb, named_value
+from finegrain.errors import did_you_mean
+from finegrain.rerank import RerankBy
+from finegrain.runtime.base import RuntimeName
+from finegrain.search.retriever import VectorPlace
+from finegrain.search.searcher import RERANK_K
+
+_RERANK_BY = (
+    "what orders them: both is cosine and match together, match is the match head alone, "
+    "as RaSa's paper reports (default: %(default)s)"
+)
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser that asks whether a wrong option or verb was meant to be another."""
+
+    def error(self, message: str) -> NoReturn:
+        if option := re.search(r"unrecognized arguments: (--[\w-]+)", message):
+            message += did_you_mean(option[1], self._options())
+        elif choice := re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message):
+            message += did_you_mean(choice[1], re.findall(r"'(.*?)'", choice[2]))
+        super().error(message)
+
+    def _options(self) -> list[str]:
+        """The long options of all verbs."""
+        verbs = [action.choices for action in self._actions if isinstance(action.choices, dict)]
+        shown = (verb.format_help() for choices in verbs for verb in choices.values())
+        return [option for text in shown for option in re.findall(r"--[a-z][a-z-]+", text)]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; errors of finegrain become one line and exit status 1."""
+
+    def run() -> None:
+        arguments = _parsed(argv)
+        arguments.run(arguments)
+
+    return run_to_status(run)
+
+
+def _character(text: str) -> str:
+    return {"tab": "\t", "\\t": "\t"}.get(text, text)
+
+
+def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse arguments; texts and pictures may stand before, between and behind the options.
+
+    argparse takes those of an option "none or several" from one place only.
+    """
+    parser = _parser()
+    arguments, others = parser.parse_known_args(argv)
+    several: str = getattr(arguments, "several", "")
+    if others and (not several or any(word.startswith("-") for word in others)):
+        parser.error(f"unrecognized arguments: {' '.join(others)}")
+    for word in others:
+        getattr(arguments, several).append(Path(word) if several == "pictures" else word)
+    return arguments
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="finegrain",
+        description="Fine-grained text-to-person and text-to-fashion image search.",
+        epilog="Every verb explains itself: finegrain VERB --help",
+    )
+    parser.add_argument("--version", action="version", version=finegrain.__version__)
+    subparsers = parser.add_subparsers(metavar="VERB", required=True)
+
+    def verb(
+        name: str, run: Callable[[argparse.Namespace], None], about: str, example: str
+    ) -> argparse.ArgumentParser:
+        added = subparsers.add_parser(
+            name,
+            help=about,
+            description=f"{about[0].upper()}{about[1:]}.",
+            epilog=f"examples:\n{example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        added.set_defaults(run=run)
+        return added
+
+    train = verb(
+        "train",
+        verbs.train,
+        "train a recipe",
+        "  finegrain train recipes/tiny_synthetic.py\n"
+        "  finegrain train recipes/tiny_synthetic.py --set optimizer.lr=3e-4 -o runs/lr3\n"
+        "  torchrun --nproc-per-node 2 -m finegrain train recipes/tiny_synthetic.py",
+    )
+    train.add_argument("recipe", type=Path, help="a recipe's .py, its .json, or a run folder")
+    train.add_argument("-o", "--out", type=Path, help="run folder (default: runs/<name>)")
+    train.add_argument("--set", action="append", default=[], metavar="A.B=C", help="one field")
+    train.add_argument("--resume", action="store_true", help="go on from the newest checkpoint")
+    train.add_argument("--tiny", action="store_true", help="shrink to seconds, on synthetic people")
+    train.add_argument("--checkpoint-minutes", type=float, default=5.0, help="most between two")
+
+    evaluate = verb(
+        "evaluate",
+        verbs.evaluate,
+        "measure rank1/5/10, mAP and mINP of a run or a plan",
+        "  finegrain evaluate runs/tiny_synthetic\n"
+        "  finegrain evaluate model.plan --split test --json metrics.json\n"
+        "  finegrain evaluate runs/rasa_cuhk_pedes --split test --rerank-k 128 --rerank-by match\n"
+        "  finegrain evaluate runs/tiny_synthetic --split test --probe",
+    )
+    evaluate.add_argument("model", type=Path, help="a run folder or a model.plan")
+    evaluate.add_argument("--split", default="val", help="val (default), test or train")
+    evaluate.add_argument("--recipe", type=Path, help="take the dataset of this recipe instead")
+    evaluate.add_argument("--json", type=Path, help="also write the metrics here")
+    evaluate.add_argument(
+        "--rerank-k", type=int, metavar="K",
+        help="also put the first K of each caption in order with the match head",
+    )  # fmt: skip
+    evaluate.add_argument(
+        "--rerank-by", choices=get_args(RerankBy), default="both", help=_RERANK_BY
+    )
+    evaluate.add_argument(
+        "--probe", action="store_true",
+        help="instead ask it about swapped colours, other attributes and negation, beside chance",
+    )  # fmt: skip
+
+    report = verb(
+        "report",
+        verbs.report,
+        "say what runs reached on test: selected on validation, and as papers select",
+        "  finegrain train recipes/irra_cuhk_pedes.py --set watch_test=true -o runs/s1\n"
+        "  finegrain report runs/s1\n"
+        "  finegrain report runs/s1 runs/s2 runs/s3        # mean and spread over seeds",
+    )
+    report.add_argument("runs", type=Path, nargs="+", help="runs of one recipe by several seeds")
+    report.add_argument("--json", type=Path, help="also write the metrics here")
+
+    export = verb(
+        "export",
+        verbs.export,
+        "export a run to a model.plan, checked against the eager model",
+        "  finegrain export runs/tiny_synthetic -o model.plan\n"
+        "  finegrain export runs/tiny_synthetic export/cpu_int8.py -o model.plan\n"
+        "  finegrain export runs/irra --data recipes/tiny_synthetic.py",
+    )
+    export.add_argument("run_folder", type=Path, metavar="RUN")
+    export.add_argument("profile", type=Path, nargs="?", default=Path("export/onnx_fp32.py"))
+    export.add_argument("-o", "--out", type=Path, default=Path("model.plan"))
+    export.add_argument("--data", type=Path, help="check on the dataset of this recipe instead")
+
+    convert = verb(
+        "convert",
+        verbs.convert,
+        "make a run of a released checkpoint (IRRA, RDE, RaSa, CLIP), or the other way round",
+        "  finegrain convert best.pth -o runs/irra --set data.root=/data/CUHK-PEDES\n"
+        "  finegrain convert best.pth -o runs/irra --config configs.yaml --heads\n"
+        "  finegrain convert open_clip_model.safetensors -o runs/clip\n"
+        "  finegrain convert runs/irra -o best.pth",
+    )
+    convert.add_argument("source", type=Path, help="a weight file, or a run folder")
+    convert.add_argument("-o", "--out", type=Path, required=True, help="run folder, or best.pth")
+    convert.add_argument("--config", type=Path, help="its configs.yaml (default: beside it)")
+    convert.add_argument("--recipe", type=Path, help="start from it (default: recognised)")
+    convert.add_argument("--set", action="append", default=[], metavar="A.B=C", help="one field")
+    convert.add_argument("--heads", action="store_true", help="keep the training heads too")
+
+    index = verb(
+        "index",
+        index_verb.index,
+        "add pictures to the gallery of a plan",
+        "  finegrain index model.plan crops/ --metadata camera=gate-3\n"
+        "  finegrain index model.plan crops/ --expire-days 30\n"
+        "  finegrain index model.plan catalog.csv --sync --dry-run\n"
+        "  finegrain index model.plan gate-3.mp4 --every 2 --start 2026-05-01T08:00\n"
+        "  finegrain index model.plan catalog.csv --image-column file --caption-column title\n"
+        "  finegrain index model.plan shopify_export.csv --images-root downloads/\n"
+        "  finegrain index model.plan styles.csv --image-pattern 'images/{id}.jpg'\n"
+        "  finegrain index model.plan market/ --name-pattern '{pid}_c{camera}s{seq}_{frame}'\n"
+        "  finegrain index new.plan crops/ --gallery model.gallery --reindex",
+    )
+    index.add_argument("plan", type=Path)
+    index.add_argument(
+        "pictures", type=Path, nargs="*", help="folders, pictures, videos, or catalogues"
+    )
+    index.add_argument(
+        "--metadata", type=named_value, action="append", default=[], metavar="NAME=VALUE",
+        help="a column for all pictures",
+    )  # fmt: skip
+    index.add_argument(
+        "--expire-days", type=float, metavar="DAYS",
+        help="remove the pictures so long after they were taken (--metadata time=...) or added",
+    )  # fmt: skip
+    index.add_argument(
+        "--reindex", action="store_true",
+        help="first encode what the gallery holds of another plan again; after a stop, go on",
+    )  # fmt: skip
+    index.set_defaults(several="pictures")
+    index.add_argument(
+        "--drop-unreadable", action="store_true",
+        help="with --reindex: delete the pictures that cannot be read any more",
+    )  # fmt: skip
+    follow = index.add_argument_group("pictures that are there already")
+    follow.add_argument(
+        "--replace", action="store_true",
+        help="encode changed files again, and set changed columns (default: pass over both)",
+    )  # fmt: skip
+    follow.add_argument(
+        "--sync", action="store_true",
+        help="as --replace, find moved files, and remove what the folder or table lacks now",
+    )  # fmt: skip
+    follow.add_argument("--dry-run", action="store_true", help="only say what would be done")
+    index.add_argument(
+        "--left-out", metavar="FILE",
+        help="name all that was left out there (default: GALLERY.left-out.txt)",
+    )  # fmt: skip
+    index.add_argument(
+        "--every", type=float, default=1.0, metavar="SECONDS",
+        help="of a video: time between the frames that are taken (default: 1)",
+    )  # fmt: skip
+    index.add_argument(
+        "--start", metavar="TIME",
+        help="of a video: when its first frame was taken, as 2026-05-01T08:00+02:00",
+    )  # fmt: skip
+    index.add_argument(
+        "--exclude", action="append", default=[], metavar="PATTERN",
+        help="of a folder: pass over such names or paths, such as '*.png' or 'old/*'",
+    )  # fmt: skip
+    index.add_argument(
+        "--name-pattern", metavar="PATTERN",
+        help="of a folder: what file names say, such as {pid}_c{camera}s{seq}_{frame}",
+    )  # fmt: skip
+    table = index.add_argument_group("tables, feeds and shards")
+    table.add_argument("--image-column", metavar="NAME", help="default: as its kind names it")
+    table.add_argument(
+        "--image-pattern", metavar="PATTERN",
+        help="where the picture of a row lies, such as images/{id}.jpg",
+    )  # fmt: skip
+    table.add_argument("--caption-column", metavar="NAME", help="default: as its kind names it")
+    table.add_argument("--pid-column", metavar="NAME", help="pictures of one product share it")
+    table.add_argument("--camera-column", metavar="NAME", help="default: camera")
+    table.add_argument("--time-column", metavar="NAME", help="default: time")
+    table.add_argument(
+        "--time-format", metavar="FORMAT",
+        help="how times are written, such as '%%d/%%m/%%Y %%H:%%M' (default: ISO 8601, and "
+        "forms that can mean one time only)",
+    )  # fmt: skip
+    table.add_argument(
+        "--images-root", type=Path, metavar="FOLDER",
+        help="where the pictures of a feed were downloaded to; nothing is fetched",
+    )  # fmt: skip
+    table.add_argument("--encoding", metavar="NAME", help="of a whole table, such as gbk")
+    table.add_argument(
+        "--fallback-encoding", metavar="NAME", help="of a whole table that is not UTF-8",
+    )  # fmt: skip
+    table.add_argument(
+        "--separator", metavar="CHARACTER", type=_character,
+        help="between cells; tab for a tab (default: found out)",
+    )  # fmt: skip
+    table.add_argument(
+        "--max-bad-share", type=float, default=0.1, metavar="SHARE",
+        help="stop where more rows of a catalogue than this are bad (default: 0.1)",
+    )  # fmt: skip
+
+    def add_opening(to: argparse.ArgumentParser) -> None:
+        """How a plan and its gallery are opened."""
+        to.add_argument(
+            "--runtime", default="onnxruntime", metavar="NAME",
+            help=f"{', '.join(get_args(RuntimeName))} or triton://HOST:PORT/NAME "
+            "(default: onnxruntime)",
+        )  # fmt: skip
+        to.add_argument("--gallery", help="file or address (default: beside the plan)")
+        to.add_argument(
+            "--vectors", default="memory", choices=get_args(VectorPlace),
+            help="also keep the vectors on a GPU and search there (default: memory)",
+        )  # fmt: skip
+        to.add_argument(
+            "--trust-engines", action="store_true",
+            help="load TensorRT engines inside the plan: programs, so only from whom you trust",
+        )  # fmt: skip
+        to.add_argument(
+            "--rerank", action="store_true",
+            help="put the first pictures in order with the plan's match head",
+        )  # fmt: skip
+        to.add_argument(
+            "--rerank-k",
+            type=int,
+            default=RERANK_K,
+            metavar="K",
+            help="how many of them (default: %(default)s)",
+        )
+        to.add_argument("--rerank-by", choices=get_args(RerankBy), default="both", help=_RERANK_BY)
+
+    add_opening(index)
+
+    embed = verb(
+        "embed",
+        verbs.embed,
+        "encode very many pictures on a Ray cluster, into a folder that a gallery loads",
+        "  finegrain embed model.plan crops/ -o embedded/ --actors 2\n"
+        "  finegrain embed model.plan crops.parquet -o embedded/ --ray-address auto --actors 64\n"
+        "  finegrain embed model.plan crops.parquet -o embedded/ --actors 8 --gpus 1",
+    )
+    embed.add_argument("plan", type=Path)
+    embed.add_argument("source", type=Path, help="a folder, or Parquet with a row per picture")
+    embed.add_argument("-o", "--out", type=Path, required=True, help="a stopped one goes on")
+    embed.add_argument("--image-column", default="image_path", help="of Parquet (%(default)s)")
+    embed.add_argument("--ray-address", help="default: RAY_ADDRESS, else this machine alone")
+    embed.add_argument("--actors", type=int, default=1, help="processes with a model (default: 1)")
+    embed.add_argument("--gpus", type=float, default=0, help="of each actor (default: 0)")
+
+    query = verb(
+        "query",
+        verbs.query,
+        "search by text or by picture",
+        '  finegrain query model.plan "woman in red coat"\n'
+        '  finegrain query model.plan "man with a backpack" --where "camera = \'gate-3\'" -k 5\n'
+        '  finegrain query model.plan "red coat" "blue dress" --json\n'
+        "  finegrain query model.plan --image crop.jpg --grid matches.png\n"
+        '  finegrain query model.plan "red coat, no bag" --rerank --explain why.png',
+    )
+    query.add_argument("plan", type=Path)
+    query.add_argument("texts", nargs="*", metavar="TEXT", help="one or several, each a query")
+    query.set_defaults(several="texts")
+    query.add_argument("--queries", type=Path, metavar="FILE", help="more texts, one a line")
+    query.add_argument("--image", type=Path, help="search by this picture instead")
+    query.add_argument("-k", type=int, help="how many of each (default: 10)")
+    query.add_argument("--offset", type=int, default=0, metavar="N", help="leave out the first N")
+    query.add_argument("--where", help="filter, such as: camera = 'gate-3' and price < 80")
+    query.add_argument("--group-by", metavar="COLUMN", help="only the best of each pid, track, ...")
+    query.add_argument(
+        "--distinct", type=float, metavar="COSINE",
+        help="leave out pictures nearer than this to a better one, such as 0.98",
+    )  # fmt: skip
+    query.add_argument("--grid", type=Path, help="write a picture grid here")
+    query.add_argument(
+        "--explain", type=Path, metavar="PICTURE",
+        help="draw here which words the first match has, and where",
+    )  # fmt: skip
+    query.add_argument("--json", action="store_true", help="print JSON instead of a table")
+
+    add_opening(query)
+
+    add_gallery_verb(subparsers)
+
+    demo = verb(
+        "demo",
+        verbs.demo,
+        "render people, train, evaluate, export, index and query, in minutes on a CPU",
+        "  finegrain demo\n  FINEGRAIN_FAST=1 finegrain demo -o runs/fast",
+    )
+    demo.add_argument("-o", "--out", type=Path, default=Path("runs/demo"))
+    demo.add_argument("--fast", action="store_true", help="less training (or FINEGRAIN_FAST=1)")
+
+    doctor = verb(
+        "doctor",
+        verbs.doctor,
+        "say what this machine has, and whether plans, galleries and datasets are sound",
+        "  finegrain doctor\n"
+        "  finegrain doctor model.plan model.gallery\n"
+        "  finegrain doctor data cuhk_pedes data/CUHK-PEDES\n"
+        "  finegrain doctor data icfg_pedes data/ICFG-PEDES rstpreid data/RSTPReid\n"
+        "  finegrain doctor data fashion_gen data/Fashion-Gen",
+    )
+    doctor.add_argument(
+        "subjects", nargs="*", metavar="SUBJECT",
+        help="plans and galleries to examine; or data NAME ROOT [NAME ROOT ...]: datasets, and "
+        "of those for person search the pictures that training and test splits share",
+    )  # fmt: skip
+
+    recipe = verb(
+        "recipe",
+        verbs.recipe,
+        "list, show or compare recipes",
+        "  finegrain recipe list\n"
+        "  finegrain recipe show recipes/tiny_synthetic.py\n"
+        "  finegrain recipe diff recipes/tiny_synthetic.py runs/tiny_synthetic",
+    )
+    recipe.add_argument("action", choices=["list", "show", "diff"])
+    recipe.add_argument("recipes", type=Path, nargs="*")
+    recipe.add_argument("--set", action="append", default=[], metavar="A.B=C", help="one field")
+    return parser

@@ -1,0 +1,147 @@
+"""Evaluation: one code path for eager models, run folders and exported plans."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from tabulate import tabulate
+
+from finegrain.encoder import Encoder
+from finegrain.errors import EvaluationError, require
+from finegrain.evaluation.reranking import second_stage
+from finegrain.metrics import RetrievalMetrics, retrieval_metrics
+from finegrain.records import Split
+from finegrain.rerank import RerankBy
+
+if TYPE_CHECKING:
+    from finegrain.data.datasets import Dataset
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """Metrics of a split in both directions.
+
+    Attributes:
+        split: Name of the split.
+        text_to_image: Every caption searches all pictures of the split.
+        image_to_text: Every picture searches all captions of the split.
+        reranked: Text to image, the first pictures of each caption put in order with the match
+            head, where that was asked for.
+        reranked_by: What that order is, in words.
+    """
+
+    split: str
+    text_to_image: RetrievalMetrics
+    image_to_text: RetrievalMetrics
+    reranked: RetrievalMetrics | None = None
+    reranked_by: str | None = None
+
+    def to_dict(self) -> dict[str, str | Mapping[str, float | int]]:
+        metrics = {name: metrics.to_dict() for name, metrics in self._metrics().items()}
+        order = {} if self.reranked_by is None else {"reranked_by": self.reranked_by}
+        return {"split": self.split, **metrics, **order}
+
+    def _metrics(self) -> dict[str, RetrievalMetrics]:
+        both = {"text_to_image": self.text_to_image, "image_to_text": self.image_to_text}
+        return both if self.reranked is None else {**both, "reranked": self.reranked}
+
+    def __str__(self) -> str:
+        rows = [
+            {"split": self.split, "direction": name.replace("_", " "), **metrics.to_dict()}
+            for name, metrics in self._metrics().items()
+        ]
+        table = tabulate(rows, headers="keys", floatfmt=".2f")
+        return table if self.reranked_by is None else f"{table}\nreranked by {self.reranked_by}"
+
+
+def evaluate(
+    model: str | Path | Encoder,
+    data: Dataset | None = None,
+    *,
+    split: str = "val",
+    rerank_k: int | None = None,
+    rerank_by: RerankBy = "both",
+    progress: bool = True,
+) -> Evaluation:
+    """Evaluate a model on a split of a dataset.
+
+    Args:
+        model: A run folder, a plan, or an encoder.
+        data: The dataset; by default the one a run or a plan was trained on.
+        split: ``val`` unless ``test`` is asked for by name.
+        rerank_k: Also put so many of the first pictures of each caption in order with the match
+            head.
+        rerank_by: ``both`` is ``cosine + weight * probability of a match``, the weight chosen on
+            the validation split; ``match`` is the match head alone, as RaSa's paper reports.
+        progress: Show bars.
+
+    Raises:
+        DataError: The dataset cannot be read, or has no such split.
+        PlanError, CheckpointError: The model cannot be read, or has no match head to re-rank by.
+        EvaluationError: ``rerank_by`` is none of these, or stands alone.
+        MissingExtraError: The training wing is not installed; it reads the datasets.
+    """
+    if rerank_by not in get_args(RerankBy):
+        raise EvaluationError(f"expected rerank_by='both' or 'match', got {rerank_by!r}")
+    if rerank_k is None and rerank_by != "both":
+        raise EvaluationError(
+            f"rerank_by={rerank_by!r} says how to re-rank; also set how many: rerank_k=128"
+        )
+    require("torch", "train")
+    from finegrain.data.datasets import take_split
+    from finegrain.runs.run import open_model
+
+    encoder, data = open_model(model, data)
+    if rerank_k is not None:
+        encoder.require_match_head()  # before minutes of work
+    splits = data.splits()
+    asked = take_split(splits, split)
+    if rerank_k is None:
+        return evaluate_split(encoder, asked, progress=progress)
+    stage = second_stage(encoder, asked.samples, depth=rerank_k, progress=progress)
+    towers = _both_directions(
+        split, stage.texts, stage.images, stage.query_pids, stage.gallery_pids
+    )
+    if rerank_by == "match":
+        order = f"the match logit alone, the first {rerank_k}"
+        return replace(towers, reranked=stage.match_metrics(), reranked_by=order)
+    validation = stage
+    if split != "val":
+        samples = take_split(splits, "val").samples
+        validation = second_stage(encoder, samples, depth=rerank_k, progress=progress)
+    weight = validation.best_weight()
+    order = f"cosine + {weight:g} x probability of a match, the first {rerank_k}"
+    return replace(towers, reranked=stage.metrics(weight), reranked_by=order)
+
+
+def evaluate_split(encoder: Encoder, split: Split, *, progress: bool = False) -> Evaluation:
+    """Both directions on one split.
+
+    Raises:
+        ImageError: A picture cannot be read: a metric over fewer pictures is another metric.
+    """
+    pids = split.identities()
+    images = encoder.encode_images([sample.image for sample in split.samples], progress=progress)
+    captions = [caption for sample in split.samples for caption in sample.captions]
+    caption_pids = np.repeat(pids, [len(sample.captions) for sample in split.samples])
+    texts = encoder.encode_texts(captions, progress=progress)
+    return _both_directions(split.name, texts, images, caption_pids, pids)
+
+
+def _both_directions(
+    split: str,
+    texts: NDArray[np.float32],
+    images: NDArray[np.float32],
+    caption_pids: NDArray[np.int64],
+    pids: NDArray[np.int64],
+) -> Evaluation:
+    return Evaluation(
+        split=split,
+        text_to_image=retrieval_metrics(texts, images, caption_pids, pids),
+        image_to_text=retrieval_metrics(images, texts, pids, caption_pids),
+    )

@@ -1,0 +1,115 @@
+"""Two colours of a caption exchanged: "red coat, blue jeans" or "blue coat, red jeans"?
+
+It measures whether a model binds colours to things; a bag of words stays at chance (ARO,
+Yuksekgonul et al. 2023; ColorSwap, Burapacheep et al. 2024).
+"""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from itertools import combinations
+from typing import NamedTuple
+
+from finegrain.evaluation.probes.questions import Probe, Question
+from finegrain.evaluation.probes.told import Told
+from finegrain.evaluation.probes.wording import ColorMention, colors_of, exchanged
+from finegrain.records import Pid, Sample
+
+Worn = frozenset[tuple[str, str]]
+"""Pairs of a colour and the thing that has it."""
+
+
+class Swap(NamedTuple):
+    """A caption, the same with two colours exchanged, and what either tells of these two."""
+
+    caption: str
+    swapped: str
+    worn: Worn
+    exchanged: Worn
+
+
+def color_swaps(samples: Sequence[Sample], told: Told, *, seed: int) -> list[Probe]:
+    """A picture chooses its caption; a caption chooses its picture, where a counterpart exists.
+
+    A counterpart is a picture of another identity that wears the exchanged colours: its
+    captions give each of the two things the other's colour, and not the colours asked for.
+    """
+    worn = _worn(samples)
+    by_worn: dict[tuple[str, str], set[int]] = defaultdict(set)
+    for number, sample in enumerate(samples):
+        for pair in worn[sample.pid]:
+            by_worn[pair].add(number)
+    by_caption, by_picture = [], []
+    for number, sample in enumerate(samples):
+        rng = random.Random(f"finegrain/{seed}/color swap/{number}")
+        swaps = [s for caption in sample.captions for s in _swaps(caption, sample, told, worn)]
+        if not swaps:
+            continue
+        swap = rng.choice(swaps)
+        by_caption.append(Question(images=(sample.image,), captions=(swap.caption, swap.swapped)))
+        paired = [(s, c) for s in swaps for c in _counterparts(s, sample, samples, by_worn, worn)]
+        if paired:
+            swap, counterpart = rng.choice(paired)
+            images = (sample.image, samples[counterpart].image)
+            by_picture.append(Question(images=images, captions=(swap.caption,)))
+    return [
+        Probe(
+            name="color swap",
+            choices=2,
+            questions=by_caption,
+            wanted="a caption that names two colours of two things",
+        ),
+        Probe(
+            name="color swap, caption to picture",
+            choices=2,
+            questions=by_picture,
+            wanted="a picture of another identity that wears the exchanged colours",
+        ),
+    ]
+
+
+def _worn(samples: Sequence[Sample]) -> dict[Pid | None, set[tuple[str, str]]]:
+    """By identity, each colour of each thing that a caption tells of."""
+    found: dict[Pid | None, set[tuple[str, str]]] = defaultdict(set)
+    for sample in samples:
+        for caption in sample.captions:
+            found[sample.pid] |= _bound(colors_of(caption))
+    return found
+
+
+def _bound(mentions: Sequence[ColorMention]) -> Worn:
+    return frozenset((m.color, m.thing) for m in mentions if m.thing is not None)
+
+
+def _swaps(
+    caption: str, sample: Sample, told: Told, worn: dict[Pid | None, set[tuple[str, str]]]
+) -> Iterator[Swap]:
+    mentions = colors_of(caption)
+    for first, second in combinations(mentions, 2):
+        if first.color == second.color or (first.thing and first.thing == second.thing):
+            continue
+        texts = {first.span.text: second.span.text, second.span.text: first.span.text}
+        swapped = exchanged(
+            caption, [(m.span, texts[m.span.text]) for m in mentions if m.span.text in texts]
+        )
+        pair = _bound([first, second])
+        other = _bound([first._replace(color=second.color), second._replace(color=first.color)])
+        if not told.whole(sample.pid, swapped) and not other & worn[sample.pid]:
+            yield Swap(caption, swapped, pair, other)
+
+
+def _counterparts(
+    swap: Swap,
+    sample: Sample,
+    samples: Sequence[Sample],
+    by_worn: dict[tuple[str, str], set[int]],
+    worn: dict[Pid | None, set[tuple[str, str]]],
+) -> list[int]:
+    if len(swap.exchanged) < 2:
+        return []
+    wearing = set.intersection(*(by_worn.get(pair, set()) for pair in swap.exchanged))
+    return sorted(
+        n for n in wearing if samples[n].pid != sample.pid and not swap.worn & worn[samples[n].pid]
+    )

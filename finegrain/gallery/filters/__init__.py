@@ -1,0 +1,1 @@
+"""Filters: what an expression means, and how each place evaluates it."""

@@ -1,0 +1,220 @@
+"""Compiling a ``where=`` expression to the expressions of Milvus.
+
+Milvus decides differently from version to version whether a comparison with a missing JSON
+key is true, false or neither. Nothing here depends on it: negations are pushed down to the
+comparisons, and each stands beside a test of whether its value is there at all.
+
+Numbers are kept apart as whole ones and others, and a comparison is rewritten for each of the
+two, since Milvus would compare a whole number with another one in double precision.
+
+Columns are names by the grammar of the language, and never need quoting. Texts are quoted; the
+parameters that newer versions know are foreign to older ones.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Literal, NamedTuple
+
+from finegrain.gallery.filters.conditions import (
+    BUILT_IN,
+    And,
+    Column,
+    Comparison,
+    Condition,
+    IsNull,
+    Like,
+    Membership,
+    Not,
+    Operator,
+    Or,
+    Value,
+    kind_of,
+)
+
+SlotKind = Literal["text", "whole", "real", "boolean"]
+
+SLOT_KEYS: dict[SlotKind, str] = {"text": "t", "whole": "i", "real": "f", "boolean": "b"}
+"""Letter before a metadata column's name that says what its value is, as in ``i:price``."""
+
+OWN_LETTER = "p"
+"""Before a key of the metadata that is none of the user's columns."""
+
+TEXT_PID = f"{OWN_LETTER}:pid"
+"""Where a pid is that is a text; numbers have a field."""
+
+ALWAYS = "id > 0"  # as of every picture
+NEVER = "id < 0"
+
+_OPPOSITES: dict[Operator, Operator] = {
+    "=": "!=",
+    "!=": "=",
+    "<": ">=",
+    ">=": "<",
+    ">": "<=",
+    "<=": ">",
+}
+_SMALLEST, _LARGEST = -(2**63), 2**63 - 1
+_ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n", "\r": r"\r", "\t": r"\t"})
+
+
+def to_milvus(condition: Condition) -> str:
+    """Compile a checked filter without ``like``; true for the rows where ``evaluate`` is true."""
+    return _compile(condition, holds=True)
+
+
+def stored_text(value: str | None) -> str:
+    """A text as a field keeps it that cannot be null: nothing, or the text after a mark."""
+    return "" if value is None else f"={value}"
+
+
+def quoted(text: str) -> str:
+    """A text as a literal of an expression."""
+    return f'"{text.translate(_ESCAPES)}"'
+
+
+class _Slot(NamedTuple):
+    """A place where a column keeps its values of one kind.
+
+    Attributes:
+        kind: What values are there.
+        field: The expression of the value.
+        present: Holds where there is a value.
+        absent: Holds where there is none.
+    """
+
+    kind: SlotKind
+    field: str
+    present: str
+    absent: str
+
+
+def _slots(column: Column) -> list[_Slot]:
+    name = column.name
+    if name == "id":
+        return [_Slot("whole", "id", ALWAYS, NEVER)]
+    if name == "pid":
+        text = f'metadata["{TEXT_PID}"]'
+        return [
+            _Slot("whole", "pid", "has_pid == true", "has_pid == false"),
+            _Slot("text", text, f"exists {text}", f"not (exists {text})"),
+        ]
+    if name in BUILT_IN:
+        return [_Slot("text", name, f'{name} != ""', f'{name} == ""')]
+    return [
+        _Slot(kind, field, f"exists {field}", f"not (exists {field})")
+        for kind, letter in SLOT_KEYS.items()
+        for field in [f'metadata["{letter}:{name}"]']
+    ]
+
+
+def _compile(condition: Condition, *, holds: bool) -> str:
+    """An expression of where the condition holds, or of where it does not."""
+    match condition:
+        case And(terms):
+            return _join(" and " if holds else " or ", (_compile(t, holds=holds) for t in terms))
+        case Or(terms):
+            return _join(" or " if holds else " and ", (_compile(t, holds=holds) for t in terms))
+        case Not(term):
+            return _compile(term, holds=not holds)
+        case IsNull(column, negated):
+            return _known(column, holds=negated == holds)
+        case Comparison(column, "!=", value):
+            return _different(column, (value,), holds=holds)
+        case Comparison(column, operator, value):
+            return _compare(column, operator, value, holds=holds)
+        case Like():
+            # Servers differ in what their own like can do, and none has ours.
+            raise AssertionError("the store finds what is like a pattern by itself")
+        case Membership(column, values, True):
+            return _different(column, values, holds=holds)
+        case Membership(column, values, _):
+            return _among(column, values, holds=holds)
+
+
+def _known(column: Column, *, holds: bool) -> str:
+    if holds:
+        return _join(" or ", (slot.present for slot in _slots(column)))
+    return _join(" and ", (slot.absent for slot in _slots(column)))
+
+
+def _different(column: Column, values: tuple[Value, ...], *, holds: bool) -> str:
+    """There is a value and it is none of these; other kinds are none of them."""
+    parts = (_known(column, holds=holds), _among(column, values, holds=not holds))
+    return _join(" and " if holds else " or ", parts)
+
+
+def _among(column: Column, values: tuple[Value, ...], *, holds: bool) -> str:
+    if column.name == "id" and all(type(value) is int for value in values):
+        # In one list: servers take no expression of hundreds of terms.
+        return f"id {'in' if holds else 'not in'} {list(values)}"
+    parts = (_compare(column, "=", value, holds=holds) for value in values)
+    return _join(" or " if holds else " and ", parts)
+
+
+def _compare(column: Column, operator: Operator, value: Value, *, holds: bool) -> str:
+    alike = [slot for slot in _slots(column) if _may_hold(slot, value)]
+    if not alike:
+        return NEVER if holds else ALWAYS
+    if holds:
+        return _join(
+            " or ",
+            (_join(" and ", (slot.present, _test(slot, operator, value))) for slot in alike),
+        )
+    opposite = _OPPOSITES[operator]
+    return _join(
+        " and ", (_join(" or ", (slot.absent, _test(slot, opposite, value))) for slot in alike)
+    )
+
+
+def _may_hold(slot: _Slot, value: Value) -> bool:
+    kind = kind_of(value)
+    return slot.kind in ("whole", "real") if kind == "number" else slot.kind == kind
+
+
+def _test(slot: _Slot, operator: Operator, value: Value) -> str:
+    """The comparison for rows that have a value in the slot."""
+    if isinstance(value, bool):
+        return f"{slot.field} {_symbol(operator)} {str(value).lower()}"
+    if isinstance(value, str):
+        text = value if slot.field.startswith("metadata") else stored_text(value)
+        return f"{slot.field} {_symbol(operator)} {quoted(text)}"
+    return (_test_whole if slot.kind == "whole" else _test_real)(slot.field, operator, value)
+
+
+def _test_whole(field: str, operator: Operator, value: int | float) -> str:
+    """A 64-bit number against any number. Milvus cannot write down the smallest of them."""
+    if operator in ("=", "!="):
+        if value != math.floor(value) or not _SMALLEST <= value <= _LARGEST:
+            return NEVER if operator == "=" else ALWAYS
+        if value == _SMALLEST:
+            return f"{field} {'<' if operator == '=' else '>='} {_SMALLEST + 1}"
+        return f"{field} {_symbol(operator)} {int(value)}"
+    bound = math.ceil(value) if operator in ("<", ">=") else math.floor(value) + 1
+    below = operator in ("<", "<=")
+    if bound <= _SMALLEST:
+        return NEVER if below else ALWAYS
+    if bound > _LARGEST:
+        return ALWAYS if below else NEVER
+    return f"{field} {'<' if below else '>='} {bound}"
+
+
+def _test_real(field: str, operator: Operator, value: int | float) -> str:
+    """A double against any number, by the double next to it on the right side."""
+    near = float(value)
+    if near != value:
+        if operator in ("=", "!="):
+            return NEVER if operator == "=" else ALWAYS
+        upwards = operator in ("<", ">=")
+        if (near < value) == upwards:
+            near = math.nextafter(near, math.inf if upwards else -math.inf)
+    return f"{field} {_symbol(operator)} {near!r}"
+
+
+def _symbol(operator: Operator) -> str:
+    return "==" if operator == "=" else operator
+
+
+def _join(word: str, parts: Iterable[str]) -> str:
+    return word.join(f"({part})" for part in parts)

@@ -1,0 +1,339 @@
+"""Reading a ``where=`` expression: its grammar, its limits and its error messages."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import math
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+from lark import Lark, Token, Transformer, UnexpectedCharacters, UnexpectedToken
+
+from finegrain.errors import FilterError
+from finegrain.gallery.filters.conditions import (
+    BUILT_IN,
+    ORDERS,
+    And,
+    Column,
+    Comparison,
+    Condition,
+    IsNull,
+    Like,
+    Membership,
+    Not,
+    Or,
+    Value,
+    kind_of,
+)
+from finegrain.gallery.filters.meaning import (
+    INT64,
+    PositionedError,
+    among,
+    between,
+    compared,
+)
+
+MAX_LENGTH = 4096
+"""Longest expression, in characters."""
+
+MAX_DEPTH = 16
+"""Deepest nesting of ``and``, ``or`` and ``not``; redundant parentheses do not count."""
+
+
+_PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_BUILT_IN_KINDS = {
+    name: {"time": {"text"}, "key": {"number", "text"}}.get(kind, {kind})
+    for name, kind in BUILT_IN.items()
+}
+
+
+def parse(expression: str, columns: Mapping[str, Collection[str]]) -> Condition:
+    """Read a filter and check it against the columns of a gallery.
+
+    Args:
+        expression: The text of ``where=``.
+        columns: Kinds of value seen in each metadata column; see :data:`BUILT_IN` for the rest.
+
+    Raises:
+        FilterError: Bad syntax, an unknown column, a value of a kind that its column never
+            held, or an expression that is too long or too deep.
+    """
+    if not isinstance(expression, str):
+        raise FilterError(
+            f"A filter is text such as \"camera = 'gate-3'\"; got {type(expression).__name__}."
+        )
+    if len(expression) > MAX_LENGTH:
+        raise FilterError(
+            f"The filter has {len(expression)} characters; at most {MAX_LENGTH} are read. "
+            "Put a long list of values into a metadata column instead."
+        )
+    try:
+        condition = _read(expression)
+        _check(condition, {**_BUILT_IN_KINDS, **columns})
+    except PositionedError as fault:
+        fault.why += _hint(expression, fault.position, columns)
+        raise FilterError(fault.message(expression)) from None
+    return condition
+
+
+_GRAMMAR = r"""
+?start: either
+?either: both (OR both)*
+?both: negation (AND negation)*
+?negation: NOT negation -> negate
+    | "(" either ")"
+    | column COMPARISON value -> compare
+    | column BETWEEN value AND value -> bound
+    | column NOT BETWEEN value AND value -> bound
+    | column LIKE pattern -> resemble
+    | column NOT LIKE pattern -> resemble
+    | column IN "(" value ("," value)* ")" -> contain
+    | column NOT IN "(" value ("," value)* ")" -> contain
+    | column IS NULL -> is_null
+    | column IS NOT NULL -> is_null
+column: NAME | DOUBLE_QUOTED | BACKQUOTED
+value: SINGLE_QUOTED | DOUBLE_QUOTED | NUMBER | TRUE | FALSE | NULL
+pattern: SINGLE_QUOTED | DOUBLE_QUOTED
+
+COMPARISON: "==" | "=" | "!=" | "<=" | ">=" | "<" | ">"
+SINGLE_QUOTED: /'(?:[^'\\]|\\.)*'/s
+DOUBLE_QUOTED: /"(?:[^"\\]|\\.)*"/s
+BACKQUOTED: /`(?:[^`\\]|\\.)*`/s
+NUMBER: /[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?(?![A-Za-z0-9_.])/
+AND: /and\b/i
+OR: /or\b/i
+NOT: /not\b/i
+IN: /in\b/i
+BETWEEN: /between\b/i
+LIKE: /like\b/i
+IS: /is\b/i
+NULL: /null\b/i
+TRUE: /true\b/i
+FALSE: /false\b/i
+NAME: /(?!(?i:and|or|not|in|between|like|is|null|true|false)\b)[A-Za-z_][A-Za-z0-9_]*/
+%ignore /\s+/
+"""
+
+_NO_ORDER = "true and false have no order; use = or !=."
+
+_EXPECTED = {
+    "NAME": "a column name",
+    "COMPARISON": "a comparison (= != < <= > >=)",
+    "SINGLE_QUOTED": "a value ('text', a number, true or false)",
+    "IN": "'in'",
+    "BETWEEN": "'between'",
+    "LIKE": "'like'",
+    "IS": "'is'",
+    "NOT": "'not'",
+    "AND": "'and'",
+    "OR": "'or'",
+    "NULL": "'null'",
+    "LPAR": "'('",
+    "RPAR": "')'",
+    "COMMA": "','",
+    "$END": "the end",
+}
+"""What tokens are called in a message, in this order; other values go with SINGLE_QUOTED."""
+
+
+class _Builder(Transformer[Token, Condition]):
+    """Makes a node of each rule while the parser reduces it, so nothing recurses."""
+
+    def either(self, children: list[Any]) -> Or:
+        return Or(tuple(children[::2]))  # between the terms stand the key words
+
+    def both(self, children: list[Any]) -> And:
+        return And(tuple(children[::2]))
+
+    def negate(self, children: list[Any]) -> Not:
+        return Not(children[1])
+
+    def compare(self, children: list[Any]) -> Condition:
+        column, symbol, value = children
+        if symbol in ORDERS and isinstance(value, bool):
+            raise PositionedError(symbol.start_pos, _NO_ORDER)
+        return compared(column, "=" if symbol == "==" else symbol.value, value)
+
+    def contain(self, children: list[Any]) -> Condition:
+        column, *words = (c for c in children if not _is_word(c, "IN"))
+        negated = _is_word(words[0], "NOT")
+        values = words[1:] if negated else words
+        return among(column, values, negated=negated)
+
+    def is_null(self, children: list[Any]) -> IsNull:
+        return IsNull(children[0], negated=_is_word(children[2], "NOT"))
+
+    def bound(self, children: list[Any]) -> Condition:
+        column, low, high = (child for child in children if not isinstance(child, Token))
+        for value in (low, high):
+            if isinstance(value, bool):
+                raise PositionedError(column.position, _NO_ORDER)
+        return between(column, low, high, negated=_is_word(children[1], "NOT"))
+
+    def resemble(self, children: list[Any]) -> Like:
+        return Like(children[0], children[-1], negated=_is_word(children[1], "NOT"))
+
+    def pattern(self, children: list[Token]) -> str:
+        # What is escaped but a quote stays so, for the pattern to see.
+        text = re.sub(r"\\([^%_\\])", r"\1", children[0][1:-1], flags=re.DOTALL)
+        return _encodable(text, children[0].start_pos or 0)
+
+    def column(self, children: list[Token]) -> Column:
+        token = children[0]
+        position = token.start_pos or 0
+        return Column(str(token) if token.type == "NAME" else _text(token, position), position)
+
+    def value(self, children: list[Token]) -> Value:
+        token = children[0]
+        position = token.start_pos or 0
+        if token.type == "NULL":
+            raise PositionedError(
+                position, "nothing compares with null; use 'is null' or 'is not null'."
+            )
+        if token.type in ("SINGLE_QUOTED", "DOUBLE_QUOTED"):
+            return _text(token, position)
+        if token.type == "NUMBER":
+            return _number(token, position)
+        return token.type == "TRUE"
+
+
+def _is_word(child: object, word: str) -> bool:
+    return isinstance(child, Token) and child.type == word
+
+
+def _text(token: str, position: int) -> str:
+    return _encodable(re.sub(r"\\(.)", r"\1", token[1:-1], flags=re.DOTALL), position)
+
+
+def _encodable(text: str, position: int) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise PositionedError(
+            position, "the string holds half a character (a lone surrogate)."
+        ) from None
+    return text
+
+
+def _number(token: str, position: int) -> int | float:
+    if token.lstrip("+-").isdigit():
+        whole = int(token)
+        if whole not in INT64:
+            raise PositionedError(position, "whole numbers have at most 64 bits.")
+        return whole
+    number = float(token)
+    if not math.isfinite(number):
+        raise PositionedError(position, "the number is too large.")
+    return number
+
+
+def _hint(expression: str, position: int, columns: Iterable[str]) -> str:
+    """How to write a column that needs quotes, where the expression names one without."""
+    for column in columns:
+        at = expression.casefold().find(column.casefold())
+        if not _PLAIN.fullmatch(column) and 0 <= at <= position <= at + len(column):
+            return f' Write that column as "{column}", in double quotes.'
+    return ""
+
+
+@functools.cache
+def _parser() -> Lark:
+    return Lark(_GRAMMAR, parser="lalr", transformer=_Builder())
+
+
+def _read(expression: str) -> Condition:
+    try:
+        condition: Condition = _parser().parse(expression)  # type: ignore[assignment]
+    except UnexpectedToken as error:
+        at_end = error.token.type == "$END"
+        position = len(expression) if at_end else error.token.start_pos or 0
+        found = "it ends here" if at_end else f"got {str(error.token)[:40]!r}"
+        raise PositionedError(
+            position, f"expected {_expectation(error.expected)}; {found}."
+        ) from None
+    except UnexpectedCharacters as error:
+        position = error.pos_in_stream or 0
+        word = expression[position:].split()[0][:40]
+        if word[0] in "'\"`":
+            raise PositionedError(position, "this string is never closed.") from None
+        why = f"expected {_expectation(error.allowed)}; got {word!r}."
+        raise PositionedError(position, why) from None
+    return condition
+
+
+def _expectation(tokens: Collection[str]) -> str:
+    # null parses as a value only to be refused with a hint, so it is never offered as one
+    offered = set(tokens) - ({"NULL"} if "SINGLE_QUOTED" in tokens else set())
+    names = [name for token, name in _EXPECTED.items() if token in offered]
+    return " or ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+
+
+def _check(condition: Condition, columns: Mapping[str, Collection[str]]) -> None:
+    """Walk without recursion: the depth is what is being checked."""
+    pending = [(condition, 1)]
+    while pending:
+        node, depth = pending.pop()
+        if depth > MAX_DEPTH:
+            raise FilterError(
+                f"The filter nests deeper than {MAX_DEPTH} levels of and, or and not. Flatten it."
+            )
+        match node:
+            case And(terms) | Or(terms):
+                below = depth if _is_one_comparison(terms) else depth + 1
+                pending += [(term, below) for term in terms]
+            case Not(term):
+                pending.append((term, depth + 1))
+            case Comparison(column, _, value):
+                _check_column(column, (value,), columns)
+            case Like(column):
+                _check_column(column, ("",), columns)
+            case Membership(column, values, _):
+                _check_column(column, values, columns)
+            case IsNull(column, _):
+                _check_column(column, (), columns)
+
+
+def _is_one_comparison(terms: Sequence[Condition]) -> bool:
+    """Whether terms were written as one, as a day that became two comparisons."""
+    leaves = [leaf for term in terms for leaf in _leaves_of(term)]
+    places = {leaf.column.position for leaf in leaves if isinstance(leaf, Comparison)}
+    return len(places) == 1 and all(isinstance(leaf, Comparison) for leaf in leaves)
+
+
+def _leaves_of(term: Condition) -> tuple[Condition, ...]:
+    return term.terms if isinstance(term, And | Or) else (term,)
+
+
+def unknown_column(name: str, columns: Iterable[str]) -> str:
+    """That there is no such column, which was perhaps meant, and which there are."""
+    known = sorted(columns)
+    alike = {_plain_name(column): column for column in known}
+    close = difflib.get_close_matches(_plain_name(name), alike, n=1)
+    hint = f" Did you mean {_quoted(alike[close[0]])}?" if close else ""
+    return f"unknown column {name!r:.60}.{hint} Known are: {', '.join(known[:40])}."
+
+
+def _quoted(column: str) -> str:
+    return column if _PLAIN.fullmatch(column) else f'"{column}"'
+
+
+def _plain_name(column: str) -> str:
+    """A name without case and signs: ``Base Colour`` is looked for as ``base_colour`` too."""
+    return re.sub(r"[\W_]+", " ", column).casefold()
+
+
+def _check_column(
+    column: Column, values: tuple[Value, ...], columns: Mapping[str, Collection[str]]
+) -> None:
+    if column.name not in columns:
+        raise PositionedError(column.position, unknown_column(column.name, columns))
+    kinds = columns[column.name]
+    for value in values:
+        if kinds and kind_of(value) not in kinds:
+            raise PositionedError(
+                column.position,
+                f"{column.name} holds {' and '.join(sorted(kinds))}, and {value!r:.40} is "
+                f"{kind_of(value)}.",
+            )

@@ -1,0 +1,79 @@
+"""Copies of a gallery that are whole, also while it is in use."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+from finegrain.errors import GalleryError
+from finegrain.gallery.sqlite.connections import log_of
+from finegrain.gallery.sqlite.files import publish_new, publish_over, unfinished_file
+from finegrain.gallery.sqlite.schema import as_gallery_errors
+from finegrain.gallery.sqlite.store import Store
+
+
+def back_up(store: Store, target: Path, *, overwrite: bool) -> int:
+    """Copy all pictures of one moment to a new file; returns how many.
+
+    Others may search and write meanwhile. The copy is compact and holds no deleted bytes. It is
+    checked before it gets its name, and is for its owner only.
+
+    Raises:
+        GalleryError: There is a file at the target and it may not be overwritten, or is in use;
+            or the copy cannot be written, or is not sound.
+    """
+    _check_target(store.path, target, overwrite=overwrite)
+    with as_gallery_errors(target), unfinished_file(target.resolve()) as unfinished:
+        with store.copying() as connection:
+            connection.execute("VACUUM INTO ?", (str(unfinished),))
+        count = _checked_count(store, unfinished)
+        if overwrite:
+            publish_over(unfinished, target.resolve())
+            tokens_of(target).unlink(missing_ok=True)  # of the pictures that were there
+        elif not publish_new(unfinished, target.resolve()):
+            raise _exists(target)
+    return count
+
+
+def tokens_of(path: Path) -> Path:
+    """Where the tokens of a gallery's pictures are kept."""
+    return path.with_name(f"{path.name}.tokens")
+
+
+def _check_target(source: Path, target: Path, *, overwrite: bool) -> None:
+    if not target.parent.is_dir():
+        raise GalleryError(f"The folder {target.parent} does not exist. Make it first.")
+    if target.resolve() == source.resolve():
+        raise GalleryError(f"{target} is the gallery itself. Choose another path for its copy.")
+    if target.exists() and not target.is_file():
+        raise GalleryError(f"{target} is not a file. Choose another path.")
+    if target.exists() and not overwrite:
+        raise _exists(target)
+    if log_of(target.resolve()).exists():
+        raise GalleryError(
+            f"{target} is in use, or a process that used it was killed: there is "
+            f"{log_of(target).name}. Stop the processes that use it, open it once, and try again."
+        )
+
+
+def _exists(target: Path) -> GalleryError:
+    return GalleryError(
+        f"{target} exists already. Choose another path, or pass overwrite=True (--overwrite)."
+    )
+
+
+def _checked_count(store: Store, copy: Path) -> int:
+    with closing(sqlite3.connect(copy)) as connection:
+        faults = [text for (text,) in connection.execute("PRAGMA integrity_check(3)")]
+        identity = connection.execute("SELECT fingerprint, dim FROM gallery").fetchone()
+        (count,) = connection.execute("SELECT count(*) FROM picture").fetchone()
+        connection.execute("PRAGMA journal_mode = DELETE")
+    if faults != ["ok"]:
+        raise GalleryError(
+            f"{store.path} is damaged: {'; '.join(faults)}. Nothing was copied; restore an older "
+            "backup, or index the pictures again."
+        )
+    if identity != (store.fingerprint, store.dim):
+        raise GalleryError(f"{store.path} was reindexed meanwhile. Open it again with its plan.")
+    return int(count)

@@ -1,0 +1,220 @@
+"""A gallery's file in use: reading and writing it, and keeping it free of what was deleted.
+
+A picture whose time is over is out of every answer at once, and soon out of the file
+(:mod:`finegrain.gallery.sqlite.expiry`).
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+from finegrain.errors import GalleryError, GalleryWarning
+from finegrain.gallery.sqlite.connections import Connections, log_of, patience
+from finegrain.gallery.sqlite.erasure import Later, erase
+from finegrain.gallery.sqlite.expiry import LONGEST_STEP, LOOKS_APART, doubted
+from finegrain.gallery.sqlite.schema import as_gallery_errors, identity, open_database, short
+from finegrain.gallery.sqlite.statements import EXPIRED, remove_expired
+
+CHECKED_BYTES = 64 << 20
+"""Size of a file up to which opening it runs the database's own checks, in about 0.2 s."""
+
+ERASE_SECONDS = 5.0
+"""How long a deletion waits for readers that began before it."""
+
+_BRIEF_SECONDS = 0.2
+
+
+class GalleryFile:
+    """The file of a gallery. Every method may be called from any thread."""
+
+    def __init__(
+        self, path: Path, *, fingerprint: str | None, dim: int | None, create: bool
+    ) -> None:
+        database = open_database(path, fingerprint=fingerprint, dim=dim, create=create)
+        self.path = path
+        self.fingerprint = database.fingerprint
+        self.dim = database.dim
+        self.read_only = database.read_only
+        self._connections = Connections(path, database.connect, read_only=database.read_only)
+        self._connections.adopt(database.connection)
+        self._later = Later(self.tidy)
+        try:
+            self._check_at_opening(lost_log=database.lost_log)
+            if not self.tidy():
+                self._later.begin()
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        self._later.stop()
+        self._connections.close()
+
+    def deletions(self) -> int:
+        """A number that grows when anybody deletes rows."""
+        with self.reading() as run:
+            return int(run("SELECT deletions FROM gallery").fetchone()[0])
+
+    @contextmanager
+    def switching(self) -> Iterator[sqlite3.Connection]:
+        """As :meth:`writing`, where the vectors in use may become those of another plan."""
+        with self._connections.lock:
+            with self.writing() as connection:
+                yield connection
+                now = identity(connection, self.path)
+            switched = now != (self.fingerprint, self.dim)
+            self.fingerprint, self.dim = now
+        if switched:
+            self._forget_plan()
+            self._erase([])
+
+    def _forget_plan(self) -> None:
+        """Erase what another plan made of the pictures and is kept outside of the file."""
+
+    def expire(self, *, trust_clock: bool = False) -> int:
+        """Remove the rows whose time is over, bytes included; returns how many."""
+        with self.writing() as connection:
+            removed = remove_expired(connection, trust_clock=trust_clock)
+            moment = doubted(connection.execute)
+        self._erase(removed)
+        if moment is not None:
+            warnings.warn(
+                f"{self.path}: the clock says {moment}, more than {LONGEST_STEP.days} days after "
+                "the gallery was last used. What has expired since is in no answer, and is "
+                f"deleted when the clock still says so in {LOOKS_APART.seconds // 60} minutes or "
+                "later. If the clock is right: expire(trust_clock=True)",
+                GalleryWarning,
+                stacklevel=4,
+            )
+        return len(removed)
+
+    def tidy(self) -> bool:
+        """Remove what has expired and erase what was deleted, without waiting for others.
+
+        Failing does no harm: what has expired is in no answer, and the next call tries again.
+
+        Returns:
+            Whether there is nothing left to do.
+        """
+        if self.read_only:
+            return True
+        with (
+            self._errors(),
+            self._connections.lock,
+            patience(self._connections.writer(), 0),
+        ):
+            try:
+                if self._has_expired():
+                    with self._connections.writing() as connection:
+                        removed = remove_expired(connection)
+                    self._forget(removed)
+                return erase(self._connections, _BRIEF_SECONDS)
+            except sqlite3.OperationalError:
+                return False  # busy, or full
+
+    def tidy_soon(self) -> None:
+        """:meth:`tidy` in a thread, which is waited for only as long as a search may take."""
+        self._later.begin(wait=_BRIEF_SECONDS)
+
+    def _forget(self, ids: Sequence[int]) -> None:
+        """Erase what is kept of deleted pictures outside of the file."""
+
+    def _erase(self, removed: Sequence[int]) -> None:
+        """Erase what was deleted; where readers keep it longer than a while, say so and go on."""
+        self._forget(removed)
+        with self._errors():
+            erased = erase(self._connections, ERASE_SECONDS)
+        if not erased:
+            self._later.begin()
+            warnings.warn(
+                f"{self.path}: the pictures are deleted and in no answer. Their bytes stay in "
+                f"{log_of(self.path).name} as long as another process reads what it began to read "
+                "before; they are erased when it has finished, at the latest when the gallery is "
+                "opened again.",
+                GalleryWarning,
+                stacklevel=4,
+            )
+
+    def erased(self) -> bool:
+        """Whether no byte of a deleted picture is left."""
+        with self.reading() as run:
+            deletions, erased = run("SELECT deletions, scrubbed FROM gallery").fetchone()
+            return bool(erased >= deletions)
+
+    @contextmanager
+    def reading(self) -> Iterator[Callable[..., sqlite3.Cursor]]:
+        """``execute`` of a connection that sees the file as it is now, with errors of ours."""
+        within = self._connections.in_transaction()
+        with self._errors(), self._connections.reading() as connection:
+            if not within:
+                self._check_identity(connection)
+            yield connection.execute
+
+    @contextmanager
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        """The connection that writes, in a transaction that is durable afterwards, or undone."""
+        if self.read_only:
+            raise GalleryError(
+                f"{self.path} is open for reading only, since the file or its folder cannot be "
+                "written. Give write access to both, or copy it to where you may write."
+            )
+        with self._errors(), self._connections.writing() as connection:
+            self._check_identity(connection)
+            yield connection
+
+    @contextmanager
+    def copying(self) -> Iterator[sqlite3.Connection]:
+        """A connection of its own outside of a transaction."""
+        with self.reading():
+            pass  # it is the file that was opened, and of the same plan
+        with self._errors(), self._connections.extra() as connection:
+            yield connection
+
+    def _errors(self) -> AbstractContextManager[None]:
+        return as_gallery_errors(self.path)
+
+    def _check_identity(self, connection: sqlite3.Connection) -> None:
+        """See that the vectors in the file are still of the plan that it was opened for."""
+        own = self.fingerprint, self.dim
+        stored = identity(connection, self.path)
+        if stored != own:
+            with self._connections.lock:  # another thread may be about to adopt them
+                own = self.fingerprint, self.dim
+        if stored != own:
+            raise GalleryError(
+                f"{self.path} has been reindexed with plan {short(stored[0])} since it was "
+                f"opened for plan {short(own[0])}. Open it again with the new plan."
+            )
+
+    def _has_expired(self) -> bool:
+        with self._connections.reading() as connection:
+            found = connection.execute(f"SELECT EXISTS (SELECT 1 FROM picture WHERE {EXPIRED})")
+            return bool(found.fetchone()[0])
+
+    def _check_at_opening(self, *, lost_log: bool) -> None:
+        """See that a file that is checked quickly, or that has reason to be checked, is sound."""
+        with self._errors():
+            small = os.stat(self.path).st_size <= CHECKED_BYTES
+        if not small and not lost_log:
+            return
+        with self.reading() as run:
+            (count,) = run("SELECT count(*) FROM picture").fetchone()
+            faults = [text for (text,) in run("PRAGMA integrity_check(3)") if text != "ok"]
+        if faults:
+            raise GalleryError(
+                f"{self.path} is damaged: {'; '.join(faults)}. Restore it from a backup, or index "
+                "the pictures again."
+            )
+        if lost_log:
+            warnings.warn(
+                f"{self.path} was copied while it was in use, or lost {log_of(self.path).name}. It "
+                f"holds {count} pictures; what was added or deleted last may be missing. Copy a "
+                "gallery with: finegrain gallery backup FILE COPY",
+                GalleryWarning,
+                stacklevel=5,
+            )

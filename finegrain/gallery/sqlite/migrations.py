@@ -1,0 +1,160 @@
+"""How a gallery's file came to its present layout, step by step.
+
+A new file takes all steps and an older one those it lacks, so that both end up the same.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+
+from finegrain.times import utc_text
+
+Step = Callable[[sqlite3.Connection], None]
+
+FIRST_SCHEMA = """
+CREATE TABLE gallery (fingerprint TEXT, dim INTEGER NOT NULL);
+CREATE TABLE picture (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    image TEXT,
+    pid INTEGER,
+    camera TEXT,
+    added_at TEXT NOT NULL
+);
+CREATE INDEX picture_pid ON picture (pid);
+CREATE INDEX picture_camera ON picture (camera);
+CREATE TABLE vector (
+    picture INTEGER PRIMARY KEY REFERENCES picture ON DELETE CASCADE,
+    data BLOB NOT NULL
+);
+CREATE TABLE thumbnail (
+    picture INTEGER PRIMARY KEY REFERENCES picture ON DELETE CASCADE,
+    jpeg BLOB NOT NULL
+);
+CREATE TABLE attribute (
+    picture INTEGER NOT NULL REFERENCES picture ON DELETE CASCADE,
+    name TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    value,
+    PRIMARY KEY (picture, name)
+) WITHOUT ROWID;
+CREATE INDEX attribute_value ON attribute (name, kind, value, picture);
+CREATE TABLE seen (name TEXT, kind TEXT, PRIMARY KEY (name, kind)) WITHOUT ROWID;
+"""
+
+NEXT_VECTOR = """
+CREATE TABLE next_vector (
+    picture INTEGER PRIMARY KEY REFERENCES picture ON DELETE CASCADE,
+    data BLOB NOT NULL
+, checksum INTEGER);
+"""
+"""Vectors of the plan that the gallery is being reindexed for, as ``ALTER TABLE`` words it."""
+
+_TIMES_SCHEMA = """
+ALTER TABLE picture ADD COLUMN time TEXT;
+ALTER TABLE picture ADD COLUMN track TEXT;
+ALTER TABLE picture ADD COLUMN expires_at TEXT;
+UPDATE picture SET added_at = substr(added_at, 1, 19) || '.000Z';
+CREATE INDEX picture_image ON picture (image);
+CREATE INDEX picture_time ON picture (time);
+CREATE INDEX picture_track ON picture (track);
+CREATE INDEX picture_expires_at ON picture (expires_at) WHERE expires_at IS NOT NULL;
+ALTER TABLE gallery ADD COLUMN deletions INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE gallery ADD COLUMN scrubbed INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE reindexing (fingerprint TEXT, dim INTEGER NOT NULL);
+CREATE TABLE next_vector (
+    picture INTEGER PRIMARY KEY REFERENCES picture ON DELETE CASCADE,
+    data BLOB NOT NULL
+);
+"""
+
+# The checksum (CRC-32) of a vector that an older version wrote is not known. `clock` is the latest
+# time that expiry was decided by; `doubted` is a later one that was seen once and is not yet used.
+_CHECKS_SCHEMA = """
+ALTER TABLE vector ADD COLUMN checksum INTEGER;
+ALTER TABLE next_vector ADD COLUMN checksum INTEGER;
+ALTER TABLE gallery ADD COLUMN clock TEXT;
+ALTER TABLE gallery ADD COLUMN doubted TEXT;
+"""
+
+_FOLLOWING_SCHEMA = """
+DROP INDEX picture_pid;
+ALTER TABLE picture RENAME COLUMN pid TO numbered_pid;
+ALTER TABLE picture ADD COLUMN pid;
+UPDATE picture SET pid = numbered_pid WHERE numbered_pid IS NOT NULL;
+ALTER TABLE picture DROP COLUMN numbered_pid;
+CREATE INDEX picture_pid ON picture (pid);
+ALTER TABLE picture ADD COLUMN source TEXT;
+ALTER TABLE picture ADD COLUMN size INTEGER;
+ALTER TABLE picture ADD COLUMN mtime INTEGER;
+ALTER TABLE picture ADD COLUMN digest TEXT;
+CREATE INDEX picture_source ON picture (source) WHERE source IS NOT NULL;
+CREATE INDEX picture_digest ON picture (digest) WHERE digest IS NOT NULL;
+ALTER TABLE gallery ADD COLUMN numbered_until INTEGER NOT NULL DEFAULT 0;
+UPDATE gallery SET numbered_until = (SELECT coalesce(max(id), 0) FROM picture);
+"""
+"""A pid is a number or a text, so its column has no type, which would turn "007" into 7.
+
+Up to the id ``numbered_until``, pids may be numbers that a reader of catalogues made up.
+"""
+
+
+def _first(connection: sqlite3.Connection) -> None:
+    run_all(connection, FIRST_SCHEMA)
+
+
+def _times_tracks_and_retention(connection: sqlite3.Connection) -> None:
+    run_all(connection, _TIMES_SCHEMA)
+    for name in ("time", "track", "expires_at"):
+        _make_way_for(connection, name)
+
+
+def _checksums_and_clock(connection: sqlite3.Connection) -> None:
+    run_all(connection, _CHECKS_SCHEMA)
+
+
+def _own_pids_and_sources(connection: sqlite3.Connection) -> None:
+    run_all(connection, _FOLLOWING_SCHEMA)
+
+
+STEPS: tuple[Step, ...] = (
+    _first,
+    _times_tracks_and_retention,
+    _checksums_and_clock,
+    _own_pids_and_sources,
+)
+SCHEMA_VERSION = len(STEPS)
+
+
+def run_all(connection: sqlite3.Connection, statements: str) -> None:
+    """Run statements inside the transaction that is open; ``executescript`` would commit it."""
+    for statement in statements.split(";"):
+        connection.execute(statement)
+
+
+def _make_way_for(connection: sqlite3.Connection, name: str) -> None:
+    """Empty a metadata column whose name has become a column of every gallery.
+
+    Its values move there where they fit, the others to a column with an underscore behind.
+    """
+    moved = connection.execute(
+        "SELECT picture, value FROM attribute WHERE name = ? AND kind = 'text'", (name,)
+    ).fetchall()
+    for picture, value in moved if name != "expires_at" else ():
+        if (fitting := value if name == "track" else _time(value)) is not None:
+            connection.execute(f"UPDATE picture SET {name} = ? WHERE id = ?", (fitting, picture))
+            connection.execute(
+                "DELETE FROM attribute WHERE picture = ? AND name = ?", (picture, name)
+            )
+    free = f"{name}_"
+    while connection.execute("SELECT 1 FROM seen WHERE name = ?", (free,)).fetchone():
+        free += "_"
+    for table in ("attribute", "seen"):
+        connection.execute(f"UPDATE {table} SET name = ? WHERE name = ?", (free, name))
+
+
+def _time(value: str) -> str | None:
+    try:
+        return utc_text(value)
+    except ValueError:
+        return None

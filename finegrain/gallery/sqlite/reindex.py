@@ -1,0 +1,238 @@
+"""Encoding all pictures of a gallery again, with another plan, beside the vectors in use."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import zlib
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm.auto import tqdm
+
+from finegrain.errors import GalleryError
+from finegrain.gallery.entries import checked_vectors
+from finegrain.gallery.pictures import source_of
+from finegrain.gallery.sqlite.migrations import NEXT_VECTOR, run_all
+from finegrain.gallery.sqlite.schema import short
+from finegrain.gallery.sqlite.statements import AMONG, blobs, remove_expired, remove_rows
+from finegrain.gallery.sqlite.store import Store
+from finegrain.records import Problem
+
+_CHUNK_ROWS = 1024  # thumbnails of these many are in memory at once
+
+_LACKING = "NOT EXISTS (SELECT 1 FROM next_vector WHERE next_vector.picture = picture.id)"
+
+
+class EncodedPictures(Protocol):
+    """A batch of pictures that were encoded, and those that cannot be read."""
+
+    @property
+    def positions(self) -> Sequence[int]: ...
+    @property
+    def embeddings(self) -> NDArray[np.float32]: ...
+    @property
+    def problems(self) -> Sequence[Problem]: ...
+
+
+class PictureEncoder(Protocol):
+    """What turns pictures into vectors, such as :class:`finegrain.encoder.Encoder`."""
+
+    @property
+    def embed_dim(self) -> int: ...
+    def stream_images(self, sources: Sequence[Path | bytes]) -> Iterator[EncodedPictures]: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reindexed:
+    """What a reindexing did.
+
+    Attributes:
+        num_encoded: Pictures encoded by this call; those of an earlier call that was stopped
+            are not encoded again.
+        problems: Pictures that cannot be read any more.
+        switched: Whether the gallery now holds the new vectors. It does not as long as
+            pictures cannot be read, unless told to drop them.
+    """
+
+    num_encoded: int
+    problems: list[Problem]
+    switched: bool
+
+    def __str__(self) -> str:
+        lines = [f"encoded {self.num_encoded} pictures"]
+        if self.problems:
+            what = "dropped" if self.switched else "cannot read"
+            lines += [f"{what} {len(self.problems)} pictures:"]
+            lines += [str(problem) for problem in self.problems[:10]]
+        if not self.switched:
+            lines += [
+                "the gallery keeps its old vectors; bring these pictures back and reindex again, "
+                "or delete them by drop_unreadable=True, or --drop-unreadable"
+            ]
+        return "\n  ".join(lines)
+
+
+def reindex(
+    store: Store,
+    encoder: PictureEncoder,
+    fingerprint: str,
+    *,
+    drop_unreadable: bool,
+    progress: bool,
+) -> Reindexed:
+    """Encode what lacks a vector of the new plan, and switch to it when nothing does.
+
+    Raises:
+        GalleryError: The file cannot be written, or a reindexing with a third plan began.
+    """
+    if (store.fingerprint, store.dim) == (fingerprint, encoder.embed_dim):
+        return Reindexed(num_encoded=0, problems=[], switched=True)
+    draft = _Draft(store, fingerprint, encoder.embed_dim)
+    draft.begin()
+    problems: dict[int, Problem] = {}
+    num_encoded = 0
+    switched = False
+    with tqdm(
+        total=store.count(), initial=draft.count(), unit=" pictures", disable=not progress
+    ) as bar:
+        while not switched:
+            for pictures in draft.lacking():
+                num_encoded += _encode(draft, encoder, pictures, problems)
+                bar.update(len(pictures))
+            if problems and not drop_unreadable:
+                break
+            switched = draft.switch(drop=problems)
+    return Reindexed(
+        num_encoded=num_encoded,
+        problems=[problems[id_] for id_ in sorted(problems)],
+        switched=switched,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Picture:
+    id: int
+    image: str | None
+
+    def problem(self, why: str) -> Problem:
+        return Problem(where=self.image or f"picture {self.id}", why=why)
+
+
+def _encode(
+    draft: _Draft,
+    encoder: PictureEncoder,
+    pictures: Sequence[_Picture],
+    problems: dict[int, Problem],
+) -> int:
+    """Encode and keep some pictures, batch by batch; returns how many could be read."""
+    sources = {p: source for p in pictures if (source := draft.source(p)) is not None}
+    for picture in pictures:
+        if picture not in sources:
+            problems[picture.id] = picture.problem("it has no file and no thumbnail")
+    readable = list(sources)
+    failed = dict.fromkeys(readable)
+    faults: list[Problem] = []
+    for batch in encoder.stream_images(list(sources.values())):
+        encoded = [readable[position] for position in batch.positions]
+        draft.keep([p.id for p in encoded], batch.embeddings)
+        faults += batch.problems
+        for picture in encoded:
+            del failed[picture]
+            problems.pop(picture.id, None)  # it may be back
+    for picture, fault in zip(failed, faults, strict=True):  # both in the order of the sources
+        problems[picture.id] = picture.problem(fault.why)
+    return len(readable) - len(failed)
+
+
+class _Draft:
+    """The vectors of the coming plan, in a table beside those in use."""
+
+    def __init__(self, store: Store, fingerprint: str, dim: int) -> None:
+        self._store = store
+        self._plan = (fingerprint, dim)
+
+    def begin(self) -> None:
+        """Go on with an earlier draft of the same plan, or start anew."""
+        with self._store.writing() as connection:
+            if connection.execute("SELECT * FROM reindexing").fetchone() != self._plan:
+                connection.execute("DELETE FROM reindexing")
+                connection.execute("DELETE FROM next_vector")
+                connection.execute("INSERT INTO reindexing VALUES (?, ?)", self._plan)
+
+    def count(self) -> int:
+        with self._store.reading() as run:
+            return int(run("SELECT count(*) FROM next_vector").fetchone()[0])
+
+    def lacking(self) -> Iterator[list[_Picture]]:
+        """Pictures without a vector of the plan, in chunks."""
+        last = 0
+        while True:
+            with self._store.reading() as run:
+                chunk = run(
+                    f"SELECT id, image FROM picture WHERE id > ? AND {_LACKING} "
+                    "ORDER BY id LIMIT ?",
+                    (last, _CHUNK_ROWS),
+                ).fetchall()
+            if not chunk:
+                return
+            yield [_Picture(*row) for row in chunk]
+            last = chunk[-1][0]
+
+    def source(self, picture: _Picture) -> Path | bytes | None:
+        return source_of(picture.image, lambda: self._thumbnail(picture.id))
+
+    def _thumbnail(self, id_: int) -> bytes | None:
+        """Also of a picture that is in no answer since it has expired, but is not yet deleted."""
+        with self._store.reading() as run:
+            row = run("SELECT jpeg FROM thumbnail WHERE picture = ?", (id_,)).fetchone()
+            return None if row is None else bytes(row[0])
+
+    def keep(self, ids: Sequence[int], embeddings: NDArray[np.float32]) -> None:
+        """Write some vectors; durable when this returns."""
+        vectors = blobs(checked_vectors(embeddings, self._plan[1]))
+        with self._store.writing() as connection:
+            self._check_own(connection)
+            connection.executemany(
+                # A picture may have been deleted since it was read.
+                "INSERT OR REPLACE INTO next_vector SELECT id, ?, ? FROM picture WHERE id = ?",
+                ((data, zlib.crc32(data), id_) for id_, data in zip(ids, vectors, strict=True)),
+            )
+
+    def switch(self, drop: Collection[int]) -> bool:
+        """Put the draft in the place of the vectors in use.
+
+        Args:
+            drop: Pictures to delete when they still lack a vector.
+
+        Returns:
+            False where other pictures lack one, since they were just added.
+        """
+        with self._store.switching() as connection:
+            self._check_own(connection)
+            remove_expired(connection)
+            found = connection.execute(f"SELECT id FROM picture WHERE {_LACKING}")
+            lacking = {id_ for (id_,) in found}
+            if lacking - set(drop):
+                return False
+            remove_rows(connection, f"id {AMONG}", (json.dumps(list(lacking)),))
+            connection.execute("DROP TABLE vector")
+            connection.execute("ALTER TABLE next_vector RENAME TO vector")
+            run_all(connection, NEXT_VECTOR)
+            connection.execute("DELETE FROM reindexing")
+            connection.execute(
+                "UPDATE gallery SET fingerprint = ?, dim = ?, deletions = deletions + 1", self._plan
+            )
+        return True
+
+    def _check_own(self, connection: sqlite3.Connection) -> None:
+        found = connection.execute("SELECT * FROM reindexing").fetchone()
+        if found != self._plan:
+            raise GalleryError(
+                f"{self._store.path}: the reindexing with plan {short(self._plan[0])} was "
+                "overtaken by another one, which began later. Let that finish, or start again."
+            )

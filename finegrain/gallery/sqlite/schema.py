@@ -1,0 +1,271 @@
+"""Opening a gallery's file: its settings, and the checks before it is used."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from finegrain import times
+from finegrain.errors import GalleryError
+from finegrain.gallery.filters.sql import sql_is_like
+from finegrain.gallery.sqlite.connections import log_of, lost_its_log, transaction
+from finegrain.gallery.sqlite.files import publish_new, unfinished_file
+from finegrain.gallery.sqlite.migrations import SCHEMA_VERSION, STEPS
+
+APPLICATION_ID = 0x66677261
+"""Marks the file as a finegrain gallery in SQLite's header ("fgra")."""
+
+BUSY_SECONDS = 30.0
+"""How long to wait for another process that is writing."""
+
+
+ALONE_SINCE = 3
+"""The first format whose files have no log once they are closed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Database:
+    """An open gallery file.
+
+    Attributes:
+        connection: In autocommit mode; it may be used from any thread, one at a time.
+        connect: Opens another connection like it.
+        fingerprint: Identity of the plan whose vectors are inside, or None.
+        dim: Width of the vectors.
+        read_only: The file or its folder cannot be written.
+        lost_log: It was copied while it was in use, or lost its log, so it may lack pictures.
+    """
+
+    connection: sqlite3.Connection
+    connect: Callable[[], sqlite3.Connection]
+    fingerprint: str | None
+    dim: int
+    read_only: bool
+    lost_log: bool
+
+
+def open_database(
+    path: Path, *, fingerprint: str | None, dim: int | None, create: bool
+) -> Database:
+    """Open a gallery file, or create it when ``create`` allows and there is no file.
+
+    A file of an older format is brought to the present one in one transaction. A file that
+    cannot be written, or whose folder cannot, is opened for reading.
+
+    Raises:
+        GalleryError: The file is missing, empty, damaged, of another application or format, or
+            holds the vectors of another plan.
+    """
+    _check_path(path, create)
+    if dim is not None and dim < 1:
+        raise GalleryError(f"The width of a gallery's vectors is at least 1; got dim={dim}.")
+    with as_gallery_errors(path):
+        if not path.exists():
+            _create(path, fingerprint, dim)
+        read_only = not _writable(path)
+        has_log = log_of(path).exists()
+        connect = partial(_connected, path, read_only=read_only)
+        connection = connect()
+        try:
+            _check_format(connection, path)
+            lost_log = (
+                not has_log and _version(connection) >= ALONE_SINCE and lost_its_log(connection)
+            )
+            _migrate(connection, path, read_only)
+            stored = identity(connection, path)
+            _check_identity(path, stored, (fingerprint, dim))
+        except BaseException:
+            connection.close()
+            raise
+    return Database(connection, connect, *stored, read_only, lost_log)
+
+
+@contextmanager
+def as_gallery_errors(path: Path) -> Iterator[None]:
+    """Let SQLite's errors out as ours, with what to do about them."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise GalleryError(f"{path}: {error}. {_advice(error)}") from error
+    except OSError as error:
+        raise GalleryError(
+            f"{path}: {error}. Nothing stored is lost; check the file, its folder and its disk."
+        ) from error
+
+
+def identity(connection: sqlite3.Connection, path: Path) -> tuple[str | None, int]:
+    """Fingerprint and width of the vectors inside.
+
+    Raises:
+        GalleryError: The file does not state them.
+    """
+    match connection.execute("SELECT fingerprint, dim FROM gallery").fetchone():
+        case (str() | None as fingerprint, int(dim)) if dim > 0:
+            return fingerprint, dim
+        case found:
+            raise GalleryError(
+                f"{path} does not state its plan and width, but {found!r:.80}. The file is "
+                "damaged; restore it from a backup."
+            )
+
+
+def short(fingerprint: str | None) -> str:
+    """A fingerprint as messages show it."""
+    return "(none)" if fingerprint is None else fingerprint[:12]
+
+
+def _advice(error: sqlite3.Error) -> str:
+    if isinstance(error, sqlite3.ProgrammingError):
+        return "The gallery is closed; open it again."
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return {
+        sqlite3.SQLITE_BUSY: (
+            f"Another process has been writing to it for {BUSY_SECONDS:g} s; let it finish or "
+            "stop it, and try again."
+        ),
+        sqlite3.SQLITE_FULL: "Nothing stored is lost; make space on the disk and try again.",
+        sqlite3.SQLITE_IOERR: (
+            "Nothing stored is lost by this; see that the disk is sound and has space, and that "
+            "no limit on the size of files is reached (ulimit -f), and try again."
+        ),
+        sqlite3.SQLITE_READONLY: "Give write access to the file and its folder.",
+        sqlite3.SQLITE_CANTOPEN: "Give read and write access to the file and its folder.",
+        sqlite3.SQLITE_NOTADB: "It is not a gallery; choose another path.",
+        sqlite3.SQLITE_CORRUPT: "The file is damaged; restore it from a backup.",
+    }.get(code, "Check the file and its disk.")
+
+
+def _check_path(path: Path, create: bool) -> None:
+    if path.exists() and not path.is_file():
+        raise GalleryError(f"{path} is not a file. A gallery is one file; choose another path.")
+    if not path.exists() and not create:
+        raise GalleryError(f"There is no gallery at {path}. Check the path or index into it first.")
+    if not path.parent.is_dir():
+        raise GalleryError(f"The folder {path.parent} does not exist. Make it first.")
+    if path.exists() and not path.stat().st_size:
+        raise GalleryError(
+            f"{path} is an empty file, and not a gallery; it may be a copy that failed. Restore a "
+            "backup, or remove the file to begin a new gallery."
+        )
+
+
+def _writable(path: Path) -> bool:
+    """Whether the file and, for the journal beside it, its folder may be written."""
+    return os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
+
+
+def _connected(path: Path, *, read_only: bool) -> sqlite3.Connection:
+    """Open a file that exists.
+
+    A reader makes a file beside the log for its locks. Where it cannot, it takes the file for one
+    that nobody changes, which only the absence of a log shows.
+    """
+    options = "mode=rw"
+    if read_only:
+        alone = not os.access(path.parent, os.W_OK) and not log_of(path).exists()
+        options = "mode=ro&immutable=1" if alone else "mode=ro"
+    connection = sqlite3.connect(
+        f"{path.absolute().as_uri()}?{options}",
+        timeout=BUSY_SECONDS,
+        isolation_level=None,
+        check_same_thread=False,
+        uri=True,
+    )
+    try:
+        for setting in (
+            "synchronous = FULL",
+            "secure_delete = ON",
+            "foreign_keys = ON",
+            "temp_store = MEMORY",  # nothing of a gallery is written to the system's folder
+            "trusted_schema = OFF",  # a gallery may come from elsewhere
+            "wal_autocheckpoint = 0",  # see finegrain.gallery.sqlite.connections
+        ):
+            connection.execute(f"PRAGMA {setting}")
+        connection.create_function("utc_now", 0, lambda: times.utc_text(times.now()))
+        connection.create_function("is_like", 2, sql_is_like, deterministic=True)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _create(path: Path, fingerprint: str | None, dim: int | None) -> None:
+    """Make a new gallery: whole under its name, or not at all."""
+    if dim is None:
+        raise GalleryError(
+            f"{path} is a new gallery, so the width of its vectors is needed: give dim=."
+        )
+    target = path.resolve()
+    if log_of(target).exists():
+        raise GalleryError(
+            f"There is no gallery at {path}, but the log of one: {log_of(target)}. Stop the "
+            "processes that use it. Then move the gallery back beside its log, or remove the log."
+        )
+    with unfinished_file(target) as unfinished:
+        with closing(_connected(unfinished, read_only=False)) as connection:
+            # Seven vectors of 512 numbers to a page, instead of one.
+            connection.execute("PRAGMA page_size = 16384")
+            with transaction(connection):
+                for step in STEPS:
+                    step(connection)
+                connection.execute(
+                    "INSERT INTO gallery (fingerprint, dim, clock) VALUES (?, ?, ?)",
+                    (fingerprint, dim, times.utc_text(times.now())),
+                )
+                connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+                connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        publish_new(unfinished, target)  # another process may have been quicker
+
+
+def _check_format(connection: sqlite3.Connection, path: Path) -> None:
+    if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
+        raise GalleryError(
+            f"{path} is an SQLite database, but not a finegrain gallery. Choose another path."
+        )
+    version = _version(connection)
+    if not 1 <= version <= SCHEMA_VERSION:
+        raise GalleryError(
+            f"{path} has gallery format {version}; this finegrain reads formats up to "
+            f"{SCHEMA_VERSION}. Open it with the version that wrote it, or a newer one."
+        )
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _migrate(connection: sqlite3.Connection, path: Path, read_only: bool) -> None:
+    """Take the steps that an older file lacks, all or none."""
+    if _version(connection) == SCHEMA_VERSION:
+        return
+    if read_only:
+        raise GalleryError(
+            f"{path} has gallery format {_version(connection)} and must be brought to format "
+            f"{SCHEMA_VERSION}, but cannot be written. Open it once where it can be, or a copy."
+        )
+    with transaction(connection):
+        # Read again inside, as another process may have been quicker.
+        for step in STEPS[_version(connection) :]:
+            step(connection)
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+
+def _check_identity(
+    path: Path, stored: tuple[str | None, int], expected: tuple[str | None, int | None]
+) -> None:
+    if expected[0] not in (None, stored[0]):
+        raise GalleryError(
+            f"{path} was filled with plan {short(stored[0])}, and this is plan "
+            f"{short(expected[0])}; their vectors do not compare. Open it with its own plan, or "
+            "encode its pictures again: finegrain index PLAN PICTURES --reindex"
+        )
+    if expected[1] not in (None, stored[1]):
+        raise GalleryError(
+            f"{path} holds vectors of width {stored[1]}, not {expected[1]}. Use the model that "
+            "filled it, or a new gallery."
+        )

@@ -1,0 +1,147 @@
+"""SQL that several parts of a gallery share."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+
+from finegrain import times
+from finegrain.gallery.entries import Entry
+from finegrain.gallery.filters.conditions import kind_of
+from finegrain.gallery.row import Stamp
+from finegrain.gallery.sqlite.expiry import look
+from finegrain.index.exact import Vectors
+from finegrain.records import Scalar
+
+# The subqueries ask the clock once, not for each row.
+ALIVE = "(expires_at IS NULL OR expires_at > (SELECT utc_now()))"
+"""The picture's time is not over."""
+
+EXPIRED = "expires_at <= (SELECT utc_now())"
+"""The picture's time is over."""
+
+AMONG = "IN (SELECT value FROM json_each(?))"
+"""The value is in a list, given in JSON."""
+
+
+def insert_rows(
+    connection: sqlite3.Connection, vectors: Vectors, entries: Sequence[Entry]
+) -> range:
+    """Write new rows with the ids after the last ever given, which are returned."""
+    now = times.utc_text(times.now())
+    (last,) = connection.execute(
+        "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'picture'"
+    ).fetchone()
+    ids = range(last + 1, last + 1 + len(entries))
+    numbered = list(zip(ids, entries, strict=True))
+    connection.executemany(
+        "INSERT INTO picture (id, image, pid, camera, time, track, added_at, expires_at, "
+        "source, size, mtime, digest) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            (
+                i,
+                e.image,
+                e.pid,
+                e.camera,
+                e.time,
+                e.track,
+                now,
+                e.expires_at,
+                e.source,
+                *stamp_cells(e.stamp),
+            )
+            for i, e in numbered
+        ),
+    )
+    connection.executemany(
+        "INSERT INTO vector (picture, data, checksum) VALUES (?, ?, ?)",
+        ((id_, data, zlib.crc32(data)) for id_, data in zip(ids, blobs(vectors), strict=True)),
+    )
+    connection.executemany(
+        "INSERT INTO thumbnail VALUES (?, ?)",
+        ((id_, entry.thumbnail) for id_, entry in numbered if entry.thumbnail is not None),
+    )
+    _insert_metadata(connection, numbered)
+    return ids
+
+
+def rewrite_rows(connection: sqlite3.Connection, entries: Mapping[int, Entry]) -> None:
+    """Write what is said of pictures anew, but for their vectors and thumbnails."""
+    ids = json.dumps(list(entries))
+    there = {i for (i,) in connection.execute(f"SELECT id FROM picture WHERE id {AMONG}", (ids,))}
+    numbered = [(id_, entry) for id_, entry in entries.items() if id_ in there]
+    connection.executemany(
+        "UPDATE picture SET image = ?, pid = ?, camera = ?, time = ?, track = ?, expires_at = ?, "
+        "source = ?, size = ?, mtime = ?, digest = ? WHERE id = ?",
+        (
+            (
+                entry.image,
+                entry.pid,
+                entry.camera,
+                entry.time,
+                entry.track,
+                entry.expires_at,
+                entry.source,
+                *stamp_cells(entry.stamp),
+                id_,
+            )
+            for id_, entry in numbered
+        ),
+    )
+    connection.execute(f"DELETE FROM attribute WHERE picture {AMONG}", (ids,))
+    _insert_metadata(connection, numbered)
+
+
+def _insert_metadata(connection: sqlite3.Connection, numbered: Sequence[tuple[int, Entry]]) -> None:
+    attributes = [
+        (id_, name, _stored_kind(value), value)
+        for id_, entry in numbered
+        for name, value in entry.metadata.items()
+    ]
+    connection.executemany("INSERT INTO attribute VALUES (?, ?, ?, ?)", attributes)
+    connection.executemany(
+        "INSERT OR IGNORE INTO seen VALUES (?, ?)",
+        {(name, kind) for _, name, kind, _ in attributes},
+    )
+
+
+def stamp_cells(stamp: Stamp | None) -> tuple[int | None, int | None, str | None]:
+    """Size, time and digest of a picture's file, as the table keeps them."""
+    return (None, None, None) if stamp is None else (stamp.size, stamp.mtime, stamp.digest)
+
+
+def stamp_of_cells(size: int | None, mtime: int | None, digest: str | None) -> Stamp | None:
+    """The stamp that :func:`stamp_cells` wrote."""
+    if size is None or mtime is None:
+        return None
+    return Stamp(size=size, mtime=mtime, digest=digest)
+
+
+def remove_rows(
+    connection: sqlite3.Connection, condition: str, parameters: tuple[str, ...] = ()
+) -> list[int]:
+    """Delete rows and note that their bytes are to be erased; returns their ids."""
+    ids = [
+        id_
+        for (id_,) in connection.execute(f"SELECT id FROM picture WHERE {condition}", parameters)
+    ]
+    if ids:
+        connection.execute(f"DELETE FROM picture WHERE id {AMONG}", (json.dumps(ids),))
+        connection.execute("UPDATE gallery SET deletions = deletions + 1")
+    return ids
+
+
+def remove_expired(connection: sqlite3.Connection, *, trust_clock: bool = False) -> list[int]:
+    """Delete what has expired by a trusted look at the clock; returns the ids."""
+    return remove_rows(connection, "expires_at <= ?", (look(connection, trust=trust_clock),))
+
+
+def blobs(vectors: Vectors) -> Iterator[bytes]:
+    """Vectors ``[N, D]`` as they are stored: little-endian float32."""
+    return (vector.tobytes() for vector in vectors.astype("<f4", copy=False))
+
+
+def _stored_kind(value: Scalar) -> str:
+    return "null" if value is None else kind_of(value)

@@ -1,0 +1,276 @@
+"""What a match head needs of each picture, kept beside a gallery.
+
+Tokens are made of the pictures, so this file may be lost at any time: what it lacks is computed
+again. It is still a database, since its records are of people: one that is deleted is overwritten
+where it stood, and a writer that was killed leaves no half record.
+
+A record of a ViT-B/16 at 384x128 (193 tokens of 512 bytes) takes 100 kB, one of RaSa's
+384x384 (577 of 768) takes 445 kB. Records are read through a memory map, from pages as large as
+SQLite allows: 64 random ones of RaSa in about 3 ms once the system holds them, as fast as from
+a plain mapped array.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from finegrain.errors import GalleryError
+from finegrain.gallery.sqlite import raw_file
+from finegrain.gallery.sqlite.connections import transaction
+from finegrain.gallery.sqlite.files import OWNER_ONLY
+from finegrain.gallery.sqlite.schema import BUSY_SECONDS, as_gallery_errors
+from finegrain.gallery.sqlite.statements import AMONG
+from finegrain.gallery.sqlite.unused_bytes import overwrite_unused
+from finegrain.records import PictureTokens
+from finegrain.runtime.forks import pause_at_fork
+
+APPLICATION_ID = 0x6667746B
+"""Marks the file in SQLite's header ("fgtk")."""
+
+FORMAT_VERSION = 1
+_MAPPED_BYTES = 1 << 40
+_PAGE_BYTES = 65536
+
+
+class TokenFile:
+    """Tokens by a picture's id in the gallery, in one file.
+
+    With an id goes the time when the picture was added: ids begin anew in a new gallery, and
+    tokens of the old one must not be taken for the new one's.
+
+    Every method may be called from any thread, and several processes may share the file. When
+    another process begins it anew for another plan, this one may neither read nor write it.
+
+    Args:
+        path: The file. One that holds tokens of another plan, or that is damaged, is begun
+            anew; one of another application is refused.
+        fingerprint: Identity of the plan that makes the tokens.
+        tokens, width: Shape of a picture's tokens.
+
+    Raises:
+        GalleryError: The file is of something else, or cannot be written.
+    """
+
+    def __init__(self, path: Path, *, fingerprint: str, tokens: int, width: int) -> None:
+        self.path = path
+        self.tokens = tokens
+        self.width = width
+        self._lock = threading.RLock()
+        self._made_for = json.dumps([FORMAT_VERSION, fingerprint, tokens, width])
+        self._connection: sqlite3.Connection | None = None
+        self._closed = False
+        with as_gallery_errors(path):
+            self._connection = _opened(path, self._made_for)
+        pause_at_fork(self)
+
+    @property
+    def record_bytes(self) -> int:
+        """Size of one picture's tokens."""
+        return self.tokens * (self.width + np.dtype(np.float32).itemsize)
+
+    def __len__(self) -> int:
+        return len(self.ids())
+
+    def ids(self) -> dict[int, str]:
+        """Of all pictures whose tokens are here, and when these were added."""
+        with self._running() as connection:
+            return dict(connection.execute("SELECT id, added_at FROM record"))
+
+    def add(self, pictures: Mapping[int, str], tokens: PictureTokens) -> None:
+        """Keep tokens; those of an id that is there already are replaced.
+
+        Args:
+            pictures: Ids and when they were added, ``N``.
+            tokens: Int8, ``[N, T, W]``.
+        """
+        records = [
+            (id_, at, tokens.scales[row].astype("<f4").tobytes() + tokens.codes[row].tobytes())
+            for row, (id_, at) in enumerate(pictures.items())
+        ]
+        with self._running() as connection, transaction(connection):
+            self._check_own(connection)
+            connection.executemany("INSERT OR REPLACE INTO record VALUES (?, ?, ?)", records)
+
+    def read(self, pictures: Mapping[int, str]) -> tuple[list[int], PictureTokens]:
+        """Which of the pictures are here, in the order given, and their tokens."""
+        with self._running() as connection:
+            self._check_own(connection)
+            found: dict[tuple[int, str], bytes] = {
+                (id_, added_at): data
+                for id_, added_at, data in connection.execute(
+                    f"SELECT id, added_at, data FROM record WHERE id {AMONG}",
+                    (json.dumps(list(pictures)),),
+                )
+            }
+        records = {id_: found.get((id_, added_at), b"") for id_, added_at in pictures.items()}
+        kept = [id_ for id_, record in records.items() if len(record) == self.record_bytes]
+        codes = np.empty((len(kept), self.tokens, self.width), np.int8)
+        scales = np.empty((len(kept), self.tokens), np.float32)
+        for row, id_ in enumerate(kept):
+            scales[row] = np.frombuffer(records[id_], "<f4", self.tokens)
+            codes[row] = np.frombuffer(records[id_], np.int8, offset=scales[row].nbytes).reshape(
+                self.tokens, self.width
+            )
+        return kept, PictureTokens(codes=codes, scales=scales)
+
+    def forget(self, ids: Iterable[int]) -> None:
+        """Overwrite the tokens of these pictures."""
+        with self._lock:
+            forget_tokens(self.path, ids)
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            self._disconnect()
+
+    def before_fork(self) -> None:
+        self._lock.acquire()
+        self._disconnect()
+
+    def after_fork(self) -> None:
+        self._lock.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @contextmanager
+    def _running(self) -> Iterator[sqlite3.Connection]:
+        with self._lock, as_gallery_errors(self.path):
+            if self._closed:
+                raise sqlite3.ProgrammingError("Cannot operate on a closed database.")
+            if self._connection is None:
+                self._connection = _opened(self.path, self._made_for)
+            yield self._connection
+
+    def _check_own(self, connection: sqlite3.Connection) -> None:
+        stored = connection.execute("SELECT plan FROM made_for").fetchone()
+        if stored != (self._made_for,):
+            raise GalleryError(
+                f"{self.path} holds tokens of another plan since it was opened. Open the searcher "
+                "again with that plan."
+            )
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+def forget_tokens(path: Path, ids: Iterable[int]) -> None:
+    """Overwrite the tokens of deleted pictures in a file that may not be there.
+
+    Raises:
+        GalleryError: The file cannot be written: the tokens are still in it.
+    """
+    gone = json.dumps(list(ids))
+    _forget(path, lambda run: run(f"DELETE FROM record WHERE id {AMONG}", (gone,)))
+
+
+def keep_tokens(path: Path, ids: Iterable[int]) -> None:
+    """Overwrite the tokens of all pictures but these in a file that may not be there.
+
+    Raises:
+        GalleryError: The file cannot be written: the tokens are still in it.
+    """
+    kept = json.dumps(list(ids))
+    _forget(path, lambda run: run(f"DELETE FROM record WHERE id NOT {AMONG}", (kept,)))
+
+
+def _forget(path: Path, delete: Callable[[Callable[..., sqlite3.Cursor]], sqlite3.Cursor]) -> None:
+    """Delete records, and the copies of them that pages keep in unused bytes."""
+    if not path.exists():
+        return
+    with as_gallery_errors(path), closing(_connected(path)) as connection:
+        if _application(connection) != APPLICATION_ID:
+            return
+        with transaction(connection):
+            deleted = delete(connection.execute).rowcount
+        if not deleted:
+            return
+    file = raw_file.file_id(path)
+    raw_file.enter(file)
+    try:
+        # By a connection of its own, whose note makes all others drop the pages they keep.
+        with as_gallery_errors(path), closing(_connected(path)) as connection:
+            connection.execute("BEGIN EXCLUSIVE")
+            (page_size,) = connection.execute("PRAGMA page_size").fetchone()
+            (num_pages,) = connection.execute("PRAGMA page_count").fetchone()
+            overwrite_unused(raw_file.opened(path, file), page_size, num_pages)
+            connection.execute("UPDATE made_for SET plan = plan")
+            connection.execute("COMMIT")
+    finally:
+        raw_file.leave(file)
+
+
+def _opened(path: Path, made_for: str) -> sqlite3.Connection:
+    """The file, emptied where it is not what this plan needs."""
+    try:
+        return _prepared(path, made_for)
+    except sqlite3.OperationalError:
+        raise  # cannot be read or written now; nothing is said of its content
+    except sqlite3.DatabaseError:
+        path.unlink()  # damaged, or no database at all
+        return _prepared(path, made_for)
+
+
+def _prepared(path: Path, made_for: str) -> sqlite3.Connection:
+    connection = _connected(path)
+    try:
+        if _application(connection) not in (0, APPLICATION_ID):
+            raise GalleryError(f"{path} is a database of something else; move it away")
+        _begin(connection, made_for)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _connected(path: Path) -> sqlite3.Connection:
+    if not path.exists() and path.parent.is_dir():
+        with suppress(FileExistsError):
+            path.touch(OWNER_ONLY, exist_ok=False)
+    connection = sqlite3.connect(
+        path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
+    )
+    try:
+        connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
+        # What is deleted is overwritten with zeros, here and in the journal.
+        connection.execute("PRAGMA secure_delete = ON")
+        connection.execute("PRAGMA journal_mode = TRUNCATE")
+        connection.execute(f"PRAGMA mmap_size = {_MAPPED_BYTES}")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _application(connection: sqlite3.Connection) -> int:
+    """0 of a new file; other databases without a number are told by their tables."""
+    number = int(connection.execute("PRAGMA application_id").fetchone()[0])
+    tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+    return number if number or not tables else -1
+
+
+def _begin(connection: sqlite3.Connection, made_for: str) -> None:
+    with transaction(connection):
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute("CREATE TABLE IF NOT EXISTS made_for (plan TEXT NOT NULL)")
+        connection.execute(
+            "CREATE TABLE IF NOT EXISTS record "
+            "(id INTEGER PRIMARY KEY, added_at TEXT NOT NULL, data BLOB NOT NULL)"
+        )
+        if connection.execute("SELECT plan FROM made_for").fetchone() != (made_for,):
+            connection.execute("DELETE FROM record")
+            connection.execute("DELETE FROM made_for")
+            connection.execute("INSERT INTO made_for VALUES (?)", (made_for,))

@@ -1,0 +1,115 @@
+"""Rows in an index of FAISS, as they were at one moment."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import NoReturn, Self
+
+import faiss
+import numpy as np
+import numpy.typing as npt
+from tqdm.auto import tqdm
+
+from finegrain.index.approximate.kinds import Approximate, selecting
+from finegrain.index.approximate.truth import Chunk, Truth, everything, fetched
+from finegrain.index.estimate import Ids, Vectors
+
+SAMPLE_ROWS = 131_072
+"""What is learned is learned from so many rows: 256 MiB at width 512."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trained:
+    """An index and the ids of its rows; never changed, so that any thread may search it.
+
+    Attributes:
+        index: Of :meth:`Approximate.trained_on`, filled.
+        ids: Of its rows, ascending, ``[n]``.
+        alive: Which of them have not been removed, ``[n]``.
+        rows_then: How many rows it was trained for.
+    """
+
+    index: faiss.Index
+    ids: Ids
+    alive: npt.NDArray[np.bool_]
+    rows_then: int
+    num_alive: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "num_alive", int(self.alive.sum()))
+
+    @property
+    def live_ids(self) -> Ids:
+        return self.ids[self.alive]
+
+    @classmethod
+    def over(cls, truth: Truth, kind: Approximate) -> Self:
+        """All that is there, learned from rows drawn at random; takes minutes for millions.
+
+        A terminal shows how far it is.
+        """
+        ids = truth.ids()
+        draw = np.random.default_rng(0).permutation(len(ids))[:SAMPLE_ROWS]
+        sample = np.concatenate([some for _, some in fetched(truth, np.sort(ids[draw]))])
+        empty = cls(
+            kind.trained_on(sample, len(ids)), ids[:0], np.ones(0, np.bool_), rows_then=len(ids)
+        )
+        with tqdm(
+            total=len(ids), unit=" pictures", desc="coding", disable=None, leave=False
+        ) as bar:
+            return empty._filled(empty.index, _counted(everything(truth), bar))
+
+    def with_rows(self, chunks: Iterable[Chunk]) -> Self:
+        """A copy that holds more rows, of ids above all here."""
+        return self._filled(faiss.clone_index(self.index), chunks)
+
+    def _filled(self, index: faiss.Index, chunks: Iterable[Chunk]) -> Self:
+        new = [self.ids]
+        for ids, vectors in chunks:
+            index.add(vectors)
+            new.append(ids)
+        ids = np.concatenate(new)
+        alive = np.ones(len(ids), np.bool_)
+        alive[: len(self.ids)] = self.alive
+        return replace(self, index=index, ids=ids, alive=alive)
+
+    def without(self, ids: Ids) -> Self:
+        """The same index, never to find those of the ids that are here."""
+        if not len(places := self._places(ids)):
+            return self
+        alive = self.alive.copy()
+        alive[places] = False
+        return replace(self, alive=alive)
+
+    def candidates(
+        self, kind: Approximate, queries: Vectors, k: int, allowed: Ids | None
+    ) -> list[Ids]:
+        """For each of ``[Q, D]`` the ids that may be its best, ascending."""
+        selected = self._selected(allowed)
+        if not (count := int(selected.sum())):
+            return [self.ids[:0]] * len(queries)
+        selector = selecting(selected) if count < len(self.ids) else None
+        parameters = kind.parameters(self.index, selector, count / len(self.ids))
+        depth = min(kind.depth(k), count)
+        rows = self.index.search(queries, depth, params=parameters)[1]
+        return [self.ids[np.sort(found[found >= 0])] for found in rows]
+
+    def _selected(self, allowed: Ids | None) -> npt.NDArray[np.bool_]:
+        if allowed is None:
+            return self.alive
+        selected = np.zeros(len(self.ids), np.bool_)
+        selected[self._places(allowed)] = True
+        selected &= self.alive
+        return selected
+
+    def _places(self, ids: Ids) -> npt.NDArray[np.intp]:
+        places = np.searchsorted(self.ids, ids)
+        places[places == len(self.ids)] = 0
+        return places[self.ids[places] == ids] if len(self.ids) else places[:0]
+
+
+def _counted(chunks: Iterable[Chunk], bar: tqdm[NoReturn]) -> Iterator[Chunk]:
+    for chunk in chunks:
+        yield chunk
+        bar.update(len(chunk[0]))

@@ -1,0 +1,98 @@
+"""Where the vectors themselves are, and exact search of them without holding them in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from finegrain.index.estimate import Doubles, Ids, Query, Vectors, longest_of
+from finegrain.index.exact import Hit
+
+_FETCH_ROWS = 8192  # 16 MiB of vectors at width 512
+
+
+class Truth(Protocol):
+    """All vectors by id, as the gallery's file holds them."""
+
+    @property
+    def dim(self) -> int:
+        """Width of the vectors."""
+
+    def ids(self) -> Ids:
+        """All ids, ascending."""
+
+    def vectors(self, ids: Iterable[int]) -> dict[int, Vectors]:
+        """Vectors ``[D]`` of those of the ids that are there."""
+
+    def vectors_after(self, last_id: int) -> Generator[tuple[Ids, Vectors], None, None]:
+        """Ids above ``last_id`` with their vectors ``[n, D]``, ascending, in chunks."""
+
+
+Chunk = tuple[Ids, Vectors]
+"""Ids ``[n]``, ascending, and their vectors ``[n, D]``."""
+
+
+def everything(truth: Truth) -> Iterator[Chunk]:
+    """All rows in chunks; the truth may change meanwhile, and is asked anew for each."""
+    last_id = 0
+    while (chunk := next(truth.vectors_after(last_id), None)) is not None:
+        yield chunk
+        last_id = int(chunk[0][-1])
+
+
+def fetched(truth: Truth, ids: Ids) -> Iterator[Chunk]:
+    """Those of some ascending ids that are there, in chunks."""
+    for start in range(0, len(ids), _FETCH_ROWS):
+        found = truth.vectors(ids[start : start + _FETCH_ROWS].tolist())
+        if kept := sorted(found):
+            yield np.array(kept, np.int64), np.stack([found[id_] for id_ in kept])
+
+
+def exact_best(chunks: Iterable[Chunk], queries: Sequence[Query], k: int) -> list[list[Hit]]:
+    """The ``k`` best of all rows for each query, best first, equal scores by ascending id.
+
+    Scores, order and ties are those of :class:`~finegrain.index.exact.VectorIndex`. A product
+    in float32 finds the few rows of a chunk that may be among the best; its rounding is bounded
+    (:meth:`~finegrain.index.estimate.Query.rounding`), and these rows get exact scores.
+    """
+    leaders = [_Leaders(query, k) for query in queries]
+    directions = np.array([query.direction for query in queries], np.float32)
+    for ids, vectors in chunks:
+        longest = longest_of(vectors)
+        for leader, estimates in zip(leaders, directions @ vectors.T, strict=True):
+            leader.meet(ids, vectors, estimates.astype(np.float64), longest)
+    return [leader.hits() for leader in leaders]
+
+
+class _Leaders:
+    """The ``k`` best rows for one query among those met so far."""
+
+    def __init__(self, query: Query, k: int) -> None:
+        self._query = query
+        self._k = k
+        self._ids: Ids = np.empty(0, np.int64)
+        self._scores: Vectors = np.empty(0, np.float32)
+
+    def meet(self, ids: Ids, vectors: Vectors, estimates: Doubles, longest: float) -> None:
+        error = self._query.rounding(longest)
+        # k rows here score at least the k-th estimate less its error, as do the k so far.
+        bar = max(_kth(estimates, self._k) - error, self._bar())
+        rows = np.flatnonzero(estimates >= bar - error)
+        all_ids = np.concatenate([self._ids, ids[rows]])
+        all_scores = np.concatenate([self._scores, self._query.scores(vectors[rows])])
+        order = np.lexsort((all_ids, -all_scores))[: self._k]
+        self._ids, self._scores = all_ids[order], all_scores[order]
+
+    def hits(self) -> list[Hit]:
+        return list(map(Hit, self._ids.tolist(), self._scores.tolist()))
+
+    def _bar(self) -> float:
+        full = len(self._scores) == self._k
+        return float(self._scores[-1]) / self._query.length if full else -np.inf
+
+
+def _kth(scores: npt.NDArray[np.floating], k: int) -> float:
+    return float(np.partition(scores, -k)[-k]) if len(scores) >= k else -np.inf

@@ -1,0 +1,205 @@
+"""Released checkpoints to run folders, and run folders to released checkpoints."""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from finegrain.runs.checkpoint import State, last_checkpoint, save_checkpoint
+from finegrain.errors import CheckpointError
+from finegrain.methods import Rasa, Rde
+from finegrain.zoo import (
+    TRAINING_ONLY,
+    export_irra,
+    export_rasa,
+    export_rde,
+    load_clip_weights,
+)
+from finegrain.zoo.clip_config import ACTIVATION_UNKNOWN
+from finegrain.zoo.examination import Examined, examine_weights
+from finegrain.zoo.rasa_config import read_rasa_config
+from finegrain.zoo.recognition import Layout
+from finegrain.zoo.released_config import ReleasedConfig, read_released_config
+from finegrain.recipe import Recipe, override
+from finegrain.runs.released_recipe import recipe_of
+from finegrain.runs.run import assemble, load_run
+
+CONFIG, RASA_CONFIG = "configs.yaml", "config.yaml"
+"""What the released code writes beside the checkpoints of IRRA and RDE, and of RaSa."""
+
+TITLES: dict[Layout, str] = {
+    "ours": "finegrain",
+    "openai_clip": "CLIP",
+    "hf_clip": "CLIP",
+    "irra": "IRRA, or of a fork with its names (NAM, HAM, GA-DMS)",
+    "rde": "RDE",
+    "albef": "RaSa or ALBEF",
+}
+_NEED_HEADS = {"id", "mlm", "prd", "mrtd"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Converted:
+    """What became of a released checkpoint.
+
+    Attributes:
+        folder: The run folder.
+        layout: What the file was recognised as.
+        recipe: Its recipe.
+        config: The released configuration that was read, if there was one.
+        ignored: Fields of it that no recipe has.
+        heads: Whether the training heads were taken over.
+    """
+
+    folder: Path
+    layout: Layout
+    recipe: Recipe
+    config: Path | None
+    ignored: tuple[str, ...]
+    heads: bool
+
+    def __str__(self) -> str:
+        if self.layout in ("openai_clip", "hf_clip"):
+            what = "towers"
+        elif self.layout == "rde":
+            what = "towers and token selections"
+        else:
+            what = "towers and training heads" if self.heads else "towers, and no training heads"
+        lines = [
+            f"{self.recipe.weights} is a checkpoint of {TITLES[self.layout]}",
+            f"{self.folder}: {what}",
+        ]
+        if self.config is not None:
+            lines.append(f"read {self.config}, and ignored: {', '.join(self.ignored) or 'nothing'}")
+        if self.recipe.evaluation_only is not None:
+            lines.append(f"for evaluation and export only: {self.recipe.evaluation_only}")
+        return "\n".join(lines)
+
+
+def released_to_run(
+    released: Path,
+    out: Path,
+    *,
+    config: Path | None = None,
+    recipe: Recipe | None = None,
+    overrides: Sequence[str] = (),
+    heads: bool = False,
+) -> Converted:
+    """Make a run folder of a released checkpoint, at step 0 of its recipe.
+
+    The method is recognised by the names inside. The fields of the recipe are, each over the one
+    before: those of ``recipe``, or else of the method's own recipe for the dataset that
+    ``config`` names; those that ``config`` states; ``overrides``. A recipe that is not the
+    method's own, or that lost a loss with its head, states why it is for evaluation and export
+    only, and :func:`~finegrain.train` refuses it.
+
+    Args:
+        released: A weight file; see :func:`~finegrain.zoo.load_clip_weights`.
+        out: The run folder.
+        config: The released ``configs.yaml``, or ``config.yaml`` of RaSa; where neither it nor a
+            recipe is given, the one beside the weights is read if there is one.
+        recipe: What to start from; give one to train on from the weights.
+        overrides: Such as ``"data.root=/data/CUHK-PEDES"``.
+        heads: Take over the training heads too, which must then fit exactly. Without them
+            the losses that need them leave the recipe; search needs neither.
+
+    Raises:
+        WeightsError: The weights do not fit, or a file is damaged or unsafe.
+        RecipeError: A field or its value is not one of a recipe.
+        CheckpointError: ``out`` already holds a run.
+    """
+    if last_checkpoint(out) is not None:
+        raise CheckpointError(f"{out} already holds a run; choose another folder by -o")
+    examined = examine_weights(released)
+    if config is None and recipe is None:
+        config = _config_beside(examined)
+    read = ReleasedConfig()
+    if config is not None:
+        read = (
+            read_rasa_config(config)
+            if examined.layout == "albef"
+            else read_released_config(config, rde=examined.layout == "rde")
+        )
+    base = replace(
+        recipe or recipe_of(examined, read.dataset, overrides),
+        name=out.name,
+        about=f"converted from {released.name}",
+        weights=str(released),
+        expected=None,
+    )
+    if read.different and base.evaluation_only is None:
+        said = ", ".join(f"{name} = {value}" for name, value in read.different.items())
+        base = replace(base, evaluation_only=f"{config} says {said}, which no recipe can say")
+    resolved = override(override(base, as_overrides(read.fields)), overrides)
+    if not heads:
+        resolved = _without_heads(resolved)
+    method = assemble(resolved)
+    with warnings.catch_warnings():
+        if recipe is None:  # an activation that nothing says was asked for
+            warnings.filterwarnings("ignore", message=ACTIVATION_UNKNOWN)
+        load_clip_weights(method, released, fresh=() if heads else TRAINING_ONLY)
+    save_checkpoint(out, State(), method, torch.optim.AdamW(method.parameters()))
+    (out / "recipe.json").write_text(resolved.to_json(), encoding="utf-8")
+    return Converted(
+        folder=out,
+        layout=examined.layout,
+        recipe=resolved,
+        config=config,
+        ignored=read.ignored,
+        heads=heads,
+    )
+
+
+def run_to_released(run: Path, out: Path) -> Path:
+    """Write the selected checkpoint of a run as IRRA and its forks, RDE, or RaSa read it.
+
+    Args:
+        run: The run folder.
+        out: A file such as ``best.pth``: a torch file of ``{"model": tensors}``.
+
+    Raises:
+        WeightsError: The run's image tower is neither a CLIP transformer nor RaSa's.
+        CheckpointError: The run has no checkpoint, or ``out`` is a folder.
+    """
+    if out.is_dir():
+        raise CheckpointError(f"expected a file to write, such as {out / 'best.pth'}, got a folder")
+    _, method, _ = load_run(run)
+    write = {Rde: export_rde, Rasa: export_rasa}.get(type(method), export_irra)
+    tensors = write(method)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = out.with_name(f".{out.name}.tmp")
+    torch.save({"model": tensors}, unfinished)
+    os.replace(unfinished, out)
+    return out
+
+
+def as_overrides(fields: Mapping[str, object]) -> list[str]:
+    """Values by dotted names, as :func:`~finegrain.recipe.override` takes and checks them."""
+    return [f"{name}={json.dumps(value, default=str)}" for name, value in fields.items()]
+
+
+def _config_beside(examined: Examined) -> Path | None:
+    """The released configuration beside a weight file; other layouts have none."""
+    names = {"irra": CONFIG, "rde": CONFIG, "albef": RASA_CONFIG}
+    name = names.get(examined.layout)
+    file = None if name is None else examined.file.parent / name
+    return file if file is not None and file.is_file() else None
+
+
+def _without_heads(recipe: Recipe) -> Recipe:
+    kept = {name: weight for name, weight in recipe.losses.items() if name not in _NEED_HEADS}
+    if kept == dict(recipe.losses):
+        return recipe
+    dropped = ", ".join(sorted(_NEED_HEADS & set(recipe.losses)))
+    return replace(
+        recipe,
+        losses=kept or {"sdm": 1.0},
+        evaluation_only=recipe.evaluation_only
+        or f"the training heads of {dropped} were left out (keep them by --heads)",
+    )

@@ -1,0 +1,179 @@
+"""The recipe of a released checkpoint: its method's own, or one for evaluation only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from finegrain.data.datasets import CuhkPedes
+from finegrain.errors import WeightsError
+from finegrain.methods import ClipConfig, IrraConfig, RasaConfig, RdeConfig
+from finegrain.models import TextConfig, VitConfig
+from finegrain.models.albef_text import AlbefTextConfig
+from finegrain.zoo.clip_config import ACTIVATION_ADVICE, ACTIVATION_UNKNOWN, HEAD_WIDTH
+from finegrain.zoo.examination import Examined
+from finegrain.preprocess.cleaning import ALBEF_CLEANING
+from finegrain.recipe import Recipe, load_recipe
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+"""Where a checkout has them."""
+
+OWN = {
+    ("irra", "CuhkPedes"): "irra_cuhk_pedes",
+    ("irra", "IcfgPedes"): "irra_icfg_pedes",
+    ("irra", "RstpReid"): "irra_rstpreid",
+    ("rde", "CuhkPedes"): "rde_cuhk_pedes",
+    ("rde", "IcfgPedes"): "rde_icfg_pedes",
+    ("rde", "RstpReid"): "rde_rstpreid",
+    ("albef", "CuhkPedes"): "rasa_cuhk_pedes",
+    ("albef", "IcfgPedes"): "rasa_icfg_pedes",
+    ("albef", "RstpReid"): "rasa_rstpreid",
+}
+"""Layout and dataset to the recipe that trains as the released code does."""
+
+_ACTIVATIONS = ("method.image.activation", "method.text.activation")
+_UNKNOWN_DATASET = (
+    "no configuration of the released code says on which dataset and how it was trained (give it "
+    "by --config)"
+)
+
+
+def recipe_of(examined: Examined, dataset: str | None, overrides: Sequence[str]) -> Recipe:
+    """What to start the recipe of a converted checkpoint from.
+
+    Args:
+        examined: The weight file.
+        dataset: Class of the dataset that it was trained on, where that is known.
+        overrides: What the user sets, as ``name=value``; consulted for what no file tells.
+
+    Returns:
+        The method's own recipe where the dataset is known and the recipe is at hand, and
+        otherwise one with the method alone, which states why it is for evaluation only.
+
+    Raises:
+        WeightsError: A CLIP's activation or heads are not known, or its words are not CLIP's; or
+            the file is finegrain's own, which states no method.
+    """
+    if examined.layout == "ours":
+        raise WeightsError(
+            f"{examined.file} has finegrain's own names, which do not tell the method: give the "
+            "recipe.json of its run by --recipe, or use the run folder itself"
+        )
+    if examined.layout in ("openai_clip", "hf_clip"):
+        return _clip(examined, overrides)
+    name = OWN.get((examined.layout, dataset or ""))
+    if name is not None and (RECIPES / f"{name}.py").is_file():
+        return _with_width(load_recipe(RECIPES / f"{name}.py"), examined)
+    why = (
+        _UNKNOWN_DATASET
+        if name is None
+        else f"recipes/{name}.py, which trains it, is not part of this installation"
+    )
+    bases = {"albef": _rasa, "rde": _rde}
+    base = bases.get(examined.layout, _irra)()
+    return replace(_with_width(base, examined), evaluation_only=why)
+
+
+def _with_width(recipe: Recipe, examined: Examined) -> Recipe:
+    """The recipe with the file's width of RDE's token selection."""
+    if not isinstance(recipe.method, RdeConfig) or examined.selected_dim is None:
+        return recipe
+    return replace(recipe, method=replace(recipe.method, selected_dim=examined.selected_dim))
+
+
+def _clip(examined: Examined, overrides: Sequence[str]) -> Recipe:
+    sizes, known = examined.clip, examined.known
+    assert sizes is not None
+    stated = {text.partition("=")[0].strip() for text in overrides}
+    if known.activation is None and not stated.issuperset(_ACTIVATIONS):
+        raise WeightsError(
+            f"{ACTIVATION_UNKNOWN} {examined.file} was trained with, and the wrong one "
+            f"searches a little worse without an error. {ACTIVATION_ADVICE}"
+        )
+    if sizes.vocabulary != TextConfig().vocabulary:
+        raise WeightsError(
+            f"{examined.file} reads {sizes.vocabulary} kinds of tokens, and CLIP's tokenizer "
+            f"makes {TextConfig().vocabulary}; finegrain has no tokenizer for this model"
+        )
+    size = known.size or (None if sizes.side is None else (sizes.side, sizes.side))
+    if size is None:
+        raise WeightsError(
+            f"the positions of {examined.file} are of no square picture, and nothing says of which "
+            "height and width: give a recipe by --recipe"
+        )
+    activation = known.activation or "quick_gelu"
+    image = VitConfig(
+        height=size[0],
+        width=size[1],
+        patch=sizes.patch,
+        channels=sizes.image.channels,
+        depth=sizes.image.depth,
+        heads=known.image_heads or _heads(sizes.image.channels, "image", examined, stated),
+        activation=activation,
+    )
+    if known.mean is not None and known.std is not None:
+        image = replace(image, mean=known.mean, std=known.std)
+    text = TextConfig(
+        context_length=sizes.context_length,
+        channels=sizes.text.channels,
+        depth=sizes.text.depth,
+        heads=known.text_heads or _heads(sizes.text.channels, "text", examined, stated),
+        activation=activation,
+    )
+    return Recipe(
+        name="clip",
+        about="a CLIP",
+        data=CuhkPedes(),
+        method=ClipConfig(image=image, text=text, embed_dim=sizes.embed_dim),
+        losses={"itc": 1.0},
+        fit=known.fit or "crop",
+        interpolation=known.interpolation or "bicubic",
+        evaluation_only="the file is of a pretrained CLIP, which was trained on other data",
+    )
+
+
+def _heads(channels: int, side: str, examined: Examined, stated: set[str]) -> int:
+    """Heads of 64 channels, which only a file's configuration or the user can contradict."""
+    if channels % HEAD_WIDTH and f"method.{side}.heads" not in stated:
+        raise WeightsError(
+            f"nothing says how many attention heads the {side} tower of {examined.file} has, and "
+            f"its width {channels} is not a multiple of {HEAD_WIDTH}: --set method.{side}.heads=N"
+        )
+    return max(1, channels // HEAD_WIDTH)
+
+
+def _irra() -> Recipe:
+    return Recipe(
+        name="irra",
+        about="IRRA on CLIP ViT-B/16",
+        data=CuhkPedes(),
+        method=IrraConfig(image=VitConfig(), text=TextConfig()),
+        losses={"sdm": 1.0, "id": 1.0, "mlm": 1.0},
+    )
+
+
+def _rde() -> Recipe:
+    return Recipe(
+        name="rde",
+        about="RDE on CLIP ViT-B/16",
+        data=CuhkPedes(),
+        method=RdeConfig(image=VitConfig(), text=TextConfig()),
+        losses={"bge": 1.0, "tse": 1.0},
+    )
+
+
+def _rasa() -> Recipe:
+    return Recipe(
+        name="rasa",
+        about="RaSa on ALBEF",
+        data=CuhkPedes(),
+        method=RasaConfig(
+            text=AlbefTextConfig(
+                vocabulary_file="weights/bert-base-uncased/vocab.txt", cleaning=ALBEF_CLEANING
+            )
+        ),
+        interpolation="bicubic",
+        losses={"cl": 0.5, "pitm": 1.0, "mlm": 1.0, "prd": 0.5, "mrtd": 0.5},
+        weak_positives=0.1,
+    )

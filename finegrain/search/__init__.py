@@ -1,0 +1,1 @@
+"""Searching: pictures in, matches out."""

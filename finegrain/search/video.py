@@ -1,0 +1,284 @@
+"""Taking videos into a gallery: frames at a rate, or what a detector finds in them."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from tqdm.auto import tqdm
+
+from finegrain.encoder import Encoder
+from finegrain.errors import ImageError
+from finegrain.gallery import Gallery
+from finegrain.gallery.entries import checked_entry, checked_time
+from finegrain.gallery.pictures import name_problem, thumbnail
+from finegrain.preprocess import Crop
+from finegrain.preprocess.frames import LONGEST_SIDE, Frame, VideoReader, at_times, each
+from finegrain.records import Problem
+from finegrain.search.ingest import Added, Metadata
+
+SHORTEST_STEP = 0.001
+"""Seconds between frames: what a time is kept to."""
+
+_FRAMES_AHEAD = 4
+
+
+class Box(NamedTuple):
+    """Where somebody is in a frame; the first four alone, as a plain tuple, will do.
+
+    Attributes:
+        x, y: Left and top, in pixels of the upright frame.
+        width, height: In pixels.
+        track: Of a tracker. A number begins anew at every camera, so its name in the gallery
+            starts with the camera's, or else the file's.
+        score: Of the detector; kept as the column ``box_score``.
+    """
+
+    x: float
+    y: float
+    width: float
+    height: float
+    track: str | int | None = None
+    score: float | None = None
+
+
+BoxLike = Box | tuple[float, float, float, float]
+Detector = Callable[[NDArray[np.uint8]], Sequence[BoxLike]]
+"""From an upright RGB frame, uint8 ``[H, W, 3]``."""
+
+Boxes = Detector | Mapping[float, Sequence[BoxLike]]
+"""A detector, or what one found before: boxes by seconds from the first frame."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Piece:
+    address: str
+    image: Image.Image
+    columns: Metadata
+
+
+def take_in_video(
+    encoder: Encoder,
+    gallery: Gallery,
+    path: str | Path,
+    *,
+    step: float,
+    boxes: Boxes | None,
+    camera: str | None,
+    start: datetime | str | None,
+    metadata: Metadata | None,
+    expire_after: timedelta | float | None,
+    progress: bool,
+) -> Added:
+    """Encode frames of a video, or parts of them, and keep them; see Searcher.add_video."""
+    if not SHORTEST_STEP <= step < math.inf:
+        raise ImageError(f"every is {SHORTEST_STEP} seconds or more between frames; got {step!r}.")
+    if (misnamed := name_problem(path)) is not None:
+        raise ImageError(str(misnamed))
+    first = checked_time("start", start)
+    times = _Timeline(boxes) if isinstance(boxes, Mapping) else None
+    due = each(step) if times is None else at_times(times.all)
+    ids: list[int] = []
+
+    def pieces_of(film: _Film, frame: Frame) -> list[_Piece]:
+        if times is not None:
+            return film.parts(frame, times.until(frame.time))
+        if boxes is None:
+            return film.whole(frame)
+        assert callable(boxes)
+        return [] if film.was_looked_at(frame) else film.parts(frame, boxes(frame.pixels))
+
+    last = gallery.last_id()
+
+    def keep_all(pieces: Sequence[_Piece]) -> None:
+        ids.extend(
+            gallery.add_entries(
+                encoder.encode_images([piece.image for piece in pieces]),
+                [
+                    checked_entry(
+                        piece.address,
+                        piece.columns,
+                        image=piece.address,
+                        thumbnail=thumbnail(piece.image),
+                        expire_after=expire_after,
+                    )
+                    for piece in pieces
+                ],
+                since=last,
+                own={*ids},
+            )
+        )
+
+    waiting: list[_Piece] = []
+    with (
+        VideoReader(path, longest_side=LONGEST_SIDE if boxes is None else None) as video,
+        # Closed first: nobody decodes any more when the file is closed.
+        closing(_ahead(video.frames(due))) as frames,
+        tqdm(total=_whole_seconds(video), unit=" s of video", disable=not progress) as bar,
+    ):
+        film = _Film(path, camera, first, metadata or {}, known=gallery.images())
+        for frame in frames:
+            waiting += pieces_of(film, frame)
+            # A frame is kept as a whole or not at all, so that one that is there was looked at.
+            if len(waiting) >= encoder.batch_size:
+                keep_all(waiting)
+                waiting = []
+            bar.update(round(frame.time) - bar.n)
+        if waiting:
+            keep_all(waiting)
+        problems = film.problems + video.problems
+    if times is not None and (left := times.until(math.inf)):
+        problems.append(film.problem(f"it ends before the last {len(left)} boxes"))
+    return Added(ids=ids, num_new=len(ids), num_known=film.num_known, problems=problems)
+
+
+class _Film:
+    """What is known of a video, and how its pieces are named.
+
+    Attributes:
+        num_known: Pieces that the gallery held already.
+        problems: Boxes that are none.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        camera: str | None,
+        start: str | None,
+        metadata: Metadata,
+        *,
+        known: set[str],
+    ) -> None:
+        self._path = path
+        self._start = None if start is None else datetime.fromisoformat(start)
+        self._columns = metadata if camera is None else {**metadata, "camera": camera}
+        self._tracker = camera or Path(path).stem
+        name = Crop(path, time=0).address.rpartition("#")[0]
+        self._known = {address for address in known if address.startswith(f"{name}#t=")}
+        self._num_parts = Counter(a.rpartition("&xywh=")[0] for a in self._known if "&xywh=" in a)
+        self.num_known = 0
+        self.problems: list[Problem] = []
+
+    def was_looked_at(self, frame: Frame) -> bool:
+        """Whether the gallery holds parts of a frame, which then count as known."""
+        num_parts = self._num_parts[Crop(self._path, time=frame.time).address]
+        self.num_known += num_parts
+        return num_parts > 0
+
+    def whole(self, frame: Frame) -> list[_Piece]:
+        return self._new(Crop(self._path, time=frame.time), frame.pixels, {})
+
+    def parts(self, frame: Frame, boxes: Sequence[BoxLike]) -> list[_Piece]:
+        height, width = frame.pixels.shape[:2]
+        pieces: list[_Piece] = []
+        for given in boxes:
+            box = _checked(given)
+            inside = _inside(box, width, height)
+            if inside is None:
+                self.problems.append(
+                    self.problem(
+                        f"the box {tuple(box[:4])} at {frame.time:.3f} s holds nothing of the "
+                        f"frame of {width} x {height} pixels; boxes are x, y, width, height"
+                    )
+                )
+                continue
+            x, y, w, h = inside
+            crop = Crop(self._path, inside, frame.time)
+            pieces += self._new(crop, frame.pixels[y : y + h, x : x + w], self._told_by(box))
+        return pieces
+
+    def problem(self, why: str) -> Problem:
+        return Problem(where=str(self._path), why=why)
+
+    def _new(self, crop: Crop, pixels: NDArray[np.uint8], told: Metadata) -> list[_Piece]:
+        address = crop.address
+        if address in self._known:
+            self.num_known += 1
+            return []
+        self._known.add(address)
+        assert crop.time is not None
+        taken = None if self._start is None else self._start + timedelta(seconds=crop.time)
+        return [
+            _Piece(
+                address=address,
+                # Else a small crop would keep its whole frame in memory.
+                image=Image.fromarray(pixels.copy()),
+                columns={
+                    **self._columns,
+                    **told,
+                    **({} if taken is None else {"time": taken.isoformat()}),
+                },
+            )
+        ]
+
+    def _told_by(self, box: Box) -> Metadata:
+        track = box.track
+        if track is not None and not isinstance(track, str):
+            track = f"{self._tracker}/{int(track)}"
+        return {
+            **({} if track is None else {"track": track}),
+            **({} if box.score is None else {"box_score": float(box.score)}),
+        }
+
+
+class _Timeline:
+    """Boxes by time: those of a frame are all since the frame before."""
+
+    def __init__(self, boxes: Mapping[float, Sequence[BoxLike]]) -> None:
+        if not all(0 <= time < math.inf for time in boxes):
+            raise ImageError("the times of boxes are seconds from the first frame, 0 or more")
+        self.all = sorted(boxes)
+        self._left = deque((time, boxes[time]) for time in self.all)
+
+    def until(self, time: float) -> list[BoxLike]:
+        found: list[BoxLike] = []
+        while self._left and self._left[0][0] <= time + SHORTEST_STEP / 2:
+            found += self._left.popleft()[1]
+        return found
+
+
+def _checked(given: BoxLike) -> Box:
+    try:
+        box = Box(*given)
+        numbers = all(isinstance(float(side), float) for side in box[:4])
+    except (TypeError, ValueError):
+        numbers = False
+    if not numbers:
+        raise ImageError(f"expected a box as x, y, width, height in pixels, got {given!r:.80}")
+    return box
+
+
+def _inside(box: Box, width: int, height: int) -> tuple[int, int, int, int] | None:
+    """Left, top, width and height of what a box holds of a frame; None where it holds nothing."""
+    sides = box[:4]
+    if not all(map(math.isfinite, sides)) or box.width <= 0 or box.height <= 0:
+        return None
+    left, top = math.floor(max(0, box.x)), math.floor(max(0, box.y))
+    right = math.ceil(min(width, box.x + box.width))
+    bottom = math.ceil(min(height, box.y + box.height))
+    if left >= right or top >= bottom:
+        return None
+    return left, top, right - left, bottom - top
+
+
+def _whole_seconds(video: VideoReader) -> int | None:
+    return None if video.duration is None else round(video.duration)
+
+
+def _ahead(frames: Iterator[Frame]) -> Generator[Frame, None, None]:
+    """The same frames, a few decoded ahead while others are encoded."""
+    with ThreadPoolExecutor(1) as pool:
+        waiting = deque(pool.submit(next, frames, None) for _ in range(_FRAMES_AHEAD))
+        while (frame := waiting.popleft().result()) is not None:
+            waiting.append(pool.submit(next, frames, None))
+            yield frame

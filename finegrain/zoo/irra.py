@@ -1,0 +1,52 @@
+"""Checkpoints of IRRA (Jiang and Ye, CVPR 2023), and of the many forks that keep its names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from finegrain.errors import WeightsError
+from finegrain.models.image_tower import VisionTransformer
+from finegrain.zoo import openai_clip
+from finegrain.zoo.renaming import rename
+
+THEIRS_TO_OURS = {
+    **{f"base_model.{theirs}": ours for theirs, ours in openai_clip.THEIRS_TO_OURS.items()},
+    "classifier.{}": "classifier.{}",
+    "cross_attn.{}": "fusion.cross_attn.{}",
+    "cross_modal_transformer.{}": "fusion.transformer.{}",
+    "ln_pre_t.{}": "fusion.ln_text.{}",
+    "ln_pre_i.{}": "fusion.ln_image.{}",
+    "ln_post.{}": "fusion.ln_post.{}",
+    "mlm_head.{}": "mlm_head.{}",
+}
+HEADS = ("classifier", "fusion", "mlm_head")
+"""Our parts that serve training only: search needs none of them."""
+NAMELESS = ("match_head.{}", "momentum.{}", "image_queue.{}", "text_queue.{}", "colors.{}")
+"""Those of mined negatives and of colour tasks, which IRRA has not."""
+
+
+def convert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """IRRA's names to ours.
+
+    Raises:
+        WeightsError: A name is unknown.
+    """
+    return rename(state, THEIRS_TO_OURS)
+
+
+def export_irra(model: nn.Module) -> dict[str, Tensor]:
+    """The tensors of a model under IRRA's names, which IRRA and its forks can load.
+
+    Raises:
+        WeightsError: The image tower is not a CLIP transformer, or a part has no name there.
+    """
+    tower = model.get_submodule("image_tower")
+    if not isinstance(tower, VisionTransformer):
+        raise WeightsError(
+            "IRRA's layout holds a CLIP vision transformer (VitConfig), and the image tower is a "
+            f"{type(tower).__name__}"
+        )
+    ours_to_theirs = {ours: theirs for theirs, ours in THEIRS_TO_OURS.items()}
+    return rename(model.state_dict(), ours_to_theirs, NAMELESS)

@@ -1,0 +1,169 @@
+"""``configs.yaml`` beside the checkpoints of IRRA and its forks, as fields of a recipe."""
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from finegrain.errors import WeightsError
+from finegrain.zoo.plain_yaml import read_plain_yaml
+
+THEIRS_TO_OURS = {
+    "text_length": "method.text.context_length",
+    "vocab_size": "method.text.vocabulary",
+    "lr": "optimizer.lr",
+    "weight_decay": "optimizer.weight_decay",
+    "num_epoch": "schedule.epochs",
+    "warmup_factor": "schedule.initial",
+    "batch_size": "batch_size",
+}
+_OF_IRRA = {"temperature": "method.temperature", "cmt_depth": "method.fusion_depth"}
+_OF_RDE = {
+    "tau": "method.temperature",
+    "margin": "method.margin",
+    "select_ratio": "method.ratio",
+    "noisy_rate": "caption_noise",
+}
+AS_IN_RECIPES: Mapping[str, Any] = {
+    "bias_lr_factor": 2.0,
+    "img_aug": True,
+    "lr_factor": 5.0,
+    "masked_token_rate": 0.8,
+    "masked_token_unchanged_rate": 0.1,
+    "sampler": "random",
+    "target_lr": 0,
+    "warmup_method": "linear",
+    "weight_decay_bias": 0.0,
+}
+"""Training options that the recipes of IRRA and RDE have at one value only."""
+
+_DECIDE = (*AS_IN_RECIPES, "loss_names", "lrscheduler", "optimizer", "pretrain_choice")
+"""Options that decide the training. One that is left over says what no recipe says."""
+
+DATASETS = {
+    "CUHK-PEDES": ("CuhkPedes", 11003, 68126),
+    "ICFG-PEDES": ("IcfgPedes", 3102, 34674),
+    "RSTPReid": ("RstpReid", 3701, 37010),
+}
+"""Our class of a dataset, and the identities and pairs of its training split."""
+_EPS = {"Adam": 1e-3, "AdamW": 1e-8}
+"""Which the released code sets for each optimiser and no option changes."""
+_PATCHES = {"ViT-B/16": 16, "ViT-B/32": 32}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReleasedConfig:
+    """What a released configuration says.
+
+    Attributes:
+        fields: Values by the dotted names of a recipe's fields.
+        ignored: Their fields that have no counterpart in a recipe.
+        different: Those of them that decide the training, with their values.
+    """
+
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    ignored: tuple[str, ...] = ()
+    different: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def dataset(self) -> str | None:
+        """Class of the dataset, where it is one that finegrain reads."""
+        kind: str | None = self.fields.get("data", {}).get("type")
+        return kind
+
+
+def read_released_config(path: Path, *, rde: bool = False) -> ReleasedConfig:
+    """Read the YAML that ``yaml.dump(vars(args))`` wrote, without running anything in it.
+
+    Args:
+        path: The file.
+        rde: It lies beside a checkpoint of RDE, whose options mean other things.
+
+    Raises:
+        WeightsError: The file is missing or damaged, names a Python object other than a
+            tuple, or has a value that cannot be meant.
+    """
+    left = read_plain_yaml(path)
+    table = THEIRS_TO_OURS | (_OF_RDE if rde else _OF_IRRA)
+    fields = {ours: left.pop(theirs) for theirs, ours in table.items() if theirs in left}
+    fields |= _picture(left) | (_rde(left) if rde else _losses(left))
+    fields |= _dataset(left, rde=rde) | _optimizer(left)
+    fields |= _schedule(left, fields.get("schedule.epochs"))
+    for name, value in AS_IN_RECIPES.items():
+        if name in left and left[name] == value:
+            del left[name]
+    different = {name: left[name] for name in _DECIDE if name in left}
+    return ReleasedConfig(fields=fields, ignored=tuple(sorted(left)), different=different)
+
+
+def _picture(left: dict[str, Any]) -> dict[str, Any]:
+    fields = {}
+    if "img_size" in left:
+        size = left.pop("img_size")
+        if not isinstance(size, tuple | list) or [type(n) for n in size] != [int, int]:
+            raise WeightsError(f"expected img_size as (height, width), got {reprlib.repr(size)}")
+        fields = {"method.image.height": size[0], "method.image.width": size[1]}
+    patch = _PATCHES.get(str(left.get("pretrain_choice")))
+    if patch is not None:
+        del left["pretrain_choice"]
+        fields["method.image.patch"] = patch
+        stride = left.pop("stride_size", patch)
+        if stride != patch:
+            raise WeightsError(
+                f"expected patches side by side (stride_size {patch}), got stride_size "
+                f"{reprlib.repr(stride)}; finegrain's image tower has no overlapping patches"
+            )
+    return fields
+
+
+def _losses(left: dict[str, Any]) -> dict[str, Any]:
+    if "loss_names" not in left:
+        return {}
+    names = [name.strip() for name in str(left.pop("loss_names")).split("+")]
+    return {"losses": {name: left.pop(f"{name}_loss_weight", 1.0) for name in names}}
+
+
+def _rde(left: dict[str, Any]) -> dict[str, Any]:
+    """RDE trains by one loss on both embeddings; what follows its name is a label of the run."""
+    fields: dict[str, Any] = {}
+    if "loss_names" in left and str(left["loss_names"]).split("+")[0].strip() == "TAL":
+        del left["loss_names"]
+    if isinstance(left.get("txt_aug"), bool):
+        fields["method.disturb"] = 0.2 if left.pop("txt_aug") else 0.0
+    return fields
+
+
+def _dataset(left: dict[str, Any], *, rde: bool) -> dict[str, Any]:
+    known = DATASETS.get(str(left.get("dataset_name")))
+    if known is None:
+        return {}
+    del left["dataset_name"]
+    kind, identities, pairs = known
+    size = {"method.items": pairs} if rde else {"method.identities": identities}
+    return {"data": {"type": kind}} | size
+
+
+def _optimizer(left: dict[str, Any]) -> dict[str, Any]:
+    kind = left.get("optimizer")
+    if kind not in _EPS:
+        return {}
+    del left["optimizer"]
+    fields: dict[str, Any] = {"optimizer.kind": kind.lower(), "optimizer.eps": _EPS[kind]}
+    if "alpha" in left and "beta" in left:
+        fields["optimizer.betas"] = [left.pop("alpha"), left.pop("beta")]
+    return fields
+
+
+def _schedule(left: dict[str, Any], epochs: Any) -> dict[str, Any]:
+    """Their rate changes between epochs, and warms up for epochs where ours takes a share."""
+    fields: dict[str, Any] = {}
+    if left.get("lrscheduler") == "cosine":
+        del left["lrscheduler"]
+        fields["schedule.by_epoch"] = True
+    warmup = left.get("warmup_epochs")
+    if type(warmup) is int and type(epochs) is int and 0 <= warmup <= epochs and epochs:
+        fields["schedule.warmup"] = left.pop("warmup_epochs") / epochs
+    return fields

@@ -1,0 +1,110 @@
+"""The command line ends in one line, whatever ends it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from finegrain.cli.parser import main
+from finegrain.gallery import Gallery
+from finegrain.records import Problem, printable
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    with Gallery(tmp_path / "model.gallery", dim=4) as gallery:
+        gallery.add(np.eye(3, 4), ["a", "b", "c"])
+    return tmp_path / "model.gallery"
+
+
+def test_a_gallery_is_backed_up_restored_and_checked(path: Path, tmp_path: Path, capsys):
+    copy = tmp_path / "copy.gallery"
+    assert main(["gallery", "backup", str(path), str(copy)]) == 0
+    assert main(["gallery", "backup", str(path), str(copy)]) == 1
+    assert "exists already" in capsys.readouterr().err
+    with Gallery(path) as gallery:
+        gallery.delete([1, 2])
+    assert main(["gallery", "restore", str(copy), str(path), "--overwrite"]) == 0
+    assert main(["gallery", "check", str(path)]) == 0
+    assert "sound; 3 pictures" in capsys.readouterr().out
+    assert main(["gallery", "expire", str(path)]) == 0
+    assert capsys.readouterr().out == "deleted 0 pictures\n"
+
+
+def test_a_damaged_gallery_is_said(path: Path, capsys):
+    with Gallery(path) as gallery, gallery._store.writing() as connection:  # type: ignore
+        connection.execute("UPDATE vector SET checksum = checksum + 1 WHERE picture = 2")
+    assert main(["gallery", "check", str(path)]) == 1
+    shown = capsys.readouterr()
+    assert "NOT SOUND" in shown.out
+    assert "vector of picture 2 does not agree with its checksum" in shown.out
+    assert shown.err == f"finegrain: {path} is not sound\n"
+    assert main(["doctor", str(path)]) == 1
+    assert "does not agree with its checksum" in capsys.readouterr().out
+
+
+def test_a_warning_is_one_line(path: Path, tmp_path: Path, capsys):
+    with Gallery(path) as gallery:
+        gallery.add(np.eye(1, 4), ["d"])
+        (tmp_path / "copy").write_bytes(path.read_bytes())
+        assert main(["gallery", "check", str(tmp_path / "copy")]) == 0
+    said = capsys.readouterr().err
+    assert said.startswith(
+        f"finegrain: warning: {tmp_path / 'copy'} was copied while it was in use"
+    )
+    assert said.count("\n") == 1
+
+
+def test_input_that_nests_too_deeply_is_one_line(path: Path, capsys):
+    deep = "x=" + "[" * 100_000
+    assert main(["index", "none.plan", "a.jpg", "--metadata", deep]) == 1
+    assert capsys.readouterr().err.startswith("finegrain: what was given nests too deeply")
+
+
+def test_names_that_steer_a_terminal_are_escaped(path: Path, capsys):
+    assert main(["gallery", "check", f"{path}\x1b[2J\x07\x9b31m"]) == 1
+    said = capsys.readouterr().err
+    assert r"\x1b[2J\x07\x9b31m" in said
+    assert str(Problem(where="a\x1b]0;x\x07.jpg", why="bad")) == r"a\x1b]0;x\x07.jpg: bad"
+    assert printable("Größe\n日本\u202e") == "Größe\n日本\\u202e"
+
+
+def test_a_reader_that_has_seen_enough_ends_it_in_silence():
+    command = [sys.executable, "-m", "finegrain", "doctor"]
+    program = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert program.stdout is not None
+    assert program.stderr is not None
+    program.stdout.close()
+    said = program.stderr.read()
+    assert program.wait() == 141
+    assert said == b""
+
+
+_INTERRUPTED = """
+import signal, sys
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "finegrain.cli.parser":
+            signal.raise_signal(signal.SIGINT)
+sys.meta_path.insert(0, Finder())
+from finegrain.__main__ import main
+raise SystemExit(main())
+"""
+
+
+def test_ctrl_c_while_modules_are_imported_is_one_line():
+    done = subprocess.run([sys.executable, "-c", _INTERRUPTED], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "finegrain: stopped\n")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a signal of POSIX")
+def test_ctrl_c_while_a_verb_works_is_one_line(path: Path, monkeypatch, capsys):
+    monkeypatch.setattr(Gallery, "check", lambda self: signal.raise_signal(signal.SIGINT))
+    assert main(["gallery", "check", str(path)]) == 130
+    assert capsys.readouterr().err == "finegrain: stopped\n"

@@ -1,0 +1,158 @@
+"""Indexing again over the command line: what changed, moved, is gone, or was left out."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sqlite3
+import stat
+from pathlib import Path
+
+import pytest
+
+from finegrain.cli.parser import main
+from finegrain.gallery import Gallery
+
+
+@pytest.fixture
+def shop(plan: Path, crops: Path, tmp_path: Path) -> Path:
+    for name in "abc":
+        shutil.copy(crops / f"0{ord(name) - 97}.jpg", tmp_path / f"{name}.jpg")
+    write(tmp_path, "a.jpg,red coat,10,R1", "b.jpg,blue coat,20,B1")
+    return tmp_path
+
+
+def write(folder: Path, *rows: str) -> None:
+    (folder / "t.csv").write_text("\n".join(["image,caption,price,sku", *rows]) + "\n")
+
+
+def index(folder: Path, *words: str | Path) -> int:
+    return main(["index", str(folder / "model.plan"), *map(str, words)])
+
+
+def matches(folder: Path, capsys, *words: str) -> list[dict]:
+    capsys.readouterr()
+    assert main(["query", str(folder / "model.plan"), "coat", "--json", *words]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_a_changed_table_is_followed(shop, capsys):
+    table = [shop / "t.csv", "--pid-column", "sku"]
+    assert index(shop, *table) == 0
+    write(shop, "a.jpg,red coat,8,R1", "c.jpg,green coat,5,G1")
+    assert index(shop, *table) == 0
+    shown = capsys.readouterr().out
+    assert "1 of these differ from what was given" in shown
+    assert "in all: added 1, updated 0, moved 0, unchanged 1, removed 0, left out 0" in shown
+    assert index(shop, *table, "--sync", "--dry-run") == 0
+    shown = capsys.readouterr().out
+    assert "would have updated the columns of 1" in shown
+    assert "would have removed 1 that are gone" in shown
+    assert index(shop, *table, "--replace") == 0
+    assert {m["pid"]: m["metadata"]["price"] for m in matches(shop, capsys)} == {
+        "R1": 8, "B1": 20, "G1": 5
+    }  # fmt: skip
+    assert index(shop, *table, "--sync") == 0
+    assert {m["pid"] for m in matches(shop, capsys)} == {"R1", "G1"}
+
+
+def test_a_picture_that_was_overwritten_is_encoded_again(shop, capsys):
+    assert index(shop, shop / "a.jpg") == 0
+    shutil.copy(shop / "b.jpg", shop / "a.jpg")
+    assert index(shop, shop / "a.jpg", "--replace") == 0
+    assert "encoded 1 again that have changed" in capsys.readouterr().out
+    query = ["query", str(shop / "model.plan"), "--image", str(shop / "a.jpg"), "--json"]
+    assert main(query) == 0
+    (match,) = json.loads(capsys.readouterr().out)
+    assert match["score"] == pytest.approx(1, abs=1e-4)
+
+
+def test_a_folder_that_moved_is_found_or_said(shop, capsys):
+    (shop / "crops").mkdir()
+    (shop / "a.jpg").rename(shop / "crops" / "a.jpg")
+    assert index(shop, shop / "crops", "--metadata", "note=mine") == 0
+    (shop / "crops").rename(shop / "archive")
+    gallery = str(shop / "model.gallery")
+    assert main(["doctor", gallery]) == 0
+    shown = capsys.readouterr().out
+    assert "the files of 1 pictures are gone" in shown
+    assert str(shop / "crops" / "a.jpg") in shown
+    assert index(shop, shop / "archive", "--sync") == 0
+    assert "found 1 again that have moved" in capsys.readouterr().out
+    (shop / "archive").rename(shop / "third")
+    assert main(["gallery", "move", gallery, str(shop / "archive"), str(shop / "third")]) == 0
+    assert "moved 1 pictures" in capsys.readouterr().out
+    (match,) = matches(shop, capsys)
+    assert (match["image"], match["metadata"]) == (str(shop / "third" / "a.jpg"), {"note": "mine"})
+    assert main(["gallery", "move", gallery, "nowhere", "x"]) == 1
+    assert "no picture of" in capsys.readouterr().err
+
+
+def test_columns_are_set(shop, capsys):
+    assert index(shop, shop / "t.csv") == 0
+    change = ["gallery", "set", str(shop / "model.gallery"), "sale=true", "camera=3"]
+    assert main([*change, "--where", "price > 15"]) == 0
+    assert "set sale, camera of 1 pictures" in capsys.readouterr().out
+    (match,) = matches(shop, capsys, "--where", "sale = true")
+    assert (match["camera"], match["metadata"]["caption"]) == ("3", "blue coat")
+    assert main([*change, "--where", "caption = 'Blue coat'"]) == 1
+    assert "there is 'blue coat'" in capsys.readouterr().err
+
+
+def test_reindexing_can_do_what_it_advises(shop, capsys):
+    assert index(shop, shop / "a.jpg", shop / "b.jpg") == 0
+    with sqlite3.connect(shop / "model.gallery") as connection:
+        connection.execute("UPDATE gallery SET fingerprint = 'of an older plan'")
+    (shop / "a.jpg").unlink()
+    again = ["index", str(shop / "model.plan"), "--reindex"]
+    assert main(again) == 1
+    assert "--drop-unreadable" in capsys.readouterr().out
+    assert main([*again, "--drop-unreadable"]) == 0
+    with Gallery(shop / "model.gallery") as gallery:
+        assert [Path(image).name for image in gallery.images()] == ["b.jpg"]
+
+
+def test_what_has_expired_is_said(shop, capsys):
+    old = ["--metadata", "time=2020-05-01", "--expire-days", "30"]
+    assert index(shop, shop / "a.jpg", *old) == 1
+    shown = capsys.readouterr()
+    assert "1 picture whose time is over" in shown.out
+    assert "nothing was added" in shown.err
+
+
+def test_all_that_was_left_out_is_in_a_file(shop, capsys):
+    folder = shop / "many"
+    folder.mkdir()
+    shutil.copy(shop / "a.jpg", folder / "a.jpg")
+    for number in range(12):
+        (folder / f"{number:02d}.jpg").write_bytes(b"broken")
+    assert index(shop, folder, "--max-bad-share", "1") == 0
+    shown = capsys.readouterr().out
+    assert "left out 12 (12 unreadable picture):" in shown
+    assert "... and 2 more" in shown
+    names = shop / "model.gallery.left-out.txt"
+    assert f"all 12 that were left out are named in {names}" in shown
+    lines = names.read_text().splitlines()
+    assert len(lines) == 12
+    assert all(line.startswith("unreadable picture\t") for line in lines)
+    if os.name == "posix":
+        assert stat.S_IMODE(names.stat().st_mode) == 0o600
+    assert index(shop, shop / "b.jpg") == 0
+    assert not names.exists()
+
+
+@pytest.mark.parametrize("words", [["broken.jpg"], ["broken.jpg", "empty"]])
+def test_nothing_added_is_a_failure(shop, capsys, words):
+    (shop / "broken.jpg").write_bytes(b"broken")
+    (shop / "empty").mkdir()
+    assert index(shop, *[shop / word for word in words]) == 1
+    assert "broken.jpg" in "".join(capsys.readouterr())
+
+
+def test_one_source_that_cannot_be_read_stops_no_other(shop, capsys):
+    (shop / "bad.csv").write_text("nothing\n")
+    assert index(shop, shop / "bad.csv", shop / "a.jpg") == 0
+    shown = capsys.readouterr()
+    assert "in all: added 1, updated 0, moved 0, unchanged 0, removed 0, left out 1" in shown.out
+    assert "bad.csv" in shown.err

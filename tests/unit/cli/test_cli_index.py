@@ -1,0 +1,242 @@
+"""`finegrain index` over inputs as users have them, through the command line."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import tarfile
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from finegrain.cli.parser import main
+
+COLORS = {"a": "red", "b": "blue", "c": "green", "d": "black"}
+
+
+@pytest.fixture
+def shop(plan, monkeypatch):
+    """The plan's folder with a.jpg to d.jpg, which is the working directory."""
+    monkeypatch.chdir(plan.parent)
+    for name, color in COLORS.items():
+        Image.new("RGB", (64, 128), color).save(f"{name}.jpg")
+    return plan.parent
+
+
+def write(name: str, *lines: str, encoding="utf-8") -> str:
+    Path(name).write_bytes("".join(f"{line}\n" for line in lines).encode(encoding))
+    return name
+
+
+def index(*arguments: str) -> int:
+    return main(["index", "model.plan", *arguments])
+
+
+def hits(capsys, *arguments: str) -> list[dict]:
+    capsys.readouterr()
+    assert main(["query", "model.plan", "coat", "--json", *arguments]) == 0
+    return sorted(json.loads(capsys.readouterr().out), key=lambda match: match["image"])
+
+
+def names(matches) -> list[str]:
+    return [Path(match["image"]).name for match in matches]
+
+
+def test_an_unclosed_quote_is_named_with_its_line(shop, capsys):
+    table = write("t.csv", "image,caption", 'a.jpg,"red coat', "b.jpg,blue coat", "c.jpg,green")
+    assert index(table) == 1
+    assert "t.csv:2: has a quote that is never closed" in capsys.readouterr().err
+    assert index(table, "--max-bad-share", "0.5") == 0
+    matches = hits(capsys)
+    assert names(matches) == ["b.jpg", "c.jpg"]
+    assert matches[0]["metadata"]["caption"] == "blue coat"
+
+
+def test_two_addresses_in_a_cell_are_one_product(shop, capsys):
+    write("t.csv", "image,caption", '"https://s.x/up/a.jpg, https://s.x/up/b.jpg",red coat')
+    assert index("t.csv", "--images-root", ".") == 0
+    matches = hits(capsys)
+    assert names(matches) == ["a.jpg", "b.jpg"]
+    assert len({match["pid"] for match in matches}) == 1
+    assert len(hits(capsys, "--group-by", "pid")) == 1
+
+
+def test_ids_of_19_digits_are_exact(shop, capsys):
+    ids = (1760000000000000001, 1760000000000000002)
+    write("t.csv", "image,caption,tweet", f"a.jpg,red coat,{ids[0]}", f"b.jpg,blue coat,{ids[1]}")
+    assert index("t.csv") == 0
+    for number, name in zip(ids, ("a.jpg", "b.jpg"), strict=True):
+        assert names(hits(capsys, "--where", f"tweet = {number}")) == [name]
+
+
+def test_a_table_below_a_folder_hides_nothing(shop, capsys):
+    Path("crops/old").mkdir(parents=True)
+    for name in "abc":
+        shutil.move(f"{name}.jpg", "crops")
+    shutil.move("d.jpg", "crops/old")
+    write("crops/old/metadata.csv", "file_name,text", "d.jpg,black coat")
+    assert index("crops") == 0
+    matches = hits(capsys)
+    assert names(matches) == ["a.jpg", "b.jpg", "c.jpg", "d.jpg"]
+    assert matches[3]["metadata"]["caption"] == "black coat"
+
+
+def test_endings_of_every_kind(shop, capsys):
+    Path("crops").mkdir()
+    for name, new in (("a", "a.jpg"), ("b", "b.jfif"), ("c", "IMG_1.HEIC"), ("d", "d.jpg?v=1")):
+        shutil.move(f"{name}.jpg", f"crops/{new}")
+    write("crops/notes.md", "hello")
+    assert index("crops") == 0
+    shown = capsys.readouterr()
+    assert "notes.md" in shown.out + shown.err
+    assert len(hits(capsys)) == 4
+
+
+def test_a_linked_folder_is_followed(shop, capsys):
+    Path("nas").mkdir()
+    Path("crops").mkdir()
+    shutil.move("a.jpg", "nas")
+    shutil.move("b.jpg", "crops")
+    Path("crops/gate-1").symlink_to("../nas")
+    assert index("crops") == 0
+    assert names(hits(capsys)) == ["b.jpg", "a.jpg"]
+
+
+def test_what_is_excluded_is_named(shop, capsys):
+    assert index(".", "--exclude", "[ab].jpg", "--exclude", "model.*") == 0
+    assert "a.jpg: is excluded" in capsys.readouterr().out
+    assert names(hits(capsys)) == ["c.jpg", "d.jpg"]
+
+
+@pytest.mark.parametrize("how", ["table", "metadata"])
+def test_camera_3_is_the_camera_called_3(shop, capsys, how):
+    if how == "table":
+        assert index(write("t.csv", "image,caption,camera", "a.jpg,red coat,3")) == 0
+    else:
+        assert index("a.jpg", "--metadata", "camera=3") == 0
+    assert [match["camera"] for match in hits(capsys, "--where", "camera = '3'")] == ["3"]
+
+
+def test_a_column_called_id_is_metadata(shop, capsys):
+    assert index(write("t.csv", "id,image,caption", "77,a.jpg,red coat")) == 0
+    assert "'id' is kept as 'id_'" in capsys.readouterr().err
+    assert names(hits(capsys, "--where", "id_ = 77")) == ["a.jpg"]
+
+
+def test_one_bad_time_costs_the_time_only(shop, capsys):
+    rows = ("a.jpg,red coat,2026-05-01T08:00", "b.jpg,blue coat,n/a")
+    assert index(write("t.csv", "image,caption,time", *rows)) == 0
+    shown = capsys.readouterr()
+    assert "t.csv:3: expected a time" in shown.out + shown.err
+    assert [match["time"] for match in hits(capsys)] == ["2026-05-01T08:00:00.000Z", None]
+
+
+def test_a_number_of_more_than_64_bits_is_text(shop, capsys):
+    write("t.jsonl", '{"image":"a.jpg","caption":"red coat","sku":99999999999999999999}',
+          '{"image":"b.jpg","caption":"blue coat"}')  # fmt: skip
+    assert index("t.jsonl") == 0
+    assert names(hits(capsys, "--where", "sku = '99999999999999999999'")) == ["a.jpg"]
+    assert len(hits(capsys)) == 2
+
+
+@pytest.mark.parametrize("option", ["--encoding", "--fallback-encoding"])
+def test_the_stated_encoding_is_used_for_the_header_too(shop, capsys, option):
+    write("t.csv", "image,caption,品牌", "a.jpg,红色大衣,李宁", encoding="gbk")
+    assert index("t.csv") == 1
+    assert "State the encoding of the file" in capsys.readouterr().err
+    assert index("t.csv", option, "gbk") == 0
+    (match,) = hits(capsys)
+    assert match["metadata"] == {"caption": "红色大衣", "品牌": "李宁"}
+
+
+def test_a_shopify_export_in_cp1251(shop, capsys):
+    write("s.csv", "Handle,Title,Variant Price,Image Src",
+          "k,Красное пальто,12.00,https://c.d/a.jpg", encoding="cp1251")  # fmt: skip
+    assert index("s.csv", "--images-root", ".", "--fallback-encoding", "cp1251") == 0
+    (match,) = hits(capsys)
+    assert match["metadata"]["caption"] == "Красное пальто"
+    assert (match["pid"], match["metadata"]["price"]) == ("k", 12.0)
+
+
+def test_feeds_are_read_by_what_is_inside(shop, capsys):
+    write("feed.txt", "id\ttitle\timage_link\tprice", "1\tRed coat\thttps://x.y/a.jpg\t12 EUR")
+    assert index("feed.txt", "--images-root", ".") == 0
+    write("t.json", '[{"image":"b.jpg","caption":"x"}]')
+    assert index("t.json") == 0
+    assert names(hits(capsys)) == ["a.jpg", "b.jpg"]
+    write("cam.dav", "DHAV")
+    assert index("cam.dav") == 1
+    assert "ffmpeg -i cam.dav" in capsys.readouterr().err
+
+
+def test_a_table_without_captions(shop, capsys):
+    assert index(write("t.csv", "image,camera,time", "a.jpg,gate-1,2026-05-01T08:00")) == 0
+    (match,) = hits(capsys)
+    assert (match["camera"], match["time"]) == ("gate-1", "2026-05-01T08:00:00.000Z")
+    assert match["metadata"] == {}
+
+
+def test_excel_writes_tables_of_several_kinds(shop, capsys):
+    assert index(write("t.csv", "sep=;", "image;caption", "a.jpg;red coat")) == 0
+    assert index(write("u.csv", "image,caption,,", "b.jpg,red coat,,")) == 0
+    assert index(write("v.csv", "image\tcaption", "c.jpg\tred coat", encoding="utf-16")) == 0
+    assert index(write("w.csv", "image|caption", "d.jpg|red coat")) == 0
+    assert [match["metadata"] for match in hits(capsys)] == [{"caption": "red coat"}] * 4
+
+
+def test_a_shard_made_on_a_mac(shop, capsys):
+    with tarfile.open("s.tar", "w") as archive:
+        for name, data in (("._a.jpg", b"x"), ("a.jpg", Path("a.jpg").read_bytes()),
+                           ("._a.txt", b"x"), ("a.txt", b"red coat")):  # fmt: skip
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    assert index("s.tar") == 0
+    (match,) = hits(capsys)
+    assert match["metadata"]["caption"] == "red coat"
+
+
+def test_prices_of_every_kind(shop, capsys):
+    prices = {"a": "12 EUR", "b": "₹1,29,999.00", "c": "Rs. 1,299", "d": "ask us"}
+    rows = (f"{n}\t{n}\thttps://x.y/{n}.jpg\t{price}" for n, price in prices.items())
+    write("t.tsv", "id\ttitle\timage_link\tprice", *rows)
+    assert index("t.tsv", "--images-root", ".") == 0
+    shown = capsys.readouterr()
+    assert "t.tsv:5: expected a price" in shown.out + shown.err
+    read = [match["metadata"].get("price") for match in hits(capsys)]
+    assert read == [12.0, 129_999.0, 1299.0, None]
+
+
+def test_names_as_wget_writes_them(shop, capsys):
+    Path("dl").mkdir()
+    shutil.move("a.jpg", "dl/a.jpg?v=1690")
+    write("s.csv", "Handle,Title,Image Src,Variant Price", "r,Red,https://c.d/a.jpg?v=1690,12")
+    assert index("s.csv", "--images-root", "dl") == 0
+    assert names(hits(capsys)) == ["a.jpg?v=1690"]
+
+
+def test_market_1501_by_its_file_names(shop, capsys):
+    Path("market").mkdir()
+    shutil.move("a.jpg", "market/0002_c1s1_000451_03.jpg")
+    shutil.move("b.jpg", "market/0002_c3s1_000551_00.jpg")
+    assert index("market", "--name-pattern", "{pid}_c{camera}s{seq}_{frame}") == 0
+    assert len(hits(capsys, "--where", "pid = '0002'")) == 2
+    assert [match["camera"] for match in hits(capsys, "--where", "camera = '3'")] == ["3"]
+
+
+def test_a_pattern_for_pictures_and_columns_for_camera_and_time(shop, capsys):
+    Path("images").mkdir()
+    shutil.move("a.jpg", "images/a.jpg")
+    write("t.csv", "id;gate;seen", "a;north;01/05/2026 08:00")
+    assert index("t.csv", "--image-pattern", "images/{id}.jpg", "--camera-column", "gate",
+                 "--time-column", "seen", "--time-format", "%d/%m/%Y %H:%M") == 0  # fmt: skip
+    (match,) = hits(capsys)
+    assert (match["camera"], match["time"]) == ("north", "2026-05-01T08:00:00.000Z")
+
+
+def test_a_tab_as_the_separator(shop, capsys):
+    write("t.txt", "image\tcaption", "a.jpg\tred; or, blue")
+    assert index("t.txt", "--separator", "tab") == 0
+    assert hits(capsys)[0]["metadata"]["caption"] == "red; or, blue"

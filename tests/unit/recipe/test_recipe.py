@@ -1,0 +1,310 @@
+from __future__ import annotations
+
+import json
+from dataclasses import FrozenInstanceError, replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from finegrain.data.datasets import Catalog, CuhkPedes, LabelledPhotos, SyntheticPeople
+from finegrain.errors import RecipeError
+from finegrain.methods import ClipConfig
+from finegrain.models import TextConfig, TimmConfig, VitConfig
+from finegrain.preprocess.cleaning import CLIP_CLEANING
+from finegrain.recipe import (
+    Augment,
+    Expected,
+    Optimizer,
+    Recipe,
+    Schedule,
+    difference,
+    load_recipe,
+    override,
+    recipe_from_dict,
+)
+
+RECIPE = Recipe(
+    name="plain",
+    about="for tests",
+    data=CuhkPedes(),
+    method=ClipConfig(image=VitConfig(), text=TextConfig()),
+)
+
+shares = st.floats(0, 1)
+words = st.text(max_size=20)
+recipes = st.builds(
+    Recipe,
+    name=words,
+    about=words,
+    data=st.one_of(
+        st.builds(CuhkPedes, root=words),
+        st.builds(SyntheticPeople, root=words, train=st.integers(1, 99), seed=st.integers()),
+        st.builds(
+            Catalog,
+            table=words,
+            caption_columns=st.lists(words, max_size=3).map(tuple),
+            pid_column=st.none() | words,
+        ),
+        st.builds(LabelledPhotos, root=words),
+    ),
+    method=st.builds(
+        ClipConfig,
+        image=st.one_of(
+            st.builds(VitConfig, depth=st.integers(1, 30), activation=st.just("gelu")),
+            st.builds(TimmConfig, model=words, height=st.integers(), width=st.integers()),
+        ),
+        text=st.builds(TextConfig, channels=st.integers()),
+        temperature=st.floats(1e-3, 1),
+    ),
+    weights=st.none() | words,
+    losses=st.dictionaries(words, st.floats(-10, 10), max_size=3),
+    augment=st.builds(Augment, flip=shares, erase=shares),
+    optimizer=st.builds(Optimizer, lr=shares, betas=st.tuples(shares, shares)),
+    schedule=st.builds(Schedule, epochs=st.integers(1, 9), steps=st.none() | st.integers(1, 9)),
+    batch_size=st.integers(1, 99).map(lambda n: 4 * n),
+    accumulate=st.sampled_from([1, 2, 4]),
+    fit=st.sampled_from(["stretch", "pad"]),
+    precision=st.sampled_from(["auto", "fp32", "bf16"]),
+    expected=st.none() | st.builds(Expected, rank1=shares, mAP=st.none() | shares, source=words),
+)
+
+
+@settings(deadline=None, max_examples=60)
+@given(recipe=recipes)
+def test_json_round_trip(recipe):
+    back = recipe_from_dict(json.loads(recipe.to_json()), "the test")
+    assert back == recipe
+    assert difference(back, recipe) == {}
+
+
+def test_recipes_are_frozen():
+    with pytest.raises(FrozenInstanceError):
+        RECIPE.seed = 3
+
+
+@pytest.mark.parametrize(
+    ("text", "changed"),
+    [
+        ("seed=7", {"seed": (0, 7)}),
+        (" optimizer.lr = 3e-4 ", {"optimizer.lr": (1e-4, 3e-4)}),
+        ("optimizer.lr=1", {"optimizer.lr": (1e-4, 1.0)}),
+        ("schedule.steps=5", {"schedule.steps": (None, 5)}),
+        ("weights=clip/ViT-B-16.pt", {"weights": (None, "clip/ViT-B-16.pt")}),
+        ("weights=a=b", {"weights": (None, "a=b")}),
+        ("method.image.height=224", {"method.image.height": (384, 224)}),
+        ("losses.itc=0.5", {"losses.itc": (1.0, 0.5)}),
+        ('losses={"itc": 1.0, "sdm": 2}', {"losses.sdm": (None, 2.0)}),
+        ("optimizer.betas=[0.9, 0.999]", {"optimizer.betas": ((0.9, 0.98), (0.9, 0.999))}),
+        ('name="7"', {"name": ("plain", "7")}),
+        ("precision=bf16", {"precision": ("auto", "bf16")}),
+    ],
+)
+def test_override(text, changed):
+    assert difference(RECIPE, override(RECIPE, [text])) == changed
+
+
+def test_overrides_change_the_copy_only_and_the_last_one_counts():
+    copy = override(RECIPE, ["seed=1", "losses.itc=2", "seed=2"])
+    assert (copy.seed, copy.losses) == (2, {"itc": 2.0})
+    assert (RECIPE.seed, RECIPE.losses) == (0, {"itc": 1.0})
+
+
+def test_override_replaces_a_union_whole():
+    tower = {"type": "TimmConfig", "model": "resnet10t", "height": 64, "width": 32}
+    copy = override(RECIPE, [f"method.image={json.dumps(tower)}"])
+    assert copy.method.image == TimmConfig(model="resnet10t", height=64, width=32)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("seed", "expected an override such as optimizer.lr=3e-4, got 'seed'"),
+        ("sead=1", "--set sead=1: no such field; there are about, accumulate"),
+        (
+            "optimizer.lrr=1",
+            "there are betas, clip_norm, decay_vectors, eps, eps_uncorrected, kind, lr, rules",
+        ),
+        ("optimizer.lr.x=1", "no such field"),
+        ("nothing.lr=1", "no such field; there are about"),
+        ("losses.sdm=1", "no such field; there are itc"),
+        ("=1", "no such field"),
+        ("seed=1.5", "expected int, got 1.5 @ recipe.seed"),
+        ("seed=true", "expected int, got True @ recipe.seed"),
+        ("seed=one", "expected int, got 'one' @ recipe.seed"),
+        ("optimizer.lr=fast", "expected float, got 'fast' @ recipe.optimizer.lr"),
+        ("optimizer.lr=null", "expected float, got None @ recipe.optimizer.lr"),
+        ("name=5", "expected str, got 5 @ recipe.name"),
+        ("precision=fp8", "fp8 not in .*'auto', 'fp32', 'bf16'.* @ recipe.precision"),
+        ("fit=cut", "cut not in .*'stretch', 'pad', 'crop'.* @ recipe.fit"),
+        ("interpolation=area", "area not in .*'bilinear', 'bicubic'.* @ recipe.interpolation"),
+        ("optimizer=3", "expected Optimizer @ recipe.optimizer"),
+        ("optimizer.betas=[0.9]", "@ recipe.optimizer.betas"),
+        ("losses=[]", "expected a mapping @ recipe.losses"),
+        ("expected={}", "missing @ recipe.expected.rank1"),
+        (
+            "method.image.type=Vit",
+            "type VitConfig or ConvConfig or TimmConfig, got 'Vit' @ recipe.method.image",
+        ),
+        (
+            "method.image=5",
+            "type VitConfig or ConvConfig or TimmConfig, got 5 @ recipe.method.image",
+        ),
+        ("data.type=Market", "SyntheticPeople or .*, got 'Market' @ recipe.data"),
+        ("accumulate=3", "batch_size 64 must be a positive multiple of accumulate 3"),
+        ("batch_size=0", "batch_size 0 must be a positive multiple"),
+        ("batch_size=-4", "batch_size -4 must be a positive multiple"),
+        ("accumulate=0", "accumulate 0"),
+        ("weak_positives=1.5", "expected weak_positives from 0 to 1, got 1.5"),
+    ],
+)
+def test_override_that_does_not_fit(text, message):
+    with pytest.raises(RecipeError, match=message):
+        override(RECIPE, [text])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda r: r.update(sead=3), r"extra fields found \(sead\) @ recipe"),
+        (lambda r: r["optimizer"].update(lrr=3), r"\(lrr\) @ recipe.optimizer"),
+        (lambda r: r.pop("name"), "required field missing @ recipe.name"),
+        (lambda r: r["data"].pop("type"), "type SyntheticPeople or "),
+        (lambda r: r.update(data=[]), r"got \[\] @ recipe.data"),
+    ],
+)
+def test_dict_that_is_no_recipe(change, message):
+    resolved = RECIPE.to_dict()
+    change(resolved)
+    with pytest.raises(RecipeError, match=f"the file is wrong: .*{message}"):
+        recipe_from_dict(resolved, "the file")
+
+
+def test_difference_names_fields_that_only_one_has():
+    other = replace(RECIPE, data=SyntheticPeople(root=RECIPE.data.root))
+    changed = difference(RECIPE, other)
+    assert changed["data.type"] == ("CuhkPedes", "SyntheticPeople")
+    assert changed["data.train"] == (None, 2000)
+    assert "data.root" not in changed
+
+
+def test_tiny_is_small_and_keeps_what_is_trained():
+    parent = replace(
+        RECIPE, losses={"itc": 0.5}, weights="clip.pt", batch_size=64, accumulate=4, workers=8
+    )
+    tiny = parent.tiny()
+    assert (tiny.name, tiny.losses, tiny.accumulate) == ("plain_tiny", {"itc": 0.5}, 4)
+    assert (tiny.weights, tiny.workers, tiny.batch_size) == (None, 0, 32)
+    assert isinstance(tiny.data, SyntheticPeople)
+    assert tiny.schedule.steps == 10
+    assert sum(p.numel() for p in tiny.method.build().parameters()) < 3_000_000
+    assert recipe_from_dict(tiny.to_dict(), "tiny") == tiny
+
+
+def python(tmp_path, text):
+    path = tmp_path / "mine.py"
+    path.write_text(text)
+    return path
+
+
+def test_loads_python_with_overrides(tmp_path):
+    path = python(
+        tmp_path,
+        "from finegrain.recipe import recipe_from_dict\n"
+        f"def recipe():\n    return recipe_from_dict({RECIPE.to_dict()!r}, 'x')\n",
+    )
+    assert load_recipe(path) == RECIPE
+    assert load_recipe(str(path), ["seed=4"]) == replace(RECIPE, seed=4)
+
+
+def test_loads_json_and_run_folder(tmp_path):
+    (tmp_path / "recipe.json").write_text(RECIPE.to_json())
+    assert load_recipe(tmp_path / "recipe.json") == RECIPE
+    assert load_recipe(tmp_path) == RECIPE
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("x = 1\n", "must define `def recipe.* got NoneType"),
+        ("recipe = 5\n", "must define `def recipe.* got NoneType"),
+        ("def recipe():\n    return {}\n", "must define `def recipe.* got dict"),
+        ("def recipe(:\n", r"mine\.py is not Python: .*line 1"),
+    ],
+)
+def test_python_file_without_a_recipe(text, message, tmp_path):
+    with pytest.raises(RecipeError, match=message):
+        load_recipe(python(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"{", "is not JSON"),
+        (b"\xff\xfe", "is not JSON"),
+        (b"[]", "expected an object, got \\[\\]"),
+        (b"null", "expected an object, got None"),
+        (b"{}", "required field missing @ recipe.name"),
+    ],
+)
+def test_json_file_that_is_no_recipe(content, message, tmp_path):
+    path = tmp_path / "recipe.json"
+    path.write_bytes(content)
+    with pytest.raises(RecipeError, match=message):
+        load_recipe(path)
+
+
+@pytest.mark.parametrize("name", ["absent.py", "absent.json", "."])
+def test_missing_recipe(name, tmp_path):
+    with pytest.raises(RecipeError, match=r"there is no recipe at .*finegrain recipe list"):
+        load_recipe(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "path", sorted(Path(__file__).parents[3].glob("recipes/*.py")), ids=lambda path: path.stem
+)
+def test_recipes_of_this_checkout_load_and_shrink(path):
+    recipe = load_recipe(path)
+    assert recipe.name == path.stem
+    assert recipe_from_dict(json.loads(recipe.tiny().to_json()), "tiny") == recipe.tiny()
+
+
+def test_a_weak_positive_is_the_second_of_two_captions():
+    with pytest.raises(RecipeError, match=r"weak_positives .* not go with captions 2; set one"):
+        replace(RECIPE, captions=2, weak_positives=0.1)
+
+
+def test_only_full_batches_are_divided():
+    with pytest.raises(RecipeError, match="accumulate 4 divides full batches; set drop_last=true"):
+        override(RECIPE, ["accumulate=4", "drop_last=false"])
+
+
+@pytest.mark.parametrize(
+    ("override_text", "question"),
+    [
+        ("optimiser.lr=1", "Did you mean 'optimizer'?"),
+        ("optimizer.weigth_decay=1", "Did you mean 'weight_decay'?"),
+        ('data={"type": "Catalogue"}', "Did you mean 'Catalog'?"),
+        ('data={"type": "Catalog", "tabel": "x.csv"}', "Did you mean 'table'?"),
+        ("data=my.csv", '{"type": "Catalog", "table": "catalog.csv"}'),
+    ],
+)
+def test_a_wrong_name_asks_whether_another_was_meant(override_text, question):
+    with pytest.raises(RecipeError) as raised:
+        override(RECIPE, [override_text])
+    assert question in str(raised.value)
+
+
+def test_a_recipe_of_the_first_release_reads_pictures_and_captions_as_it_did(tiny_recipe):
+    """Its JSON states no interpolation and no cleaning."""
+    stated = tiny_recipe.to_dict()
+    for name in ("interpolation", "antialias"):
+        del stated[name]
+    del stated["augment"]["interpolation"], stated["schedule"]["from_initial"]
+    del stated["method"]["text"]["cleaning"]
+    recipe = recipe_from_dict(stated, "recipe.json")
+    assert (recipe.interpolation, recipe.antialias) == ("bilinear", True)
+    assert recipe.augment.interpolation is None
+    assert not recipe.schedule.from_initial
+    assert recipe.method.text.cleaning == CLIP_CLEANING

@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from finegrain.errors import DataError, GalleryError, ImageError, MissingExtraError, PlanError
+from finegrain.gallery import Gallery
+from finegrain.plan import Plan
+from finegrain.preprocess import Crop
+from finegrain.search.bulk import Shard, _claim, _shards, embed_dataset, embed_shard
+from finegrain.search.searcher import Searcher
+
+arrow = pytest.importorskip("pyarrow")
+parquet = pytest.importorskip("pyarrow.parquet")
+
+
+@pytest.fixture
+def pictures(crops: Path, tmp_path: Path) -> Path:
+    folder = tmp_path / "pictures"
+    shutil.copytree(crops, folder)
+    (folder / "05_broken.jpg").write_bytes(b"no picture")
+    return folder
+
+
+@pytest.fixture
+def catalog(pictures: Path) -> Path:
+    """Parquet of two row groups; one picture is not there."""
+    names = [f"{number:02d}.jpg" for number in range(12)] + ["gone.jpg"]
+    table = arrow.table(
+        {
+            "file": [*names[:11], str(pictures / names[11]), names[12]],
+            "pid": range(13),
+            "camera": ["gate-3"] * 13,
+            "price": [number / 2 for number in range(13)],
+        }
+    )
+    path = pictures / "catalog.parquet"
+    parquet.write_table(table, path, row_group_size=7)
+    return path
+
+
+def encode_all(searcher: Searcher, plan: Path, shards: list[Shard], out: Path) -> int:
+    _claim(out, Plan(plan), shards)
+    done = [embed_shard(searcher._encoder, shard, out) for shard in shards]
+    return sum(one.num_problems for one in done)
+
+
+def loaded(plan: Path, out: Path, path: Path) -> Gallery:
+    manifest = Plan(plan).manifest
+    gallery = Gallery(path, fingerprint=manifest.fingerprint, dim=manifest.embed_dim)
+    gallery.load(out)
+    return gallery
+
+
+def by_image(gallery: Gallery) -> dict[str, np.ndarray]:
+    vectors = gallery._store.vectors(gallery)
+    return {str(row.image): vectors[row.id] for row in gallery.rows(gallery)}
+
+
+@pytest.mark.parametrize("rows_per_shard", [1, 5, 100])
+def test_a_folder_gives_what_adding_it_gives(searcher, plan, pictures, tmp_path, rows_per_shard):
+    shards = list(_shards(pictures, "image_path", rows_per_shard))
+    assert sum(shard.num_rows for shard in shards) == 13
+    assert encode_all(searcher, plan, shards, tmp_path / "out") == 1
+    gallery = loaded(plan, tmp_path / "out", tmp_path / "other.gallery")
+    searcher.add(pictures, progress=False)
+    ours, added = by_image(gallery), by_image(searcher.gallery)
+    assert list(ours) == list(added)
+    assert np.allclose(np.stack(list(ours.values())), np.stack(list(added.values())), atol=1e-6)
+    assert {tuple(row.metadata) for row in gallery.rows(gallery)} == {()}
+    problems = [
+        row
+        for file in (tmp_path / "out" / "problems").iterdir()
+        for row in parquet.read_table(file).to_pylist()
+    ]
+    assert [Path(row["where"]).name for row in problems] == ["05_broken.jpg"]
+    assert "not a picture" in problems[0]["why"]
+
+
+def test_columns_of_parquet_are_kept(searcher, plan, pictures, catalog, tmp_path):
+    shards = list(_shards(catalog, "file", 5))
+    assert [(s.row_group, s.first, s.num_rows) for s in shards] == [
+        (0, 0, 5), (0, 5, 2), (1, 0, 5), (1, 5, 1)
+    ]  # fmt: skip
+    assert encode_all(searcher, plan, shards, tmp_path / "out") == 1
+    gallery = loaded(plan, tmp_path / "out", tmp_path / "other.gallery")
+    rows = gallery.rows(gallery)
+    assert [row.image for row in rows] == [
+        str(pictures.resolve() / f"{number:02d}.jpg") for number in range(12)
+    ]
+    assert [row.pid for row in rows] == list(range(12))
+    assert rows[3].camera == "gate-3"
+    assert rows[3].metadata == {"price": 1.5}
+
+
+def test_parts_and_repeated_paths(pictures):
+    part = Crop(pictures / "00.jpg", (0, 0, 8, 8))
+    (shard,) = _shards([pictures / "00.jpg", part, str(pictures / "00.jpg"), part], "image_path", 9)
+    assert shard.paths == (str(pictures.resolve() / "00.jpg"), part.address)
+    assert Shard(**json.loads(json.dumps({"number": 0, "num_rows": 1, "paths": ["a"]}))).table()
+
+
+def test_a_folder_of_results_is_of_one_source_and_cut(plan, pictures, tmp_path):
+    first, other = (list(_shards(pictures, "image_path", n)) for n in (5, 6))
+    _claim(tmp_path / "out", Plan(plan), first)
+    _claim(tmp_path / "out", Plan(plan), first)
+    with pytest.raises(DataError, match="another source, plan or size"):
+        _claim(tmp_path / "out", Plan(plan), other)
+    with pytest.raises(DataError, match="holds other files"):
+        _claim(pictures, Plan(plan), first)
+    with pytest.raises(DataError, match="cannot be written"):
+        _claim(pictures / "00.jpg", Plan(plan), first)
+    (tmp_path / "out" / "bulk.json").write_text("{")
+    with pytest.raises(DataError, match="is damaged"):
+        _claim(tmp_path / "out", Plan(plan), first)
+
+
+def test_a_searcher_loads_the_results(searcher, plan, pictures, tmp_path):
+    encode_all(searcher, plan, list(_shards(pictures, "image_path", 50)), tmp_path / "out")
+    assert len(searcher.load(tmp_path / "out")) == 12
+    assert len(searcher.query("coat", k=3)) == 3
+
+
+def test_results_of_another_plan_do_not_load(searcher, plan, pictures, tmp_path):
+    encode_all(searcher, plan, list(_shards(pictures, "image_path", 50)), tmp_path / "out")
+    with (
+        Gallery(tmp_path / "g", fingerprint="other", dim=searcher.manifest.embed_dim) as gallery,
+        pytest.raises(GalleryError, match="they do not compare"),
+    ):
+        gallery.load(tmp_path / "out")
+
+
+def test_sources_that_do_not_fit_are_refused(plan, pictures, catalog, tmp_path):
+    with pytest.raises(DataError, match="no column 'image_path'; it has file, pid"):
+        list(_shards(catalog, "image_path", 5))
+    with pytest.raises(DataError, match="no Parquet file"):
+        list(_shards(tmp_path / "gone.parquet", "file", 5))
+    with pytest.raises(ImageError, match="no picture or folder"):
+        list(_shards(tmp_path / "gone", "file", 5))
+    numbers = list(_shards(catalog, "pid", 5))
+    with pytest.raises(DataError, match="column 'pid' cannot be read"):
+        numbers[0].table()
+    catalog.unlink()
+    with pytest.raises(DataError, match="changed meanwhile"):
+        numbers[0].table()
+
+
+def test_arguments_are_checked_before_ray_starts(plan, pictures, tmp_path, monkeypatch):
+    pytest.importorskip("ray")
+    with pytest.raises(DataError, match="are 1 or more"):
+        embed_dataset(plan, pictures, tmp_path / "out", concurrency=0)
+    with pytest.raises(PlanError):
+        embed_dataset(pictures / "00.jpg", pictures, tmp_path / "out")
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(MissingExtraError, match=r"finegrain\[ray\]"):
+        embed_dataset(plan, pictures, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,164 @@
+"""Queries as people type them: several at once, pages, paths, long texts, more than there is."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from finegrain.cli.parser import main
+from finegrain.errors import QueryError
+from finegrain.preprocess.clip_bpe import clip_tokenizer
+from finegrain.search.searcher import Searcher
+
+
+@pytest.fixture
+def indexed(plan: Path, crops: Path) -> Path:
+    with Searcher(plan, threads=1) as searcher:
+        searcher.add(crops, metadata={"baseColour": "Black"}, progress=False)
+    return plan
+
+
+def test_more_than_there_is_gives_all(found: Searcher):
+    assert len(found.query("coat", 99)) == 12
+    assert len(found.query("coat", 99, where="id < 4")) == 3
+    assert len(found.query("coat", 99, distinct=1.0)) == 12
+    assert [match.rank for match in found.query("coat", np.int64(13))] == list(range(1, 13))
+
+
+def test_several_queries_are_answered_as_each_alone(found: Searcher, crops: Path):
+    queries = ["red coat", crops / "03.jpg", "a man", np.zeros((128, 64, 3), np.uint8)]
+    for several in (queries, tuple(queries)):
+        answers = found.query(several, 4, where="id > 2")
+        alone = [found.query(query, 4, where="id > 2") for query in queries]
+        assert [a.query for a in answers] == ["red coat", "<picture>", "a man", "<picture>"]
+        for together, single in zip(answers, alone, strict=True):
+            assert [m.id for m in together] == [m.id for m in single]
+            np.testing.assert_allclose(
+                [m.score for m in together], [m.score for m in single], atol=1e-5
+            )
+    assert found.query([]) == []
+
+
+def test_an_offset_gives_the_next_page(found: Searcher):
+    every = found.query("coat", 12)
+    page = found.query("coat", 5, offset=5)
+    assert [m.id for m in page] == [m.id for m in every[5:10]]
+    assert [m.rank for m in page] == [6, 7, 8, 9, 10]
+    assert len(found.query("coat", 5, offset=10)) == 2
+    assert len(found.query("coat", 5, offset=100)) == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"k": 0}, {"k": "ten"}, {"k": 1.5}, {"k": True}, {"offset": -1}, {"offset": "2"},
+        {"distinct": 2}, {"distinct": "x"}, {"group_by": 3}, {"group_by": "pid"},
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("query", ["coat", ["coat", "dress"]])
+def test_arguments_are_checked(found: Searcher, query, arguments):
+    with pytest.raises(QueryError):
+        found.query(query, **arguments)
+
+
+@pytest.mark.parametrize("queries", [["coat", ""], ["coat", 3], [["coat"]], ["x" * 2001]])
+def test_one_bad_query_of_several_is_refused(found: Searcher, queries):
+    with pytest.raises(QueryError):
+        found.query(queries)
+
+
+# --- notes ------------------------------------------------------------------------------
+
+
+def test_words_beyond_the_context_are_named(found: Searcher):
+    long = "a person " * 60 + "in a red coat"
+    (note,) = found.query(long).notes
+    assert note.startswith("the model reads 77 tokens of a text; the last ")
+    assert note.endswith("a person in a red coat'")
+    assert found.query("a person in a red coat").notes == ()
+    assert "note: the model reads 77 tokens" in repr(found.query(long))
+
+
+@pytest.mark.parametrize("length", range(70, 80))
+def test_what_is_cut_is_what_does_not_change_the_ids(length: int):
+    tokenizer = clip_tokenizer(77)
+    words = ["word"] * length
+    cut = tokenizer.beyond_context(" ".join(words))
+    # One token a word, and 75 of them between start and end.
+    assert cut == " ".join(words[75:])
+    # A word that is read in part counts as cut.
+    assert tokenizer.beyond_context(" ".join(["word"] * 74 + ["unbelievablyy", "coat"])) == (
+        "unbelievablyy coat"
+    )
+
+
+def test_a_path_typed_as_text_is_said(found: Searcher, crops: Path):
+    (note,) = found.query(str(crops / "00.jpg")).notes
+    assert "looks like the path of a picture; search by the picture" in note
+    (note,) = found.query("nowhere/a.jpg").notes
+    assert "which does not exist" in note
+    assert found.query("a dress as in a.jpg").notes == ()
+
+
+def test_a_value_of_another_case_is_said(indexed: Path, capsys):
+    where = ["--where", "baseColour = 'black'"]
+    assert main(["query", str(indexed), "coat", *where]) == 0
+    assert "note: no picture has baseColour = 'black'; there is 'Black'" in capsys.readouterr().out
+    assert main(["query", str(indexed), "coat", *where, "--json"]) == 0
+    shown = capsys.readouterr()
+    assert json.loads(shown.out) == []
+    assert "there is 'Black'" in shown.err
+
+
+# --- the command line -------------------------------------------------------------------
+
+
+def test_the_command_takes_several_texts(indexed: Path, tmp_path: Path, capsys):
+    (tmp_path / "texts").write_text("blue dress\n\nwhite shirt\n", encoding="utf-8-sig")
+    command = ["query", str(indexed), "red coat", "--queries", str(tmp_path / "texts"), "-k", "2"]
+    assert main(command) == 0
+    shown = capsys.readouterr().out
+    assert [f"2 matches for '{q}'" in shown for q in ("red coat", "blue dress", "white shirt")]
+    assert main([*command, "--json", "--offset", "3"]) == 0
+    answers = json.loads(capsys.readouterr().out)
+    assert [a["query"] for a in answers] == ["red coat", "blue dress", "white shirt"]
+    assert [m["rank"] for m in answers[0]["matches"]] == [4, 5]
+
+
+def test_the_command_takes_a_path_as_the_picture(indexed: Path, crops: Path, capsys):
+    assert main(["query", str(indexed), str(crops / "05.jpg"), "--json"]) == 0
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)[0]["image"] == str((crops / "05.jpg").resolve())
+    assert "is a file, so it is searched for as a picture" in shown.err
+
+
+@pytest.mark.parametrize(
+    ("argv", "why"),
+    [
+        ([], "nothing to search for"),
+        (["--queries", "nowhere.txt"], "is no text in UTF-8"),
+        (["coat", "--image", "a.jpg"], "one at a time"),
+        (["coat", "dress", "--grid", "g.png"], "--grid and --explain draw one query; got 2"),
+        (["coat", "--group-by", "track"], "no picture in the gallery has a 'track'"),
+        (["coat", "--offset", "-1"], "offset is a whole number"),
+    ],
+)
+def test_what_cannot_be_asked_is_one_line(indexed: Path, capsys, argv, why):
+    assert main(["query", str(indexed), *argv]) == 1
+    assert why in capsys.readouterr().err
+
+
+def test_a_reader_that_leaves_early_is_no_error(indexed: Path):
+    command = [sys.executable, "-m", "finegrain", "query", str(indexed), "coat", "--json"]
+    read, write = os.pipe()
+    os.close(read)
+    with open(write, "wb") as closed:
+        done = subprocess.run(command, stdout=closed, stderr=subprocess.PIPE, check=False)
+    assert done.stderr == b""
+    assert done.returncode == 141
