@@ -14,13 +14,13 @@ from finegrain import telemetry
 
 __version__ = "0.1.0"
 
-# Dependencies read these switches when they are imported, which is later than this.
+# Set the switches before any dependency is imported: each reads its own at import.
 telemetry.turn_off()
 del telemetry
 
-# Names are loaded on first use, so that `import finegrain` stays under 0.2 s and a
-# search box never meets torch.
-_HOMES = {
+# Names are loaded on first use, so that `import finegrain` takes less than 0.2 s and searching
+# does not import torch.
+_MODULES = {
     "ExportProfile": "finegrain.exporters",
     "FinegrainError": "finegrain.errors",
     "Gallery": "finegrain.gallery",
@@ -62,10 +62,10 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module 'finegrain' has no attribute {name!r}")
     try:
-        value = getattr(importlib.import_module(_HOMES[name]), name)
+        value = getattr(importlib.import_module(_MODULES[name]), name)
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("finegrain"):
             raise

@@ -1,4 +1,4 @@
-"""Where the command line begins: ready for Ctrl-C before anything large is imported."""
+"""Entry point of the command line. It handles Ctrl-C from before the large imports on."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 
 
 def main() -> int:
-    """Run the command line; the exit status."""
+    """Run the command line and return its exit status."""
     try:
         from finegrain.cli.parser import main as run
 

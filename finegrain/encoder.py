@@ -1,7 +1,7 @@
-"""The encoder: captions and pictures in, embeddings out.
+"""Encodes captions and pictures into embeddings.
 
-It joins the one preprocessing to any runtime, so that evaluation, export checks and
-search see the same vectors.
+The encoder combines the preprocessing with a runtime. Evaluation, export checks and search all
+use it, so they see the same vectors.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ from finegrain.runtime.base import (
     RuntimeName,
 )
 
-# Decoding releases the interpreter lock, and two threads keep ahead of any CPU model here.
+# Decoding releases the interpreter lock. Two threads decode faster than a model on a CPU encodes.
 DECODERS = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Encoded:
-    """A batch of pictures that were read and encoded, and those that were not.
+    """A batch of encoded pictures, and the pictures that could not be read.
 
     Attributes:
-        positions: Which of the sources the rows are, ``[N]``.
+        positions: Position in the sources of each row of ``embeddings``, length ``N``.
         embeddings: float32 ``[N, D]``.
         problems: Sources of this batch that could not be read.
-        tokens: What a match head looks at, where asked for.
+        tokens: Picture tokens for a match head; None unless they were requested.
     """
 
     positions: list[int]
@@ -54,13 +54,13 @@ class Encoded:
 
 
 class Encoder:
-    """Preprocessing and a runtime.
+    """Encodes captions and pictures with the preprocessing and runtime of a model.
 
     Args:
         runtime: Runs the towers.
         tokenizer: Turns captions into ids.
-        transform: Brings pictures to the size of the image tower.
-        batch_size: Pictures or captions that go through a tower together.
+        transform: Resizes pictures to the input size of the image tower.
+        batch_size: Number of pictures or captions that a tower encodes at once.
     """
 
     def __init__(
@@ -86,17 +86,17 @@ class Encoder:
         threads: int | None = None,
         trust_engines: bool = False,
     ) -> Encoder:
-        """The encoder that a plan describes.
+        """Create the encoder that a plan describes.
 
         Args:
             plan: A freshly opened plan; its graphs are moved into the runtime.
-            runtime: What runs them, or the address of the Triton server that does.
-            threads: Threads of one run on a CPU; by default one a physical core.
-            trust_engines: Load engines of TensorRT that came inside the plan. They are programs:
-                do this only for a plan of your own, or of somebody whose programs you would run.
+            runtime: Name of the runtime, or the address of a Triton server.
+            threads: Number of CPU threads; by default one per physical core.
+            trust_engines: Load the TensorRT engines inside the plan. An engine is executable
+                code: enable this only for plans from a source that you trust.
 
         Raises:
-            PlanError: A member cannot be loaded, or ``runtime`` is none.
+            PlanError: A member cannot be loaded, or ``runtime`` is unknown.
             MissingExtraError: ``runtime`` is not installed.
         """
         manifest = plan.manifest
@@ -117,10 +117,10 @@ class Encoder:
 
     @property
     def runtime(self) -> Runtime:
-        """What runs the towers; loaded again where this process was forked since.
+        """The runtime; it is loaded again if this process was forked after the start.
 
         Raises:
-            PlanError: It cannot be used in a forked process.
+            PlanError: The runtime cannot be used in a forked process.
         """
         if self._process != os.getpid():
             if not isinstance(self._runtime, Reopening):
@@ -134,24 +134,33 @@ class Encoder:
         return self._runtime
 
     def close(self) -> None:
-        """Give back what the runtime holds, unless it is a parent process's."""
+        """Release the runtime, unless it belongs to the parent process."""
         if self._process == os.getpid():
             self._runtime.close()
 
     @property
     def embed_dim(self) -> int:
+        """Width ``D`` of the embeddings."""
         return self._runtime.embed_dim
 
     def encode_texts(
         self, captions: Sequence[str], *, progress: bool = False
     ) -> NDArray[np.float32]:
-        """``N`` captions to float32 ``[N, D]``.
+        """Encode captions.
 
-        Captions of like length share a batch: a causal tower run at the batch's own
-        length is exact, and several times faster than at the full context.
+        Captions of similar length share a batch. A causal tower that runs at the length of the
+        batch gives exact results, several times faster than at the full context length.
+
+        Args:
+            captions: ``N`` texts.
+            progress: Show a progress bar.
+
+        Returns:
+            L2-normalised embeddings, float32 ``[N, D]``.
 
         Raises:
-            QueryError: ``captions`` is one bare text, or an item is not a text.
+            QueryError: ``captions`` is a single string, or an item is not a string.
+            PlanError: The output of the text graph has the wrong shape.
         """
         tokens = self.tokenizer.encode(captions)
         embeddings = np.empty((len(tokens.eot), self.embed_dim), np.float32)
@@ -168,10 +177,18 @@ class Encoder:
     def encode_images(
         self, sources: Sequence[ImageSource], *, progress: bool = False
     ) -> NDArray[np.float32]:
-        """``N`` pictures to float32 ``[N, D]``.
+        """Encode pictures.
+
+        Args:
+            sources: ``N`` pictures.
+            progress: Show a progress bar.
+
+        Returns:
+            L2-normalised embeddings, float32 ``[N, D]``.
 
         Raises:
             ImageError: A picture cannot be read.
+            PlanError: The output of the image graph has the wrong shape.
         """
         embeddings = np.empty((len(sources), self.embed_dim), np.float32)
         for batch in self.stream_images(sources, progress=progress):
@@ -183,29 +200,45 @@ class Encoder:
     def stream_images(
         self, sources: Sequence[ImageSource], *, tokens: bool = False, progress: bool = False
     ) -> Iterator[Encoded]:
-        """Encode pictures batch by batch; those that cannot be read are named and passed over.
+        """Encode pictures batch by batch; unreadable pictures are skipped and reported.
+
+        Args:
+            sources: Pictures.
+            tokens: Also compute the picture tokens for the match head.
+            progress: Show a progress bar.
+
+        Yields:
+            Batches in the order of ``sources``, of at most ``batch_size`` pictures each.
 
         Raises:
-            PlanError: ``tokens`` are asked for, and there is no match head.
+            PlanError: ``tokens`` is true and the model has no match head.
         """
         with tqdm(total=len(sources), unit=" pictures", disable=not progress) as bar:
             decoded = self._decode(sources)
             while chunk := list(islice(decoded, self.batch_size)):
-                kept = [(i, pixels) for i, pixels in chunk if not isinstance(pixels, Problem)]
-                embeddings, found = self._encoded([pixels for _, pixels in kept], tokens=tokens)
+                readable = [(i, pixels) for i, pixels in chunk if not isinstance(pixels, Problem)]
+                embeddings, picture_tokens = self._encoded(
+                    [pixels for _, pixels in readable], tokens=tokens
+                )
                 yield Encoded(
-                    positions=[i for i, _ in kept],
+                    positions=[i for i, _ in readable],
                     embeddings=embeddings,
                     problems=[p for _, p in chunk if isinstance(p, Problem)],
-                    tokens=found,
+                    tokens=picture_tokens,
                 )
                 bar.update(len(chunk))
 
     def matching(self, caption: str) -> Callable[[PictureTokens], Matched]:
-        """What asks the match head about a caption and the tokens of pictures.
+        """Create a function that scores picture tokens against a caption with the match head.
+
+        Args:
+            caption: The text.
+
+        Returns:
+            A function from the tokens of ``N`` pictures to their logits and scores, ``[N]`` each.
 
         Raises:
-            PlanError: There is no match head.
+            PlanError: The model has no match head.
         """
         runtime = self.require_match_head()
         tokens = self.tokenizer.encode([caption])
@@ -213,8 +246,8 @@ class Encoder:
 
         def match(pictures: PictureTokens) -> Matched:
             matched = runtime.match(ids, tokens.eot, pictures)
-            for given in matched:
-                _check_rows(given, len(pictures.scales))
+            for values in matched:
+                _check_rows(values, len(pictures.scales))
             return matched
 
         return match
@@ -225,27 +258,28 @@ class Encoder:
         if not pixels:
             return np.empty((0, self.embed_dim), np.float32), None
         if tokens:
-            embeddings, found = self.require_match_head().encode_with_tokens(np.stack(pixels))
-            for given in (found.codes, found.scales):
-                _check_rows(given, len(pixels))
-            return self._checked(embeddings, len(pixels)), found
+            runtime = self.require_match_head()
+            embeddings, picture_tokens = runtime.encode_with_tokens(np.stack(pixels))
+            for array in (picture_tokens.codes, picture_tokens.scales):
+                _check_rows(array, len(pixels))
+            return self._checked(embeddings, len(pixels)), picture_tokens
         return self._checked(self.runtime.encode_images(np.stack(pixels)), len(pixels)), None
 
     def _checked(self, embeddings: NDArray[np.float32], rows: int) -> NDArray[np.float32]:
-        """Embeddings, which are one row of the stated width for each input."""
+        """Check that embeddings have one row of width ``D`` for each input, and return them."""
         _check_rows(embeddings, rows)
         if embeddings.shape[1:] != (self.embed_dim,):
             raise PlanError(
-                f"the plan says that its embeddings have width {self.embed_dim}, and a graph "
-                f"gives {list(embeddings.shape)}. Export the plan again."
+                f"expected embeddings of width {self.embed_dim} as the plan states, got shape "
+                f"{list(embeddings.shape)} from a graph. Export the plan again."
             )
         return embeddings
 
     def require_match_head(self) -> MatchRuntime:
-        """The runtime, where it has a match head.
+        """Return the runtime if it has a match head.
 
         Raises:
-            PlanError: It has none, or cannot run one.
+            PlanError: The model has no match head, or the runtime cannot run it.
         """
         if not isinstance(self.runtime, MatchRuntime):
             raise PlanError(
@@ -261,7 +295,7 @@ class Encoder:
     def _decode(
         self, sources: Sequence[ImageSource]
     ) -> Iterator[tuple[int, NDArray[np.uint8] | Problem]]:
-        """Pixels in order, decoded ahead in a bounded queue."""
+        """Positions and pixels in order; a bounded number of pictures is decoded ahead."""
         waiting: deque[Future[NDArray[np.uint8] | Problem]] = deque()
         with ThreadPoolExecutor(DECODERS) as pool:
             upcoming = iter(sources)
@@ -276,22 +310,22 @@ class Encoder:
             return self.transform(load_image(source))
         except (ImageError, MissingExtraError) as error:
             where = str(source) if isinstance(source, str | Path) else type(source).__name__
-            # The message opens with the path, which `where` says already.
+            # The message begins with the path, which `where` holds already.
             return Problem(where=where, why=str(error).removeprefix(where).lstrip(": "))
 
 
-def _check_rows(given: NDArray[np.generic], rows: int) -> None:
-    if given.shape[:1] != (rows,):
+def _check_rows(array: NDArray[np.generic], rows: int) -> None:
+    if array.shape[:1] != (rows,):
         raise PlanError(
-            f"a graph of the plan gives {list(given.shape)} for {rows} inputs, and should give one "
-            "row for each. Export the plan again."
+            f"expected one row for each of {rows} inputs from a graph of the plan, got shape "
+            f"{list(array.shape)}. Export the plan again."
         )
 
 
 def _start(
     runtime: RuntimeChoice, plan: Plan, threads: int | None, *, trust_engines: bool
 ) -> Runtime:
-    """The runtime of that name; each is imported only where it is asked for."""
+    """Start the runtime of that name; its module is imported only when it is needed."""
     match runtime:
         case "onnxruntime":
             from finegrain.runtime.ort import OrtRuntime
@@ -312,5 +346,5 @@ def _start(
         case _:
             raise PlanError(
                 f"expected a runtime out of {', '.join(get_args(RuntimeName))}, or "
-                f"{TRITON}HOST:PORT/NAME, got {runtime!r}. Without one named, onnxruntime is taken."
+                f"{TRITON}HOST:PORT/NAME, got {runtime!r}. The default is onnxruntime."
             )

@@ -1,7 +1,7 @@
-"""Every error that finegrain raises on purpose.
+"""The errors that finegrain raises on purpose.
 
-A message says what was expected, what came, and what to do. Catch
-:class:`FinegrainError` to catch them all; anything else is a bug of ours.
+A message says what was expected, what was received, and what to do. All of them derive from
+:class:`FinegrainError`; any other exception is a bug in finegrain.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class ImageError(FinegrainError, ValueError):
 
 
 class QueryError(FinegrainError, ValueError):
-    """A query text, query picture or ``k`` cannot be searched for."""
+    """A query text, a query picture or ``k`` is invalid."""
 
 
 class FilterError(FinegrainError, ValueError):
@@ -37,7 +37,7 @@ class GalleryError(FinegrainError):
 
 
 class GalleryWarning(UserWarning):
-    """A gallery does what was asked, and something about it should be known."""
+    """A gallery operation succeeded, but the user should know about a condition of the gallery."""
 
 
 class PlanError(FinegrainError):
@@ -73,14 +73,20 @@ class EvaluationError(FinegrainError, ValueError):
 
 
 def did_you_mean(wrong: str, known: Iterable[str]) -> str:
-    """A question that names what is spelled like `wrong`, or nothing; to end a message with."""
+    """Suggest the known name that is spelled most like ``wrong``, as the end of a message.
+
+    >>> did_you_mean("--gird", ["--grid", "--json"])
+    " Did you mean '--grid'?"
+    >>> did_you_mean("--where", ["--grid", "--json"])
+    ''
+    """
     by_lower = {name.lower(): name for name in known}
     close = get_close_matches(wrong.lower(), by_lower, n=1, cutoff=0.6)
     return f" Did you mean {by_lower[close[0]]!r}?" if close else ""
 
 
 def require(module: str, extra: str) -> ModuleType:
-    """Import an optional dependency, or say which extra brings it.
+    """Import an optional dependency, or name the extra that installs it.
 
     Raises:
         MissingExtraError: ``module`` is not installed.

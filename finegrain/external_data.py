@@ -1,9 +1,10 @@
-"""Whether an ONNX graph reads other files.
+"""Detects ONNX graphs that read their tensors from other files.
 
-A tensor of a graph may be in a file beside it. The graph of a plan has come as bytes, so that a
-runtime would look in the working directory, for data that the plan's digests say nothing of. What
-is read here of the format (https://onnx.ai/onnx/repo-docs/IR.html) is just enough to see such
-tensors, as the serving wing does not need the onnx package for anything else.
+A tensor of a graph may be stored in a separate file ("external data"). A plan gives its graphs to
+the runtime as bytes, so a runtime would look for that file in the working directory. The digests
+of the plan do not cover such a file. This module parses just enough of the format
+(https://onnx.ai/onnx/repo-docs/IR.html) to detect these tensors, because serving needs the onnx
+package for nothing else.
 """
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 MAX_FIELDS = 2_000_000
-"""Most fields that are looked at; the graphs of a ViT-B/16 have some ten thousand."""
+"""Maximum number of fields to parse; the graphs of a ViT-B/16 have about ten thousand."""
 
-# Which fields of a message hold which messages, by their numbers in onnx.proto.
-_WITHIN = {
+# Fields that hold other messages: for each message, field number in onnx.proto -> message.
+_NESTED = {
     "model": {7: "graph", 20: "training", 25: "function"},
     "training": {1: "graph", 2: "graph"},
     "graph": {1: "node", 5: "tensor", 15: "sparse"},
@@ -30,9 +31,11 @@ _VARINT, _EIGHT_BYTES, _MESSAGE, _GROUP, _END_GROUP, _FOUR_BYTES = range(6)
 
 
 def reads_files(model: bytes) -> bool:
-    """Whether a tensor of a graph, or of a graph within it, says that its data is in a file.
+    """Whether a tensor of a graph, or of a nested graph, has its data in another file.
 
-    What is no ONNX graph reads none: no runtime loads it.
+    Args:
+        model: A serialised ONNX model. The result is False for other bytes, which no runtime
+            loads.
 
     Raises:
         ValueError: The graph has more than :data:`MAX_FIELDS` fields.
@@ -49,13 +52,13 @@ def reads_files(model: bytes) -> bool:
                 number == _EXTERNAL_DATA or (number, value) == (_DATA_LOCATION, _EXTERNAL)
             ):
                 return True
-            if isinstance(value, memoryview) and (inner := _WITHIN[kind].get(number)) is not None:
+            if isinstance(value, memoryview) and (inner := _NESTED[kind].get(number)) is not None:
                 pending.append((value, inner))
     return False
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """Numbers and values of the fields of a message, up to where it is damaged."""
+    """Numbers and values of the fields of a message, up to the first damaged field."""
     at = 0
     try:
         while at < len(message):
@@ -74,7 +77,7 @@ def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
                 at += 8 if wire == _EIGHT_BYTES else 4
                 yield number, 0
             elif wire in (_GROUP, _END_GROUP):
-                yield number, 0  # what is inside comes as fields of its own, of no known message
+                yield number, 0  # the fields inside a group follow; no message of ONNX uses groups
             else:
                 return
     except IndexError:

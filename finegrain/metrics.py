@@ -1,7 +1,7 @@
-"""Retrieval metrics of the re-identification field, exact and in bounded memory.
+"""Retrieval metrics of person re-identification, exact and in bounded memory.
 
-Ties, everywhere: among equal scores the gallery's own order decides, as a stable sort
-would. All sums are over whole rankings, never over a top-k.
+Among equal scores the order of the gallery decides, as with a stable sort. The metrics are
+computed over whole rankings, never over the first ``k`` only.
 """
 
 from __future__ import annotations
@@ -16,21 +16,27 @@ import numpy.typing as npt
 from finegrain.errors import EvaluationError
 
 _SCORES_AT_ONCE = 1 << 24
-"""How many scores are held at a time: 64 MB of them."""
+"""Number of float32 scores in memory at a time: 64 MB."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetrievalMetrics:
-    """How well queries find their gallery items; metrics in percent.
+    """How well queries retrieve their gallery items. Metrics are in percent.
 
     Attributes:
-        rank1: Queries with a match at rank 1; rank5 and rank10: among the first 5, 10.
+        rank1, rank5, rank10: Share of the queries with a match among the first 1, 5 or 10 results.
         mAP: Mean over queries of the average precision over the whole ranking.
-        mINP: Mean inverse negative penalty (Ye et al., 2021): number of matches divided by
-            the rank of the last one.
-        num_queries: Queries that the means are over.
+        mINP: Mean inverse negative penalty: the number of matches divided by the rank of the last
+            match, mean over queries (Ye et al. 2021, https://arxiv.org/abs/2001.04193).
+        num_queries: Number of queries in the means.
         num_gallery: Size of the gallery.
-        num_without_match: Queries left out because nothing in the gallery matches them.
+        num_without_match: Number of queries without a match in the gallery, which are excluded.
+
+    Example:
+        >>> import numpy as np
+        >>> print(RetrievalMetrics.from_ranks([np.array([1, 4]), np.array([2])], num_gallery=5))
+         rank1   rank5  rank10     mAP    mINP
+         50.00  100.00  100.00   62.50   50.00  (2 queries, 5 gallery)
     """
 
     rank1: float
@@ -49,19 +55,19 @@ class RetrievalMetrics:
         """Compute the metrics from the ranks of each query's matches.
 
         Args:
-            ranks: Per query the ranks ``[P]`` of its P matches, from 1, ascending; empty
+            ranks: For each query the ranks ``[P]`` of its ``P`` matches, from 1, ascending; empty
                 for a query without a match.
             num_gallery: Size of the gallery.
 
         Raises:
-            EvaluationError: no query has a match.
+            EvaluationError: No query has a match.
         """
         all_ranks = list(ranks)
         matched = [row for row in all_ranks if len(row)]
         if not matched:
             raise EvaluationError(
                 f"expected a query with a match in the gallery, got {len(all_ranks)} queries "
-                f"and {num_gallery} gallery items without one. Check that both use the same pids."
+                f"without one in {num_gallery} gallery items. Check that both use the same pids."
             )
         first = np.array([row[0] for row in matched])
         last = np.array([row[-1] for row in matched])
@@ -99,50 +105,59 @@ def retrieval_metrics(
     gallery_cameras: npt.ArrayLike | None = None,
     chunk: int | None = None,
 ) -> RetrievalMetrics:
-    """Rank the gallery for each query by dot product and measure the rankings.
+    """Rank the gallery by dot product with each query, and measure the rankings.
 
     Args:
         queries: Embeddings ``[Q, D]``, L2-normalised where cosine is meant.
         gallery: Embeddings ``[G, D]``.
         query_pids: Identities ``[Q]``.
-        gallery_pids: Identities ``[G]``; equal to the query's is a match.
-        query_cameras: Cameras ``[Q]``, integers or names. Given together with
-            ``gallery_cameras``, a match from the query's own camera is junk: it is
-            neither right nor wrong and leaves the ranking (Zheng et al., 2015).
+        gallery_pids: Identities ``[G]``; an item with the identity of the query is a match.
+        query_cameras: Cameras ``[Q]``, integers or names; requires ``gallery_cameras``. A match
+            from the camera of the query then leaves the ranking (the "junk" images of Zheng et
+            al., Scalable Person Re-identification: A Benchmark, ICCV 2015).
         gallery_cameras: Cameras ``[G]``.
-        chunk: Queries scored at a time. Left out, as many as keep the scores in 64 MB.
+        chunk: Number of queries scored at a time. By default, as many as fit in 64 MB.
 
     Raises:
-        EvaluationError: inputs do not fit each other, hold non-finite numbers, or no query
+        EvaluationError: The shapes do not fit each other, an embedding is not finite, or no query
             has a match.
+
+    Example:
+        >>> gallery = [[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]]
+        >>> metrics = retrieval_metrics([[1.0, 0.0]], gallery, [7], [7, 9, 7])
+        >>> metrics.rank1, round(metrics.mAP, 2), round(metrics.mINP, 2)
+        (100.0, 83.33, 66.67)
     """
     query_rows = _embeddings("queries", queries)
     gallery_rows = _embeddings("gallery", gallery)
     if query_rows.shape[1] != gallery_rows.shape[1]:
         raise EvaluationError(
-            f"expected queries and gallery of one width, got {query_rows.shape[1]} and "
+            f"expected queries and gallery of the same width, got {query_rows.shape[1]} and "
             f"{gallery_rows.shape[1]}. Embed both with the same model."
         )
-    wanted = _labels("query_pids", query_pids, len(query_rows))
-    owned = _labels("gallery_pids", gallery_pids, len(gallery_rows))
-    same_camera = None
+    query_labels = _labels("query_pids", query_pids, len(query_rows))
+    gallery_labels = _labels("gallery_pids", gallery_pids, len(gallery_rows))
+    cameras = None
     if (query_cameras is None) != (gallery_cameras is None):
-        raise EvaluationError("expected cameras of queries and of gallery, got one of the two.")
+        raise EvaluationError(
+            "expected cameras for both queries and gallery, got only one of the two. Pass both."
+        )
     if query_cameras is not None and gallery_cameras is not None:
-        seen_by = _labels("query_cameras", query_cameras, len(query_rows))
-        taken_by = _labels("gallery_cameras", gallery_cameras, len(gallery_rows))
-        same_camera = (seen_by, taken_by)
+        cameras = (
+            _labels("query_cameras", query_cameras, len(query_rows)),
+            _labels("gallery_cameras", gallery_cameras, len(gallery_rows)),
+        )
     if chunk is not None and chunk < 1:
         raise EvaluationError(f"expected chunk of 1 or more, got {chunk}.")
 
     def ranks() -> Iterator[npt.NDArray[np.int64]]:
         for i, scores in enumerate(_score_rows(query_rows, gallery_rows, chunk)):
-            match = owned == wanted[i]
-            if same_camera is not None:
-                junk = match & (same_camera[1] == same_camera[0][i])
-                scores[junk] = -np.inf  # behind every finite score
-                match &= ~junk
-            yield ranks_of(np.flatnonzero(match), scores)
+            is_match = gallery_labels == query_labels[i]
+            if cameras is not None:
+                is_junk = is_match & (cameras[1] == cameras[0][i])
+                scores[is_junk] = -np.inf  # ranks behind every finite score
+                is_match &= ~is_junk
+            yield ranks_of(np.flatnonzero(is_match), scores)
 
     return RetrievalMetrics.from_ranks(ranks(), num_gallery=len(gallery_rows))
 
@@ -150,24 +165,28 @@ def retrieval_metrics(
 def ranks_of(
     matches: npt.NDArray[np.intp], scores: npt.NDArray[np.floating]
 ) -> npt.NDArray[np.int64]:
-    """Return the ranks of some gallery items in one query's ranking.
+    """Return the ranks of gallery items in the ranking of one query.
 
     Args:
-        matches: Positions ``[P]`` in the gallery.
-        scores: Scores ``[G]`` of the gallery, higher is better, without NaN.
+        matches: Positions ``[P]`` of the items in the gallery.
+        scores: Scores ``[G]`` of the gallery without NaN; higher is better.
 
     Returns:
         Ranks ``[P]`` from 1, ascending.
+
+    Example:
+        >>> ranks_of(np.array([0, 2]), np.array([0.2, 0.9, 0.5]))
+        array([2, 3])
     """
-    # Sorting values is several times faster than sorting positions; positions matter
-    # only where scores tie, which is rare and cheap to count.
+    # Sorting values is several times faster than sorting positions. Positions matter only where
+    # scores tie, which is rare and cheap to count.
     ascending = np.sort(scores)
-    own = scores[matches]
-    up_to_own = np.searchsorted(ascending, own, side="right")
-    ranks = 1 + len(scores) - up_to_own
-    tied = np.flatnonzero(up_to_own - np.searchsorted(ascending, own, side="left") > 1)
+    match_scores = scores[matches]
+    not_above = np.searchsorted(ascending, match_scores, side="right")
+    ranks = 1 + len(scores) - not_above
+    tied = np.flatnonzero(not_above - np.searchsorted(ascending, match_scores, side="left") > 1)
     for i in tied:
-        ranks[i] += np.count_nonzero(scores[: matches[i]] == own[i])
+        ranks[i] += np.count_nonzero(scores[: matches[i]] == match_scores[i])
     return np.sort(ranks)
 
 
@@ -175,12 +194,16 @@ def precision_at_k(relevant: Sequence[bool], k: int) -> float:
     """Return the share, 0 to 1, of relevant items among the first ``k``.
 
     Args:
-        relevant: Whether each result is relevant, in rank order. Where there are fewer
-            than ``k`` results, the missing ones count as not relevant.
+        relevant: Whether each result is relevant, in rank order. If there are fewer than ``k``
+            results, the missing results count as not relevant.
         k: Depth, 1 or more.
 
     Raises:
         EvaluationError: ``k`` is below 1.
+
+    Example:
+        >>> precision_at_k([True, False, True], k=2)
+        0.5
     """
     if k < 1:
         raise EvaluationError(f"expected k of 1 or more, got {k}.")
@@ -188,7 +211,7 @@ def precision_at_k(relevant: Sequence[bool], k: int) -> float:
 
 
 def pair_accuracy(own_scores: npt.ArrayLike, other_scores: npt.ArrayLike) -> float:
-    """Return the share, 0 to 1, of pairs whose own score beats the other; ties are half.
+    """Return the share, 0 to 1, of pairs whose own score is above the other; a tie counts half.
 
     Args:
         own_scores: Scores ``[N]`` of each picture with its own caption.
@@ -196,7 +219,11 @@ def pair_accuracy(own_scores: npt.ArrayLike, other_scores: npt.ArrayLike) -> flo
             detail, such as swapped colours.
 
     Raises:
-        EvaluationError: the two differ in shape, are empty, or hold non-finite numbers.
+        EvaluationError: The shapes differ, the arrays are empty, or a score is not finite.
+
+    Example:
+        >>> pair_accuracy([0.9, 0.4, 0.7], [0.1, 0.5, 0.7])
+        0.5
     """
     own, other = np.asarray(own_scores, np.float64), np.asarray(other_scores, np.float64)
     if own.ndim != 1 or own.shape != other.shape or not len(own):
@@ -213,7 +240,7 @@ def _score_rows(
 ) -> Iterator[npt.NDArray[np.float32]]:
     step = chunk or max(1, _SCORES_AT_ONCE // len(gallery))
     for start in range(0, len(queries), step):
-        with np.errstate(over="ignore", invalid="ignore"):  # told of below
+        with np.errstate(over="ignore", invalid="ignore"):  # reported below
             scores = queries[start : start + step] @ gallery.T
         if not np.isfinite(scores).all():
             raise EvaluationError(
@@ -232,7 +259,7 @@ def _embeddings(name: str, values: npt.ArrayLike) -> npt.NDArray[np.float32]:
     if len(bad):
         raise EvaluationError(
             f"expected finite embeddings, got NaN or infinity in {len(bad)} rows of {name}, "
-            f"first in row {bad[0]}. Look for the picture or caption behind it."
+            f"first in row {bad[0]}. Check the picture or caption of that row."
         )
     return rows
 

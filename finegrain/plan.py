@@ -1,19 +1,19 @@
-"""The plan file: the only thing that passes from training to serving.
+"""The plan file, which holds all that serving needs of a trained model.
 
 ``model.plan`` is a zip archive with stored (uncompressed) members::
 
-    manifest.json    what it is, what it was made from, and a digest of every member
+    manifest.json    description of the model, its origin, and a digest of every member
     text.onnx        ids int32 [N, L], eot int32 [N]  ->  embeddings float32 [N, D]
     image.onnx       pixels uint8 [N, 3, H, W]        ->  embeddings float32 [N, D]
-    tokenizer.json   in the format of the `tokenizers` library
+    tokenizer.json   tokenizer in the format of the `tokenizers` library
 
-A method with a match head adds a re-ranker. Its image graph then gives two more outputs, what
-the head looks at of a picture, and a third graph scores one caption against ``N`` pictures::
+A method with a match head adds a re-ranker. Its image graph has two more outputs, the picture
+tokens that the head reads. A third graph scores one caption against ``N`` pictures::
 
     image.onnx       ...  ->  ..., codes int8 [N, T, W], scales float32 [N, T]
     match.onnx       ids int32 [1, L], eot int32 [1], codes, scales  ->  logits float32 [N]
 
-Anyone can unzip it and hand a member to another tool.
+Other tools can unzip a plan and use its members.
 """
 
 from __future__ import annotations
@@ -34,45 +34,45 @@ from finegrain.errors import PlanError
 from finegrain.external_data import reads_files
 
 FORMAT_VERSION = 2
-"""2 may state an interpolation, and a cleaning of captions; in 1 they are the defaults."""
+"""Version 2 adds the interpolation and the cleaning of captions; version 1 implies the defaults."""
 MANIFEST = "manifest.json"
 TEXT, IMAGE, TOKENIZER = "text.onnx", "image.onnx", "tokenizer.json"
 MATCH = "match.onnx"
 SEARCH = "search.onnx"
-"""Products with a gallery on a GPU, and the selection of the highest."""
+"""Graph that computes scores against a gallery on a GPU and selects the highest."""
 REQUIRED = (TEXT, IMAGE, TOKENIZER)
 MAX_MANIFEST_BYTES = 4 << 20
 MAX_SIZE = 4096
-"""Largest width, height, embedding or context that a plan may state."""
-# Serialised engines open with one of these tags; the last is of TensorRT-RTX.
+"""Largest image width, image height, embedding width or context length of a plan."""
+# Serialised engines begin with one of these tags; the last one belongs to TensorRT-RTX.
 _ENGINE_TAGS = (b"ftrt", b"ptrt", b"vtrt")
-# zipfile lets the errors of its parsers out on damaged input, each its own kind.
+# On damaged input zipfile raises errors of many types.
 _ZIP_ERRORS = (zipfile.BadZipFile, EOFError, OSError, ValueError, RuntimeError, struct.error)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """What a plan says of itself.
+    """Describes the model inside a plan.
 
     Attributes:
         method: Name of the method that was trained, such as ``clip``.
-        embed_dim: Width ``D`` of its embeddings.
-        height, width, fit, interpolation, antialias: How a picture is brought to size before
-            the image graph; see :class:`~finegrain.preprocess.ImageTransform`.
+        embed_dim: Width ``D`` of the embeddings.
+        height, width, fit, interpolation, antialias: How a picture is resized before the image
+            graph; see :class:`~finegrain.preprocess.ImageTransform`.
         mean, std: Normalisation inside the image graph, for information.
-        context_length: Longest caption in tokens, start and end included.
-        cleaning: What is done to a caption before it is split into tokens; see
-            :class:`~finegrain.preprocess.Cleaning`. Fields that are left out have its defaults.
+        context_length: Longest caption in tokens, including the start and end tokens.
+        cleaning: How a caption is cleaned before it is split into tokens: the fields of
+            :class:`~finegrain.preprocess.Cleaning` that differ from the defaults.
         precision: Precision of each graph, such as ``{"text.onnx": "fp32"}``.
-        checkpoint: SHA-256 of the weights it was exported from.
-        recipe: The resolved recipe they were trained with.
-        parity: Report of the comparison with the eager model.
-        compared_on: The pictures and captions of that comparison, in words.
-        match: Of a plan with a re-ranker: ``tokens`` and ``width`` of what is kept of a picture,
-            and ``weight``, what a certain match is worth in cosine
-            (:mod:`finegrain.rerank`).
-        made_by: Version of finegrain that wrote it.
-        sha256: Digest of every member but the manifest; filled in by :func:`write_plan`.
+        checkpoint: SHA-256 of the weights that were exported.
+        recipe: The resolved recipe of the training.
+        parity: Results of the comparison with the eager model.
+        compared_on: Description of the pictures and captions of that comparison.
+        match: Settings of the re-ranker; None if the plan has none. ``tokens`` and ``width`` are
+            the shape of the tokens of a picture. ``weight`` is the weight of the match
+            probability against the cosine (:mod:`finegrain.rerank`).
+        made_by: Version of finegrain that wrote the plan.
+        sha256: Digest of every member except the manifest; :func:`write_plan` fills it in.
     """
 
     method: str
@@ -97,24 +97,30 @@ class Manifest:
 
     @property
     def fingerprint(self) -> str:
-        """Hash of all that an embedding depends on: galleries hold vectors of one only."""
+        """Hash of everything that an embedding depends on.
+
+        All vectors of a gallery have the same fingerprint.
+        """
         members = "".join(self.sha256[name] for name in REQUIRED)
         what = f"{members}:{self.height}x{self.width}:{self.fit}:{self.context_length}"
-        # What a plan of format 1 could not state is left out where it is the default, so that
-        # its gallery still opens.
-        later = {
+        # Fields that format 1 lacked enter the hash only if they differ from the default.
+        # So the gallery of a plan of format 1 still opens.
+        newer_fields = {
             "interpolation": (self.interpolation, "bilinear"),
             "antialias": (self.antialias, True),
             "cleaning": (dict(self.cleaning), {}),
         }
-        for name, (value, default) in later.items():
+        for name, (value, default) in newer_fields.items():
             if value != default:
                 what += f":{name}={json.dumps(value, sort_keys=True)}"
         return hashlib.sha256(what.encode()).hexdigest()
 
 
 class Plan:
-    """An opened plan whose members agree with their digests.
+    """An open plan whose members match their digests.
+
+    Args:
+        path: Path of the plan.
 
     Example:
         >>> plan = Plan("model.plan")              # doctest: +SKIP
@@ -122,8 +128,8 @@ class Plan:
         512
 
     Raises:
-        PlanError: The file is missing, truncated, not a plan, unsafe, of a future format,
-            or a member does not agree with its digest.
+        PlanError: The file is missing, truncated, unsafe, not a plan, or of a future format; or a
+            member does not match its digest.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -148,7 +154,7 @@ class Plan:
                 _check_self_contained(name, self._members[name], self.path)
 
     def take(self, member: str) -> bytes:
-        """Hand over a member's bytes, once: a graph is not kept beside its session."""
+        """Return the bytes of a member and release them, so that a plan holds no second copy."""
         return self._members.pop(member)
 
     def __repr__(self) -> str:
@@ -160,10 +166,11 @@ class Plan:
 
 
 def write_plan(path: Path, manifest: Manifest, members: Mapping[str, bytes]) -> None:
-    """Write a plan, atomically: a reader sees the old file or the whole new one.
+    """Write a plan atomically: a reader sees either the old file or the complete new file.
 
     Raises:
-        PlanError: The file system refuses, such as when it is full; nothing is left behind.
+        PlanError: The file cannot be written, for example because the disk is full. The old file
+            is then unchanged, and the new one is removed.
     """
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in members.items()}
     stated = {"format_version": FORMAT_VERSION, **asdict(manifest), "sha256": digests}
@@ -174,16 +181,16 @@ def write_plan(path: Path, manifest: Manifest, members: Mapping[str, bytes]) -> 
             with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
                 manifest_json = json.dumps(stated, indent=1).encode()
                 for name, data in {MANIFEST: manifest_json, **members}.items():
-                    # A fixed date: equal content makes an equal file.
+                    # The date is fixed, so that equal content gives an equal file.
                     archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), data)
-            # The name must not reach the disk before the content does.
+            # The content must be on the disk before the file gets its name.
             file.flush()
             os.fsync(file.fileno())
         os.replace(unfinished, path)
     except OSError as error:
         raise PlanError(
-            f"cannot write {path}: {error.strerror or error}. What was there before is unchanged. "
-            "Make room for the plan or choose another place with -o, and export again."
+            f"cannot write {path}: {error.strerror or error}. An existing plan there is unchanged. "
+            "Free disk space or choose another place with -o, and export again."
         ) from error
     finally:
         with suppress(OSError):
@@ -205,7 +212,7 @@ def _refuse_other_files(path: Path) -> None:
     if not zipfile.is_zipfile(path):
         raise PlanError(
             f"{path} is not a plan: expected a zip archive, got a file of {path.stat().st_size} "
-            f"bytes that starts with {head!r}. A copy that broke off looks like this too."
+            f"bytes that starts with {head!r}. An incomplete copy looks like this, too."
         )
 
 
@@ -217,10 +224,10 @@ def _check_names(archive: zipfile.ZipFile, path: Path) -> None:
             raise PlanError(f"{path} has a member {name!r} that climbs out of the archive; refused")
     if len(set(names)) != len(names):
         raise PlanError(f"{path} holds a member twice; refused")
-    packed = [info.filename for info in archive.infolist() if info.compress_type != 0]
-    if packed:
+    compressed = [info.filename for info in archive.infolist() if info.compress_type != 0]
+    if compressed:
         raise PlanError(
-            f"{path}: {packed[0]} is compressed; members of a plan are stored as they are"
+            f"{path}: {compressed[0]} is compressed, which members must not be. Export it again."
         )
     stated = sum(max(info.file_size, info.compress_size) for info in archive.infolist())
     if stated > path.stat().st_size:
@@ -235,13 +242,15 @@ def _check_names(archive: zipfile.ZipFile, path: Path) -> None:
 
 def _check_self_contained(name: str, graph: bytes, path: Path) -> None:
     try:
-        elsewhere = reads_files(graph)
+        has_external_data = reads_files(graph)
     except ValueError as error:
-        raise PlanError(f"{path}: {name} is no graph of a plan: {error}; refused") from error
-    if elsewhere:
+        raise PlanError(
+            f"{path}: {name} is not a valid graph of a plan: {error}; refused"
+        ) from error
+    if has_external_data:
         raise PlanError(
             f"{path}: {name} has tensors whose data is in other files, which the digests of the "
-            "plan say nothing of; refused. Export it again with all data inside."
+            "plan do not cover; refused. Export it again with all data inside."
         )
 
 
@@ -255,7 +264,7 @@ def _read_manifest(archive: zipfile.ZipFile, path: Path) -> Manifest:
     version = stated.get("format_version") if isinstance(stated, dict) else None
     if type(version) is not int or version < 1:
         raise PlanError(
-            f"{path}: its manifest does not state a format version of 1 or more, but "
+            f"{path}: expected a format version of 1 or more in its manifest, got "
             f"{version!r:.40}. Export the plan again."
         )
     if version > FORMAT_VERSION:
@@ -290,7 +299,7 @@ def _is_mapping_of(*kinds: type) -> Callable[[object], bool]:
 
 
 def _is_match(value: object) -> bool:
-    """Absent, or sizes and a weight."""
+    """Whether a value is None, or the sizes and the weight of a re-ranker."""
     if value is None:
         return True
     if not isinstance(value, dict) or value.keys() != {"tokens", "width", "weight"}:
@@ -326,9 +335,9 @@ _FIELDS: Mapping[str, tuple[str, Callable[[object], bool]]] = {
 
 
 def _check_types(stated: Mapping[str, object], path: Path) -> None:
-    """A manifest is read from outside: its JSON may hold anything."""
-    for name, (expected, fits) in _FIELDS.items():
-        if name in stated and not fits(stated[name]):
+    """Check the types of a manifest, whose JSON may hold anything."""
+    for name, (expected, is_valid) in _FIELDS.items():
+        if name in stated and not is_valid(stated[name]):
             raise PlanError(
                 f"{path}: its manifest states {name} as {stated[name]!r:.60}; expected {expected}. "
                 "Export the plan again."
@@ -339,5 +348,5 @@ def _check_digests(manifest: Manifest, archive: zipfile.ZipFile, path: Path) -> 
     members = {name for name in archive.namelist() if name != MANIFEST}
     stated = set(manifest.sha256)
     if members != stated:
-        odd = ", ".join(sorted(members ^ stated))
-        raise PlanError(f"{path}: members and manifest do not agree on {odd}")
+        differing = ", ".join(sorted(members ^ stated))
+        raise PlanError(f"{path}: members and manifest do not agree on {differing}")

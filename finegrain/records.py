@@ -1,4 +1,4 @@
-"""The plain values that pass between the parts of finegrain."""
+"""Values that the packages of finegrain exchange."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 _INT64 = range(-(2**63), 2**63)
 
 Scalar = str | int | float | bool | None
-"""What a metadata value may be: what JSON and every store can hold."""
+"""Type of a metadata value, which JSON and every store can hold."""
 
 Pid = int | str
-"""The key of a person or product, as its owner gave it: a number or a text."""
+"""Key of a person or product, as the dataset states it: a number or a text."""
 
 Kind = Literal["text", "number", "boolean", "time", "key"]
-"""A time is text of one form; a key is a number or a text, and equal to what is spelled alike."""
+"""Kind of a column. A ``time`` is a text of one fixed form. A ``key`` is a number or a text; keys
+with the same spelling are equal."""
 
 BUILT_IN: Mapping[str, Kind] = {
     "id": "number",
@@ -32,7 +33,7 @@ BUILT_IN: Mapping[str, Kind] = {
     "added_at": "time",
     "expires_at": "time",
 }
-"""The columns that every row of a gallery has, and what they hold."""
+"""The columns of every row of a gallery, with their kinds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,12 +42,12 @@ class Sample:
 
     Attributes:
         image: Path of the picture.
-        captions: What people wrote about it; at least one.
-        pid: Key of the person or product, as the dataset states it. Pictures of one pid are
-            positives of each other's captions. None where no key is stated: the picture is then
-            the only one of its identity.
-        camera: Name of the camera, where the dataset states it.
-        metadata: Further columns, carried through to the gallery and its filters.
+        captions: Texts that describe it; at least one.
+        pid: Key of the person or product, as the dataset states it. Pictures with the same pid
+            are positives of each other's captions. None if the dataset states no key; the picture
+            then is the only one of its identity.
+        camera: Name of the camera, if the dataset states it.
+        metadata: Further columns for the gallery and its filters.
     """
 
     image: Path
@@ -57,9 +58,12 @@ class Sample:
 
 
 def printable(text: str) -> str:
-    """Text in which characters that steer a terminal are escaped; line breaks stay.
+    r"""Escape the characters that control a terminal, except line breaks and tabs.
 
-    Names of files and values of tables come from elsewhere, and may hold any character.
+    File names and values of tables may hold any character.
+
+    >>> print(printable("red\x1b[31m coat"))
+    red\x1b[31m coat
     """
     if text.isprintable():
         return text
@@ -69,7 +73,7 @@ def printable(text: str) -> str:
 
 
 class ProblemKind(StrEnum):
-    """What kind of thing was left out; a summary counts problems by it."""
+    """Kind of a problem; a summary counts problems by kind."""
 
     PICTURE = "unreadable picture"
     MISSING = "missing picture"
@@ -91,9 +95,9 @@ class Problem:
     """A row, file or value that was left out, and why.
 
     Attributes:
-        where: Path of the file, or the table with the line of the row.
-        why: Reads as a sentence that begins with what `where` names.
-        kind: What was left out.
+        where: Path of the file, or the table and the line of the row.
+        why: The reason: the rest of a sentence that begins with ``where``.
+        kind: Kind of what was left out.
     """
 
     where: str
@@ -102,7 +106,7 @@ class Problem:
 
     @property
     def is_loss(self) -> bool:
-        """Whether a picture or a row was left out, rather than a value or a foreign file."""
+        """Whether a picture or a row is lost, rather than a value or an unrelated file."""
         return self.kind in (ProblemKind.PICTURE, ProblemKind.MISSING, ProblemKind.ROW)
 
     def __str__(self) -> str:
@@ -114,10 +118,10 @@ class Split:
     """One part of a dataset: ``train``, ``val`` or ``test``.
 
     Attributes:
-        name: Its name.
-        samples: What can be read of it.
-        problems: What was left out.
-        notes: What was guessed about the format, for people.
+        name: Name of the part.
+        samples: The samples that could be read.
+        problems: Rows, files and values that were left out.
+        notes: Assumptions about the format, as text for the user.
     """
 
     name: str
@@ -127,10 +131,11 @@ class Split:
 
     @property
     def num_pids(self) -> int:
+        """Number of identities."""
         return len(np.unique(self.identities()))
 
     def identities(self) -> NDArray[np.int64]:
-        """A number from 0 for the identity of each sample, ``[N]``; see :func:`identities`."""
+        """Number the identity of each sample, int64 ``[N]``; see :func:`identities`."""
         return identities(sample.pid for sample in self.samples)
 
     @property
@@ -149,27 +154,38 @@ class Split:
 
 
 def identities(pids: Iterable[Pid | None]) -> NDArray[np.int64]:
-    """Number identities from 0, as classifiers and metrics need them, ``[N]``.
+    """Number identities from 0, as classifiers and metrics need them.
 
-    Numbers come first, in their order, then texts, then the samples without a pid, each of which
-    is an identity of its own. The number 10 and the text "10" are one identity, as in a gallery.
+    Integers come first in ascending order, then texts in alphabetical order, then the samples
+    without a pid. Each sample without a pid is an identity of its own. The number 10 and the text
+    "10" are the same identity, as in a gallery.
+
+    Returns:
+        Labels, int64 ``[N]``.
+
+    Example:
+        >>> identities([10, "a", None, "10", 2])
+        array([1, 2, 3, 1, 0])
     """
     spelled = [None if pid is None else str(pid) for pid in pids]
     known = sorted({pid for pid in spelled if pid is not None}, key=_number_first)
     numbers = {pid: number for number, pid in enumerate(known)}
     labels = np.empty(len(spelled), np.int64)
-    following = len(known)
+    next_label = len(known)
     for row, pid in enumerate(spelled):
-        labels[row] = following if pid is None else numbers[pid]
-        following += pid is None
+        labels[row] = next_label if pid is None else numbers[pid]
+        next_label += pid is None
     return labels
 
 
 def pid_of(value: Scalar) -> Pid | None:
-    """The pid that a cell of a table states: whole numbers and texts as they are.
+    """Convert a cell of a table to a pid; integers and texts stay as they are.
 
-    Tables with gaps hold whole numbers as ``10.0``; that is the pid 10. A number of more than 64
-    bits, which no gallery can hold, becomes its digits.
+    A table with empty cells holds integers as floats such as ``10.0``, which is the pid 10. An
+    integer of more than 64 bits, which a gallery cannot store, becomes a text.
+
+    >>> pid_of(10.0), pid_of("a17"), pid_of(""), pid_of(2.5)
+    (10, 'a17', None, '2.5')
     """
     if value is None or isinstance(value, str):
         return value or None
@@ -190,11 +206,11 @@ def _number_first(pid: str) -> tuple[bool, int, str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PictureTokens:
-    """What a match head looks at of each picture: ``codes * scales[..., None]``.
+    """Tokens of pictures that a match head reads: ``codes * scales[..., None]``.
 
     Attributes:
-        codes: ``[N, T, W]``, int8, or float32 straight from an eager model.
-        scales: One for each token, float32 ``[N, T]``.
+        codes: int8 ``[N, T, W]``, or float32 from an eager model.
+        scales: Scale of each token, float32 ``[N, T]``.
     """
 
     codes: NDArray[Any]
@@ -203,17 +219,17 @@ class PictureTokens:
     def __len__(self) -> int:
         return len(self.codes)
 
-    def __getitem__(self, some: slice | NDArray[np.intp]) -> PictureTokens:
-        return PictureTokens(codes=self.codes[some], scales=self.scales[some])
+    def __getitem__(self, rows: slice | NDArray[np.intp]) -> PictureTokens:
+        return PictureTokens(codes=self.codes[rows], scales=self.scales[rows])
 
 
 class Matched(NamedTuple):
-    """What a match head says of one caption and each of ``N`` pictures.
+    """Output of a match head for one caption and ``N`` pictures.
 
     Attributes:
-        logits: Log-odds of a match, ``[N]``; their sigmoid is its probability.
-        scores: What the head orders pictures by when it is asked alone, ``[N]``. The same as
-            ``logits`` where the released code of a method does not order by another value.
+        logits: Log-odds of a match, ``[N]``. Their sigmoid is the probability of a match.
+        scores: Values that order the pictures if the match head alone decides, ``[N]``. They equal
+            ``logits`` unless the released code of a method orders by another value.
     """
 
     logits: NDArray[np.floating]

@@ -1,9 +1,9 @@
-"""Turns off what dependencies report about a machine and its user.
+"""Turns off the telemetry of dependencies.
 
-ONNX Runtime, from 1.29 on, writes a device id and a database of events below the home folder and
-sends them away as soon as it is imported; Ray reports usage, and Hugging Face's hub adds telemetry
-to its requests. Photographs of people are searched here, so nothing of the kind happens unless the
-user asks for it.
+ONNX Runtime from 1.29 on writes a device id and a database of events below the home folder, and
+sends them when it is imported. Ray reports usage, and the Hugging Face hub adds telemetry to its
+requests. finegrain processes photographs of people, so it turns all of them off unless the user
+sets the variables.
 """
 
 from __future__ import annotations
@@ -20,6 +20,6 @@ SWITCHES: Mapping[str, str] = {
 
 
 def turn_off() -> None:
-    """Set every switch that the user has not set; call this before a dependency is imported."""
+    """Set every variable that the user has not set. Call this before a dependency is imported."""
     for name, value in SWITCHES.items():
         os.environ.setdefault(name, value)

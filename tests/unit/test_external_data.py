@@ -93,7 +93,7 @@ def test_a_plan_with_external_data_is_refused(plan: Path, tmp_path: Path):
     with pytest.raises(PlanError, match=r"text\.onnx has tensors whose data is in other files"):
         Plan(path)
     path = changed(plan, tmp_path / "bad.plan", **{"image.onnx": b"\x08\x01" * (MAX_FIELDS + 1)})
-    with pytest.raises(PlanError, match="is no graph of a plan"):
+    with pytest.raises(PlanError, match="is not a valid graph"):
         Plan(path)
 
 
@@ -106,5 +106,5 @@ def test_only_whole_numbers_from_one_are_format_versions(plan: Path, tmp_path: P
             if name == MANIFEST:
                 data = json.dumps({**json.loads(data), "format_version": version}).encode()
             new.writestr(name, data)
-    with pytest.raises(PlanError, match="does not state a format version of 1 or more"):
+    with pytest.raises(PlanError, match="expected a format version of 1 or more"):
         Plan(path)

@@ -53,7 +53,7 @@ def test_queries_without_a_match_are_counted_and_left_out():
 
 
 def test_no_match_at_all_is_an_error():
-    with pytest.raises(EvaluationError, match=r"got 1 queries and 2 gallery items without one"):
+    with pytest.raises(EvaluationError, match=r"got 1 queries without one in 2 gallery items"):
         retrieval_metrics(QUERY, [[1.0], [2.0]], [7], [0, 1])
 
 
@@ -89,12 +89,12 @@ def test_the_score_matrix_is_never_held_whole():
     [
         ({"queries": [[np.nan, 0]]}, r"1 rows of queries, first in row 0"),
         ({"gallery": [[0, 0], [np.inf, 0]]}, r"1 rows of gallery, first in row 1"),
-        ({"queries": [[1, 0, 0]]}, "of one width, got 3 and 2"),
+        ({"queries": [[1, 0, 0]]}, "of the same width, got 3 and 2"),
         ({"queries": [1, 0]}, r"queries as a filled \[N, D\] array, got shape \[2\]"),
         ({"gallery": np.zeros((0, 2))}, r"gallery as a filled \[N, D\] array"),
         ({"query_pids": [7, 8]}, r"query_pids of shape \[1\].*got \[2\]"),
         ({"gallery_pids": [[7, 8]]}, r"gallery_pids of shape \[2\]"),
-        ({"query_cameras": [0]}, "got one of the two"),
+        ({"query_cameras": [0]}, "got only one of the two"),
         ({"query_cameras": [0], "gallery_cameras": [0]}, r"gallery_cameras of shape \[2\]"),
         ({"chunk": 0}, "chunk of 1 or more, got 0"),
         ({"queries": [[3e38, 3e38]], "gallery": [[3e38, 0], [0, 0]]}, "an overflow"),

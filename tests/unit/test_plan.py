@@ -343,7 +343,7 @@ def test_a_manifest_that_is_not_json_is_refused(plan, data):
 @pytest.mark.parametrize("value", [[], "text", 3, {}, {"format_version": "1"}])
 def test_a_manifest_without_a_format_version_is_refused(plan, value):
     restate(plan, lambda _: value)
-    refused(plan, "does not state a format version")
+    refused(plan, "expected a format version")
 
 
 def test_an_endless_manifest_is_refused(plan):
