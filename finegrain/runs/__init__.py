@@ -1,0 +1,1 @@
+"""Run folders: recipe, checkpoints, and the method they hold."""
