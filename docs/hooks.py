@@ -16,6 +16,7 @@ OUTSIDE = {
     "export/README.md": "export.md",
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
+    "SECURITY.md": "security.md",
     **{f"benchmarks/results/{p.name}": p.name for p in ROOT.glob("benchmarks/results/*.png")},
 }
 """Files of the repository that are part of the site, and where they are in it."""
