@@ -1,1 +1,1 @@
-"""How good a model is: metrics, probes and protocols."""
+"""Evaluation of models: metrics, probes and protocols."""

@@ -28,11 +28,11 @@ class Evaluation:
 
     Attributes:
         split: Name of the split.
-        text_to_image: Every caption searches all pictures of the split.
-        image_to_text: Every picture searches all captions of the split.
-        reranked: Text to image, the first pictures of each caption put in order with the match
-            head, where that was asked for.
-        reranked_by: What that order is, in words.
+        text_to_image: Metrics where every caption searches all pictures of the split.
+        image_to_text: Metrics where every picture searches all captions of the split.
+        reranked: Text-to-image metrics after the match head has re-ranked the first pictures of
+            each caption. None without re-ranking.
+        reranked_by: A description of the re-ranked order. None without re-ranking.
     """
 
     split: str
@@ -72,19 +72,23 @@ def evaluate(
 
     Args:
         model: A run folder, a plan, or an encoder.
-        data: The dataset; by default the one a run or a plan was trained on.
-        split: ``val`` unless ``test`` is asked for by name.
-        rerank_k: Also put so many of the first pictures of each caption in order with the match
-            head.
-        rerank_by: ``both`` is ``cosine + weight * probability of a match``, the weight chosen on
-            the validation split; ``match`` is the match head alone, as RaSa's paper reports.
-        progress: Show bars.
+        data: The dataset. The default is the one that the run or plan was trained on.
+        split: Name of the split.
+        rerank_k: How many of the first pictures of each caption the match head re-ranks. None
+            evaluates the embeddings alone.
+        rerank_by: ``both`` orders by ``cosine + weight * probability of a match``, with the
+            weight that is best on the validation split. ``match`` orders by the match head
+            alone, as RaSa's paper reports (https://arxiv.org/abs/2305.13653).
+        progress: Show progress bars.
+
+    Returns:
+        Metrics in percent, in both directions.
 
     Raises:
         DataError: The dataset cannot be read, or has no such split.
         PlanError, CheckpointError: The model cannot be read, or has no match head to re-rank by.
-        EvaluationError: ``rerank_by`` is none of these, or stands alone.
-        MissingExtraError: The training wing is not installed; it reads the datasets.
+        EvaluationError: ``rerank_by`` is unknown, or is set without ``rerank_k``.
+        MissingExtraError: The ``train`` extra, which reads the datasets, is not installed.
     """
     if rerank_by not in get_args(RerankBy):
         raise EvaluationError(f"expected rerank_by='both' or 'match', got {rerank_by!r}")
@@ -98,32 +102,32 @@ def evaluate(
 
     encoder, data = open_model(model, data)
     if rerank_k is not None:
-        encoder.require_match_head()  # before minutes of work
+        encoder.require_match_head()  # fails before minutes of encoding
     splits = data.splits()
-    asked = take_split(splits, split)
+    selected = take_split(splits, split)
     if rerank_k is None:
-        return evaluate_split(encoder, asked, progress=progress)
-    stage = second_stage(encoder, asked.samples, depth=rerank_k, progress=progress)
+        return evaluate_split(encoder, selected, progress=progress)
+    scored = second_stage(encoder, selected.samples, depth=rerank_k, progress=progress)
     towers = _both_directions(
-        split, stage.texts, stage.images, stage.query_pids, stage.gallery_pids
+        split, scored.texts, scored.images, scored.query_pids, scored.gallery_pids
     )
     if rerank_by == "match":
         order = f"the match logit alone, the first {rerank_k}"
-        return replace(towers, reranked=stage.match_metrics(), reranked_by=order)
-    validation = stage
+        return replace(towers, reranked=scored.match_metrics(), reranked_by=order)
+    validation = scored
     if split != "val":
         samples = take_split(splits, "val").samples
         validation = second_stage(encoder, samples, depth=rerank_k, progress=progress)
     weight = validation.best_weight()
     order = f"cosine + {weight:g} x probability of a match, the first {rerank_k}"
-    return replace(towers, reranked=stage.metrics(weight), reranked_by=order)
+    return replace(towers, reranked=scored.metrics(weight), reranked_by=order)
 
 
 def evaluate_split(encoder: Encoder, split: Split, *, progress: bool = False) -> Evaluation:
-    """Both directions on one split.
+    """Evaluate one split in both directions.
 
     Raises:
-        ImageError: A picture cannot be read: a metric over fewer pictures is another metric.
+        ImageError: A picture cannot be read. Metrics over fewer pictures would not be comparable.
     """
     pids = split.identities()
     images = encoder.encode_images([sample.image for sample in split.samples], progress=progress)

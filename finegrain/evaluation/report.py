@@ -1,4 +1,4 @@
-"""What runs reached on the test split, by each rule that selects an epoch."""
+"""Test metrics of runs, by each rule that selects an epoch."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Reached:
 
     Attributes:
         rule: How the step was selected.
-        step: Optimiser steps done.
-        metrics: Text to image, in percent.
+        step: Number of optimiser steps done.
+        metrics: Text-to-image metrics, in percent.
     """
 
     rule: str
@@ -37,12 +37,12 @@ class Reached:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What one or more runs of a recipe reached.
+    """Test metrics of one or more runs of a recipe.
 
     Attributes:
         runs: The run folders.
-        reached: One list a run, with the same rules in the same order.
-        expected: What their recipe states.
+        reached: One tuple per run, with the same rules in the same order.
+        expected: The metrics that their recipe states.
     """
 
     runs: tuple[Path, ...]
@@ -53,49 +53,52 @@ class Report:
         return {
             "runs": [str(run) for run in self.runs],
             "text_to_image": {
-                same[0].rule: {
-                    "steps": [one.step for one in same],
-                    **{name: [one.metrics[name] for one in same] for name in SHOWN},
+                by_run[0].rule: {
+                    "steps": [reached.step for reached in by_run],
+                    **{name: [reached.metrics[name] for reached in by_run] for name in SHOWN},
                 }
-                for same in zip(*self.reached, strict=True)
+                for by_run in zip(*self.reached, strict=True)
             },
         }
 
     def __str__(self) -> str:
-        """Mean and, over several runs, sample standard deviation."""
+        """A table of means, with the sample standard deviation over several runs."""
         rows = [
             [
-                same[0].rule,
-                ", ".join(str(one.step) for one in same),
-                *(_spread([one.metrics[name] for one in same]) for name in SHOWN),
+                by_run[0].rule,
+                ", ".join(str(reached.step) for reached in by_run),
+                *(_spread([reached.metrics[name] for reached in by_run]) for name in SHOWN),
             ]
-            for same in zip(*self.reached, strict=True)
+            for by_run in zip(*self.reached, strict=True)
         ]
         table = tabulate(rows, headers=["test split", "steps", *SHOWN], disable_numparse=True)
         heading = f"{len(self.runs)} runs, mean ± deviation\n" if len(self.runs) > 1 else ""
         return f"{heading}{table}{self._order()}"
 
     def _order(self) -> str:
-        """How to measure what is expected, where that is not an order by embeddings."""
+        """The command that compares with the expected metrics, where those are re-ranked."""
         if self.expected is None or self.expected.rerank_by is None:
             return ""
         options = f"--rerank-k {self.expected.rerank_k} --rerank-by {self.expected.rerank_by}"
         return (
-            f"\nThese are orders by embeddings alone. The expected rank1 of "
-            f"{self.expected.rank1:g} is of re-ranked pictures; compare it with: "
+            f"\nThese metrics are of embeddings alone. The expected rank1 of "
+            f"{self.expected.rank1:g} is after re-ranking; compare it with: "
             f"finegrain evaluate {self.runs[0]} --split test {options}"
         )
 
 
 def report(runs: Sequence[Path]) -> Report:
-    """Read what runs of one recipe, by several seeds, reached on the test split.
+    """Read the test metrics of runs of one recipe that differ in their seeds.
 
-    Validation selects an epoch, and test reports it. Papers of this line mostly publish the
-    epoch that was best on test, which is higher by luck: it is told apart by name. Where a
-    dataset has no validation split, the last epoch stands for the selected one.
+    The validation split selects an epoch, and its test metrics are reported. Papers on person
+    search mostly publish the epoch that was best on test, which is higher by luck; the report
+    shows it under another name. A dataset without a validation split reports the last epoch.
 
     Args:
         runs: Folders of runs that were trained with ``watch_test``.
+
+    Returns:
+        Metrics in percent, by run and by rule.
 
     Raises:
         EvaluationError: A run has no test metrics, or the runs are of different recipes.
@@ -109,7 +112,7 @@ def report(runs: Sequence[Path]) -> Report:
 
 
 def append_metrics(run: Path, *, step: int, split: str, metrics: Mapping[str, float]) -> None:
-    """Add the metrics of one evaluation to a run's log, a line of JSON each."""
+    """Append the metrics of one evaluation to a run's log, as one line of JSON."""
     with (run / FILE).open("a", encoding="utf-8") as file:
         file.write(json.dumps({"step": step, "split": split, **metrics}) + "\n")
 
@@ -118,24 +121,30 @@ def _reached(run: Path) -> tuple[Reached, ...]:
     val, test = _by_step(run, "val"), _by_step(run, "test")
     if not test:
         raise EvaluationError(
-            f"{run} was not evaluated on test while it trained. Train it with "
-            "--set watch_test=true, or see its selected checkpoint alone: "
-            f"finegrain evaluate {run} --split test"
+            f"expected test metrics in {run / FILE}, got none: {run} was not evaluated on test "
+            "while it trained. Train it with --set watch_test=true, or evaluate its selected "
+            f"checkpoint: finegrain evaluate {run} --split test"
         )
-    known = {step: metrics["rank1"] for step, metrics in val.items() if step in test}
-    # max() takes the first of equals: the earliest epoch, as training itself does.
-    fair = (ON_VALIDATION, max(known, key=known.__getitem__)) if known else (LAST, max(test))
-    lucky = (ON_TEST, max(test, key=lambda step: test[step]["rank1"]))
-    return tuple(Reached(rule=rule, step=step, metrics=test[step]) for rule, step in (fair, lucky))
+    val_rank1 = {step: metrics["rank1"] for step, metrics in val.items() if step in test}
+    # max() returns the first of equal values, the earliest epoch, as training itself does.
+    selected = (
+        (ON_VALIDATION, max(val_rank1, key=val_rank1.__getitem__))
+        if val_rank1
+        else (LAST, max(test))
+    )
+    best_on_test = (ON_TEST, max(test, key=lambda step: test[step]["rank1"]))
+    return tuple(
+        Reached(rule=rule, step=step, metrics=test[step]) for rule, step in (selected, best_on_test)
+    )
 
 
 def _by_step(run: Path, split: str) -> dict[int, dict[str, float]]:
-    """Metrics of a split in order of steps; of a step that a resumed run repeated, the last."""
+    """Metrics of a split by step. Where a resumed run repeated a step, the last line counts."""
     try:
         lines = (run / FILE).read_text(encoding="utf-8").splitlines()
         parsed = [json.loads(line) for line in lines]
-        found = {line["step"]: line for line in parsed if line["split"] == split}
-        return {step: {name: found[step][name] for name in SHOWN} for step in sorted(found)}
+        by_step = {line["step"]: line for line in parsed if line["split"] == split}
+        return {step: {name: by_step[step][name] for name in SHOWN} for step in sorted(by_step)}
     except FileNotFoundError:
         return {}
     except (ValueError, KeyError, TypeError) as error:
@@ -148,8 +157,8 @@ def _check_one_recipe(runs: Sequence[Path]) -> Recipe:
         differing = difference(first, replace(other, name=first.name, seed=first.seed))
         if differing:
             raise EvaluationError(
-                f"{run} and {runs[0]} are of different recipes, so their mean means nothing; "
-                f"they differ in {', '.join(differing)}"
+                f"expected runs of one recipe, got {run} and {runs[0]}, which differ in "
+                f"{', '.join(differing)}. Report them one by one."
             )
     return first
 

@@ -1,4 +1,4 @@
-"""What a match head says of the first candidates of many queries, and what that is worth."""
+"""Scores of a match head for the first candidates of many queries, and their metrics."""
 
 from __future__ import annotations
 
@@ -18,24 +18,25 @@ from finegrain.records import Matched, PictureTokens, Sample, identities
 from finegrain.rerank import MATCHED_AT_ONCE, probability_of, rerank
 
 WEIGHTS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
-"""What a certain match may be worth in cosine.
+"""Weights of the match probability beside the cosine that are tried on the validation split.
 
-No weight gives the order of the match head alone, which is that of its scores: where two matches
-are certain, their probabilities are equal in floating point, and the cosine would decide.
+No weight gives the order of the match head alone. The head orders by its scores, but the
+probabilities of two certain matches are equal in floating point, so the cosine would decide.
 """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SecondStage:
-    """Both stages of a search of ``G`` pictures by ``Q`` captions, ``K`` candidates deep.
+    """Retriever and re-ranker scores of ``Q`` captions that search ``G`` pictures.
 
     Attributes:
         texts: Embeddings of the captions, ``[Q, D]``.
-        images: Of the pictures, ``[G, D]``.
+        images: Embeddings of the pictures, ``[G, D]``.
         query_pids, gallery_pids: Identities, ``[Q]`` and ``[G]``.
-        candidates: Places of each caption's first pictures by cosine, best first, ``[Q, K]``.
+        candidates: Indices of each caption's first ``K`` pictures by cosine, best first,
+            ``[Q, K]``.
         logits: Log-odds of a match, ``[Q, K]``.
-        scores: What the match head orders by when it is asked alone, ``[Q, K]``.
+        scores: Scores that order the candidates by the match head alone, ``[Q, K]``.
     """
 
     texts: NDArray[np.float32]
@@ -48,36 +49,36 @@ class SecondStage:
 
     @property
     def probability(self) -> NDArray[np.float64]:
-        """Of a match, ``[Q, K]``."""
+        """Probabilities of a match, ``[Q, K]``."""
         return probability_of(self.logits)
 
     def metrics(self, weight: float, *, depth: int | None = None) -> RetrievalMetrics:
-        """Of whole rankings, the first ``depth`` candidates put in order by both stages.
+        """Metrics of whole rankings whose first candidates are ordered by both scores.
 
         Args:
-            weight: As in :func:`finegrain.rerank.rerank`.
-            depth: All ``K`` by default.
+            weight: Weight of the match probability; see :func:`finegrain.rerank.rerank`.
+            depth: How many candidates are re-ranked. The default is all ``K``.
         """
         return self._metrics(self._by_both(weight, depth))
 
     def match_metrics(self, *, depth: int | None = None) -> RetrievalMetrics:
-        """Of whole rankings, the first ``depth`` candidates put in order by the match head alone.
+        """Metrics of whole rankings whose first candidates are ordered by the match head alone.
 
-        The pictures after them stay in the order of their cosines. (The released code of RaSa gives
-        them all one score, so that their order, and with it the mAP, is up to the sort.)
+        The pictures after the first ``depth`` stay in the order of their cosines. RaSa's released
+        code gives all of them one score, so that their order, and the mAP, depend on the sort.
         """
         return self._metrics(self._by_match(depth))
 
     def best_weight(self) -> float:
-        """Of :data:`WEIGHTS` the one with the highest mAP, the least of equals."""
+        """The weight in :data:`WEIGHTS` with the highest mAP, or the smallest of equal ones."""
         return WEIGHTS[int(np.argmax([self.metrics(weight).mAP for weight in WEIGHTS]))]
 
     def num_scored(self, weight: float, k: int, *, depth: int) -> NDArray[np.int64]:
-        """Candidates that a search asks the head about until its first ``k`` are settled, ``[Q]``.
+        """How many candidates a search scores before its first ``k`` results are final, ``[Q]``.
 
         Args:
-            weight, k: As in :func:`finegrain.rerank.rerank`.
-            depth: Candidates that it may ask about.
+            weight, k: See :func:`finegrain.rerank.rerank`.
+            depth: The most candidates that it may score.
         """
         reranked = (
             rerank(
@@ -89,10 +90,10 @@ class SecondStage:
             )
             for row, text in enumerate(self.texts)
         )
-        return np.fromiter((one.num_scored for one in reranked), np.int64)
+        return np.fromiter((ranking.num_scored for ranking in reranked), np.int64)
 
-    def _matched(self, row: int, some: slice) -> Matched:
-        return Matched(self.logits[row, some], self.scores[row, some])
+    def _matched(self, row: int, batch: slice) -> Matched:
+        return Matched(self.logits[row, batch], self.scores[row, batch])
 
     def _metrics(self, rankings: Iterator[NDArray[np.float64]]) -> RetrievalMetrics:
         ranks = (
@@ -113,7 +114,7 @@ class SecondStage:
         for text, places, scores in zip(self.texts, self.candidates, self.scores, strict=True):
             ranking = (self.images @ text).astype(np.float64)
             first = scores[:depth].astype(np.float64)
-            # Above every cosine.
+            # Re-ranked pictures come before all others, so their scores exceed every cosine.
             ranking[places[:depth]] = ranking.max() + 1 + first - first.min(initial=0)
             yield ranking
 
@@ -127,15 +128,15 @@ def second_stage(
     candidates: NDArray[np.intp] | None = None,
     progress: bool = False,
 ) -> SecondStage:
-    """Search the pictures of samples by their captions, every candidate scored.
+    """Search the pictures of samples by their captions, and score every candidate.
 
     Args:
         encoder: A model with a match head.
         samples: ``G`` pictures with ``Q`` captions.
-        depth: Candidates of a caption, ``K``; at most all.
-        max_captions: Use only so many captions, the first.
-        candidates: Which to score instead of the first by cosine, ``[Q, K]``.
-        progress: Show bars.
+        depth: Number of candidates per caption, ``K``. At most ``G`` are scored.
+        max_captions: Use only the first ``max_captions`` captions.
+        candidates: Indices of pictures to score instead of the first by cosine, ``[Q, K]``.
+        progress: Show progress bars.
 
     Raises:
         ImageError: A picture cannot be read.
@@ -148,8 +149,9 @@ def second_stage(
     images, tokens = encode_with_tokens(encoder, [s.image for s in samples], progress=progress)
     texts = encoder.encode_texts(captions, progress=progress)
     if candidates is None:
-        firsts = [np.argsort(-(images @ text), kind="stable")[:depth] for text in texts]
-        candidates = np.stack(firsts)
+        candidates = np.stack(
+            [np.argsort(-(images @ text), kind="stable")[:depth] for text in texts]
+        )
     logits, scores = (np.empty(candidates.shape, np.float32) for _ in range(2))
     rows = tqdm(captions, unit=" queries", desc="matching", disable=not progress)
     for row, caption in enumerate(rows):
@@ -168,19 +170,19 @@ def second_stage(
 def ask_match_head(
     encoder: Encoder, caption: str, tokens: PictureTokens, places: NDArray[np.intp]
 ) -> Matched:
-    """What the match head says of a caption and the pictures at ``K`` places, ``[K]`` each."""
+    """Match logits and scores of a caption and the pictures at ``K`` places, ``[K]`` each."""
     ask = encoder.matching(caption)
     logits, scores = (np.empty(len(places), np.float32) for _ in range(2))
     for start in range(0, len(places), MATCHED_AT_ONCE):
-        some = slice(start, start + MATCHED_AT_ONCE)
-        logits[some], scores[some] = ask(tokens[places[some]])
+        batch = slice(start, start + MATCHED_AT_ONCE)
+        logits[batch], scores[batch] = ask(tokens[places[batch]])
     return Matched(logits, scores)
 
 
 def encode_with_tokens(
     encoder: Encoder, pictures: Sequence[ImageSource], *, progress: bool = False
 ) -> tuple[NDArray[np.float32], PictureTokens]:
-    """Embeddings ``[N, D]`` and tokens of all pictures.
+    """Encode all pictures to embeddings ``[N, D]`` and tokens.
 
     Raises:
         ImageError: A picture cannot be read.
@@ -189,7 +191,7 @@ def encode_with_tokens(
     for batch in encoder.stream_images(pictures, tokens=True, progress=progress):
         if batch.problems:
             raise ImageError(str(batch.problems[0]))
-        assert batch.tokens is not None  # asked for, and no picture is missing
+        assert batch.tokens is not None  # tokens=True, and no picture is missing
         embeddings.append(batch.embeddings)
         codes.append(batch.tokens.codes)
         scales.append(batch.tokens.scales)

@@ -1,4 +1,4 @@
-"""Recipes: how a model is trained, as one typed value."""
+"""Recipes: complete descriptions of how a model is trained."""
 
 from finegrain.recipe.recipe import (
     Augment,

@@ -1,4 +1,4 @@
-"""A recipe as JSON: strict types, unions told apart by ``type``, and errors in our own words."""
+"""Recipes as JSON: strict types, unions with a ``type`` field, and readable error messages."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from finegrain.models import ImageConfig
 
 
 def explain(error: BaseException, wanted: type | None) -> str:
-    """What is wrong with one field: our own words where we have them."""
+    """Describe an error in one field, with finegrain's own message where there is one."""
     if isinstance(error, cattrs.ForbiddenExtraKeysError):
         known = [f.name for f in fields(error.cl)]
         wrong = sorted(error.extra_fields)
@@ -31,7 +31,7 @@ def explain(error: BaseException, wanted: type | None) -> str:
 
 
 def _strict(kinds: tuple[type, ...]) -> Any:
-    """A hook that refuses what Python would quietly convert, such as "3" or True to 3."""
+    """A hook that rejects values which Python would convert silently, such as "3" or True to 3."""
 
     def structure(value: Any, wanted: type) -> Any:
         if type(value) not in kinds:
@@ -42,12 +42,12 @@ def _strict(kinds: tuple[type, ...]) -> Any:
 
 
 def _structure_by_type(converter: cattrs.Converter, union: Any, example: str) -> None:
-    """Let a field ``type`` tell which class of a union a value is of.
+    """Select the class of a union by the field ``type`` of the JSON object.
 
     Args:
-        converter: Learns it.
+        converter: The converter to register the hook with.
         union: The classes.
-        example: Such a value as JSON, for messages.
+        example: An example of the JSON object, for error messages.
     """
     configure_tagged_union(union, converter, tag_name="type")
     structure_known = converter.get_structure_hook(union)
@@ -78,4 +78,4 @@ def _make_converter() -> cattrs.Converter:
 
 
 CONVERTER = _make_converter()
-"""Between a recipe and the objects of its JSON."""
+"""Converts between recipes and JSON objects."""

@@ -14,13 +14,17 @@ Made = TypeVar("Made")
 def call_in_file(
     path: Path, function: str, wanted: type[Made], error: type[FinegrainError]
 ) -> Made:
-    """Execute a Python file, and return what its one function makes.
+    """Execute a Python file and return the result of one of its functions.
 
     Args:
-        path: An existing file. It is executed: name only files that you would run.
-        function: Its name; it takes no argument.
-        wanted: The class of what it returns.
-        error: What is raised when the file is not as expected.
+        path: An existing file. It is executed, so it must be trusted.
+        function: Name of the function. It is called without arguments.
+        wanted: The class of the function's result.
+        error: The class of error to raise.
+
+    Raises:
+        FinegrainError: The file is not Python, or does not define such a function. The error is
+            of the class ``error``.
     """
     spec = importlib.util.spec_from_file_location(f"finegrain_{function}_{path.stem}", path)
     if spec is None or spec.loader is None:

@@ -1,8 +1,8 @@
-"""Recipes: how a model is trained, as one typed and complete value.
+"""Recipes: complete descriptions of how a model is trained.
 
-A recipe is a Python file with ``def recipe() -> Recipe``, or the JSON of one as every run
-folder holds it. A variant is a :func:`dataclasses.replace` of its parent. ``--set a.b=c``
-overrides one field for one run, and the run's JSON records it.
+A recipe is a Python file with ``def recipe() -> Recipe``, or the ``recipe.json`` of a run folder.
+A variant of a recipe is made by :func:`dataclasses.replace`. ``--set a.b=c`` overrides one field
+for one run, and the run's JSON records it.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ class Augment:
     """Random changes to training pictures and their captions.
 
     Attributes:
-        interpolation: The filter that training pictures are resized with, where it is another
-            than :attr:`Recipe.interpolation`.
+        interpolation: The filter that resizes training pictures. None uses
+            :attr:`Recipe.interpolation`.
         flip: Probability of mirroring.
-        pad: Widest shift, as a share of the picture's height, before cropping back.
+        pad: Widest shift, as a share of the picture's height.
         erase: Probability of erasing a rectangle.
-        fill: Its colour, RGB in 0..255.
+        fill: Colour of the rectangle, RGB in 0..255.
         jitter: Largest relative change of brightness and contrast.
-        picks: Operations drawn from a pool of six, one after another and each anew; see
+        picks: How many operations are drawn from a pool of six, with repetition; see
             :class:`~finegrain.data.augment.Augmentation`.
-        drop_words: Probability of a word to be left out of its caption, once that is cleaned.
+        drop_words: Probability that a word is dropped from its caption, after text cleaning.
     """
 
     interpolation: Interpolation | None = None
@@ -56,12 +56,12 @@ class Augment:
 
 @dataclass(frozen=True, kw_only=True)
 class ParameterRule:
-    """What some parameters are trained with.
+    """Learning rate and weight decay of some parameters.
 
     Attributes:
         names: A shell pattern for names of parameters, such as ``*bias``.
-        lr: Multiple of the learning rate, where given.
-        weight_decay: Instead of the optimiser's, where given.
+        lr: Factor of the learning rate. None leaves the rate to other rules.
+        weight_decay: Replaces the optimiser's weight decay. None leaves it to other rules.
     """
 
     names: str
@@ -71,19 +71,24 @@ class ParameterRule:
 
 @dataclass(frozen=True, kw_only=True)
 class Optimizer:
-    """An optimiser, and what it trains each parameter with.
+    """An optimiser and its settings.
 
     Attributes:
-        kind: ``adamw`` (Loshchilov and Hutter 2019); ``adam``, whose decay is an L2 penalty;
-            or ``muon`` (Jordan et al. 2024), which makes the step of a matrix or filter
-            orthogonal and leaves embeddings, gains and biases to AdamW. Its rate is on the
-            scale of AdamW's. For towers that start from random weights.
-        eps_uncorrected: Whether ``eps`` is added to the second moment as it is, before the
-            correction for its start at 0, as TensorFlow 1 does; it then counts for more in the
-            first steps.
+        kind: ``adamw`` (Loshchilov and Hutter 2019, https://arxiv.org/abs/1711.05101); ``adam``,
+            whose weight decay is an L2 penalty; or ``muon`` (Jordan et al. 2024), which makes the
+            step of a matrix or filter orthogonal and trains embeddings, gains and biases with
+            AdamW. ``muon`` is for towers that start from random weights. Its learning rate is on
+            the scale of AdamW's.
+        lr: Peak learning rate.
+        betas: Decay rates of the first and the second moment.
+        eps: Constant in the denominator of the step.
+        eps_uncorrected: Whether ``eps`` is added to the second moment before its bias
+            correction, as in TensorFlow 1. ``eps`` then has more effect in the first steps.
+        weight_decay: Weight decay of matrices.
         decay_vectors: Whether gains, biases and scalars are decayed like matrices.
-        rules: Of those that name a parameter and state a value, the last decides.
-        clip_norm: Longest gradient; None leaves it as it is.
+        rules: Rules for some parameters. The last rule that names a parameter and states a value
+            applies.
+        clip_norm: Largest norm of the gradient. None does not clip it.
     """
 
     kind: Literal["adamw", "adam", "muon"] = "adamw"
@@ -99,24 +104,25 @@ class Optimizer:
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """Linear warm-up, then down to ``final`` of the peak rate.
+    """A learning-rate schedule: linear warm-up, then decay to ``final`` of the peak rate.
 
     Attributes:
-        decay: ``cosine`` falls from the end of the warm-up. ``linear`` falls over the whole run
-            and the warm-up multiplies it, from ``initial`` itself at the first step, as in
-            BERT's released code.
-        epochs: Passes over all items (see :attr:`Recipe.captions`).
-        steps: Ends earlier when given.
-        warmup: Share of the whole that warms up.
-        initial: Share of the peak rate that the warm-up starts from.
-        from_initial: By steps, whether the first step has ``initial`` itself and the last one of
-            the warm-up the peak rate; otherwise the first step is one step up already.
-        final: Share of the peak rate that the cosine ends at.
-        same_ends: Whether every parameter starts from ``initial`` and ends at ``final`` of the
-            optimiser's own rate, whatever its rule multiplies the peak by, as in timm's
-            schedulers. Otherwise the shares are of each parameter's own peak.
+        decay: ``cosine`` decays from the end of the warm-up. ``linear`` decays over the whole run
+            and is multiplied by the warm-up, which starts from ``initial`` at the first step, as
+            in BERT's released code.
+        epochs: Number of passes over all items (see :attr:`Recipe.captions`).
+        steps: Largest number of optimiser steps. None trains all epochs.
+        warmup: Length of the warm-up as a share of the run.
+        initial: Rate at the start of the warm-up, as a share of the peak rate.
+        from_initial: Whether the first step has the rate ``initial`` and the last step of the
+            warm-up has the peak rate. Otherwise the first step is already one step above
+            ``initial``. Applies to schedules by step.
+        final: Rate at the end of the cosine, as a share of the peak rate.
+        same_ends: Whether ``initial`` and ``final`` are shares of the optimiser's rate for every
+            parameter, as in timm's schedulers. Otherwise they are shares of each parameter's own
+            peak rate.
         hold: Steps at the start of the run that stay at ``initial``.
-        by_epoch: Change the rate between epochs only, as the field's older code does.
+        by_epoch: Whether the rate changes between epochs only.
         evaluate_every: Epochs between evaluations on the validation split.
     """
 
@@ -135,14 +141,15 @@ class Schedule:
 
 @dataclass(frozen=True, kw_only=True)
 class Expected:
-    """What the recipe reaches on the test split, in percent, and where that is written.
+    """Expected metrics of a recipe on the test split, in percent, with their source.
 
     Attributes:
-        rank1, mAP: As published, or of our own run.
-        rank1_band: Lowest and highest rank1 of those who ran it again, where they told.
-        rerank_k: How many of the first pictures a match head put in order; None for embeddings
-            alone.
-        rerank_by: What that order is; see :mod:`finegrain.rerank`.
+        rank1, mAP: Metrics as published, or of a run of finegrain.
+        rank1_band: Lowest and highest rank1 of published reproductions. None where there are none.
+        rerank_k: How many of the first pictures were re-ranked by a match head. None is for
+            embeddings alone.
+        rerank_by: The order of the re-ranked pictures; see :mod:`finegrain.rerank`.
+        source: Where the metrics were published.
     """
 
     rank1: float
@@ -155,40 +162,42 @@ class Expected:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Everything that decides a run.
+    """All settings of a training run.
 
     Attributes:
-        name: Also the name of the run folder.
-        about: One line for lists of recipes.
+        name: Name of the recipe and of its run folder.
+        about: A description of one line.
         data: The dataset.
         method: Towers and heads.
-        weights: Local file or folder of pretrained weights that the towers start from, or the
-            folder of another run.
-        losses: Weight of each named loss of the method; ``colorize`` and ``color_words`` go
-            with any, see :mod:`finegrain.methods.color_tasks`.
-        fit, interpolation, antialias: How a picture is brought to the tower's size, everywhere;
-            see :class:`~finegrain.preprocess.ImageTransform`.
-        captions: How many captions of a picture go into a step with it. With 1, every
-            (picture, caption) pair is an item of its own, as everywhere in the field. With
-            more, an item is a picture with so many of its captions: the picture, which costs
-            most, is encoded once for all of them.
-        weak_positives: Above 0, a pair has a second caption, for methods that tell the two
-            apart: with this probability any caption of the same person's pictures, and otherwise
-            the pair's own again.
-        caption_noise: Share of the training captions that change places with one another, to
-            see how a method takes wrong pairs.
-        batch_size: Items an optimiser step and process.
-        drop_last: Leave out the last batch of an epoch when it is not full.
-        accumulate: Parts that a batch is split into, to fit memory. A contrastive loss sees
-            one part at a time.
-        precision: ``auto`` is bf16 autocast where the processor computes in it.
-        workers: Processes that load pictures; 0 loads them in the training process.
-        seed: Of initial weights, order, captions and augmentation.
-        watch_test: Evaluate the test split too whenever validation is evaluated, so that
-            `finegrain report` can also print the epoch that was best on test, which is what
-            papers of this line publish. It never selects a checkpoint.
-        evaluation_only: Why it cannot be trained, where it only describes weights for evaluation
-            and export, as a converted checkpoint's recipe may; training refuses it.
+        weights: Local file or folder of pretrained weights for the towers, or the folder of
+            another run. None starts from random weights.
+        losses: Name to weight of each loss of the method. Every method also has ``colorize`` and
+            ``color_words``; see :mod:`finegrain.methods.color_tasks`.
+        fit, interpolation, antialias: How pictures are resized for the image tower; see
+            :class:`~finegrain.preprocess.ImageTransform`.
+        augment: Random changes to training pictures and captions.
+        optimizer, schedule: The optimiser and its learning rate.
+        captions: Captions per picture in a step. With 1, every (picture, caption) pair is an
+            item, as is usual in the field. With more, an item is a picture with several captions,
+            and the picture is encoded once for all of them.
+        weak_positives: Above 0, every pair gets a second caption, for methods that treat weak
+            positives separately. It is any caption of the same identity with this probability,
+            and the pair's own caption otherwise.
+        caption_noise: Share of the training captions that are exchanged with one another, to test
+            a method with wrong pairs.
+        batch_size: Items per optimiser step and process.
+        drop_last: Whether the last batch of an epoch is dropped when it is not full.
+        accumulate: Number of parts that a batch is split into, to save memory. A contrastive loss
+            is computed on one part at a time.
+        precision: ``auto`` uses bf16 autocast where the processor supports it.
+        workers: Processes that load pictures. 0 loads them in the training process.
+        seed: Seed of initial weights, order, captions and augmentation.
+        watch_test: Whether the test split is evaluated whenever validation is, so that
+            ``finegrain report`` can also show the epoch that was best on test, as papers publish
+            it. The test split never selects a checkpoint.
+        evaluation_only: The reason why the recipe cannot be trained, for recipes that describe
+            weights for evaluation and export. None allows training.
+        expected: Expected metrics on the test split.
     """
 
     name: str
@@ -238,8 +247,8 @@ class Recipe:
             )
 
     def tiny(self, overrides: Sequence[str] = ()) -> Recipe:
-        """The same recipe, shrunk to seconds on a CPU and synthetic people, then overridden."""
-        # Who sets the epochs means them, so that no limit of steps ends them earlier.
+        """The recipe shrunk to synthetic people and seconds on a CPU, with overrides applied."""
+        # An override of the epochs removes the limit of steps, which would end them earlier.
         steps = None if any("schedule.epochs" in text for text in overrides) else 10
         shrunk = replace(
             self,
@@ -269,12 +278,13 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe from a Python file, its JSON, or a run folder.
 
     Args:
-        path: ``recipes/x.py``, ``recipe.json``, or a folder that holds one. A Python file
-            is executed: load only recipes that you would run.
-        overrides: Such as ``"optimizer.lr=3e-4"``; the value is JSON, or else a string.
+        path: A Python file, a ``recipe.json``, or a folder with one. A Python file is executed,
+            so it must be trusted.
+        overrides: Fields to set, such as ``"optimizer.lr=3e-4"``. A value is parsed as JSON, and
+            is a string where it is not JSON.
 
     Raises:
-        RecipeError: The file is missing or wrong, or an override does not fit.
+        RecipeError: The file is missing or invalid, or an override names no field.
     """
     path = Path(path)
     if path.is_dir():
@@ -292,13 +302,13 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
 
 def _recipes_beside(path: Path) -> list[str]:
-    """The recipes that somebody may have meant by a path that is wrong."""
+    """Recipes near a wrong path, for the suggestion in the error message."""
     folders = dict.fromkeys((path.parent, Path("recipes")))
     return [str(recipe) for folder in folders for recipe in sorted(folder.glob("*.py"))]
 
 
 def override(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
-    """A copy with some fields set, each given as ``dotted.name=value``.
+    """A copy of a recipe with some fields set by ``dotted.name=value``.
 
     Raises:
         RecipeError: An override names no field, or its value is of another type.
@@ -313,7 +323,7 @@ def override(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
 
 
 def recipe_from_dict(resolved: Mapping[str, Any], where: str) -> Recipe:
-    """The recipe that :meth:`Recipe.to_dict` was called on.
+    """The inverse of :meth:`Recipe.to_dict`.
 
     Raises:
         RecipeError: A field is missing, unknown, or of another type.
@@ -328,7 +338,7 @@ def recipe_from_dict(resolved: Mapping[str, Any], where: str) -> Recipe:
 
 
 def difference(a: Recipe, b: Recipe) -> dict[str, tuple[Any, Any]]:
-    """The fields that differ, by dotted name, with both values."""
+    """Fields that differ between two recipes: dotted name to both values."""
     left, right = _flat(a.to_dict()), _flat(b.to_dict())
     return {
         name: (left.get(name), right.get(name))

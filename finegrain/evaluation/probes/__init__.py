@@ -1,4 +1,4 @@
-"""Probes: what a model gets right that rank metrics do not show."""
+"""Probes: tests of abilities that rank metrics do not show, such as colours and negation."""
 
 from finegrain.evaluation.probes.accuracy import Accuracy, ProbeReport, Skipped
 from finegrain.evaluation.probes.ask import probe, probe_split

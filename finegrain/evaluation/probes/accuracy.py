@@ -1,4 +1,4 @@
-"""How many questions a model answers right, with the interval that so few questions allow."""
+"""The share of questions that a model answers right, with its confidence interval."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ Z_95 = 1.959963984540054
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accuracy:
-    """A model's accuracy in one probe; from 0 to 1.
+    """A model's accuracy in one probe, from 0 to 1.
 
     Attributes:
         probe: Name of the probe.
-        items: Questions asked.
-        choices: Answers to each.
-        accuracy: Share answered right. Where ``n`` answers tie for the best, one of which is
-            right, that counts as ``1 / n``.
+        items: Number of questions.
+        choices: Number of answers per question.
+        accuracy: Share of questions answered right. A question counts as ``1 / n`` where ``n``
+            answers tie for the best score and one of them is right.
     """
 
     probe: str
@@ -38,7 +38,7 @@ class Accuracy:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Lowest and highest accuracy that is likely over more such questions, at 95 %."""
+        """The 95 % confidence interval of the accuracy: its lowest and highest value."""
         return wilson_interval(self.accuracy, self.items)
 
     def to_dict(self) -> dict[str, Any]:
@@ -55,7 +55,7 @@ class Accuracy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Skipped:
-    """A probe that was not asked, and why."""
+    """A probe that was skipped, and the reason."""
 
     probe: str
     why: str
@@ -66,7 +66,7 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeReport:
-    """The probes of one split."""
+    """The results of all probes on one split, and the probes that were skipped."""
 
     split: str
     results: tuple[Accuracy, ...]
@@ -100,30 +100,38 @@ def choice_accuracy(scores: npt.ArrayLike) -> float:
     """The share of questions whose right answer has the best score.
 
     Args:
-        scores: ``[N, C]`` of ``C`` answers to each of ``N`` questions, the right one first.
+        scores: Scores of ``C`` answers to ``N`` questions, ``[N, C]``. The first answer is right.
 
     Raises:
-        EvaluationError: There is no question, or nothing to choose from, or a score is not
-            finite.
+        EvaluationError: There is no question, fewer than two answers, or a score is not finite.
+
+    >>> choice_accuracy([[0.9, 0.1], [0.2, 0.8]])
+    0.5
     """
-    given = np.asarray(scores, np.float64)
-    if given.ndim != 2 or not len(given) or given.shape[1] < 2:
+    table = np.asarray(scores, np.float64)
+    if table.ndim != 2 or not len(table) or table.shape[1] < 2:
         raise EvaluationError(
-            f"expected scores of two answers or more to each question, got shape {given.shape}"
+            f"expected scores of two answers or more to each question, got shape {table.shape}"
         )
-    if not np.isfinite(given).all():
+    if not np.isfinite(table).all():
         raise EvaluationError("expected finite scores, got NaN or infinity among them")
-    best = given == given.max(axis=1, keepdims=True)
+    best = table == table.max(axis=1, keepdims=True)
     return float(np.mean(best[:, 0] / best.sum(axis=1)))
 
 
 def wilson_interval(share: float, count: int, *, z: float = Z_95) -> tuple[float, float]:
-    """The score interval of a share (Wilson 1927), sound for few trials and near 0 and 1.
+    """The score interval of a share (Wilson 1927), valid for few trials and near 0 and 1.
 
     Args:
-        share: Successes by trials, from 0 to 1.
-        count: Trials, taken as independent.
-        z: Standard normal quantile of the confidence.
+        share: Successes divided by trials, from 0 to 1.
+        count: Number of independent trials.
+        z: Quantile of the standard normal distribution for the confidence level.
+
+    Returns:
+        The lower and the upper end, from 0 to 1.
+
+    Raises:
+        EvaluationError: ``share`` is outside 0 to 1, or ``count`` is below 1.
     """
     if not 0 <= share <= 1 or count < 1:
         raise EvaluationError(
@@ -132,6 +140,6 @@ def wilson_interval(share: float, count: int, *, z: float = Z_95) -> tuple[float
     spread = z * math.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2)
     middle = share + z * z / (2 * count)
     scale = 1 + z * z / count
-    # At 0 and 1 one end is the share itself, which rounding may miss.
+    # For a share of 0 or 1 one end is the share itself; min and max undo rounding errors.
     low, high = max(0.0, (middle - spread) / scale), min(1.0, (middle + spread) / scale)
     return min(share, low), max(share, high)

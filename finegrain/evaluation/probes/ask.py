@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from finegrain.data.datasets import Dataset
 
 MIN_ITEMS = 30
-"""Below it the interval is wider than what models differ by."""
+"""With fewer questions the interval is wider than the differences between models."""
 
 
 def probe(
@@ -40,17 +40,17 @@ def probe(
 
     Args:
         model: A run folder, a plan, or an encoder.
-        data: The dataset; by default the one a run or a plan was trained on.
-        split: ``val`` unless ``test`` is asked for by name.
-        seed: Of what is asked; the same questions on every machine.
-        min_items: Questions below which a probe is not asked.
-        progress: Show bars.
+        data: The dataset. The default is the one that the run or plan was trained on.
+        split: Name of the split.
+        seed: Seed of the questions. A seed gives the same questions on every machine.
+        min_items: A probe with fewer questions is skipped.
+        progress: Show progress bars.
 
     Raises:
         DataError: The dataset cannot be read, or has no such split.
         PlanError, CheckpointError: The model cannot be read.
-        EvaluationError: An encoder came without data.
-        MissingExtraError: The training wing is not installed; it reads the datasets.
+        EvaluationError: The model is an encoder and ``data`` is missing.
+        MissingExtraError: The ``train`` extra, which reads the datasets, is not installed.
     """
     require("torch", "train")
     from finegrain.data.datasets import take_split
@@ -74,13 +74,13 @@ def probe_split(
     min_items: int = MIN_ITEMS,
     progress: bool = False,
 ) -> ProbeReport:
-    """All probes of one split; see :func:`probe`.
+    """Run all probes on one split; see :func:`probe`.
 
     Raises:
         ImageError: A picture cannot be read.
     """
-    asked = make_probes(split, seed=seed)
-    enough = [probe for probe in asked if len(probe.questions) >= min_items]
+    probes = make_probes(split, seed=seed)
+    enough = [probe for probe in probes if len(probe.questions) >= min_items]
     scores = _Scores(encoder, (q for probe in enough for q in probe.questions), progress=progress)
     return ProbeReport(
         split=split.name,
@@ -99,18 +99,18 @@ def probe_split(
                 why=f"expected {min_items} pictures or more with {probe.wanted}, "
                 f"got {len(probe.questions)}",
             )
-            for probe in asked
+            for probe in probes
             if len(probe.questions) < min_items
         ),
     )
 
 
 def make_probes(split: Split, *, seed: int = 0) -> list[Probe]:
-    """What can be asked about a split.
+    """Make the questions of all probes from a split.
 
-    No caption that counts as wrong is written of the identity anywhere, nor names a value that
-    its captions or columns name. Where captions leave much out, something may still be there
-    that nobody mentions; that lowers what any model can reach.
+    No wrong caption is a caption of the identity, or names a value that the captions or columns
+    of the identity name. A picture may still show something that no caption mentions, which
+    lowers the accuracy that any model can reach.
     """
     samples = [
         replace(sample, pid=number)
@@ -125,10 +125,10 @@ def make_probes(split: Split, *, seed: int = 0) -> list[Probe]:
 
 
 class _Scores:
-    """Each picture and each caption of some questions, encoded once."""
+    """Scores of questions. Each picture and each caption is encoded once."""
 
-    def __init__(self, encoder: Encoder, asked: Iterable[Question], *, progress: bool) -> None:
-        questions = list(asked)
+    def __init__(self, encoder: Encoder, questions: Iterable[Question], *, progress: bool) -> None:
+        questions = list(questions)
         images = dict.fromkeys(image for q in questions for image in q.images)
         captions = dict.fromkeys(caption for q in questions for caption in q.captions)
         self._rows = {image: row for row, image in enumerate(images)}
@@ -137,7 +137,7 @@ class _Scores:
         self._texts = encoder.encode_texts(list(captions), progress=progress)
 
     def of(self, questions: Sequence[Question]) -> NDArray[np.float32]:
-        """``[N, C]``; of the picture and the caption of a question, one is repeated."""
+        """Cosines ``[N, C]`` of the pictures and captions of each question."""
         images = np.array([[self._rows[image] for image in q.images] for q in questions])
         texts = np.array([[self._columns[caption] for caption in q.captions] for q in questions])
         images, texts = np.broadcast_arrays(images, texts)

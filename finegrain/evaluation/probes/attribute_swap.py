@@ -17,8 +17,8 @@ class Naming(NamedTuple):
 
     Attributes:
         caption: The caption.
-        span: The word for the value.
-        others: Words for values that are not the identity's, and how often each is used.
+        span: Where the caption names the value.
+        others: Words for values that the identity does not have, and how often captions use each.
     """
 
     caption: str
@@ -26,16 +26,16 @@ class Naming(NamedTuple):
     others: Mapping[str, int]
 
     def draw(self, rng: random.Random) -> str:
-        """Another value, as often as captions use it.
+        """Draw another value with the frequency that captions use it.
 
-        Were rare values drawn as often as common ones, the likelier text would mostly be the
-        right one, and who has not seen the picture would do well.
+        If rare values were drawn as often as common ones, the right caption would mostly be the
+        likelier text, and a model could answer without the picture.
         """
         return rng.choices(list(self.others), list(self.others.values()))[0]
 
 
 def namings(sample: Sample, attribute: Attribute, told: Told) -> Iterator[Naming]:
-    """Each place in the captions of a picture where a value could be exchanged."""
+    """Yield each place in the captions of a sample where a value can be exchanged."""
     for caption in sample.captions:
         for span, value in attribute.named_in(caption, sample):
             others = attribute.others(caption, span, value, sample.pid, told)
@@ -46,23 +46,23 @@ def namings(sample: Sample, attribute: Attribute, told: Told) -> Iterator[Naming
 def attribute_swaps(
     samples: Sequence[Sample], attributes: Sequence[Attribute], told: Told, *, seed: int
 ) -> list[Probe]:
-    """For each attribute: a picture chooses between its caption and one that is wrong in it."""
+    """One probe per attribute: a picture's caption against the same with another value."""
     return [_swaps_of(attribute, samples, told, seed) for attribute in attributes]
 
 
 def _swaps_of(attribute: Attribute, samples: Sequence[Sample], told: Told, seed: int) -> Probe:
     questions = []
     for number, sample in enumerate(samples):
-        found = list(namings(sample, attribute, told))
-        if not found:
+        candidates = list(namings(sample, attribute, told))
+        if not candidates:
             continue
         rng = random.Random(f"finegrain/{seed}/attribute swap/{attribute.name}/{number}")
-        naming = rng.choice(found)
+        naming = rng.choice(candidates)
         wrong = exchanged(naming.caption, [(naming.span, naming.draw(rng))])
         questions.append(Question(images=(sample.image,), captions=(naming.caption, wrong)))
     return Probe(
         name=f"attribute swap: {attribute.name}",
         choices=2,
         questions=questions,
-        wanted=f"a caption whose {attribute.name} could be another",
+        wanted=f"a caption whose {attribute.name} can be exchanged",
     )

@@ -1,7 +1,8 @@
 """Two colours of a caption exchanged: "red coat, blue jeans" or "blue coat, red jeans"?
 
-It measures whether a model binds colours to things; a bag of words stays at chance (ARO,
-Yuksekgonul et al. 2023; ColorSwap, Burapacheep et al. 2024).
+The probe measures whether a model binds colours to things; a bag of words stays at chance (ARO,
+Yuksekgonul et al. 2023, https://arxiv.org/abs/2210.01936; ColorSwap, Burapacheep et al. 2024,
+https://arxiv.org/abs/2402.04492).
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ Worn = frozenset[tuple[str, str]]
 
 
 class Swap(NamedTuple):
-    """A caption, the same with two colours exchanged, and what either tells of these two."""
+    """A caption, its copy with two colours exchanged, and the colours that each states."""
 
     caption: str
     swapped: str
@@ -31,10 +32,11 @@ class Swap(NamedTuple):
 
 
 def color_swaps(samples: Sequence[Sample], told: Told, *, seed: int) -> list[Probe]:
-    """A picture chooses its caption; a caption chooses its picture, where a counterpart exists.
+    """Two probes: a picture chooses its caption, and a caption chooses its picture.
 
-    A counterpart is a picture of another identity that wears the exchanged colours: its
-    captions give each of the two things the other's colour, and not the colours asked for.
+    The second one needs a counterpart: a picture of another identity that wears the exchanged
+    colours. Its captions give each of the two things the colour of the other thing, and never
+    the colours in the question.
     """
     worn = _worn(samples)
     by_worn: dict[tuple[str, str], set[int]] = defaultdict(set)
@@ -71,12 +73,12 @@ def color_swaps(samples: Sequence[Sample], told: Told, *, seed: int) -> list[Pro
 
 
 def _worn(samples: Sequence[Sample]) -> dict[Pid | None, set[tuple[str, str]]]:
-    """By identity, each colour of each thing that a caption tells of."""
-    found: dict[Pid | None, set[tuple[str, str]]] = defaultdict(set)
+    """Identity to the pairs of colour and thing that its captions name."""
+    worn: dict[Pid | None, set[tuple[str, str]]] = defaultdict(set)
     for sample in samples:
         for caption in sample.captions:
-            found[sample.pid] |= _bound(colors_of(caption))
-    return found
+            worn[sample.pid] |= _bound(colors_of(caption))
+    return worn
 
 
 def _bound(mentions: Sequence[ColorMention]) -> Worn:

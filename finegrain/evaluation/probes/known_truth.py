@@ -1,4 +1,4 @@
-"""Probes whose truth the caller knows: queries by ground truth, and captions that were swapped."""
+"""Probes with ground truth from the caller: precision of queries, and swapped captions."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ Truth = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueryPrecision:
-    """Precision@k of some queries by ground truth.
+    """Precision at ``k`` of queries with ground truth.
 
     Attributes:
-        k: Pictures looked at for each query.
-        precision: Each query's share of right pictures among its first ``k``.
-        num_relevant: How many right pictures the gallery holds for each query.
+        k: Depth of the rankings.
+        precision: Query to the share of right pictures among its first ``k``, from 0 to 1.
+        num_relevant: Query to the number of right pictures in the gallery.
     """
 
     k: int
@@ -57,13 +57,13 @@ def query_precision(
     Args:
         encoder: The model.
         pictures: The gallery, ``G`` pictures.
-        truths: What is true of each picture.
-        queries: Query text to the test of a right answer.
-        k: Depth of the ranking.
-        progress: Show a bar.
+        truths: The ground truth of each picture, ``G`` mappings.
+        queries: Query text to a function that tells from a picture's truth whether it is right.
+        k: Depth of the rankings.
+        progress: Show a progress bar.
 
     Raises:
-        EvaluationError: There is not one truth a picture, or ``k`` is below 1.
+        EvaluationError: The numbers of pictures and truths differ, or ``k`` is below 1.
     """
     _check_lengths(len(pictures), truths=len(truths))
     images = encoder.encode_images(pictures, progress=progress)
@@ -88,20 +88,23 @@ def swap_accuracy(
     *,
     progress: bool = False,
 ) -> float:
-    """How often a picture is nearer to its caption than to the one with two colours swapped.
+    """How often a picture is closer to its caption than to the same with two colours exchanged.
 
-    It measures whether a model binds attributes to things: "red coat, blue jeans" holds the
-    same words as "blue coat, red jeans". Chance is 0.5, where a bag of words stays.
+    The accuracy shows whether a model binds attributes to things: "red coat, blue jeans" has the
+    same words as "blue coat, red jeans". Chance is 0.5, which a bag of words does not exceed.
 
     Args:
         encoder: The model.
         pictures: ``N`` pictures.
-        captions: A true caption of each.
+        captions: A true caption of each picture.
         swapped: The same captions with two colours exchanged.
-        progress: Show a bar.
+        progress: Show a progress bar.
+
+    Returns:
+        The accuracy, from 0 to 1.
 
     Raises:
-        EvaluationError: There is not one caption and one swapped caption a picture.
+        EvaluationError: The numbers of pictures, captions and swapped captions differ.
     """
     _check_lengths(len(pictures), captions=len(captions), swapped=len(swapped))
     images = encoder.encode_images(pictures, progress=progress)
@@ -110,9 +113,9 @@ def swap_accuracy(
     return pair_accuracy(own, other)
 
 
-def _check_lengths(num_pictures: int, **given: int) -> None:
-    for name, length in given.items():
+def _check_lengths(num_pictures: int, **lengths: int) -> None:
+    for name, length in lengths.items():
         if length != num_pictures:
             raise EvaluationError(
-                f"expected {name} of each of the {num_pictures} pictures, got {length}"
+                f"expected {name} for each of the {num_pictures} pictures, got {length}"
             )

@@ -1,7 +1,8 @@
-"""What is there and what is not: "with a red coat" or "without a red coat"?
+"""Negation: "with a red coat" or "without a red coat"?
 
-The questions are of NegBench's kind (Alhamoud et al. 2025): the right caption affirms what is
-there, denies what is not, or does both, and three others do the contrary of each.
+The questions follow NegBench (Alhamoud et al. 2025, https://arxiv.org/abs/2501.09425): the right
+caption affirms what the picture shows, denies what it does not show, or does both. Three wrong
+captions do the contrary.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ _WANTED = "a caption that names something whose other values are known to be abs
 
 
 class Contrast(NamedTuple):
-    """Something that a picture shows, and something like it that it does not show."""
+    """A thing that a picture shows, and a similar one that it does not show."""
 
     shown: str
     absent: str
 
     def choices(self, kind: str) -> tuple[str, ...]:
-        """The right caption of a kind, and the three wrong ones."""
+        """The right caption of a kind, followed by three wrong ones."""
         right = {
             "affirmative": f"a picture with {self.shown}",
             "negative": f"a picture without {self.absent}",
@@ -45,9 +46,9 @@ class Contrast(NamedTuple):
 def negations(
     samples: Sequence[Sample], attributes: Sequence[Attribute], told: Told, *, seed: int
 ) -> list[Probe]:
-    """Four choices a picture: all pictures asked in each way, and each asked in one drawn way.
+    """One probe per kind that asks about every picture, and one that draws a kind per picture.
 
-    What is absent is another value of the same attribute: a coat told to be red is not blue.
+    The absent thing is another value of the same attribute: a red coat is not blue.
     """
     mixed: list[Question] = []
     by_kind: dict[str, list[Question]] = {kind: [] for kind in KINDS}
@@ -60,7 +61,7 @@ def negations(
         for kind in KINDS:
             by_kind[kind].append(_question(sample.image, contrast, kind))
         mixed.append(by_kind[rng.choice(KINDS)][-1])
-    probes = {"negation": mixed} | {f"negation: {k}": found for k, found in by_kind.items()}
+    probes = {"negation": mixed} | {f"negation: {kind}": by_kind[kind] for kind in KINDS}
     return [
         Probe(name=name, choices=4, questions=questions, wanted=_WANTED)
         for name, questions in probes.items()
@@ -74,7 +75,7 @@ def _question(image: Path, contrast: Contrast, kind: str) -> Question:
 def _contrasts(
     sample: Sample, attribute: Attribute, told: Told, rng: random.Random
 ) -> Iterator[Contrast]:
-    """What can be affirmed and denied without doubt; an adjective needs the noun after it."""
+    """Yield pairs of what is shown and what is absent. An adjective needs the noun after it."""
     for naming in namings(sample, attribute, told):
         rest = ""
         if not attribute.noun:

@@ -1,4 +1,4 @@
-"""Multiple-choice questions, the right answer first."""
+"""Multiple-choice questions whose first answer is right."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """A picture or a caption, and what to choose from.
+    """One picture and several captions, or one caption and several pictures.
+
+    The first of several captions or pictures is the right one.
 
     Attributes:
-        images: The picture that is asked about; or the pictures to choose from.
-        captions: The captions to choose from; or the caption that is asked about.
-
-    One of the two has a single entry, and of the other the first entry is right.
+        images: The picture of the question, or the pictures to choose from.
+        captions: The captions to choose from, or the caption of the question.
     """
 
     images: tuple[Path, ...]
@@ -27,10 +27,10 @@ class Probe:
     """Questions of one kind.
 
     Attributes:
-        name: Such as ``color swap``.
-        choices: Answers to choose from, the same number for every question.
-        questions: One a picture at most, so that each is evidence of its own.
-        wanted: What a picture needs to be asked about, for where there are few.
+        name: Name of the probe, such as ``color swap``.
+        choices: Number of answers, the same for every question.
+        questions: The questions, at most one per picture so that they are independent.
+        wanted: What a picture needs for a question, for the message that there are too few.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""What captions and columns tell of each identity, and what they can be asked about."""
+"""What captions and columns state about each identity, and which attributes they name."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from finegrain.records import Pid, Sample
 
 MAX_VALUES = 64
 _VALUE = re.compile(r"[^\W\d_][\w'-]*(?: [\w'-]+){0,2}")
-"""A column's value that a caption may contain: up to three words."""
+"""A value of a column that a caption may contain: up to three words."""
 
 
 class Told:
-    """All that is said of each identity, to see that a wrong caption is wrong.
+    """All statements about each identity, to make sure that a wrong caption is wrong.
 
-    Captions of its other pictures count, and so do the texts in its columns.
+    The captions of all its pictures count, and so do the texts in its columns.
     """
 
     def __init__(self, samples: Sequence[Sample]) -> None:
@@ -34,30 +34,30 @@ class Told:
         for sample in samples:
             columns = (value for value in sample.metadata.values() if isinstance(value, str))
             texts[sample.pid] += [normalised(text) for text in (*sample.captions, *columns)]
-        self._texts = {pid: "\n".join(dict.fromkeys(found)) for pid, found in texts.items()}
+        self._texts = {pid: "\n".join(dict.fromkeys(lines)) for pid, lines in texts.items()}
 
     def whole(self, pid: Pid | None, caption: str) -> bool:
-        """Whether somebody wrote just this of them."""
+        """Whether this text is a caption or a column of the identity."""
         return normalised(caption) in self._texts[pid].split("\n")
 
     def names(self, pid: Pid | None, words: Sequence[str]) -> bool:
-        """Whether somebody wrote one of these words of them, in singular or plural."""
+        """Whether a text of the identity has one of these words, in singular or plural."""
         text = self._texts[pid]
         return any(f" {word}{end} " in text for word in words for end in ("", "s", "es"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attribute:
-    """Something that has one value out of several.
+    """An attribute with one of several values, such as a pattern.
 
     Attributes:
         name: A kind of the lexicon, or a column.
-        values: Words for each value.
-        counts: How often the captions use each word, by the thing that they say it of; that is
-            None for nouns, and where no noun follows.
-        words: Matches all words.
+        values: Value to the words for it.
+        counts: How often the captions use each pair of a word and the thing it describes. The
+            thing is None for nouns, and where no noun follows.
+        words: A pattern that matches all words.
         column: Whether samples state their value in a column of that name.
-        noun: Whether the words stand for the things themselves.
+        noun: Whether the words name things rather than describe them.
     """
 
     name: str
@@ -68,45 +68,45 @@ class Attribute:
     noun: bool
 
     def named_in(self, caption: str, sample: Sample) -> list[tuple[Span, str]]:
-        """Where a caption names a value, and which; in a column only what is the sample's own."""
+        """Where a caption names a value, and which. A column counts only its sample's value."""
         value_of = {word: value for value, words in self.values.items() for word in words}
-        found = [(span, value_of[span.text]) for span in find_words(caption, self.words)]
+        named = [(span, value_of[span.text]) for span in find_words(caption, self.words)]
         if not self.column:
-            return found
+            return named
         own = str(sample.metadata.get(self.name)).lower()
-        return [(span, value) for span, value in found if value == own]
+        return [(span, value) for span, value in named if value == own]
 
     def others(
         self, caption: str, span: Span, value: str, pid: Pid | None, told: Told
     ) -> dict[str, int]:
-        """Words that could stand there and are not told of an identity, and how often each does.
+        """Words for values that the identity does not have, and how often captions use each.
 
-        Captions must say them of such a thing somewhere: "leather jeans" would be known to be
-        wrong without the picture. A value has the word for it that is used most.
+        Captions must use the word for the same kind of thing somewhere: a model could reject
+        "leather jeans" without the picture. Each value is named by its most frequent word.
         """
         thing = self.thing_of(caption, span)
-        found = {}
+        counts = {}
         for other, words in self.values.items():
             word = max(words, key=lambda w: self.counts.get((w, thing), 0))
             count = self.counts.get((word, thing), 0)
             wrong = other != value and not alike(word, span.text) and not told.names(pid, words)
             if count and wrong:
-                found[word] = count
-        return found
+                counts[word] = count
+        return counts
 
     def thing_of(self, caption: str, span: Span) -> str | None:
         return None if self.noun else family_after(caption, span)
 
 
 def attributes_of(samples: Sequence[Sample]) -> list[Attribute]:
-    """What captions can be asked about: the lexicon's kinds, and columns whose values they name."""
+    """Attributes of the lexicon, and columns whose values captions may name."""
     captions = [caption for sample in samples for caption in sample.captions]
     kinds = [(name, values, False, False) for name, values in SAID_OF_THINGS.items()]
     kinds += [(name, values, False, True) for name, values in THINGS.items()]
     columns = _columns(samples)
     kinds = [kind for kind in kinds if kind[0] not in columns]
     kinds += [(name, values, True, False) for name, values in columns.items()]
-    found = []
+    attributes = []
     for name, values, column, noun in kinds:
         words = pattern_of([word for group in values.values() for word in group])
         counts = Counter(
@@ -114,16 +114,16 @@ def attributes_of(samples: Sequence[Sample]) -> list[Attribute]:
             for caption in captions
             for span in find_words(caption, words)
         )
-        found.append(
+        attributes.append(
             Attribute(
                 name=name, values=values, counts=counts, words=words, column=column, noun=noun
             )
         )
-    return found
+    return attributes
 
 
 def _columns(samples: Sequence[Sample]) -> dict[str, Families]:
-    """Columns of a few texts that come again and again; names and numbers are none."""
+    """Columns with a few texts that repeat, unlike names and numbers."""
     seen: dict[str, Counter[str]] = defaultdict(Counter)
     for sample in samples:
         for name, value in sample.metadata.items():

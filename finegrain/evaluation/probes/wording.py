@@ -1,4 +1,4 @@
-"""How captions name things, and how one word of a caption is exchanged for another."""
+"""Finding the things and colours that captions name, and exchanging words."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _NO_ADJECTIVES = {"and", "or", "with", "in", "on", "over", "under", "of", "is", 
 
 
 class Span(NamedTuple):
-    """Characters ``start`` to ``end`` of a caption, and what they say in lower case."""
+    """Characters ``start`` to ``end`` of a caption, and their text in lower case."""
 
     start: int
     end: int
@@ -30,9 +30,9 @@ class ColorMention(NamedTuple):
     """A colour that a caption names.
 
     Attributes:
-        span: Of the word and its shade: "dark blue".
-        color: Its family in the lexicon.
-        thing: The family of what has it, where a noun follows.
+        span: The colour with its shade, such as "dark blue".
+        color: The family of the colour in the lexicon.
+        thing: The family of the noun that follows. None where no noun follows.
     """
 
     span: Span
@@ -41,7 +41,7 @@ class ColorMention(NamedTuple):
 
 
 def pattern_of(words: Collection[str]) -> re.Pattern[str]:
-    """Matches any of the words as a whole: the shirt of "shirt", and not that of "t-shirt"."""
+    """A pattern for any of the words as a whole: it finds "shirt", but not inside "t-shirt"."""
     longest_first = sorted(words, key=len, reverse=True)
     return re.compile(rf"(?<![\w-])(?:{'|'.join(map(re.escape, longest_first))})(?![\w-])", re.I)
 
@@ -51,14 +51,14 @@ def find_words(caption: str, words: re.Pattern[str]) -> list[Span]:
 
 
 def normalised(text: str) -> str:
-    """Its words in lower case between single blanks, one at either end."""
+    """The words in lower case, with one space between them and at both ends."""
     return f" {' '.join(_WORD.findall(text.lower()))} "
 
 
 def exchanged(caption: str, changes: Sequence[tuple[Span, str]]) -> str:
-    """The caption with other words in some places; capitals and articles follow.
+    """The caption with some words replaced. Capital letters and articles are adapted.
 
-    An article that no longer fits would give the change away to who reads the text alone.
+    A wrong article would show the change to a model that reads the text alone.
     """
     parts, done = [], 0
     for span, words in sorted(changes):
@@ -73,13 +73,13 @@ def exchanged(caption: str, changes: Sequence[tuple[Span, str]]) -> str:
 
 
 def with_article(thing: str) -> str:
-    """``a red coat``, ``an orange coat``, ``blue jeans``."""
+    """The thing with its article: ``a red coat``, ``an orange coat``, ``blue jeans``."""
     plural = thing.endswith("s") and not thing.endswith("ss")
     return thing if plural or thing.endswith(" hair") else f"a{_n(thing)} {thing}"
 
 
 def thing_after(caption: str, span: Span) -> Span | None:
-    """The noun that an adjective belongs to, or None where none follows closely."""
+    """The noun that an adjective describes, or None where no noun follows closely."""
     match = _nouns().search(caption, span.end)
     if match is None:
         return None
@@ -90,35 +90,35 @@ def thing_after(caption: str, span: Span) -> Span | None:
 
 
 def family_after(caption: str, span: Span) -> str | None:
-    """The family of that noun."""
+    """The family of the noun that :func:`thing_after` returns."""
     thing = thing_after(caption, span)
     return None if thing is None else _family_of_thing()[thing.text]
 
 
-def alike(one: str, other: str) -> bool:
-    """Whether two values may be said of one thing: "shirt" and "t-shirt", "coat", "long coat"."""
+def alike(word: str, other: str) -> bool:
+    """Whether both can describe one thing: "shirt" and "t-shirt", or "coat" and "long coat"."""
     of_things, of_colors = _family_of_thing(), _family_of_color()
     return (
-        (one in of_things and of_things[one] == of_things.get(other))
-        or (one in of_colors and of_colors[one] == of_colors.get(other))
-        or not set(one.split()).isdisjoint(other.split())
+        (word in of_things and of_things[word] == of_things.get(other))
+        or (word in of_colors and of_colors[word] == of_colors.get(other))
+        or not set(word.split()).isdisjoint(other.split())
     )
 
 
 def colors_of(caption: str) -> list[ColorMention]:
-    """Colours that a caption names alone: not those of "red and black striped".
+    """Colours that stand alone in a caption, unlike those of "red and black striped".
 
-    Two colours of one thing name the same picture in either order.
+    Joined colours are left out: exchanging two colours of one thing changes nothing.
     """
     spans = [Span(m.start(), m.end(), m[0].lower()) for m in _colors().finditer(caption)]
     between = (caption[left.end : right.start] for left, right in pairwise(spans))
     joined = [False, *(_AND.fullmatch(text) is not None for text in between), False]
-    found = []
+    mentions = []
     for number, span in enumerate(spans):
         if not (joined[number] or joined[number + 1]):
             color = _family_of_color()[_WORD.findall(span.text)[-1]]
-            found.append(ColorMention(span, color, family_after(caption, span)))
-    return found
+            mentions.append(ColorMention(span, color, family_after(caption, span)))
+    return mentions
 
 
 def _n(words: str) -> str:
@@ -128,7 +128,7 @@ def _n(words: str) -> str:
 @functools.cache
 def _family_of_color() -> dict[str, str]:
     words = {word: family for family, group in COLORS.items() for word in group}
-    # A shade may hang on by a hyphen, which the last word then starts with.
+    # A hyphen may join the shade to the colour; both are then one word.
     return words | {f"{s}-{w}": family for s in _SHADES for w, family in words.items()}
 
 

@@ -1,9 +1,10 @@
-"""The two protocols of fashion retrieval, whose figures must never be compared.
+"""The two protocols of fashion retrieval. Their metrics must not be compared with each other.
 
-*Sampled* (Gao et al., "FashionBERT", SIGIR 2020): 1,000 queries, each with one right answer
-among 100 others of the same sub-category. Published lists of candidates differ or were never
-fixed, so here they are drawn once from hashes, kept in a file, and bound to the pictures.
-*Full gallery*: every text against every picture of the split, and back.
+*Sampled* (Gao et al., "FashionBERT", SIGIR 2020, https://arxiv.org/abs/2005.09801): 1,000
+queries, each with one right answer and 100 wrong ones of the same sub-category. Published lists
+of candidates differ or were never fixed, so finegrain draws them once from hashes, saves them to
+a file, and binds them to the pictures by a digest.
+*Full gallery*: every text searches all pictures of the split, and every picture all texts.
 """
 
 from finegrain.evaluation.protocols.candidates import (

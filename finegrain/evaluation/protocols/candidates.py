@@ -1,4 +1,4 @@
-"""Lists of candidates: what each query of the sampled protocol searches."""
+"""Lists of candidates that the queries of the sampled protocol search."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from finegrain.records import Problem, Sample, Split, identities
 FORMAT = "finegrain-candidates"
 FORMAT_VERSION = 1
 SUBCATEGORY = "subcategory"
-"""Column of a sample's metadata from which candidates come."""
+"""The metadata column that a query and its candidates share."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidates:
-    """What each query of the sampled protocol searches.
+    """The candidates of each query of the sampled protocol.
 
     Attributes:
-        dataset: Digest of the ids of all samples that they were drawn from.
-        seed: What they were drawn with.
-        lists: Id of the query's sample to the ids of its candidates, itself among them.
-        problems: Products that could not be queries; not kept in the file.
+        dataset: Digest of the ids of all samples that the lists were drawn from.
+        seed: Seed of the draw.
+        lists: Id of a query's sample to the ids of its candidates, which include the query.
+        problems: Products that cannot be queries. The file does not store them.
     """
 
     dataset: str
@@ -36,7 +36,7 @@ class Candidates:
 
     @property
     def digest(self) -> str:
-        """Names these lists: figures with the same digest were measured on the same ones."""
+        """A digest of the lists: metrics with the same digest were measured on the same lists."""
         return hashlib.sha256(self._json().encode()).hexdigest()[:12]
 
     def save(self, path: Path) -> None:
@@ -54,10 +54,10 @@ class Candidates:
 
     @classmethod
     def load(cls, path: Path) -> Candidates:
-        """Read what :meth:`save` wrote.
+        """Read a file that :meth:`save` wrote.
 
         Raises:
-            DataError: It is something else.
+            DataError: The file cannot be read, or has another format.
         """
         try:
             content = json.loads(path.read_bytes())
@@ -80,21 +80,23 @@ def draw_candidates(
 ) -> Candidates:
     """Draw the lists of the sampled protocol, the same on every machine.
 
-    Queries are products, one picture of each; the others on its list are one picture each of
-    other products of its sub-category. Where there are fewer than ``negatives`` the list is
-    shorter, never filled from elsewhere, and chance is reckoned with its length.
+    A query is one picture of a product. Its wrong candidates are one picture each of other
+    products of the same sub-category. A sub-category with fewer than ``negatives`` others gives
+    a shorter list, and chance is computed from the length of the list.
 
     Args:
-        split: Its samples' metadata have ``subcategory``.
-        queries: How many; all that can be where there are fewer.
-        negatives: Wrong answers on each list, at most.
-        seed: Another gives other lists.
+        split: A split whose samples have ``subcategory`` in their metadata.
+        queries: The most queries to draw.
+        negatives: The most wrong candidates of a query.
+        seed: Seed of the draw.
 
     Raises:
         EvaluationError: A number is out of range, or no product can be a query.
     """
     if queries < 1 or negatives < 1:
-        raise EvaluationError(f"expected 1 query and 1 negative or more: {queries}, {negatives}.")
+        raise EvaluationError(
+            f"expected 1 query and 1 negative or more, got {queries} and {negatives}"
+        )
     ids = sample_ids(split.samples)
     products, problems = _products(ids, split.samples, seed)
     lists: dict[str, tuple[str, ...]] = {}
@@ -105,7 +107,7 @@ def draw_candidates(
             problems.append(Problem(where=query, why=why))
         elif len(lists) < queries:
             drawn = sorted(others, key=_order(seed, query))[:negatives]
-            # Sorted again, so that the place on the list says nothing of the right answer.
+            # Sorted by another hash, so that the position on the list does not show the query.
             lists[query] = tuple(sorted([query, *drawn], key=_order(seed, "place")))
     if not lists:
         raise EvaluationError(
@@ -118,7 +120,7 @@ def draw_candidates(
 def sample_ids(samples: Sequence[Sample]) -> tuple[str, ...]:
     """Names of samples that are the same on every machine: product and file name.
 
-    Files of one name, in several folders, are told apart by a number.
+    Files of the same name in several folders get a number.
     """
     seen: dict[str, int] = defaultdict(int)
     ids = []
@@ -130,14 +132,14 @@ def sample_ids(samples: Sequence[Sample]) -> tuple[str, ...]:
 
 
 def samples_digest(ids: Sequence[str]) -> str:
-    """Names a set of samples in the order of their ids."""
+    """A digest of samples in the order of their ids."""
     return hashlib.sha256("\n".join(ids).encode("utf-8", "surrogateescape")).hexdigest()[:12]
 
 
 def _products(
     ids: Sequence[str], samples: Sequence[Sample], seed: int
 ) -> tuple[dict[str, list[str]], list[Problem]]:
-    """One sample of each product, by sub-category; and the samples without one."""
+    """Sub-category to one sample per product, and a problem per sample without a sub-category."""
     views: dict[tuple[str, int], list[str]] = defaultdict(list)
     identity = identities(sample.pid for sample in samples).tolist()
     problems = []
@@ -154,16 +156,16 @@ def _products(
 
 
 def _shuffled(products: Mapping[str, Sequence[str]], seed: int) -> list[tuple[str, str]]:
-    """Sub-category and sample of every product, in the order that queries are taken."""
+    """Sub-category and sample of every product, in the order in which queries are drawn."""
     order = _order(seed, "query")
     pairs = [(subcategory, name) for subcategory, names in products.items() for name in names]
     return sorted(pairs, key=lambda pair: order(pair[1]))
 
 
 def _order(seed: int, purpose: str) -> Callable[[str], bytes]:
-    """An order that a seed shuffles, for sorting by.
+    """A sort key that shuffles by a hash of the seed, the purpose and the name.
 
-    Unlike a generator's, it depends on no version of a library and on no other item.
+    Unlike a random generator, it does not depend on a library's version or on other items.
     """
 
     def order(name: str) -> bytes:

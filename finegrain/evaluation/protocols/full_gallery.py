@@ -1,4 +1,4 @@
-"""The full gallery: every product's text against every picture of a split, and back."""
+"""The full-gallery protocol: texts of products search all pictures, and the other way."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from finegrain.records import Split
 def evaluate_full_gallery(
     encoder: Encoder, split: Split, *, progress: bool = False
 ) -> ProtocolMetrics:
-    """Every product's text searches all pictures, and every picture all texts.
+    """Search all pictures by every product's text, and all texts by every picture.
 
-    A product's text is the first caption of its first sample; any of its pictures is right.
+    A product's text is the first caption of its first sample. All its pictures are right answers.
 
     Raises:
         EvaluationError: The split is empty.

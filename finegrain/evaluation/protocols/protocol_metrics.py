@@ -1,4 +1,4 @@
-"""Metrics that carry the name of their protocol, beside what guessing gives."""
+"""Metrics with the name of their protocol and the metrics of random guessing."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ DEPTHS = (1, 5, 10)
 
 @dataclass(frozen=True, kw_only=True)
 class ProtocolMetrics:
-    """Metrics in both directions, never without the protocol that they belong to.
+    """Metrics in both directions, with the protocol that they belong to.
 
     Attributes:
-        protocol: Its name with all that figures depend on.
+        protocol: Name of the protocol with everything that its metrics depend on.
         text_to_image, image_to_text: The metrics, in percent.
-        chance: Direction to what guessing gives at ranks 1, 5 and 10, in percent.
+        chance: Direction to the metrics of random guessing at ranks 1, 5 and 10, in percent.
     """
 
     protocol: str
@@ -36,9 +36,9 @@ class ProtocolMetrics:
         rows = []
         for name in ("text_to_image", "image_to_text"):
             metrics: RetrievalMetrics = getattr(self, name)
-            found = (metrics.rank1, metrics.rank5, metrics.rank10)
+            ranks = (metrics.rank1, metrics.rank5, metrics.rank10)
             queries, gallery = metrics.num_queries, metrics.num_gallery
-            rows.append([name.replace("_", " "), *found, metrics.mAP, queries, gallery])
+            rows.append([name.replace("_", " "), *ranks, metrics.mAP, queries, gallery])
             rows.append(["  by chance", *(self.chance[name][k] for k in DEPTHS)])
         headers = ["direction", "rank1", "rank5", "rank10", "mAP", "queries", "candidates"]
         table = tabulate(rows, headers=headers, floatfmt=".2f")
@@ -46,21 +46,24 @@ class ProtocolMetrics:
 
 
 def chance(right: npt.NDArray[np.int64], gallery: npt.NDArray[np.int64]) -> dict[int, float]:
-    """What guessing gives: the odds, in percent, of a right answer among the first k.
+    """The probability, in percent, that random guessing has a right answer among the first k.
 
-    1 - C(G - P, k) / C(G, k) for a query with P right answers among G, the mean over queries.
+    The mean over queries of ``1 - C(G - P, k) / C(G, k)`` with P right answers among G.
 
     Args:
-        right: P of each query ``[Q]``.
-        gallery: G of each query ``[Q]``.
+        right: P of each query, ``[Q]``.
+        gallery: G of each query, ``[Q]``.
 
     Returns:
-        k of `DEPTHS` to percent.
+        Each k of :data:`DEPTHS` to percent.
+
+    >>> chance(np.array([1]), np.array([100]))
+    {1: 1.0, 5: 5.0, 10: 10.0}
     """
-    found = {}
+    percent = {}
     for k in DEPTHS:
         missed = np.ones(len(right))
         for i in range(k):
             missed *= np.maximum(gallery - right - i, 0) / np.maximum(gallery - i, 1)
-        found[k] = 100.0 * float(np.mean(1.0 - missed))
-    return found
+        percent[k] = 100.0 * float(np.mean(1.0 - missed))
+    return percent

@@ -1,4 +1,4 @@
-"""The sampled protocol: one right answer among others of the same sub-category."""
+"""The sampled protocol: one right answer among candidates of the same sub-category."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ from finegrain.rerank import probability_of
 Scores = npt.NDArray[np.float64]
 
 NOT_ASKED = (0.0, 0.0)
-"""Probability and score of a pair that the match head was not asked about."""
+"""Probability and score of a pair that the match head did not score."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stages:
-    """What both stages say of one query's candidates.
+    """Scores of one query's ``C`` candidates by the towers and by the match head.
 
     Attributes:
-        cosine: Of the towers, ``[C]``.
-        probability: Of a match, ``[C]``; zeros where the match head was not asked.
-        scores: What the match head orders by when it is asked alone, ``[C]``; zeros likewise.
-        right: Place of the right answer.
+        cosine: Cosine of the embeddings, ``[C]``.
+        probability: Probability of a match, ``[C]``; zeros without a match head.
+        scores: Scores that order by the match head alone, ``[C]``; zeros without a match head.
+        right: Index of the right answer.
     """
 
     cosine: Scores
@@ -47,18 +47,18 @@ class Stages:
     right: int
 
     def ranks(self, weight: float | None) -> npt.NDArray[np.int64]:
-        """Of the right answer, by both stages, or by the match head alone where weight is None."""
+        """Rank of the right answer by both scores, or by the match head alone if weight is None."""
         both = self.scores if weight is None else self.cosine + weight * self.probability
         return ranks_of(np.array([self.right]), both)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SampledScores:
-    """All lists scored, so that stages can be weighed without asking again.
+    """Scores of all lists, so that several weights can be tried without scoring again.
 
     Attributes:
-        protocol: Its name with all that figures depend on.
-        text_to_image, image_to_text: One entry a query.
+        protocol: Name of the protocol with everything that its metrics depend on.
+        text_to_image, image_to_text: One entry per query.
     """
 
     protocol: str
@@ -66,28 +66,28 @@ class SampledScores:
     image_to_text: Sequence[Stages]
 
     def metrics(self, weight: float | None = 0.0) -> ProtocolMetrics:
-        """Of candidates in the order of ``cosine + weight * probability``.
+        """Metrics of candidates in the order of ``cosine + weight * probability``.
 
         Args:
-            weight: 0 is the order of the towers alone, as in :func:`finegrain.rerank.rerank`; None
-                that of the match head alone, by its scores.
+            weight: See :func:`finegrain.rerank.rerank`. 0 orders by the towers alone, and None by
+                the scores of the match head alone.
         """
         sizes = np.array([len(query.cosine) for query in self.text_to_image])
         by_chance = chance(np.ones(len(sizes), np.int64), sizes)
 
-        def found(queries: Sequence[Stages]) -> RetrievalMetrics:
+        def metrics_of(queries: Sequence[Stages]) -> RetrievalMetrics:
             ranks = (query.ranks(weight) for query in queries)
             return RetrievalMetrics.from_ranks(ranks, num_gallery=int(sizes.max()))
 
         return ProtocolMetrics(
             protocol=self.protocol + _described(weight),
-            text_to_image=found(self.text_to_image),
-            image_to_text=found(self.image_to_text),
+            text_to_image=metrics_of(self.text_to_image),
+            image_to_text=metrics_of(self.image_to_text),
             chance={"text_to_image": by_chance, "image_to_text": by_chance},
         )
 
     def best_weight(self) -> float:
-        """The weight with the highest mAP, the least of equals.
+        """The weight with the highest mAP, or the smallest of equal ones.
 
         The mAP is the mean of both directions.
         """
@@ -107,13 +107,17 @@ def evaluate_sampled(
     weight: float = 0.0,
     progress: bool = False,
 ) -> ProtocolMetrics:
-    """Rank each query's candidates, texts for pictures and pictures for texts.
+    """Rank each query's candidates in both directions.
 
     A sample's text is its first caption.
 
     Args:
-        weight: Above 0, every candidate is also looked at by the match head, and this is what a
-            certain match is worth in cosine.
+        encoder: The model.
+        split: The split that the candidates were drawn from.
+        candidates: The lists of candidates.
+        weight: Weight of the match probability beside the cosine. Above 0, the match head scores
+            every candidate; 0 uses the towers alone.
+        progress: Show progress bars.
 
     Raises:
         EvaluationError: The candidates were drawn from other samples.
@@ -181,7 +185,7 @@ def score_sampled(
 
 
 def _samples(split: Split, candidates: Candidates) -> dict[str, Sample]:
-    """The samples that are on lists, by id.
+    """Id to sample, of all samples on the lists.
 
     Raises:
         EvaluationError: The candidates were drawn from other samples.
@@ -197,7 +201,7 @@ def _samples(split: Split, candidates: Candidates) -> dict[str, Sample]:
     if unknown := sorted(needed.difference(ids)):
         raise EvaluationError(
             f"expected candidates among the samples, got {unknown[0]!r} and "
-            f"{len(unknown) - 1} more that are none. Draw the candidates anew."
+            f"{len(unknown) - 1} more that are no samples. Draw the candidates again."
         )
     return {name: s for name, s in zip(ids, split.samples, strict=True) if name in needed}
 
@@ -210,8 +214,8 @@ def _matched(
     *,
     progress: bool,
 ) -> dict[tuple[int, int], tuple[float, float]]:
-    """Probability and score of each caption and picture that meet on a list."""
-    # The head reads one caption beside many pictures, so both directions are asked by caption.
+    """Probability and score of each pair of caption and picture that share a list."""
+    # The head reads one caption with many pictures, so both directions are grouped by caption.
     meets: dict[int, set[int]] = defaultdict(set)
     for query, places in lists.items():
         meets[query].update(places.tolist())

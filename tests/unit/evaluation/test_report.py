@@ -87,7 +87,7 @@ def test_one_run_has_no_spread(run):
 
 def test_runs_of_different_recipes_have_no_mean(run):
     runs = [run("a", test={1: 70.0}), run("b", seed=1, lr=5e-3, test={1: 71.0})]
-    with pytest.raises(EvaluationError, match=r"different recipes.*optimizer\.lr"):
+    with pytest.raises(EvaluationError, match=r"runs of one recipe.*optimizer\.lr"):
         report(runs)
 
 

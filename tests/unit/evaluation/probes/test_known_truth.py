@@ -73,7 +73,7 @@ def test_binding_attributes_to_things_is_what_swapping_measures():
 
 
 def test_captions_that_do_not_pair_are_refused():
-    with pytest.raises(EvaluationError, match="swapped of each of the 2 pictures, got 3"):
+    with pytest.raises(EvaluationError, match="swapped for each of the 2 pictures, got 3"):
         swap_accuracy(
             ColourEncoder(), ["red green"] * 2, ["red and green"] * 2, ["x red green"] * 3
         )
