@@ -1,7 +1,7 @@
-"""Any CPU by ONNX Runtime: int8 products, a quarter of the size and several times as fast.
+"""Any CPU with ONNX Runtime: int8 products, a quarter of the size and several times as fast.
 
-The weights are scaled so that no product saturates on processors without VNNI: the same plan gives
-the same ranking on all of them.
+The weights are scaled so that no product saturates on processors without VNNI. The same plan gives
+the same ranking on all processors.
 """
 
 from finegrain import ExportProfile
@@ -11,7 +11,7 @@ from finegrain.exporters import Int8
 def profile() -> ExportProfile:
     return ExportProfile(
         name="cpu_int8",
-        # Attention as one node: a third of the time of a short query went into the pieces.
+        # Attention is one node; its pieces took a third of the time of a short query.
         opset=23,
         text=Int8(),
         image=Int8(),

@@ -1,4 +1,4 @@
-"""Portable fp32: runs wherever ONNX Runtime does, and is the truth other targets derive from."""
+"""Portable fp32 for every platform of ONNX Runtime. It is the reference of other targets."""
 
 from finegrain import ExportProfile
 

@@ -1,7 +1,7 @@
-"""CPUs by OpenVINO: int8 weights, whose products it quantises by itself, group by group.
+"""CPUs with OpenVINO: int8 weights. OpenVINO quantises the inputs of products in groups.
 
-It does so on processors with VNNI. On others it widens the weights to fp32, which is exact and
-slower; ``cpu_int8`` suits those.
+It does so on processors with VNNI. On others it converts the weights to fp32, which is exact and
+slower; use ``cpu_int8`` there.
 """
 
 from finegrain import ExportProfile

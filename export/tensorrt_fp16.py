@@ -1,7 +1,7 @@
-"""NVIDIA GPUs by TensorRT 10.12 to 11: fp16 where CLIP is fp16, written into the graph.
+"""NVIDIA GPUs with TensorRT 10.12 to 11: the graph is fp16 where CLIP is fp16.
 
-The plan stays portable: the engine is built from it on the machine that serves. The parity check
-runs the same graphs in ONNX Runtime on a CPU; no GPU has run them yet.
+The plan is portable: the serving machine builds the engine from it. The parity check runs the same
+graphs in ONNX Runtime on a CPU; no GPU has run them yet.
 """
 
 from finegrain import ExportProfile

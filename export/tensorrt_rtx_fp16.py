@@ -1,6 +1,6 @@
-"""GeForce and RTX GPUs (Turing, Ampere, Ada, Blackwell) by TensorRT-RTX: fp16 in the graph.
+"""GeForce and RTX GPUs (Turing, Ampere, Ada, Blackwell) with TensorRT-RTX: fp16 in the graph.
 
-Data-centre Hopper (H100, H200) is not on NVIDIA's list for it; take tensorrt_fp16 there. The
+NVIDIA does not list data-centre Hopper (H100, H200) for TensorRT-RTX; use tensorrt_fp16 there. The
 parity check runs the same graphs in ONNX Runtime on a CPU; no GPU has run them yet.
 """
 
@@ -11,7 +11,7 @@ from finegrain.exporters.half import Fp16
 def profile() -> ExportProfile:
     return ExportProfile(
         name="tensorrt_rtx_fp16",
-        # Attention as one node, for which it has fused kernels in fp16 (and none in fp32).
+        # Attention is one node, for which TensorRT-RTX has fused kernels in fp16, but not in fp32.
         opset=23,
         text=Fp16(),
         image=Fp16(),

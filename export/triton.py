@@ -1,7 +1,7 @@
-"""NVIDIA Triton: the portable fp32 plan, and beside it a model repository with its towers.
+"""NVIDIA Triton: the portable fp32 plan, and a model repository with its towers.
 
-Searchers keep the plan for its tokenizer and their gallery, and take embeddings from the server:
-``runtime="triton://host:8001/model"``. The precision of the towers is chosen as in any profile.
+Searchers use the plan for its tokenizer and their gallery, and get embeddings from the server:
+``runtime="triton://host:8001/model"``. Any precision of the towers can be set.
 """
 
 from finegrain import ExportProfile

@@ -1,4 +1,4 @@
-"""Exporters: from a run to a verified ``model.plan``."""
+"""Exporters: they write a verified ``model.plan`` from a run."""
 
 from finegrain.exporters.export_plan import export
 from finegrain.exporters.fp8 import Fp8

@@ -1,4 +1,4 @@
-"""What a calibrated precision measures: a few real captions and pictures."""
+"""Calibration data: real captions and pictures for precisions with measured scales."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from finegrain.preprocess import load_image
 from finegrain.records import Sample
 
 MAX_CALIBRATED = 64
-"""Pictures, and captions. The largest value is what is looked for, and it has headroom."""
+"""Number of pictures and of captions. Calibration takes the largest value, with headroom."""
 BATCH = 8
 
 
 def calibration_batches(encoder: Encoder, samples: Sequence[Sample]) -> dict[str, Batches]:
-    """Inputs of the towers by the names of their graphs; nothing is read before they are.
+    """Name of a tower's graph to its inputs, which are read lazily.
 
-    They are of samples that the parity check does not compare; the last ones, where it
-    compares all.
+    The samples are not those of the parity check. Where the check compares all samples, the last
+    ones are used.
     """
     spare = samples[MAX_COMPARED:][:MAX_CALIBRATED] or samples[-MAX_CALIBRATED:]
     return {TEXT: _captions(encoder, spare), IMAGE: _pictures(encoder, spare)}
 
 
 def _captions(encoder: Encoder, samples: Sequence[Sample]) -> Iterator[Mapping[str, NDArray[Any]]]:
-    """Shorter ones are padded, as those of an engine are."""
+    """Batches of captions. Short captions are padded, as an engine pads them."""
     captions = [caption for sample in samples for caption in sample.captions][:MAX_CALIBRATED]
     for start in range(0, len(captions), BATCH):
         tokens = encoder.tokenizer.encode(captions[start : start + BATCH])
@@ -40,5 +40,5 @@ def _captions(encoder: Encoder, samples: Sequence[Sample]) -> Iterator[Mapping[s
 
 def _pictures(encoder: Encoder, samples: Sequence[Sample]) -> Iterator[Mapping[str, NDArray[Any]]]:
     for start in range(0, len(samples), BATCH):
-        some = samples[start : start + BATCH]
-        yield {"pixels": np.stack([encoder.transform(load_image(s.image)) for s in some])}
+        batch = samples[start : start + BATCH]
+        yield {"pixels": np.stack([encoder.transform(load_image(s.image)) for s in batch])}

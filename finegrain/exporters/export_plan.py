@@ -1,4 +1,4 @@
-"""Exporting a run: graphs, the parity gate, then the plan."""
+"""Export of a run: the graphs, the parity check, and the plan."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from finegrain.encoder import Encoder
 from finegrain.errors import DataError, ExportError, require
 from finegrain.exporters.calibration import calibration_batches
 from finegrain.exporters.gpu_members import gpu_members, require_backends
-from finegrain.exporters.match_door import MatchDoor
+from finegrain.exporters.match_export import MatchExport
 from finegrain.exporters.parity import MIN_QUERIES, ParityReport, compare
 from finegrain.exporters.precision import Fp32, Precision
 from finegrain.exporters.profile import ExportProfile
@@ -33,8 +33,8 @@ from finegrain.runs.run import eager_encoder, load_run
 from finegrain.synthetic import write_people
 
 RENDERED = 116
-"""People that are drawn when a run's dataset is not at hand: 400 pictures to compare, and 64 more
-to calibrate on."""
+"""Number of synthetic people that replace a dataset that is not here: 400 pictures to compare, and
+64 more for calibration."""
 
 
 def export(
@@ -46,21 +46,21 @@ def export(
 ) -> ParityReport:
     """Export the selected checkpoint of a run to a plan.
 
-    The plan is written only when the exported graphs agree with the eager model within the
+    The plan is written only if the exported graphs agree with the eager model within the
     profile's bounds, on at least 200 captions and ten pictures.
 
     Args:
         run: The run folder.
-        profile: The target, and its bounds.
-        out: Where the plan goes.
-        data: What is compared on; by default the run's dataset, and where that cannot be read,
-            people drawn for the purpose.
+        profile: The target and its bounds.
+        out: Path of the plan.
+        data: The dataset of the parity check. The default is the run's dataset, or synthetic
+            people where that cannot be read.
 
     Returns:
-        The comparison, which the plan's manifest also holds.
+        The result of the parity check, which the plan's manifest also contains.
 
     Raises:
-        ExportError: The model cannot be exported, or its graphs do not agree; nothing is written.
+        ExportError: The model cannot be exported, or its graphs do not agree. Nothing is written.
         CheckpointError: The run has no checkpoint.
         DataError: ``data`` cannot be read.
         MissingExtraError: The profile's runtime is not installed.
@@ -91,24 +91,24 @@ def export_method(
     samples: Sequence[Sample],
     compared_on: str,
 ) -> ParityReport:
-    """Export a method in memory; see :func:`export`."""
+    """Export a method that is in memory; see :func:`export`."""
     eager = eager_encoder(recipe, method.cpu(), torch.device("cpu"))
     transform = eager.transform
     context_length = recipe.method.text.context_length
     text = text_graph(method, context_length=context_length, opset=profile.opset)
-    door = None
+    match_export = None
     if profile.match is not None and isinstance(method, Matcher):
-        door = MatchDoor(method, eager, samples)
+        match_export = MatchExport(method, eager, samples)
     image = image_graph(
         method,
         height=transform.height,
         width=transform.width,
         opset=profile.opset,
-        tokens=door is not None,
+        tokens=match_export is not None,
     )
     graphs = {TEXT: (profile.text, text), IMAGE: (profile.image, image)}
-    if door is not None and profile.match is not None:
-        match = door.graph(context_length=context_length, opset=profile.opset)
+    if match_export is not None and profile.match is not None:
+        match = match_export.graph(context_length=context_length, opset=profile.opset)
         graphs[MATCH] = (profile.match, match)
     batches = calibration_batches(eager, samples)
     members = {
@@ -118,7 +118,7 @@ def export_method(
     members[TOKENIZER] = eager.tokenizer.to_json().encode()
     norm = method.image_tower.pixel_norm
     manifest = Manifest(
-        # Every method has a module of its name.
+        # The module of a method has the method's name.
         method=type(recipe.method).__module__.rpartition(".")[2],
         embed_dim=recipe.method.embed_dim,
         height=transform.height,
@@ -140,9 +140,9 @@ def export_method(
         made_by=version("finegrain"),
         sha256={},
         compared_on=compared_on,
-        match=None if door is None else door.manifest,
+        match=None if match_export is None else match_export.manifest,
     )
-    report = _compared(eager, manifest, members, samples, profile, door)
+    report = _compared(eager, manifest, members, samples, profile, match_export)
     failures = report.failures(profile)
     if failures:
         raise ExportError(
@@ -155,7 +155,7 @@ def export_method(
 
 
 def _name(precision: Precision, *, changed: bool) -> str:
-    """A graph that a precision leaves as it is is still fp32."""
+    """The precision of a graph. A graph that a precision did not change is still fp32."""
     return precision.name if changed else Fp32.name
 
 
@@ -165,29 +165,33 @@ def _compared(
     members: Mapping[str, bytes],
     samples: Sequence[Sample],
     profile: ExportProfile,
-    door: MatchDoor | None,
+    match_export: MatchExport | None,
 ) -> ParityReport:
-    """Compared is what a user will open: a plan, read back, on the runtime it is meant for."""
+    """Compare a plan that is written and read back, on the runtime of its profile."""
     with tempfile.TemporaryDirectory() as folder:
         draft = Path(folder) / "draft.plan"
         write_plan(draft, manifest, members)
         exported = Encoder.from_plan(Plan(draft), runtime=profile.runtime)
         report = compare(eager, exported, samples, profile)
-        return report if door is None else replace(report, match=door.compare(exported))
+        return (
+            report
+            if match_export is None
+            else replace(report, match=match_export.compare(exported))
+        )
 
 
 def _require_runtime(profile: ExportProfile) -> None:
-    """Fail before minutes of work, and not after."""
+    """Fail before minutes of work if the profile's runtime is not installed."""
     if profile.runtime == "openvino":
         require("openvino", "openvino")
     require_backends(profile)
 
 
 def _split_to_compare_on(recipe: Recipe, data: Dataset | None, folder: Path) -> tuple[Split, str]:
-    """The validation split, or the first that has captions enough, and what it is.
+    """The first of validation, test and train with enough captions, and its description.
 
-    A run made of a released checkpoint names a dataset that nobody may have here; then people
-    are drawn into ``folder``.
+    A run made from a released checkpoint may name a dataset that is not on this machine. Then
+    synthetic people are written into ``folder``.
     """
     wanted = data or recipe.data
     kind = type(wanted).__name__
@@ -197,12 +201,12 @@ def _split_to_compare_on(recipe: Recipe, data: Dataset | None, folder: Path) -> 
         if data is not None:
             raise
         people = read_people(_draw_people(folder), CUHK_PEDES)
-        return people["val"], f"people drawn for the purpose: {kind} of the recipe is not here"
+        return people["val"], f"synthetic people: {kind} of the recipe is not here"
     for name in ("val", "test", "train"):
         if name in splits and splits[name].num_captions >= MIN_QUERIES:
             return splits[name], f"{name} split of {kind}"
     raise ExportError(
-        f"the parity check needs {MIN_QUERIES} captions, and no split has as many: "
+        f"the parity check needs a split of {MIN_QUERIES} captions or more, got: "
         + "; ".join(str(split) for split in splits.values())
     )
 

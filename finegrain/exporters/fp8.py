@@ -1,21 +1,21 @@
 """FP8 products: E4M3 values and their scales, written into the graph as Q/DQ pairs.
 
-What is computed in 8 bits are the linear layers but the last: of ViT-B/16 over nine tenths of the
-arithmetic. Their inputs and weights go through ``QuantizeLinear`` and ``DequantizeLinear``, which
-TensorRT takes away by choosing a kernel of 8 bits. All else is as
-:class:`~finegrain.exporters.half.Fp16` leaves it: attention's own products, the norms, the
-patches, and the last projection, which is small and whose rounding nothing would soften.
+All linear layers except the last one are computed in 8 bits; they are over nine tenths of the
+arithmetic of ViT-B/16. Their inputs and weights pass through ``QuantizeLinear`` and
+``DequantizeLinear``, which TensorRT replaces by a kernel of 8 bits. Everything else stays as
+:class:`~finegrain.exporters.half.Fp16` leaves it: the products inside attention, the norms, the
+patches, and the last projection. The last projection is small, and no layer after it would average
+out its rounding.
 
-One scale serves a whole weight matrix. E4M3 is a float, with the same relative step over 15
-octaves: a scale for each channel leaves the matrices of a trained text tower off by 2.58 % and
-one for all by 2.65 %, and TensorRT is known to fuse the product only where both scales are
-scalars. For the same reason a scale is a power of two, which rounds nothing, and the largest
-value seen is all that calibration has to find.
+A weight matrix has one scale. E4M3 is a floating-point format with the same relative step over 15
+octaves: one scale per channel changes the matrices of a trained text tower by 2.58 %, and one
+scale per matrix by 2.65 %. TensorRT is known to fuse the product only if both scales are scalars.
+A scale is a power of two, which rounds nothing. Calibration only has to find the largest value.
 
-On a CPU ONNX Runtime computes the pairs as they are defined, between products of fp16: the
-parity check sees the rounding to 8 bits, and not the order in which a GPU sums. TensorRT-RTX
-builds engines of it for Ada and Blackwell and refuses Turing and Ampere, which have no FP8.
-Not yet run on a GPU.
+On a CPU, ONNX Runtime computes the Q/DQ pairs as they are defined, between products in fp16. The
+parity check therefore covers the rounding to 8 bits, but not the order in which a GPU sums.
+TensorRT-RTX builds engines from these graphs for Ada and Blackwell, and rejects them for Turing
+and Ampere, which have no FP8. The graphs were not yet run on a GPU.
 """
 
 from __future__ import annotations
@@ -37,25 +37,25 @@ from finegrain.exporters.half import Fp16, tail
 from finegrain.exporters.precision import Batches
 
 LARGEST = 448.0
-"""Of E4M3 as ONNX and NVIDIA define it: no infinities."""
+"""The largest number of E4M3 as ONNX and NVIDIA define it, without infinities."""
 SMALLEST_SCALE = 2.0**-14
-"""The least normal number of fp16; TensorRT takes the reciprocal, which has to be one too."""
+"""The smallest normal number of fp16. TensorRT takes the reciprocal, which must also be normal."""
 HEADROOM = 2.0
-"""What an activation may grow beyond calibration: one octave of 15 is cheap, clipping is not."""
+"""How far an activation may exceed calibration: one of 15 octaves costs less than clipping."""
 OPSET = 21
-"""The first in which ONNX reshapes and transposes E4M3, as runtimes do that move Q and DQ about."""
+"""The first opset in which ONNX reshapes and transposes E4M3, which runtimes do to move Q and DQ."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fp8:
-    """Linear layers of 8 bits (E4M3), for GPUs of compute capability 8.9 and later.
+    """Linear layers in 8 bits (E4M3), for GPUs of compute capability 8.9 and later.
 
     Attributes:
-        min_cosine: An E4M3 value is off by 2.6 % (RMS), a product by some 4 %. Over the 48
-            products of twelve blocks that leaves 0.992 of the text tower of ViT-B/16 and 0.999
-            of its image tower, with random weights, the least of any embedding. The bound is
-            below that for captions that are unlike all others, and above what a wrong scale
-            leaves.
+        min_cosine: Smallest cosine between an exported embedding and its eager twin. An E4M3
+            value is off by 2.6 % (RMS), and a product by about 4 %. After the 48 products of
+            twelve blocks, the smallest cosine of ViT-B/16 with random weights is 0.992 for texts
+            and 0.999 for pictures. The bound is lower to allow for unusual captions, and higher
+            than the cosine that a wrong scale gives.
     """
 
     name: ClassVar[str] = "fp8"
@@ -63,15 +63,15 @@ class Fp8:
     min_cosine: float = 0.97
 
     def lower(self, graph: bytes, batches: Batches = ()) -> bytes:
-        """The fp8 twin of an fp32 graph.
+        """Convert an fp32 graph to fp8.
 
         Args:
-            graph: Of opset 21 or later.
-            batches: What the scales of activations are measured on.
+            graph: An ONNX graph of opset 21 or later.
+            batches: Inputs to measure the scales of activations with.
 
         Raises:
-            ExportError: There is nothing to calibrate on, the graph is of an older opset, has
-                no linear layer, or overflows fp16.
+            ExportError: There are no batches, or the graph has an older opset, has no linear
+                layer, or overflows fp16.
         """
         model = onnx.load_model_from_string(Fp16().lower(graph))
         _require_opset(model)
@@ -86,14 +86,18 @@ class Fp8:
 
 
 def scale_of(largest: float) -> float:
-    """The power of two that brings ``largest`` to E4M3's last octave but no further."""
+    """The smallest power of two, from 2**-14 up, that divides ``largest`` to 448 or less.
+
+    >>> scale_of(448.0), scale_of(449.0)
+    (1.0, 2.0)
+    """
     if largest <= LARGEST * SMALLEST_SCALE:
         return SMALLEST_SCALE
     return 2.0 ** math.ceil(math.log2(largest / LARGEST))
 
 
 def to_e4m3(values: NDArray[np.floating], name: str) -> TensorProto:
-    """Values rounded to the nearest of E4M3, ties to even; none may be beyond 448."""
+    """Values rounded to the nearest E4M3 number, ties to even. Magnitudes are at most 448."""
     rounded = torch.from_numpy(np.asarray(values, np.float32)).to(torch.float8_e4m3fn)
     raw = rounded.view(torch.uint8).numpy().tobytes()
     return helper.make_tensor(name, TensorProto.FLOAT8E4M3FN, values.shape, raw, raw=True)
@@ -121,8 +125,8 @@ def largest_values(
     seen = [np.array(session.run(tops, dict(batch)), np.float64) for batch in batches]
     if not seen:
         raise ExportError(
-            "fp8 takes the scales of activations from real captions and pictures, and none were "
-            "given; export with a dataset: --data RECIPE"
+            "expected captions and pictures to measure the scales of fp8 activations with, got "
+            "none; export with a dataset: --data RECIPE"
         )
     largest = np.max(seen, axis=0)
     for tensor, value in zip(tensors, largest, strict=True):
@@ -139,7 +143,7 @@ def _require_opset(model: onnx.ModelProto) -> None:
     if opset < OPSET:
         raise ExportError(
             f"fp8 needs ONNX opset {OPSET} or later, and this graph is of opset {opset}; "
-            f"say opset={OPSET} in the profile"
+            f"set opset={OPSET} in the profile"
         )
 
 
@@ -148,7 +152,7 @@ def _is_matrix(weight: TensorProto) -> bool:
 
 
 def _products(graph: onnx.GraphProto, weights: Mapping[str, TensorProto]) -> set[int]:
-    """Positions of the linear layers but the last before the embeddings, the first output.
+    """Positions of all linear layers except the last one before the embeddings.
 
     Raises:
         ExportError: There are none.
@@ -164,14 +168,14 @@ def _products(graph: onnx.GraphProto, weights: Mapping[str, TensorProto]) -> set
     }
     if not products:
         raise ExportError(
-            "this tower has no linear layer before its last, so that fp8 would change nothing; "
-            "give it Fp16() in the profile"
+            "expected a tower with two linear layers or more, got no linear layer before its last "
+            "one, so fp8 would change nothing; set Fp16() for this tower in the profile"
         )
     return products
 
 
 class _Quantising:
-    """One pass over the nodes, putting Q/DQ pairs before the products."""
+    """One pass over the nodes that inserts Q/DQ pairs before the products."""
 
     def __init__(
         self,
@@ -196,9 +200,9 @@ class _Quantising:
         del self.graph.node[:], self.graph.value_info[:]
         self.graph.node.extend(self.nodes)
         read = {name for node in self.nodes for name in node.input}
-        kept = [weight for weight in self.graph.initializer if weight.name in read]
+        weights = [weight for weight in self.graph.initializer if weight.name in read]
         del self.graph.initializer[:]
-        self.graph.initializer.extend([*kept, *self.stored])
+        self.graph.initializer.extend([*weights, *self.stored])
 
     def _activation(self, name: str) -> str:
         if name not in self.rounded:

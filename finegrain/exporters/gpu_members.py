@@ -1,4 +1,4 @@
-"""What a profile adds to a plan for GPUs: the search, and engines that are built already."""
+"""Members that a profile adds to a plan for GPUs: the search graph and built engines."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from finegrain.runtime.tensorrt.engines import build_members
 
 
 def require_backends(profile: ExportProfile) -> None:
-    """Fail before minutes of work, and not after.
+    """Fail before minutes of work if a TensorRT or a GPU is missing.
 
     Raises:
         MissingExtraError: A TensorRT that the profile names is not installed.
         PlanError: The profile needs a GPU, and there is none.
     """
     for name in (profile.runtime, profile.engine):
-        # Not `in`: by two comparisons mypy knows the name.
+        # Two comparisons instead of `in`, so that mypy narrows the type of the name.
         if name == "tensorrt" or name == "tensorrt-rtx":
             load_backend(name)
-    # TensorRT-RTX builds anywhere; TensorRT times its kernels on the GPU they are for.
+    # TensorRT-RTX builds without a GPU; TensorRT times its kernels on the target GPU.
     if profile.engine == "tensorrt" or profile.runtime in ("tensorrt", "tensorrt-rtx"):
         Cuda()
 
@@ -33,11 +33,11 @@ def require_backends(profile: ExportProfile) -> None:
 def gpu_members(
     profile: ExportProfile, manifest: Manifest, members: Mapping[str, bytes]
 ) -> dict[str, bytes]:
-    """Members to write beside those of a plan that is otherwise finished.
+    """Members to add to an otherwise complete plan, by name.
 
     Raises:
-        ExportError: The profile's search cannot be had.
-        PlanError: TensorRT does not take a graph.
+        ExportError: The profile's ``search_depth`` is out of range.
+        PlanError: TensorRT cannot build a graph.
     """
     added: dict[str, bytes] = {}
     if profile.search_depth:
@@ -52,7 +52,7 @@ def gpu_members(
 def _engines(
     name: BackendName, manifest: Manifest, members: Mapping[str, bytes]
 ) -> dict[str, bytes]:
-    """Of the plan as it is written: an engine states the digest of its graph."""
+    """Engines built from a draft of the plan, because an engine records its graph's digest."""
     backend = load_backend(name)
     device = None if backend.rtx else Cuda().device()
     with tempfile.TemporaryDirectory() as folder:

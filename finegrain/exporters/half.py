@@ -1,17 +1,18 @@
-"""Half precision, written into the graph: every tensor has the type it is computed in.
+"""Half precision, written into the graph: every tensor has the type that it is computed in.
 
-TensorRT 11 takes precision from the graph alone; 10.12 and TensorRT-RTX do when a network is
-strongly typed. Weights and activations become fp16. What stays fp32 is what OpenAI's own half
-precision kept (LayerNorm), the arithmetic on pixels before the first product, and everything
-after the last one: the L2 norm, and so the embeddings. Softmax stays between its two half
-products, where fused attention looks for it and sums in fp32. Ids are never cast:
-49406 and 49407 (start and end of text) are one number in fp16.
+TensorRT 11 takes the precision from the graph alone; TensorRT 10.12 and TensorRT-RTX do so for
+strongly typed networks. Weights and activations become fp16. Three parts stay fp32: LayerNorm, as
+in OpenAI's half-precision CLIP; the arithmetic on pixels before the first product; and everything
+after the last product, which includes the L2 norm and the embeddings. Softmax stays fp16 between
+its two products, so that fused attention recognises it; fused attention sums in fp32. Ids are
+never cast: 49406 and 49407 (start and end of text) are the same number in fp16.
 
-Converters of other packages cast blocked nodes one by one, fp32 to fp16 and back between
-neighbours, which rounds the norm and the embeddings; here a tensor is cast only where its
-reader needs another type.
+Converters of other packages cast every blocked node separately, from fp32 to fp16 and back
+between neighbours, which rounds the norm and the embeddings. Here a tensor is cast only where a
+node reads it in another type.
 
-Checked in ONNX Runtime on an x86 CPU, which sums in fp32. Not yet run on a GPU.
+The graphs were checked in ONNX Runtime on an x86 CPU, which sums in fp32. They were not yet run on
+a GPU.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ from finegrain.exporters.precision import Batches
 
 FLOAT, HALF = TensorProto.FLOAT, TensorProto.FLOAT16
 _SUFFIX: dict[int, str] = {FLOAT: "fp32", HALF: "fp16"}
-# Squares are summed in these, or (Resize) an input has to be fp32 by ONNX's definition.
-_KEPT = frozenset(
+# These sum squares, or (Resize) have an input that ONNX defines as fp32.
+_FP32_TYPES = frozenset(
     {"LayerNormalization", "InstanceNormalization", "GroupNormalization", "ReduceL2", "Resize"}
 )
 _PRODUCTS = frozenset({"MatMul", "Gemm", "Conv"})
@@ -38,34 +39,35 @@ _PRODUCTS = frozenset({"MatMul", "Gemm", "Conv"})
 
 @dataclass(frozen=True, kw_only=True)
 class Fp16:
-    """Weights and activations of 16 bits, for GPUs."""
+    """Weights and activations in 16 bits, for GPUs."""
 
     name: ClassVar[str] = "fp16"
 
     min_cosine: float = 0.999
 
     def lower(self, graph: bytes, batches: Batches = ()) -> bytes:
-        """The fp16 twin of an fp32 graph: the same inputs, and outputs still fp32.
+        """Convert an fp32 graph to fp16. Its inputs and its fp32 outputs stay the same.
 
         Raises:
-            ExportError: A weight is beyond fp16, or a node holds a graph (loops, branches).
+            ExportError: A weight is outside the range of fp16, or a node contains a graph (loops,
+                branches).
         """
         model = onnx.shape_inference.infer_shapes(onnx.load_model_from_string(graph))
         _Halving(model.graph).run()
-        # Checked whole: a tensor read in another type than its own fails here, not on a GPU.
+        # The full check finds tensors that are read in a wrong type, before a GPU does.
         onnx.checker.check_model(model, full_check=True)
         lowered: bytes = model.SerializeToString()
         return lowered
 
 
 class _Halving:
-    """One pass over the nodes, which ONNX keeps in the order they run in."""
+    """One pass over the nodes, which ONNX stores in the order of execution."""
 
     def __init__(self, graph: onnx.GraphProto) -> None:
         self.graph = graph
-        self.kept = _kept_nodes(graph)
+        self.fp32_nodes = _fp32_nodes(graph)
         self.weights = {weight.name: weight for weight in graph.initializer}
-        # The type that each float tensor has now, and the casts of it that were made.
+        # The present type of each float tensor, and its casts so far.
         self.types = {value.name: FLOAT for value in _float_values(graph)}
         self.types |= {w.name: FLOAT for w in graph.initializer if w.data_type == FLOAT}
         self.casts: dict[tuple[str, int], str] = {}
@@ -73,7 +75,7 @@ class _Halving:
 
     def run(self) -> None:
         for position, node in enumerate(self.graph.node):
-            wanted = FLOAT if position in self.kept else HALF
+            wanted = FLOAT if position in self.fp32_nodes else HALF
             for i, name in enumerate(node.input):
                 if self.types.get(name, wanted) != wanted:
                     node.input[i] = self._cast(name, wanted)
@@ -86,7 +88,7 @@ class _Halving:
         self._drop_unread_weights()
 
     def _cast(self, name: str, wanted: int) -> str:
-        """The name of a tensor in another type; made at its first reader."""
+        """The name of a tensor's cast to another type. It is inserted before its first reader."""
         if (name, wanted) not in self.casts:
             twin = f"{name}_{_SUFFIX[wanted]}"
             if name in self.weights:
@@ -103,21 +105,21 @@ class _Halving:
         self.graph.initializer.extend(needed)
 
 
-def _kept_nodes(graph: onnx.GraphProto) -> set[int]:
+def _fp32_nodes(graph: onnx.GraphProto) -> set[int]:
     """Positions of the nodes that stay fp32."""
-    kept = {i for i, node in enumerate(graph.node) if node.op_type in _KEPT}
+    positions = {i for i, node in enumerate(graph.node) if node.op_type in _FP32_TYPES}
     pixels = {value.name for value in graph.input if _type(value) in (TensorProto.UINT8, FLOAT)}
     for i, node in enumerate(graph.node):
         if node.op_type not in _PRODUCTS and pixels.intersection(node.input):
-            kept.add(i)
+            positions.add(i)
             pixels.update(node.output)
     outputs = {value.name for value in graph.output}
-    kept.update(i for i, node in enumerate(graph.node) if outputs.intersection(node.output))
-    return kept | tail(graph, outputs)
+    positions.update(i for i, node in enumerate(graph.node) if outputs.intersection(node.output))
+    return positions | tail(graph, outputs)
 
 
 def tail(graph: onnx.GraphProto, outputs: Collection[str]) -> set[int]:
-    """Positions of the nodes between the last products and some outputs."""
+    """Positions of the nodes between the last products and ``outputs``."""
     after: set[int] = set()
     results = set(outputs)
     for i, node in reversed(list(enumerate(graph.node))):
@@ -139,15 +141,15 @@ def _float_values(graph: onnx.GraphProto) -> Iterator[onnx.ValueInfoProto]:
 
 def _halved_weight(weight: onnx.TensorProto, name: str) -> onnx.TensorProto:
     values = numpy_helper.to_array(weight)
-    # The exporter masks attention with fp32's least number; fp16's own does the same.
+    # PyTorch's exporter masks attention with the lowest fp32 number; use the lowest fp16 number.
     values = np.where(values == np.finfo(np.float32).min, np.finfo(np.float16).min, values)
-    with np.errstate(over="ignore"):  # looked for in the next line
+    with np.errstate(over="ignore"):  # the next line checks for overflow
         halved = values.astype(np.float16)
     lost = np.isinf(halved) & np.isfinite(values)
     if lost.any():
         raise ExportError(
-            f"{weight.name} holds {float(values[lost].flat[0]):g}, and fp16 ends at 65504; "
-            "export this model in fp32"
+            f"expected weights that fit fp16, got {float(values[lost].flat[0]):g} in "
+            f"{weight.name}, and fp16 ends at 65504; export this model in fp32"
         )
     return numpy_helper.from_array(halved, name)
 
@@ -156,8 +158,8 @@ def _halve_attributes(node: onnx.NodeProto) -> None:
     for attribute in node.attribute:
         if attribute.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS):
             raise ExportError(
-                f"node {node.name!r} ({node.op_type}) holds a graph of its own, which has no "
-                "fp16 twin here; export this model in fp32"
+                f"node {node.name!r} ({node.op_type}) contains a graph, which cannot be converted "
+                "to fp16; export this model in fp32"
             )
         if node.op_type == "Cast" and attribute.name == "to" and attribute.i == FLOAT:
             attribute.i = HALF

@@ -1,16 +1,16 @@
-"""Int8 weights, and int8 products where the runtime wants them spelled out.
+"""Int8 weights, and int8 products for runtimes that need them in the graph.
 
-A weight matrix is stored per output channel and the token table per token: one scale for a
-whole matrix would give the finest row the step of the coarsest. Attention, norms, convolutions
-and the embeddings' length stay fp32, and ids are never cast.
+A weight matrix has one scale per output channel, and the token table one per token. With a single
+scale for a whole matrix, small rows would lose precision. Attention, norms, convolutions and the
+L2 norm of the embeddings stay fp32, and ids are never cast.
 
 **No product saturates.** x86 processors before VNNI multiply unsigned by signed bytes in pairs
-(``vpmaddubsw``): the products of two neighbouring rows of a weight matrix are added in 16 signed
-bits, where what is above 32,767 is cut off. Activations are at most 255, so a pair of weights is
-safe where those above zero sum to at most 128, and those below zero to at least -128. Each channel
-is scaled by its largest pair instead of by its largest weight, which guarantees that. Seven-bit
-weights guarantee it too, with half as much error again: two large neighbours of one sign are rare.
-``benchmarks/int8_kinds.py`` compares these and other ways.
+(``vpmaddubsw``). The products of two neighbouring rows of a weight matrix are added in 16 signed
+bits and clipped at 32,767. Activations are at most 255, so a pair of weights is safe if its
+positive weights sum to at most 128 and its negative weights to at least -128. Each channel is
+scaled by its largest pair instead of its largest weight, which guarantees this. Weights of seven
+bits guarantee it too, with 1.5 times the error, because two large neighbours of one sign are rare.
+``benchmarks/int8_kinds.py`` compares these and other schemes.
 """
 
 from __future__ import annotations
@@ -30,23 +30,24 @@ from finegrain.exporters.precision import Batches
 T = TypeVar("T", np.float32, np.int64)
 
 LIMIT = 127
-"""Symmetric: -128 is not used, so that zero is exactly zero."""
+"""Largest magnitude of a value. The range is symmetric, so -128 is not used."""
 
 MAX_PAIR = 128
-"""Largest sum of the weights of one sign in a pair of neighbouring rows: 255 * 128 is below
-32,767, the largest number of 16 signed bits."""
+"""Largest sum of the weights of one sign in a pair of neighbouring rows: 255 * 128 is less than
+32,767, the largest signed number of 16 bits."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Int8:
-    """Weights of 8 bits.
+    """Weights in 8 bits.
 
     Attributes:
         activations: ``dynamic`` writes integer products into the graph, which quantise their
-            input as they run, by one scale for the whole batch. This is what ONNX Runtime has
-            kernels for. ``fp32`` stores weights in 8 bits and leaves the arithmetic to the
-            runtime: OpenVINO quantises the inputs of such products by itself, and finer; it
-            does so only on processors whose products do not saturate.
+            input at run time with one scale for the whole batch. ONNX Runtime has kernels for
+            these. ``fp32`` stores weights in 8 bits and leaves the arithmetic to the runtime.
+            OpenVINO then quantises the inputs in smaller groups, and only on processors whose
+            products do not saturate.
+        min_cosine: Smallest cosine between an exported embedding and its eager twin.
     """
 
     activations: Literal["dynamic", "fp32"] = "dynamic"
@@ -54,12 +55,12 @@ class Int8:
 
     @property
     def name(self) -> str:
-        """As the manifest states it; plans of finegrain 0.1 state ``int8`` for products that may
-        saturate, which a runtime has to prevent."""
+        """Name of the precision in the manifest. Plans of finegrain 0.1 have ``int8`` for products
+        that may saturate, which a runtime has to prevent."""
         return "int8_pairs" if self.activations == "dynamic" else "int8"
 
     def lower(self, graph: bytes, batches: Batches = ()) -> bytes:
-        """The int8 twin of an fp32 graph; itself where there is no matrix in it.
+        """Convert an fp32 graph to int8. A graph without a matrix is returned unchanged.
 
         Raises:
             ExportError: A product of the graph could saturate.
@@ -84,8 +85,8 @@ def largest_pairs(graph: onnx.GraphProto) -> dict[str, int]:
     """The largest pair of each weight matrix that a ``MatMulInteger`` of a graph multiplies.
 
     Raises:
-        ExportError: A ``MatMulInteger`` multiplies something else than an int8 matrix that is
-            stored in the graph; nothing is known of its products.
+        ExportError: A ``MatMulInteger`` does not multiply by an int8 matrix that the graph stores,
+            so the bound of its products is unknown.
     """
     stored = {weight.name: weight for weight in graph.initializer}
     products = [node for node in graph.node if node.op_type == "MatMulInteger"]
@@ -93,7 +94,10 @@ def largest_pairs(graph: onnx.GraphProto) -> dict[str, int]:
     for node in products:
         name = node.input[1]
         if name not in stored or stored[name].data_type != TensorProto.INT8:
-            raise ExportError(f"expected an int8 matrix in the graph as {name} of {node.output[0]}")
+            raise ExportError(
+                f"expected an int8 matrix in the graph as {name} of {node.output[0]}, got none. "
+                "Export in fp32, and report this as a bug of finegrain."
+            )
         values = numpy_helper.to_array(stored[name]).astype(np.int64)
         pairs[name] = int(pair_sums(values).max(initial=0))
     return pairs
@@ -102,8 +106,18 @@ def largest_pairs(graph: onnx.GraphProto) -> dict[str, int]:
 def pair_sums(weights: NDArray[T]) -> NDArray[T]:
     """Sums of the weights of one sign in each pair of neighbouring rows.
 
-    ``[K, N]`` gives ``[ceil(K / 2), N]``, the larger of the sums above and below zero, without
-    sign. Rows 0 and 1 are a pair, rows 2 and 3 the next; kernels fill an odd ``K`` up with zeros.
+    Rows 0 and 1 are a pair, and rows 2 and 3 the next one. An odd number of rows is padded with
+    zeros, as kernels do.
+
+    Args:
+        weights: The matrix, ``[K, N]``.
+
+    Returns:
+        The larger magnitude of the positive and the negative sum, ``[ceil(K / 2), N]``.
+
+    >>> pair_sums(np.array([[100, -3], [20, -4], [7, 5]]))
+    array([[120,   7],
+           [  7,   5]])
     """
     padded = np.pad(weights, ((0, len(weights) % 2), (0, 0)))
     first, second = padded[0::2], padded[1::2]
@@ -116,9 +130,14 @@ def pair_sums(weights: NDArray[T]) -> NDArray[T]:
 def quantise(
     values: NDArray[np.float32], *, axis: int
 ) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Int8 values and their scales, symmetric, one scale for each slice across ``axis``.
+    """Quantise symmetrically with one scale per column or per row.
 
-    ``values`` ``[R, C]`` with ``axis=0`` gives scales ``[1, C]``, with ``axis=1`` ``[R, 1]``.
+    Args:
+        values: The matrix, ``[R, C]``.
+        axis: 0 for one scale per column, and 1 for one scale per row.
+
+    Returns:
+        Int8 values ``[R, C]``, and scales ``[1, C]`` or ``[R, 1]``.
     """
     return _scaled(values, np.abs(values).max(axis=axis, keepdims=True))
 
@@ -126,7 +145,7 @@ def quantise(
 def quantise_pairs(
     values: NDArray[np.float32],
 ) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Int8 weights ``[K, N]`` of a product that cannot saturate, and their scales ``[1, N]``.
+    """Quantise weights to int8 ``[K, N]`` with scales ``[1, N]``, so that no product saturates.
 
     The largest pair of a channel becomes 127, and rounding adds at most 1.
     """
@@ -137,14 +156,14 @@ def _scaled(
     values: NDArray[np.float32], widest: NDArray[np.float32]
 ) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
     """Values in steps of ``widest / 127``."""
-    # What is below fp32's least number divided by 127 is stored as zero.
+    # Channels below 127 times the smallest normal fp32 number get the scale 1 and become zero.
     scales = np.where(widest < LIMIT * np.finfo(np.float32).tiny, 1, widest / LIMIT)
     scales = scales.astype(np.float32)
     return np.rint(values / scales).clip(-LIMIT, LIMIT).astype(np.int8), scales
 
 
 class _Quantising:
-    """One pass over the nodes, replacing those that read a weight matrix or the token table."""
+    """One pass over the nodes that replaces readers of weight matrices and of the token table."""
 
     def __init__(self, graph: onnx.GraphProto, *, dynamic: bool) -> None:
         self.graph = graph
@@ -161,9 +180,9 @@ class _Quantising:
         del self.graph.node[:]
         self.graph.node.extend(nodes)
         read = {name for node in nodes for name in node.input}
-        kept = [weight for weight in self.graph.initializer if weight.name in read]
+        weights = [weight for weight in self.graph.initializer if weight.name in read]
         del self.graph.initializer[:]
-        self.graph.initializer.extend([*kept, *self.stored.values()])
+        self.graph.initializer.extend([*weights, *self.stored.values()])
 
     def _lowered(self, node: NodeProto) -> Iterator[NodeProto]:
         if node.op_type == "Gather" and node.input[0] in self.weights:
@@ -181,7 +200,7 @@ class _Quantising:
             yield node
 
     def _rows(self, node: NodeProto) -> Iterator[NodeProto]:
-        """Rows of a table: stored with one scale a row, and widened after they are picked."""
+        """Rows of a table that is stored with one scale per row and dequantised after the gather."""
         (table, ids), out = node.input, node.output[0]
         values, scales = quantise(self._values(table), axis=1)
         self._store(f"{table}_int8", values)
@@ -194,7 +213,7 @@ class _Quantising:
     def _product(
         self, x: str, weight: str, out: str, *, transposed: bool = False
     ) -> Iterator[NodeProto]:
-        """``x @ weight`` with one scale an output channel."""
+        """``x @ weight`` with one scale per output channel."""
         values = self._values(weight)
         values = values.T if transposed else values
         quantised, scales = quantise_pairs(values) if self.dynamic else quantise(values, axis=0)
@@ -205,7 +224,7 @@ class _Quantising:
             yield helper.make_node("DequantizeLinear", stored, [f"{out}_weight"], axis=1)
             yield helper.make_node("MatMul", [x, f"{out}_weight"], [out])
             return
-        # In this order ONNX Runtime makes one node of the five.
+        # ONNX Runtime fuses the five nodes into one if they are in this order.
         q, scale, zero = (f"{out}_{part}" for part in ("x_int8", "x_scale", "x_zero"))
         both, total, wide = (f"{out}_{part}" for part in ("scale", "total", "wide"))
         yield helper.make_node("DynamicQuantizeLinear", [x], [q, scale, zero])
@@ -223,7 +242,7 @@ class _Quantising:
 
 
 def _is_linear(node: NodeProto) -> bool:
-    """Whether a Gemm is ``x @ weight``, with a bias or without, and nothing more."""
+    """Whether a node is a Gemm that computes ``x @ weight``, with or without a bias."""
     plain = (("alpha", 1.0), ("beta", 1.0), ("transA", 0))
     return node.op_type == "Gemm" and all(_attribute(node, n, v) == v for n, v in plain)
 

@@ -1,4 +1,4 @@
-"""What the comparison of an exported match head with its eager twin found."""
+"""The result of comparing an exported match head with its eager twin."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from finegrain.exporters.profile import ExportProfile
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MatchReport:
-    """How near an exported match head is to its eager twin, and what it is worth.
+    """How close an exported match head is to its eager twin, and its effect on the metrics.
 
     Attributes:
-        num_pairs: Captions with pictures that were compared.
-        probability_error: Most that the probability of a match is off.
-        weight: What a certain match is worth in cosine, chosen by mAP on what was compared.
-        first_rank1, first_mAP: Of the first stage alone, in percent.
-        eager_rank1, eager_mAP: Of both stages, by the eager model.
-        rank1, mAP: Of both stages, as exported.
+        num_pairs: Number of pairs of caption and picture that were compared.
+        probability_error: Largest error of the probability of a match.
+        weight: Weight of the match probability beside the cosine, selected by mAP on these pairs.
+        first_rank1, first_mAP: Metrics of the embeddings alone, in percent.
+        eager_rank1, eager_mAP: Metrics of the eager model after re-ranking, in percent.
+        rank1, mAP: Metrics of the exported model after re-ranking, in percent.
     """
 
     num_pairs: int
@@ -38,9 +38,9 @@ class MatchReport:
         return {f"match_{name}": value for name, value in asdict(self).items()}
 
     def failures(self, profile: ExportProfile) -> list[str]:
-        """What does not hold, as sentences; empty when all does."""
+        """A sentence for each bound of the profile that is exceeded."""
         failed = []
-        # `not <=` and not `>`: a NaN must fail.
+        # `not <=` fails for a NaN, and `>` does not.
         if not self.probability_error <= profile.max_match_error:
             failed.append(
                 f"a probability of a match is off by {self.probability_error:.4f}, more than "

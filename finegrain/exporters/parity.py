@@ -1,4 +1,4 @@
-"""The parity gate: does the exported model say what the eager model says?"""
+"""The parity check: it compares an exported model with the eager model."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from finegrain.records import Sample
 TOP = 10
 MIN_QUERIES = 200
 MAX_COMPARED = 400
-"""Captions, and pictures, that are compared."""
+"""Largest number of captions and of pictures that are compared."""
 NUM_ALONE = 32
-"""Captions and pictures, besides the edge cases, that are also compared in batches of one."""
+"""Number of captions and of pictures that are also compared in batches of one."""
 EDGE_CAPTIONS = ("", "a", "coat", "红色外套", "👩‍🦰 🧥", "word " * 300)
 
 Array = NDArray[np.float32]
@@ -32,17 +32,17 @@ Array = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParityReport:
-    """How near an exported model is to its eager twin.
+    """How close an exported model is to its eager twin.
 
     Attributes:
-        num_queries, num_pictures: What was compared, edge cases included.
-        text_cosine, image_cosine: Least cosine between twins.
-        top10_overlap: Mean share of a query's first ten that both find.
+        num_queries, num_pictures: Number of captions and pictures, including edge cases.
+        text_cosine, image_cosine: Smallest cosine between embeddings of both models.
+        top10_overlap: Mean share of a query's first ten results that both models return.
         rank1_agreement: Share of queries with the same first result.
-        eager_rank1, rank1: Of the eager and of the exported model on what was compared, in
-            percent. It is a small gallery: only their difference says something.
-        eager_mAP, mAP: Likewise.
-        match: Of the match head, where the method has one.
+        eager_rank1, rank1: Rank1 of the eager and of the exported model, in percent. The gallery
+            is small, so only the difference is meaningful.
+        eager_mAP, mAP: The mAP of both models, in percent.
+        match: The comparison of the match head. None for a method without one.
     """
 
     num_queries: int
@@ -59,24 +59,24 @@ class ParityReport:
 
     @property
     def drift(self) -> float:
-        """How far rank1 or mAP fell, in points of percent."""
-        # np.maximum and not max: a NaN must come through.
+        """The larger drop of rank1 and mAP, in percentage points."""
+        # np.maximum propagates a NaN, and max does not.
         return float(np.maximum(self.eager_rank1 - self.rank1, self.eager_mAP - self.mAP))
 
     def to_dict(self) -> dict[str, Any]:
-        """Numbers by name; those of the match head begin with ``match_``."""
+        """Numbers by name. Names of the match head's numbers begin with ``match_``."""
         numbers = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "match"}
         return numbers | ({} if self.match is None else self.match.to_dict())
 
     def failures(self, profile: ExportProfile) -> list[str]:
-        """What does not hold, as sentences; empty when all does."""
+        """A sentence for each bound of the profile that is exceeded."""
         least = (
             ("cosine of texts", self.text_cosine, profile.text.min_cosine),
             ("cosine of pictures", self.image_cosine, profile.image.min_cosine),
             ("top-10 overlap", self.top10_overlap, profile.min_overlap),
             ("rank-1 agreement", self.rank1_agreement, profile.min_rank1_agreement),
         )
-        # `not >=` and not `<`: a NaN must fail.
+        # `not >=` fails for a NaN, and `<` does not.
         failed = [
             f"{what} is {got:.6f}, below {bound}" for what, got, bound in least if not got >= bound
         ]
@@ -101,13 +101,13 @@ class ParityReport:
 
 @dataclass(frozen=True, slots=True)
 class _Embeddings:
-    """Of captions ``[Q, D]`` and pictures ``[G, D]``."""
+    """Embeddings of captions ``[Q, D]`` and pictures ``[G, D]``."""
 
     texts: Array
     images: Array
 
     def best(self) -> NDArray[np.int64]:
-        """Places of each caption's first pictures, ``[Q, 10]``."""
+        """Indices of each caption's first ten pictures, ``[Q, 10]``."""
         return np.argsort(-(self.texts @ self.images.T), axis=1, kind="stable")[:, :TOP]
 
     def first(self, num_texts: int, num_images: int) -> _Embeddings:
@@ -119,12 +119,12 @@ def compare(
 ) -> ParityReport:
     """Compare two encoders of one model on pictures and their captions.
 
-    Besides what is given, captions that are empty, of one word, not Latin, as long as the
-    context and longer, and pictures that are portrait, landscape, grey and one pixel wide are
-    compared; so are batches of one and of ``profile.max_batch``.
+    Edge cases are added: captions that are empty, of one word, not Latin, as long as the context
+    and longer; and pictures that are portrait, landscape, grey and one pixel wide. Batches of
+    one and of ``profile.max_batch`` are compared.
 
     Raises:
-        ExportError: Fewer than 200 captions are given, or fewer than ten pictures.
+        ExportError: There are fewer than 200 captions or fewer than ten pictures.
     """
     samples = samples[:MAX_COMPARED]
     pairs = [(caption, s.pid) for s in samples for caption in s.captions][:MAX_COMPARED]
@@ -140,9 +140,9 @@ def compare(
     exported.batch_size = profile.max_batch
     wanted, got = _encode(eager, captions, pictures), _encode(exported, captions, pictures)
     exported.batch_size = 1
-    some_texts = [*range(NUM_ALONE), *range(len(pairs), len(captions))]
-    some_images = [*range(min(NUM_ALONE, len(samples))), *range(len(samples), len(pictures))]
-    alone = _encode(exported, [captions[i] for i in some_texts], [pictures[i] for i in some_images])
+    text_rows = [*range(NUM_ALONE), *range(len(pairs), len(captions))]
+    image_rows = [*range(min(NUM_ALONE, len(samples))), *range(len(samples), len(pictures))]
+    alone = _encode(exported, [captions[i] for i in text_rows], [pictures[i] for i in image_rows])
 
     size = len(pairs), len(samples)
     wanted_best, got_best = wanted.first(*size).best(), got.first(*size).best()
@@ -154,11 +154,11 @@ def compare(
         num_pictures=len(pictures),
         text_cosine=min(
             _least_cosine(got.texts, wanted.texts),
-            _least_cosine(alone.texts, wanted.texts[some_texts]),
+            _least_cosine(alone.texts, wanted.texts[text_rows]),
         ),
         image_cosine=min(
             _least_cosine(got.images, wanted.images),
-            _least_cosine(alone.images, wanted.images[some_images]),
+            _least_cosine(alone.images, wanted.images[image_rows]),
         ),
         top10_overlap=float(np.mean(overlap)),
         rank1_agreement=float(np.mean(wanted_best[:, 0] == got_best[:, 0])),
@@ -176,7 +176,7 @@ def _encode(
 
 
 def _least_cosine(a: Array, b: Array) -> float:
-    # np.min and not min: a NaN must come through.
+    # np.min propagates a NaN, and min does not.
     return float(np.sum(a * b, axis=1).min())
 
 

@@ -1,4 +1,4 @@
-"""What an exported graph computes in, and how near to fp32 that has to stay."""
+"""Precisions of exported graphs, and how close to fp32 they must be."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any, ClassVar, Protocol
 from numpy.typing import NDArray
 
 Batches = Iterable[Mapping[str, NDArray[Any]]]
-"""Inputs of a graph by name, batch by batch; read once, and only by who calibrates."""
+"""Batches of a graph's inputs by name. Only calibrated precisions read them, and only once."""
 
 
 class Precision(Protocol):
-    """A way to compute a tower.
+    """The precision of a tower.
 
     Attributes:
-        name: As the plan's manifest states it.
-        min_cosine: Least cosine between an embedding of the exported tower and its eager twin.
+        name: Name of the precision in the plan's manifest.
+        min_cosine: Smallest cosine between an embedding of the exported tower and its eager twin.
     """
 
     @property
@@ -27,7 +27,7 @@ class Precision(Protocol):
     def min_cosine(self) -> float: ...
 
     def lower(self, graph: bytes, batches: Batches = ()) -> bytes:
-        """The twin of an fp32 ONNX graph: the same inputs and outputs.
+        """Convert an fp32 ONNX graph. Its inputs and outputs stay the same.
 
         Args:
             graph: The graph in fp32.
@@ -38,7 +38,7 @@ class Precision(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Fp32:
-    """The graph as it is."""
+    """Single precision: the graph stays as it is."""
 
     name: ClassVar[str] = "fp32"
 

@@ -15,28 +15,28 @@ from finegrain.runtime.tensorrt.backend import BackendName
 
 @dataclass(frozen=True, kw_only=True)
 class ExportProfile:
-    """How a model is shipped, and how near to the eager model that has to be.
+    """How a model is exported, and how close it must be to the eager model.
 
-    How near an embedding has to be to its eager twin is stated by the precision of its tower.
+    The precision of a tower states the smallest allowed cosine of its embeddings.
 
     Attributes:
-        name: Of the target.
-        runtime: What it is meant for; the parity check runs on it.
-        opset: Of the ONNX graphs. 18 is the widest, and keeps attention decomposed; from 23 on
-            attention is one node.
-        text, image: What each tower computes in.
-        match: What the match head of a method that has one computes in; None leaves it out.
-        max_batch: Largest batch that the parity check tries.
-        min_overlap: Least mean share of a query's top 10 that both models find.
-        min_rank1_agreement: Least share of queries with the same first result.
-        max_drift: Most that rank1 or mAP may fall, in points of percent.
-        max_match_error: Most that the head's probability of a match may be off.
-        engine: Build engines by this TensorRT and write them into the plan, for machines that open
-            it with ``trust_engines``. TensorRT-RTX needs no GPU for it.
-        search_depth: Add ``search.onnx``, which a GPU that holds the gallery runs behind the text
-            tower: how many results it selects for the exact scores to choose from.
-        triton: How a Triton server is to run the towers; with it, ``finegrain export`` also writes
-            a model repository beside the plan.
+        name: Name of the target.
+        runtime: The runtime that the plan is for. The parity check uses it.
+        opset: Opset of the ONNX graphs. Most runtimes support 18, in which attention is several
+            nodes. From 23 on, attention is one node.
+        text, image: Precision of each tower.
+        match: Precision of the match head, for methods that have one. None does not export it.
+        max_batch: Largest batch of the parity check.
+        min_overlap: Smallest mean share of a query's first ten results that both models return.
+        min_rank1_agreement: Smallest share of queries with the same first result.
+        max_drift: Largest drop of rank1 or mAP, in percentage points.
+        max_match_error: Largest error of the match head's probability.
+        engine: The TensorRT that builds engines into the plan, for machines that open it with
+            ``trust_engines``. TensorRT-RTX builds them without a GPU. None builds none.
+        search_depth: How many results ``search.onnx`` selects before they are scored exactly. A
+            GPU that holds the gallery runs this graph after the text tower. 0 adds no such graph.
+        triton: Settings of a Triton server. With them ``finegrain export`` also writes a model
+            repository beside the plan.
     """
 
     name: str
@@ -63,5 +63,5 @@ def load_profile(path: str | Path) -> ExportProfile:
     """
     path = Path(path)
     if not path.is_file() or path.suffix != ".py":
-        raise ExportError(f"there is no export profile at {path}; look into export/")
+        raise ExportError(f"there is no export profile at {path}; the folder export/ has examples")
     return call_in_file(path, "profile", ExportProfile, ExportError)

@@ -1,4 +1,4 @@
-"""The search as an ONNX graph: what follows the text tower on the GPU that holds the gallery."""
+"""The search of a gallery in GPU memory as an ONNX graph, which runs after the text tower."""
 
 from __future__ import annotations
 
@@ -9,25 +9,31 @@ from onnx import TensorProto, helper, numpy_helper
 from finegrain.errors import ExportError
 
 MAX_DEPTH = 3840
-"""Most results that TensorRT's TopK selects."""
+"""Largest number of results that TensorRT's TopK can select."""
 
 
 def search_graph(*, embed_dim: int, depth: int, opset: int) -> bytes:
-    """Products with all of a gallery in fp16, and the highest of them.
+    """A graph that selects the highest fp16 products of queries with a whole gallery.
 
-    ``embeddings`` float32 ``[N, D]``, ``gallery`` float16 ``[C, D]`` and ``offsets`` float16
-    ``[C]`` to ``rows`` int32 and ``estimates`` float32, both ``[N, depth]``, best first. An
-    offset is added to the products of its row: zero, or minus infinity for a row that is none.
+    Its inputs are ``embeddings`` float32 ``[N, D]``, ``gallery`` float16 ``[C, D]`` and
+    ``offsets`` float16 ``[C]``. Its outputs are ``rows`` int32 and ``estimates`` float32, both
+    ``[N, depth]``, best first. The offset of a row is added to its products: zero, or minus
+    infinity for a row that is empty or excluded.
 
-    It is a graph of its own, without a weight: a gallery that outgrows its engine needs another
-    of these, which is built in seconds, and never another text tower.
+    The graph has no weights and is separate from the text tower. A gallery that outgrows its
+    engine needs only a new engine of this graph, which is built in seconds.
+
+    Args:
+        embed_dim: Width of the embeddings, ``D``.
+        depth: Number of results per query, from 1 to 3840.
+        opset: Opset of the graph.
 
     Raises:
         ExportError: ``depth`` is not from 1 to 3840.
     """
     if not 1 <= depth <= MAX_DEPTH:
         raise ExportError(
-            f"expected a search_depth from 1 to {MAX_DEPTH}, got {depth!r}; 128 is plenty for k=10"
+            f"expected a search_depth from 1 to {MAX_DEPTH}, got {depth!r}; 128 is enough for k=10"
         )
     nodes = [
         helper.make_node("Cast", ["embeddings"], ["queries"], to=TensorProto.FLOAT16),

@@ -1,4 +1,4 @@
-"""The towers as ONNX graphs, and the match head of a method that has one."""
+"""ONNX graphs of the towers and of the match head."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from finegrain.errors import ExportError
 from finegrain.methods import TwoTowers
 from finegrain.methods.match_head import Matcher, from_codes, to_codes
 
-# An example of one would be taken for a constant batch.
+# PyTorch's exporter treats a dimension of 1 as constant, so the example has two items.
 EXAMPLE_BATCH, EXAMPLE_LENGTH = 2, 8
 MAX_DIM = 1 << 20
 
@@ -62,9 +62,13 @@ class _TextGraph(_OfMethod):
 def image_graph(
     method: TwoTowers, *, height: int, width: int, opset: int, tokens: bool = False
 ) -> bytes:
-    """``pixels`` uint8 ``[N, 3, H, W]`` to ``embeddings`` float32 ``[N, D]``, any ``N``.
+    """A graph from ``pixels`` uint8 ``[N, 3, H, W]`` to ``embeddings`` float32 ``[N, D]``.
 
-    With ``tokens`` also to ``codes`` int8 ``[N, T, W]`` and ``scales`` float32 ``[N, T]``.
+    ``N`` is any number. With ``tokens`` the graph also outputs ``codes`` int8 ``[N, T, W]`` and
+    ``scales`` float32 ``[N, T]``.
+
+    Raises:
+        ExportError: The image tower cannot be exported to this opset.
     """
     pixels = torch.zeros(EXAMPLE_BATCH, 3, height, width, dtype=torch.uint8)
     batch = torch.export.Dim("batch", min=1, max=MAX_DIM)
@@ -76,11 +80,14 @@ def image_graph(
 def match_graph(
     method: TwoTowers, *, tokens: int, width: int, context_length: int, opset: int
 ) -> bytes:
-    """One caption with ``N`` pictures, to ``logits`` and perhaps ``scores``, float32 ``[N]``.
+    """A graph that matches one caption with ``N`` pictures.
 
-    They are those of :class:`~finegrain.methods.match_head.MatchOutput`.
-    Inputs are ``ids`` int32 ``[1, L]``, ``eot`` int32 ``[1]``, ``codes`` int8 ``[N, T, W]`` and
-    ``scales`` float32 ``[N, T]``.
+    Its inputs are ``ids`` int32 ``[1, L]``, ``eot`` int32 ``[1]``, ``codes`` int8 ``[N, T, W]``
+    and ``scales`` float32 ``[N, T]``. Its outputs are ``logits`` and, for methods that have them,
+    ``scores``, both float32 ``[N]``; see :class:`~finegrain.methods.match_head.MatchOutput`.
+
+    Raises:
+        ExportError: The match head cannot be exported to this opset.
     """
     length = min(EXAMPLE_LENGTH, context_length - 1)
     example = {
@@ -99,9 +106,12 @@ def match_graph(
 
 
 def text_graph(method: TwoTowers, *, context_length: int, opset: int) -> bytes:
-    """``ids`` int32 ``[N, L]`` and ``eot`` int32 ``[N]`` to ``embeddings`` float32 ``[N, D]``.
+    """A graph from ``ids`` int32 ``[N, L]`` and ``eot`` int32 ``[N]`` to ``embeddings`` ``[N, D]``.
 
-    ``N`` is any number and ``L`` any length up to the context.
+    ``N`` is any number, ``L`` any length up to the context, and the embeddings are float32.
+
+    Raises:
+        ExportError: The text tower cannot be exported to this opset.
     """
     length = min(EXAMPLE_LENGTH, context_length - 1)
     example = {
@@ -122,7 +132,7 @@ def _export(
     opset: int,
 ) -> bytes:
     with warnings.catch_warnings():
-        # That ids and eot share one name for their batch is meant.
+        # ids and eot share the name of their batch dimension on purpose.
         warnings.filterwarnings("ignore", message=".*The axis name: batch will not be used")
         try:
             program = torch.onnx.export(
@@ -139,22 +149,22 @@ def _export(
             method = type(graph.method).__name__
             raise ExportError(
                 f"the {graph.part} of {method} has no export path to ONNX opset {opset}: "
-                f"{_first_line(error)}. What it does for each input must not depend on the "
-                "values in it, and every operation needs an ONNX twin."
+                f"{_first_line(error)}. Its operations must not depend on the values of its "
+                "inputs, and ONNX must have each of them."
             ) from error
-    assert program is not None  # with dynamo=True it never is
+    assert program is not None  # dynamo=True always returns a program
     return _without_traces(program.model_proto).SerializeToString()
 
 
 def _first_line(error: BaseException) -> str:
-    """The innermost cause: what is around it is advice for authors of exporters."""
+    """The first line of the innermost cause. Outer errors are advice for exporter authors."""
     while error.__cause__ is not None:
         error = error.__cause__
     return str(error).strip().partition("\n")[0]
 
 
 def _without_traces(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Drop the exporter's notes: they hold stack traces with this machine's paths."""
+    """Drop the exporter's metadata, which contains stack traces with paths of this machine."""
     del model.metadata_props[:]
     model.doc_string = ""
     graphs = [model.graph, *model.functions]

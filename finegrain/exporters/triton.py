@@ -1,16 +1,16 @@
 """A model repository for NVIDIA Triton, written from a plan.
 
-A repository that is written as ``people`` holds two models::
+A repository with the name ``people`` has two models::
 
     people_text/config.pbtxt      ids int32 [N, L], eot int32 [N, 1]  ->  embeddings [N, D]
     people_text/1/model.onnx
-    people_text/tokenizer.json    for clients of your own: how captions become ids
-    people_text/manifest.json     likewise: sizes of pictures, the longest caption, the plan
+    people_text/tokenizer.json    for other clients: how captions become ids
+    people_text/manifest.json     for other clients: picture size, context length, the plan
     people_image/config.pbtxt     pixels uint8 [N, 3, H, W]           ->  embeddings [N, D]
     people_image/1/model.onnx
 
-The graphs go in as ONNX. Engines that a plan may carry are not taken over: each of their profiles
-is for one batch size, and Triton's batcher makes batches of any.
+The graphs are written as ONNX. Engines in the plan are not used: each of their profiles is for one
+batch size, and Triton's batcher makes batches of any size.
 """
 
 from __future__ import annotations
@@ -42,17 +42,21 @@ GRAPH = "1/model.onnx"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TritonServing:
-    """How a Triton server is to run the towers.
+    """How a Triton server runs the towers.
 
-    No preferred batch sizes: the graphs take any, and waiting for a round number of requests
-    only delays those that are there.
+    There are no preferred batch sizes: the graphs accept any size, and waiting for more requests
+    delays those in the queue.
 
     Attributes:
-        max_batch: Most captions or pictures that are joined into one batch.
-        max_delay_us: Microseconds that a request waits for others to join it, at most.
-        max_queue: Requests that may wait; one more is refused at once, which a caller can act
-            on sooner than on one that times out.
-        instances: Copies of each tower: on every GPU, or on the CPU where there is none.
+        max_batch: Largest number of captions or pictures in a batch.
+        max_delay_us: Longest time that a request waits for others to join its batch, in
+            microseconds.
+        max_queue: Largest number of waiting requests. Further requests are rejected at once, so
+            that a caller need not wait for a timeout.
+        instances: Copies of each tower on every GPU, or on the CPU where there is no GPU.
+
+    Raises:
+        ExportError: A number is out of range.
     """
 
     max_batch: int = 64
@@ -72,20 +76,21 @@ def write_triton_repository(
 ) -> str:
     """Write the towers of a plan into a Triton model repository.
 
-    A repository may hold several plans, each by its name. A model that is there is never
-    replaced: a searcher asks for its fingerprint when it is opened, and not again.
+    A repository may have several plans with different names. An existing model is never
+    replaced, because a searcher checks the fingerprint only when it opens the model.
 
     Args:
-        plan: A freshly opened plan; its graphs are taken out.
-        folder: The repository; made where there is none.
-        serving: How the server is to run them.
-        name: What the two models are named after; by default the plan's file.
+        plan: A freshly opened plan. Its graphs are removed from memory.
+        folder: The repository. It is created where it does not exist.
+        serving: How the server runs the towers.
+        name: The prefix of the two models' names. The default is the stem of the plan's file.
 
     Returns:
-        The name: ``people`` of ``triton://host:8001/people``.
+        The name, such as ``people`` in ``triton://host:8001/people``.
 
     Raises:
-        ExportError: The name is unfit or taken, or the files cannot be written; nothing is left.
+        ExportError: The name is invalid or exists, or the files cannot be written. Nothing is left
+            behind.
     """
     folder = Path(folder)
     name = plan.path.stem if name is None else name
@@ -102,10 +107,10 @@ def write_triton_repository(
 
 
 def require_free(folder: Path, name: str) -> None:
-    """Refuse a name for a repository's next models, before minutes of an export and not after.
+    """Check a name for the models of a repository, before minutes of an export.
 
     Raises:
-        ExportError: The name is unfit or taken.
+        ExportError: The name is invalid, or a model with this name exists.
     """
     if not is_model_name(name):
         raise ExportError(
@@ -115,8 +120,9 @@ def require_free(folder: Path, name: str) -> None:
     models = text_model(name), image_model(name)
     if taken := [model for model in models if (folder / model).exists()]:
         raise ExportError(
-            f"{folder} holds {' and '.join(taken)} already, and a model is not replaced while "
-            "somebody may use it. Export to another name, or delete them first."
+            f"expected a name without models in {folder}, got {name!r}: it already holds "
+            f"{' and '.join(taken)}, which a server may use. Export to another name, or delete "
+            "them first."
         )
 
 
@@ -125,7 +131,7 @@ def _models(plan: Plan, name: str, serving: TritonServing) -> dict[str, dict[str
     manifest = plan.manifest
     text = _Config(
         model=text_model(name),
-        # The graph takes ends as [N]; an input of Triton has a dimension besides the batch.
+        # The graph takes eot as [N], but a Triton input needs a dimension besides the batch.
         inputs=(_Input("ids", "TYPE_INT32", [-1]), _Input("eot", "TYPE_INT32", [1], reshape=[])),
         warm_up=[{"ids": [n], "eot": [1]} for n in padded_lengths(manifest.context_length)],
     )
@@ -152,7 +158,7 @@ def _stated(manifest: Manifest) -> bytes:
 
 
 def _write(folder: Path, models: Mapping[str, Mapping[str, bytes]]) -> None:
-    """Write all of it aside, then move each model to its place whole; or leave nothing."""
+    """Write all files to a temporary folder, then rename each model. An error leaves nothing."""
     folder.mkdir(parents=True, exist_ok=True)
     with (
         tempfile.TemporaryDirectory(dir=folder, prefix=".unfinished-") as aside,
@@ -171,7 +177,7 @@ def _write(folder: Path, models: Mapping[str, Mapping[str, bytes]]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Input:
-    """An input of a model; ``dims`` are without the batch."""
+    """An input of a model. Its ``dims`` do not include the batch."""
 
     name: str
     data_type: str
@@ -189,12 +195,12 @@ class _Input:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Config:
-    """What is of one model alone in its configuration.
+    """The configuration of one model.
 
     Attributes:
-        model: Its name.
-        inputs: What its graph takes.
-        warm_up: Dimensions of the inputs that it is run with before it counts as ready.
+        model: Name of the model.
+        inputs: Inputs of its graph.
+        warm_up: Dimensions of the inputs of each warm-up run.
     """
 
     model: str
@@ -204,7 +210,7 @@ class _Config:
     def render(self, manifest: Manifest, serving: TritonServing) -> bytes:
         return _CONFIG.substitute(
             model=self.model,
-            inputs=",\n  ".join(one.stated() for one in self.inputs),
+            inputs=",\n  ".join(entry.stated() for entry in self.inputs),
             warm_up=",\n  ".join(self._run(dims) for dims in self.warm_up),
             embed_dim=manifest.embed_dim,
             fingerprint=manifest.fingerprint,
@@ -212,8 +218,8 @@ class _Config:
         ).encode()
 
     def _run(self, dims: Mapping[str, Sequence[int]]) -> str:
-        inputs = ", ".join(one.zeros(dims[one.name]) for one in self.inputs)
-        shape = " ".join(f"{name} {list(of)}" for name, of in dims.items())
+        inputs = ", ".join(entry.zeros(dims[entry.name]) for entry in self.inputs)
+        shape = " ".join(f"{name} {list(sizes)}" for name, sizes in dims.items())
         return f'{{ name: "{shape}" batch_size: 1 inputs: [ {inputs} ] }}'
 
 
@@ -234,11 +240,11 @@ dynamic_batching {{
 instance_group [
   {{ count: $instances }}
 ]
-# The first run of a shape is the slow one; a model that is ready has had it.
+# The first run of a shape is slow. A ready model has completed it.
 model_warmup [
   $warm_up
 ]
-# Hash of the plan: a searcher takes embeddings of its own plan only.
+# Hash of the plan: a searcher accepts embeddings of its own plan only.
 parameters {{
   key: "{FINGERPRINT}"
   value: {{ string_value: "$fingerprint" }}

@@ -15,7 +15,7 @@ from finegrain.encoder import Encoder
 from finegrain.errors import GalleryError, PlanError, QueryError
 from finegrain.evaluation.reranking import WEIGHTS, second_stage
 from finegrain.exporters import Int8
-from finegrain.exporters.match_door import MatchDoor
+from finegrain.exporters.match_export import MatchExport
 from finegrain.exporters.to_onnx import image_graph, match_graph, text_graph
 from finegrain.gallery.sqlite.tokens import TokenFile
 from finegrain.methods import FashionBert, FashionBertConfig
@@ -314,13 +314,13 @@ def test_the_exported_head_agrees(
         Sample(image=path, captions=(f"a red coat {i}", "two"), pid=i)
         for i, path in enumerate(sorted(crops.iterdir()))
     ]
-    door = MatchDoor(method, eager, samples)
+    match_export = MatchExport(method, eager, samples)
     plan = Plan(match_plan)
-    graph = door.graph(context_length=recipe.method.text.context_length, opset=opset)
+    graph = match_export.graph(context_length=recipe.method.text.context_length, opset=opset)
     members = {name: plan.take(name) for name in (TEXT, IMAGE, TOKENIZER)}
     members[MATCH] = graph if precision is None else precision.lower(graph)
-    write_plan(tmp_path / "x.plan", replace(plan.manifest, match=door.manifest), members)
-    report = door.compare(Encoder.from_plan(Plan(tmp_path / "x.plan"), threads=1))
+    write_plan(tmp_path / "x.plan", replace(plan.manifest, match=match_export.manifest), members)
+    report = match_export.compare(Encoder.from_plan(Plan(tmp_path / "x.plan"), threads=1))
     assert report.num_pairs == 12 * 24
     # Weights that make a random head tell pictures apart also make it sensitive.
     assert report.probability_error < (0.05 if precision is None else 0.2)

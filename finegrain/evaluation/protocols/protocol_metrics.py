@@ -57,8 +57,8 @@ def chance(right: npt.NDArray[np.int64], gallery: npt.NDArray[np.int64]) -> dict
     Returns:
         Each k of :data:`DEPTHS` to percent.
 
-    >>> chance(np.array([1]), np.array([100]))
-    {1: 1.0, 5: 5.0, 10: 10.0}
+    >>> chance(np.array([1]), np.array([4]))
+    {1: 25.0, 5: 100.0, 10: 100.0}
     """
     percent = {}
     for k in DEPTHS:

@@ -209,7 +209,7 @@ def test_dataset_without_captions_enough(tiny_recipe, tiny_method, tmp_path):
         export(run, PROFILE, tmp_path / "x.plan")
     optimizer = torch.optim.AdamW(tiny_method.parameters())
     save_checkpoint(run, State(step=1), tiny_method, optimizer)
-    with pytest.raises(ExportError, match="needs 200 captions, and no split has as many: train: "):
+    with pytest.raises(ExportError, match="needs a split of 200 captions or more, got: train: "):
         export(run, PROFILE, tmp_path / "x.plan")
     assert not (tmp_path / "x.plan").exists()
 
@@ -230,9 +230,7 @@ def test_people_are_drawn_for_a_run_without_its_dataset(run, tmp_path, monkeypat
     monkeypatch.setattr(export_plan, "RENDERED", 30)
     report = export(run, PROFILE, tmp_path / "model.plan")
     manifest = Plan(tmp_path / "model.plan").manifest
-    assert manifest.compared_on == (
-        "people drawn for the purpose: CuhkPedes of the recipe is not here"
-    )
+    assert manifest.compared_on == ("synthetic people: CuhkPedes of the recipe is not here")
     assert report.num_queries >= 200
     assert report.eager_rank1 == report.rank1
     assert str(tmp_path) not in str(manifest.parity)
@@ -308,7 +306,7 @@ def test_profiles_of_this_checkout_load():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (None, "there is no export profile at .*mine.py; look into export/"),
+        (None, "there is no export profile at .*mine.py; the folder export/"),
         ("x = 1\n", "must define `def profile"),
         ("def profile():\n    return 3\n", "must define `def profile"),
         ("profile = 3\n", "must define `def profile"),

@@ -166,13 +166,13 @@ def test_nothing_to_calibrate_on():
 
 
 def test_an_opset_without_fp8():
-    with pytest.raises(ExportError, match="of opset 18; say opset=21 in the profile"):
+    with pytest.raises(ExportError, match="of opset 18; set opset=21 in the profile"):
         Fp8().lower(graph_of(*LAYERS, weights=EYES, opset=18), [])
 
 
 def test_a_tower_without_linear_layers():
     graph = graph_of(*LAYERS[2:], weights={"b": np.eye(4)}).replace(b"r", b"x")
-    with pytest.raises(ExportError, match=r"no linear layer before its last.*give it Fp16\(\)"):
+    with pytest.raises(ExportError, match=r"no linear layer before its last.*set Fp16\(\)"):
         Fp8().lower(graph, [{"x": np.ones((1, 4), np.float32)}])
 
 

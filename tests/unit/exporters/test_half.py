@@ -131,7 +131,7 @@ def test_a_weight_that_is_read_in_both_types():
 
 @pytest.mark.parametrize("value", [65520, -1e5])
 def test_a_weight_beyond_fp16(value):
-    with pytest.raises(ExportError, match=rf"w holds {value:g}, and fp16 ends at 65504"):
+    with pytest.raises(ExportError, match=rf"got {value:g} in w, and fp16 ends at 65504"):
         Fp16().lower(product([[1, 2], [3, value]]))
 
 
@@ -172,5 +172,5 @@ def test_a_graph_inside_a_node():
         helper.make_node("MatMul", ["h", "w"], ["y"]),
     ]
     inputs = [("ids", INT32, [1]), ("yes", TensorProto.BOOL, [])]
-    with pytest.raises(ExportError, match=r"node 'pick' \(If\) holds a graph of its own"):
+    with pytest.raises(ExportError, match=r"node 'pick' \(If\) contains a graph"):
         Fp16().lower(make_graph(nodes, {"w": np.eye(2)}, inputs=inputs))

@@ -127,7 +127,7 @@ def test_several_plans_share_a_repository(repository, tiny_plan):
 def test_a_model_that_is_there_is_not_replaced(repository, tiny_plan):
     shutil.rmtree(repository / "model_text")
     before = files(repository)
-    with pytest.raises(ExportError, match="models holds model_image already"):
+    with pytest.raises(ExportError, match="already holds model_image"):
         write_triton_repository(Plan(tiny_plan), repository, serving=SERVING)
     assert files(repository) == before
 

@@ -1,4 +1,4 @@
-"""The match head of a method in a plan: how it is exported, weighed and compared."""
+"""Export of a match head: its graph, its weight beside the cosine, and its parity check."""
 
 from __future__ import annotations
 
@@ -18,18 +18,19 @@ from finegrain.methods.match_head import Matcher
 from finegrain.records import Sample
 
 DEPTH = 16
-"""Candidates of each caption that are compared."""
+"""Number of candidates per caption that the parity check compares."""
 
 
-class MatchDoor:
-    """A match head on its way into a plan.
+class MatchExport:
+    """Exports a match head and compares it with the eager model.
 
-    The eager model's answers decide what a match is worth, and are what the export has to give.
+    The eager model's scores select the weight of a match, and are the reference of the parity
+    check.
 
     Args:
-        method: The method whose head it is.
+        method: A method with a match head.
         eager: The same method as an encoder.
-        samples: What is compared on; the first 400 pictures and captions.
+        samples: The samples to compare on. The first 400 pictures and captions are used.
     """
 
     def __init__(self, method: TwoTowers, eager: Encoder, samples: Sequence[Sample]) -> None:
@@ -40,12 +41,12 @@ class MatchDoor:
         with torch.inference_mode():
             _, self._tokens, self._width = method.match_tokens(pixels).shape
         self._samples = samples[:MAX_COMPARED]
-        self._eager = self._stages(eager)
+        self._eager = self._search(eager)
         self._weight = self._eager.best_weight()
 
     @property
     def manifest(self) -> dict[str, float]:
-        """What a plan states of its re-ranker."""
+        """The re-ranker's entries in the plan's manifest."""
         return {"tokens": self._tokens, "width": self._width, "weight": self._weight}
 
     def graph(self, *, context_length: int, opset: int) -> bytes:
@@ -58,24 +59,24 @@ class MatchDoor:
         )
 
     def compare(self, exported: Encoder) -> MatchReport:
-        """Both models, on the captions and candidates that the eager one looked at."""
-        got = self._stages(exported, self._eager.candidates)
+        """Compare both models on the captions and the candidates of the eager model."""
+        got = self._search(exported, self._eager.candidates)
         first, eager = self._eager.metrics(0.0), self._eager.metrics(self._weight)
-        found = got.metrics(self._weight)
+        metrics = got.metrics(self._weight)
         return MatchReport(
             num_pairs=got.candidates.size,
-            # np.max and not max: a NaN must come through.
+            # np.max propagates a NaN, and max does not.
             probability_error=float(np.abs(got.probability - self._eager.probability).max()),
             weight=self._weight,
             first_rank1=first.rank1,
             first_mAP=first.mAP,
             eager_rank1=eager.rank1,
             eager_mAP=eager.mAP,
-            rank1=found.rank1,
-            mAP=found.mAP,
+            rank1=metrics.rank1,
+            mAP=metrics.mAP,
         )
 
-    def _stages(self, encoder: Encoder, candidates: NDArray[np.intp] | None = None) -> SecondStage:
+    def _search(self, encoder: Encoder, candidates: NDArray[np.intp] | None = None) -> SecondStage:
         return second_stage(
             encoder,
             self._samples,
