@@ -43,7 +43,7 @@ SMALLEST_SCALE = 2.0**-14
 HEADROOM = 2.0
 """How far an activation may exceed calibration: one of 15 octaves costs less than clipping."""
 OPSET = 21
-"""The first opset in which ONNX reshapes and transposes E4M3, which runtimes do to move Q and DQ."""
+"""The first opset that can reshape and transpose E4M3, which runtimes do to move Q and DQ."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -200,7 +200,7 @@ class _Quantising:
             yield node
 
     def _rows(self, node: NodeProto) -> Iterator[NodeProto]:
-        """Rows of a table that is stored with one scale per row and dequantised after the gather."""
+        """Rows of a table that has one scale per row and is dequantised after the gather."""
         (table, ids), out = node.input, node.output[0]
         values, scales = quantise(self._values(table), axis=1)
         self._store(f"{table}_int8", values)

@@ -161,7 +161,7 @@ def test_a_layer_of_zeros():
 
 
 def test_nothing_to_calibrate_on():
-    with pytest.raises(ExportError, match=r"none were given; export with a dataset: --data"):
+    with pytest.raises(ExportError, match=r"got none; export with a dataset: --data"):
         Fp8().lower(graph_of(*LAYERS, weights=EYES))
 
 

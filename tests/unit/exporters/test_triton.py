@@ -61,7 +61,11 @@ def test_a_repository_holds_both_towers_and_what_clients_need(repository, tiny_p
 def test_its_tokenizer_step_is_the_plans(repository, tiny_plan):
     stated = json.loads((repository / "model_text" / "manifest.json").read_text())
     assert stated["fingerprint"] == Plan(tiny_plan).manifest.fingerprint
-    assert (stated["height"], stated["width"], stated["format_version"]) == (128, 64, 1)
+    assert (stated["height"], stated["width"], stated["format_version"]) == (
+        128,
+        64,
+        FORMAT_VERSION,
+    )
     theirs = Tokenizer.from_json(
         (repository / "model_text" / "tokenizer.json").read_bytes(),
         context_length=stated["context_length"],
