@@ -12,7 +12,7 @@ import pytest
 from finegrain.errors import ExportError
 from finegrain.exporters import load_profile
 from finegrain.exporters.triton import TritonServing, write_triton_repository
-from finegrain.plan import IMAGE, TEXT, TOKENIZER, Plan, write_plan
+from finegrain.plan import FORMAT_VERSION, IMAGE, TEXT, TOKENIZER, Plan, write_plan
 from finegrain.preprocess import Tokenizer
 
 EXPORT = Path(__file__).parents[3] / "export"
