@@ -1,4 +1,4 @@
-"""Losses: functions of plain tensors, each checked against its paper's formula."""
+"""Loss functions of plain tensors. The tests compare each with the formula of its paper."""
 
 from finegrain.losses.adaptive import adaptive_weights, gradient_norms
 from finegrain.losses.cmpm import cmpm

@@ -1,4 +1,4 @@
-"""FashionBERT's weights of several losses, found anew at each step (Gao et al. 2020)."""
+"""Adaptive loss weights of FashionBERT, computed at each step (Gao et al. 2020)."""
 
 from __future__ import annotations
 
@@ -9,37 +9,54 @@ from torch import Tensor
 
 
 def adaptive_weights(strengths: Tensor) -> Tensor:
-    """Weights of ``K`` losses that lean to the strongest, and sum to 1.
+    """Compute weights of ``K`` losses; a stronger loss gets a larger weight.
 
-    With ``n`` the squared softmax of the strengths they are ``w_i = c / (K - n_i)``. That is
-    where ``-1/2 sum_i n_i w_i^2 + 1/2 sum_{i<j} (w_i - w_j)^2`` is stationary for weights of
-    sum 1: follow what is strong, and treat all alike. Since ``n_i`` is between 0 and 1, of three
-    losses none weighs less than 2/7 or more than 3/7.
+    Source: Gao et al. 2020 (FashionBERT), https://arxiv.org/abs/2005.09801.
+
+    Let ``n`` be the squared softmax of the strengths. The weights are ``w_i = c / (K - n_i)``,
+    where ``c`` makes their sum 1. This is the stationary point of
+    ``-1/2 sum_i n_i w_i^2 + 1/2 sum_{i<j} (w_i - w_j)^2`` among weights of sum 1. The first term
+    favours strong losses, the second term favours equal weights. Each ``n_i`` is between 0 and
+    1, so with three losses every weight is between 2/7 and 3/7.
 
     Args:
-        strengths: ``[K]``. The paper takes :func:`gradient_norms`; its released code the values
-            of the losses, and then lets the gradient flow through the weights too.
+        strengths: Strength of each loss, ``[K]``. The paper uses :func:`gradient_norms`. Its
+            released code uses the values of the losses, and the gradient then also flows
+            through the weights.
 
     Returns:
-        ``[K]``.
+        Weights, ``[K]``.
+
+    Example:
+        >>> import torch
+        >>> from finegrain.losses import adaptive_weights
+        >>> adaptive_weights(torch.tensor([1.0, 2.0, 3.0]))
+        tensor([0.3137, 0.3193, 0.3670])
     """
     count = len(strengths)
-    if count == 1:  # where the formula would divide zero by zero
+    if count == 1:  # the formula would divide zero by zero
         return torch.ones_like(strengths)
     inverse = 1 / (count - strengths.softmax(dim=0).square())
     return inverse / inverse.sum()
 
 
 def gradient_norms(losses: Sequence[Tensor], shared: Iterable[Tensor]) -> Tensor:
-    """Euclidean length of each loss's gradient by the parameters that all losses share.
+    """Compute the Euclidean norm of the gradient of each loss by the shared parameters.
 
     Args:
         losses: ``K`` scalars; their graphs are kept.
-        shared: Parameters, each of which every loss depends on.
+        shared: Parameters; every loss must depend on each of them.
 
     Returns:
-        ``[K]``, without gradient.
+        Norms without gradient, ``[K]``.
+
+    Example:
+        >>> import torch
+        >>> from finegrain.losses import gradient_norms
+        >>> w = torch.tensor([3.0, 4.0], requires_grad=True)
+        >>> gradient_norms([w.sum(), w.square().sum() / 2], [w])
+        tensor([1.4142, 5.0000])
     """
     parameters = tuple(shared)
-    found = (torch.autograd.grad(loss, parameters, retain_graph=True) for loss in losses)
-    return torch.stack([torch.stack([g.norm() for g in each]).norm() for each in found])
+    gradients = (torch.autograd.grad(loss, parameters, retain_graph=True) for loss in losses)
+    return torch.stack([torch.stack([g.norm() for g in each]).norm() for each in gradients])

@@ -1,4 +1,4 @@
-"""Cyclic consistency of similarities."""
+"""Cyclic consistency loss of similarities."""
 
 from __future__ import annotations
 
@@ -9,19 +9,26 @@ from finegrain.losses.gather import gather
 
 
 def cyclic(images: Tensor, texts: Tensor) -> Tensor:
-    """Likenesses that are the same wherever they are taken (Goel et al. 2022, CyCLIP).
+    """Cyclic consistency (Goel et al. 2022, CyCLIP, https://arxiv.org/abs/2205.14459).
 
-    Two pictures shall be as alike as their captions, and picture ``i`` as like caption ``j``
-    as picture ``j`` is like caption ``i``. Each counts for a quarter, as in C-ITC of
-    TBPS-CLIP (Cao et al. 2024).
+    The in-modal term makes the similarity of two pictures equal to that of their captions. The
+    cross-modal term makes the similarity of picture ``i`` to caption ``j`` equal to that of
+    picture ``j`` to caption ``i``. Each term has the weight 1/4, as in C-ITC of TBPS-CLIP (Cao
+    et al. 2024, https://arxiv.org/abs/2308.10045).
 
     Args:
         images: L2-normalised image embeddings ``[N, D]``.
-        texts: L2-normalised text embeddings ``[K * N, D]``; ``K`` rows in turn describe a
-            picture.
+        texts: L2-normalised text embeddings ``[K * N, D]``; ``K`` consecutive rows describe
+            each picture.
 
     Returns:
-        Mean of squared differences of cosines over all pairs of all processes, a scalar.
+        Mean squared difference of cosines over all pairs of all processes, a scalar.
+
+    Example:
+        >>> import torch
+        >>> from finegrain.losses import cyclic
+        >>> cyclic(torch.eye(2), torch.tensor([[1.0, 0.0], [1.0, 0.0]]))
+        tensor(0.2500)
     """
     images = gather(images.repeat_interleave(len(texts) // len(images), dim=0))
     texts = gather(texts)

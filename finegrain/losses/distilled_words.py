@@ -1,4 +1,4 @@
-"""Masked-word loss whose targets are softened by a momentum model's guesses."""
+"""Masked-word loss with soft targets from a momentum model."""
 
 from __future__ import annotations
 
@@ -19,28 +19,42 @@ def distilled_words(
     softness: Tensor,
     axis: DistillAxis = "vocabulary",
 ) -> Tensor:
-    """Cross-entropy of hidden words, and to a share ``softness`` to a momentum model's guesses.
+    """Cross-entropy of masked words, mixed with that to a momentum model's predictions.
 
-    Li et al. 2021 (ALBEF), equation 7, in the form of Bai et al. 2023 (RaSa), section 3.3.
+    Source: Li et al. 2021 (ALBEF, https://arxiv.org/abs/2107.07651), equation 7, in the form of
+    Bai et al. 2023 (RaSa, https://arxiv.org/abs/2305.13653), section 3.3.
 
     Args:
-        logits: ``[N, L, V]``.
-        guesses: The momentum model's probabilities, ``[N, L, V]``.
-        targets: The words that stood there, ``[N, L]``.
-        hidden: Which of them were hidden, bool ``[N, L]``.
-        softness: 0 to 1, a scalar.
-        axis: What the distilled part takes the log-softmax over. ``vocabulary`` is the
-            formula's. ``sequence`` is what RaSa's code does, which makes the term depend on
-            the length that captions are padded to; published numbers were trained so.
+        logits: Predictions of the model, ``[N, L, V]``.
+        guesses: Probabilities of the momentum model, ``[N, L, V]``.
+        targets: Ids of the original words, ``[N, L]``.
+        hidden: True for masked words, bool ``[N, L]``.
+        softness: Weight of the momentum model's predictions, 0 to 1, a scalar. The original
+            words have the weight ``1 - softness``.
+        axis: Axis of the log-softmax in the distilled term. ``vocabulary`` is the formula of the
+            paper. ``sequence`` is what the released code of RaSa computes, and what its
+            published results were trained with; this term depends on the padded length.
 
     Returns:
-        A scalar in nats, the mean over hidden words; 0 where there is none.
+        A scalar in nats, the mean over masked words; 0 if no word is masked.
+
+    Example:
+        >>> import torch
+        >>> from finegrain.losses import distilled_words
+        >>> distilled_words(
+        ...     torch.zeros(1, 2, 4),
+        ...     torch.full((1, 2, 4), 0.25),
+        ...     torch.tensor([[1, 2]]),
+        ...     torch.tensor([[True, False]]),
+        ...     softness=torch.tensor(0.4),
+        ... )
+        tensor(1.3863)
     """
-    # Rows of tens of thousands of words are dear to copy, and dearer to put back.
+    # A row has tens of thousands of values: copying it, and its gradient, is expensive.
     rows = slice(None) if bool(hidden.all()) else hidden
     log_p = logits[rows].flatten(0, -2).log_softmax(dim=-1)
-    told = F.nll_loss(log_p, targets[rows].flatten().long(), reduction="sum")
+    hard = F.nll_loss(log_p, targets[rows].flatten().long(), reduction="sum")
     if axis == "sequence":
         log_p = logits.log_softmax(dim=1)[rows].flatten(0, -2)
-    guessed = -(log_p * guesses[rows].flatten(0, -2)).sum()
-    return ((1 - softness) * told + softness * guessed) / hidden.sum().clamp(min=1)
+    soft = -(log_p * guesses[rows].flatten(0, -2)).sum()
+    return ((1 - softness) * hard + softness * soft) / hidden.sum().clamp(min=1)

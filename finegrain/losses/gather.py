@@ -1,4 +1,4 @@
-"""Embeddings of all processes, with gradients that reach each of them."""
+"""Gathering of embeddings from all processes, with gradients."""
 
 from __future__ import annotations
 
@@ -18,17 +18,18 @@ class _AllGather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
-        # Every process computes its own rows of the loss from everybody's embeddings, so
-        # what flows back to this process is the sum over processes of its slice.
+        # Every process computes the loss of its own rows from the embeddings of all processes.
+        # The gradient of this process is therefore the sum of its slice over all processes.
         grad = grad.contiguous()
         dist.all_reduce(grad)
         return grad.chunk(dist.get_world_size())[dist.get_rank()]
 
 
 def gather(x: Tensor) -> Tensor:
-    """``[N, ...] -> [world * N, ...]``, in rank order; ``x`` itself in a single process.
+    """Concatenate a tensor over all processes: ``[N, ...] -> [world * N, ...]``, in rank order.
 
-    Each process must hold the same ``N``. Floating tensors carry gradients.
+    With a single process it returns ``x`` itself. ``N`` must be the same in every process.
+    Gradients flow through floating-point tensors.
     """
     if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
         return x

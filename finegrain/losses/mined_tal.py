@@ -1,4 +1,4 @@
-"""Triplet alignment against the hardest answers of a queue."""
+"""Triplet alignment loss against the hardest negatives of a queue."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from torch import Tensor
 
 
 class Keys(NamedTuple):
-    """What queries are compared with.
+    """Features that queries are compared with.
 
     Attributes:
-        features: L2-normalised, without gradients, ``[A, D]``.
-        ids: Identities, ``[A]``; below 0 where there is none, and nothing is compared.
+        features: L2-normalised features without gradients, ``[A, D]``.
+        ids: Identities, ``[A]``. A key with a negative identity is ignored.
     """
 
     features: Tensor
@@ -30,30 +30,41 @@ def mined_tal(
     margin: float,
     hardest: int,
 ) -> Tensor:
-    """Rank the right keys of a batch over the hardest wrong ones of batch and queue.
+    """Rank the positive keys of a batch above the hardest negatives of batch and queue.
 
-    The triplet alignment loss (see :func:`~finegrain.losses.tal`) of one direction, with two
-    changes: its log-sum-exp is over the ``hardest`` wrong keys and not over all, and most of
-    these are in a queue of earlier batches (He et al. 2020, MoCo). Who is wrong is decided by
-    identity. What the queue holds of the query's own person is neither pushed away nor pulled
-    near: another picture of a person need not show what a caption says.
+    This is the triplet alignment loss of one direction (see :func:`~finegrain.losses.tal`; Qin
+    et al. 2024, https://arxiv.org/abs/2308.09911) with two changes. The log-sum-exp is over the
+    ``hardest`` negatives instead of all. Most negatives come from a queue of earlier batches (He
+    et al. 2020, MoCo, https://arxiv.org/abs/1911.05722). A key is a negative if its identity
+    differs from the query's. Keys of the queue with the query's own identity are ignored:
+    another picture of the person need not show what the caption describes.
 
     Args:
         queries: L2-normalised embeddings, ``[Q, D]``; only they have gradients.
-        pids: Their identities, ``[Q]``, each of which ``batch`` has.
-        batch: Keys of the queries' own batch, of all processes.
+        pids: Identities of the queries, ``[Q]``; each must occur in ``batch``.
+        batch: Keys of the current batch, of all processes.
         queue: Keys of earlier batches.
-        temperature: As cosines are, as is ``margin``.
-        hardest: How many wrong keys count, at least 1.
+        temperature: Temperature of the softmax, in cosines.
+        margin: Margin between positives and negatives, in cosines.
+        hardest: Number of negatives per query, at least 1.
 
     Returns:
-        Losses of the queries, ``[Q]``; 0 where no key is wrong.
+        Losses of the queries, ``[Q]``; 0 for a query without negatives.
+
+    Example:
+        >>> import torch
+        >>> from finegrain.losses import mined_tal
+        >>> from finegrain.losses.mined_tal import Keys
+        >>> x, pids = torch.eye(2), torch.tensor([0, 1])
+        >>> queue = Keys(x, torch.tensor([2, 3]))
+        >>> mined_tal(x, pids, Keys(x, pids), queue, temperature=0.015, margin=0.1, hardest=1)
+        tensor([0.1000, 0.1000])
     """
     features, ids = (torch.cat(parts) for parts in zip(batch, queue, strict=True))
-    # In full precision, as in pair_up: autocast would round near neighbours to one value.
+    # As in pair_up, autocast is off: half precision would round near neighbours to one value.
     with torch.autocast(queries.device.type, enabled=False):
         logits = queries @ features.T / temperature
-    # Not minus infinity: a query without wrong answers would have no gradient but NaN.
+    # With minus infinity, the gradient of a query without negatives would be NaN.
     least = torch.finfo(logits.dtype).min
     own = logits[:, : len(batch.ids)]
     attraction = own.detach().masked_fill(pids[:, None] != batch.ids, least).softmax(dim=1)

@@ -1,4 +1,4 @@
-"""Image-text contrastive loss whose targets are softened by the model's own guesses."""
+"""Image-text contrastive loss with soft targets from a teacher."""
 
 from __future__ import annotations
 
@@ -18,32 +18,41 @@ def soft_itc(
     *,
     softness: Tensor,
 ) -> Tensor:
-    """Contrastive loss with normalised and softened labels (Cao et al. 2024, N-ITC).
+    """Contrastive loss with normalised and softened labels (N-ITC of TBPS-CLIP).
 
-    :func:`~finegrain.losses.itc` whose targets are, to a share ``softness``, what a teacher
-    thinks: the softmax of its scaled similarities, without gradient.
+    Source: Cao et al. 2024, https://arxiv.org/abs/2308.10045.
+
+    This is :func:`~finegrain.losses.itc` with other targets: they are mixed with the softmax of
+    a teacher's scaled similarities, which have no gradient.
 
     Args:
         images: L2-normalised image embeddings ``[N, D]``.
-        texts: L2-normalised text embeddings ``[K * N, D]``; ``K`` rows in turn describe a
-            picture.
+        texts: L2-normalised text embeddings ``[K * N, D]``; ``K`` consecutive rows describe
+            each picture.
         guessed: The teacher's embeddings of the same pictures and captions.
         pids: Identities of the pictures, ``[N]``.
         logit_scale: Inverse temperature, a scalar.
-        softness: Share of the teacher in the targets, 0 to 1, a scalar.
+        softness: Weight of the teacher in the targets, 0 to 1, a scalar.
 
     Returns:
-        A scalar in nats, the mean of both directions; over processes as
+        A scalar in nats, the mean of both directions. Several processes are treated as in
         :func:`~finegrain.losses.itc`.
+
+    Example:
+        >>> import torch
+        >>> from finegrain.losses import soft_itc
+        >>> x, pids = torch.eye(2), torch.tensor([0, 1])
+        >>> soft_itc(x, x, (x, x), pids, torch.tensor(1.0), softness=torch.tensor(0.5))
+        tensor(0.4477)
     """
     with torch.no_grad():
         guesses = pair_up(*guessed, pids, logit_scale)
     directions = pair_up(images, texts, pids, logit_scale)
-    of_images, of_texts = (
+    image_loss, text_loss = (
         F.cross_entropy(
             direction.logits,
             softness * guess.logits.softmax(dim=1) + (1 - softness) * direction.targets,
         )
         for direction, guess in zip(directions, guesses, strict=True)
     )
-    return (of_images + of_texts) / 2
+    return (image_loss + text_loss) / 2
