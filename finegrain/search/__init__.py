@@ -1,1 +1,1 @@
-"""Searching: pictures in, matches out."""
+"""Adds pictures to a gallery and searches them by text or by picture."""

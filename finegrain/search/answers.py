@@ -1,4 +1,4 @@
-"""From queries to matches: their arguments, both stages of the search, and what to say of them."""
+"""Answers queries: checks their arguments, retrieves, re-ranks, and adds notes for the user."""
 
 from __future__ import annotations
 
@@ -17,22 +17,23 @@ from finegrain.preprocess import ImageSource, Tokenizer
 from finegrain.search.explanation import Explanation, explain
 from finegrain.search.matches import Match, Matches
 from finegrain.search.reranker import Reranker
-from finegrain.search.retriever import FirstStage, check_query
+from finegrain.search.retriever import Retriever, check_query
 
 DEFAULT_K = 10
 
 Query = str | ImageSource
-_Found = tuple[Hit, float | None]
+_ScoredHit = tuple[Hit, float | None]
+"""A hit and its probability of a match, which is None if the re-ranker did not score it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What is asked of all queries of one call; :meth:`checked` makes one.
+    """Arguments that all queries of one call share; create one with :meth:`checked`.
 
     Attributes:
-        k: How many matches of each.
-        offset: How many of the best are left out.
-        where, group_by, distinct: As of :meth:`finegrain.gallery.Gallery.search`.
+        k: Number of matches for each query.
+        offset: Number of best matches to skip.
+        where, group_by, distinct: As in :meth:`finegrain.gallery.Gallery.search`.
     """
 
     k: int
@@ -45,10 +46,10 @@ class Request:
     def checked(
         cls, k: Any, *, offset: Any, where: str | None, group_by: str | None, distinct: Any
     ) -> Request:
-        """Check what does not depend on a gallery.
+        """Check the arguments that do not depend on a gallery.
 
         Raises:
-            QueryError: ``k``, ``offset`` or ``distinct`` is no number of its range.
+            QueryError: ``k``, ``offset`` or ``distinct`` is not a number of its range.
         """
         return cls(
             k=DEFAULT_K if k is None else checked_k(k),
@@ -60,84 +61,88 @@ class Request:
 
     @property
     def depth(self) -> int:
+        """Number of matches to retrieve, including the skipped ones."""
         return self.offset + self.k
 
 
 def answer(
-    stage: FirstStage, reranker: Reranker | None, queries: Sequence[Query], request: Request
+    retriever: Retriever, reranker: Reranker | None, queries: Sequence[Query], request: Request
 ) -> list[Matches]:
-    """The matches of each query.
+    """Search for each query and return its matches.
 
     Args:
-        stage: Searches by vectors.
-        reranker: Puts the first candidates of a text query in order, or None.
+        retriever: Searches by vectors.
+        reranker: Reorders the first candidates of a text query; None for no re-ranking.
         queries: Texts and pictures.
-        request: What is asked.
+        request: Arguments of all queries.
 
     Raises:
-        QueryError: A query cannot be searched for, or no picture has the column to group by.
+        QueryError: A query is invalid, or no picture has the column to group by.
         ImageError: The picture of a query cannot be read.
         FilterError: The filter does not parse or does not fit its columns.
         GalleryError: The gallery is empty.
     """
     for query in queries:
         check_query(query)
-    gallery = stage.gallery
+    gallery = retriever.gallery
     size = len(gallery)
     if size == 0:
         raise GalleryError(f"the gallery {gallery.path} is empty; add pictures first")
-    looked_at = request.depth if reranker is None else max(request.depth, reranker.k)
-    answers = stage.hits(
+    depth = request.depth if reranker is None else max(request.depth, reranker.k)
+    hits_by_query = retriever.hits(
         queries,
-        min(looked_at, size),
+        min(depth, size),
         request.where,
         group_by=request.group_by,
         distinct=request.distinct,
     )
     return [
-        _matches(stage, query, _ordered(reranker, query, hits, request), request)
-        for query, hits in zip(queries, answers, strict=True)
+        _matches(retriever, query, _reranked(reranker, query, hits, request), request)
+        for query, hits in zip(queries, hits_by_query, strict=True)
     ]
 
 
-def _ordered(
+def _reranked(
     reranker: Reranker | None, query: Query, hits: Sequence[Hit], request: Request
-) -> list[_Found]:
-    """Hits after both stages, each with its probability of a match where it was asked for."""
-    found: list[_Found] = [(hit, None) for hit in hits]
+) -> list[_ScoredHit]:
+    """The requested hits after re-ranking, each with its probability of a match."""
+    scored: list[_ScoredHit] = [(hit, None) for hit in hits]
     if reranker is not None and isinstance(query, str) and hits:
-        found = reranker.order(query, hits, request.depth)
-    return found[request.offset : request.depth]
+        scored = reranker.order(query, hits, request.depth)
+    return scored[request.offset : request.depth]
 
 
-def _matches(stage: FirstStage, query: Query, found: Sequence[_Found], request: Request) -> Matches:
+def _matches(
+    retriever: Retriever, query: Query, hits: Sequence[_ScoredHit], request: Request
+) -> Matches:
     explainer: Callable[[Match], Explanation] | None = None
     notes: list[str] = []
     if isinstance(query, str):
         text = query
-        explainer = lambda match: explain(stage.encoder, text, match.open())  # noqa: E731
-        notes += text_notes(stage.encoder.tokenizer, text)
-    if request.where is not None and len(found) < request.k:
-        notes += stage.gallery.notes_on(request.where)
+        explainer = lambda match: explain(retriever.encoder, text, match.open())  # noqa: E731
+        notes += text_notes(retriever.encoder.tokenizer, text)
+    if request.where is not None and len(hits) < request.k:
+        notes += retriever.gallery.notes_on(request.where)
     return Matches(
         query if isinstance(query, str) else "<picture>",
-        list(_rows(stage.gallery, found, explainer, first_rank=request.offset + 1)),
+        list(_rows(retriever.gallery, hits, explainer, first_rank=request.offset + 1)),
         notes=notes,
     )
 
 
 def _rows(
     gallery: Gallery,
-    found: Sequence[_Found],
+    hits: Sequence[_ScoredHit],
     explainer: Callable[[Match], Explanation] | None,
     *,
     first_rank: int,
 ) -> Iterator[Match]:
-    ids = [hit.id for hit, _ in found]
+    ids = [hit.id for hit, _ in hits]
     rows = {row.id: row for row in gallery.rows(ids)}
     thumbnails = gallery.thumbnails(ids)
-    there = ((hit, match) for hit, match in found if hit.id in rows)
-    for rank, (hit, match) in enumerate(there, start=first_rank):
+    # A picture may have been deleted since the search.
+    existing = ((hit, match) for hit, match in hits if hit.id in rows)
+    for rank, (hit, match) in enumerate(existing, start=first_rank):
         row = rows[hit.id]
         yield Match(
             rank=rank,
@@ -156,27 +161,27 @@ def _rows(
 
 
 def text_notes(tokenizer: Tokenizer, text: str) -> list[str]:
-    """What to know of a text query: words that the model does not read, or a path."""
+    """Notes on a text query: words that the model does not read, or a text that is a path."""
     notes = []
     if looks_like_a_picture(text):
         advice = "search by the picture with pathlib.Path(...), or --image"
-        there = "" if isfile(text) else ", which does not exist"
-        notes.append(f"{text!r:.80} looks like the path of a picture{there}; {advice}")
-    if cut := tokenizer.beyond_context(text):
-        words = len(cut.split())
+        missing = "" if isfile(text) else ", which does not exist"
+        notes.append(f"{text!r:.80} looks like the path of a picture{missing}; {advice}")
+    if unread := tokenizer.beyond_context(text):
+        num_words = len(unread.split())
         notes.append(
             f"the model reads {tokenizer.context_length} tokens of a text; "
-            f"the last {words} words were not read: {_ends(cut)!r}"
+            f"the last {num_words} words were not read: {_shortened(unread)!r}"
         )
     return notes
 
 
-def _ends(text: str) -> str:
+def _shortened(text: str) -> str:
     return text if len(text) <= 160 else f"{text[:75]} … {text[-75:]}"
 
 
 def looks_like_a_picture(text: str) -> bool:
-    """Whether a text ends as file names of pictures do, and is one word or a path."""
+    """Whether a text is one word or a path, and ends like the file name of a picture."""
     path = Path(text.strip())
     is_name = len(text.split()) == 1 or len(path.parts) > 1 or isfile(path)
     return is_name and path.suffix.lower() in SUFFIXES and "\0" not in text

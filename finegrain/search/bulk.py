@@ -1,15 +1,15 @@
-"""Encoding very many pictures on several machines, into files that a gallery loads.
+"""Encodes large numbers of pictures on several machines, into files that a gallery loads.
 
-Ray Data spreads the work; this module says what a shard is and how it is written. The result
-is a folder that :meth:`Gallery.load` reads::
+Ray Data distributes the work. This module defines the shards and writes them. The result is a
+folder that :meth:`Gallery.load` reads::
 
-    gallery.json                    plan and width
-    bulk.json                       what the shards are of
+    gallery.json                    fingerprint of the plan and width of the vectors
+    bulk.json                       identifies the source and the division into shards
     img_emb/img_emb_0.npy           float32 [n, D]
     metadata/metadata_0.parquet     n rows: image_path and the columns of the source
-    problems/problems_0.parquet     where and why, of the pictures that cannot be read
+    problems/problems_0.parquet     pictures that cannot be read, and the reasons
 
-A shard is written last of all as its ``.npy``, so one that is there is whole.
+The ``.npy`` file of a shard is written last, so a shard with this file is complete.
 """
 
 from __future__ import annotations
@@ -38,20 +38,21 @@ from finegrain.runtime.base import RuntimeChoice
 
 IMAGE_PATH = "image_path"
 
-_BLOCKS_AN_ACTOR = 64  # few enough to keep track of, many enough that none waits for the last
+# Many blocks balance the load of the actors; fewer blocks cost Ray less to manage.
+_BLOCKS_PER_ACTOR = 64
 
 Source = str | Path | Sequence[str | Path | Crop]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Embedded:
-    """What an embedding of a dataset did.
+    """Result of :func:`embed_dataset`.
 
     Attributes:
-        out: The folder; :meth:`Gallery.load` reads it.
-        num_encoded: Pictures encoded by this call.
-        num_problems: Pictures that it could not read, which ``problems/`` names.
-        num_known_shards: Shards that were there already.
+        out: Output folder; :meth:`Gallery.load` reads it.
+        num_encoded: Number of pictures that this call encoded.
+        num_problems: Number of pictures that this call could not read; ``problems/`` lists them.
+        num_known_shards: Number of shards that an earlier call wrote.
     """
 
     out: Path
@@ -62,7 +63,7 @@ class Embedded:
     def __str__(self) -> str:
         lines = [f"encoded {self.num_encoded} pictures into {self.out}"]
         if self.num_known_shards:
-            lines.append(f"passed over {self.num_known_shards} shards that were there already")
+            lines.append(f"skipped {self.num_known_shards} shards that were there already")
         if self.num_problems:
             lines.append(f"left out {self.num_problems} that cannot be read; see problems/")
         return "\n  ".join(lines)
@@ -85,36 +86,40 @@ def embed_dataset(
 ) -> Embedded:
     """Encode pictures on all machines of a Ray cluster.
 
-    Plan, pictures and ``out`` have to be at the same paths on all of them, as on a network
-    disk. After a stop the same call goes on with the shards that are missing.
+    The plan, the pictures and ``out`` must have the same paths on all machines, for example on a
+    network disk. After an interruption, the same call encodes the missing shards.
 
     Args:
         plan: Path of a ``model.plan``; every actor opens it once.
         source: A folder, several paths or :class:`~finegrain.preprocess.Crop`, or a ``.parquet``
-            file with a row per picture, whose further columns are kept. Of a folder or paths the
-            list passes through this process: from some ten millions on, give Parquet.
-        out: Folder of the results, which a stopped call may have left.
-        image_column: Of Parquet: paths, relative ones to the file's folder.
-        rows_per_shard: Pictures in a shard: what is lost by a stop, for each actor.
-        batch_size: Pictures that go through the tower together.
-        concurrency: Actors.
-        threads: Processor cores of each actor.
-        num_gpus: Graphics processors of each actor, or a share of one.
-        runtime: What runs the tower.
-        address: Of the cluster; by default ``RAY_ADDRESS``, else this machine alone. Where Ray
-            was started by the caller already, that is used.
-        progress: Show a bar with rate and time left.
+            file with a row for each picture, whose further columns are kept. This process lists a
+            folder or paths in memory; from about ten million pictures on, use Parquet.
+        out: Output folder: a new one, or that of an interrupted call.
+        image_column: Parquet column of the paths; relative paths start at the folder of the file.
+        rows_per_shard: Pictures per shard. An interruption loses at most one shard per actor.
+        batch_size: Number of pictures that the tower encodes at once.
+        concurrency: Number of actors.
+        threads: CPU cores of each actor.
+        num_gpus: GPUs of each actor; a fraction shares a GPU.
+        runtime: Runtime of the image tower.
+        address: Address of the cluster; by default ``RAY_ADDRESS``, else this machine alone. If
+            the caller has started Ray, that instance is used.
+        progress: Show a progress bar.
 
     Raises:
-        DataError: The source does not fit, or ``out`` is of another source, plan or cut.
-        ImageError: There is no such file or folder, or no picture in it.
+        DataError: The source is invalid, or ``out`` belongs to another source, plan or shard size.
+        ImageError: The file or folder does not exist, or holds no picture.
         PlanError: The plan cannot be read.
         MissingExtraError: Ray or pyarrow is not installed.
     """
     for module in ("ray", "pyarrow"):
         require(module, "ray")
     if min(rows_per_shard, batch_size, concurrency, threads) < 1 or num_gpus < 0:
-        raise DataError("rows_per_shard, batch_size, concurrency and threads are 1 or more")
+        raise DataError(
+            "expected rows_per_shard, batch_size, concurrency and threads of 1 or more and "
+            f"num_gpus of 0 or more, got {rows_per_shard}, {batch_size}, {concurrency}, {threads} "
+            f"and {num_gpus}"
+        )
     folder, plan = Path(os.path.realpath(out)), Path(os.path.realpath(plan))
     shards = list(_shards(source, image_column, rows_per_shard))
     _claim(folder, Plan(plan), shards)
@@ -124,7 +129,7 @@ def embed_dataset(
         _connected(address),
         tqdm(total=sum(s.num_rows for s in missing), unit=" pictures", disable=not progress) as bar,
     ):
-        for done in _spread(
+        for done in _distributed(
             missing,
             (plan, folder, runtime, threads, batch_size),
             concurrency=concurrency,
@@ -142,18 +147,18 @@ def embed_dataset(
     )
 
 
-# --- what a shard is --------------------------------------------------------------------
+# --- shards -----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shard:
-    """Some of the pictures of a source.
+    """A part of the pictures of a source.
 
     Attributes:
-        number: From 0; by which its files are named.
-        num_rows: How many there are.
-        paths: Of the pictures themselves; None where they are rows of a file.
-        file, row_group, first, column: Where these rows are in a Parquet file.
+        number: Number of the shard from 0; part of its file names.
+        num_rows: Number of pictures.
+        paths: Paths of the pictures; None if they are rows of a Parquet file.
+        file, row_group, first, column: Location of the rows in a Parquet file.
     """
 
     number: int
@@ -165,10 +170,10 @@ class Shard:
     column: str = IMAGE_PATH
 
     def table(self) -> Any:
-        """A row per picture, with its absolute path as ``image_path``.
+        """Read the rows of the shard, with absolute paths in the column ``image_path``.
 
         Raises:
-            DataError: The file was changed meanwhile, or does not hold paths as text.
+            DataError: The file has changed since, or the column does not hold paths as text.
         """
         arrow = require("pyarrow", "ray")
         if self.paths is not None:
@@ -180,44 +185,44 @@ class Shard:
         except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
             raise DataError(
                 f"{self.file}: the paths in column {self.column!r} cannot be read ({error}). "
-                "Was the file changed meanwhile? Then begin with a new folder."
+                "If the file has changed since, start again with a new folder."
             ) from error
-        kept = rows.drop_columns([n for n in (self.column, "vector") if n in rows.column_names])
-        return kept.append_column(IMAGE_PATH, arrow.array(paths, arrow.string()))
+        others = rows.drop_columns([n for n in (self.column, "vector") if n in rows.column_names])
+        return others.append_column(IMAGE_PATH, arrow.array(paths, arrow.string()))
 
 
 def _shards(source: Source, image_column: str, rows_per_shard: int) -> Iterator[Shard]:
     if isinstance(source, str | Path) and Path(source).suffix == ".parquet":
         yield from _shards_of_parquet(Path(os.path.realpath(source)), image_column, rows_per_shard)
         return
-    given = pictures_in(source)
-    if given.left_out:
+    listing = pictures_in(source)
+    if listing.left_out:
         warnings.warn(
-            f"{len(given.left_out)} files and folders of {source} are no pictures, the first: "
-            f"{given.left_out[0]}",
+            f"skipped {len(listing.left_out)} files and folders of {source} that are not pictures, "
+            f"the first: {listing.left_out[0]}",
             stacklevel=3,
         )
-    pictures = given.pictures
+    pictures = listing.pictures
     for picture in pictures:
         if (problem := name_problem(picture)) is not None:
             raise DataError(str(problem))
     addresses = [path_of(picture) for picture in pictures]
     paths = [path for i in unknown(addresses, set()) if (path := addresses[i]) is not None]
     for number, first in enumerate(range(0, len(paths), rows_per_shard)):
-        some = tuple(paths[first : first + rows_per_shard])
-        yield Shard(number=number, num_rows=len(some), paths=some)
+        part = tuple(paths[first : first + rows_per_shard])
+        yield Shard(number=number, num_rows=len(part), paths=part)
 
 
 def _shards_of_parquet(path: Path, column: str, rows_per_shard: int) -> Iterator[Shard]:
     try:
         about = _parquet().ParquetFile(path).metadata
     except (OSError, ValueError) as error:
-        raise DataError(f"{path} is no Parquet file that can be read: {error}") from error
+        raise DataError(f"{path} cannot be read as Parquet: {error}. Check the file.") from error
     names = [about.schema.column(i).path for i in range(about.num_columns)]
     if column not in names:
         raise DataError(
             f"{path} has no column {column!r}; it has {', '.join(names[:20])}. "
-            "Name that of the paths by image_column."
+            "Set image_column to the column of the paths."
         )
     number = 0
     for group in range(about.num_row_groups):
@@ -241,10 +246,10 @@ def _beside(file: str, path: str) -> str:
 
 
 def _claim(folder: Path, plan: Plan, shards: Sequence[Shard]) -> None:
-    """Say what a folder is of, or see that it is of the same.
+    """Record the plan and source of a new folder, or check those of an existing one.
 
     Raises:
-        DataError: It is of something else.
+        DataError: The folder belongs to another plan or source, or cannot be written.
     """
     about = {"fingerprint": plan.manifest.fingerprint, "dim": plan.manifest.embed_dim}
     digest = hashlib.sha256()
@@ -256,12 +261,12 @@ def _claim(folder: Path, plan: Plan, shards: Sequence[Shard]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         if not stated.exists():
             if any(folder.iterdir()):
-                raise DataError(f"{folder} holds other files. Give a new folder.")
+                raise DataError(f"{folder} holds other files. Choose a new folder.")
             stated.write_text(json.dumps(claim))
         if json.loads(stated.read_text()) != claim:
             raise DataError(
-                f"{folder} holds vectors of another source, plan or size of shards. Give a new "
-                "folder, or call with what it was begun with."
+                f"{folder} holds vectors of another source, plan or shard size. Choose a new "
+                "folder, or pass the same arguments as in the first call."
             )
         (folder / "gallery.json").write_text(json.dumps(about))
         for name in ("img_emb", "metadata", "problems"):
@@ -272,7 +277,7 @@ def _claim(folder: Path, plan: Plan, shards: Sequence[Shard]) -> None:
         raise DataError(f"{stated} is damaged. Remove the folder and begin again.") from error
 
 
-# --- encoding one -----------------------------------------------------------------------
+# --- encoding ---------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -284,29 +289,29 @@ class Done:
 
 
 def embed_shard(encoder: Encoder, shard: Shard, folder: Path) -> Done:
-    """Encode the pictures of one shard and write its files."""
+    """Encode the pictures of a shard and write its files."""
     arrow, parquet = require("pyarrow", "ray"), _parquet()
     rows = shard.table()
     sources: list[ImageSource] = [Path(path) for path in rows.column(IMAGE_PATH).to_pylist()]
     vectors = np.empty((len(sources), encoder.embed_dim), np.float32)
-    places: list[int] = []
+    positions: list[int] = []
     problems: list[Problem] = []
     for batch in encoder.stream_images(sources):
-        vectors[len(places) : len(places) + len(batch.positions)] = batch.embeddings
-        places += batch.positions
+        vectors[len(positions) : len(positions) + len(batch.positions)] = batch.embeddings
+        positions += batch.positions
         problems += batch.problems
     if problems:
         table = arrow.Table.from_pylist([asdict(problem) for problem in problems])
         parquet.write_table(table, folder / "problems" / f"problems_{shard.number}.parquet")
-    metadata = rows.take(arrow.array(places, arrow.int64()))
+    metadata = rows.take(arrow.array(positions, arrow.int64()))
     parquet.write_table(metadata, folder / "metadata" / f"metadata_{shard.number}.parquet")
     target = _vectors_path(folder, shard.number)
-    # Its ending is another one, so that no reader takes it for a shard.
+    # With another suffix, no reader mistakes the unfinished file for a shard.
     unfinished = target.with_suffix(f".{os.getpid()}.tmp")
     with unfinished.open("wb") as file:
-        np.save(file, vectors[: len(places)], allow_pickle=False)
+        np.save(file, vectors[: len(positions)], allow_pickle=False)
     os.replace(unfinished, target)
-    return Done(num_encoded=len(places), num_problems=len(problems))
+    return Done(num_encoded=len(positions), num_problems=len(problems))
 
 
 def _vectors_path(folder: Path, number: int) -> Path:
@@ -318,11 +323,11 @@ def _parquet() -> ModuleType:
     return require("pyarrow.parquet", "ray")
 
 
-# --- on many machines -------------------------------------------------------------------
+# --- distribution -----------------------------------------------------------------------
 
 
 class _Actor:
-    """A process that holds the model; Ray starts it on some machine."""
+    """A process that holds the model; Ray starts it on a machine of the cluster."""
 
     def __init__(
         self, plan: Path, folder: Path, runtime: RuntimeChoice, threads: int, batch_size: int
@@ -335,32 +340,32 @@ class _Actor:
         return asdict(embed_shard(self._encoder, Shard(**json.loads(row["shard"])), self._folder))
 
 
-def _spread(
+def _distributed(
     shards: Sequence[Shard],
-    of_actors: tuple[Path, Path, RuntimeChoice, int, int],
+    actor_arguments: tuple[Path, Path, RuntimeChoice, int, int],
     *,
     concurrency: int,
     threads: int,
     num_gpus: float,
 ) -> Iterator[Done]:
-    """Encode shards by actors; what each did, in the order that they finish."""
+    """Encode shards on the actors; yields the result of each shard as it finishes."""
     if not shards:
         return
     work = (
         require("ray.data", "ray")
         .from_items(
             [{"shard": json.dumps(asdict(shard))} for shard in shards],
-            override_num_blocks=min(len(shards), concurrency * _BLOCKS_AN_ACTOR),
+            override_num_blocks=min(len(shards), concurrency * _BLOCKS_PER_ACTOR),
         )
         .map(
             _Actor,
-            fn_constructor_args=of_actors,
+            fn_constructor_args=actor_arguments,
             concurrency=min(concurrency, len(shards)),
             num_cpus=threads,
             num_gpus=num_gpus,
         )
     )
-    work.context.enable_progress_bars = False  # ours counts pictures
+    work.context.enable_progress_bars = False  # embed_dataset shows one that counts pictures
     for row in work.iter_rows():
         yield Done(**row)
 

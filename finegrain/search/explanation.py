@@ -1,16 +1,19 @@
-"""Which words of a query a picture matched, and where.
+"""Explains which words of a query match a picture, and where.
 
-A score is the inner product of two embeddings, ``t`` of the query and ``i`` of the picture. Leave
-out a word, and the text becomes ``t_w``; cover a place, and the picture becomes ``i_p``. Then
+A score is the inner product of two embeddings, ``t`` of the query and ``i`` of the picture. Let
+``t_w`` be the embedding of the query without the word ``w``, and ``i_p`` the embedding of the
+picture with the region ``p`` covered. Then
 
-- ``(t - t_w) . i`` is what the word adds to the score (leave-one-out);
-- ``t . (i - i_p)`` is what the place adds (occlusion: Zeiler and Fergus, ECCV 2014);
-- ``(t - t_w) . (i - i_p)`` is what the two add together: how much of the word's share goes when
-  the place is covered. It is the second difference of the score, exact for this model and these
-  changes, and it needs as many encodings as there are words and places, not their product.
+- ``(t - t_w) . i`` is the contribution of the word to the score (leave-one-out);
+- ``t . (i - i_p)`` is the contribution of the region (occlusion: Zeiler and Fergus, ECCV 2014,
+  https://arxiv.org/abs/1311.2901);
+- ``(t - t_w) . (i - i_p)`` is their joint contribution: the part of the word's contribution that
+  is lost if the region is covered. It is the second difference of the score and is exact for the
+  model and these changes. It needs one encoding for each word and for each region, not one for
+  each pair.
 
-No gradients and no attention maps: the towers that search explain, whatever runs them. It is what
-the *vectors* saw; a re-ranker may have had other reasons.
+The method needs no gradients and no attention maps, so it works with every runtime. It explains
+the score of the vectors, not the score of a re-ranker.
 """
 
 from __future__ import annotations
@@ -31,29 +34,29 @@ from finegrain.errors import ImageError, QueryError
 from finegrain.search.relevance_map import draw
 
 MAX_WORDS = 64
-"""More than any context holds."""
+"""Maximum number of words to explain; more than any context holds."""
 
 CELLS = 50
-"""Places of a picture, about; each costs one encoding."""
+"""Approximate number of regions of a picture; each costs one encoding."""
 
 OVERLAP = 2
-"""A cover is so many cells high and wide: small enough to tell places apart, and large enough to
-hide a thing."""
+"""Height and width of a cover in cells: small enough to distinguish regions, and large enough to
+hide an object."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Explanation:
-    """Why a picture was found.
+    """Explains the score of a picture for a query.
 
     Attributes:
-        query: The text, of ``W`` words.
-        words: Its words.
-        score: Inner product of query and picture.
-        contribution: What each word adds to the score, ``[W]``; a word that does not fit the
-            picture takes away.
-        relevance: What each word and place add together, ``[W, R, C]``, in rows and columns
-            of places from the picture's upper left.
-        picture: The picture, in RGB.
+        query: The text.
+        words: The ``W`` words of the query that are explained.
+        score: Inner product of the query and the picture.
+        contribution: Contribution of each word to the score, ``[W]``; it is negative for a word
+            that does not fit the picture.
+        relevance: Joint contribution of each word and region, ``[W, R, C]``. Rows and columns of
+            regions start at the upper left of the picture.
+        picture: The picture in RGB.
     """
 
     query: str
@@ -65,34 +68,34 @@ class Explanation:
 
     @property
     def matched(self) -> tuple[str, ...]:
-        """Words that speak for the picture, most telling first."""
-        return tuple(self.words[i] for i in np.argsort(-self.contribution) if self._speaks_for(i))
+        """Words with a positive contribution, the largest first."""
+        return tuple(self.words[i] for i in np.argsort(-self.contribution) if self._is_matched(i))
 
     @property
     def unmatched(self) -> tuple[str, ...]:
-        """Words that speak against it, in the order of the query."""
-        return tuple(word for i, word in enumerate(self.words) if not self._speaks_for(i))
+        """Words without a positive contribution, in the order of the query."""
+        return tuple(word for i, word in enumerate(self.words) if not self._is_matched(i))
 
     def draw(self) -> Image.Image:
-        """The picture, and again for each word with the places where it was found."""
+        """Draw the picture, and for each word a copy of it under the relevance map of the word."""
         return draw(self.picture, self.words, self.contribution, self.relevance)
 
     def save(self, path: str | Path) -> None:
-        """Write :meth:`draw` as a PNG or JPEG file, by the path's ending.
+        """Save :meth:`draw` as PNG or JPEG, according to the suffix of the path.
 
         Raises:
-            ImageError: Another ending, or the file cannot be written.
+            ImageError: The suffix is another one, or the file cannot be written.
         """
         path = Path(path)
         if path.suffix.lower() not in (".png", ".jpg", ".jpeg"):
-            raise ImageError(f"an explanation is saved as .png or .jpg; got {path.name!r}")
+            raise ImageError(f"expected a path that ends in .png or .jpg, got {path.name!r}")
         try:
             self.draw().save(path, quality=92)
         except OSError as error:
             raise ImageError(f"the explanation cannot be written to {path}: {error}") from error
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything but the picture, as JSON can hold it."""
+        """Everything except the picture, as values for JSON."""
         return {
             "query": self.query,
             "score": self.score,
@@ -114,7 +117,7 @@ class Explanation:
         encoded = base64.b64encode(buffer.getvalue()).decode()
         return f'<img src="data:image/png;base64,{encoded}" alt="">'
 
-    def _speaks_for(self, word: int | np.intp) -> bool:
+    def _is_matched(self, word: int | np.intp) -> bool:
         return bool(self.contribution[word] > 0)
 
 
@@ -124,22 +127,22 @@ def explain(
     """Explain the score of a query and a picture.
 
     Args:
-        encoder: What gave the score.
-        query: A text of ``W`` words; of more than 64 the first are looked at.
-        picture: In RGB.
-        cells: Into how many places the picture is divided, about; their number follows its
-            shape. One encoding each.
+        encoder: Encoder of the search.
+        query: A text; its first 64 words are explained.
+        picture: The picture in RGB.
+        cells: Approximate number of regions; the exact number depends on the shape of the
+            picture. Each region costs one encoding.
 
     Raises:
         QueryError: The query has no words, or ``cells`` is below 1.
     """
     words = tuple(query.split()[:MAX_WORDS])
     if not words:
-        raise QueryError("there is no word to explain in the query")
+        raise QueryError("expected a query with at least one word to explain, got an empty one")
     if cells < 1:
         raise QueryError(f"expected cells of 1 or more, got {cells}")
-    lacking = [" ".join(words[:i] + words[i + 1 :]) for i in range(len(words))]
-    texts = encoder.encode_texts([query, *lacking])
+    shortened = [" ".join(words[:i] + words[i + 1 :]) for i in range(len(words))]
+    texts = encoder.encode_texts([query, *shortened])
     rows, columns = _grid(picture, cells)
     images = encoder.encode_images([picture, *_covered(picture, rows, columns)])
     by_word = texts[0] - texts[1:]
@@ -155,14 +158,14 @@ def explain(
 
 
 def _grid(picture: Image.Image, cells: int) -> tuple[int, int]:
-    """Rows and columns of about square places."""
+    """Numbers of rows and columns that make the regions approximately square."""
     rows = round((cells * picture.height / picture.width) ** 0.5)
     rows = min(max(1, rows), cells, picture.height)
     return rows, min(max(1, round(cells / rows)), picture.width)
 
 
 def _covered(picture: Image.Image, rows: int, columns: int) -> list[Image.Image]:
-    """The picture with each place, and half a place around it, in the picture's mean colour."""
+    """Copies of the picture; in each, a region with a margin of half a cell has the mean colour."""
     mean = tuple(round(value) for value in np.asarray(picture).reshape(-1, 3).mean(axis=0))
     height, width = picture.height / rows, picture.width / columns
     margin = (OVERLAP - 1) / 2

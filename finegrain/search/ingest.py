@@ -1,4 +1,4 @@
-"""Taking pictures into a gallery: encoded batch by batch, each durable when it is done."""
+"""Adds pictures to a gallery. Each batch is stored when it is encoded."""
 
 from __future__ import annotations
 
@@ -27,22 +27,21 @@ Metadata = Mapping[str, Scalar]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Added:
-    """What :meth:`Searcher.add` did, or would do.
+    """Result of :meth:`Searcher.add`, or what it would do in a dry run.
 
     Attributes:
-        ids: Ids of the pictures that were encoded, in the order given: new ones, and those that
-            have changed.
-        num_new: How many pictures are new.
-        num_reencoded: Pictures that have changed and were encoded again.
-        num_updated: Pictures whose columns alone were changed.
-        num_moved: Pictures that were found again under another path.
-        num_removed: Pictures that were removed as their source no longer gives them.
-        num_known: Pictures that the gallery held already, and that stay as they are.
-        num_differing: How many of these differ from what was given.
-        num_kept_back: Pictures that may have been removed from their source, which could not be
-            read as a whole; they stay.
-        problems: What was left out, and why.
-        is_plan: Nothing was done: this is what would be.
+        ids: Ids of the encoded pictures in the order of the input, both new and changed ones.
+        num_new: Number of new pictures.
+        num_reencoded: Number of changed pictures, which were encoded again.
+        num_updated: Number of pictures of which only the columns were changed.
+        num_moved: Number of pictures whose file has another path now.
+        num_removed: Number of pictures that were deleted because their source lacks them now.
+        num_known: Number of pictures that were in the gallery already and stay as they are.
+        num_differing: Number of pictures in ``num_known`` that differ from the input.
+        num_kept_back: Number of pictures that their source may lack now. They stay because parts
+            of the source could not be read.
+        problems: Pictures, rows and files that were left out.
+        is_plan: Whether this is the result of a dry run.
     """
 
     ids: list[int] = field(default_factory=list)
@@ -59,7 +58,7 @@ class Added:
 
     @property
     def num_given(self) -> int:
-        """How many pictures are in the gallery that were given."""
+        """Number of pictures of the input that are in the gallery now."""
         parts = (self.num_new, self.num_reencoded, self.num_updated, self.num_moved)
         return sum(parts) + self.num_known
 
@@ -76,50 +75,50 @@ class Added:
         would = "would have " if self.is_plan else ""
         lines = [f"{would}added {self.num_new} pictures"]
         for count, what in (
-            (self.num_reencoded, "encoded {} again that have changed"),
+            (self.num_reencoded, "encoded again {} that have changed"),
             (self.num_updated, "updated the columns of {}"),
-            (self.num_moved, "found {} again that have moved"),
+            (self.num_moved, "updated the paths of {} that have moved"),
             (self.num_removed, "removed {} that are gone"),
-            (self.num_known, "passed over {} that were there already"),
+            (self.num_known, "skipped {} that were there already"),
         ):
             lines += [would + what.format(count)] if count else []
         if self.num_differing:
             lines += [
-                f"{self.num_differing} of these differ from what was given and stay as they are; "
-                "bring them up to date with replace=True, or --replace"
+                f"{self.num_differing} of these differ from the input and stay as they are; "
+                "update them with replace=True, or --replace"
             ]
         if self.num_kept_back:
             lines += [
-                f"kept {self.num_kept_back} that may be gone, since not all of the source could be "
-                "read; mend it and try again"
+                f"kept {self.num_kept_back} that may be gone, because parts of the source could "
+                "not be read; repair it and try again"
             ]
         return "\n  ".join([*lines, *described(self.problems)])
 
 
 def described(problems: Sequence[Problem]) -> list[str]:
-    """Lines about what was left out: by kind, and the first ten."""
+    """Lines that list problems: the number of each kind, and the first ten."""
     if not problems:
         return []
     kinds = Counter(problem.kind.value for problem in problems)
     counts = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
-    more = len(problems) - _SHOWN
+    num_more = len(problems) - _SHOWN
     return [
         f"left out {len(problems)} ({counts}):",
         *map(str, problems[:_SHOWN]),
-        *([f"... and {more} more"] if more > 0 else []),
+        *([f"... and {num_more} more"] if num_more > 0 else []),
     ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Manner:
-    """How pictures are taken in.
+class IngestOptions:
+    """Options of :func:`ingest`; create them with :meth:`of`.
 
     Attributes:
-        mode: What may be done to those that are there.
-        source: The folder or table that gives them, by its real path or any name.
-        expire_after: As of :meth:`Searcher.add`.
-        is_plan: Only say what would be done.
-        progress: Show a bar.
+        mode: What may be done to pictures that are in the gallery already.
+        source: Real path of the folder or table of the pictures, or any name.
+        expire_after: As in :meth:`Searcher.add`.
+        is_plan: Report what would be done without doing it.
+        progress: Show a progress bar.
     """
 
     mode: Mode
@@ -137,16 +136,16 @@ class Manner:
         expire_after: timedelta | float | None,
         dry_run: bool,
         progress: bool,
-    ) -> Manner:
-        """Check how the arguments go together.
+    ) -> IngestOptions:
+        """Check the arguments of :meth:`Searcher.add`.
 
         Raises:
-            GalleryError: ``sync`` is asked for without a source, of which alone it may remove.
+            GalleryError: ``sync`` is true and there is no source.
         """
         if sync and source is None:
             raise GalleryError(
-                "sync removes what its source no longer gives, so it needs one: give a folder, or "
-                "source= with the name of what gives these pictures"
+                "sync removes pictures that its source no longer holds, so it needs a source: pass "
+                "a folder, or a name for the source of these pictures as source="
             )
         if isinstance(source, Path) or (source is not None and os.path.exists(source)):
             source = os.path.realpath(source)
@@ -159,62 +158,64 @@ class Manner:
         )
 
 
-def take_in(
+def ingest(
     encoder: Encoder,
     gallery: Gallery,
     pictures: ImageSource | Crop | Iterable[ImageSource | Crop],
     metadata: Metadata | Sequence[Metadata] | None,
-    manner: Manner,
+    options: IngestOptions,
     *,
     problems: Sequence[Problem] = (),
 ) -> Added:
-    """Encode pictures and keep them; see :meth:`Searcher.add`.
+    """Encode pictures and add them to a gallery; see :meth:`Searcher.add`.
 
     Args:
-        encoder: Of the gallery's plan.
-        gallery: Where they are kept.
-        pictures: What is given.
-        metadata: Columns for all of them, or for each.
-        manner: What may be done.
-        problems: What of the source could not be read.
+        encoder: Encoder of the plan of the gallery.
+        gallery: The gallery.
+        pictures: A folder or pictures.
+        metadata: Columns for all pictures, or for each picture.
+        options: Options.
+        problems: Problems in reading the source, which the result repeats.
     """
-    given = pictures_in(pictures)
-    sources = given.pictures
-    left_out = [*problems, *given.left_out]
-    items = _items(sources, _columns(metadata, len(sources)), manner, left_out)
+    listing = pictures_in(pictures)
+    sources = listing.pictures
+    left_out = [*problems, *listing.left_out]
+    items = _items(sources, _columns(metadata, len(sources)), options, left_out)
     last = gallery.last_id()
     changes = plan_changes(
         gallery,
         items,
-        manner.mode,
-        source=manner.source,
+        options.mode,
+        source=options.source,
         is_whole=not any(problem.is_loss for problem in left_out),
     )
-    if not manner.is_plan:
+    if not options.is_plan:
         gallery.rewrite(changes.rewrite)
     ids: list[int] = []
-    if not manner.is_plan:
+    if not options.is_plan:
         entries = {item.position: item.entry for item in items} | changes.merged
-        wanted = [sources[position] for position in changes.encode]
-        for batch in encoder.stream_images(wanted, progress=manner.progress):
-            places = [changes.encode[position] for position in batch.positions]
-            kept = [_with_file(entries[place], sources[place]) for place in places]
-            ids += gallery.add_entries(batch.embeddings, kept, since=last, own={*ids})
+        to_encode = [sources[position] for position in changes.encode]
+        for batch in encoder.stream_images(to_encode, progress=options.progress):
+            positions = [changes.encode[i] for i in batch.positions]
+            stamped = [_with_file(entries[i], sources[i]) for i in positions]
+            ids += gallery.add_entries(batch.embeddings, stamped, since=last, own={*ids})
             left_out += batch.problems
-        gone = [*_replaced(gallery, changes, ids), *changes.stale, *changes.remove]
-        if gone:
-            gallery.delete(gone)
-    return _added(changes, ids, left_out, manner)
+        to_delete = [*_replaced(gallery, changes, ids), *changes.stale, *changes.remove]
+        if to_delete:
+            gallery.delete(to_delete)
+    return _added(changes, ids, left_out, options)
 
 
 def _replaced(gallery: Gallery, changes: Changes, ids: Sequence[int]) -> list[int]:
-    """Rows that give way: those of pictures which could be encoded again."""
+    """Ids of the old rows of changed pictures that could be encoded again."""
     encoded = {row.image for row in gallery.rows(ids)} if changes.give_way else set()
     return [row.id for row in gallery.rows(changes.give_way) if row.image in encoded]
 
 
-def _added(changes: Changes, ids: list[int], left_out: list[Problem], manner: Manner) -> Added:
-    num_encoded = len(changes.encode) if manner.is_plan else len(ids)
+def _added(
+    changes: Changes, ids: list[int], left_out: list[Problem], options: IngestOptions
+) -> Added:
+    num_encoded = len(changes.encode) if options.is_plan else len(ids)
     num_reencoded = min(changes.num_reencoded, num_encoded)
     return Added(
         ids=ids,
@@ -227,17 +228,17 @@ def _added(changes: Changes, ids: list[int], left_out: list[Problem], manner: Ma
         num_differing=changes.num_differing,
         num_kept_back=changes.kept_back,
         problems=left_out,
-        is_plan=manner.is_plan,
+        is_plan=options.is_plan,
     )
 
 
 def _items(
     sources: Sequence[ImageSource],
     columns: Sequence[Metadata],
-    manner: Manner,
+    options: IngestOptions,
     left_out: list[Problem],
 ) -> list[Item]:
-    """What was given, but for what cannot be named or would be gone at once."""
+    """Items of the pictures, without those with an invalid name and those that have expired."""
     now = times.utc_text(times.now())
     items = []
     for position, (source, row) in enumerate(zip(sources, columns, strict=True)):
@@ -249,12 +250,12 @@ def _items(
             f"pictures[{position}]",
             row,
             image=path,
-            expire_after=manner.expire_after,
-            source=manner.source,
+            expire_after=options.expire_after,
+            source=options.source,
         )
         if entry.expires_at is not None and entry.expires_at <= now:
             where = path or f"picture {position}"
-            why = f"its time is over since {entry.expires_at}: it was taken at {entry.time}"
+            why = f"it has expired at {entry.expires_at}, because it was taken at {entry.time}"
             left_out.append(Problem(where=where, why=why, kind=ProblemKind.EXPIRED))
             continue
         items.append(Item(position, entry, frozenset(row)))
@@ -262,14 +263,14 @@ def _items(
 
 
 def _with_file(entry: Entry, source: ImageSource) -> Entry:
-    """An entry with the stamp of its file, or a thumbnail where it has none."""
+    """Add the stamp of its file to an entry, or a thumbnail if it has no file."""
     if entry.image is None:
         return replace(entry, thumbnail=thumbnail(source))
     return replace(entry, stamp=stamp_of(entry.image))
 
 
 def columns_of(sample: Sample, metadata: Metadata) -> Metadata:
-    """What a gallery keeps of a sample, beside its picture."""
+    """Columns of a sample for the gallery."""
     camera = {"camera": sample.camera} if sample.camera is not None else {}
     return {
         **({"caption": sample.captions[0]} if sample.captions else {}),

@@ -1,4 +1,4 @@
-"""The second stage of a search: candidates in the order of a plan's match head."""
+"""Re-ranks the candidates of a search with the match head of a plan."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _CHUNK_ROWS = 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """What :meth:`Searcher.prepare` did.
+    """Result of :meth:`Searcher.prepare`.
 
     Attributes:
-        num_encoded: Pictures whose tokens were computed; others were there already.
-        num_bytes: Size of all tokens.
-        problems: Pictures that cannot be read; a search leaves them where their cosine puts them.
+        num_encoded: Number of pictures whose tokens this call computed.
+        num_bytes: Size of the tokens of all pictures, in bytes.
+        problems: Pictures that cannot be read. Re-ranking treats them as no match.
     """
 
     num_encoded: int
@@ -37,30 +37,30 @@ class Prepared:
     problems: list[Problem]
 
     def __str__(self) -> str:
-        lines = [f"prepared {self.num_encoded} pictures; {self.num_bytes / 1e6:.1f} MB in all"]
+        lines = [f"prepared {self.num_encoded} pictures; {self.num_bytes / 1e6:.1f} MB in total"]
         lines += [f"left out {len(self.problems)} that cannot be read:"] if self.problems else []
         return "\n  ".join(lines + [str(problem) for problem in self.problems[:10]])
 
 
 def match_head(manifest: Manifest) -> Mapping[str, float]:
-    """What a plan states of its re-ranker.
+    """Settings of the re-ranker of a plan: ``tokens``, ``width`` and ``weight``.
 
     Raises:
-        PlanError: It has none.
+        PlanError: The plan has no re-ranker.
     """
     if manifest.match is None:
         raise PlanError(
-            f"the plan has no {MATCH}: {manifest.method!r} is searched by vectors alone. Export a "
-            "method with a match head, such as RaSa or FashionBERT, or leave rerank out."
+            f"the plan has no {MATCH}: the method {manifest.method!r} has no match head. Export a "
+            "method with one, such as RaSa or FashionBERT, or leave out rerank."
         )
     return manifest.match
 
 
 def checked_depth(rerank: str | None, k: int, by: str) -> int | None:
-    """How many pictures are re-ranked: ``k``, or None where nothing is.
+    """Check the arguments of re-ranking; returns ``k``, or None without re-ranking.
 
     Raises:
-        QueryError: The three do not fit together.
+        QueryError: An argument is invalid, or the arguments do not fit together.
     """
     if rerank not in ("match", None):
         raise QueryError(f"expected rerank='match' or None, got {rerank!r}")
@@ -74,20 +74,20 @@ def checked_depth(rerank: str | None, k: int, by: str) -> int | None:
 
 
 class Reranker:
-    """Scores a caption with each candidate, from tokens that are kept beside the gallery.
+    """Re-ranks candidates from picture tokens, which are stored in a file next to the gallery.
 
-    Tokens that are not there yet are computed from the pictures and kept, so the first queries
-    of a gallery that was not prepared take longer.
+    Missing tokens are computed from the pictures and stored. So the first queries of a gallery
+    take longer, unless :meth:`prepare` was called.
 
     Args:
-        encoder: Of a plan with a match head.
-        manifest: Of that plan.
-        gallery: The pictures, in a file.
-        k: How many candidates of a query are looked at, at most.
-        by: What orders them; see :mod:`finegrain.rerank`.
+        encoder: Encoder of a plan with a match head.
+        manifest: Manifest of that plan.
+        gallery: A gallery in a file.
+        k: Maximum number of candidates to re-rank for each query.
+        by: The order; see :mod:`finegrain.rerank`.
 
     Raises:
-        GalleryError: The gallery has no file, or that of the tokens cannot be written.
+        GalleryError: The gallery is not a file, or the file of the tokens cannot be written.
     """
 
     def __init__(
@@ -107,10 +107,10 @@ class Reranker:
         self._gallery = gallery
         if not isinstance(gallery.path, Path):
             raise GalleryError(
-                f"tokens for re-ranking are kept beside a gallery's file, and {gallery.path} is an "
-                "address; search it without rerank"
+                f"expected a gallery in a file, which stores tokens for re-ranking next to it, got "
+                f"the address {gallery.path}. Search it without rerank."
             )
-        self._kept = TokenFile(
+        self._token_file = TokenFile(
             Path(f"{gallery.path}.tokens"),
             fingerprint=manifest.fingerprint,
             tokens=int(match["tokens"]),
@@ -118,21 +118,24 @@ class Reranker:
         )
 
     def order(self, caption: str, hits: Sequence[Hit], k: int) -> list[tuple[Hit, float | None]]:
-        """Hits in their new order, each with its probability of a match where it was asked for.
+        """Order hits, and add the probability of a match to each hit that was scored.
 
-        The first ``k`` are those of asking for every hit; see :mod:`finegrain.rerank`.
+        The first ``k`` are the same as if every hit was scored; see :mod:`finegrain.rerank`.
+
+        Returns:
+            Pairs of a hit and its probability, which is None for a hit that was not scored.
         """
         match = self._encoder.matching(caption)
         candidates = hits[: self.k]
         rows = {row.id: row for row in self._gallery.rows(hit.id for hit in candidates)}
 
-        def matched(some: slice) -> Matched:
-            asked = [hit.id for hit in candidates[some]]
-            # A picture that cannot be read is taken for no match.
-            answers = dict.fromkeys(asked, (-np.inf, -np.inf))
-            for ids, tokens in self._tokens([rows[id_] for id_ in asked if id_ in rows]):
-                answers |= zip(ids, zip(*match(tokens), strict=True), strict=True)
-            return Matched(*np.array([answers[id_] for id_ in asked]).T)
+        def matched(part: slice) -> Matched:
+            part_ids = [hit.id for hit in candidates[part]]
+            # A picture that cannot be read counts as no match.
+            outputs = dict.fromkeys(part_ids, (-np.inf, -np.inf))
+            for ids, tokens in self._tokens([rows[id_] for id_ in part_ids if id_ in rows]):
+                outputs |= zip(ids, zip(*match(tokens), strict=True), strict=True)
+            return Matched(*np.array([outputs[id_] for id_ in part_ids]).T)
 
         if self._by == "match":
             reranked = rerank_by_match(len(candidates), matched, batch=MATCHED_AT_ONCE)
@@ -140,57 +143,57 @@ class Reranker:
             cosines = np.array([hit.score for hit in candidates])
             reranked = rerank(cosines, matched, k, weight=self._weight, batch=MATCHED_AT_ONCE)
         ordered: list[tuple[Hit, float | None]] = [
-            (candidates[place], None if np.isnan(p := reranked.probability[place]) else float(p))
-            for place in reranked.order
+            (candidates[i], None if np.isnan(p := reranked.probability[i]) else float(p))
+            for i in reranked.order
         ]
         return ordered + [(hit, None) for hit in hits[self.k :]]
 
     def prepare(self, *, progress: bool = True) -> Prepared:
-        """Compute the tokens of all pictures that lack them, and drop those of deleted ones."""
-        live = set(self._gallery)
-        kept = self._kept.ids()
-        self._kept.forget(kept.keys() - live)
+        """Compute the missing tokens of all pictures, and remove the tokens of deleted pictures."""
+        picture_ids = set(self._gallery)
+        stored = self._token_file.ids()
+        self._token_file.forget(stored.keys() - picture_ids)
         problems: list[Problem] = []
         num_encoded = 0
-        with tqdm(total=len(live), unit=" pictures", disable=not progress) as bar:
-            for rows in self._chunks(sorted(live)):
-                lacking = [row for row in rows if kept.get(row.id) != row.added_at]
-                bar.update(len(rows) - len(lacking))
-                for ids, _ in self._computed(lacking, problems):
+        with tqdm(total=len(picture_ids), unit=" pictures", disable=not progress) as bar:
+            for rows in self._chunks(sorted(picture_ids)):
+                missing = [row for row in rows if stored.get(row.id) != row.added_at]
+                bar.update(len(rows) - len(missing))
+                for ids, _ in self._computed(missing, problems):
                     num_encoded += len(ids)
                     bar.update(len(ids))
-        num_bytes = len(self._kept) * self._kept.record_bytes
+        num_bytes = len(self._token_file) * self._token_file.record_bytes
         return Prepared(num_encoded=num_encoded, num_bytes=num_bytes, problems=problems)
 
     def close(self) -> None:
-        self._kept.close()
+        self._token_file.close()
 
     def _chunks(self, ids: Sequence[int]) -> Iterator[list[Row]]:
         for start in range(0, len(ids), _CHUNK_ROWS):
             yield self._gallery.rows(ids[start : start + _CHUNK_ROWS])
 
     def _tokens(self, rows: Sequence[Row]) -> Iterator[tuple[list[int], PictureTokens]]:
-        """Tokens with the ids that they are of: those that are kept, then those computed now."""
-        ids, tokens = self._kept.read({row.id: row.added_at for row in rows})
+        """Ids and tokens of pictures: first the stored ones, then those computed now."""
+        ids, tokens = self._token_file.read({row.id: row.added_at for row in rows})
         if ids:
             yield ids, tokens
-        there = set(ids)
-        yield from self._computed([row for row in rows if row.id not in there], problems=[])
+        stored = set(ids)
+        yield from self._computed([row for row in rows if row.id not in stored], problems=[])
 
     def _computed(
         self, rows: Sequence[Row], problems: list[Problem]
     ) -> Iterator[tuple[list[int], PictureTokens]]:
-        """Tokens from the pictures, kept; what cannot be read goes to ``problems``."""
+        """Compute and store the tokens of pictures; unreadable ones are added to ``problems``."""
         sources = {row.id: self._source(row) for row in rows}
-        known = [row for row in rows if sources[row.id] is not None]
+        rows_with_source = [row for row in rows if sources[row.id] is not None]
         pictures = [source for source in sources.values() if source is not None]
         for batch in self._encoder.stream_images(pictures, tokens=True):
             problems += batch.problems
             if batch.tokens is None:
                 continue
-            done = {known[i].id: known[i].added_at for i in batch.positions}
-            self._kept.add(done, batch.tokens)
-            yield list(done), batch.tokens
+            encoded = [rows_with_source[i] for i in batch.positions]
+            self._token_file.add({row.id: row.added_at for row in encoded}, batch.tokens)
+            yield [row.id for row in encoded], batch.tokens
 
     def _source(self, row: Row) -> Path | bytes | None:
         return source_of(row.image, lambda: self._gallery.thumbnail(row.id))

@@ -1,4 +1,4 @@
-"""The first stage of a search: the pictures whose vectors are nearest to a query's."""
+"""Retrieves the pictures whose vectors are nearest to the vector of a query."""
 
 from __future__ import annotations
 
@@ -22,22 +22,23 @@ from finegrain.search.gpu_gallery import GpuGallery, require_file, scan_maker
 MAX_QUERY_CHARACTERS = 2_000
 
 VectorPlace = Literal["memory", "gpu"]
-"""Where the vectors are that a search reads."""
+"""Where a search reads the vectors."""
 
 
-class FirstStage:
-    """The gallery of a plan, made when it is first needed, and what encodes queries for it.
+class Retriever:
+    """Searches the gallery of a plan by vectors. A new gallery is created on first use.
 
     Args:
-        plan: Its graphs are moved into the runtime.
-        gallery: Path or address, or an open gallery; by default beside the plan.
-        vectors, runtime, threads, trust_engines: As of :class:`~finegrain.Searcher`.
+        plan: A freshly opened plan; its graphs are moved into the runtime.
+        gallery: Path or address, or an open gallery; by default next to the plan.
+        vectors, runtime, threads, trust_engines: As in :class:`~finegrain.Searcher`.
 
     Raises:
+        QueryError: ``vectors`` is unknown.
         PlanError: The plan cannot be run, or there is no GPU to search on.
-        MissingExtraError: The runtime, or what searches on a GPU, is not installed.
-        GalleryError: The gallery is damaged, holds vectors of another plan, or cannot be
-            searched where it is asked for.
+        MissingExtraError: The runtime or the GPU library is not installed.
+        GalleryError: The gallery is damaged, holds vectors of another plan, or does not support
+            ``vectors``.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class FirstStage:
         place = gallery_path(plan.path, gallery) if not isinstance(gallery, Gallery) else gallery
         self._make_scan = None
         if vectors == "gpu":
-            # Before the minutes that towers may take to be built.
+            # Check this before building the towers, which may take minutes.
             require_file(place)
             self._make_scan = scan_maker(plan, runtime, trust_engines=trust_engines)
         self.encoder = Encoder.from_plan(
@@ -77,7 +78,7 @@ class FirstStage:
         """The open gallery.
 
         Raises:
-            GalleryError: Nothing was added yet.
+            GalleryError: There is no gallery yet.
         """
         if self.opened is None:
             raise GalleryError(
@@ -87,7 +88,7 @@ class FirstStage:
         return self.opened
 
     def made(self) -> Gallery:
-        """The open gallery, which is made where there is none."""
+        """The open gallery; a missing one is created."""
         if self.opened is None:
             fingerprint, dim = self._fingerprint, self._dim
             self.opened = (
@@ -108,10 +109,10 @@ class FirstStage:
         group_by: str | None,
         distinct: float | None,
     ) -> list[list[Hit]]:
-        """The ``k`` best of each query; see :meth:`finegrain.gallery.Gallery.search`.
+        """The ``k`` best hits of each query; see :meth:`finegrain.gallery.Gallery.search`.
 
         Raises:
-            ImageError: The query picture cannot be read.
+            ImageError: A query picture cannot be read.
         """
         gallery = self.gallery
         if len(queries) == 1 and isinstance(queries[0], str) and isinstance(gallery, GpuGallery):
@@ -145,22 +146,22 @@ class FirstStage:
     def _refuse_foreign_vectors(self, gallery: Gallery) -> None:
         if gallery.fingerprint != self._fingerprint:
             raise GalleryError(
-                f"{gallery.path} holds vectors of plan {str(gallery.fingerprint)[:12]}, and this "
-                f"is plan {self._fingerprint[:12]}; vectors of two plans do not compare. "
+                f"expected a gallery of plan {self._fingerprint[:12]}, got {gallery.path} with "
+                f"vectors of plan {str(gallery.fingerprint)[:12]}, which cannot be compared. "
                 "Encode its pictures again: finegrain index PLAN PICTURES --reindex"
             )
 
 
 def gallery_path(plan: Path, gallery: str | Path | None) -> str | Path:
-    """Where the gallery of a plan is, unless it is said."""
+    """Location of a gallery; by default next to the plan."""
     return plan.with_suffix(".gallery") if gallery is None else gallery
 
 
 def check_query(query: object) -> None:
-    """Refuse what cannot be searched for.
+    """Check that a query is a picture, or a text that is valid and not empty or too long.
 
     Raises:
-        QueryError: It is no picture, or a text that is empty, too long or not text.
+        QueryError: The query is invalid.
     """
     if isinstance(query, str):
         _check_text(query)

@@ -1,4 +1,4 @@
-"""Search: a plan, a gallery, and three lines of code."""
+"""Adds pictures to the gallery of a plan and searches them."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from finegrain.records import Problem, Sample
 from finegrain.rerank import RerankBy
 from finegrain.runtime.base import RuntimeChoice
 from finegrain.search.answers import Query, Request, answer
-from finegrain.search.ingest import Added, Manner, Metadata, columns_of, take_in
+from finegrain.search.ingest import Added, IngestOptions, Metadata, columns_of, ingest
 from finegrain.search.matches import Matches
 from finegrain.search.reranker import Prepared, Reranker, checked_depth, match_head
-from finegrain.search.retriever import FirstStage, VectorPlace, gallery_path
-from finegrain.search.video import Boxes, take_in_video
+from finegrain.search.retriever import Retriever, VectorPlace, gallery_path
+from finegrain.search.video import Boxes, ingest_video
 
 __all__ = ["SUFFIXES", "Added", "Searcher"]
 
@@ -42,28 +42,29 @@ class Searcher:
     Args:
         plan: Path of a ``model.plan``.
         gallery: Path or address of the gallery, or an open one. By default ``model.gallery``
-            beside the plan, which the first :meth:`add` creates.
-        runtime: What runs the towers, or the address of a Triton server that does.
-        threads: Of the towers on a CPU; by default one a physical core.
-        trust_engines: Load engines of TensorRT that came inside the plan. They are programs: do
-            this only for a plan of your own, or of somebody whose programs you would run.
-        vectors: ``"gpu"`` also keeps the vectors on an NVIDIA GPU and answers from there, hit for
-            hit as the gallery's own index, which ``"memory"`` takes. With ``runtime="tensorrt"``
-            and a plan with ``search.onnx`` a text query is then one launch. Otherwise it needs
-            FAISS for GPUs or PyTorch. The gallery is given by its path.
-        rerank: ``"match"`` puts the first pictures of a text query in the order of the plan's
-            match head, which reads the words beside each picture. Queries by picture have no
-            words and stay as they are.
-        rerank_k: How many of the first are looked at, at most; see :mod:`finegrain.rerank`.
-        rerank_by: ``"both"`` orders them by cosine and match together, and ``"match"`` by the match
-            head alone, as RaSa's paper reports; every one of them is then looked at.
+            next to the plan, which the first :meth:`add` creates.
+        runtime: Name of the runtime of the towers, or the address of a Triton server.
+        threads: Number of CPU threads of the towers; by default one per physical core.
+        trust_engines: Load the TensorRT engines inside the plan. An engine is executable code:
+            enable this only for plans from a source that you trust.
+        vectors: ``"memory"`` searches with the index of the gallery. ``"gpu"`` also keeps the
+            vectors on an NVIDIA GPU and returns the same hits; it requires the path of a gallery.
+            With ``runtime="tensorrt"`` and a plan with ``search.onnx``, a text query then is one
+            launch. Otherwise it requires FAISS for GPUs or PyTorch.
+        rerank: ``"match"`` re-ranks the first pictures of a text query with the match head of the
+            plan, which reads the words together with each picture. Queries by picture have no
+            words and are not re-ranked.
+        rerank_k: Maximum number of pictures to re-rank; see :mod:`finegrain.rerank`.
+        rerank_by: ``"both"`` orders them by cosine and match probability. ``"match"`` orders them
+            by the match head alone, as reported in RaSa's paper, and scores all of them.
 
     Raises:
-        PlanError: The plan cannot be read or run, or has no match head to re-rank with; or
-            there is no GPU.
-        MissingExtraError: The runtime, or what searches on a GPU, is not installed.
-        GalleryError: The gallery is damaged or holds vectors of another plan; or it is not in a
-            file, or open already, and ``vectors="gpu"``.
+        PlanError: The plan cannot be read or run, or has no match head for ``rerank``; or there
+            is no GPU.
+        QueryError: ``vectors`` or an argument of re-ranking is invalid.
+        MissingExtraError: The runtime or the GPU library is not installed.
+        GalleryError: The gallery is damaged or holds vectors of another plan; or ``vectors`` is
+            ``"gpu"`` and the gallery is not a file or is already open.
     """
 
     def __init__(
@@ -86,7 +87,7 @@ class Searcher:
         if rerank is not None:
             match_head(self.manifest)
         self._reranker: Reranker | None = None
-        self._stage = FirstStage(
+        self._retriever = Retriever(
             opened,
             gallery,
             vectors=vectors,
@@ -94,16 +95,16 @@ class Searcher:
             threads=threads,
             trust_engines=trust_engines,
         )
-        self._encoder = self._stage.encoder
+        self._encoder = self._retriever.encoder
 
     @property
     def gallery(self) -> Gallery:
         """The open gallery.
 
         Raises:
-            GalleryError: Nothing was added yet.
+            GalleryError: There is no gallery yet.
         """
-        return self._stage.gallery
+        return self._retriever.gallery
 
     def add(
         self,
@@ -117,38 +118,38 @@ class Searcher:
         dry_run: bool = False,
         progress: bool = True,
     ) -> Added:
-        """Encode pictures and keep them in the gallery.
+        """Encode pictures and add them to the gallery.
 
-        Each batch is durable when it is done: after an interruption, adding the same folder
-        again goes on where it stopped, since files already there are passed over. A picture
-        that cannot be read is named in the result and stops nothing.
+        Each batch is stored when it is encoded. After an interruption, add the same folder again:
+        files that are in the gallery already are skipped. A picture that cannot be read is
+        reported in the result and does not stop the rest.
 
         Args:
-            pictures: A folder (searched through), a file, a :class:`~finegrain.preprocess.Crop`
-                of one, an array, a Pillow image, or several of the latter four. Of pictures
-                without a file a thumbnail is kept.
-            metadata: Columns for all pictures, or one mapping for each. ``camera``, ``pid``,
-                ``time`` (ISO 8601) and ``track`` are the gallery's own columns.
-            expire_after: Remove the pictures so long after they were taken (``time``) where
-                that is known, and else after now; in seconds or as timedelta.
-            replace: Bring what is there already up to date: pictures whose files have changed
-                are encoded again, and columns that are given are set, without encoding. Without
-                it they are passed over, and counted where they differ.
-            sync: As ``replace``; also remove what the source no longer gives, and find files
-                that have moved by their content.
-            source: What gives the pictures, which ``sync`` then keeps to: a folder by default,
-                or any name.
-            dry_run: Only say what would be done.
-            progress: Show a bar with rate and time left.
+            pictures: A folder (including its subfolders), a file, a
+                :class:`~finegrain.preprocess.Crop`, an array, a Pillow image, or several of the
+                latter four. For pictures without a file, a thumbnail is stored.
+            metadata: Columns for all pictures, or one mapping for each picture. ``camera``,
+                ``pid``, ``time`` (ISO 8601) and ``track`` are built-in columns.
+            expire_after: Time until the pictures are deleted, in seconds or as timedelta. It
+                starts at the ``time`` of a picture if that is known, otherwise now.
+            replace: Update pictures that are in the gallery already: encode changed files again
+                and set the columns in ``metadata``. By default such pictures stay as they are,
+                and the result counts those that differ.
+            sync: As ``replace``; also delete pictures that are no longer in the source, and
+                detect moved files by their content.
+            source: The folder or any name that identifies the origin of the pictures. ``sync``
+                deletes only pictures of this source. The default is the folder in ``pictures``.
+            dry_run: Report what would be done without doing it.
+            progress: Show a progress bar.
 
         Raises:
-            ImageError: There is no such file or folder, or no picture in it.
-            GalleryError: Metadata does not fit, or ``sync`` has no source.
+            ImageError: The file or folder does not exist, or holds no picture.
+            GalleryError: The metadata is invalid, or ``sync`` has no source.
         """
         if source is None and isinstance(pictures, str | Path) and os.path.isdir(pictures):
             source = Path(pictures)
-        manner = Manner.of(source, replace, sync, expire_after, dry_run, progress)
-        return take_in(self._encoder, self._stage.made(), pictures, metadata, manner)
+        options = IngestOptions.of(source, replace, sync, expire_after, dry_run, progress)
+        return ingest(self._encoder, self._retriever.made(), pictures, metadata, options)
 
     def add_video(
         self,
@@ -162,35 +163,36 @@ class Searcher:
         expire_after: timedelta | float | None = None,
         progress: bool = True,
     ) -> Added:
-        """Encode frames of a video file, or the people in them, and keep them in the gallery.
+        """Encode frames of a video file, or detections in them, and add them to the gallery.
 
-        Each is known by an address such as ``/films/gate-3.mp4#t=12.400&xywh=10,20,64,128``,
-        which opens like the path of a picture as long as the video is there; a thumbnail is
-        kept as well. After an interruption the same call goes on where it stopped.
+        The ``image`` of each is an address such as
+        ``/films/gate-3.mp4#t=12.400&xywh=10,20,64,128``. It opens like the path of a picture
+        while the video exists; a thumbnail is stored as well. After an interruption, repeat the
+        call to continue.
 
         Args:
-            path: Of the video.
+            path: Path of the video.
             every: Seconds between frames.
-            boxes: A detector, which is given each frame as upright RGB, uint8 ``[H, W, 3]``,
-                and returns its boxes ``(x, y, width, height)`` or
-                :class:`~finegrain.search.video.Box`; a frame with boxes in the gallery is not
-                looked at again. Or boxes by seconds from the first frame, which then say
-                what frames are taken. By default frames are kept whole.
-            camera: Its name.
-            start: When the first frame was taken, which gives each its ``time``; a datetime or
-                ISO 8601, in UTC unless it states an offset.
+            boxes: A detector, or earlier detections. A detector takes an upright RGB frame, uint8
+                ``[H, W, 3]``, and returns boxes ``(x, y, width, height)`` or
+                :class:`~finegrain.search.video.Box`; it does not run again on a frame with boxes
+                in the gallery. Earlier detections map seconds from the first frame to boxes, and
+                determine the frames. By default whole frames are added.
+            camera: Name of the camera.
+            start: Time of the first frame, from which the ``time`` of each frame follows: a
+                datetime or ISO 8601, in UTC unless it states an offset.
             metadata: Further columns for all of them.
             expire_after: As in :meth:`add`.
-            progress: Show a bar with rate and time left, in seconds of video.
+            progress: Show a progress bar, in seconds of video.
 
         Raises:
-            ImageError: It is no video that can be read, or ``every`` or a box is none.
-            GalleryError: ``start`` or metadata do not fit.
+            ImageError: The video cannot be read, or ``every`` or a box is invalid.
+            GalleryError: ``start`` or the metadata is invalid.
             MissingExtraError: PyAV is not installed.
         """
-        return take_in_video(
+        return ingest_video(
             self._encoder,
-            self._stage.made(),
+            self._retriever.made(),
             path,
             step=every,
             boxes=boxes,
@@ -202,17 +204,17 @@ class Searcher:
         )
 
     def load(self, source: str | Path) -> list[int]:
-        """Add what :func:`finegrain.search.bulk.embed_dataset` or a gallery's export wrote.
+        """Add vectors that :func:`finegrain.search.bulk.embed_dataset` or an export has written.
 
         See :meth:`Gallery.load`.
 
         Returns:
-            The new ids.
+            Ids of the new pictures.
 
         Raises:
-            GalleryError: It is damaged, or its vectors are of another plan.
+            GalleryError: The source is damaged, or its vectors belong to another plan.
         """
-        return self._stage.made().load(source)
+        return self._retriever.made().load(source)
 
     def add_samples(
         self,
@@ -227,23 +229,24 @@ class Searcher:
         dry_run: bool = False,
         progress: bool = True,
     ) -> Added:
-        """Add the pictures of a dataset or catalogue with their pid, camera and columns.
+        """Add the pictures of a dataset or catalogue with their pids, cameras and columns.
 
         Args:
-            samples: Their first caption becomes the column ``caption``.
+            samples: The samples. The first caption of each becomes the column ``caption``.
             metadata: Further columns for all of them.
             expire_after, replace, sync, dry_run: As in :meth:`add`.
-            source: The table or folder that they are of.
-            problems: What of it was left out. ``sync`` then removes only what is surely gone.
-            progress: Show a bar with rate and time left.
+            source: The table or folder of the samples.
+            problems: Problems in reading the source. If pictures or rows were lost, ``sync``
+                deletes only pictures whose files are gone.
+            progress: Show a progress bar.
         """
-        manner = Manner.of(source, replace, sync, expire_after, dry_run, progress)
-        return take_in(
+        options = IngestOptions.of(source, replace, sync, expire_after, dry_run, progress)
+        return ingest(
             self._encoder,
-            self._stage.made(),
+            self._retriever.made(),
             [sample.image for sample in samples],
             [columns_of(sample, metadata or {}) for sample in samples],
-            manner,
+            options,
             problems=problems,
         )
 
@@ -279,31 +282,30 @@ class Searcher:
         distinct: float | None = None,
         offset: int = 0,
     ) -> Matches | list[Matches]:
-        """Find the pictures that fit a text, or look like a picture.
+        """Find the pictures that match a text or are similar to a picture.
 
         Args:
-            query: A text. A path to a picture must be a :class:`~pathlib.Path`; arrays, bytes
-                and Pillow images are pictures too. Or a list of several, which are searched
-                together.
-            k: How many; ten by default. A smaller gallery gives all it has.
-            where: Look only at pictures whose columns match, such as
+            query: A text or a picture, or a list of several, which are searched in one batch. A
+                picture is a :class:`~pathlib.Path`, an array, bytes or a Pillow image.
+            k: Number of matches; 10 by default.
+            where: Filter on the columns, such as
                 ``"camera = 'gate-3' and time >= '2026-05-01T08:00'"``.
-            group_by: A column such as ``"pid"`` or ``"track"``: of each of its values only the
-                best picture.
-            distinct: Leave out pictures whose cosine with a better match is above this, as
-                of neighbouring frames; 0.98 is a good start.
-            offset: How many of the best matches to leave out, as for a second page.
+            group_by: A column such as ``"pid"`` or ``"track"``; only the best picture of each
+                value is returned.
+            distinct: Leave out pictures whose cosine with a better match is above this value, for
+                example neighbouring frames of a video. Start with 0.98.
+            offset: Number of best matches to skip, for example for a second page.
 
         Returns:
-            Matches, best first; fewer than ``k`` where the filter or the grouping leaves fewer,
-            with ``notes`` on words that were not read and on values that no picture has. Of
-            several queries a list of these.
+            Matches, best first; fewer than ``k`` if fewer pictures remain after filtering and
+            grouping. Their ``notes`` report words that the model did not read and filter values
+            that no picture has. For a list of queries, a list of matches.
 
         Raises:
             QueryError: The text is empty, too long, or not text; ``k``, ``offset`` or
-                ``distinct`` is out of range; or no picture has the column to group by.
+                ``distinct`` is out of range; or no picture has the column ``group_by``.
             ImageError: The query picture cannot be read.
-            FilterError: The filter does not parse, or names no column.
+            FilterError: The filter does not parse, or a column is unknown.
             GalleryError: The gallery is empty.
         """
         request = Request.checked(
@@ -314,25 +316,25 @@ class Searcher:
         return self._answer(list(query), request)
 
     def _answer(self, queries: list[Query], request: Request) -> list[Matches]:
-        reranker = self._second_stage() if any(isinstance(q, str) for q in queries) else None
-        return answer(self._stage, reranker, queries, request)
+        reranker = self._open_reranker() if any(isinstance(q, str) for q in queries) else None
+        return answer(self._retriever, reranker, queries, request)
 
     def prepare(self, *, progress: bool = True) -> Prepared:
-        """Compute what re-ranking needs of every picture, once.
+        """Compute the tokens of all pictures for re-ranking.
 
-        Without it the first queries do so for the pictures that they come upon. Tokens are kept
-        in ``<gallery>.tokens``, which may be deleted at any time.
+        Without this call, queries compute the missing tokens of their candidates. The tokens are
+        stored in ``<gallery>.tokens``, which may be deleted at any time.
 
         Raises:
             PlanError: The searcher was opened without ``rerank``.
         """
-        reranker = self._second_stage()
+        reranker = self._open_reranker()
         if reranker is None:
-            raise PlanError("nothing to prepare: open the searcher with rerank='match'")
+            raise PlanError("there is nothing to prepare: open the searcher with rerank='match'")
         return reranker.prepare(progress=progress)
 
     def expire(self) -> int:
-        """Delete the pictures whose time is over (``expire_after``); returns how many."""
+        """Delete the pictures that have expired (``expire_after``); returns their number."""
         return self.gallery.expire()
 
     @classmethod
@@ -345,16 +347,17 @@ class Searcher:
         threads: int | None = None,
         progress: bool = True,
     ) -> Reindexed:
-        """Encode the pictures of a gallery again, with another plan than it was filled with.
+        """Encode the pictures of a gallery again with another plan.
 
-        See :meth:`Gallery.reindex`; afterwards the gallery opens with the new plan only.
+        See :meth:`Gallery.reindex`. Afterwards the gallery opens only with the new plan.
 
         Args:
             plan: Path of the new ``model.plan``.
-            gallery: By default ``model.gallery`` beside the plan.
-            drop_unreadable: Delete pictures that cannot be read any more; else they stop it.
-            threads: Threads of the towers; by default one a physical core.
-            progress: Show a bar with rate and time left.
+            gallery: Path of the gallery; by default ``model.gallery`` next to the plan.
+            drop_unreadable: Delete pictures that can no longer be read. By default the gallery
+                keeps its old plan if there are any.
+            threads: Number of CPU threads of the towers; by default one per physical core.
+            progress: Show a progress bar.
 
         Raises:
             GalleryError: There is no gallery, or it cannot be written.
@@ -371,7 +374,7 @@ class Searcher:
     def close(self) -> None:
         if self._reranker is not None:
             self._reranker.close()
-        self._stage.close()
+        self._retriever.close()
 
     def __enter__(self) -> Self:
         return self
@@ -385,10 +388,10 @@ class Searcher:
         self.close()
 
     def __repr__(self) -> str:
-        size = len(self._stage.opened) if self._stage.opened is not None else 0
-        return f"Searcher({self.manifest.method}, {size} pictures in {str(self._stage.path)!r})"
+        size = len(self._retriever.opened) if self._retriever.opened is not None else 0
+        return f"Searcher({self.manifest.method}, {size} pictures in {str(self._retriever.path)!r})"
 
-    def _second_stage(self) -> Reranker | None:
+    def _open_reranker(self) -> Reranker | None:
         if self._rerank_k is not None and self._reranker is None:
             self._reranker = Reranker(
                 self._encoder, self.manifest, self.gallery, k=self._rerank_k, by=self._rerank_by

@@ -1,4 +1,4 @@
-"""What has to be done so that a gallery follows its folders and tables."""
+"""Determines the changes that bring a gallery up to date with its folders and tables."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from finegrain.gallery.stamps import file_of, has_changed, is_there, stamp_of
 from finegrain.preprocess import Crop
 
 Mode = Literal["add", "replace", "sync"]
-"""``add`` passes over what is there, ``replace`` brings it up to date, ``sync`` also removes what
-the source no longer gives."""
+"""What happens to pictures in the gallery: ``add`` skips them, ``replace`` updates them, and
+``sync`` also removes those that the source no longer holds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A picture that was given.
+    """A picture of the input.
 
     Attributes:
-        position: Among all that were given.
-        entry: What is to be stored of it.
-        names: Built-in columns that were given; the others keep what they have.
+        position: Position in the input.
+        entry: Entry to store.
+        names: Columns of the input; a row in the gallery keeps its other built-in columns.
     """
 
     position: int
@@ -36,19 +36,22 @@ class Item:
 
 @dataclass(slots=True)
 class Changes:
-    """What has to be done.
+    """Changes to make to a gallery.
 
     Attributes:
         encode: Positions of pictures that are new or have changed.
-        merged: By position, what is to be stored of pictures that have changed.
-        give_way: Ids of rows that the encoded ones replace.
-        stale: Ids of rows that an interrupted call had replaced already.
-        rewrite: New entries by id, where the picture is the same.
-        num_reencoded: How many of `encode` have changed.
-        num_updated, num_moved, num_unchanged: Rows by what happens to them.
-        num_differing: Rows that differ from what was given and stay as they are.
-        remove: Ids of rows that the source no longer gives.
-        kept_back: How many more it may no longer give, as some of it could not be read.
+        merged: Entries of changed pictures by position.
+        give_way: Ids of the old rows of changed pictures, to delete after encoding.
+        stale: Ids of old rows that an interrupted call left.
+        rewrite: New entries by id for rows whose picture is the same.
+        remove: Ids of rows that the source no longer holds.
+        num_reencoded: Number of changed pictures in ``encode``.
+        num_updated: Number of rows whose columns change.
+        num_moved: Number of rows whose file has moved.
+        num_unchanged: Number of rows that stay as they are.
+        num_differing: Number of unchanged rows that differ from the input.
+        kept_back: Number of rows that the source may no longer hold. They stay because parts of
+            the source could not be read.
     """
 
     encode: list[int] = field(default_factory=list)
@@ -73,19 +76,19 @@ def plan_changes(
     source: str | None,
     is_whole: bool = True,
 ) -> Changes:
-    """Compare what was given with a gallery.
+    """Compare the input with a gallery.
 
-    A given picture is the stored one of the same path and pid, or, where its pid changed, one of
-    the same path and source. New files that have the digest of a picture whose file is gone have
-    moved.
+    A picture of the input corresponds to the row with the same path and pid. If its pid has
+    changed, it corresponds to a row with the same path and source. A new file with the digest of
+    a picture whose file is gone has moved.
 
     Args:
-        gallery: Where pictures are.
-        items: What was given.
+        gallery: The gallery.
+        items: Pictures of the input.
         mode: What may be done.
-        source: The folder or table that gave it.
-        is_whole: Everything of the source could be read. If not, only pictures whose files are
-            gone count as no longer given.
+        source: The folder or table of the pictures; required for ``"sync"``.
+        is_whole: Whether all of the source could be read. If not, only pictures whose files are
+            gone are removed.
     """
     changes = Changes()
     matched: set[int] = set()
@@ -118,9 +121,12 @@ def plan_changes(
 def _paired(
     items: Sequence[Item], rows: Sequence[Row], source: str | None
 ) -> tuple[list[tuple[Item, Row]], list[Item], list[int]]:
-    """Items of one path with their rows, those that have none, and rows left from an interruption.
+    """Pair the items of one path with their rows.
 
-    The same path and pid twice is one picture; the first one given counts.
+    Items with the same path and pid are one picture; the first item counts.
+
+    Returns:
+        Pairs, items without a row, and ids of old rows that an interrupted call left.
     """
     distinct: dict[str | None, Item] = {}
     for item in items:
@@ -133,15 +139,15 @@ def _paired(
             stale.append(row.id)
     pairs = [(item, newest.pop(pid)) for pid, item in distinct.items() if pid in newest]
     with_row = {item.position for item, _ in pairs}
-    left = [item for item in distinct.values() if item.position not in with_row]
-    for item in list(left):
-        # Its pid changed or became known, unless another source speaks of another product.
+    without_row = [item for item in distinct.values() if item.position not in with_row]
+    for item in list(without_row):
+        # The pid has changed or become known. A row of another source is another product.
         for pid, row in newest.items():
             if row.source in (None, source) or pid is None or "pid" not in item.names:
                 pairs.append((item, newest.pop(pid)))
-                left.remove(item)
+                without_row.remove(item)
                 break
-    return pairs, left, stale
+    return pairs, without_row, stale
 
 
 def _spelled(pid: int | str | None) -> str | None:
@@ -149,7 +155,7 @@ def _spelled(pid: int | str | None) -> str | None:
 
 
 def _compare(changes: Changes, item: Item, row: Row, mode: Mode, source: str | None) -> None:
-    """Decide what becomes of a row that was given again."""
+    """Determine the change of a row that is in the input again."""
     merged = with_columns(row, item.entry, item.names)
     expires_at = item.entry.expires_at
     if expires_at is not None and (row.expires_at is None or merged.time is not None):
@@ -165,23 +171,23 @@ def _compare(changes: Changes, item: Item, row: Row, mode: Mode, source: str | N
         changes.give_way.append(row.id)
         changes.num_reencoded += 1
     else:
-        assert row.image is not None  # it was found by its path
-        place = replace(merged, source=source or row.source, stamp=_stamp_now(row, row.image))
-        if is_new_text or place.source != row.source or place.stamp != row.stamp:
-            changes.rewrite[row.id] = place
+        assert row.image is not None  # rows are looked up by path
+        entry = replace(merged, source=source or row.source, stamp=_stamp_now(row, row.image))
+        if is_new_text or entry.source != row.source or entry.stamp != row.stamp:
+            changes.rewrite[row.id] = entry
         changes.num_updated += is_new_text
         changes.num_unchanged += not is_new_text
 
 
 def _stamp_now(row: Row, image: str) -> Stamp | None:
-    """The stamp of a picture that has not changed, though its file may have been touched."""
+    """Current stamp of an unchanged picture, whose file may have a new time of modification."""
     try:
-        about = file_of(image).stat()
+        status = file_of(image).stat()
     except OSError:
         return row.stamp
     if row.stamp is None:
         return stamp_of(image)
-    return replace(row.stamp, size=about.st_size, mtime=about.st_mtime_ns)
+    return replace(row.stamp, size=status.st_size, mtime=status.st_mtime_ns)
 
 
 def _without_moved(
@@ -191,7 +197,7 @@ def _without_moved(
     matched: set[int],
     source: str | None,
 ) -> list[Item]:
-    """Give new files the rows of files that have their content and are gone."""
+    """Assign rows whose file is gone to new files of the same content; returns the other items."""
     if not missing:
         return []
     by_digest: dict[str, list[Place]] = {}
@@ -200,7 +206,7 @@ def _without_moved(
         if place.digest is not None and place.size is not None and place.id not in matched:
             by_digest.setdefault(place.digest, []).append(place)
             sizes.add(place.size)
-    left = []
+    not_moved = []
     for item in missing:
         twin = _gone_twin(item, by_digest, sizes)
         rows = [] if twin is None else gallery.rows([twin.id])
@@ -210,7 +216,7 @@ def _without_moved(
             if "pid" not in item.names or _spelled(row.pid) in (None, _spelled(item.entry.pid))
         ]
         if not same_pid:
-            left.append(item)
+            not_moved.append(item)
             continue
         (row,) = same_pid
         assert item.entry.image is not None
@@ -224,16 +230,16 @@ def _without_moved(
         matched.add(row.id)
         if twin is not None and twin.digest is not None:
             by_digest[twin.digest].remove(twin)
-    return left
+    return not_moved
 
 
 def _gone_twin(item: Item, by_digest: dict[str, list[Place]], sizes: set[int]) -> Place | None:
-    """A picture of the same content as a given file, whose own file is gone."""
+    """A picture with the same content as the file of an item, whose own file is gone."""
     image = item.entry.image or ""
     if Crop.of(image) is not None:
         return None
     try:
-        if os.path.getsize(image) not in sizes:  # most files need not be read for this
+        if os.path.getsize(image) not in sizes:  # avoids reading most files
             return None
     except OSError:
         return None
@@ -255,7 +261,7 @@ def _plan_removals(
 
 
 def _of_source(places: Iterable[Place], source: str) -> Iterator[Place]:
-    """What a source gave; of a folder also what is in it and came from no table."""
+    """Pictures of a source; for a folder also pictures inside it that came from no table."""
     inside = source.rstrip(os.sep) + os.sep
     for place in places:
         if place.source == source:

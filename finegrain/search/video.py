@@ -1,4 +1,4 @@
-"""Taking videos into a gallery: frames at a rate, or what a detector finds in them."""
+"""Adds videos to a gallery: frames at regular times, or detections in them."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ from finegrain.records import Problem
 from finegrain.search.ingest import Added, Metadata
 
 SHORTEST_STEP = 0.001
-"""Seconds between frames: what a time is kept to."""
+"""Minimum number of seconds between frames: the resolution of stored times."""
 
 _FRAMES_AHEAD = 4
 
 
 class Box(NamedTuple):
-    """Where somebody is in a frame; the first four alone, as a plain tuple, will do.
+    """Bounding box of a detection in a frame. A tuple of the first four values is accepted, too.
 
     Attributes:
         x, y: Left and top, in pixels of the upright frame.
-        width, height: In pixels.
-        track: Of a tracker. A number begins anew at every camera, so its name in the gallery
-            starts with the camera's, or else the file's.
-        score: Of the detector; kept as the column ``box_score``.
+        width, height: Size in pixels.
+        track: Track of a tracker. Trackers number the tracks of each camera from 0, so a number is
+            stored with the name of the camera, or of the file if there is none.
+        score: Confidence of the detector, stored as the column ``box_score``.
     """
 
     x: float
@@ -54,10 +54,10 @@ class Box(NamedTuple):
 
 BoxLike = Box | tuple[float, float, float, float]
 Detector = Callable[[NDArray[np.uint8]], Sequence[BoxLike]]
-"""From an upright RGB frame, uint8 ``[H, W, 3]``."""
+"""Takes an upright RGB frame, uint8 ``[H, W, 3]``, and returns its boxes."""
 
 Boxes = Detector | Mapping[float, Sequence[BoxLike]]
-"""A detector, or what one found before: boxes by seconds from the first frame."""
+"""A detector, or earlier detections: boxes by time in seconds from the first frame."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +67,7 @@ class _Piece:
     columns: Metadata
 
 
-def take_in_video(
+def ingest_video(
     encoder: Encoder,
     gallery: Gallery,
     path: str | Path,
@@ -80,9 +80,9 @@ def take_in_video(
     expire_after: timedelta | float | None,
     progress: bool,
 ) -> Added:
-    """Encode frames of a video, or parts of them, and keep them; see Searcher.add_video."""
+    """Encode frames of a video, or parts of them, and store them; see Searcher.add_video."""
     if not SHORTEST_STEP <= step < math.inf:
-        raise ImageError(f"every is {SHORTEST_STEP} seconds or more between frames; got {step!r}.")
+        raise ImageError(f"expected every of {SHORTEST_STEP} seconds or more, got {step!r}.")
     if (misnamed := name_problem(path)) is not None:
         raise ImageError(str(misnamed))
     first = checked_time("start", start)
@@ -122,14 +122,14 @@ def take_in_video(
     waiting: list[_Piece] = []
     with (
         VideoReader(path, longest_side=LONGEST_SIDE if boxes is None else None) as video,
-        # Closed first: nobody decodes any more when the file is closed.
+        # This is closed first, so that decoding ends before the file is closed.
         closing(_ahead(video.frames(due))) as frames,
         tqdm(total=_whole_seconds(video), unit=" s of video", disable=not progress) as bar,
     ):
         film = _Film(path, camera, first, metadata or {}, known=gallery.images())
         for frame in frames:
             waiting += pieces_of(film, frame)
-            # A frame is kept as a whole or not at all, so that one that is there was looked at.
+            # All boxes of a frame are stored together, so a frame with stored boxes is complete.
             if len(waiting) >= encoder.batch_size:
                 keep_all(waiting)
                 waiting = []
@@ -137,17 +137,17 @@ def take_in_video(
         if waiting:
             keep_all(waiting)
         problems = film.problems + video.problems
-    if times is not None and (left := times.until(math.inf)):
-        problems.append(film.problem(f"it ends before the last {len(left)} boxes"))
+    if times is not None and (unused := times.until(math.inf)):
+        problems.append(film.problem(f"it ends before the last {len(unused)} boxes"))
     return Added(ids=ids, num_new=len(ids), num_known=film.num_known, problems=problems)
 
 
 class _Film:
-    """What is known of a video, and how its pieces are named.
+    """Turns frames of a video into pieces with addresses and columns.
 
     Attributes:
-        num_known: Pieces that the gallery held already.
-        problems: Boxes that are none.
+        num_known: Number of pieces that were in the gallery already.
+        problems: Boxes outside of their frame.
     """
 
     def __init__(
@@ -170,7 +170,7 @@ class _Film:
         self.problems: list[Problem] = []
 
     def was_looked_at(self, frame: Frame) -> bool:
-        """Whether the gallery holds parts of a frame, which then count as known."""
+        """Whether the gallery holds parts of a frame; they are added to ``num_known``."""
         num_parts = self._num_parts[Crop(self._path, time=frame.time).address]
         self.num_known += num_parts
         return num_parts > 0
@@ -181,8 +181,8 @@ class _Film:
     def parts(self, frame: Frame, boxes: Sequence[BoxLike]) -> list[_Piece]:
         height, width = frame.pixels.shape[:2]
         pieces: list[_Piece] = []
-        for given in boxes:
-            box = _checked(given)
+        for box_like in boxes:
+            box = _checked(box_like)
             inside = _inside(box, width, height)
             if inside is None:
                 self.problems.append(
@@ -194,13 +194,13 @@ class _Film:
                 continue
             x, y, w, h = inside
             crop = Crop(self._path, inside, frame.time)
-            pieces += self._new(crop, frame.pixels[y : y + h, x : x + w], self._told_by(box))
+            pieces += self._new(crop, frame.pixels[y : y + h, x : x + w], self._box_columns(box))
         return pieces
 
     def problem(self, why: str) -> Problem:
         return Problem(where=str(self._path), why=why)
 
-    def _new(self, crop: Crop, pixels: NDArray[np.uint8], told: Metadata) -> list[_Piece]:
+    def _new(self, crop: Crop, pixels: NDArray[np.uint8], columns: Metadata) -> list[_Piece]:
         address = crop.address
         if address in self._known:
             self.num_known += 1
@@ -211,17 +211,17 @@ class _Film:
         return [
             _Piece(
                 address=address,
-                # Else a small crop would keep its whole frame in memory.
+                # Without the copy, a small crop would keep its whole frame in memory.
                 image=Image.fromarray(pixels.copy()),
                 columns={
                     **self._columns,
-                    **told,
+                    **columns,
                     **({} if taken is None else {"time": taken.isoformat()}),
                 },
             )
         ]
 
-    def _told_by(self, box: Box) -> Metadata:
+    def _box_columns(self, box: Box) -> Metadata:
         track = box.track
         if track is not None and not isinstance(track, str):
             track = f"{self._tracker}/{int(track)}"
@@ -232,34 +232,37 @@ class _Film:
 
 
 class _Timeline:
-    """Boxes by time: those of a frame are all since the frame before."""
+    """Boxes by time; a frame gets all boxes since the previous frame."""
 
     def __init__(self, boxes: Mapping[float, Sequence[BoxLike]]) -> None:
         if not all(0 <= time < math.inf for time in boxes):
-            raise ImageError("the times of boxes are seconds from the first frame, 0 or more")
+            raise ImageError(
+                "expected boxes by time in seconds from the first frame, 0 or more; got "
+                f"{next(time for time in boxes if not 0 <= time < math.inf)!r}"
+            )
         self.all = sorted(boxes)
-        self._left = deque((time, boxes[time]) for time in self.all)
+        self._remaining = deque((time, boxes[time]) for time in self.all)
 
     def until(self, time: float) -> list[BoxLike]:
-        found: list[BoxLike] = []
-        while self._left and self._left[0][0] <= time + SHORTEST_STEP / 2:
-            found += self._left.popleft()[1]
-        return found
+        boxes: list[BoxLike] = []
+        while self._remaining and self._remaining[0][0] <= time + SHORTEST_STEP / 2:
+            boxes += self._remaining.popleft()[1]
+        return boxes
 
 
-def _checked(given: BoxLike) -> Box:
+def _checked(box_like: BoxLike) -> Box:
     try:
-        box = Box(*given)
+        box = Box(*box_like)
         numbers = all(isinstance(float(side), float) for side in box[:4])
     except (TypeError, ValueError):
         numbers = False
     if not numbers:
-        raise ImageError(f"expected a box as x, y, width, height in pixels, got {given!r:.80}")
+        raise ImageError(f"expected a box as x, y, width, height in pixels, got {box_like!r:.80}")
     return box
 
 
 def _inside(box: Box, width: int, height: int) -> tuple[int, int, int, int] | None:
-    """Left, top, width and height of what a box holds of a frame; None where it holds nothing."""
+    """Left, top, width and height of the part of a box inside its frame; None if it is empty."""
     sides = box[:4]
     if not all(map(math.isfinite, sides)) or box.width <= 0 or box.height <= 0:
         return None
@@ -276,7 +279,7 @@ def _whole_seconds(video: VideoReader) -> int | None:
 
 
 def _ahead(frames: Iterator[Frame]) -> Generator[Frame, None, None]:
-    """The same frames, a few decoded ahead while others are encoded."""
+    """The same frames; a few are decoded ahead while others are encoded."""
     with ThreadPoolExecutor(1) as pool:
         waiting = deque(pool.submit(next, frames, None) for _ in range(_FRAMES_AHEAD))
         while (frame := waiting.popleft().result()) is not None:

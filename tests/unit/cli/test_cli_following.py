@@ -43,7 +43,7 @@ def test_a_changed_table_is_followed(shop, capsys):
     write(shop, "a.jpg,red coat,8,R1", "c.jpg,green coat,5,G1")
     assert index(shop, *table) == 0
     shown = capsys.readouterr().out
-    assert "1 of these differ from what was given" in shown
+    assert "1 of these differ from the input" in shown
     assert "in all: added 1, updated 0, moved 0, unchanged 1, removed 0, left out 0" in shown
     assert index(shop, *table, "--sync", "--dry-run") == 0
     shown = capsys.readouterr().out
@@ -61,7 +61,7 @@ def test_a_picture_that_was_overwritten_is_encoded_again(shop, capsys):
     assert index(shop, shop / "a.jpg") == 0
     shutil.copy(shop / "b.jpg", shop / "a.jpg")
     assert index(shop, shop / "a.jpg", "--replace") == 0
-    assert "encoded 1 again that have changed" in capsys.readouterr().out
+    assert "encoded again 1 that have changed" in capsys.readouterr().out
     query = ["query", str(shop / "model.plan"), "--image", str(shop / "a.jpg"), "--json"]
     assert main(query) == 0
     (match,) = json.loads(capsys.readouterr().out)
@@ -79,7 +79,7 @@ def test_a_folder_that_moved_is_found_or_said(shop, capsys):
     assert "the files of 1 pictures are gone" in shown
     assert str(shop / "crops" / "a.jpg") in shown
     assert index(shop, shop / "archive", "--sync") == 0
-    assert "found 1 again that have moved" in capsys.readouterr().out
+    assert "updated the paths of 1 that have moved" in capsys.readouterr().out
     (shop / "archive").rename(shop / "third")
     assert main(["gallery", "move", gallery, str(shop / "archive"), str(shop / "third")]) == 0
     assert "moved 1 pictures" in capsys.readouterr().out

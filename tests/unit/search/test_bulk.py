@@ -109,7 +109,7 @@ def test_a_folder_of_results_is_of_one_source_and_cut(plan, pictures, tmp_path):
     first, other = (list(_shards(pictures, "image_path", n)) for n in (5, 6))
     _claim(tmp_path / "out", Plan(plan), first)
     _claim(tmp_path / "out", Plan(plan), first)
-    with pytest.raises(DataError, match="another source, plan or size"):
+    with pytest.raises(DataError, match="another source, plan or shard size"):
         _claim(tmp_path / "out", Plan(plan), other)
     with pytest.raises(DataError, match="holds other files"):
         _claim(pictures, Plan(plan), first)
@@ -138,7 +138,7 @@ def test_results_of_another_plan_do_not_load(searcher, plan, pictures, tmp_path)
 def test_sources_that_do_not_fit_are_refused(plan, pictures, catalog, tmp_path):
     with pytest.raises(DataError, match="no column 'image_path'; it has file, pid"):
         list(_shards(catalog, "image_path", 5))
-    with pytest.raises(DataError, match="no Parquet file"):
+    with pytest.raises(DataError, match="cannot be read as Parquet"):
         list(_shards(tmp_path / "gone.parquet", "file", 5))
     with pytest.raises(ImageError, match="no picture or folder"):
         list(_shards(tmp_path / "gone", "file", 5))
@@ -146,13 +146,13 @@ def test_sources_that_do_not_fit_are_refused(plan, pictures, catalog, tmp_path):
     with pytest.raises(DataError, match="column 'pid' cannot be read"):
         numbers[0].table()
     catalog.unlink()
-    with pytest.raises(DataError, match="changed meanwhile"):
+    with pytest.raises(DataError, match="has changed since"):
         numbers[0].table()
 
 
 def test_arguments_are_checked_before_ray_starts(plan, pictures, tmp_path, monkeypatch):
     pytest.importorskip("ray")
-    with pytest.raises(DataError, match="are 1 or more"):
+    with pytest.raises(DataError, match="of 1 or more"):
         embed_dataset(plan, pictures, tmp_path / "out", concurrency=0)
     with pytest.raises(PlanError):
         embed_dataset(pictures / "00.jpg", pictures, tmp_path / "out")

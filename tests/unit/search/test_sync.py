@@ -16,7 +16,7 @@ from finegrain.encoder import Encoded
 from finegrain.errors import GalleryError
 from finegrain.gallery import Gallery
 from finegrain.records import Problem, ProblemKind, Sample
-from finegrain.search.ingest import Added, Manner, take_in
+from finegrain.search.ingest import Added, IngestOptions, ingest
 from finegrain.search.searcher import Searcher
 
 
@@ -48,12 +48,12 @@ def picture(path: Path, colour: int) -> Path:
 
 def add(gallery, pictures, metadata=None, *, eye=None, **how) -> Added:
     source = how.pop("source", pictures if isinstance(pictures, Path) else None)
-    manner = Manner.of(
+    options = IngestOptions.of(
         source, how.get("replace", False), how.get("sync", False), None,
         how.get("dry_run", False), False,
     )  # fmt: skip
-    return take_in(
-        eye or Eye(), gallery, pictures, metadata, manner, problems=how.get("problems", ())
+    return ingest(
+        eye or Eye(), gallery, pictures, metadata, options, problems=how.get("problems", ())
     )
 
 
@@ -245,7 +245,7 @@ def test_an_interrupted_replacement_is_cleared_up(gallery, tmp_path, monkeypatch
 
 
 def test_sync_needs_a_source(gallery, tmp_path):
-    with pytest.raises(GalleryError, match="sync removes what its source no longer gives"):
+    with pytest.raises(GalleryError, match="sync removes pictures that its source no longer holds"):
         add(gallery, [picture(tmp_path / "a.png", 1)], sync=True)
 
 
