@@ -1,4 +1,4 @@
-"""What a gallery needs of the place that it is kept in."""
+"""The interface of a gallery's storage, which is an SQLite file or a Milvus collection."""
 
 from __future__ import annotations
 
@@ -15,13 +15,17 @@ from finegrain.index.exact import Hit, Ids, Vectors
 from finegrain.records import Scalar
 
 Search = Callable[[Vectors, int], list[list[Hit]]]
-"""Queries ``[Q, D]`` and a depth to the hits of each, best first, equal scores by ascending id."""
+"""A search function.
+
+It takes queries ``[Q, D]`` and the number of hits wanted. It returns the hits of each query, best
+first; equal scores are ordered by ascending id.
+"""
 
 
 class Backend(Protocol):
-    """Keeps the rows and vectors of a gallery and searches them.
+    """Stores the rows and vectors of a gallery and searches them.
 
-    All arguments were checked. A picture whose time is over is in no answer.
+    The caller has checked all arguments. No method returns a picture that has expired.
     """
 
     @property
@@ -32,7 +36,7 @@ class Backend(Protocol):
     def dim(self) -> int: ...
 
     def searching(self, where: str | None) -> Search:
-        """A search of what is there now and matches a filter."""
+        """Return a search over the present pictures that match a filter."""
         ...
 
     def tune(self, queries: Vectors, k: int, min_recall: float) -> Tuned:
@@ -50,31 +54,31 @@ class Backend(Protocol):
         ...
 
     def columns(self) -> dict[str, set[str]]:
-        """Kinds of value that each metadata column has held; none for nulls only."""
+        """Kinds of value that each metadata column has held; empty where it held only nulls."""
         ...
 
     def images(self) -> set[str]: ...
 
     def known(self, images: Iterable[str]) -> dict[str | None, list[int]]:
-        """Ids by path of those of the pictures that are there."""
+        """Ids of the stored pictures by path; a path without pictures is left out."""
         ...
 
     def rows(self, ids: Iterable[int]) -> dict[int, Row]:
-        """Those of the rows that are there, by id."""
+        """Rows by id; an id that is not stored is left out."""
         ...
 
     def groups(self, column: str, ids: Iterable[int]) -> dict[int, Scalar]:
-        """The value of one column for those of the ids that are there and have one."""
+        """Value of one column by id; ids that are not stored or have no value are left out."""
         ...
 
     def values(self, column: str, limit: int) -> list[Value]:
-        """Some of the different values that a column has, at most so many."""
+        """Up to ``limit`` distinct values of a column."""
         ...
 
     def thumbnails(self, ids: Iterable[int]) -> dict[int, bytes]: ...
 
     def vectors(self, ids: Iterable[int]) -> dict[int, Vectors]:
-        """Vectors ``[D]`` of those of the ids that are there."""
+        """Vectors ``[D]`` by id; an id that is not stored is left out."""
         ...
 
     def vectors_after(self, last_id: int) -> Generator[tuple[Ids, Vectors], None, None]:
@@ -82,43 +86,43 @@ class Backend(Protocol):
         ...
 
     def places(self) -> Iterable[Place]:
-        """Where each picture with a path came from, by ascending id."""
+        """Origin of each picture that has a path, by ascending id."""
         ...
 
     def has_numbered_pids(self) -> bool:
-        """Whether there are pids that an older version may have numbered itself."""
+        """Whether an older version may have replaced some pids with numbers of its own."""
         ...
 
     def rewrite(self, entries: Mapping[int, Entry]) -> None:
-        """Put entries in the place of all that rows say, but for their vectors and thumbnails."""
+        """Replace all columns of rows by those of entries; vectors and thumbnails stay."""
         ...
 
     def insert(
         self, vectors: Vectors, entries: Sequence[Entry], on_duplicate: OnDuplicate = "add"
     ) -> list[int]:
-        """Write all rows or none; ids in the order given, of a skipped one the id it had."""
+        """Write all rows or none; return ids in input order (a skipped row keeps its old id)."""
         ...
 
     def last_id(self) -> int:
-        """The highest id that was given so far."""
+        """The highest id assigned so far."""
         ...
 
     def insert_unless_overtaken(
         self, vectors: Vectors, entries: Sequence[Entry], since: int, own: Set[int]
     ) -> list[int]:
-        """Write rows, but for paths that others have added after an id; the ids of all."""
+        """Write rows except paths that others added after the id ``since``; return all ids."""
         ...
 
     def insert_all(self, batches: Iterable[tuple[Vectors, Sequence[Entry]]]) -> list[int]:
-        """Write all batches or none, one at a time in memory; returns the ids."""
+        """Write all batches or none, with one batch in memory at a time; return the ids."""
         ...
 
     def delete(self, ids: Iterable[int]) -> int:
-        """Remove rows; returns how many were there."""
+        """Remove rows; return the number that were stored."""
         ...
 
     def expire(self, *, trust_clock: bool = False) -> int:
-        """Remove the rows whose time is over; returns how many."""
+        """Remove the expired rows; return their number."""
         ...
 
     def reindex(

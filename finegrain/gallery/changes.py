@@ -1,4 +1,4 @@
-"""Changing what is known of pictures, without encoding them again."""
+"""Changing the columns and paths of pictures without encoding them again."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from finegrain.gallery.row import Row
 from finegrain.gallery.stamps import is_there, stamp_of
 
 CHANGEABLE = ("pid", "camera", "time", "track")
-"""Built-in columns that a caller may set."""
+"""Built-in columns that a caller may change."""
 
 _CHUNK_ROWS = 2048
 
 
 def entry_of(row: Row) -> Entry:
-    """What a row states, as it was stored; its thumbnail stays where it is."""
+    """The entry of a stored row, without its thumbnail."""
     return Entry(
         image=row.image,
         pid=row.pid,
@@ -36,45 +36,45 @@ def entry_of(row: Row) -> Entry:
     )
 
 
-def with_columns(row: Row, given: Entry, names: Collection[str]) -> Entry:
-    """A row with the columns that were given in the place of its own; the others stay.
+def with_columns(row: Row, changes: Entry, names: Collection[str]) -> Entry:
+    """The entry of a row after some of its columns change.
 
     Args:
-        row: As it is stored.
-        given: The new values.
-        names: Which built-in columns were given; of the metadata all that are there.
+        row: The stored row.
+        changes: The new values.
+        names: Built-in columns to take from ``changes``. All its metadata is taken.
     """
-    own = {name: getattr(given, name) for name in CHANGEABLE if name in names}
-    return replace(entry_of(row), metadata={**row.metadata, **given.metadata}, **own)
+    built_in = {name: getattr(changes, name) for name in CHANGEABLE if name in names}
+    return replace(entry_of(row), metadata={**row.metadata, **changes.metadata}, **built_in)
 
 
 def update(store: Backend, ids: Iterable[int], columns: Mapping[str, Any]) -> int:
-    """Set columns of pictures; returns how many were there.
+    """Set columns of pictures; return the number of pictures changed.
 
     Raises:
-        GalleryError: A column cannot be set, or a value does not fit.
+        GalleryError: A column cannot be set, or a value is of the wrong type.
     """
     fixed = sorted({"id", "image", "added_at", "expires_at"} & columns.keys())
     if fixed:
         raise GalleryError(f"{', '.join(fixed)} cannot be set; a gallery gives these itself.")
-    given = checked_entry("columns", columns)
-    wanted = list(ids)
+    changes = checked_entry("columns", columns)
+    all_ids = list(ids)
     count = 0
-    for start in range(0, len(wanted), _CHUNK_ROWS):
-        rows = store.rows(wanted[start : start + _CHUNK_ROWS])
-        store.rewrite({id_: with_columns(row, given, columns) for id_, row in rows.items()})
+    for start in range(0, len(all_ids), _CHUNK_ROWS):
+        rows = store.rows(all_ids[start : start + _CHUNK_ROWS])
+        store.rewrite({id_: with_columns(row, changes, columns) for id_, row in rows.items()})
         count += len(rows)
     return count
 
 
 def move(store: Backend, old: Path, new: Path) -> int:
-    """Note that a file or folder has moved; returns how many pictures moved with it.
+    """Record that a file or folder has moved; return the number of pictures that moved with it.
 
-    A picture that was added again under its new path, by the same digest, gives way to the moved
-    one, whose id and columns are older.
+    The same picture may have been added again under its new path; it is then recognised by its
+    digest and deleted, since the moved picture has the older id and columns.
 
     Raises:
-        GalleryError: No picture is under the old path, or none is where it should be now.
+        GalleryError: No picture is under the old path, or no file is at any of the new paths.
     """
     before, after = os.path.realpath(old), os.path.realpath(new)
     targets: dict[int, str] = {}
@@ -94,9 +94,9 @@ def move(store: Backend, old: Path, new: Path) -> int:
         raise GalleryError(f"expected the pictures under {after} now; {first} is not there.")
     twins: list[int] = []
     for start in range(0, len(targets), _CHUNK_ROWS):
-        some = list(targets)[start : start + _CHUNK_ROWS]
+        chunk_ids = list(targets)[start : start + _CHUNK_ROWS]
         entries = {}
-        for id_, row in store.rows(some).items():
+        for id_, row in store.rows(chunk_ids).items():
             image = targets[id_]
             stamp = row.stamp or stamp_of(image)
             entries[id_] = replace(entry_of(row), image=image, source=sources[id_], stamp=stamp)
@@ -112,7 +112,7 @@ def move(store: Backend, old: Path, new: Path) -> int:
 
 
 def _moved(path: str, before: str, after: str) -> str | None:
-    """A path that is, or is below, the one that moved; None for others."""
+    """The new path of a file at or below the moved path; None for other files."""
     if path == before or path.startswith((before + os.sep, before + "#")):
         return after + path[len(before) :]
     return None

@@ -1,4 +1,4 @@
-"""Vectors as they are stored, and how damage to one of them is seen."""
+"""Decoding stored vectors, and detecting damage to them."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from finegrain.errors import GalleryError
 from finegrain.index.exact import Ids, Vectors
 
 LENGTH_TOLERANCE = 1e-2
-"""How far the length of a vector may be from 1: half precision keeps about three digits."""
+"""Largest allowed distance of a vector's length from 1; fp16 keeps about three digits."""
 
 StoredVector = tuple[int, object, object]
-"""Id of the picture, little-endian float32 numbers, and their CRC-32 or None where unknown."""
+"""Id of the picture, its vector as little-endian float32, and the CRC-32 (None if unknown)."""
 
 
 def decoded(chunk: Sequence[StoredVector], dim: int, path: Path) -> tuple[Ids, Vectors]:
@@ -24,15 +24,14 @@ def decoded(chunk: Sequence[StoredVector], dim: int, path: Path) -> tuple[Ids, V
     Args:
         chunk: At least one row.
         dim: Width of the vectors.
-        path: Of the gallery, for messages.
+        path: Path of the gallery, for error messages.
 
     Raises:
-        GalleryError: A vector has another width or checksum than it should have, or its length
-            is not 1.
+        GalleryError: A vector has the wrong width or checksum, or its length is not 1.
     """
-    for id_, what in faults_of(chunk, dim):
+    for id_, fault in faults_of(chunk, dim):
         raise GalleryError(
-            f"{path}: the stored vector of picture {id_} {what}. The file is damaged; restore it "
+            f"{path}: the stored vector of picture {id_} {fault}. The file is damaged; restore it "
             "from a backup, or index the pictures again."
         )
     ids, data, _ = zip(*chunk, strict=True)
@@ -40,21 +39,21 @@ def decoded(chunk: Sequence[StoredVector], dim: int, path: Path) -> tuple[Ids, V
 
 
 def faults_of(chunk: Sequence[StoredVector], dim: int) -> Iterator[tuple[int, str]]:
-    """Ids of damaged vectors, and what is wrong with each."""
-    whole: list[tuple[int, bytes]] = []
+    """Ids of damaged vectors, each with a description of the damage."""
+    intact: list[tuple[int, bytes]] = []
     for id_, stored, checksum in chunk:
         if not isinstance(stored, bytes) or len(stored) != 4 * dim:
             yield id_, f"does not have {dim} numbers"
         elif checksum is not None and zlib.crc32(stored) != checksum:
             yield id_, "does not agree with its checksum"
         else:
-            whole.append((id_, stored))
-    for row in not_normalised(_numbers([stored for _, stored in whole], dim)).tolist():
-        yield whole[row][0], "does not have length 1"
+            intact.append((id_, stored))
+    for row in not_normalised(_numbers([stored for _, stored in intact], dim)).tolist():
+        yield intact[row][0], "does not have length 1"
 
 
 def not_normalised(vectors: Vectors) -> Ids:
-    """Rows of ``[N, D]`` whose length is not 1, NaN and infinity included."""
+    """Indices of the rows of ``[N, D]`` whose length is not 1, including NaN and infinity."""
     with np.errstate(over="ignore", invalid="ignore"):
         squares = np.einsum("nd,nd->n", vectors, vectors)
         return np.flatnonzero(~(np.abs(np.sqrt(squares) - 1) < LENGTH_TOLERANCE))

@@ -1,4 +1,4 @@
-"""Checking what goes into a gallery, before anything of it is written."""
+"""Validating pictures, columns and queries before they reach a gallery's storage."""
 
 from __future__ import annotations
 
@@ -24,15 +24,18 @@ MAX_NAME_LENGTH = 256
 """Longest name of a metadata column, in characters."""
 
 OnDuplicate = Literal["add", "skip", "replace", "error"]
-"""What to do with a picture whose path the gallery holds already."""
+"""What to do with a picture whose path is in the gallery already."""
 
-_GIVEN_APART = ("pid", "camera", "time", "track")
+_NOT_METADATA = ("pid", "camera", "time", "track")
 _INT64 = range(-(2**63), 2**63)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """What is stored of one picture beside its vector; times as :func:`utc_text` makes them."""
+    """The columns of one picture, without its vector.
+
+    Times are text in the form of :func:`finegrain.times.utc_text`.
+    """
 
     image: str | None
     pid: Pid | None
@@ -58,11 +61,11 @@ def checked_entries(
     thumbnails: Sequence[bytes | None] | None,
     expire_after: timedelta | float | None,
 ) -> list[Entry]:
-    """One entry per vector.
+    """Validate columns and return one entry per vector.
 
     Raises:
-        GalleryError: A column has another length than there are vectors, or a value is of a
-            type that cannot be stored.
+        GalleryError: A column does not have one value per vector, or a value is of a type that
+            cannot be stored.
     """
     columns = zip(
         _column("images", images, count),
@@ -103,10 +106,19 @@ def checked_entry(
     source: str | None = None,
     stamp: Stamp | None = None,
 ) -> Entry:
-    """The entry of one picture from its columns, built in and metadata together.
+    """The entry of one picture.
+
+    Args:
+        where: Place of the picture, for error messages.
+        columns: Built-in columns and metadata in one mapping.
+        image: Path, or None.
+        thumbnail: JPEG file, or None.
+        expire_after: Seconds or timedelta, or None to keep the picture.
+        source: Folder or table that the picture comes from.
+        stamp: State of the picture's file.
 
     Raises:
-        GalleryError: A value, which is at ``where``, is of a type that cannot be stored.
+        GalleryError: A value is of a type that cannot be stored.
     """
     time = checked_time(f"{where}: time", columns.get("time"))
     retention = _retention(expire_after)
@@ -118,7 +130,7 @@ def checked_entry(
         track=_name(f"{where}: track", columns.get("track")),
         expires_at=None if retention is None else _expiry(time, retention),
         metadata=_metadata(
-            f"{where}: metadata", {n: v for n, v in columns.items() if n not in _GIVEN_APART}
+            f"{where}: metadata", {n: v for n, v in columns.items() if n not in _NOT_METADATA}
         ),
         thumbnail=_thumbnail(f"{where}: thumbnail", thumbnail),
         source=source,
@@ -130,16 +142,16 @@ def checked_vectors(vectors: npt.ArrayLike, dim: int) -> Vectors:
     """Vectors to store, as contiguous float32 ``[N, D]``.
 
     Raises:
-        GalleryError: Another shape, no numbers, or not L2-normalised.
+        GalleryError: The shape is wrong, or the vectors are not numeric or not L2-normalised.
     """
     array = _as_float32(vectors)
     if array is None or array.ndim != 2 or array.shape[1] != dim:
         raise GalleryError(f"Vectors are numbers of shape [N, {dim}]; got {_described(vectors)}.")
-    if len(wrong := not_normalised(array)):
+    if len(invalid_rows := not_normalised(array)):
         with np.errstate(over="ignore"):
-            length = np.linalg.norm(array[wrong[0]])
+            length = np.linalg.norm(array[invalid_rows[0]])
         raise GalleryError(
-            f"Vectors have length 1; vector {wrong[0]} has length {length:g}. "
+            f"Vectors have length 1; vector {invalid_rows[0]} has length {length:g}. "
             "Divide each by its L2 norm."
         )
     return array
@@ -149,7 +161,7 @@ def checked_queries(vectors: npt.ArrayLike, dim: int) -> Vectors:
     """Vectors to search for, as contiguous float32 ``[Q, D]``.
 
     Raises:
-        QueryError: Another shape, no numbers, or NaN or infinity among them.
+        QueryError: The shape is wrong, or the vectors are not numeric or not finite.
     """
     array = _as_float32(vectors)
     if array is None or array.ndim != 2 or array.shape[1] != dim:
@@ -160,10 +172,10 @@ def checked_queries(vectors: npt.ArrayLike, dim: int) -> Vectors:
 
 
 def checked_k(k: Any) -> int:
-    """How many hits to return.
+    """The number of hits to return.
 
     Raises:
-        QueryError: ``k`` is no whole number of at least 1.
+        QueryError: ``k`` is not an integer of at least 1.
     """
     if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
         raise QueryError(f"k is a whole number of at least 1; got {k!r:.40}.")
@@ -171,10 +183,10 @@ def checked_k(k: Any) -> int:
 
 
 def checked_offset(offset: Any) -> int:
-    """How many hits to leave out.
+    """The number of hits to skip.
 
     Raises:
-        QueryError: ``offset`` is no whole number of at least 0.
+        QueryError: ``offset`` is not an integer of at least 0.
     """
     if isinstance(offset, bool) or not isinstance(offset, int | np.integer) or offset < 0:
         raise QueryError(f"offset is a whole number of at least 0; got {offset!r:.40}.")
@@ -182,7 +194,7 @@ def checked_offset(offset: Any) -> int:
 
 
 def checked_choice(on_duplicate: Any) -> None:
-    """See that ``on_duplicate`` is one of its choices.
+    """Check that ``on_duplicate`` is one of its choices.
 
     Raises:
         GalleryError: It is not.
@@ -195,16 +207,16 @@ def checked_choice(on_duplicate: Any) -> None:
 
 
 def checked_ids(ids: Iterable[Any]) -> list[int]:
-    """Ids as Python numbers.
+    """Ids as Python integers.
 
     Raises:
-        GalleryError: One of them is no whole number.
+        GalleryError: One of them is not an integer.
     """
-    wanted = list(ids)
-    for id_ in wanted:
+    checked = list(ids)
+    for id_ in checked:
         if isinstance(id_, bool) or not isinstance(id_, int | np.integer):
             raise GalleryError(f"Ids are whole numbers as add() returned them; got {id_!r:.40}.")
-    return [int(id_) for id_ in wanted]
+    return [int(id_) for id_ in checked]
 
 
 def _as_float32(vectors: npt.ArrayLike) -> Vectors | None:
@@ -253,10 +265,10 @@ def _text(where: str, value: Any) -> str | None:
 
 
 def checked_pid(where: str, value: Any) -> Pid | None:
-    """A pid as it is kept: a number or a text, as it was given.
+    """A pid as it is stored: an integer or a text, unchanged.
 
     Raises:
-        GalleryError: It is something else, or a number of more than 64 bits.
+        GalleryError: The value has another type, or is an integer of more than 64 bits.
     """
     if isinstance(value, int | np.integer) and not isinstance(value, bool):
         if int(value) in _INT64:
@@ -269,10 +281,10 @@ def checked_pid(where: str, value: Any) -> Pid | None:
 
 
 def checked_time(where: str, value: Any) -> str | None:
-    """A time in the form that it is kept in.
+    """A time in the form in which it is stored.
 
     Raises:
-        GalleryError: The value, which is at ``where``, is no datetime or text of ISO 8601.
+        GalleryError: The value at ``where`` is neither a datetime nor a text of ISO 8601.
     """
     if value is None:
         return None
@@ -280,7 +292,7 @@ def checked_time(where: str, value: Any) -> str | None:
         if isinstance(value, datetime | str):
             return clock.utc_text(value)
     except ValueError:
-        pass  # refused like any other value
+        pass  # raise the same error as for other invalid values
     raise GalleryError(
         f"{where} is a datetime, a time of ISO 8601 such as '2026-05-01T08:00:00+02:00', or None; "
         f"got {_brief(value)}."
@@ -340,7 +352,7 @@ def _scalar(where: str, value: Any) -> Scalar:
     if isinstance(value, str):
         return _text(where, value)
     if isinstance(value, np.generic):
-        value = value.item()  # as a table read by pandas holds them
+        value = value.item()  # tables read by pandas hold NumPy scalars
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, int) and value in _INT64:
@@ -354,7 +366,7 @@ def _scalar(where: str, value: Any) -> Scalar:
 
 
 def _brief(value: Any) -> str:
-    """A value as messages show it; also of one that nests too deep for ``repr``."""
+    """A short text of a value for messages; deeply nested values are safe, unlike with ``repr``."""
     return f"{reprlib.repr(value):.60}"
 
 
@@ -368,13 +380,13 @@ def paths_once(entries: Sequence[Entry]) -> list[str]:
     """Paths of the entries that have one.
 
     Raises:
-        GalleryError: Two have the same.
+        GalleryError: A path occurs more than once.
     """
     images = [entry.image for entry in entries if entry.image is not None]
     if len(set(images)) < len(images):
-        twice = next(image for image in images if images.count(image) > 1)
+        duplicate = next(image for image in images if images.count(image) > 1)
         raise GalleryError(
-            f"{twice!r:.200} is among the pictures more than once; with on_duplicate= a path "
+            f"{duplicate!r:.200} is among the pictures more than once; with on_duplicate= a path "
             "names one picture. Leave it out, or on_duplicate='add'."
         )
     return images

@@ -1,17 +1,17 @@
-"""Galleries as files that other tools read, and back.
+"""Exporting a gallery to files that other tools read, and loading such files.
 
 A path that ends in ``.parquet`` is one Parquet file with a row per picture. Any other path
-is a folder with the layout of clip-retrieval, which is read whoever wrote it::
+is a folder in the layout of clip-retrieval; folders written by clip-retrieval load too::
 
     gallery.json                 plan and width
     img_emb/img_emb_0.npy        float32 [n, D]
     metadata/metadata_0.jsonl    n lines; metadata_0.parquet is read as well
 
 Columns are ``id``, ``image_path``, ``pid``, ``camera``, ``time``, ``track``, ``added_at``,
-``expires_at``, ``thumbnail`` (in JSON as base64) and ``metadata`` (in Parquet as JSON, since
-its columns hold values of one kind; a pid that is a text is in ``pid_text`` there).
-Of a foreign export all further columns become metadata.
-Ids are for information: a gallery gives its own.
+``expires_at``, ``thumbnail`` and ``metadata``. JSON holds a thumbnail as base64. A column of
+Parquet holds values of one type, so there ``metadata`` is JSON text, and a pid that is a text is
+in ``pid_text``. Other columns, as exports of other tools have them, become metadata.
+Loading ignores ids: the gallery assigns new ones.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from finegrain.records import Pid
 _ABOUT = "gallery.json"
 _KEY = b"finegrain"
 _CHUNK_ROWS = 8192
-_OWN = {
+_BUILT_IN_FIELDS = {
     "image_path",
     "pid",
     "pid_text",
@@ -53,7 +53,7 @@ _OWN = {
     "thumbnail",
     "metadata",
 }
-_FOR_INFORMATION = {"id", "added_at", "vector"}
+_IGNORED = {"id", "added_at", "vector"}
 _TIMES = ("time", "added_at", "expires_at")
 
 About = Mapping[str, Any]
@@ -62,11 +62,11 @@ Chunk = tuple[Vectors, list[Record]]
 
 
 def export(store: Backend, target: Path) -> int:
-    """Write all pictures to a new file or folder, in bounded memory; returns how many.
+    """Write all pictures to a new file or folder, in bounded memory; return their number.
 
     Raises:
-        GalleryError: There is something at the path already, or it cannot be written.
-        MissingExtraError: Parquet is asked for and pyarrow is not installed.
+        GalleryError: The path exists already, or cannot be written.
+        MissingExtraError: The path ends in ``.parquet`` and pyarrow is not installed.
     """
     if target.exists():
         raise GalleryError(f"{target} exists already. Export to a new path, or remove it first.")
@@ -75,7 +75,7 @@ def export(store: Backend, target: Path) -> int:
     write = _write_parquet if target.suffix == ".parquet" else _write_folder
     try:
         count = write(unfinished, about, _chunks(store))
-        _close_to_others(unfinished)
+        _restrict_to_owner(unfinished)
         os.replace(unfinished, target)
     except OSError as error:
         raise GalleryError(
@@ -88,19 +88,19 @@ def export(store: Backend, target: Path) -> int:
     return count
 
 
-def _close_to_others(export: Path) -> None:
-    """Leave what was written to its owner: it is as personal as the gallery."""
+def _restrict_to_owner(export: Path) -> None:
+    """Make an export readable by its owner only; it is as personal as the gallery."""
     for path in (export, *export.rglob("*")):
         path.chmod(0o700 if path.is_dir() else 0o600)
 
 
 def load(store: Backend, source: Path) -> list[int]:
-    """Add all pictures of an export, in bounded memory, or none; returns their new ids.
+    """Add all pictures of an export, in bounded memory, or none; return their new ids.
 
     Raises:
         GalleryError: There is no export, it is damaged, or its vectors are of another plan or
             width; nothing was written.
-        MissingExtraError: It is Parquet and pyarrow is not installed.
+        MissingExtraError: The export is Parquet and pyarrow is not installed.
     """
     about, chunks = (_read_parquet if source.is_file() else _read_folder)(source)
     fingerprint = about.get("fingerprint", store.fingerprint)
@@ -115,7 +115,7 @@ def load(store: Backend, source: Path) -> list[int]:
 
 
 def _chunks(store: Backend) -> Iterator[Chunk]:
-    """All pictures; between two chunks others may use the file."""
+    """All pictures in chunks; the gallery is not locked between two chunks."""
     last = 0
     while True:
         with closing(store.vectors_after(last)) as upcoming:
@@ -126,9 +126,9 @@ def _chunks(store: Backend) -> Iterator[Chunk]:
         last = int(ids[-1])
         rows = store.rows(ids.tolist())
         thumbnails = store.thumbnails(rows)
-        kept = [id_ in rows for id_ in ids.tolist()]  # others were deleted just now
+        is_stored = [id_ in rows for id_ in ids.tolist()]  # some may just have been deleted
         yield (
-            vectors[kept],
+            vectors[is_stored],
             [
                 {
                     "id": row.id,
@@ -158,7 +158,7 @@ def _entries(records: Sequence[Record]) -> list[Entry]:
         metadata=[
             {
                 **(record.get("metadata") or {}),
-                **{n: v for n, v in record.items() if n not in _OWN | _FOR_INFORMATION},
+                **{n: v for n, v in record.items() if n not in _BUILT_IN_FIELDS | _IGNORED},
             }
             for record in records
         ],
@@ -211,10 +211,10 @@ def _read_shard(folder: Path, shard: Path) -> Iterator[Chunk]:
         vectors = np.load(shard, mmap_mode="r", allow_pickle=False)
         for start in range(0, len(vectors), _CHUNK_ROWS):
             part = np.asarray(vectors[start : start + _CHUNK_ROWS], np.float32)
-            some = list(islice(records, len(part)))
-            if len(some) < len(part):
-                raise ValueError(f"its metadata ends after {start + len(some)} pictures")
-            yield part, some
+            part_records = list(islice(records, len(part)))
+            if len(part_records) < len(part):
+                raise ValueError(f"its metadata ends after {start + len(part_records)} pictures")
+            yield part, part_records
         if next(records, None) is not None:
             raise ValueError(f"its metadata has more than its {len(vectors)} pictures")
 
@@ -234,11 +234,11 @@ def _read_records(stem: Path) -> Iterator[Record]:
 
 
 def _number(shard: Path) -> int:
-    """The number at the end of a shard's name, by which its metadata is found."""
-    found = re.search(r"(\d+)$", shard.stem)
-    if found is None:
+    """The number at the end of a shard's name; its metadata file has the same number."""
+    match = re.search(r"(\d+)$", shard.stem)
+    if match is None:
         raise ValueError(f"{shard.name} has no number, as in img_emb_0.npy")
-    return int(found[1])
+    return int(match[1])
 
 
 # --- a Parquet file ---------------------------------------------------------------------
@@ -276,7 +276,7 @@ def _write_parquet(path: Path, about: About, chunks: Iterator[Chunk]) -> int:
             columns = [[r[name] for r in records] for name in schema.names[:-1]]
             arrays = [
                 arrow.array(values, kind)
-                for values, kind in zip(columns, schema.types, strict=False)  # but the vectors
+                for values, kind in zip(columns, schema.types, strict=False)  # except vectors
             ]
             flat = arrow.array(vectors.reshape(-1), arrow.float32())
             arrays.append(arrow.FixedSizeListArray.from_arrays(flat, about["dim"]))
@@ -288,8 +288,8 @@ def _write_parquet(path: Path, about: About, chunks: Iterator[Chunk]) -> int:
 def _read_parquet(path: Path) -> tuple[About, Iterator[Chunk]]:
     with _readable(path):
         file = _open_parquet(path)
-        stated = (file.schema_arrow.metadata or {}).get(_KEY)
-        about = {} if stated is None else _about(stated)
+        about_json = (file.schema_arrow.metadata or {}).get(_KEY)
+        about = {} if about_json is None else _about(about_json)
         if "vector" not in file.schema_arrow.names:
             raise ValueError("it has no column named vector")
     return about, _read_batches(path, file)
@@ -341,7 +341,7 @@ def _about(text: bytes) -> About:
 
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
-    """Let the errors of the parsers out as ours."""
+    """Turn errors of the parsers into :class:`GalleryError`."""
     try:
         yield
     except (OSError, ValueError, EOFError, TypeError, RecursionError) as error:

@@ -24,7 +24,7 @@ from finegrain.gallery.entries import (
 from finegrain.gallery.exchange import export, load
 from finegrain.gallery.gallery_rows import GalleryRows
 from finegrain.gallery.grouping import Thinning
-from finegrain.gallery.places import open_store, there_is
+from finegrain.gallery.places import location_exists, open_store
 from finegrain.gallery.sqlite.reindex import PictureEncoder, Reindexed
 from finegrain.gallery.sqlite.upkeep import Upkeep
 from finegrain.index.approximate import Approximate, Tuned
@@ -33,42 +33,49 @@ from finegrain.records import Pid, Scalar
 
 
 class Gallery(GalleryRows, Upkeep):
-    """Vectors of pictures with their paths and metadata, in one file that loses nothing.
+    """Vectors of pictures with their paths and metadata, in one durable file.
 
-    What :meth:`add` or :meth:`delete` has returned survives a crash. Search is exact unless an
-    approximate index is asked for; the vectors are read into memory at the first search and
-    follow the file from then on, also when another process writes to it. A gallery may be shared
-    by threads: one at a time follows the file, and any number search at once.
+    The effect of :meth:`add` and :meth:`delete` survives a crash once the call has returned.
+    Search is exact unless ``index`` names an approximate index. The first search reads the
+    vectors into memory; later searches read only changes, including those of other processes.
+    Any number of threads may share a gallery and search at once.
 
-    One process writes at a time and others wait for it, up to half a minute; any number may
-    read. A file that cannot be written, or whose folder cannot, opens for reading. Pictures
-    added with ``expire_after`` are in no answer once their time is over, and are removed from
-    the file by :meth:`expire`, by opening it, and now and then by searches.
+    One process writes at a time; other writers wait up to 30 seconds. Any number of processes
+    may read. The gallery opens read-only if the file or its folder is not writable. Pictures
+    added with ``expire_after`` leave all results as soon as they expire. :meth:`expire`, opening
+    the gallery, and occasionally a search remove them from the file.
 
-    A gallery may also be on a Milvus cluster, for many processes and machines, with the same
-    methods and the same answers. What differs there is said in
-    :class:`~finegrain.gallery.milvus.MilvusStore`.
-
-        >>> gallery = Gallery("crops.gallery", dim=512)                      # doctest: +SKIP
-        >>> gallery.search(queries, k=10, where="camera = 'gate-3'")         # doctest: +SKIP
-        >>> Gallery("http://milvus:19530/people", dim=512)                   # doctest: +SKIP
+    A gallery may also be on a Milvus cluster, for many processes and machines. Methods and
+    results are the same; :class:`~finegrain.gallery.milvus.MilvusStore` states the differences.
 
     Args:
-        path: The file; it is created when there is none. Or text with the address of one on
-            Milvus: ``http://host:port/name`` of a server, ``milvus:people.db`` in a file of
-            milvus-lite.
-        fingerprint: Identity of the plan that makes the vectors. It is kept in a new
-            gallery, and an existing one opens only with the fingerprint it was made with, or
-            without stating any.
-        dim: Width of the vectors; needed for a new gallery.
-        create: False refuses to create a gallery.
-        index: An approximate index for a file with many millions of pictures; None searches
+        path: Path of the file, which is created if it does not exist. Or the address of a
+            gallery on Milvus, as text: ``http://host:port/name`` for a server, or
+            ``milvus:people.db`` for a file of milvus-lite.
+        fingerprint: Identity of the plan that makes the vectors. A new gallery stores it. An
+            existing gallery opens only with the fingerprint that it stores, or with None.
+        dim: Width of the vectors; required for a new gallery.
+        create: If False, a missing gallery is an error instead of being created.
+        index: Approximate index, for a file with many millions of pictures; None searches
             exactly.
 
     Raises:
         GalleryError: The file is missing, damaged, of another application or format, or
-            holds the vectors of another plan or width. Or the server cannot be reached.
-        MissingExtraError: The address is of Milvus, and its client is not installed.
+            holds vectors of another plan or width; or the server cannot be reached.
+        MissingExtraError: The address is on Milvus, and its client is not installed.
+
+    Examples:
+        >>> import tempfile
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> gallery = Gallery(f"{folder.name}/crops.gallery", dim=2)
+        >>> gallery.add([[1, 0], [0, 1]], ["a.jpg", "b.jpg"], cameras=["gate-1", "gate-3"])
+        [1, 2]
+        >>> gallery.search([[0.6, 0.8]], k=1)
+        [[Hit(id=2, score=0.800000011920929)]]
+        >>> gallery.search([[0.6, 0.8]], k=1, where="camera = 'gate-1'")
+        [[Hit(id=1, score=0.6000000238418579)]]
+        >>> gallery.close()
+        >>> folder.cleanup()
     """
 
     def __init__(
@@ -84,12 +91,12 @@ class Gallery(GalleryRows, Upkeep):
 
     @staticmethod
     def exists(path: str | Path) -> bool:
-        """Whether there is something at a path or address, without making it.
+        """Whether a path or address exists; nothing is created.
 
         Raises:
             GalleryError: The server cannot be reached.
         """
-        return there_is(path)
+        return location_exists(path)
 
     @property
     def path(self) -> Path | str:
@@ -121,28 +128,29 @@ class Gallery(GalleryRows, Upkeep):
         """Add pictures, all of them or none.
 
         Args:
-            vectors: L2-normalised, ``[N, D]``.
-            images: Paths, or None where a picture has no file; ``N`` of them, as of all below.
-            pids: Keys of the persons or products, where known: numbers or texts, which are kept
-                as they are. The number 10 and the text "10" are one key.
-            cameras: Names of the cameras, where known.
-            times: When the pictures were taken, where known: datetimes or text of ISO 8601,
-                in UTC unless they state an offset; kept to the millisecond.
-            tracks: Names of the tracks that they are part of, where known. Number a tracker's
-                per camera, as in ``gate-3/17``: its own numbers begin anew at every camera.
+            vectors: L2-normalised vectors, ``[N, D]``.
+            images: Path of each picture, or None for a picture without a file; ``N`` values, as
+                in all columns below. In each column, None means that the value is unknown.
+            pids: Keys of the persons or products: integers or texts, stored unchanged. The
+                number 10 and the text "10" are the same key.
+            cameras: Names of the cameras.
+            times: When the pictures were taken: datetimes or text of ISO 8601, in UTC unless
+                they state an offset; stored to the millisecond.
+            tracks: Names of the tracks that the pictures belong to. Trackers number their
+                tracks per camera, so include the camera, as in ``gate-3/17``.
             metadata: Further columns of each picture, for filters and display.
-            thumbnails: JPEG files of the pictures that have no file of their own.
-            expire_after: How long to keep them, in seconds or as timedelta, from when they
-                were taken where that is known and else from now. None keeps them.
-            on_duplicate: What to do with a path that is there already: ``add`` another picture
-                of it, as of several crops of one frame; ``skip`` it; ``replace`` all pictures
-                of it, under a new id; or raise an ``error``.
+            thumbnails: JPEG files, for pictures without a file of their own.
+            expire_after: How long to keep the pictures, in seconds or as timedelta, counted from
+                the time they were taken, or from now if that is unknown. None keeps them.
+            on_duplicate: What to do with a path that is in the gallery already: ``add`` another
+                picture of it (such as a second crop of one frame); ``skip`` it; ``replace`` all
+                its pictures, under a new id; or raise an ``error``.
 
         Returns:
-            The new ids, in the order given; for a picture that was skipped, the one it had.
+            The new ids, in the order of ``vectors``; a skipped picture keeps its old id.
 
         Raises:
-            GalleryError: Vectors or columns do not fit, the file cannot be written, or a
+            GalleryError: Vectors or columns are invalid, the file cannot be written, or a
                 path is a duplicate; nothing was written.
         """
         checked_choice(on_duplicate)
@@ -161,7 +169,7 @@ class Gallery(GalleryRows, Upkeep):
         return self._store.insert(checked, entries, on_duplicate)
 
     def last_id(self) -> int:
-        """The highest id that was given so far."""
+        """The highest id assigned so far."""
         return self._store.last_id()
 
     def add_entries(
@@ -172,10 +180,16 @@ class Gallery(GalleryRows, Upkeep):
         since: int | None = None,
         own: Set[int] = frozenset(),
     ) -> list[int]:
-        """Add pictures whose columns were checked already; see :meth:`add`.
+        """Add pictures whose columns are already validated; see :meth:`add`.
 
-        A path that another process has added after the id ``since`` is passed over; ``own`` are
-        the ids that the caller has added since.
+        Args:
+            vectors: L2-normalised vectors, ``[N, D]``.
+            entries: Columns of the ``N`` pictures.
+            since: If set, skip each path that another process has added under an id above this.
+            own: Ids that the caller has added above ``since``.
+
+        Returns:
+            The new ids, in the order of ``vectors``; a skipped path has the id it got meanwhile.
         """
         checked = checked_vectors(vectors, self.dim)
         if since is None:
@@ -196,43 +210,45 @@ class Gallery(GalleryRows, Upkeep):
 
         Args:
             vectors: L2-normalised queries, ``[Q, D]``.
-            k: How many for each; fewer come back when the gallery or the filter has fewer.
-            where: Look only at pictures that match, as in ``"camera = 'gate-3'"``; the
-                language is described in :mod:`finegrain.gallery.filters`. The fewer match,
-                the faster the search.
-            group_by: A column, such as ``"pid"`` or ``"track"``: of each of its values only
-                the best picture; a picture without a value counts for itself. As exact as the
-                search itself: it looks deeper until there are ``k`` groups, or no more pictures.
-            distinct: Leave out a picture whose cosine with a better one in the answer is above
-                this, as of neighbouring frames; 0.98 is a good start.
-            offset: How many of the best to leave out, as for the next page of an answer.
+            k: Number of hits per query; fewer if the gallery or the filter has fewer pictures.
+            where: Search only pictures that match a filter such as ``"camera = 'gate-3'"``; see
+                :mod:`finegrain.gallery.filters.conditions` for the syntax. The fewer pictures
+                match, the faster the search.
+            group_by: Column such as ``"pid"`` or ``"track"``. Only the best picture of each
+                value is returned; a picture without a value is a group of its own. The result
+                is as exact as the search: it goes deeper until it has ``k`` groups or has seen
+                all pictures.
+            distinct: Leave out a picture whose cosine with a better hit is above this value, to
+                remove near-duplicate frames; 0.98 is a good start.
+            offset: Number of best hits to skip, for the next page of results.
 
         Returns:
-            For each query its hits, best first; equal scores by ascending id.
+            Hits of each query, best first; equal scores are ordered by ascending id.
 
         Raises:
-            QueryError: ``k`` is no positive whole number, ``offset`` is negative, the queries do
-                not fit, or no picture has the column to group by.
-            FilterError: The filter does not parse or does not fit its columns.
+            QueryError: ``k`` is not a positive integer, ``offset`` is negative, the queries are
+                invalid, or no picture has the column ``group_by``.
+            FilterError: The filter does not parse, or compares a column with a wrong type.
             GalleryError: The file cannot be read, or was reindexed with another plan.
         """
         queries = checked_queries(vectors, self.dim)
         depth = checked_k(k) + checked_offset(offset)
         thinning = Thinning(self._store, group_by=group_by, distinct=distinct)
-        answers = thinning.search(self._store.searching(where), queries, depth)
-        return [hits[offset:] for hits in answers]
+        hits = thinning.search(self._store.searching(where), queries, depth)
+        return [row[offset:] for row in hits]
 
     def tune(self, vectors: npt.ArrayLike, *, k: int = 10, min_recall: float = 0.99) -> Tuned:
-        """Measure an approximate index on real queries, and set its effort by that.
+        """Measure the recall of an approximate index, and set its effort accordingly.
 
         Args:
-            vectors: Queries as users ask them, so of texts where users write texts, ``[Q, D]``.
-            k: How many hits of each count.
-            min_recall: Mean share of the exact answers that is to be found.
+            vectors: Representative queries, ``[Q, D]``: embeddings of texts if users search by
+                text.
+            k: Number of hits over which recall is measured.
+            min_recall: Required mean share of the exact hits.
 
         Raises:
             GalleryError: The gallery searches exactly.
-            QueryError: Queries, ``k`` or ``min_recall`` do not fit.
+            QueryError: The queries, ``k`` or ``min_recall`` are invalid.
         """
         return self._store.tune(checked_queries(vectors, self.dim), checked_k(k), min_recall)
 
@@ -246,17 +262,18 @@ class Gallery(GalleryRows, Upkeep):
     ) -> Reindexed:
         """Encode all pictures again, with another plan.
 
-        Each batch is durable when it is done: after an interruption the same call goes on
-        where it stopped. Until all are done every search is answered from the old vectors;
-        then the file switches at once, and galleries that other processes hold open ask to be
-        opened again. The pictures are read from their paths, or from their thumbnails.
+        Each batch is durable once it is encoded; after an interruption, the same call continues
+        where it stopped. Searches use the old vectors until all pictures are encoded. Then the
+        gallery switches to the new vectors in one step, and other processes that have it open
+        get an error that asks them to open it again. Pictures are read from their paths, or
+        from their thumbnails.
 
         Args:
-            encoder: Of the new plan.
+            encoder: Encoder of the new plan.
             fingerprint: Identity of the new plan.
-            drop_unreadable: Delete pictures that cannot be read any more. By default the
-                gallery stays with its old vectors when there are any.
-            progress: Show a bar with rate and time left.
+            drop_unreadable: Delete pictures that can no longer be read. By default, the gallery
+                keeps its old vectors if there are such pictures.
+            progress: Show a progress bar.
 
         Raises:
             GalleryError: The file cannot be written, or a reindexing with a third plan began.
@@ -266,21 +283,21 @@ class Gallery(GalleryRows, Upkeep):
         )
 
     def export(self, target: str | Path) -> int:
-        """Write all pictures to files that other tools read; returns how many.
+        """Write all pictures to files that other tools read; return their number.
 
         Args:
-            target: A new path. With the ending ``.parquet`` one Parquet file, else a folder of
-                NumPy arrays and JSON lines in the layout of clip-retrieval; see
+            target: A new path. If it ends in ``.parquet``, one Parquet file is written; otherwise
+                a folder of NumPy arrays and JSON lines in the layout of clip-retrieval. See
                 :mod:`finegrain.gallery.exchange`.
 
         Raises:
-            GalleryError: There is something at the path already, or it cannot be written.
-            MissingExtraError: Parquet is asked for and pyarrow is not installed.
+            GalleryError: The path exists already, or cannot be written.
+            MissingExtraError: The path ends in ``.parquet`` and pyarrow is not installed.
         """
         return export(self._store, Path(target))
 
     def load(self, source: str | Path) -> list[int]:
-        """Add all pictures of an :meth:`export`, or of clip-retrieval's output, or none.
+        """Add all pictures of an :meth:`export` or of clip-retrieval's output, all or none.
 
         Returns:
             Their new ids.
@@ -288,12 +305,12 @@ class Gallery(GalleryRows, Upkeep):
         Raises:
             GalleryError: There is no export, it is damaged, or its vectors are of another plan
                 or width; nothing was written.
-            MissingExtraError: It is Parquet and pyarrow is not installed.
+            MissingExtraError: The export is Parquet and pyarrow is not installed.
         """
         return load(self._store, Path(source))
 
     def close(self) -> None:
-        """Close the file; only ``repr`` works afterwards."""
+        """Close the gallery; afterwards only ``repr`` works."""
         self._store.close()
 
     def __len__(self) -> int:

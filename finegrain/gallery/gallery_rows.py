@@ -1,4 +1,4 @@
-"""What is known of the pictures of a gallery: reading it, and changing it without encoding."""
+"""Reading the rows of a gallery, and changing them without encoding pictures again."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ _CHUNK_PATHS = 1024
 
 
 class GalleryRows:
-    """The part of a :class:`~finegrain.gallery.Gallery` that deals with rows."""
+    """The methods of a :class:`~finegrain.gallery.Gallery` that read and change rows."""
 
     _store: Backend
 
     def rows(self, ids: Iterable[int]) -> list[Row]:
-        """Rows in the order of the ids; ids that are not (or no longer) there are left out."""
-        wanted = checked_ids(ids)
-        found = self._store.rows(wanted)
-        return [found[id_] for id_ in wanted if id_ in found]
+        """Rows in the order of the ids; ids that are not stored, or no longer, are left out."""
+        ordered = checked_ids(ids)
+        rows = self._store.rows(ordered)
+        return [rows[id_] for id_ in ordered if id_ in rows]
 
     def thumbnails(self, ids: Iterable[int]) -> dict[int, bytes]:
-        """JPEG files of those of the pictures that were added with one, by id."""
+        """JPEG thumbnails by id; pictures that were added without one are left out."""
         return self._store.thumbnails(checked_ids(ids))
 
     def thumbnail(self, id_: int) -> bytes | None:
-        """JPEG file of a picture that was added with one, else None."""
+        """JPEG thumbnail of a picture, or None if it was added without one."""
         return self._store.thumbnails(checked_ids([id_])).get(id_)
 
     def images(self) -> set[str]:
@@ -40,13 +40,13 @@ class GalleryRows:
         return self._store.images()
 
     def known(self, images: Iterable[str]) -> set[str]:
-        """Those of the paths that there are pictures of; a large gallery is not read for it."""
+        """The paths that have pictures in the gallery. It is not read as a whole."""
         return {image for image in self._store.known(images) if image is not None}
 
     def columns(self) -> dict[str, str]:
-        """Name and kind of each column a filter may use, such as ``"text"``.
+        """Kind of each column that a filter may use, such as ``"text"``, by name.
 
-        A column that has held several kinds states them all: ``"number or text"``.
+        A column that has held values of several kinds states all: ``"number or text"``.
         """
         seen = self._store.columns()
         kinds = {name: " or ".join(sorted(kinds)) or "null" for name, kinds in seen.items()}
@@ -57,40 +57,40 @@ class GalleryRows:
 
         Args:
             pictures: Ids, or a filter such as ``"camera = 'gate-3'"``.
-            columns: New values by name; other columns stay. None takes a value away. ``pid``,
-                ``camera``, ``time`` and ``track`` are the gallery's own columns.
+            columns: New values by name; other columns stay. None removes a value. ``pid``,
+                ``camera``, ``time`` and ``track`` are built-in columns; others are metadata.
 
         Returns:
-            How many pictures there were.
+            Number of pictures changed.
 
         Raises:
-            FilterError: The filter does not parse or does not fit its columns.
-            GalleryError: A value does not fit, or the column is none that can be set.
+            FilterError: The filter does not parse, or compares a column with a wrong type.
+            GalleryError: A value is of the wrong type, or a column cannot be set.
         """
         ids = self._store.ids_where(pictures) if isinstance(pictures, str) else pictures
         return update(self._store, checked_ids(ids), columns)
 
     def move(self, old: str | Path, new: str | Path) -> int:
-        """Note that a folder or file of pictures has moved; nothing is encoded again.
+        """Record that a folder or file of pictures has moved; nothing is encoded again.
 
         Returns:
-            How many pictures moved with it.
+            Number of pictures that moved with it.
 
         Raises:
-            GalleryError: No picture is under the old path, or none of them under the new one.
+            GalleryError: No picture is under the old path, or no file is at any of the new paths.
         """
         return move(self._store, Path(old), Path(new))
 
     def has_numbered_pids(self) -> bool:
-        """Whether there are pids that an older version may have numbered itself.
+        """Whether an older version may have replaced some pids with numbers of its own.
 
-        It numbered the products of each catalogue 0, 1, 2 instead of keeping their keys. Pids of
-        persons, which it kept, cannot be told from these.
+        That version numbered the products of each catalogue 0, 1, 2 and dropped their keys. Such
+        numbers cannot be distinguished from numeric pids of persons, which it kept.
         """
         return self._store.has_numbered_pids()
 
     def rewrite(self, entries: Mapping[int, Entry]) -> None:
-        """Put entries, which were checked already, in the place of what rows say."""
+        """Replace the columns of rows by those of entries, which are already validated."""
         if entries:
             self._store.rewrite(entries)
 
@@ -99,21 +99,21 @@ class GalleryRows:
         return self._store.places()
 
     def rows_of(self, images: Iterable[str]) -> Iterator[tuple[str, list[Row]]]:
-        """Each path with the rows of its pictures, none where there is no picture of it."""
+        """Each path with the rows of its pictures; an empty list for a path without pictures."""
         paths = list(images)
         for start in range(0, len(paths), _CHUNK_PATHS):
-            some = paths[start : start + _CHUNK_PATHS]
-            known = self._store.known(some)
+            chunk = paths[start : start + _CHUNK_PATHS]
+            known = self._store.known(chunk)
             rows = self._store.rows(id_ for ids in known.values() for id_ in ids)
-            for path in some:
+            for path in chunk:
                 yield path, [rows[id_] for id_ in known.get(path, ()) if id_ in rows]
 
     def notes_on(self, where: str) -> list[str]:
-        """What to know of a filter that finds little: columns and texts that no picture has.
+        """Notes on a filter that matches few pictures: columns and texts that no picture has.
 
-        So ``baseColour = 'black'`` is told that there is ``'Black'``.
+        For example, the note on ``baseColour = 'black'`` suggests the value ``'Black'``.
 
         Raises:
-            FilterError: The filter does not parse or does not fit its columns.
+            FilterError: The filter does not parse, or compares a column with a wrong type.
         """
         return filter_notes(self._store, where)

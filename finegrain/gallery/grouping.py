@@ -15,22 +15,22 @@ from finegrain.index.exact import Hit, Vectors
 
 _GROUPED = ("pid", "track", "camera", "time", "image")
 _GROWTH = 4
-_AT_FIRST = 64  # k may be a million
+_INITIAL_ROWS = 64  # k may be a million; do not allocate so many rows at once
 
 
 class Thinning:
-    """Keeps of hits the best of each group, and of frames that are nearly one the best.
+    """Keeps only the best hit of each group and of each set of near-duplicate frames.
 
-    A hit is kept unless its group has a kept hit already, or its cosine with a kept hit is
-    above ``distinct``. A picture whose group is not known is a group of its own.
+    A hit is dropped if a better hit of the same group is kept, or if its cosine with a kept hit
+    is above ``distinct``. A picture whose group is unknown is a group of its own.
 
     Args:
-        store: Tells the groups and vectors.
-        group_by: The column whose values are groups.
-        distinct: Cosine above which a hit is folded into a better one.
+        store: Source of groups and vectors.
+        group_by: Column whose values are the groups.
+        distinct: Cosine above which a hit is a near-duplicate of a better one.
 
     Raises:
-        QueryError: No such column, or ``distinct`` is no number from 0 to 1.
+        QueryError: There is no such column, or ``distinct`` is not a number from 0 to 1.
     """
 
     def __init__(
@@ -41,29 +41,29 @@ class Thinning:
         self._distinct = checked_cosine(distinct)
 
     def search(self, search: Search, queries: Vectors, k: int) -> list[list[Hit]]:
-        """The ``k`` best hits that are kept, for each query.
+        """The ``k`` best kept hits of each query.
 
-        Deepens the search of a query until it has ``k`` or has seen all, so the answer is that
-        of thinning out everything.
+        A search goes deeper until it has ``k`` kept hits or has seen all pictures. The result
+        therefore equals that of thinning out the complete ranking.
         """
         if self._group_by is None and self._distinct is None:
             return search(queries, k)
         self._require_groups(queries)
-        found: list[list[Hit]] = [[]] * len(queries)
+        kept: list[list[Hit]] = [[]] * len(queries)
         pending = list(range(len(queries)))
         depth = _GROWTH * k
         while pending:
             deeper = []
             for number, hits in zip(pending, search(queries[pending], depth), strict=True):
-                found[number] = self._thinned(hits, k)
-                if len(found[number]) < k and len(hits) == depth:
+                kept[number] = self._thinned(hits, k)
+                if len(kept[number]) < k and len(hits) == depth:
                     deeper.append(number)
             pending = deeper
             depth *= _GROWTH
-        return found
+        return kept
 
     def _require_groups(self, queries: Vectors) -> None:
-        """Refuse a column that no picture has: every picture would be a group of its own."""
+        """Raise an error for a column without values: every picture would be a group of its own."""
         column = self._group_by
         if column is None or not len(queries) or not self._store.count():
             return
@@ -77,12 +77,14 @@ class Thinning:
 
     def _thinned(self, hits: Sequence[Hit], k: int) -> list[Hit]:
         groups = self._groups([hit.id for hit in hits])
-        apart = None if self._distinct is None else _Apart(self._store, self._distinct, k)
+        distinct_hits = (
+            None if self._distinct is None else _Distinct(self._store, self._distinct, k)
+        )
         kept: list[Hit] = []
         seen: set[object] = set()
         for hit in hits:
             group = groups.get(hit.id)
-            if group in seen or not (apart is None or apart.admits(hit.id)):
+            if group in seen or not (distinct_hits is None or distinct_hits.add(hit.id)):
                 continue
             if group is not None:
                 seen.add(group)
@@ -95,29 +97,33 @@ class Thinning:
         if self._group_by is None:
             return {}
         values = self._store.groups(self._group_by, ids)
-        if BUILT_IN.get(self._group_by) == "key":  # 10 and "10" are one
+        if BUILT_IN.get(self._group_by) == "key":  # 10 and "10" are the same key
             return {id_: str(value) for id_, value in values.items()}
         return {id_: (isinstance(value, bool), value) for id_, value in values.items()}
 
 
-class _Apart:
-    """Up to ``k`` pictures of which no two have a cosine above a limit."""
+class _Distinct:
+    """A set of up to ``k`` pictures, no two with a cosine above a limit."""
 
     def __init__(self, store: Backend, limit: float, k: int) -> None:
         self._store = store
         self._limit = limit
-        self._directions = np.empty((min(k, _AT_FIRST), store.dim))
+        self._directions = np.empty((min(k, _INITIAL_ROWS), store.dim))
         self._count = 0
 
-    def admits(self, id_: int) -> bool:
-        """Take a picture in, unless it is too near to one that is, or no longer there."""
+    def add(self, id_: int) -> bool:
+        """Add a picture unless it was deleted or is too similar to one in the set.
+
+        Returns:
+            Whether the picture was added.
+        """
         vector = self._store.vectors([id_]).get(id_)
         if vector is None:
             return False
         direction = vector.astype(np.float64)
         direction /= np.linalg.norm(direction)
         cosines = self._directions[: self._count] @ direction
-        # Rounding may take the cosine of equal vectors above 1.
+        # Rounding may bring the cosine of equal vectors above 1.
         if np.any(np.minimum(cosines, 1) > self._limit):
             return False
         if self._count == len(self._directions):
@@ -138,10 +144,10 @@ def _checked_column(group_by: Any, store: Backend) -> str:
 
 
 def checked_cosine(distinct: Any) -> float | None:
-    """The cosine above which hits are folded.
+    """Validate the cosine above which a hit is a near-duplicate.
 
     Raises:
-        QueryError: It is no number from 0 to 1.
+        QueryError: It is not a number from 0 to 1.
     """
     if distinct is None:
         return None

@@ -1,4 +1,4 @@
-"""What is given to a gallery as pictures: files, folders, parts of files, arrays."""
+"""Pictures that a caller adds to a gallery: files, folders, crops, arrays."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ THUMBNAIL = (512, 512)
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """What was given as pictures.
+    """Pictures to add.
 
     Attributes:
-        pictures: One by one; a :class:`Crop` as its address, which is opened and remembered
-            like a path.
-        left_out: What else a folder holds.
+        pictures: The pictures. A :class:`Crop` is replaced by its address, which is opened and
+            stored like a path.
+        left_out: Files of a folder that are not pictures, with the reason.
     """
 
     pictures: Sequence[ImageSource]
@@ -36,14 +36,14 @@ class Given:
 
 
 def pictures_in(pictures: ImageSource | Crop | Iterable[ImageSource | Crop]) -> Given:
-    """What a folder, a file, an array, a Pillow image, or several of the latter three hold.
+    """Collect the pictures of a folder, a file, an array, a Pillow image, or an iterable of these.
 
     Raises:
-        ImageError: There is no such file or folder, or no picture in it.
+        ImageError: The file or folder does not exist, or the folder holds no picture.
     """
     if isinstance(pictures, str | Path):
         path = Path(pictures)
-        # Other than Path's own, these are False for a name that no file can have.
+        # Unlike the methods of Path, these return False for a name that is invalid for a file.
         if os.path.isdir(path):
             return _in_folder(path)
         crop = Crop.of(path)
@@ -70,11 +70,11 @@ def _in_folder(path: Path) -> Given:
 
 
 def unknown(paths: Iterable[str | None], known: set[str]) -> Iterator[int]:
-    """Positions of the pictures without a file, and of each file's first mention.
+    """Positions of pictures to add: those without a file, and the first one of each new path.
 
     Args:
-        paths: What :func:`path_of` gives for each picture.
-        known: Paths that are passed over.
+        paths: Result of :func:`path_of` for each picture.
+        known: Paths to skip.
     """
     known = set(known)
     for position, path in enumerate(paths):
@@ -85,15 +85,19 @@ def unknown(paths: Iterable[str | None], known: set[str]) -> Iterator[int]:
 
 
 def name_problem(source: ImageSource) -> Problem | None:
-    """A file system may hold names that are no Unicode, and a gallery or JSON cannot."""
+    """A problem if the file name is not valid Unicode, which a gallery cannot store; else None."""
     path = path_of(source) or ""
     shown = path.encode("utf-8", "backslashreplace").decode()
-    return None if shown == path else Problem(where=shown, why="its name is no Unicode; rename it")
+    return (
+        None
+        if shown == path
+        else Problem(where=shown, why="its name is not valid Unicode; rename it")
+    )
 
 
 def path_of(source: ImageSource) -> str | None:
-    """The path that a gallery knows a file by, or None for other pictures."""
-    # realpath refuses a name with a null character, which loading will name as a problem.
+    """The path under which a gallery stores a file, or None for other pictures."""
+    # realpath fails for a name with a null character; loading the picture reports the problem.
     if isinstance(source, str | Path) and "\0" not in str(source):
         crop = Crop.of(source)
         return os.path.realpath(source) if crop is None else crop.address
@@ -101,9 +105,11 @@ def path_of(source: ImageSource) -> str | None:
 
 
 def source_of(image: str | None, thumbnail: Callable[[], bytes | None]) -> Path | bytes | None:
-    """What to read a picture of a gallery from: its file, or what was kept of it.
+    """Where to read a picture of a gallery from: its file, or its thumbnail.
 
-    A frame outlives its video as a thumbnail, which is as large as the crop in most cases.
+    Args:
+        image: Path of the picture, or None.
+        thumbnail: Reads the thumbnail. It replaces a frame or crop whose file is gone.
     """
     if image is None:
         return thumbnail()
@@ -114,7 +120,7 @@ def source_of(image: str | None, thumbnail: Callable[[], bytes | None]) -> Path 
 
 
 def thumbnail(source: ImageSource) -> bytes:
-    """A JPEG file to keep of a picture that has none of its own."""
+    """A JPEG file of at most 512 x 512, to store for a picture without a file."""
     image = load_image(source)
     image.thumbnail(THUMBNAIL)
     buffer = io.BytesIO()

@@ -1,4 +1,4 @@
-"""Where a gallery may be kept: in a file, or on Milvus."""
+"""Locations of a gallery: a file, or a collection on Milvus."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def open_store(
     create: bool,
     index: Approximate | None,
 ) -> Backend:
-    """Open what is at a path or address; see :class:`~finegrain.gallery.Gallery`."""
+    """Open the storage at a path or address; see :class:`~finegrain.gallery.Gallery`."""
     address = MilvusAddress.of(path)
     if address is None:
         return FollowedStore(
@@ -30,8 +30,8 @@ def open_store(
     return MilvusStore(address, fingerprint=fingerprint, dim=dim, create=create)
 
 
-def there_is(path: str | Path) -> bool:
-    """Whether there is something at a path or address, without making it.
+def location_exists(path: str | Path) -> bool:
+    """Whether a path or address exists; nothing is created.
 
     Raises:
         GalleryError: The server cannot be reached.

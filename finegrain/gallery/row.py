@@ -1,4 +1,4 @@
-"""What a gallery tells of one picture."""
+"""Records that a gallery returns for one picture."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from finegrain.records import Pid, Scalar
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stamp:
-    """What a picture's file was like when it was encoded; it tells whether the file has changed.
+    """State of a picture's file when it was encoded, to detect later changes.
 
     Attributes:
-        size: In bytes.
-        mtime: When it was last written, in nanoseconds since 1970.
-        digest: BLAKE2b of its content, 32 hexadecimal digits; None for a video.
+        size: Size in bytes.
+        mtime: Time of the last change, in nanoseconds since 1970.
+        digest: BLAKE2b of the content, 32 hexadecimal digits; None for a video.
     """
 
     size: int
@@ -28,20 +28,21 @@ class Stamp:
 class Row:
     """One picture of a gallery, without its vector.
 
-    Times are UTC, as ``2026-01-31T12:00:00.000Z``.
+    Times are text in UTC, such as ``2026-01-31T12:00:00.000Z``. None means unknown.
 
     Attributes:
-        id: Never given to another picture, even after a deletion.
-        image: Path of the picture, or None when it came as pixels.
-        pid: Key of the person or product as it was given, where known.
-        camera: Name of the camera, where known.
-        time: When it was taken, where known.
-        track: Name of the track that it is part of, where known.
+        id: Id of the picture; never reused, even after a deletion.
+        image: Path of the picture, or None if it was added as pixels.
+        pid: Key of the person or product, as the caller passed it.
+        camera: Name of the camera.
+        time: When the picture was taken.
+        track: Name of the track that the picture belongs to.
         metadata: Further columns, in alphabetical order.
-        added_at: When it was added.
-        expires_at: When it leaves the gallery by itself, or None for never.
-        source: The folder or table that it came from, where known.
-        stamp: Of its file, where it has one; None of pictures added by older versions.
+        added_at: When the picture was added.
+        expires_at: When the picture expires, or None for never.
+        source: Folder or table that the picture came from.
+        stamp: State of the picture's file; None without a file and for pictures that an older
+            version added.
     """
 
     id: int
@@ -59,7 +60,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a picture with a path came from, to compare many with a disk."""
+    """Origin of a picture that has a path; used to compare many pictures with the disk."""
 
     id: int
     image: str
@@ -69,7 +70,7 @@ class Place:
 
 
 def value_of(row: Row, column: str) -> Scalar:
-    """What a row has in a column of a filter, built in or of its metadata."""
+    """Value of a row in a built-in column or a column of its metadata."""
     if column in BUILT_IN:
         value: Scalar = getattr(row, column)
         return value

@@ -1,4 +1,4 @@
-"""Stamps of files: whether a picture is still the one that was encoded."""
+"""Stamps of files, to detect whether a picture has changed since it was encoded."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ _DIGEST_BYTES = 16
 
 
 def file_of(image: str) -> Path:
-    """The file that holds a picture: itself, or that of a crop or a frame."""
+    """The file that holds a picture; for a crop or a frame, the file it is cut from."""
     crop = Crop.of(image)
     return Path(image if crop is None else crop.path)
 
 
 def is_there(image: str) -> bool:
-    """Whether the file of a picture can still be seen."""
+    """Whether the file of a picture still exists."""
     return os.path.lexists(file_of(image))
 
 
 def stamp_of(image: str) -> Stamp | None:
-    """Size, time and digest of a picture's file; None where it cannot be read.
+    """Size, time and digest of a picture's file; None if it cannot be read.
 
-    A video is not read for its digest: it may be larger than all pictures together.
+    A video has no digest, because reading it would take too long.
     """
     crop = Crop.of(image)
     path = file_of(image)
@@ -41,10 +41,11 @@ def stamp_of(image: str) -> Stamp | None:
 
 
 def has_changed(row: Row) -> bool:
-    """Whether the file of a picture is another one than was encoded; False where it is gone.
+    """Whether the file of a picture has changed since it was encoded; False if it is gone.
 
-    Size and time decide where they are the same, and the digest where they are not. Of a row
-    without a stamp, which an older version wrote, a file is new when it was written since.
+    A file with the same size and time is unchanged. Otherwise the digests are compared. A row
+    that an older version wrote has no stamp; its file has changed if it was written after the
+    picture was added.
     """
     if row.image is None:
         return False
