@@ -1,4 +1,4 @@
-"""Methods: towers, heads and losses put together as a paper puts them together."""
+"""Methods: the towers, heads and losses of a paper."""
 
 from finegrain.methods.base import Batch, Method
 from finegrain.methods.clip import Clip, ClipConfig

@@ -1,4 +1,4 @@
-"""What the training loop and the exporters know of a method."""
+"""The interface of a method, as the training loop and the exporters use it."""
 
 from __future__ import annotations
 
@@ -11,23 +11,22 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """Pictures with as many captions each.
+    """Pictures, each with the same number ``K`` of captions.
 
     Attributes:
         pixels: uint8 ``[N, 3, H, W]``.
-        ids: Token ids, int32 ``[K * N, L]``, padded with 0 after the end-of-text token; rows
-            ``i * K`` to ``i * K + K - 1`` are of captions of picture ``i``.
+        ids: Token ids, int32 ``[K * N, L]``, padded with 0 after the end-of-text token. Rows
+            ``i * K`` to ``i * K + K - 1`` are the captions of picture ``i``.
         eot: Position of each end-of-text token, int32 ``[K * N]``.
         pids: Identities, int64 ``[N]``, numbered from 0 in the order of the dataset's ids.
-        items: Numbers of the items in the training split, int64 ``[N]``.
-        where: What each picture came from, for error messages, ``N``.
-        groups: Numbers of the sub-categories, int64 ``[N]``, from 1, and 0 where an item states
-            none; None where the dataset knows no such thing.
-        replaced: Whether a picture's second caption is another than its first, bool ``[N]``;
-            None where there is no second one that may be. See
-            :attr:`~finegrain.recipe.Recipe.weak_positives`.
+        items: Index of each item in the training split, int64 ``[N]``.
+        where: Source of each picture, for error messages; ``N`` strings.
+        groups: Sub-category of each picture, int64 ``[N]``, numbered from 1; 0 if unknown. None
+            if the dataset has no sub-categories.
+        replaced: True if the second caption of a picture differs from its first, bool ``[N]``.
+            None without weak positives; see :attr:`~finegrain.recipe.Recipe.weak_positives`.
         wrong_ids, wrong_eot: A caption of another identity for each picture, int32 ``[N, L]`` and
-            ``[N]``; None where the method does not ask for them.
+            ``[N]``; None if the method does not use them.
     """
 
     pixels: Tensor
@@ -43,11 +42,11 @@ class Batch:
 
 
 class Method(Protocol):
-    """Towers with their heads: an ``nn.Module`` that names its losses."""
+    """An ``nn.Module`` of towers and heads that computes named losses."""
 
     wants_wrong_captions: bool
-    """Whether its batches hold, with each picture, a caption of another identity: of the same
-    sub-category where the dataset states one, drawn from the whole training split."""
+    """Whether batches hold a caption of another identity for each picture. It is drawn from the
+    whole training split, from the same sub-category if the dataset has sub-categories."""
 
     def encode_images(self, pixels: Tensor) -> Tensor:
         """uint8 ``[N, 3, H, W]`` to L2-normalised fp32 embeddings ``[N, D]``."""
@@ -56,35 +55,35 @@ class Method(Protocol):
         """int32 ``[N, L]`` and ``[N]`` to L2-normalised fp32 embeddings ``[N, D]``."""
 
     def check_identities(self, count: int) -> None:
-        """Refuse a training split of so many identities where the number matters.
+        """Check the number of identities of the training split.
 
         Raises:
-            RecipeError: A head was made for another number.
+            RecipeError: A head was built for another number.
         """
 
     def check_items(self, count: int) -> None:
-        """Refuse a training split of so many items where the number matters.
+        """Check the number of items of the training split.
 
         Raises:
-            RecipeError: The method keeps account of another number.
+            RecipeError: The method was built for another number.
         """
 
     def expect_noise(self, share: float) -> None:
-        """Called before training with the share of captions, in 0..1, that are known to be wrong.
+        """Receive the share of wrong captions, 0 to 1; called once before training.
 
         See :attr:`~finegrain.recipe.Recipe.caption_noise`.
         """
 
     def start_epoch(self, epoch: int, batches: Iterable[Batch]) -> None:
-        """Called before the first step of each epoch, and not when one is gone on with.
+        """Prepare an epoch; called before its first step, but not when an epoch is resumed.
 
         Args:
-            epoch: Its number, from 0.
-            batches: All that the epoch will train on, read only when asked for.
+            epoch: Number of the epoch, from 0.
+            batches: All batches of the epoch, loaded lazily.
         """
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Named, unweighted scalar losses; the recipe names them and holds the weights."""
+        """Compute the losses of the recipe: unweighted scalars by name."""
 
     def after_step(self) -> None:
-        """Called after each optimiser step: momentum copies, clamps."""
+        """Update momentum copies or clamp parameters; called after each optimiser step."""

@@ -1,4 +1,7 @@
-"""CLIP: two towers and the symmetric contrastive loss (Radford et al. 2021)."""
+"""CLIP: two towers and the symmetric contrastive loss.
+
+Source: Radford et al. 2021, https://arxiv.org/abs/2103.00020.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +18,12 @@ from finegrain.methods.two_towers import TwoTowers, check_losses
 from finegrain.models import ImageConfig, ImageTower, TextConfig, TextTower
 
 MAX_LOGIT_SCALE = 100.0
-"""Radford et al. 2021, section 2.5: clipped so that logits are never scaled by more."""
+"""Upper limit of the logit scale (Radford et al. 2021, section 2.5)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClipConfig:
-    """The towers of a CLIP, and the temperature that its loss starts from."""
+    """The towers of CLIP, and the initial temperature of its loss."""
 
     image: ImageConfig
     text: TextConfig
@@ -46,7 +49,7 @@ class Clip(TwoTowers):
         self, image_tower: ImageTower, text_tower: TextTower, *, temperature: float = 0.07
     ) -> None:
         super().__init__(image_tower, text_tower)
-        # The logarithm is what is learned (section 2.3): the scale stays positive.
+        # The parameter is the logarithm of the scale (section 2.3): the scale stays positive.
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / temperature)))
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:

@@ -1,10 +1,10 @@
-"""LapsCore's colour tasks beside the losses of any method (Wu et al., ICCV 2021).
+"""The colour tasks of LapsCore, which can be added to any method (Wu et al., ICCV 2021).
 
-Known of the paper are its two tasks, from those who build on it; there is no released code.
-Ours are the nets, the colour space, the vocabulary of colour words, and that all colour words
-of a caption are blanked at once. So no figure of the paper's is claimed.
+The two tasks are those of the paper, as later papers describe them; its code is not released. The
+networks, the colour space, the colour vocabulary and the masking of all colour words at once are
+choices of finegrain. We therefore claim no result of the paper.
 
-A recipe asks for them by naming the losses ``colorize`` and ``color_words``.
+A recipe enables the tasks by the loss names ``colorize`` and ``color_words``.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from finegrain.preprocess.clip_bpe import clip_tokenizer
 
 COLOR_TASKS = ("colorize", "color_words")
 PART = "colors"
-"""The part of a method that holds the heads."""
+"""Name of the submodule of a method that holds the heads."""
 
 
 class ColorTasks(nn.Module):
-    """The heads of the tasks that are asked for.
+    """The heads of the enabled tasks.
 
-    ``colorize`` costs one more pass of the text tower, and ``color_words`` one of each tower:
-    the methods keep what they compute to themselves.
+    ``colorize`` needs one more pass of the text tower, and ``color_words`` one more pass of both
+    towers, since a method does not expose its intermediate results.
     """
 
     def __init__(self, width: int, vocabulary: int, tasks: Collection[str]) -> None:
@@ -57,34 +57,34 @@ class ColorTasks(nn.Module):
     def forward(
         self, batch: Batch, image_tower: ImageTower, text_tower: TextTower
     ) -> dict[str, Tensor]:
-        """The losses that are asked for, unweighted."""
-        found: dict[str, Tensor] = {}
+        """Compute the unweighted losses of the enabled tasks."""
+        losses: dict[str, Tensor] = {}
         if "colorize" in self.tasks:
             captions = text_tower(batch.ids, batch.eot)
             predicted = self.colorizer(grey(batch.pixels), captions)
-            found["colorize"] = colorization(predicted, batch.pixels)
+            losses["colorize"] = colorization(predicted, batch.pixels)
         if "color_words" in self.tasks:
             blanked = blank_words(batch.ids, self.word_ids)
             blanks = blanked.targets > 0
             tokens = text_tower.tokens(blanked.ids)
             scores = self.word_filler(image_tower(batch.pixels), tokens, batch.eot, blanks)
             targets = torch.searchsorted(self.word_ids, blanked.targets[blanks].long())
-            found["color_words"] = color_words(scores, targets)
-        return found
+            losses["color_words"] = color_words(scores, targets)
+        return losses
 
 
 def add_color_tasks(method: TwoTowers, tasks: Collection[str]) -> None:
-    """Let a method compute the losses of these tasks beside its own.
+    """Add the losses of colour tasks to those of a method.
 
-    Its ``forward`` and its towers stay as they are; the heads are one more part of it, named
-    :data:`PART`, and so are saved, loaded and trained with it.
+    The towers and ``forward`` of the method do not change. The heads become its submodule
+    :data:`PART`: they are saved, loaded and trained with it.
 
     Args:
-        method: Any, in place.
-        tasks: Out of :data:`COLOR_TASKS`.
+        method: Any method; changed in place.
+        tasks: Names from :data:`COLOR_TASKS`.
 
     Raises:
-        RecipeError: The text tower is not CLIP's, or reads another vocabulary.
+        RecipeError: The text tower is not CLIP's, or has another vocabulary.
     """
     text = method.get_submodule("text_tower")
     if not isinstance(text, TextTower):
@@ -99,18 +99,18 @@ def add_color_tasks(method: TwoTowers, tasks: Collection[str]) -> None:
 
 
 def blank_words(ids: Tensor, words: Tensor) -> Masked:
-    """All of some words hidden, every time; the others are left as they are.
+    """Mask every occurrence of the given words.
 
     Args:
         ids: Token ids ``[N, L]``.
-        words: Ids of the words to hide, ``[W]``.
+        words: Ids of the words to mask, ``[W]``.
     """
     chosen = torch.isin(ids, words.to(ids.dtype))
     return Masked(ids.masked_fill(chosen, MASK), torch.where(chosen, ids, 0))
 
 
 def color_word_ids() -> Tensor:
-    """CLIP's ids of the lexicon's colours that are one token each, ascending, int64 ``[C]``."""
+    """CLIP's ids of the colour words that are a single token, ascending, int64 ``[C]``."""
     words = [word for group in COLORS.values() for word in group]
     tokens = clip_tokenizer().encode(words)
     single = tokens.eot == 2  # start, the word, end

@@ -1,4 +1,7 @@
-"""Which training pairs belong together: two losses, a mixture of each, and their agreement."""
+"""Detection of wrong training pairs by two losses, each with a Gaussian mixture.
+
+Source: Qin et al. 2024 (RDE), section 3.3, https://arxiv.org/abs/2308.09911.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +15,13 @@ Values = NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class MixtureFit:
-    """How a mixture of two normal distributions is fitted. The defaults are the released ones.
+    """Options for fitting a mixture of two normal distributions.
+
+    The defaults are those of the released code.
 
     Attributes:
-        iterations: Most steps of expectation and maximisation.
-        tolerance: Gain of the mean log-likelihood, in nats, below which they end.
+        iterations: Maximum number of expectation-maximisation steps.
+        tolerance: The fit ends when the mean log-likelihood, in nats, grows by less.
         spread: Added to both variances; the losses are scaled to 0..1.
     """
 
@@ -26,22 +31,22 @@ class MixtureFit:
 
 
 FINE = MixtureFit(iterations=100, tolerance=1e-4, spread=1e-6)
-"""The released fit for RSTPReid, and for any dataset with more than 40 % wrong captions."""
+"""The options of the released code for RSTPReid, and for more than 40 % wrong captions."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Consensus(MixtureFit):
-    """When pairs are divided, and how the mixtures are fitted.
+    """When pairs are divided into trusted and untrusted, and how the mixtures are fitted.
 
-    Its own fit is that of data with few wrong captions. ``when_noisy`` replaces it when more
-    than ``noisy_above`` of the captions are known to be wrong, as in the released code
+    The inherited options are for data with few wrong captions. ``when_noisy`` replaces them if
+    more than ``noisy_above`` of the captions are known to be wrong, as in the released code
     (``processor.py``, ``get_loss``).
 
     Attributes:
-        start: Epochs before the first division. Pretrained towers can divide at once, as the
-            paper's do; to towers from random weights every pair is as wrong as any other.
-        noisy_above: Share of wrong captions, in 0..1.
-        when_noisy: The fit above that share.
+        start: Number of epochs before the first division. The paper uses 0, since its towers are
+            pretrained. Towers with random weights cannot tell correct pairs from wrong ones.
+        noisy_above: Share of wrong captions, 0 to 1.
+        when_noisy: Options of the fit above that share.
     """
 
     start: int = 0
@@ -49,21 +54,21 @@ class Consensus(MixtureFit):
     when_noisy: MixtureFit = FINE
 
     def fit(self, noise: float) -> MixtureFit:
-        """The fit for a training split of which a share ``noise`` of the captions is wrong."""
+        """Options for a training split with a share ``noise`` of wrong captions, 0 to 1."""
         return self.when_noisy if noise > self.noisy_above else self
 
 
 def consensus(a: Values, b: Values, fit: MixtureFit, *, seed: int) -> NDArray[np.bool_]:
     """Confident consensus division (Qin et al. 2024, RDE, section 3.3).
 
-    A pair is trusted where its loss belongs to the lower of two normal distributions in both
-    views, and is not where it does in neither. Where the views disagree a coin decides.
+    A pair is trusted if its loss belongs to the lower of two normal distributions in both views,
+    and not trusted if it does so in neither. If the views disagree, the choice is random.
 
     Args:
-        a: Losses of one view, ``[N]``.
-        b: Losses of the other, ``[N]``.
-        fit: How the mixture of each view is fitted.
-        seed: Of the coin.
+        a: Losses of the first view, ``[N]``.
+        b: Losses of the second view, ``[N]``.
+        fit: Options for the mixture of each view.
+        seed: Seed of the random choices.
 
     Returns:
         True for pairs to train on, ``[N]``.
@@ -74,11 +79,18 @@ def consensus(a: Values, b: Values, fit: MixtureFit, *, seed: int) -> NDArray[np
 
 
 def is_low(losses: Values, fit: MixtureFit) -> NDArray[np.bool_]:
-    """Where a loss more likely belongs to the lower distribution than to the upper one.
+    """True where a loss more likely belongs to the lower distribution than to the upper one.
 
-    Should that be all of them, the least likely hundredth is taken out all the same. (There
-    the released code also takes out what is exactly as likely as the first that stays: once
-    most losses are zero, everything.)
+    If that holds for all losses, the least likely 1 % become False. (The released code also
+    excludes losses that are exactly as likely as the first one that stays. Once most losses are
+    zero, this excludes all.)
+
+    Args:
+        losses: ``[N]``.
+        fit: Options for the mixture.
+
+    Returns:
+        Bool ``[N]``.
     """
     width = losses.max() - losses.min()
     if width == 0:
@@ -91,10 +103,14 @@ def is_low(losses: Values, fit: MixtureFit) -> NDArray[np.bool_]:
 
 
 def low_probability(x: Values, fit: MixtureFit) -> Values:
-    """Of each value ``[N]``, the probability that it is of the lower of two normal distributions.
+    """Probability of each value to come from the lower of two normal distributions, ``[N]``.
 
-    They are fitted by expectation maximisation from the best division of the values at one
-    point, so that nothing is left to chance. Not all values may be equal.
+    The distributions are fitted by expectation maximisation. The start is the best division of
+    the values at one point, so the result is deterministic.
+
+    Args:
+        x: Values, ``[N]``; at least two must differ.
+        fit: Options for the mixture.
     """
     shares = (x[:, None] > _best_division(x)) == np.array([False, True])
     likelihood = -np.inf
@@ -111,19 +127,19 @@ def low_probability(x: Values, fit: MixtureFit) -> Values:
 
 
 def _best_division(x: Values) -> float:
-    """Two-means, exactly: the highest value of the lower part."""
+    """Exact 2-means in one dimension: the largest value of the lower cluster."""
     ordered = np.sort(x)
     below = np.arange(1, len(x))
     sums = ordered.cumsum()
     lower, upper = sums[:-1], sums[-1] - sums[:-1]
-    # The squared distances to the two means are least where this is greatest.
+    # The sum of squared distances to the two means is smallest where this is largest.
     gain = lower**2 / below + upper**2 / (len(x) - below)
     gain[ordered[1:] == ordered[:-1]] = -np.inf
     return float(ordered[gain.argmax()])
 
 
 def _maximise(x: Values, shares: Values, spread: float) -> tuple[Values, Values, Values]:
-    """Weights, means and variances of two distributions that own ``shares [N, 2]`` of values."""
+    """M-step: weights, means and variances of two distributions from ``shares [N, 2]``."""
     counts = shares.sum(axis=0) + 10 * np.finfo(np.float64).eps
     means = x @ shares / counts
     variances = (shares * (x[:, None] - means) ** 2).sum(axis=0) / counts + spread
@@ -131,7 +147,7 @@ def _maximise(x: Values, shares: Values, spread: float) -> tuple[Values, Values,
 
 
 def _expect(x: Values, weights: Values, means: Values, variances: Values) -> tuple[float, Values]:
-    """Mean log-likelihood of the values, and which share of each the distributions own."""
+    """E-step: mean log-likelihood of the values, and the shares ``[N, 2]``."""
     squares = (x[:, None] - means) ** 2 / variances
     joint = np.log(weights) - 0.5 * (np.log(2 * np.pi * variances) + squares)
     total = np.logaddexp(joint[:, 0], joint[:, 1])

@@ -1,4 +1,7 @@
-"""FashionBERT: patches and words in one encoder (Gao et al., SIGIR 2020), beside two towers."""
+"""FashionBERT: a joint encoder of patches and words, with two towers as its retriever.
+
+Source: Gao et al., SIGIR 2020, https://arxiv.org/abs/2005.09801.
+"""
 
 from __future__ import annotations
 
@@ -41,36 +44,36 @@ Negatives = Literal["subcategory", "any", "mined"]
 
 @dataclass(frozen=True, kw_only=True)
 class FashionBertConfig:
-    """Two towers that search, and the joint encoder that orders what they found.
+    """Two towers for retrieval, and a joint encoder that re-ranks their hits.
 
-    The words of both are tokens of CLIP: WordPiece, which BERT was trained with, needs a
-    vocabulary of its own.
+    Both use the tokens of CLIP. BERT's WordPiece would need a second vocabulary.
 
     Attributes:
-        image, text: The towers. The paper has none, and scores every pair by the encoder.
-        temperature: Of the towers' loss, fixed.
-        patches, joint: How pictures become patches, and what reads them with the words.
-        masked_patches: How many patches MPM hides: 5 of 64 in the released data, 10 % in the
-            paper.
-        mask_rate: Share of the words that MLM hides, as whole words, ten tokens at most.
-        hide: Where words and patches are hidden. ``everywhere`` is the released code's: one pass
-            serves the three tasks, and words are also guessed from wrong pictures. ``apart``
-            takes a second pass over the right pairs, so that a match is judged by whole pairs,
-            as it is in a search.
-        weighting: How ``tia``, ``mlm`` and ``mpm`` are balanced. ``values`` is the released
-            code's adaptive loss and ``gradients`` the paper's; with either, the losses come
-            already weighted, and the recipe's weights for them stay 1. ``fixed`` leaves it to
-            the recipe.
-        negatives: Where wrong pairs come from. ``subcategory`` is the released data's: a picture
-            and a caption of another product of its sub-category, drawn from the whole training
-            split. The others are of the batch: ``any`` other product, or those ``mined``, the
-            likelier the nearer the towers find them (ALBEF, Li et al. 2021), which is what a
-            re-ranker is asked about; both prefer the sub-category where the batch holds one of
-            it.
-        words: ``tower`` starts the joint encoder with the word embeddings of the text tower, which
-            must be as wide: a short training need not learn them again. ``own`` draws them.
-        patch_weights, bert_weights: Local files to start from, of timm and of Hugging Face.
-            The embeddings of BERT's words are not taken.
+        image, text: The towers. The paper has no towers and scores every pair by the encoder.
+        temperature: Constant temperature of the towers' loss.
+        patches: How pictures are cut into patches and encoded.
+        joint: The encoder of patches and words.
+        masked_patches: Number of patches that MPM masks: 5 of 64 in the released data, 10 % in
+            the paper.
+        mask_rate: Share of the words that MLM masks, as whole words, at most ten tokens.
+        hide: Which passes see masked words and patches. ``everywhere`` is the released code: one
+            pass serves all three tasks, and words are also predicted from wrong pictures.
+            ``apart`` masks in a second pass over the matching pairs only. The match head then
+            sees complete pairs, as in a search.
+        weighting: How ``tia``, ``mlm`` and ``mpm`` are weighted. ``values`` is the adaptive loss
+            of the released code, ``gradients`` that of the paper. Both return weighted losses:
+            keep the recipe's weights at 1. ``fixed`` uses the weights of the recipe.
+        negatives: Source of non-matching pairs. ``subcategory`` is the released data: a picture
+            with a caption of another product of its sub-category, from the whole training split.
+            ``any`` draws another product of the batch. ``mined`` also draws from the batch, with
+            a higher probability for products that the towers find similar (ALBEF, Li et al.
+            2021); such pairs are what a re-ranker sees in a search. ``any`` and ``mined`` prefer
+            the same sub-category if the batch has another product of it.
+        words: ``tower`` copies the word embeddings of the text tower into the joint encoder,
+            which must have the same width. A short training then need not learn them again.
+            ``own`` starts from random embeddings.
+        patch_weights, bert_weights: Local weight files of timm and of Hugging Face. The word
+            embeddings of BERT are not loaded.
     """
 
     image: ImageConfig
@@ -96,7 +99,7 @@ class FashionBertConfig:
             )
         if self.joint.vocabulary != self.text.vocabulary:
             raise RecipeError(
-                f"the joint encoder reads the words of the text tower: expected a vocabulary of "
+                f"the joint encoder uses the tokens of the text tower: expected a vocabulary of "
                 f"{self.text.vocabulary}, got {self.joint.vocabulary}"
             )
         if self.words == "tower" and self.joint.channels != self.text.channels:
@@ -107,7 +110,8 @@ class FashionBertConfig:
         if self.joint.positions < self.text.context_length:
             raise RecipeError(
                 f"captions have up to {self.text.context_length} tokens and the joint encoder has "
-                f"{self.joint.positions} positions; choose more"
+                f"{self.joint.positions} positions; set method.joint.positions to "
+                f"{self.text.context_length} or more"
             )
 
     def tiny(self) -> FashionBertConfig:
@@ -124,10 +128,10 @@ class FashionBertConfig:
         )
 
     def build(self, losses: Collection[str] = ("sdm", "tia", "mlm", "mpm")) -> FashionBert:
-        """The towers, the joint encoder, and the heads that the losses need.
+        """Build the towers, the joint encoder, and the heads that the losses need.
 
         Raises:
-            RecipeError: A loss is unknown, or the towers or the encoder would not be trained.
+            RecipeError: A loss is unknown, or no loss would train the towers or the encoder.
         """
         check_losses("FashionBERT", losses, LOSSES)
         if "tia" not in losses or SEARCHED_BY.keys().isdisjoint(losses):
@@ -145,10 +149,10 @@ class FashionBertConfig:
 
 
 class FashionBert(TwoTowers):
-    """Towers trained by ``sdm`` or ``itc``, and a re-ranker by ``tia``, ``mlm`` and ``mpm``.
+    """Towers trained by ``sdm`` or ``itc``, and a re-ranker trained by ``tia``, ``mlm``, ``mpm``.
 
-    The paper's model is :meth:`match_logits`: at its sizes and with BERT's vocabulary, 111.1 M
-    parameters beside the patch encoder and the heads.
+    :meth:`match_logits` is the model of the paper. With the paper's sizes and BERT's vocabulary
+    it has 111.1 M parameters without the patch encoder and the heads.
     """
 
     def __init__(
@@ -178,7 +182,7 @@ class FashionBert(TwoTowers):
         initialise(self.match_head)
 
     def match_logits(self, pixels: Tensor, ids: Tensor, eot: Tensor) -> Tensor:
-        """How well each picture and its caption belong together.
+        """Compute the match logit of each picture and its caption.
 
         Args:
             pixels: uint8 ``[N, 3, H, W]``.
@@ -186,35 +190,35 @@ class FashionBert(TwoTowers):
             eot: Position of each end-of-text token, ``[N]``.
 
         Returns:
-            ``[N]`` in fp32; the sigmoid is the probability of a match.
+            Logits in fp32, ``[N]``; the sigmoid is the probability of a match.
         """
         return self._logits(self.joint(ids, eot, self.patches(pixels)))
 
     def match_tokens(self, pixels: Tensor) -> Tensor:
-        """Embedded patches ``[N, P, W]``, which do not depend on the caption."""
+        """Embedded patches ``[N, P, W]``; they do not depend on the caption."""
         return self.joint.patch_embedding(self.patches(pixels))
 
     def encode_with_tokens(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Embeddings of the tower, and embedded patches."""
+        """Embeddings of the tower ``[N, D]``, and embedded patches ``[N, P, W]``."""
         return self.encode_images(pixels), self.match_tokens(pixels)
 
     def match_of(self, ids: Tensor, eot: Tensor, tokens: Tensor) -> MatchOutput:
-        """:meth:`match_logits` of one caption, ``[1, L]``, from what was kept of ``N`` pictures."""
+        """:meth:`match_logits` of one caption, ``[1, L]``, and the tokens of ``N`` pictures."""
         return MatchOutput(self._logits(self.joint.read(ids, eot, tokens)))
 
     @torch.no_grad()
     def start_epoch(self, epoch: int, batches: Iterable[Batch]) -> None:
-        """At the start of a run, take over the words of the text tower where that is asked for."""
+        """At the start of a run, copy the word embeddings of the text tower if configured."""
         if epoch == 0 and self.config.words == "tower":
             own, learned = self.joint.bert.words.weight, self.text_tower.token_embedding.weight
-            # As large as they were drawn: positions and types are added to them.
+            # Keep the scale of the initial values: positions and types are added to them.
             own.copy_(learned * (own.std() / learned.std()))
 
     def load_local_weights(self) -> None:
-        """Fill the patch encoder and the joint encoder from the files that the config names.
+        """Load the weight files of the config into the patch encoder and the joint encoder.
 
         Raises:
-            RecipeError: The patch encoder would stay as it was drawn.
+            RecipeError: The patch encoder is frozen and would keep random weights.
             WeightsError: A file cannot be read, or does not fit.
         """
         if self.config.patches.frozen and self.config.patch_weights is None:
@@ -231,20 +235,20 @@ class FashionBert(TwoTowers):
         images = self.encode_images(batch.pixels)
         texts = self.encode_texts(batch.ids, batch.eot)
         scale = torch.tensor(1 / self.config.temperature, device=images.device)
-        searched = {
+        tower_losses = {
             name: loss(images, texts, batch.pids, scale)
             for name, loss in SEARCHED_BY.items()
             if name in self.loss_names
         }
         is_mined = self.config.negatives == "mined"
         logits = scale * texts.detach() @ images.detach().T if is_mined else None
-        return searched | self._weighted(self._joint_losses(batch, logits))
+        return tower_losses | self._weighted(self._joint_losses(batch, logits))
 
     def _joint_losses(self, batch: Batch, logits: Tensor | None) -> dict[str, Tensor]:
-        """Losses of right and wrong pairs.
+        """Compute the losses of the joint encoder on matching and non-matching pairs.
 
-        Where all tasks look at the same hidden words and patches, as in the released code,
-        whether something is hidden tells nothing of whether a pair is right.
+        With ``hide="everywhere"``, matching and non-matching pairs are masked alike, so that
+        masks tell nothing about whether a pair matches.
         """
         features = self.patches(batch.pixels)
         hidden = self._hide_patches(features)
@@ -252,22 +256,23 @@ class FashionBert(TwoTowers):
         masked = self._hide_words(ids)
         shown = features.masked_fill(hidden[..., None], 0.0)
         if self.config.hide == "apart":
-            guessed = Candidates(*(rows[: len(batch.ids)] for rows in pairs))  # the right ones
-            tokens = self._read(masked.ids, shown, eot, guessed)
-            whole = self._read(ids, features, eot, pairs)
+            # The matching pairs come first.
+            masked_pairs = Candidates(*(rows[: len(batch.ids)] for rows in pairs))
+            tokens = self._read(masked.ids, shown, eot, masked_pairs)
+            match_tokens = self._read(ids, features, eot, pairs)
         else:
-            guessed = pairs
-            tokens = whole = self._read(masked.ids, shown, eot, pairs)
-        losses = {"tia": F.cross_entropy(self._matches(whole), pairs.matches)}
+            masked_pairs = pairs
+            tokens = match_tokens = self._read(masked.ids, shown, eot, pairs)
+        losses = {"tia": F.cross_entropy(self._matches(match_tokens), pairs.matches)}
         length = ids.shape[1]
         if "mlm" in self.loss_names:
-            losses["mlm"] = self._mlm(tokens[:, :length], masked.targets[guessed.captions])
+            losses["mlm"] = self._mlm(tokens[:, :length], masked.targets[masked_pairs.captions])
         if "mpm" in self.loss_names:
-            losses["mpm"] = self._mpm(tokens[:, length:], hidden, features, guessed)
+            losses["mpm"] = self._mpm(tokens[:, length:], hidden, features, masked_pairs)
         return losses
 
     def _pairs(self, batch: Batch, logits: Tensor | None) -> tuple[Tensor, Tensor, Candidates]:
-        """Captions and their ends, and which of them are read with which picture."""
+        """Token ids and end positions of all captions, and the pairs to encode."""
         captions = len(batch.ids) // len(batch.pixels)
         if not self.wants_wrong_captions:
             pairs = draw_candidates(batch.pids, batch.groups, captions=captions, logits=logits)
@@ -285,7 +290,7 @@ class FashionBert(TwoTowers):
         return self.joint(ids[pairs.captions], eot[pairs.captions], features[pairs.pictures])
 
     def _mlm(self, tokens: Tensor, targets: Tensor) -> Tensor:
-        """Cross-entropy of the hidden words, 0 where none is."""
+        """Cross-entropy of the masked words; 0 if no word is masked."""
         at = targets > 0
         scores = self.word_head(tokens[at], self.joint.bert.words.weight).float()
         total = F.cross_entropy(scores, targets[at].long(), reduction="sum")
@@ -296,13 +301,14 @@ class FashionBert(TwoTowers):
         return masked_patches(self.patch_head(tokens[at]), features[pairs.pictures][at])
 
     def _weighted(self, losses: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Losses whose sum is the adaptive loss."""
+        """Weight the losses so that their sum is the adaptive loss."""
         weighting = self.config.weighting
         if weighting == "fixed":
             return losses
         values = list(losses.values())
         if weighting == "gradients":
-            # The last layer stands for all that the tasks share (Chen et al. 2018, GradNorm).
+            # The last layer represents all shared parameters (GradNorm, Chen et al. 2018,
+            # https://arxiv.org/abs/1711.02257).
             strengths = gradient_norms(values, self.joint.bert.layers[-1].parameters())
         else:
             strengths = torch.stack(values)
@@ -314,11 +320,11 @@ class FashionBert(TwoTowers):
         return scores[:, 1] - scores[:, 0]
 
     def _matches(self, tokens: Tensor) -> Tensor:
-        """Scores of a wrong and of a right pair, ``[N, 2]``."""
+        """Logits of "no match" and "match", ``[N, 2]``."""
         return self.match_head(self.joint.bert.pool(tokens)).float()
 
     def _hide_patches(self, features: Tensor) -> Tensor:
-        """Which patches MPM hides, bool ``[N, P]``: as many in each picture."""
+        """Draw the patches that MPM masks, bool ``[N, P]``: the same number in each picture."""
         draw = torch.rand(features.shape[:2], device=features.device)
         if "mpm" not in self.loss_names:
             return torch.zeros_like(draw, dtype=torch.bool)

@@ -1,4 +1,4 @@
-"""Hard negatives: wrong pictures and captions that are easily taken for right ones."""
+"""Hard negatives: wrong pictures and captions that are similar to the correct ones."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from finegrain.errors import RecipeError
 from finegrain.preprocess import Tokenizer
 
 WORDS = (*COLORS, "grey", "navy", "tan", "cream", "khaki", "maroon", "teal")
-"""Colours, and what colours are called by; each is one token of CLIP's vocabulary.
+"""Colour words that are a single token of CLIP's vocabulary.
 
-Not "dark" and "light": exchanged with the colour that they go with, they say the same."""
+"dark" and "light" are not included: exchanged with their colour, the meaning stays the same."""
 
 APART = 3
-"""Fewest tokens from one of the exchanged words to the other."""
+"""Minimum distance, in tokens, between two exchanged words."""
 
 
 def draw_hard_negatives(logits: Tensor, same: Tensor) -> tuple[Tensor, Tensor]:
-    """Draw of each query one wrong answer, the likelier the nearer it is.
+    """Draw one wrong answer for each query; similar answers have a higher probability.
 
-    The probability is the softmax of the logits over the wrong answers, as in ALBEF (Li et
-    al. 2021, section 3.2). It is drawn by the largest logit after Gumbel noise, which needs no
-    probability to be above 0.
+    The probability is the softmax of the logits over the wrong answers, as in ALBEF (Li et al.
+    2021, section 3.2, https://arxiv.org/abs/2107.07651). The sample is the largest logit after
+    adding Gumbel noise, which works even if all probabilities round to 0.
 
     Args:
         logits: Scaled similarities, ``[Q, A]``.
-        same: Which answers are of the query's person, bool ``[Q, A]``.
+        same: True where an answer has the identity of the query, bool ``[Q, A]``.
 
     Returns:
-        Rows of the answers, ``[Q]``, and which queries have a wrong answer at all, bool
-        ``[Q]``; elsewhere the row means nothing.
+        Indices of the drawn answers, ``[Q]``, and a mask of the queries that have a wrong answer,
+        bool ``[Q]``. Where the mask is False, the index has no meaning.
     """
     gumbel = -torch.empty_like(logits).exponential_().log()
     drawn = (logits + gumbel).masked_fill(same, -torch.inf).argmax(dim=1)
@@ -41,12 +41,12 @@ def draw_hard_negatives(logits: Tensor, same: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class Candidates(NamedTuple):
-    """Pairs of a picture and a caption of one batch.
+    """Pairs of a picture and a caption from one batch.
 
     Attributes:
-        pictures: Rows of pictures, ``[R]``.
-        captions: Rows of captions, ``[R]``.
-        matches: 1 where they belong together, else 0, int64 ``[R]``.
+        pictures: Indices of pictures, ``[R]``.
+        captions: Indices of captions, ``[R]``.
+        matches: 1 if the pair matches, else 0, int64 ``[R]``.
     """
 
     pictures: Tensor
@@ -55,12 +55,12 @@ class Candidates(NamedTuple):
 
 
 def given_candidates(rows: int, wrong: int, *, captions: int) -> Candidates:
-    """Every pair of a batch, and each picture with a wrong caption that came with it.
+    """Make all matching pairs of a batch, and pair each picture with its wrong caption.
 
     Args:
-        rows: How many captions are right: ``captions`` of picture 0, then of picture 1, ...
-        wrong: How many wrong captions follow them, one for each picture.
-        captions: How many right captions a picture has.
+        rows: Number of correct captions: ``captions`` of picture 0, then of picture 1, and so on.
+        wrong: Number of wrong captions after them, one for each picture.
+        captions: Number of correct captions per picture.
     """
     right, pictures = torch.arange(rows), torch.arange(wrong)
     return Candidates(
@@ -73,17 +73,19 @@ def given_candidates(rows: int, wrong: int, *, captions: int) -> Candidates:
 def draw_candidates(
     pids: Tensor, groups: Tensor | None, *, captions: int, logits: Tensor | None = None
 ) -> Candidates:
-    """Every pair of a batch, and for each one with a wrong picture or a wrong caption.
+    """Make all matching pairs of a batch, and one non-matching pair for each of them.
 
-    What is wrong is of another product: one of the same group where the batch has one, and
-    any other where not. In a batch of one product nothing is wrong, and its pairs stand alone.
+    A non-matching pair replaces the picture or the caption by one of another product: of the
+    same group if the batch has one, otherwise of any group. A batch with a single product has no
+    non-matching pairs.
 
     Args:
-        pids: Products of the pictures, ``[N]``.
-        groups: Sub-categories of the pictures, ``[N]``, 0 where unknown; None where all are.
-        captions: How many captions a picture has: rows ``i * captions`` and so on.
-        logits: Scaled similarities of the captions to the pictures, ``[captions * N, N]``: the
-            nearer a wrong picture, the likelier it is drawn. Without them all are as likely.
+        pids: Product of each picture, ``[N]``.
+        groups: Sub-category of each picture, ``[N]``, 0 if unknown; None if all are unknown.
+        captions: Number of captions per picture; those of picture ``i`` start at row
+            ``i * captions``.
+        logits: Scaled similarities of captions to pictures, ``[captions * N, N]``. More similar
+            pictures are drawn with a higher probability. None draws uniformly.
     """
     rows = torch.arange(len(pids) * captions, device=pids.device)
     own = rows // captions
@@ -107,8 +109,8 @@ class Exchanged(NamedTuple):
     """Captions with two words exchanged.
 
     Attributes:
-        ids: ``[N, L]``, as the input but for two places.
-        exists: Whether there were two different words to exchange, bool ``[N]``.
+        ids: The input with two words exchanged, ``[N, L]``.
+        exists: True where a caption had two different words to exchange, bool ``[N]``.
     """
 
     ids: Tensor
@@ -119,7 +121,7 @@ def color_tokens(tokenizer: Tokenizer) -> Tensor:
     """Ids of :data:`WORDS`, int64 ``[W]``.
 
     Raises:
-        RecipeError: A word is not one token of this vocabulary.
+        RecipeError: A word is not a single token of this vocabulary.
     """
     tokens = tokenizer.encode(list(WORDS))
     divided = [word for word, end in zip(WORDS, tokens.eot, strict=True) if end != 2]
@@ -132,14 +134,14 @@ def color_tokens(tokenizer: Tokenizer) -> Tensor:
 
 
 def exchange_words(ids: Tensor, among: Tensor) -> Exchanged:
-    """Exchange two different words of each caption, drawn among some.
+    """Exchange two different words of each caption, drawn at random.
 
-    Words nearer than :data:`APART` stay where they are to each other: they mostly belong to
-    one thing, and "black and white" says what "white and black" says.
+    Words with a distance below :data:`APART` are not exchanged. They usually describe one thing:
+    "black and white" means the same as "white and black".
 
     Args:
         ids: Token ids, ``[N, L]``.
-        among: Ids that may change places, ``[W]``.
+        among: Ids of the words that may be exchanged, ``[W]``.
     """
     length = ids.shape[1]
     places = torch.arange(length, device=ids.device)
@@ -151,5 +153,6 @@ def exchange_words(ids: Tensor, among: Tensor) -> Exchanged:
     exists = highest >= 0
     first = pair // length
     second = torch.where(exists, pair % length, first)
-    one, other = ids.gather(1, first), ids.gather(1, second)
-    return Exchanged(ids.scatter(1, first, other).scatter(1, second, one), exists[:, 0])
+    first_word, second_word = ids.gather(1, first), ids.gather(1, second)
+    changed = ids.scatter(1, first, second_word).scatter(1, second, first_word)
+    return Exchanged(changed, exists[:, 0])

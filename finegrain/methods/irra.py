@@ -1,4 +1,7 @@
-"""IRRA: implicit relation reasoning and aligning (Jiang and Ye, CVPR 2023)."""
+"""IRRA: implicit relation reasoning and aligning.
+
+Source: Jiang and Ye, CVPR 2023, https://arxiv.org/abs/2303.12501.
+"""
 
 from __future__ import annotations
 
@@ -27,17 +30,17 @@ Hide = Literal["everywhere", "mlm"]
 
 @dataclass(frozen=True, kw_only=True)
 class IrraConfig:
-    """The towers of IRRA and its heads, which serve training only.
+    """The towers of IRRA, and its heads, which are used in training only.
 
     Attributes:
         image, text: The towers; the defaults are CLIP ViT-B/16 at 384x128.
-        temperature: Fixed; IRRA does not learn it.
-        identities: People in the training split: 11,003 in CUHK-PEDES.
-        fusion_depth: Layers of the cross-former after its cross-attention.
-        mask_rate: Share of words that MLM hides.
-        hide: Which losses see the hidden words. ``everywhere`` is what the released code
-            does, whose masking writes into the caption that all losses read; one pass of the
-            text tower then serves them all. ``mlm`` is what the paper's figure 2 shows.
+        temperature: Constant temperature of the losses; IRRA does not learn it.
+        identities: Number of people in the training split: 11,003 in CUHK-PEDES.
+        fusion_depth: Number of layers of the cross-former after its cross-attention.
+        mask_rate: Share of words that MLM masks.
+        hide: Which losses see masked captions. ``everywhere`` is the released code: it masks the
+            caption in place, so all losses see the masked one, and one pass of the text tower
+            serves all. ``mlm`` is figure 2 of the paper: only MLM sees masked captions.
     """
 
     image: ImageConfig
@@ -60,26 +63,26 @@ class IrraConfig:
         )
 
     def build(self, losses: Collection[str] = ("sdm", "id", "mlm")) -> Irra:
-        """The towers, and the heads that the losses need.
+        """Build the towers, and the heads that the losses need.
 
         Raises:
-            RecipeError: A loss is unknown, or MLM is asked of a tower without tokens.
+            RecipeError: A loss is unknown, or MLM is combined with a tower that has no tokens.
         """
         check_losses("IRRA", losses, LOSSES)
         return Irra(self, self.image.build(self.embed_dim), self.text.build(self.embed_dim), losses)
 
 
 class Views(NamedTuple):
-    """One vector a picture, and one a caption, before normalisation: ``[N, D]``, ``[K * N, D]``."""
+    """Embeddings before normalisation: pictures ``[N, D]``, captions ``[K * N, D]``."""
 
     images: Tensor
     texts: Tensor
 
 
 class Tokens(NamedTuple):
-    """All tokens of pictures ``[N, 1 + P, D]``, and of captions ``[K * N, L, D]``.
+    """All tokens of pictures ``[N, 1 + P, D]`` and captions ``[K * N, L, D]``.
 
-    Where MLM is a loss, these are captions with hidden words.
+    If MLM is one of the losses, the captions are masked.
     """
 
     images: Tensor
@@ -88,14 +91,14 @@ class Tokens(NamedTuple):
 
 
 class Irra(TwoTowers):
-    """CLIP's towers trained by SDM, identity classification and masked words.
+    """CLIP's towers trained by SDM, identity classification and masked language modelling.
 
-    Parameter counts at the defaults are the paper's: 194.535 M with all heads for
-    CUHK-PEDES, 149.618 M for the towers, which are all that search needs.
+    With the defaults, the parameter counts equal the paper's: 194.535 M with all heads for
+    CUHK-PEDES, and 149.618 M for the towers, which are the only part that search needs.
     """
 
     token_losses: ClassVar[tuple[str, ...]] = ("mlm",)
-    """Losses that look at more than one vector a side."""
+    """Losses that use all tokens instead of one embedding."""
 
     def __init__(
         self,
@@ -112,11 +115,11 @@ class Irra(TwoTowers):
             self.classifier = nn.Linear(width, config.identities)
             nn.init.normal_(self.classifier.weight, std=0.001)
             nn.init.zeros_(self.classifier.bias)
-        wanted = [name for name in self.token_losses if name in losses]
-        self.reads_tokens = bool(wanted)
-        if wanted:
+        token_losses = [name for name in self.token_losses if name in losses]
+        self.reads_tokens = bool(token_losses)
+        if token_losses:
             if isinstance(image_tower, TimmTower):
-                names = " and ".join(wanted)
+                names = " and ".join(token_losses)
                 raise RecipeError(
                     f"{names} looks at the tokens of a picture, which a timm tower does not give; "
                     f"leave {names} out of the losses, or choose a VitConfig or a ConvConfig"
@@ -135,13 +138,13 @@ class Irra(TwoTowers):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         views, tokens = self._views(batch)
-        found = self._global_losses(views, batch.pids)
+        losses = self._global_losses(views, batch.pids)
         if tokens is not None:
-            found["mlm"] = self._mlm(self._fused(tokens), tokens.masked)
-        return found
+            losses["mlm"] = self._mlm(self._fused(tokens), tokens.masked)
+        return losses
 
     def _views(self, batch: Batch) -> tuple[Views, Tokens | None]:
-        """What the towers make of a batch; tokens where a loss looks at them."""
+        """Encode a batch; the tokens are None if no loss needs them."""
         if not self.reads_tokens:
             images = self.image_tower(batch.pixels)
             return Views(images, self.text_tower(batch.ids, batch.eot)), None
@@ -151,8 +154,8 @@ class Irra(TwoTowers):
         text_tokens = self.text_tower.tokens(masked.ids)
         if self.config.hide == "everywhere":
             rows = torch.arange(len(text_tokens), device=text_tokens.device)
-            # Of an empty caption masking hides the end itself. The released code reads where the
-            # largest id is, which is then the start.
+            # In an empty caption, the end token itself is masked. The released code reads the
+            # position of the largest id, which is then the start token.
             ends = batch.eot.long()
             ends = torch.where(masked.targets[rows, ends] > 0, 0, ends)
             texts = text_tokens[rows, ends]
@@ -161,30 +164,30 @@ class Irra(TwoTowers):
         return Views(image_tokens[:, 0], texts), Tokens(image_tokens, text_tokens, masked)
 
     def _global_losses(self, views: Views, pids: Tensor) -> dict[str, Tensor]:
-        """Those of one vector a side."""
+        """Compute the losses of the embeddings."""
         images, texts = views
         scale = torch.tensor(1 / self.config.temperature, device=images.device)
-        found: dict[str, Tensor] = {}
+        losses: dict[str, Tensor] = {}
         if "sdm" in self.loss_names:
-            found["sdm"] = sdm(unit(images), unit(texts), pids, scale)
+            losses["sdm"] = sdm(unit(images), unit(texts), pids, scale)
         if "itc" in self.loss_names:
-            found["itc"] = itc(unit(images), unit(texts), None, scale)
+            losses["itc"] = itc(unit(images), unit(texts), None, scale)
         if "cmpm" in self.loss_names:
-            found["cmpm"] = cmpm(images, texts, pids)
+            losses["cmpm"] = cmpm(images, texts, pids)
         if "id" in self.loss_names:
-            found["id"] = identity(self.classifier(images), self.classifier(texts), pids)
-        return found
+            losses["id"] = identity(self.classifier(images), self.classifier(texts), pids)
+        return losses
 
     def _fused(self, tokens: Tokens) -> Tensor:
-        """What the words of each caption take from its own picture, ``[K * N, L, D]``."""
+        """Output of the cross-former for each caption and its own picture, ``[K * N, L, D]``."""
         captions = len(tokens.texts) // len(tokens.images)
         return self.fusion(tokens.texts, tokens.images.repeat_interleave(captions, dim=0))
 
     def _mlm(self, fused: Tensor, masked: Masked) -> Tensor:
-        """Cross-entropy of the hidden words.
+        """Cross-entropy of the masked words.
 
-        The head is computed where a word is hidden and nowhere else: the other rows of its
-        49,408 logits would not enter the loss.
+        The head runs on masked positions only. Other positions do not enter the loss, and each
+        would cost 49,408 logits.
         """
         hidden = masked.targets > 0
         logits = self.mlm_head(fused[hidden])
@@ -196,5 +199,8 @@ class Irra(TwoTowers):
         return mask_words(ids, rate=self.config.mask_rate)
 
     def _padded(self, ids: Tensor) -> Tensor:
-        """At full length: the cross-former attends to padding, so its length is a constant."""
+        """Pad captions to the context length.
+
+        The cross-former attends to padding, so the length must be constant.
+        """
         return F.pad(ids, (0, self.config.text.context_length - ids.shape[1]))

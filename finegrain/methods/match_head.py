@@ -1,7 +1,8 @@
-"""The second stage of a search: one caption beside the tokens of pictures.
+"""The interface of a re-ranker, which scores a caption with the tokens of pictures.
 
-What is expensive and does not depend on the query is done once a picture, and kept: its tokens.
-A query then pays for its words, and for the part of the head where words and tokens meet.
+The tokens of a picture do not depend on the query and are expensive to compute. They are computed
+once and stored. A query then costs one pass over its words and the layers that combine words with
+picture tokens.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ CODE_LIMIT = 127
 
 
 class MatchOutput(NamedTuple):
-    """What a match head gives for ``N`` pairs, in fp32.
+    """Output of a match head for ``N`` pairs, in fp32.
 
     Attributes:
         logits: Log-odds of a match, ``[N]``; the sigmoid is the probability.
-        scores: What the released code orders pictures by, ``[N]``, where that is another value.
+        scores: Scores by which the released code orders pictures, ``[N]``; None if it uses the
+            logits.
     """
 
     logits: Tensor
@@ -31,26 +33,26 @@ class Matcher(Protocol):
     """A method with a match head that can re-rank."""
 
     def match_tokens(self, pixels: Tensor) -> Tensor:
-        """What is kept of pictures: uint8 ``[N, 3, H, W]`` to tokens ``[N, T, W]``."""
+        """Compute the tokens of pictures: uint8 ``[N, 3, H, W]`` to ``[N, T, W]``."""
 
     def encode_with_tokens(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Embeddings ``[N, D]`` and tokens, in one pass where both come of the same tower."""
+        """Compute embeddings ``[N, D]`` and tokens, in a single pass if one tower gives both."""
 
     def match_of(self, ids: Tensor, eot: Tensor, tokens: Tensor) -> MatchOutput:
-        """One caption with each of ``N`` pictures.
+        """Score one caption with each of ``N`` pictures.
 
         Args:
-            ids: ``[1, L]``.
-            eot: ``[1]``.
-            tokens: ``[N, T, W]``.
+            ids: Token ids of the caption, ``[1, L]``.
+            eot: Position of its end-of-text token, ``[1]``.
+            tokens: Tokens of the pictures, ``[N, T, W]``.
         """
 
 
 def to_codes(tokens: Tensor) -> tuple[Tensor, Tensor]:
-    """Tokens ``[N, T, W]`` as int8 codes and one fp32 scale a token, ``[N, T]``.
+    """Quantise tokens ``[N, T, W]`` to int8 codes and one fp32 scale per token, ``[N, T]``.
 
-    A quarter of fp32's bytes; a token's largest value is exact and others are off by at most
-    half of a 127th of it.
+    The codes take a quarter of the bytes of fp32. The error of a value is at most 1/254 of the
+    largest absolute value of its token.
     """
     tokens = tokens.float()
     scales = tokens.abs().amax(dim=-1).clamp(min=torch.finfo(torch.float32).tiny) / CODE_LIMIT
@@ -59,5 +61,5 @@ def to_codes(tokens: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def from_codes(codes: Tensor, scales: Tensor) -> Tensor:
-    """Tokens ``[N, T, W]`` in fp32."""
+    """Reverse :func:`to_codes`: tokens ``[N, T, W]`` in fp32."""
     return codes.float() * scales[..., None]

@@ -1,4 +1,4 @@
-"""IRRA's trunk trained against hard negatives from wherever they come; search sees none of it."""
+"""IRRA's towers trained with additional hard negatives; search uses the towers only."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ LOSSES = (*irra.LOSSES, "tal", "queue", "itm", "swap")
 
 @dataclass(frozen=True, kw_only=True)
 class MinedConfig(IrraConfig):
-    """IRRA's towers and heads, and what hard negatives are drawn with.
+    """IRRA's towers and heads, and the options for hard negatives.
 
     Attributes:
-        temperature: Of all losses, and of the draw of negatives.
-        margin: Of ``tal`` and ``queue``, in cosines.
-        decay: Of the momentum copy that fills the queues.
-        queue: Pictures and captions that each queue holds.
-        hardest: How many negatives of batch and queue count for a query.
+        temperature: Temperature of all losses and of the sampling of negatives.
+        margin: Margin of ``tal`` and ``queue``, in cosines.
+        decay: Decay of the momentum copy that fills the queues.
+        queue: Number of features in each queue (one of pictures, one of captions).
+        hardest: Number of negatives from batch and queue per query.
     """
 
     margin: float = 0.1
@@ -53,10 +53,10 @@ class MinedConfig(IrraConfig):
         return replace(super().tiny(), queue=20, hardest=4)
 
     def build(self, losses: Collection[str] = ("tal", "queue")) -> Mined:
-        """The towers, and the parts that the losses need.
+        """Build the towers, and the parts that the losses need.
 
         Raises:
-            RecipeError: A loss is unknown, or looks at tokens that a tower does not give.
+            RecipeError: A loss is unknown, or needs tokens that the image tower does not give.
         """
         check_losses("Mined", losses, LOSSES)
         towers = self.image.build(self.embed_dim), self.text.build(self.embed_dim)
@@ -64,15 +64,16 @@ class MinedConfig(IrraConfig):
 
 
 class Mined(Irra):
-    """IRRA's losses, and up to four more, each against harder negatives than chance gives.
+    """IRRA with up to four more losses, which use hard negatives.
 
-    ``tal`` is RDE's triplet alignment loss within the batch. ``queue`` is the same against the
-    hardest of thousands of past features, which a momentum copy of the towers made (see
-    :func:`~finegrain.losses.mined_tal`). ``itm`` asks of the tokens whether a caption is of a
-    picture, or of one that is easily taken for it (Li et al. 2021, ALBEF, section 3.2).
-    ``swap`` exchanges two colours of a caption.
+    - ``tal`` is the triplet alignment loss of RDE within the batch.
+    - ``queue`` is the same loss against the hardest of thousands of earlier features, which a
+      momentum copy of the towers computed; see :func:`~finegrain.losses.mined_tal`.
+    - ``itm`` classifies from the tokens whether a caption matches a picture; its negatives are
+      similar pictures and captions (Li et al. 2021, ALBEF, section 3.2).
+    - ``swap`` compares a caption with the same caption after two colours were exchanged.
 
-    All this serves training: what is searched by are the two towers, as in IRRA.
+    These losses are used in training only. Search uses the two towers, as in IRRA.
     """
 
     token_losses: ClassVar[tuple[str, ...]] = ("mlm", "itm")
@@ -100,24 +101,24 @@ class Mined(Irra):
             self.register_buffer("colors", tokens, persistent=False)
 
     def start_epoch(self, epoch: int, batches: Iterable[Batch]) -> None:
-        """At the start of a run, the momentum copy takes over what was pretrained."""
+        """At the start of a run, copy the pretrained weights into the momentum copy."""
         if epoch == 0 and "queue" in self.loss_names:
             self.momentum.restart(self)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         views, tokens = self._views(batch)
-        found = self._global_losses(views, batch.pids)
+        losses = self._global_losses(views, batch.pids)
         if tokens is not None:
             fused = self._fused(tokens)
             if "mlm" in self.loss_names:
-                found["mlm"] = self._mlm(fused, tokens.masked)
+                losses["mlm"] = self._mlm(fused, tokens.masked)
             if "itm" in self.loss_names:
-                found["itm"] = self._itm(batch, views, tokens, fused)
+                losses["itm"] = self._itm(batch, views, tokens, fused)
         if "queue" in self.loss_names:
-            found["queue"] = self._queue(batch, views)
+            losses["queue"] = self._queue(batch, views)
         if "swap" in self.loss_names:
-            found["swap"] = self._swap(batch, views)
-        return found
+            losses["swap"] = self._swap(batch, views)
+        return losses
 
     def after_step(self) -> None:
         if "queue" in self.loss_names:
@@ -126,17 +127,17 @@ class Mined(Irra):
             self.text_queue.write()
 
     def _global_losses(self, views: Views, pids: Tensor) -> dict[str, Tensor]:
-        """Triplet losses over the temperature: in nats, as large as the others."""
-        found = super()._global_losses(views, pids)
+        """Add ``tal``, divided by the temperature: in nats, on the scale of the other losses."""
+        losses = super()._global_losses(views, pids)
         if "tal" in self.loss_names:
             t, margin = self.config.temperature, self.config.margin
             images, texts = unit(views.images), unit(views.texts)
-            found["tal"] = tal(images, texts, pids, temperature=t, margin=margin).mean() / t
-        return found
+            losses["tal"] = tal(images, texts, pids, temperature=t, margin=margin).mean() / t
+        return losses
 
     def _queue(self, batch: Batch, views: Views) -> Tensor:
         pids = batch.pids
-        text_pids = _of_captions(pids, views)
+        text_pids = _caption_pids(pids, views)
         with torch.no_grad():
             image_keys = self.momentum.module.encode_images(batch.pixels)
             text_keys = self.momentum.module.encode_texts(batch.ids, batch.eot)
@@ -161,11 +162,11 @@ class Mined(Irra):
         ).mean()
 
     def _itm(self, batch: Batch, views: Views, tokens: Tokens, fused: Tensor) -> Tensor:
-        """Each caption with its picture and a wrong one, and each picture with a wrong caption.
+        """Image-text matching: each caption with its picture and a wrong one, and vice versa.
 
-        Negatives are of the same process, since tokens are not gathered.
+        Negatives come from the same process, since tokens are not gathered.
         """
-        pids, text_pids = batch.pids, _of_captions(batch.pids, views)
+        pids, text_pids = batch.pids, _caption_pids(batch.pids, views)
         with torch.no_grad():
             logits = unit(views.images) @ unit(views.texts).T / self.config.temperature
         same = pids[:, None] == text_pids
@@ -182,9 +183,9 @@ class Mined(Irra):
         return F.binary_cross_entropy_with_logits(scores, targets)
 
     def _matches(self, texts: Tensor, fused: Tensor, eot: Tensor) -> Tensor:
-        """Scores of pairs, ``[R]`` in fp32: how much each word is like what it finds.
+        """Match logits of pairs, ``[R]`` in fp32, from words and their fused tokens.
 
-        The cross-former keeps nothing of the words themselves, so they are compared here.
+        The cross-former has no residual path from the words, so they are compared here.
         """
         is_word = torch.arange(texts.shape[1], device=texts.device) <= eot[:, None]
         agreement = self.fusion.ln_text(texts) * fused * is_word[..., None]
@@ -203,5 +204,5 @@ class Mined(Irra):
         )
 
 
-def _of_captions(pids: Tensor, views: Views) -> Tensor:
+def _caption_pids(pids: Tensor, views: Views) -> Tensor:
     return pids.repeat_interleave(len(views.texts) // len(views.images))

@@ -1,4 +1,7 @@
-"""What a method remembers from step to step: a slow copy of modules, and past features."""
+"""State that a method keeps between steps: momentum copies and queues of features.
+
+Source: He et al. 2020 (MoCo), https://arxiv.org/abs/1911.05722.
+"""
 
 from __future__ import annotations
 
@@ -12,23 +15,23 @@ from torch.nn import functional as F
 from finegrain.losses.gather import gather
 
 EMPTY = -100
-"""The identity of a row of a queue that nothing was written to yet; identities are not below 0."""
+"""Identity of a queue row that was never written; real identities are 0 or more."""
 
 M = TypeVar("M", bound=nn.Module)
 
 
 class MomentumCopy(nn.Module, Generic[M]):
-    """An exponential moving copy of a module, ``module``, which has no gradients.
+    """An exponential moving average of a module, without gradients.
 
-    He et al. 2020 (MoCo), equation 2: after each step ``copy = d copy + (1 - d) original``.
-    Buffers, such as the statistics of a batch normalisation, are taken over as they are.
+    After each step, ``copy = d copy + (1 - d) original`` (He et al. 2020, equation 2). Buffers,
+    such as the statistics of a batch normalisation, are copied without averaging.
 
-    A method calls :meth:`restart` at the start of its first epoch, since pretrained weights
-    come after it was built, and :meth:`update` after each step. Equal weights in several
-    processes stay equal.
+    A method calls :meth:`restart` at the start of its first epoch, since pretrained weights are
+    loaded after it was built, and :meth:`update` after each step. Copies that are equal in
+    several processes stay equal.
 
     Args:
-        original: Copied as it is now, and not kept: its weights would be saved twice.
+        original: The module to copy. It is not kept, or its weights would be saved twice.
         decay: ``d``.
     """
 
@@ -38,15 +41,15 @@ class MomentumCopy(nn.Module, Generic[M]):
         self.module: M = copy.deepcopy(original).requires_grad_(False)
 
     def restart(self, original: nn.Module) -> None:
-        """Be equal to the original; like :meth:`update` otherwise."""
+        """Copy the weights of the original; otherwise like :meth:`update`."""
         self._blend(original, share=1.0)
 
     def update(self, original: nn.Module) -> None:
-        """Take a small step towards the original.
+        """Move the weights towards those of the original.
 
         Args:
-            original: Holds under the names of the copy's parameters and buffers what they
-                follow; it may hold more, so that a method passes itself for a copy of parts.
+            original: A module with all parameter and buffer names of the copy. It may have more:
+                a method passes itself although the copy holds only some of its parts.
         """
         self._blend(original, share=1 - self.decay)
 
@@ -60,19 +63,19 @@ class MomentumCopy(nn.Module, Generic[M]):
 
 
 class FeatureQueue(nn.Module):
-    """The last ``size`` features of one kind, with the identities that they are of.
+    """The last ``size`` features of pictures or captions, with their identities.
 
-    A forward pass *holds* what is to come in, and :meth:`write`, after the step, writes it
-    over the oldest rows: a row that a loss was computed from may not change before the
-    gradient was, and of a batch in parts each sees the same queue. With several processes
-    everybody's rows are written, in the order of ranks.
+    The forward pass calls :meth:`hold`, and :meth:`write` replaces the oldest rows after the
+    step. Rows must not change between a loss and its gradient, and all parts of an accumulated
+    batch must see the same queue. With several processes, the rows of all processes are written
+    in rank order.
 
-    Rows that were never written are random unit vectors of identity :data:`EMPTY`.
+    Rows that were never written are random unit vectors with the identity :data:`EMPTY`.
 
     Attributes:
         features: fp32 ``[size, D]``.
-        ids: int64 ``[size]``.
-        pointer: The row that is written next, int64, a scalar.
+        ids: Identities, int64 ``[size]``.
+        pointer: The next row to write, int64, a scalar.
     """
 
     features: Tensor
@@ -91,22 +94,22 @@ class FeatureQueue(nn.Module):
 
     @property
     def filled(self) -> Tensor:
-        """Which rows were written, bool ``[size]``."""
+        """True for rows that were written, bool ``[size]``."""
         return self.ids != EMPTY
 
     def hold(self, features: Tensor, ids: Tensor) -> None:
-        """Note features ``[N, D]`` of identities ``[N]`` to be written after the step."""
+        """Keep features ``[N, D]`` with identities ``[N]`` until the next :meth:`write`."""
         self._held.append((features.detach().float(), ids))
 
     @torch.no_grad()
     def write(self) -> None:
-        """Write what is held; of more rows than there is room for, the last ones."""
+        """Write the held rows; if they exceed the size of the queue, write the last ones."""
         if not self._held:
             return
         features, ids = (torch.cat(parts) for parts in zip(*self._held, strict=True))
         self._held.clear()
         features, ids = gather(features), gather(ids)
         place = self.pointer + torch.arange(len(ids), device=ids.device)
-        kept = place[-len(self) :] % len(self)
-        self.features[kept], self.ids[kept] = features[-len(self) :], ids[-len(self) :]
+        rows = place[-len(self) :] % len(self)
+        self.features[rows], self.ids[rows] = features[-len(self) :], ids[-len(self) :]
         self.pointer.copy_((self.pointer + len(ids)) % len(self))

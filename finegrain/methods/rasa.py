@@ -1,4 +1,7 @@
-"""RaSa: relation and sensitivity aware representation learning (Bai et al., IJCAI 2023)."""
+"""RaSa: relation and sensitivity aware representation learning.
+
+Source: Bai et al., IJCAI 2023, https://arxiv.org/abs/2305.13653.
+"""
 
 from __future__ import annotations
 
@@ -39,16 +42,16 @@ class RasaConfig:
     """ALBEF's towers and the five tasks of RaSa. The defaults are those for CUHK-PEDES.
 
     Attributes:
-        image: ALBEF's transformer, or a small net that learns from nothing.
-        temperature: What the learned temperature starts from.
+        image: ALBEF's transformer, or a small network that trains from random weights.
+        temperature: Initial value of the learned temperature.
         momentum: Decay of the momentum copies.
-        queue: Past pictures and captions that a step is compared with.
-        softness: Largest share of the momentum model in the targets of ``cl`` and ``mlm``.
-        ramp: Steps over which it grows from 0; an epoch in the released code.
-        mask_rate: Share of the words that ``mlm`` hides.
-        replace_rate: Share that is hidden from the generator of ``mrtd``.
-        distill_axis: See :func:`~finegrain.losses.distilled_words`; ``sequence`` is faithful to
-            the released code.
+        queue: Number of earlier pictures, and of captions, that a step is compared with.
+        softness: Largest weight of the momentum model in the targets of ``cl`` and ``mlm``.
+        ramp: Number of steps in which that weight grows from 0; one epoch in the released code.
+        mask_rate: Share of the words that ``mlm`` masks.
+        replace_rate: Share of the words that are masked for the generator of ``mrtd``.
+        distill_axis: See :func:`~finegrain.losses.distilled_words`; ``sequence`` reproduces the
+            released code.
     """
 
     image: AlbefImageConfig | ConvImageConfig = field(default_factory=AlbefImageConfig)
@@ -74,10 +77,10 @@ class RasaConfig:
         )
 
     def build(self, losses: Collection[str] = LOSSES) -> Rasa:
-        """The towers, their momentum copies, and the heads that the losses need.
+        """Build the towers, their momentum copies, and the heads that the losses need.
 
         Raises:
-            RecipeError: A loss is unknown, or what searches or re-ranks would not be trained.
+            RecipeError: A loss is unknown, or ``cl`` or ``pitm`` is missing.
         """
         check_losses("RaSa", losses, LOSSES)
         if not {"cl", "pitm"}.issubset(losses):
@@ -91,14 +94,14 @@ class RasaConfig:
 
 
 class Rasa(TwoTowers):
-    """Two towers that search, and the upper half of BERT that orders what they found.
+    """Two towers for retrieval, and the upper half of BERT as a re-ranker.
 
-    A batch has one caption a picture, or two: the picture's own, and one of the same person
-    that may have been written of another picture (:attr:`~finegrain.methods.Batch.replaced`).
+    A batch has one or two captions per picture: the picture's own caption, and one of the same
+    person that may describe another picture (:attr:`~finegrain.methods.Batch.replaced`).
 
-    ``cl`` compares with the momentum features of all processes, where the released code takes
-    each process's own beside the common queue. The negatives of ``pitm`` are of the process's
-    own batch, as there.
+    ``cl`` uses the momentum features of all processes and the queue. The released code uses those
+    of its own process and the queue. The negatives of ``pitm`` come from the batch of the
+    process, as in the released code.
     """
 
     image_tower: AlbefImageTower | ConvTower  # type: ignore[assignment]  # CLIP's there; the calls are the same
@@ -120,7 +123,8 @@ class Rasa(TwoTowers):
             self.prd_head = _head(config)
         if "mrtd" in losses:
             self.mrtd_head = _head(config)
-        # The copy's is the generator of mrtd; a parameter without a gradient stops a parallel run.
+        # mrtd uses the word head of the momentum copy. A trainable parameter without a gradient
+        # would stop a run with several processes.
         text_tower.word_head.requires_grad_("mlm" in losses)
         self.image_momentum = MomentumCopy(image_tower, decay=config.momentum)
         self.text_momentum = MomentumCopy(text_tower, decay=config.momentum)
@@ -130,55 +134,56 @@ class Rasa(TwoTowers):
         self.register_buffer("steps_done", torch.zeros((), dtype=torch.long))
 
     def match_tokens(self, pixels: Tensor) -> Tensor:
-        """What is kept of pictures: uint8 ``[N, 3, H, W]`` to tokens ``[N, T, W]``."""
+        """Compute the tokens of pictures: uint8 ``[N, 3, H, W]`` to ``[N, T, W]``."""
         return self.image_tower.tokens(pixels)
 
     def encode_with_tokens(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Embeddings and tokens by one pass of the tower."""
+        """Compute embeddings ``[N, D]`` and tokens ``[N, T, W]`` in one pass of the tower."""
         tokens = self.match_tokens(pixels)
         return unit(self.image_tower.embedding_of(tokens)), tokens
 
     def match_of(self, ids: Tensor, eot: Tensor, tokens: Tensor) -> MatchOutput:
-        """How well one caption and each of ``N`` pictures belong together, for evaluation.
+        """Score one caption with each of ``N`` pictures, for evaluation.
 
-        The head has a logit for a match and one against it. The sigmoid of their difference is
-        the probability that the loss trains; the released code orders by the first one alone.
+        The head has one logit for "match" and one for "no match". The sigmoid of their
+        difference is the probability that the loss trains. The released code orders pictures by
+        the "match" logit alone.
 
         Args:
             ids: Token ids ``[1, L]``.
             eot: Position of the end-of-text token, ``[1]``.
-            tokens: Of the pictures, ``[N, T, W]``.
+            tokens: Tokens of the pictures, ``[N, T, W]``.
         """
         bert, seen = self.text_tower.bert, words_before(eot, ids.shape[1])
         logits = self.itm_head(bert.fuse_one(bert.read(ids, seen), seen, tokens)).float()
         return MatchOutput(logits[:, 1] - logits[:, 0], scores=logits[:, 1])
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        own, told = self._captions(batch)
+        own, shared = self._captions(batch)
         bert = self.text_tower.bert
-        tokens, words = self.image_tower.tokens(batch.pixels), bert.read(*told)
+        tokens, words = self.image_tower.tokens(batch.pixels), bert.read(*shared)
         online = _features(self.image_tower, self.text_tower, tokens, words)
         with torch.no_grad():
             towers = self.image_momentum.module, self.text_momentum.module
             momentum_tokens = towers[0].tokens(mirror(batch.pixels))
-            momentum = _features(*towers, momentum_tokens, towers[1].bert.read(*told))
-        found = {"cl": self._contrast(online, momentum, batch.pids)}
-        fused = bert.fuse(words, told.seen, tokens)[:, 0]
+            momentum = _features(*towers, momentum_tokens, towers[1].bert.read(*shared))
+        losses = {"cl": self._contrast(online, momentum, batch.pids)}
+        fused = bert.fuse(words, shared.seen, tokens)[:, 0]
         captions, pictures = self._wrong_pairs(online, momentum, batch.pids)
-        wrong = bert.fuse(words[captions], told.seen[captions], tokens[pictures])[:, 0]
-        found["pitm"] = pair_matching(self.itm_head(fused).float(), self.itm_head(wrong).float())
+        wrong = bert.fuse(words[captions], shared.seen[captions], tokens[pictures])[:, 0]
+        losses["pitm"] = pair_matching(self.itm_head(fused).float(), self.itm_head(wrong).float())
         if "prd" in self.loss_names:
-            found["prd"] = self._relation(fused, batch)
+            losses["prd"] = self._relation(fused, batch)
         if "mlm" in self.loss_names:
-            found["mlm"] = self._hidden_words(own, tokens, momentum_tokens)
+            losses["mlm"] = self._hidden_words(own, tokens, momentum_tokens)
         if "mrtd" in self.loss_names:
-            found["mrtd"] = self._replaced_words(own, tokens, momentum_tokens)
-        return found
+            losses["mrtd"] = self._replaced_words(own, tokens, momentum_tokens)
+        return losses
 
     def start_epoch(self, epoch: int, batches: Iterable[Batch]) -> None:
-        """Bring the momentum copies up to the first step, as the released code does before it.
+        """Update the momentum copies once before the first step, as the released code does.
 
-        ALBEF's file has copies that differ from its towers.
+        The momentum copies in ALBEF's file differ from its towers, so this has an effect.
         """
         if epoch == 0:
             self._update_copies()
@@ -198,14 +203,17 @@ class Rasa(TwoTowers):
         return self.config.softness * (self.steps_done / self.config.ramp).clamp(max=1)
 
     def _captions(self, batch: Batch) -> tuple[Caption, Caption]:
-        """A picture's own captions, and those of its person; the same where there is one."""
+        """Captions of the pictures themselves, and captions of their persons.
+
+        Both are the same if a batch has one caption per picture.
+        """
         count = len(batch.ids) // len(batch.pids)
         if count > 2:
             raise RecipeError(
                 f"RaSa takes one or two captions of a picture, got {count}; set captions=1"
             )
         seen = words_before(batch.eot, batch.ids.shape[1])
-        # The released tokenizer writes no end: padding stands in its place.
+        # The released tokenizer has no end token; it has padding there.
         ids = batch.ids.masked_fill(~seen, 0)
         return (
             Caption(ids[::count], seen[::count]).cropped(),
@@ -226,11 +234,11 @@ class Rasa(TwoTowers):
 
     @torch.no_grad()
     def _wrong_pairs(self, online: Pair, momentum: Pair, pids: Tensor) -> tuple[Tensor, Tensor]:
-        """Rows of captions and of pictures that do not belong together.
+        """Draw non-matching pairs: indices of captions, and indices of pictures.
 
-        Each caption gets a wrong picture, and each picture a wrong caption, the likelier the
-        more alike the model finds it among the momentum model's features. In a batch of one
-        person nothing is wrong, and there is no row.
+        Each caption gets a wrong picture, and each picture gets a wrong caption. The probability
+        grows with the similarity of the model's feature to the momentum model's feature. A batch
+        with a single person gives no pairs.
         """
         same = pids[:, None] == pids
         wrong_pictures, _ = draw_hard_negatives(
@@ -246,7 +254,7 @@ class Rasa(TwoTowers):
         )
 
     def _relation(self, fused: Tensor, batch: Batch) -> Tensor:
-        """Whether a caption was written of this picture or of another of the person."""
+        """Classify whether a caption describes this picture or another picture of the person."""
         if batch.replaced is None:
             raise RecipeError(
                 "prd tells a picture's own captions from those of the person's other pictures, "
@@ -268,7 +276,7 @@ class Rasa(TwoTowers):
             guess = _fused(tower, masked.ids, own.seen, momentum_tokens)
         targets, hidden = own.ids, masked.at
         if config.distill_axis == "vocabulary":
-            # Rows apart: those of words that are not hidden, of V logits each, are spared.
+            # Compute the V logits of masked words only.
             read, guess = read[hidden][None], guess[hidden][None]
             targets, hidden = targets[hidden][None], hidden[hidden][None]
         with torch.no_grad():
@@ -300,7 +308,7 @@ class Rasa(TwoTowers):
 
 
 def mirror(pixels: Tensor) -> Tensor:
-    """Every second picture mirrored, by chance: a view of it that owes nothing to the first."""
+    """Mirror each picture with probability 1/2: an augmentation independent of the loader's."""
     coin = torch.rand(len(pixels), 1, 1, 1, device=pixels.device) < 0.5
     return torch.where(coin, pixels.flip(3), pixels)
 
@@ -308,7 +316,7 @@ def mirror(pixels: Tensor) -> Tensor:
 def _features(
     image_tower: TokenTower, text_tower: AlbefTextTower, tokens: Tensor, words: Tensor
 ) -> Pair:
-    """Embeddings of what was read already: tokens of pictures and of captions."""
+    """Embeddings of pictures and captions from their tokens."""
     return Pair(unit(image_tower.embedding_of(tokens)), unit(text_tower.proj(words[:, 0])))
 
 

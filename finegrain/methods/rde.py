@@ -1,4 +1,7 @@
-"""RDE: two embeddings a side, and robustness to wrong pairs (Qin et al., CVPR 2024)."""
+"""RDE: robust dual embedding. Two embeddings per picture and caption, and noisy pair detection.
+
+Source: Qin et al., CVPR 2024, https://arxiv.org/abs/2308.09911.
+"""
 
 from __future__ import annotations
 
@@ -28,21 +31,23 @@ START_AND_END = 2
 
 @dataclass(frozen=True, kw_only=True)
 class RdeConfig:
-    """The towers of RDE and what is made of their tokens.
+    """The towers of RDE and the options of its embeddings.
 
     Attributes:
         image, text: The towers; the defaults are CLIP ViT-B/16 at 384x128.
-        global_dim: Width of the basic global embedding (BGE), that of the towers.
+        global_dim: Width of the basic global embedding (BGE) of the towers.
         selected_dim: Width of the token selection embedding (TSE).
-        ratio: Share of the tokens that TSE selects; of captions, of the context.
-        temperature, margin: Of the triplet alignment loss.
-        disturb: Share of words that training hides, exchanges or leaves out.
-        short_captions: What fills up the batch statistics of TSE where a caption has fewer words
-            than are selected. ``words`` repeats one of them, so that padding changes nothing.
-            ``padding`` is faithful to the released code, which pads every caption to the context.
-        consensus: How wrong pairs are found, at the cost of one more forward pass an epoch;
-            None trusts them all.
-        items: Pairs in the training split, of which ``consensus`` keeps account: 68,126 in
+        ratio: Share of the tokens that TSE selects. For captions, it is a share of the context
+            length.
+        temperature, margin: Options of the triplet alignment loss.
+        disturb: Share of words that training masks, replaces or drops.
+        short_captions: What fills the batch statistics of TSE if a caption has fewer words than
+            TSE selects. ``words`` repeats one of the words, so that padding has no effect.
+            ``padding`` reproduces the released code, which pads every caption to the context
+            length.
+        consensus: How wrong pairs are detected; this costs one more forward pass per epoch. None
+            trusts all pairs.
+        items: Number of pairs in the training split, which ``consensus`` needs: 68,126 in
             CUHK-PEDES.
     """
 
@@ -60,7 +65,7 @@ class RdeConfig:
 
     @property
     def embed_dim(self) -> int:
-        """Width of what is searched by: both embeddings side by side."""
+        """Width of the search embedding: both embeddings concatenated."""
         return self.global_dim + self.selected_dim
 
     def tiny(self) -> RdeConfig:
@@ -74,10 +79,10 @@ class RdeConfig:
         )
 
     def build(self, losses: Collection[str] = LOSSES) -> Rde:
-        """The towers and both selections.
+        """Build the towers and both token selections.
 
         Raises:
-            RecipeError: The losses are not those two, or the image tower has no tokens.
+            RecipeError: The losses are not ``bge`` and ``tse``, or the image tower has no tokens.
         """
         if set(losses) != set(LOSSES):
             raise RecipeError(
@@ -88,24 +93,24 @@ class RdeConfig:
 
 
 class Views(NamedTuple):
-    """Both embeddings of pictures, or of captions, each L2-normalised."""
+    """Both L2-normalised embeddings of pictures or of captions, ``[N, D]`` and ``[N, E]``."""
 
     bge: Tensor
     tse: Tensor
 
     def joined(self) -> Tensor:
-        """As one vector, whose product with another is the mean of the two cosines."""
+        """Concatenate to one vector; an inner product is then the mean of the two cosines."""
         return torch.cat(self, dim=1) / math.sqrt(len(self))
 
 
 class Rde(TwoTowers):
     """CLIP's towers with token selection, trained by the triplet alignment loss.
 
-    Search sees one vector a side: ``[BGE, TSE] / sqrt(2)``, so that an inner product is the
-    paper's score, the mean of the two cosines.
+    Search uses one vector per picture and caption, ``[BGE, TSE] / sqrt(2)``. An inner product is
+    then the score of the paper, the mean of the two cosines.
 
-    Beside the towers the released code has 3.158 M parameters, of which 0.529 M enter
-    nothing: a linear layer for images, and a normalisation on each side. Those are not here.
+    The released code has 3.158 M parameters besides the towers. It never uses 0.529 M of them: a
+    linear layer for images and one normalisation for each modality. They are left out here.
     """
 
     def __init__(self, config: RdeConfig, image_tower: ImageTower, text_tower: TextTower) -> None:
@@ -119,7 +124,7 @@ class Rde(TwoTowers):
         self.image_selection = TokenSelection(config.global_dim, config.selected_dim)
         self.text_selection = TokenSelection(config.global_dim, config.selected_dim)
         self.trusted: Tensor | None
-        # In the checkpoint, so that a run resumed within an epoch goes on with its division.
+        # A buffer of the checkpoint: a run resumed within an epoch needs its division.
         trusted = None if config.consensus is None else torch.ones(config.items, dtype=torch.bool)
         self.register_buffer("trusted", trusted)
         self._noise = 0.0
@@ -142,9 +147,9 @@ class Rde(TwoTowers):
 
     @torch.no_grad()
     def start_epoch(self, epoch: int, batches: Iterable[Batch]) -> None:
-        """Divide the pairs by one pass over them with the weights as they are.
+        """Divide the pairs into trusted and untrusted by one pass with the current weights.
 
-        What is in no batch stays trusted: it is not trained on this epoch either.
+        Pairs that are in no batch stay trusted; this epoch does not train on them.
         """
         config = self.config.consensus
         if self.trusted is None or config is None or epoch < config.start:
@@ -161,14 +166,14 @@ class Rde(TwoTowers):
         self.trusted[torch.cat(seen)] = torch.from_numpy(trusted).to(self.trusted.device)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Both losses, summed over the trusted pairs as the paper does, and not averaged."""
+        """Compute both losses: sums, not means, over the trusted pairs, as in the paper."""
         losses = self._item_losses(batch)
         if self.trusted is not None:
             losses = {name: loss * self.trusted[batch.items] for name, loss in losses.items()}
         return {name: loss.sum() for name, loss in losses.items()}
 
     def _item_losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Of each picture with its captions, ``[N]``."""
+        """Compute both losses of each picture with its captions, ``[N]``."""
         ids, eot = self._disturbed(batch)
         images, texts = self._images(batch.pixels), self._texts(ids, eot)
         return {

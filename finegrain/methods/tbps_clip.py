@@ -1,4 +1,7 @@
-"""TBPS-CLIP: CLIP fine-tuned with what was found to help (Cao et al., AAAI 2024)."""
+"""TBPS-CLIP: an empirical study of fine-tuning CLIP for person search.
+
+Source: Cao et al., AAAI 2024, https://arxiv.org/abs/2308.10045.
+"""
 
 from __future__ import annotations
 
@@ -23,11 +26,11 @@ class TbpsClipConfig:
     """The towers of TBPS-CLIP and its soft labels.
 
     Attributes:
-        image, text: The towers; in the paper CLIP ViT-B/16 at 224x224 with a text dropout
-            of 0.05.
-        temperature: That the loss starts from where no weights are loaded.
-        softness: Share of the model's own guess in the targets of N-ITC.
-        ramp: Steps over which it grows from 0; an epoch in the paper.
+        image, text: The towers; the paper uses CLIP ViT-B/16 at 224x224 with a text dropout of
+            0.05.
+        temperature: Initial temperature if no weights are loaded.
+        softness: Weight of the model's own prediction in the targets of N-ITC.
+        ramp: Number of steps in which that weight grows from 0; one epoch in the paper.
     """
 
     image: ImageConfig
@@ -41,7 +44,7 @@ class TbpsClipConfig:
         return replace(self, image=self.image.tiny(), text=self.text.tiny(), embed_dim=32, ramp=5)
 
     def build(self, losses: Collection[str] = ("nitc", "ritc")) -> TbpsClip:
-        """The towers.
+        """Build the towers.
 
         Raises:
             RecipeError: A loss is unknown.
@@ -52,10 +55,10 @@ class TbpsClipConfig:
 
 
 class TbpsClip(Clip):
-    """CLIP with normalised, reversed and cyclic contrastive losses; its patches stay as they are.
+    """CLIP with normalised, reversed and cyclic contrastive losses and a frozen patch projection.
 
-    ``nitc`` and ``ritc`` are the paper's simplified method. Of the full one this lacks the two
-    losses that need more views of a picture (SS-I and MVS-I).
+    ``nitc`` and ``ritc`` are the simplified method of the paper. Two losses of the full method
+    are missing: SS-I and MVS-I, which need several views of a picture.
     """
 
     def __init__(
@@ -69,7 +72,8 @@ class TbpsClip(Clip):
         self.config = config
         self.loss_names = tuple(losses)
         if isinstance(image_tower, VisionTransformer):
-            # Chen et al. 2021 (MoCo v3), section 4: a frozen patch projection steadies training.
+            # A frozen patch projection makes training more stable (MoCo v3, Chen et al. 2021,
+            # section 4, https://arxiv.org/abs/2104.02057).
             image_tower.conv1.requires_grad_(False)
         self.steps_done: Tensor
         self.register_buffer("steps_done", torch.zeros((), dtype=torch.long))
@@ -78,34 +82,34 @@ class TbpsClip(Clip):
         images = self.encode_images(batch.pixels)
         texts = self.encode_texts(batch.ids, batch.eot)
         scale = _capped(self.logit_scale.exp())
-        found: dict[str, Tensor] = {}
+        losses: dict[str, Tensor] = {}
         if "nitc" in self.loss_names:
-            found["nitc"] = self._nitc(batch, images, texts, scale)
+            losses["nitc"] = self._nitc(batch, images, texts, scale)
         if "ritc" in self.loss_names:
-            found["ritc"] = sdm(images, texts, batch.pids, scale, epsilon=RITC_EPSILON) / 2
+            losses["ritc"] = sdm(images, texts, batch.pids, scale, epsilon=RITC_EPSILON) / 2
         if "citc" in self.loss_names:
-            found["citc"] = cyclic(images, texts)
-        return found
+            losses["citc"] = cyclic(images, texts)
+        return losses
 
     def _nitc(self, batch: Batch, images: Tensor, texts: Tensor, scale: Tensor) -> Tensor:
-        """The teacher is the model itself, its captions read with another dropout.
+        """Compute N-ITC; the teacher is the model itself with another dropout of the captions.
 
-        Without that the soft part would have no gradient: a guess equals itself.
+        Without dropout, teacher and model would agree and the soft part would have no gradient.
         """
         with torch.no_grad():
-            guessed = images.detach(), self.encode_texts(batch.ids, batch.eot)
+            teacher = images.detach(), self.encode_texts(batch.ids, batch.eot)
         softness = self.config.softness * (self.steps_done / self.config.ramp).clamp(max=1)
-        return soft_itc(images, texts, guessed, batch.pids, scale, softness=softness)
+        return soft_itc(images, texts, teacher, batch.pids, scale, softness=softness)
 
     @torch.no_grad()
     def after_step(self) -> None:
-        """Count the step; unlike CLIP's, the parameter itself may grow beyond the largest scale."""
+        """Count the step; unlike in CLIP, the scale parameter is not clamped."""
         self.steps_done += 1
 
 
 def _capped(scale: Tensor) -> Tensor:
-    """The scale, at most CLIP's largest, with the gradient that it has without a bound.
+    """Limit the scale to :data:`MAX_LOGIT_SCALE` without changing its gradient.
 
-    The released code replaces the value in place, which its gradient does not see.
+    The released code limits the value in place, which does not change the gradient either.
     """
     return scale + (scale.clamp(max=MAX_LOGIT_SCALE) - scale).detach()

@@ -1,4 +1,4 @@
-"""Tokens of a caption masked, replaced or dropped, for a model to predict or to do without."""
+"""Masking, replacing and dropping of caption tokens."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from finegrain.models.albef_text import SpecialIds
 from finegrain.preprocess.clip_bpe import clip_tokenizer
 
 MASK = 49405
-"""The last word of CLIP's vocabulary, which IRRA gives up to stand for a hidden one."""
+"""Id of the mask token. CLIP has none, so IRRA uses the last word of its vocabulary."""
 
 _END_OF_WORD = "</w>"
 
 
 class Masked(NamedTuple):
-    """Captions with hidden words.
+    """Captions with masked words.
 
     Attributes:
-        ids: ``[N, L]``, as the input with some words replaced.
-        targets: What stood there, ``[N, L]``; 0 where nothing is to be found.
+        ids: The input with some words masked, ``[N, L]``.
+        targets: Ids of the original words, ``[N, L]``; 0 where nothing is to be predicted.
     """
 
     ids: Tensor
@@ -34,14 +34,17 @@ class Masked(NamedTuple):
 
 
 def mask_words(ids: Tensor, *, rate: float = 0.15) -> Masked:
-    """Hide words as BERT does (Devlin et al. 2019, section 3.1), with IRRA's token rules.
+    """Mask words as in BERT, with the token rules of IRRA.
 
-    Of the words, a share ``rate`` is chosen; of those 80 % become :data:`MASK`, 10 % another
-    word, and 10 % stay. Start, end and padding are never chosen, but of a caption in which the
-    draw chose nothing the first token after the start is hidden, whatever it is.
+    Source: Devlin et al. 2019, section 3.1, https://arxiv.org/abs/1810.04805.
+
+    A share ``rate`` of the words is chosen. Of these, 80 % become :data:`MASK`, 10 % become
+    another word, and 10 % stay. Start, end and padding are not chosen. If no word of a caption
+    is chosen, its first token after the start is masked, whatever it is.
 
     Args:
         ids: Token ids of CLIP, ``[N, L]`` with ``L`` at least 2.
+        rate: Share of the words, 0 to 1.
     """
     draw = torch.rand(ids.shape, device=ids.device)
     chosen = (ids > 0) & (ids < MASK) & (draw < rate)
@@ -55,7 +58,7 @@ def mask_words(ids: Tensor, *, rate: float = 0.15) -> Masked:
 
 @functools.cache
 def clip_word_ends() -> NDArray[np.bool_]:
-    """Which ids of CLIP's vocabulary end a word, ``[49408]``; start and end do too."""
+    """True for ids of CLIP that end a word, bool ``[49408]``; includes the start and end ids."""
     vocabulary: dict[str, int] = json.loads(clip_tokenizer().to_json())["model"]["vocab"]
     ends = np.zeros(len(vocabulary), dtype=np.bool_)
     ends[[id_ for piece, id_ in vocabulary.items() if piece.endswith(_END_OF_WORD)]] = True
@@ -64,16 +67,18 @@ def clip_word_ends() -> NDArray[np.bool_]:
 
 
 def mask_whole_words(ids: Tensor, ends: Tensor, *, rate: float = 0.15, most: int = 10) -> Masked:
-    """Hide words as BERT with whole-word masking does.
+    """Mask whole words as in BERT with whole-word masking.
 
-    Words are taken in random order as long as all of their tokens fit into a budget: a share
-    ``rate`` of the caption with its start and end, 1 at least and ``most`` at most. Of the
-    chosen tokens 80 % become :data:`MASK`, 10 % another, and 10 %
-    stay. A caption whose words are all longer than its budget stays whole.
+    Words are chosen in random order if all of their tokens fit into a budget. The budget is a
+    share ``rate`` of the caption's tokens, including start and end, but at least 1 and at most
+    ``most``. Of the chosen tokens, 80 % become :data:`MASK`, 10 % become another token, and 10 %
+    stay. A caption in which every word exceeds the budget is not masked.
 
     Args:
         ids: Token ids of CLIP, ``[N, L]``, padded with 0.
-        ends: Which ids end a word, bool ``[V]``.
+        ends: True for ids that end a word, bool ``[V]``; see :func:`clip_word_ends`.
+        rate: Share of the tokens, 0 to 1.
+        most: Maximum number of chosen tokens per caption.
     """
     budget = ((ids > 0).sum(dim=1) * rate).round().clamp(1, most)
     chosen = _choose(number_words(ids, ends), budget)
@@ -84,13 +89,13 @@ def mask_whole_words(ids: Tensor, ends: Tensor, *, rate: float = 0.15, most: int
 
 
 def number_words(ids: Tensor, ends: Tensor) -> Tensor:
-    """The word that each token is of, from 1; 0 for start, end and padding: ``[N, L]``."""
+    """Number of the word of each token, from 1; 0 for start, end and padding: ``[N, L]``."""
     before = F.pad(ends[ids[:, :-1].long()].long().cumsum(dim=1), (1, 0))
     return torch.where((ids > 0) & (ids < MASK), before, 0)
 
 
 def _choose(words: Tensor, budget: Tensor) -> Tensor:
-    """Tokens of words that fit, bool ``[N, L]``."""
+    """Choose words in random order while they fit the budget: bool ``[N, L]``."""
     order = torch.rand(words.shape, device=words.device).argsort(dim=1) + 1
     chosen = torch.zeros_like(words, dtype=torch.bool)
     for number in order.T:
@@ -101,57 +106,58 @@ def _choose(words: Tensor, budget: Tensor) -> Tensor:
 
 
 class Disturbed(NamedTuple):
-    """Captions as they came, but for some words: ids ``[N, L]`` and ends ``[N]``."""
+    """Captions with some words changed: ids ``[N, L]`` and end-of-text positions ``[N]``."""
 
     ids: Tensor
     eot: Tensor
 
 
 def disturb_words(ids: Tensor, eot: Tensor, *, rate: float = 0.2) -> Disturbed:
-    """Change a share ``rate`` of the words, as RDE's released code does.
+    """Change a share ``rate`` of the words, as the released code of RDE does.
 
-    Of these 60 % become :data:`MASK`, 20 % another word, and 20 %
-    are left out, which moves what follows to the left. Start and end stay.
+    Of these, 60 % become :data:`MASK`, 20 % become another word, and 20 % are dropped, which
+    moves the following tokens to the left. Start and end stay.
 
     Args:
         ids: Token ids of CLIP, ``[N, L]``, padded with 0.
         eot: Position of each end-of-text token, ``[N]``.
+        rate: Share of the words, 0 to 1.
     """
     draw = torch.rand(ids.shape, device=ids.device)
     is_word = (ids > 0) & (ids < MASK)
     others = torch.randint_like(ids, 1, MASK)
     changed = torch.where(draw < 0.6 * rate, MASK, torch.where(draw < 0.8 * rate, others, ids))
-    left_out = is_word & (draw >= 0.8 * rate) & (draw < rate)
+    dropped = is_word & (draw >= 0.8 * rate) & (draw < rate)
     changed = torch.where(is_word, changed, ids)
-    order = left_out.int().argsort(dim=1, stable=True)
-    ends = eot - left_out.sum(dim=1).to(eot.dtype)
+    order = dropped.int().argsort(dim=1, stable=True)
+    ends = eot - dropped.sum(dim=1).to(eot.dtype)
     beyond = torch.arange(ids.shape[1], device=ids.device) > ends[:, None]
     return Disturbed(changed.gather(1, order).masked_fill(beyond, 0), ends)
 
 
 class Caption(NamedTuple):
-    """Captions as RaSa reads them: without an end token.
+    """Captions in the form of RaSa: without an end token.
 
     Attributes:
-        ids: ``[N, L]``, 0 where nothing is seen.
-        seen: Which of them are of the caption, its start included, bool ``[N, L]``.
+        ids: Token ids ``[N, L]``; 0 for padding.
+        seen: True for tokens of the caption, including its start, bool ``[N, L]``.
     """
 
     ids: Tensor
     seen: Tensor
 
     def cropped(self) -> Caption:
-        """The same captions, padded to the longest of them and no further."""
+        """Remove padding beyond the longest caption."""
         longest = int(self.seen.sum(dim=1).max())
         return Caption(self.ids[:, :longest], self.seen[:, :longest])
 
 
 class Changed(NamedTuple):
-    """Captions with other words in them.
+    """Captions with changed words.
 
     Attributes:
-        ids: ``[N, L]``.
-        at: Which words a loss is taken of, bool ``[N, L]``.
+        ids: Token ids ``[N, L]``.
+        at: True for words that enter the loss, bool ``[N, L]``.
     """
 
     ids: Tensor
@@ -159,10 +165,16 @@ class Changed(NamedTuple):
 
 
 def hide_words(caption: Caption, *, rate: float, special: SpecialIds, vocabulary: int) -> Changed:
-    """Hide words as BERT does (Devlin et al. 2019, section 3.1).
+    """Mask words as in BERT, with the token rules of ALBEF (Devlin et al. 2019, section 3.1).
 
-    Of the words, a share ``rate`` is chosen; of those 80 % are hidden, 10 % become any entry of
-    the vocabulary, and 10 % stay. A caption may keep all its words.
+    A share ``rate`` of the words is chosen. Of these, 80 % are masked, 10 % become any entry of
+    the vocabulary, and 10 % stay. It may happen that no word of a caption is chosen.
+
+    Args:
+        caption: The captions.
+        rate: Share of the words, 0 to 1.
+        special: Ids of the start, mask and padding tokens.
+        vocabulary: Size of the vocabulary.
     """
     ids = caption.ids
     draw = torch.rand(ids.shape, device=ids.device)
@@ -175,12 +187,13 @@ def hide_words(caption: Caption, *, rate: float, special: SpecialIds, vocabulary
 
 
 def replace_words(logits: Tensor, caption: Caption, *, special: SpecialIds) -> Changed:
-    """Draw every word of a caption anew.
+    """Replace every word of a caption by a sample from a model's predictions.
 
     Args:
-        logits: Of a model that has read the caption with words hidden, ``[N, L, V]``.
-        caption: As it was written.
-        special: A start or padding that was drawn is passed over by the loss.
+        logits: Predictions of a model for the masked caption, ``[N, L, V]``.
+        caption: The original caption.
+        special: Special ids. A position where the start or padding id is drawn does not enter
+            the loss.
     """
     ids, seen = caption
     drawn = torch.multinomial(logits.float().softmax(dim=-1).flatten(0, 1), 1).view(ids.shape)

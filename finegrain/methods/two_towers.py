@@ -1,4 +1,4 @@
-"""What every method that searches by one inner product is built on."""
+"""The base class of all methods: two towers and a search by inner products."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from finegrain.models import ImageTower, TextTower
 
 
 class TwoTowers(nn.Module):
-    """Image tower and text tower that meet in one space.
+    """An image tower and a text tower with a joint embedding space.
 
-    Embeddings are normalised in fp32 whatever the towers compute in: a norm taken in half
-    precision reorders near neighbours.
+    Embeddings are normalised in fp32, whatever precision the towers use. In half precision, the
+    rounding of the norm would change the order of near neighbours.
     """
 
     wants_wrong_captions = False
@@ -33,31 +33,31 @@ class TwoTowers(nn.Module):
         return unit(self.text_tower(ids, eot))
 
     def check_identities(self, count: int) -> None:
-        """Refuse a training split with so many identities, where the number matters."""
+        """Accept any number of identities; see :class:`~finegrain.methods.Method`."""
 
     def check_items(self, count: int) -> None:
-        """Refuse a training split with so many items, where the number matters."""
+        """Accept any number of items."""
 
     def expect_noise(self, share: float) -> None:
-        """Called before training with the share of captions that are known to be wrong."""
+        """Ignore the share of wrong captions."""
 
     def start_epoch(self, epoch: int, batches: Iterable[Batch]) -> None:
-        """Called before the first step of each epoch."""
+        """Do nothing before an epoch."""
 
     def after_step(self) -> None:
-        """Called after each optimiser step."""
+        """Do nothing after an optimiser step."""
 
 
 def unit(features: Tensor) -> Tensor:
-    """Features ``[N, D]`` at length 1, in fp32."""
+    """L2-normalise features ``[N, D]`` in fp32."""
     return F.normalize(features.float(), dim=-1)
 
 
 def check_losses(method: str, wanted: Collection[str], known: Sequence[str]) -> None:
-    """Refuse loss names that a method does not compute.
+    """Check that a method computes all losses of a recipe.
 
     Raises:
-        RecipeError: A name is unknown, or there is none.
+        RecipeError: A name is unknown, or the recipe names no loss.
     """
     unknown = sorted(set(wanted) - set(known))
     if unknown or not wanted:

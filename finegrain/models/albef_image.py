@@ -1,6 +1,7 @@
-"""ALBEF's image tower: a plain vision transformer whose tokens words can look at.
+"""ALBEF's image tower: a vision transformer that gives tokens for cross-attention.
 
-A small convolutional net can take its place where there are no pretrained weights.
+Source: Li et al. 2021 (ALBEF), https://arxiv.org/abs/2107.07651. A small convolutional network
+can replace it if there are no pretrained weights.
 """
 
 from __future__ import annotations
@@ -18,17 +19,17 @@ from finegrain.models.image_tower import CLIP_MEAN, CLIP_STD, PixelNorm
 
 
 class TokenTower(Protocol):
-    """An image tower that words can look into."""
+    """An image tower whose tokens are the input of cross-attention."""
 
     @property
     def token_width(self) -> int:
-        """Channels of a token, ``V``."""
+        """Number of channels of a token, ``V``."""
 
     def tokens(self, pixels: Tensor) -> Tensor:
-        """uint8 ``[N, 3, H, W]`` to tokens ``[N, T, V]``."""
+        """Compute tokens: uint8 ``[N, 3, H, W]`` to ``[N, T, V]``."""
 
     def embedding_of(self, tokens: Tensor) -> Tensor:
-        """What the tower gives for the pictures that the tokens are of, ``[N, D]``."""
+        """Compute embeddings from tokens: ``[N, T, V]`` to ``[N, D]``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +37,7 @@ class AlbefImageConfig:
     """The vision transformer of ALBEF. The defaults are ViT-B/16 at RaSa's 384x384.
 
     Attributes:
-        mean, std: What pixels in 0..1 are normalised with, RGB; CLIP's own.
+        mean, std: Normalisation of pixels in 0..1, RGB; the defaults are CLIP's.
     """
 
     height: int = 384
@@ -84,11 +85,11 @@ class AlbefImageConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ConvImageConfig:
-    """A small residual net whose cells are looked at in place of a transformer's patches.
+    """A small residual network; the cells of its last feature map replace patch tokens.
 
-    It learns from a few thousand pictures what a transformer of the same cost would not. That
-    the net is a field of its own tells the two apart in a recipe's JSON, where released runs
-    name no type.
+    It learns from a few thousand pictures, which are too few for a transformer of the same cost.
+    The field ``net`` distinguishes it from :class:`AlbefImageConfig` in the JSON of a recipe,
+    which has no type field here.
     """
 
     net: ConvConfig
@@ -111,8 +112,8 @@ class ConvImageConfig:
 class AlbefImageTower(nn.Module):
     """``[N, 3, H, W] uint8 -> [N, D]``: the projected class token.
 
-    ``tokens`` gives all tokens *before* the projection, ``[N, 1 + P, W]``, class token first,
-    then patches in raster order: what the upper half of BERT looks at.
+    ``tokens`` gives all tokens *before* the projection, ``[N, 1 + P, W]``: the class token, then
+    the patches in raster order. The upper half of BERT attends to them.
     """
 
     def __init__(

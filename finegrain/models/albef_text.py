@@ -1,4 +1,7 @@
-"""ALBEF's text tower: the lower half of a BERT; the upper half looks at pictures."""
+"""ALBEF's text tower: the lower half of a BERT. The upper half attends to pictures.
+
+Source: Li et al. 2021 (ALBEF), https://arxiv.org/abs/2107.07651.
+"""
 
 from __future__ import annotations
 
@@ -18,12 +21,12 @@ from finegrain.preprocess.word_pieces import SPECIAL, word_piece_tokenizer
 
 
 class SpecialIds(NamedTuple):
-    """Ids that are no words.
+    """Ids of special tokens.
 
     Attributes:
-        start: The token that stands for the whole caption.
-        hidden: What stands for a hidden word.
-        pad: What is never a word, though a model may draw it; None where every id is one.
+        start: The first token, whose output represents the whole caption.
+        hidden: The mask token.
+        pad: The padding token; None if the vocabulary has none.
     """
 
     start: int
@@ -32,27 +35,27 @@ class SpecialIds(NamedTuple):
 
 
 CLIP_IDS = SpecialIds(start=49406, hidden=49405, pad=None)
-"""CLIP has no such id as ``hidden``: its last word is given up for it, as by IRRA."""
+"""Special ids of CLIP. It has no mask token: its last word is used, as in IRRA."""
 BERT_IDS = SpecialIds(start=SPECIAL["[CLS]"], hidden=SPECIAL["[MASK]"], pad=SPECIAL["[PAD]"])
 CLIP_WORDS = 49408
 
 
 @dataclass(frozen=True, kw_only=True)
 class AlbefTextConfig:
-    """A BERT of two halves. The defaults are ALBEF's, on BERT-base.
+    """A BERT of two halves. The defaults are ALBEF's, based on BERT-base.
 
     Attributes:
-        vocabulary_file: ``vocab.txt`` of BERT-base uncased. None takes CLIP's words, of which
-            there are 49,408: for training from random weights.
-        context_length: Most tokens of a caption, start and end included. ALBEF has no end
-            token: ours, which the towers never look at, is one more than its 50.
-        training_length: The same in training, where it is another. The released code of RaSa keeps
-            fifty words there, however many tokens they have.
-        positions: Tokens that there are position embeddings for.
-        depth, fusion_depth: Layers of the lower and of the upper half.
+        vocabulary_file: ``vocab.txt`` of BERT-base uncased. None uses the 49,408 tokens of CLIP,
+            for training from random weights.
+        context_length: Maximum number of tokens of a caption, including start and end. ALBEF has
+            50 and no end token; finegrain adds an end token, which the towers ignore.
+        training_length: The same for training, if it differs. The released code of RaSa keeps
+            fifty words in training, however many tokens they have.
+        positions: Number of position embeddings.
+        depth, fusion_depth: Number of layers of the lower and of the upper half.
         dropout: Share of channels and of attention weights that training sets to zero.
-        cleaning: What is done to a caption before it is split into tokens. The default is what
-            runs were trained with that do not state it; ALBEF's own is
+        cleaning: How a caption is cleaned before it is split into tokens. The default applies to
+            runs that do not state it; ALBEF's own is
             :data:`~finegrain.preprocess.cleaning.ALBEF_CLEANING`.
     """
 
@@ -79,7 +82,7 @@ class AlbefTextConfig:
         if longest > self.positions:
             raise RecipeError(
                 f"captions have up to {longest} tokens and there are {self.positions} positions; "
-                "choose more"
+                f"set method.text.positions to {longest} or more"
             )
         if not self.fusion_depth:
             raise RecipeError("expected a fusion_depth of 1 or more, got 0")
@@ -100,12 +103,12 @@ class AlbefTextConfig:
         )
 
     def tokenizer(self) -> Tokenizer:
-        """What turns captions into ids of this tower.
+        """Make the tokenizer of this tower.
 
         Raises:
-            DataError: The vocabulary cannot be read, or its special tokens are elsewhere than
-                in that of BERT-base uncased.
-            RecipeError: It has another number of words.
+            DataError: The vocabulary cannot be read, or its special tokens have other ids than
+                in BERT-base uncased.
+            RecipeError: The vocabulary has another size than ``vocabulary``.
         """
         if self.vocabulary_file is None:
             return clip_tokenizer(self.context_length, cleaning=self.cleaning)
@@ -120,20 +123,20 @@ class AlbefTextConfig:
         return tokenizer
 
     def training_tokenizer(self) -> Tokenizer:
-        """The same for training, where captions may be longer."""
+        """Make the tokenizer for training, where captions may be longer."""
         length = self.training_length or self.context_length
         return replace(self, context_length=length).tokenizer()
 
     def build(self, embed_dim: int, *, looked_at: int) -> AlbefTextTower:
-        """The tower, whose upper half looks at tokens of width ``looked_at``."""
+        """Build the tower; its upper half attends to tokens of width ``looked_at``."""
         return AlbefTextTower(self, embed_dim, looked_at=looked_at)
 
 
 class AlbefTextTower(nn.Module):
     """``ids [N, L], eot [N] -> [N, D]``: the projected first token of the lower half.
 
-    Tokens look at those before the end-of-text and not at it, since ALBEF was trained without
-    one; any ``L`` that covers it gives the same embedding.
+    Tokens attend to those before the end-of-text token, but not to that token itself, since
+    ALBEF was trained without one. Padding beyond it does not change the embedding.
     """
 
     def __init__(self, config: AlbefTextConfig, embed_dim: int, *, looked_at: int) -> None:
@@ -147,7 +150,7 @@ class AlbefTextTower(nn.Module):
             dropout=config.dropout,
         )
         self.bert = FusionBert(lower, fusion_depth=config.fusion_depth, looked_at=looked_at)
-        # As in BERT, a lookup of padding has no gradient; as a word to guess, it has one.
+        # As in BERT, padding gets no gradient as an input, but it does as a prediction.
         self.bert.words.padding_idx = config.special.pad
         scale_to_width(self.bert, config.channels)
         self.word_head = WordHead(lower)
@@ -157,5 +160,5 @@ class AlbefTextTower(nn.Module):
         return self.proj(self.bert.read(ids, words_before(eot, ids.shape[1]))[:, 0])
 
     def words(self, fused: Tensor) -> Tensor:
-        """Fused tokens ``[..., W]`` to logits of the vocabulary ``[..., V]``."""
+        """Compute word logits: fused tokens ``[..., W]`` to ``[..., V]``."""
         return self.word_head(fused, self.bert.words.weight)

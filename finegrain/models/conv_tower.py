@@ -1,4 +1,4 @@
-"""A small residual net for small crops of upright people, trained from scratch on a CPU."""
+"""A small residual network for small crops of people, which can be trained on a CPU."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from finegrain.models.transformer import Attended
 
 @dataclass(frozen=True, kw_only=True)
 class ConvConfig:
-    """A residual net of four stages with one block each.
+    """A residual network of four stages with one block each.
 
     Attributes:
-        height, width: Size of the pictures.
-        channels: Widths of the stages.
+        height, width: Size of the pictures, in pixels.
+        channels: Number of channels of each stage.
     """
 
     height: int = 128
@@ -27,7 +27,7 @@ class ConvConfig:
     channels: tuple[int, int, int, int] = (32, 64, 128, 256)
 
     def tiny(self) -> ConvConfig:
-        """The same net, narrower and on smaller pictures."""
+        """The same network with fewer channels and smaller pictures."""
         return replace(self, height=64, width=32, channels=(8, 16, 16, 32))
 
     def build(self, embed_dim: int) -> ConvTower:
@@ -37,12 +37,12 @@ class ConvConfig:
 
 
 class ConvTower(nn.Module):
-    """``[N, 3, H, W] uint8 -> [N, D]``, with the rows of the last map kept apart.
+    """``[N, 3, H, W] uint8 -> [N, D]``: a residual network that pools each row separately.
 
-    Two things keep what is small in a crop of 128x64 from being lost at once. The stem
-    halves the picture once and not twice (no max-pooling), and the last map is averaged over
-    columns only, so that what is at the head of an upright person is not mixed with what is
-    at the feet (the stripes of PCB, Sun et al. 2018).
+    Two changes keep small details of a 128x64 crop. The stem halves the picture once instead of
+    twice (there is no max-pooling). The last feature map is averaged over columns only, so that
+    the head of an upright person is not mixed with the feet (the stripes of PCB, Sun et al.
+    2018, https://arxiv.org/abs/1711.09349).
     """
 
     def __init__(
@@ -75,10 +75,10 @@ class ConvTower(nn.Module):
         return self.proj.out_features
 
     def tokens(self, pixels: Tensor) -> Tensor:
-        """The embedding, then every cell of the last map in raster order, ``[N, 1 + P, D]``.
+        """The embedding, then the cells of the last map in raster order, ``[N, 1 + P, D]``.
 
-        A cell is projected by its stripe's part of the projection; the embedding is the sum
-        over stripes of the mean over their cells.
+        Each cell is projected by the part of the projection that belongs to its stripe. The
+        embedding is the sum over stripes of the mean of their cells.
         """
         last_map = self.backbone(self.pixel_norm(pixels))
         by_stripe = self.proj.weight.view(len(self.proj.weight), -1, last_map.shape[2])
@@ -86,18 +86,18 @@ class ConvTower(nn.Module):
         return torch.cat([cells.mean(dim=2).sum(dim=1)[:, None], cells.flatten(1, 2)], dim=1)
 
     def embedding_of(self, tokens: Tensor) -> Tensor:
-        """The embedding ``[N, D]``, for those who have the tokens already."""
+        """The embedding ``[N, D]`` from :meth:`tokens`."""
         return tokens[:, 0]
 
     def attended(self, pixels: Tensor) -> Attended:
-        """The tokens, and how much each cell is like the whole.
+        """The tokens, and the similarity of each to the embedding in place of attention.
 
-        The net has no attention. In its place stands the softmax of scaled products with the
-        embedding: what one head would give that has nothing to learn.
+        The network has no attention. The weights are those of a single head without parameters:
+        the softmax of scaled products of the tokens with the embedding.
         """
         tokens = self.tokens(pixels)
-        whole = tokens.detach().float()
-        scores = (whole @ whole[:, 0, :, None])[..., 0] * whole.shape[-1] ** -0.5
+        fixed = tokens.detach().float()
+        scores = (fixed @ fixed[:, 0, :, None])[..., 0] * fixed.shape[-1] ** -0.5
         return Attended(tokens, scores.softmax(dim=-1))
 
     def forward(self, pixels: Tensor) -> Tensor:

@@ -1,4 +1,7 @@
-"""IRRA's cross-former: words that look at the picture, used in training only."""
+"""IRRA's cross-former: cross-attention of words to a picture, used in training only.
+
+Source: Jiang and Ye 2023 (IRRA), section 3.2, https://arxiv.org/abs/2303.12501.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,10 @@ from finegrain.models.transformer import QuickGELU, Transformer
 
 
 class CrossAttention(nn.Module):
-    """Queries of one sequence over keys and values of another.
+    """Cross-attention without a residual path: ``[N, L, W], [N, P, W] -> [N, L, W]``.
 
-    ``[N, L, W], [N, P, W] -> [N, L, W]``, without a residual path. The parameters are named as
-    in :class:`torch.nn.MultiheadAttention`, whose checkpoints it loads.
+    The parameters have the names of :class:`torch.nn.MultiheadAttention`, whose checkpoints it
+    can load.
     """
 
     def __init__(self, width: int, heads: int) -> None:
@@ -40,9 +43,9 @@ class CrossAttention(nn.Module):
 class CrossFormer(nn.Module):
     """Text tokens ``[N, L, W]``, image tokens ``[N, P, W] -> [N, L, W]`` (IRRA, section 3.2).
 
-    The words take from the picture by cross-attention, and what they took, without what they
-    were, goes through a bidirectional transformer. Padding takes part, as in the released
-    code: pass captions at the length that the checkpoint was trained with.
+    The words attend to the picture, and the result, without a residual path from the words,
+    passes through a bidirectional transformer. Padding is not masked, as in the released code:
+    pad captions to the length that the checkpoint was trained with.
     """
 
     def __init__(self, width: int, *, depth: int, heads: int) -> None:
@@ -63,7 +66,7 @@ class CrossFormer(nn.Module):
 
 
 class MlmHead(nn.Module):
-    """From fused tokens to the vocabulary: ``[..., W] -> [..., V]``."""
+    """Word logits from fused tokens: ``[..., W] -> [..., V]``."""
 
     def __init__(self, width: int, *, vocabulary: int, depth: int) -> None:
         super().__init__()

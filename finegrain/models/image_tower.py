@@ -1,4 +1,4 @@
-"""Image towers: uint8 pixels in, one embedding a picture out (before normalisation)."""
+"""Image towers: uint8 pixels to one embedding per picture, before normalisation."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 class PixelNorm(nn.Module):
     """``(x / 255 - mean) / std`` on uint8 pixels ``[N, 3, H, W]``.
 
-    It is a part of the tower so that the exported graph takes plain pixels and nothing
-    is left to get wrong outside it.
+    It is part of the tower, so that an exported graph takes raw pixels and its caller cannot
+    normalise them wrongly.
     """
 
     mean: Tensor
@@ -29,7 +29,7 @@ class PixelNorm(nn.Module):
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
-        # Not persistent: they come from the recipe, and released checkpoints lack them.
+        # Not persistent: the values come from the recipe, and released checkpoints lack them.
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1) * 255, persistent=False)
 
@@ -39,10 +39,12 @@ class PixelNorm(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class VitConfig:
-    """A CLIP vision transformer. The defaults are ViT-B/16 at a person's 384x128.
+    """A CLIP vision transformer. The defaults are ViT-B/16 at 384x128, a person's proportions.
 
     Attributes:
-        mean, std: What pixels in 0..1 are normalised with, RGB; CLIP's own.
+        height, width: Size of the pictures, in pixels.
+        patch: Side of a patch, in pixels.
+        mean, std: Normalisation of pixels in 0..1, RGB; the defaults are CLIP's.
     """
 
     height: int = 384
@@ -56,7 +58,7 @@ class VitConfig:
     std: tuple[float, float, float] = CLIP_STD
 
     def tiny(self) -> VitConfig:
-        """A tower that trains on a CPU in seconds, of the same kind."""
+        """The same architecture, small enough to train on a CPU in seconds."""
         return replace(self, height=128, width=64, patch=16, channels=32, depth=2, heads=2)
 
     def build(self, embed_dim: int) -> VisionTransformer:
@@ -92,8 +94,8 @@ class TimmConfig:
 class VisionTransformer(nn.Module):
     """CLIP's image tower for pictures of any height and width (Radford et al. 2021).
 
-    ``[N, 3, H, W] uint8 -> [N, D]``: the projected class token. ``tokens`` gives all
-    projected tokens ``[N, 1 + P, D]``, class token first, then patches in raster order.
+    ``[N, 3, H, W] uint8 -> [N, D]``: the projected class token. ``tokens`` gives all projected
+    tokens ``[N, 1 + P, D]``: the class token, then the patches in raster order.
     """
 
     def __init__(
@@ -144,7 +146,7 @@ class VisionTransformer(nn.Module):
         return self.ln_post(self._features(pixels)) @ self.proj
 
     def attended(self, pixels: Tensor) -> Attended:
-        """All projected tokens, and what the class token looks at in the last block."""
+        """All projected tokens, and the attention of the class token in the last block."""
         first = torch.zeros(pixels.shape[0], dtype=torch.long, device=pixels.device)
         x, attention = self.transformer.attended(self._embedded(pixels), first)
         return Attended(self.ln_post(x) @ self.proj, attention)
@@ -160,10 +162,10 @@ class TimmTower(nn.Module):
         super().__init__()
         if not timm.is_model(model):
             raise RecipeError(
-                f"timm {timm.__version__} has no model {model!r}. Names that come close: "
+                f"timm {timm.__version__} has no model {model!r}. Similar names: "
                 + (", ".join(timm.list_models(f"*{model[:6]}*")[:5]) or "none")
             )
-        # Vision transformers need their size stated; convolutional ones refuse the argument.
+        # Vision transformers need the size of the pictures; other backbones reject the argument.
         sized: dict[str, Any] = {"img_size": size} if "vit" in model or "swin" in model else {}
         backbone: Any = timm.create_model(model, pretrained=False, num_classes=0, **sized)
         self.backbone = backbone

@@ -1,4 +1,7 @@
-"""FashionBERT's joint encoder: words and patches of a pair as one sequence (Gao et al. 2020)."""
+"""FashionBERT's joint encoder: the words and patches of a pair as one sequence.
+
+Source: Gao et al. 2020, https://arxiv.org/abs/2005.09801.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 NORM_EPS = 1e-12
-"""BERT's, much below the default of PyTorch."""
+"""Epsilon of BERT's layer normalisation; PyTorch's default is larger."""
 
 BERT_WIDTH = 768
 
@@ -22,10 +25,10 @@ class BertConfig:
     """A BERT encoder. The defaults are BERT-base with the vocabulary of CLIP.
 
     Attributes:
-        positions: Most tokens of a caption.
+        positions: Maximum number of tokens of a caption.
         dropout: Share of channels and of attention weights that training sets to zero.
-        activation: ``gelu`` is Hugging Face's; ``gelu_tanh`` the approximation of Google's and
-            FashionBERT's released code.
+        activation: ``gelu`` is the exact function, as in Hugging Face; ``gelu_tanh`` is the
+            approximation in the released code of Google and FashionBERT.
     """
 
     vocabulary: int = 49408
@@ -64,20 +67,20 @@ class BertLayer(nn.Module):
         return self.think(self.attend(x, seen))
 
     def attend(self, x: Tensor, seen: Tensor) -> Tensor:
-        """The first half: tokens look at those of each other that ``seen`` lets them see."""
+        """Self-attention; ``seen`` is True for tokens that may be attended to."""
         return self.attention_norm(x + self.dropout(self._attend(x, seen)))
 
     def think(self, x: Tensor) -> Tensor:
-        """The second half: every token by itself."""
+        """The MLP, which processes each token separately."""
         return self.mlp_norm(x + self.dropout(self.mlp_out(self.activation(self.mlp_in(x)))))
 
     def _attend(self, x: Tensor, seen: Tensor) -> Tensor:
         q, k, v = (self._heads_of(part(x)) for part in (self.query, self.key, self.value))
         dropout = self.dropout.p if self.training else 0.0
-        # A row for each query: ONNX's attention node does not repeat one.
+        # One row per query: the attention node of ONNX does not broadcast the mask.
         mask = seen.expand(-1, -1, x.shape[1], -1)
-        found = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
-        return self.attention_out(found.transpose(1, 2).flatten(2))
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
+        return self.attention_out(attended.transpose(1, 2).flatten(2))
 
     def _heads_of(self, x: Tensor) -> Tensor:
         n, length, width = x.shape
@@ -85,7 +88,7 @@ class BertLayer(nn.Module):
 
 
 class BertEncoder(nn.Module):
-    """BERT's word embedding and its encoder (Devlin et al. 2019)."""
+    """BERT's word embedding and its encoder (Devlin et al. 2019, arXiv 1810.04805)."""
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
@@ -98,12 +101,17 @@ class BertEncoder(nn.Module):
         self.layers = nn.ModuleList(BertLayer(config) for _ in range(config.depth))
 
     def embed(self, ids: Tensor) -> Tensor:
-        """Words of the first segment with their positions: ``[N, L] -> [N, L, W]``."""
+        """Embed words of the first segment and their positions: ``[N, L] -> [N, L, W]``."""
         x = self.words(ids) + self.positions.weight[: ids.shape[1]] + self.types.weight[0]
         return self.dropout(self.norm(x))
 
     def forward(self, x: Tensor, seen: Tensor) -> Tensor:
-        """Embedded tokens ``[N, L, W]``, and which of them may be looked at, bool ``[N, L]``."""
+        """Encode embedded tokens ``[N, L, W]``; ``seen`` is True for tokens to attend to.
+
+        Args:
+            x: Embedded tokens, ``[N, L, W]``.
+            seen: Bool ``[N, L]``.
+        """
         for layer in self.layers:
             x = layer(x, seen[:, None, None, :])
         return x
@@ -112,7 +120,7 @@ class BertEncoder(nn.Module):
 class Bert(BertEncoder):
     """The encoder and a pooler.
 
-    The parameters are those of ``BertModel`` of Hugging Face, one for one; see
+    The parameters correspond one to one to those of Hugging Face's ``BertModel``; see
     :mod:`finegrain.zoo.hf_bert`.
     """
 
@@ -122,15 +130,15 @@ class Bert(BertEncoder):
         self.apply(initialise)
 
     def pool(self, tokens: Tensor) -> Tensor:
-        """What the first token stands for: ``[N, L, W] -> [N, W]``."""
+        """Pool the first token: ``[N, L, W] -> [N, W]``."""
         return torch.tanh(self.pooler(tokens[:, 0]))
 
 
 class PatchEmbedding(nn.Module):
-    """Features of patches as tokens: ``[N, P, F] -> [N, P, W]``.
+    """Embed the features of patches as tokens: ``[N, P, F] -> [N, P, W]``.
 
-    ``LayerNorm(W f + position + type)``, with positions numbered in raster order. The released
-    code holds two types of which every patch is the second; the first is left out here.
+    A token is ``LayerNorm(W f + position + type)``; positions are numbered in raster order. The
+    released code has two types, and every patch has the second one. The first is left out here.
     """
 
     def __init__(self, *, patches: int, features: int, width: int, dropout: float) -> None:
@@ -158,12 +166,12 @@ class JointBert(nn.Module):
         )
 
     def forward(self, ids: Tensor, eot: Tensor, features: Tensor) -> Tensor:
-        """Tokens of pairs; what follows the end of a caption is looked at by nothing.
+        """Encode pairs; no token attends to padding after the end of a caption.
 
         Args:
             ids: Token ids ``[N, L]``.
             eot: Position of each end-of-text token, ``[N]``.
-            features: Of the patches, ``[N, P, F]``.
+            features: Features of the patches, ``[N, P, F]``.
 
         Returns:
             ``[N, L + P, W]``.
@@ -171,9 +179,9 @@ class JointBert(nn.Module):
         return self.read(ids, eot, self.patch_embedding(features))
 
     def read(self, ids: Tensor, eot: Tensor, patches: Tensor) -> Tensor:
-        """The same for patches that are tokens already, ``[N, P, W]``.
+        """:meth:`forward` for embedded patches, ``[N, P, W]``.
 
-        One caption, ``ids [1, L]`` and ``eot [1]``, is embedded once and read with each picture.
+        A single caption, ``ids [1, L]`` and ``eot [1]``, is paired with every picture.
         """
         is_word = torch.arange(ids.shape[1], device=ids.device) <= eot[:, None]
         is_patch = is_word.new_ones(patches.shape[:2])
@@ -183,7 +191,7 @@ class JointBert(nn.Module):
 
 
 class WordHead(nn.Module):
-    """BERT's masked-word head: ``[..., W] -> [..., V]``, by the embeddings of the words."""
+    """BERT's masked-word head: ``[..., W] -> [..., V]``; it shares the word embeddings."""
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
@@ -202,7 +210,7 @@ def gelu(activation: Activation) -> nn.GELU:
 
 
 def initialise(module: nn.Module) -> None:
-    """As BERT starts: small weights, and biases of zero."""
+    """Initialise as BERT: weights with a standard deviation of 0.02, and zero biases."""
     if isinstance(module, nn.Linear | nn.Embedding):
         nn.init.normal_(module.weight, std=0.02)
     if isinstance(module, nn.Linear) and module.bias is not None:
@@ -211,11 +219,11 @@ def initialise(module: nn.Module) -> None:
 
 @torch.no_grad()
 def scale_to_width(encoder: nn.Module, width: int) -> None:
-    """Start a narrow encoder with weights as much larger as its sums are shorter.
+    """Scale the initial weights of a narrow encoder by ``sqrt(768 / width)``.
 
-    BERT's deviation of 0.02 is meant for its 768 channels, where this changes nothing. At 128,
-    what the first token sees of the others is a hundredth of itself, and the match head takes
-    hundreds of steps to see anything.
+    BERT's standard deviation of 0.02 suits its 768 channels, for which nothing changes. With 128
+    channels and without scaling, attention adds only about 1 % to the first token, and the match
+    head needs hundreds of steps before it learns anything.
     """
     for module in encoder.modules():
         if isinstance(module, nn.Linear):

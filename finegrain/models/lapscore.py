@@ -1,9 +1,9 @@
-"""Heads for the two colour tasks of LapsCore (Wu et al., ICCV 2021); they serve training only.
+"""Heads for the two colour tasks of LapsCore (Wu et al., ICCV 2021), used in training only.
 
-Of the paper are the two tasks: give a grey picture its colours by the caption, and fill a
-caption's blanked colour words by the picture. The nets are ours: the paper's were not at
-hand. In ours both tasks see the other side as the one vector that search uses, so that this
-vector must hold which thing has which colour.
+The tasks are those of the paper: colour a grey picture by its caption, and predict the masked
+colour words of a caption by its picture. The networks are finegrain's own, since the paper's were
+not available. Both tasks see the other modality through the embedding that search uses. This
+embedding must therefore encode which object has which colour.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 CELL = 8
-"""Pixels of a picture, each way, for which one colour is predicted."""
+"""Side, in pixels, of the square for which one colour is predicted."""
 
 _HEAD_WIDTH = 64
 _CHANNELS = (32, 64, 128)
@@ -21,15 +21,16 @@ _GROUPS = 8
 
 
 class Modulated(nn.Module):
-    """A convolution whose channels a vector strengthens, weakens and shifts (Perez et al. 2018).
+    """A residual convolution whose channels are scaled and shifted by a vector (FiLM).
 
-    ``[N, C, H, W], [N, W] -> [N, C, H, W]``, added to its input.
+    ``[N, C, H, W], [N, W] -> [N, C, H, W]``. Source: Perez et al. 2018,
+    https://arxiv.org/abs/1709.07871.
     """
 
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
-        # No batch statistics: a step of one picture trains like any other.
+        # Group normalisation does not depend on the batch: a batch of one picture works too.
         self.norm = nn.GroupNorm(_GROUPS, channels)
         self.told = nn.Linear(width, 2 * channels)
 
@@ -39,15 +40,15 @@ class Modulated(nn.Module):
 
 
 class Colorizer(nn.Module):
-    """Chroma of a grey picture by what its caption says.
+    """Predict the chroma of a grey picture from its caption.
 
-    The grey picture has a small net of its own: an image tower that also had to do without
-    colours would learn to.
+    The grey picture has its own small network. If the image tower also processed grey pictures,
+    it would learn to ignore colours.
     """
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        inputs = (3, *_CHANNELS[:-1])  # grey, and where in the picture it is
+        inputs = (3, *_CHANNELS[:-1])  # grey, row and column
         self.grey_net = nn.Sequential(
             *(
                 nn.Sequential(
@@ -61,7 +62,7 @@ class Colorizer(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.blocks = nn.ModuleList(Modulated(_CHANNELS[-1], width) for _ in range(2))
         self.chroma = nn.Conv2d(_CHANNELS[-1], 2, 1, bias=False)
-        # Training starts from grey, which is nearer than any guess.
+        # Training starts from grey, which is closer to the target than random colours.
         nn.init.normal_(self.chroma.weight, std=1e-3)
 
     def forward(self, grey: Tensor, captions: Tensor) -> Tensor:
@@ -69,21 +70,21 @@ class Colorizer(nn.Module):
 
         Args:
             grey: Pictures in 0..1, ``[N, 1, H, W]``.
-            captions: Embeddings of ``K`` captions of each, ``[K * N, D]``.
+            captions: Embeddings of ``K`` captions of each picture, ``[K * N, D]``.
 
         Returns:
             ``[K * N, 2, ceil(H / 8), ceil(W / 8)]``.
         """
         x = self.grey_net(torch.cat([grey, _places(grey)], dim=1))
         x = x.repeat_interleave(len(captions) // len(grey), dim=0)
-        told = self.norm(captions)
+        vectors = self.norm(captions)
         for block in self.blocks:
-            x = block(x, told)
+            x = block(x, vectors)
         return self.chroma(x)
 
 
 class WordFiller(nn.Module):
-    """Which colour word stood at each blank, by the picture and the words around it."""
+    """Predict masked colour words from the picture and the other words."""
 
     def __init__(self, width: int, *, words: int) -> None:
         super().__init__()
@@ -101,26 +102,29 @@ class WordFiller(nn.Module):
         self.words = nn.Linear(width, words)
 
     def forward(self, images: Tensor, tokens: Tensor, eot: Tensor, blanks: Tensor) -> Tensor:
-        """Scores of all colour words for each blank.
+        """Compute the logits of all colour words for each masked position.
 
         Args:
             images: Embeddings of ``N`` pictures, ``[N, D]``.
-            tokens: Of ``K`` blanked captions of each, ``[K * N, L, D]``.
-            eot: Position of each end-of-text; what comes after it is not looked at.
-            blanks: Where the blanks are, bool ``[K * N, L]``.
+            tokens: Tokens of ``K`` masked captions of each picture, ``[K * N, L, D]``.
+            eot: Position of each end-of-text token, ``[K * N]``; later tokens are ignored.
+            blanks: True for masked positions, bool ``[K * N, L]``.
 
         Returns:
-            ``[W, C]``, in the order of the blanks.
+            Logits, ``[W, C]``, in the order of the masked positions.
         """
-        shown = images.repeat_interleave(len(tokens) // len(images), dim=0)
-        x = self.norm(torch.cat([shown[:, None], tokens], dim=1))
+        pictures = images.repeat_interleave(len(tokens) // len(images), dim=0)
+        x = self.norm(torch.cat([pictures[:, None], tokens], dim=1))
         padding = torch.arange(tokens.shape[1], device=eot.device) > eot[:, None]
         x = self.layer(x, src_key_padding_mask=F.pad(padding, (1, 0)))
         return self.words(self.ln_post(x[:, 1:][blanks]))
 
 
 def _places(x: Tensor) -> Tensor:
-    """Row and column of each pixel in -1..1, ``[N, 2, H, W]``: crops are of upright people."""
+    """Row and column of each pixel in -1..1, ``[N, 2, H, W]``.
+
+    The position helps, since crops show upright people.
+    """
     rows = torch.linspace(-1, 1, x.shape[2], device=x.device)
     columns = torch.linspace(-1, 1, x.shape[3], device=x.device)
     return torch.stack(torch.meshgrid(rows, columns, indexing="ij")).expand(len(x), -1, -1, -1)

@@ -1,4 +1,4 @@
-"""Pictures cut into patches, each seen by a convolutional net on its own."""
+"""Pictures cut into patches; a convolutional network encodes each patch separately."""
 
 from __future__ import annotations
 
@@ -14,19 +14,21 @@ from finegrain.errors import RecipeError
 from finegrain.models.image_tower import PixelNorm
 
 SEEN_AT_ONCE = 64
-"""Patches that the backbone is given at a time where it does not learn."""
+"""Number of patches that a frozen backbone encodes at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PatchConfig:
-    """How pictures are cut, and what looks at the patches.
+    """How pictures are cut into patches, and how patches are encoded.
 
     Attributes:
-        model: A timm backbone; FashionBERT's code, and not its paper, has ResNet-50.
-        grids: Rows, and columns, of each grid. FashionBERT has one of 8x8; (1, 2, 3, 4, 5) is
-            the pyramid of Kaleido-BERT (Zhuge et al. 2021).
-        pixels: Side that a patch is resized to.
-        frozen: The backbone stays as it was loaded, as in the original.
+        model: Name of a timm backbone. The released code of FashionBERT uses ResNet-50; its paper
+            names another network.
+        grids: Number of rows and columns of each grid. FashionBERT has one grid of 8x8;
+            (1, 2, 3, 4, 5) is the pyramid of Kaleido-BERT (Zhuge et al. 2021,
+            https://arxiv.org/abs/2103.16110).
+        pixels: Side to which a patch is resized, in pixels.
+        frozen: Do not train the backbone, as in FashionBERT.
     """
 
     model: str = "resnet50"
@@ -40,11 +42,11 @@ class PatchConfig:
 
     @property
     def count(self) -> int:
-        """Patches of a picture."""
+        """Number of patches of a picture."""
         return sum(grid * grid for grid in self.grids)
 
     def tiny(self) -> PatchConfig:
-        """A backbone that starts from nothing and learns."""
+        """A small backbone that trains from random weights."""
         return replace(self, model="test_resnet", grids=(2,), pixels=32, frozen=False)
 
 
@@ -55,8 +57,8 @@ class PatchEncoder(nn.Module):
         super().__init__()
         if not timm.is_model(config.model):
             raise RecipeError(
-                f"timm {timm.__version__} has no model {config.model!r} to see patches with; "
-                "the original is resnet50"
+                f"timm {timm.__version__} has no model {config.model!r} to encode patches with; "
+                "FashionBERT uses resnet50: --set method.patches.model=resnet50"
             )
         self.config = config
         backbone: Any = timm.create_model(config.model, pretrained=False, num_classes=0)
@@ -67,7 +69,7 @@ class PatchEncoder(nn.Module):
             self.backbone.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> Self:
-        """A frozen backbone keeps its running statistics too."""
+        """Set the mode; a frozen backbone stays in evaluation mode."""
         super().train(mode)
         if self.config.frozen:
             self.backbone.eval()
@@ -76,33 +78,38 @@ class PatchEncoder(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         pictures = self.pixel_norm(pixels)
         grids = [cut(pictures, grid) for grid in self.config.grids]
-        # Statistics of a batch are of all patches, and an exported graph has no loop.
+        # Batch statistics need all patches at once, and an exported graph has no loop.
         if self.backbone.training or torch.compiler.is_exporting():
-            seen = self.backbone(torch.cat([self._sized(p) for p in grids], dim=1).flatten(0, 1))
-            return seen.view(pixels.shape[0], self.config.count, self.features)
-        return torch.cat([self._seen_in_parts(patches) for patches in grids], dim=1)
+            sized = torch.cat([self._sized(patches) for patches in grids], dim=1)
+            features = self.backbone(sized.flatten(0, 1))
+            return features.view(pixels.shape[0], self.config.count, self.features)
+        return torch.cat([self._encode_in_parts(patches) for patches in grids], dim=1)
 
-    def _seen_in_parts(self, patches: Tensor) -> Tensor:
-        """Patches of one grid ``[N, P, 3, h, w]``, enlarged and seen a few at a time.
+    def _encode_in_parts(self, patches: Tensor) -> Tensor:
+        """Resize and encode the patches of one grid ``[N, P, 3, h, w]``, a few at a time.
 
-        At 224 pixels those of 64 pictures would take 2.5 GB as input, and many times that
-        inside of the backbone.
+        At 224 pixels, the patches of 64 pictures would take 2.5 GB as input, and many times that
+        inside the backbone.
         """
         parts = torch.split(patches.flatten(0, 1), SEEN_AT_ONCE)
-        seen = torch.cat([self.backbone(self._sized(part[None])[0]) for part in parts])
-        return seen.view(*patches.shape[:2], self.features)
+        features = torch.cat([self.backbone(self._sized(part[None])[0]) for part in parts])
+        return features.view(*patches.shape[:2], self.features)
 
     def _sized(self, patches: Tensor) -> Tensor:
-        """``[N, P, 3, h, w]`` at the size that the backbone sees."""
+        """Resize patches ``[N, P, 3, h, w]`` to the input size of the backbone."""
         side = self.config.pixels
         sized = F.interpolate(patches.flatten(0, 1), (side, side), mode="bilinear")
         return sized.view(*patches.shape[:3], side, side)
 
 
 def cut(pictures: Tensor, grid: int) -> Tensor:
-    """Patches in raster order: ``[N, 3, H, W] -> [N, grid * grid, 3, H // grid, W // grid]``.
+    """Cut into patches: ``[N, 3, H, W] -> [N, grid * grid, 3, H // grid, W // grid]``.
 
-    Rows and columns of pixels that do not fill a patch are left out, below and to the right.
+    Patches are in raster order. Pixels at the bottom and right that do not fill a patch are left
+    out.
+
+    Raises:
+        RecipeError: The picture has fewer pixels than the grid has rows or columns.
     """
     n, colors, height, width = pictures.shape
     rows, columns = height // grid, width // grid

@@ -1,4 +1,4 @@
-"""CLIP's text tower: token ids in, one embedding a caption out (before normalisation)."""
+"""CLIP's text tower: token ids to one embedding per caption, before normalisation."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from finegrain.preprocess.cleaning import CLIP_CLEANING
 from finegrain.preprocess.clip_bpe import clip_tokenizer
 
 LENGTH_PARTS = 4
-"""Parts of a training batch, by the length of the captions."""
+"""Number of parts into which a training batch is split by caption length."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +22,7 @@ class TextConfig:
 
     Attributes:
         dropout: Share of attention weights that training sets to zero.
-        cleaning: What is done to a caption before it is split into tokens.
+        cleaning: How a caption is cleaned before it is split into tokens.
     """
 
     vocabulary: int = 49408
@@ -38,11 +38,11 @@ class TextConfig:
         return replace(self, channels=32, depth=2, heads=2)
 
     def tokenizer(self) -> Tokenizer:
-        """What turns captions into ids of this tower."""
+        """Make the tokenizer of this tower."""
         return clip_tokenizer(self.context_length, cleaning=self.cleaning)
 
     def training_tokenizer(self) -> Tokenizer:
-        """The same, which some text towers have another of for training."""
+        """Make the tokenizer for training; some other text towers use a different one."""
         return self.tokenizer()
 
     def build(self, embed_dim: int) -> TextTower:
@@ -59,12 +59,12 @@ class TextConfig:
 
 
 class TextTower(nn.Module):
-    """``ids [N, L], eot [N] -> [N, D]``: the projected token at the end of the text.
+    """``ids [N, L], eot [N] -> [N, D]``: the projected end-of-text token.
 
-    The position of the end-of-text token is an input and never an arg-max over ids: in
-    half precision 49406 (start) and 49407 (end) are one number, and the arg-max would
-    return the start. The attention is causal, so any ``L`` that covers the end-of-text
-    gives the same embedding; callers pass the caption's own length and save the rest.
+    The position of the end-of-text token is an input, not an arg-max over ids. In half precision
+    49406 (start) and 49407 (end) are the same number, and the arg-max would return the start.
+    Attention is causal, so padding after the end-of-text token does not change the embedding;
+    callers pad to the longest caption only.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class TextTower(nn.Module):
         return self.ln_final(self._features(ids)) @ self.text_projection
 
     def attended(self, ids: Tensor, eot: Tensor) -> Attended:
-        """All projected tokens, and what the end-of-text looks at in the last block."""
+        """All projected tokens, and the attention of the end-of-text token in the last block."""
         x, attention = self.transformer.attended(self._embedded(ids), eot.long())
         return Attended(self.ln_final(x) @ self.text_projection, attention)
 
@@ -121,11 +121,11 @@ class TextTower(nn.Module):
         return self.ln_final(x[rows, eot.long()]) @ self.text_projection
 
     def _by_length(self, ids: Tensor, eot: Tensor) -> Tensor:
-        """The same embeddings, computed in parts of captions of like length.
+        """Compute the embeddings in parts of captions of similar length.
 
-        A training batch is as long as its longest caption, and most are half as long: in parts
-        that are cut after their own longest caption, little of the padding is computed. Graphs
-        for export keep to the plain form.
+        A training batch has the length of its longest caption, and most captions are half as
+        long. Each part is cut to its own longest caption, which saves most of the padding.
+        Evaluation and exported graphs do not split the batch.
         """
         order = eot.argsort(stable=True)
         parts = []

@@ -1,4 +1,7 @@
-"""Token selection embedding: one vector of the few tokens that the tower itself looks at."""
+"""Token selection embedding of RDE: one vector from the tokens with the most attention.
+
+Source: Qin et al. 2024, section 3.2, https://arxiv.org/abs/2308.09911.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +13,14 @@ from finegrain.models.transformer import Attended
 
 
 class TokenSelection(nn.Module):
-    """The tokens with most attention, each projected, and their maximum (RDE, section 3.2).
+    """Project the tokens with the most attention and take their maximum.
 
-    ``[N, L, W] -> [N, E]``: the ``count`` chosen tokens are L2-normalised; a linear and a
-    two-layer path are added; of each channel the largest value over the tokens is kept.
+    ``[N, L, W] -> [N, E]``. The ``count`` selected tokens are L2-normalised. A linear path and a
+    two-layer path are added, and each channel is maximised over the tokens.
 
-    The maximum is over the tokens that may be chosen. Where they are fewer than ``count``, the
-    others of the ``count`` enter the batch statistics of training, and nothing else. They are the
-    first chosen token again, or padding (``fill``), which is what the released code does.
+    The maximum is over allowed tokens. If fewer than ``count`` are allowed, the remaining rows
+    only enter the batch statistics in training. They repeat the first selected token, or are
+    padding (``fill``), as in the released code.
     """
 
     def __init__(self, width: int, embed_dim: int) -> None:
@@ -30,19 +33,22 @@ class TokenSelection(nn.Module):
     def forward(
         self, attended: Attended, allowed: Tensor, count: int, *, fill: Tensor | None = None
     ) -> Tensor:
-        """Embed the chosen tokens.
+        """Embed the selected tokens.
 
         Args:
             attended: Tokens ``[N, L, W]`` and their attention ``[N, L]``.
-            allowed: True for tokens that may be chosen, at least one a row, ``[N, L]``.
-            count: How many to choose; 1 or more, and ``L`` may be less.
-            fill: True for padding to fill up with, ``[N, L]``. Of equal attention, none, the
-                tokens are chosen as ``torch.topk`` breaks ties.
+            allowed: True for tokens that may be selected, at least one per row, ``[N, L]``.
+            count: Number of tokens to select, 1 or more; may exceed ``L``.
+            fill: True for padding that fills missing tokens, ``[N, L]``. All padding has the same
+                attention, 0, so ``torch.topk`` decides which of it is taken.
+
+        Returns:
+            ``[N, E]``.
         """
         if fill is None:
             chosen = most_attended(attended.attention, allowed, count)
         else:
-            # As in the released code: padding has no attention, and start and end come last.
+            # As in the released code: padding has the attention 0, and start and end come last.
             ranked = attended.attention.masked_fill(fill, 0.0).masked_fill(~(allowed | fill), -1.0)
             chosen = ranked.topk(count, dim=1).indices
         width = attended.tokens.shape[-1]
@@ -56,24 +62,24 @@ class TokenSelection(nn.Module):
 
 
 def most_attended(attention: Tensor, allowed: Tensor, count: int) -> Tensor:
-    """Positions of the allowed tokens with most attention, ``[N, count]``, most first.
+    """Positions of the allowed tokens with the most attention, descending, ``[N, count]``.
 
-    Where fewer are allowed, the first position stands in for the missing ones.
+    If fewer are allowed, the first position is repeated.
     """
-    # Attention is never negative, so that -1 comes after all that is allowed.
+    # Attention is never negative, so -1 comes after all allowed tokens.
     ranked = F.pad(attention.masked_fill(~allowed, -1.0), (0, count), value=-1.0)
     best = ranked.topk(count, dim=1)
     return torch.where(best.values >= 0, best.indices, best.indices[:, :1])
 
 
 def allowed_patches(attended: Attended) -> Tensor:
-    """Everything but the class token, ``[N, L]``."""
+    """True for all tokens except the class token, ``[N, L]``."""
     positions = torch.arange(attended.attention.shape[1], device=attended.attention.device)
     return (positions > 0).expand_as(attended.attention)
 
 
 def allowed_words(attended: Attended, eot: Tensor) -> Tensor:
-    """Everything between start and end, ``[N, L]``; of an empty caption its end."""
+    """True for tokens between start and end, ``[N, L]``; for the end of an empty caption."""
     positions = torch.arange(attended.attention.shape[1], device=attended.attention.device)
     last = (eot - 1).clamp(min=1)
     return (positions > 0) & (positions <= last[:, None])

@@ -1,7 +1,7 @@
-"""The pre-norm transformer that both CLIP towers share.
+"""The pre-norm transformer of both CLIP towers.
 
-Parameter names follow OpenAI's released checkpoints (``resblocks.0.attn.in_proj_weight``),
-so that loading them is a rename of prefixes and nothing more.
+Parameter names follow OpenAI's released checkpoints (``resblocks.0.attn.in_proj_weight``), so
+that loading them only renames prefixes.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ Activation = Literal["quick_gelu", "gelu"]
 
 
 class Attended(NamedTuple):
-    """Tokens, and how much of each the embedding is made of.
+    """Tokens, and their weights in the attention of the embedding token.
 
     Attributes:
         tokens: Projected tokens, ``[N, L, D]``.
-        attention: What the token that becomes the embedding looks at in the last block: the
-            mean over heads, which sums to 1 over the tokens, ``[N, L]``. No gradient.
+        attention: Attention of the token that becomes the embedding, in the last block, ``[N,
+            L]``. It is the mean over heads and sums to 1 over the tokens. It has no gradient.
     """
 
     tokens: Tensor
@@ -36,10 +36,9 @@ class QuickGELU(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention through the fused kernel.
+    """Multi-head self-attention by the fused kernel: ``[N, L, W] -> [N, L, W]``.
 
-    Shapes: ``[N, L, W] -> [N, L, W]``. In training a share ``dropout`` of the attention
-    weights is set to zero.
+    Training sets a share ``dropout`` of the attention weights to zero.
     """
 
     def __init__(self, width: int, heads: int, dropout: float = 0.0) -> None:
@@ -65,7 +64,7 @@ class Attention(nn.Module):
         return self.out_proj(x)
 
     def at(self, x: Tensor, at: Tensor, *, causal: bool) -> Tensor:
-        """What :meth:`forward` gives at one position a row, ``[N, L, W], [N] -> [N, W]``."""
+        """:meth:`forward` at one position per row: ``[N, L, W], [N] -> [N, W]``."""
         n, length, width = x.shape
         shape = (n, -1, self.heads, width // self.heads)
         rows = torch.arange(n, device=x.device)
@@ -83,14 +82,15 @@ class Attention(nn.Module):
 
     @torch.no_grad()
     def row(self, x: Tensor, at: Tensor, *, causal: bool) -> Tensor:
-        """The attention of one token over all, averaged over heads.
+        """Attention weights of one token, averaged over heads.
 
-        Computed in fp32 beside the fused kernel, which keeps its weights to itself; one row
-        of the matrix costs little.
+        The fused kernel does not return its weights. This computes one row of them in fp32,
+        which is cheap.
 
         Args:
             x: ``[N, L, W]``.
-            at: Position of the token that looks, ``[N]``.
+            at: Position of the querying token, ``[N]``.
+            causal: Whether a token attends only to itself and earlier tokens.
 
         Returns:
             Weights that sum to 1, ``[N, L]``.
@@ -133,7 +133,7 @@ class ResidualBlock(nn.Module):
         self.ln_2 = nn.LayerNorm(width)
 
     def initialise(self, width: int, depth: int) -> None:
-        # Radford et al. 2021 (released code): the residual branches shrink with depth so
+        # As in the released code of CLIP: the scale of residual branches shrinks with depth, so
         # that the sum over all blocks starts with unit scale.
         into_residual = width**-0.5 * (2 * depth) ** -0.5
         nn.init.normal_(self.attn.in_proj_weight, std=width**-0.5)
@@ -147,14 +147,14 @@ class ResidualBlock(nn.Module):
         return x + self.mlp(self.ln_2(x))
 
     def at(self, x: Tensor, at: Tensor, *, causal: bool) -> Tensor:
-        """What :meth:`forward` gives at one position a row, ``[N, L, W], [N] -> [N, W]``."""
+        """:meth:`forward` at one position per row: ``[N, L, W], [N] -> [N, W]``."""
         rows = torch.arange(len(x), device=x.device)
         x = x[rows, at] + self.attn.at(self.ln_1(x), at, causal=causal)
         return x + self.mlp(self.ln_2(x))
 
 
 class Transformer(nn.Module):
-    """``depth`` residual blocks over ``[N, L, W]``, initialised as CLIP is."""
+    """``depth`` residual blocks over ``[N, L, W]``, initialised as in CLIP."""
 
     def __init__(
         self,
@@ -180,9 +180,9 @@ class Transformer(nn.Module):
         return x
 
     def at(self, x: Tensor, at: Tensor) -> Tensor:
-        """What :meth:`forward` gives at one position a row, ``[N, L, W], [N] -> [N, W]``.
+        """:meth:`forward` at one position per row: ``[N, L, W], [N] -> [N, W]``.
 
-        The last block computes little else, which in a tower of few blocks saves much.
+        The last block computes this position only, which saves time in a tower of few blocks.
         """
         *earlier, last = self.resblocks
         for block in earlier:
@@ -191,7 +191,7 @@ class Transformer(nn.Module):
         return last.at(x, at, causal=self.causal)
 
     def attended(self, x: Tensor, at: Tensor) -> Attended:
-        """The result, and the attention of the token at each position in the last block.
+        """The output tokens, and the attention of one token per row in the last block.
 
         Args:
             x: ``[N, L, W]``.
