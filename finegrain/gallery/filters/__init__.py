@@ -1,1 +1,1 @@
-"""Filters: what an expression means, and how each place evaluates it."""
+"""Filters: the meaning of an expression, and its compilation to SQL and to Milvus."""

@@ -1,4 +1,4 @@
-"""What to say about a filter that finds little: columns and values that no picture has."""
+"""Notes on a filter that matches few pictures: columns and values that no picture has."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from finegrain.gallery.filters.conditions import (
     Membership,
     Not,
     Or,
+    Value,
 )
 from finegrain.gallery.filters.syntax import parse
 
@@ -50,36 +51,37 @@ def _leaves(condition: Condition) -> Iterator[Condition]:
 
 
 def _note(store: Backend, leaf: Condition) -> str | None:
+    values: tuple[Value, ...] = ()
     match leaf:
         case Comparison(column, "=", value):
-            asked = [value]
-        case Membership(column, values, False):
-            asked = list(values)
+            values = (value,)
+        case Membership(column, listed, False):
+            values = listed
         case Comparison(column) | Like(column) | Membership(column):
-            asked = []
+            pass
         case _:
-            return None  # whether a value is missing is a question that always has an answer
+            return None  # "is null" is meaningful for any column
     present = store.values(column.name, _MOST_VALUES)
     if not present:
         return f"no picture has a value in the column {column.name!r}"
-    texts = [value for value in asked if isinstance(value, str)]
+    texts = [value for value in values if isinstance(value, str)]
     spelled = {str(value) for value in present}
     if (
         not texts
         or BUILT_IN.get(column.name) == "time"
         or len(present) == _MOST_VALUES
-        or any(str(value) in spelled for value in asked)
+        or any(str(value) in spelled for value in values)
     ):
         return None
-    return f"no picture has {column.name} = {texts[0]!r:.60}; {_instead(texts[0], spelled)}"
+    return f"no picture has {column.name} = {texts[0]!r:.60}; {_suggestion(texts[0], spelled)}"
 
 
-def _instead(asked: str, present: set[str]) -> str:
+def _suggestion(text: str, present: set[str]) -> str:
     folded = {value.casefold(): value for value in sorted(present)}
-    alike = folded.get(asked.strip().casefold())
-    if alike is not None:
-        return f"there is {alike!r:.60}"
-    close = [folded[name] for name in difflib.get_close_matches(asked.casefold(), folded, n=3)]
+    same_folded = folded.get(text.strip().casefold())
+    if same_folded is not None:
+        return f"there is {same_folded!r:.60}"
+    close = [folded[name] for name in difflib.get_close_matches(text.casefold(), folded, n=3)]
     shown = close or sorted(present)[:_SHOWN]
     more = "" if close or len(present) <= _SHOWN else f" and {len(present) - _SHOWN} more"
     return f"there are {', '.join(f'{value!r:.60}' for value in shown)}{more}"

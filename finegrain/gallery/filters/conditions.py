@@ -1,4 +1,4 @@
-"""The ``where=`` language: which pictures of a gallery a query looks at.
+"""The ``where=`` language: conditions on the pictures that a query searches.
 
     camera = 'gate-3' and (price < 50 or sale = true) and not "Base Colour" in ('red', 'navy')
 
@@ -6,26 +6,28 @@ Comparisons are ``= == != < <= > >=`` between a column and a value, ``between 10
 included), ``like '%coat'``, ``in (...)``, ``is null``, and ``not between``, ``not like``,
 ``not in``, ``is not null``; they are joined by ``and``, ``or``, ``not`` and parentheses. Values
 are strings in single or double quotes (``\\`` escapes a character), numbers, ``true`` and
-``false``. Key words may be written in any case; column names may not. A column whose name is
-no plain word stands in double quotes or backquotes: ``"Base Colour" = 'Navy'``.
+``false``. Keywords are case-insensitive; column names are case-sensitive. Write a column name that
+is not a plain identifier in double quotes or backquotes: ``"Base Colour" = 'Navy'``.
 Columns are ``id``, ``image``, ``pid``, ``camera``, ``time``, ``track``, ``added_at``,
 ``expires_at`` and the keys of the metadata. ``time``, ``added_at`` and ``expires_at`` are
-compared with times of ISO 8601, to the millisecond, in UTC unless they state an offset:
-``time >= '2026-05-01T08:00' and time < '2026-05-02T00:00+02:00'``. A date alone is the whole
-day, in UTC: ``time = '2026-05-01'``, and ``time <= '2026-05-01'`` goes to its end.
+compared with times in ISO 8601, to the millisecond, in UTC unless they state an offset:
+``time >= '2026-05-01T08:00' and time < '2026-05-02T00:00+02:00'``. A date without a
+time of day means the whole day in UTC: ``time = '2026-05-01'`` matches all of it, and
+``time <= '2026-05-01'`` includes it.
 
-What an expression means is two-valued: a row matches or it does not.
+The logic is two-valued: a row matches or it does not.
 
-- Any comparison with a missing value is false, ``!=`` and ``not in`` included; ``not`` of
-  it is true. So ``camera != 'a'`` leaves out rows without a camera, ``not camera = 'a'``
-  keeps them.
+- A comparison with a missing value is false, including ``!=`` and ``not in``; its negation by
+  ``not`` is true. So ``camera != 'a'`` excludes rows without a camera, and ``not camera = 'a'``
+  includes them.
 - Text, numbers and booleans are never equal to each other, so ``!=`` between them is true
-  and an order between them is false. Where a column has only ever held other kinds than
-  the value's, the filter is refused instead: it is a mistake, not an empty result.
-- A ``pid`` is a number or a text, and equal to what is spelled alike: ``pid = 10`` and
-  ``pid = '10'`` find the same pictures. Its order is that of numbers, or of texts.
-- In the pattern of ``like``, ``%`` stands for any text and ``_`` for one character; upper and
-  lower case are the same, other than for ``=``. Only texts and pids are like a pattern.
+  and ``<`` is false. If a column has never held a value of the compared kind, the filter raises
+  an error instead, because it is probably a mistake.
+- A ``pid`` is a number or a text. Numbers and texts with the same spelling are equal:
+  ``pid = 10`` and ``pid = '10'`` match the same pictures. ``<`` compares a pid with values of
+  its own kind only.
+- In the pattern of ``like``, ``%`` stands for any text and ``_`` for one character. ``like``
+  ignores case, unlike ``=``. Only texts and pids can match a pattern.
 - Text is ordered by code point. Booleans have no order.
 """
 
@@ -46,7 +48,7 @@ Operator = Literal["=", "!=", "<", "<=", ">", ">="]
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column's name, and where in the expression it stands (for error messages)."""
+    """A column's name, and its position in the expression for error messages."""
 
     name: str
     position: int
@@ -104,7 +106,7 @@ Condition = Comparison | Membership | Like | IsNull | Not | And | Or
 
 
 def evaluate(condition: Condition, row: Mapping[str, Scalar]) -> bool:
-    """Whether one row matches: the definition that the SQL of a filter is held to.
+    """Whether one row matches. This defines the meaning of a filter; tests compare SQL with it.
 
     Args:
         row: Values by column name, built-in columns and metadata together.
@@ -119,18 +121,18 @@ def evaluate(condition: Condition, row: Mapping[str, Scalar]) -> bool:
         case IsNull(column, negated):
             return (row.get(column.name) is None) != negated
         case Membership(column, values, negated):
-            found = row.get(column.name)
-            return found is not None and any(_equal(found, value) for value in values) != negated
+            actual = row.get(column.name)
+            return actual is not None and any(_equal(actual, value) for value in values) != negated
         case Like(column, pattern, negated):
-            found = row.get(column.name)
-            return found is not None and _is_like(column, found, pattern) != negated
+            actual = row.get(column.name)
+            return actual is not None and _is_like(column, actual, pattern) != negated
         case Comparison(column, symbol, value):
-            found = row.get(column.name)
-            return found is not None and _compare(found, symbol, value)
+            actual = row.get(column.name)
+            return actual is not None and _compare(actual, symbol, value)
 
 
 def kind_of(value: Value) -> Kind:
-    """The kind of a value: a boolean is no number here, and a time is text of one form."""
+    """The kind of a value. A boolean is not a number here, and a time is a text."""
     if isinstance(value, bool):
         return "boolean"
     return "text" if isinstance(value, str) else "number"
@@ -148,9 +150,9 @@ def _equal(left: Value, right: Value) -> bool:
     return kind_of(left) == kind_of(right) and left == right
 
 
-def _is_like(column: Column, found: Value, pattern: str) -> bool:
-    is_text = isinstance(found, str) or BUILT_IN.get(column.name) == "key"
-    return is_text and is_like(str(found), pattern)
+def _is_like(column: Column, actual: Value, pattern: str) -> bool:
+    is_text = isinstance(actual, str) or BUILT_IN.get(column.name) == "key"
+    return is_text and is_like(str(actual), pattern)
 
 
 def _compare(left: Value, symbol: Operator, right: Value) -> bool:

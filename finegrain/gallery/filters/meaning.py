@@ -1,4 +1,4 @@
-"""What a comparison means for its column: keys by their spelling, times by their days."""
+"""Comparisons with a meaning of their own: pids compare by spelling, dates by whole days."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from finegrain.times import utc_text
 INT64 = range(-(2**63), 2**63)
 
 _WHOLE_NUMBER = re.compile(r"0|-?[1-9][0-9]{0,18}")
-_AFTER_ALL = "9999-12-31T23:59:60"  # as text it is above every time that is kept
+_AFTER_ALL = "9999-12-31T23:59:60"  # as text, it is above every stored time
 
 
 class PositionedError(Exception):
-    """Something wrong at one position of the expression."""
+    """An error at one position of the expression."""
 
     def __init__(self, position: int, why: str) -> None:
         super().__init__(why)
@@ -35,7 +35,7 @@ class PositionedError(Exception):
         self.why = why
 
     def message(self, expression: str) -> str:
-        # The caret needs one line and one cell per character, whatever was typed.
+        # The caret is in the right column only if each character takes one cell of one line.
         line = "".join(c if c.isprintable() else " " for c in expression)
         start = max(0, self.position - 60)
         shown = line[start : self.position + 40]
@@ -47,10 +47,10 @@ class PositionedError(Exception):
 
 
 def compared(column: Column, operator: Operator, value: Value) -> Condition:
-    """A column compared with one value.
+    """The condition for comparing a column with one value.
 
     Raises:
-        PositionedError: The value is no time, and the column holds times.
+        PositionedError: The column holds times, and the value is not a time.
     """
     kind = BUILT_IN.get(column.name)
     if kind == "time":
@@ -61,10 +61,10 @@ def compared(column: Column, operator: Operator, value: Value) -> Condition:
 
 
 def among(column: Column, values: Sequence[Value], *, negated: bool) -> Condition:
-    """A column whose value is, or is not, one of several.
+    """The condition for ``in (...)``, or ``not in (...)`` if ``negated``.
 
     Raises:
-        PositionedError: As of :func:`compared`.
+        PositionedError: The column holds times, and a value is not a time.
     """
     kind = BUILT_IN.get(column.name)
     if kind == "key":
@@ -79,10 +79,10 @@ def among(column: Column, values: Sequence[Value], *, negated: bool) -> Conditio
 
 
 def between(column: Column, low: Value, high: Value, *, negated: bool) -> Condition:
-    """A column from one value to another, both included; or outside of them.
+    """The condition for ``between`` (both bounds included), or ``not between`` if ``negated``.
 
     Raises:
-        PositionedError: As of :func:`compared`.
+        PositionedError: The column holds times, and a bound is not a time.
     """
     if negated:
         return Or((compared(column, "<", low), compared(column, ">", high)))
@@ -90,7 +90,7 @@ def between(column: Column, low: Value, high: Value, *, negated: bool) -> Condit
 
 
 def _compared_time(column: Column, operator: Operator, value: Value) -> Condition:
-    """A date alone is the whole day, in UTC: ``<=`` goes to its end, ``>`` starts behind it."""
+    """A date means the whole day in UTC: ``<=`` includes the day, ``>`` starts after it."""
     start, following = _span(column, value)
     if following is None:
         return Comparison(column, operator, start)
@@ -108,13 +108,13 @@ def _compared_time(column: Column, operator: Operator, value: Value) -> Conditio
 
 
 def _span(column: Column, value: Value) -> tuple[str, str | None]:
-    """A time as it is kept; of a date its start and that of the next day."""
+    """A time as it is stored, and None; or for a date, its start and the start of the next day."""
     try:
         if isinstance(value, str):
             start = utc_text(value)
             return start, _next_day(value)
     except ValueError:
-        pass  # refused like a number
+        pass  # raise the same error as for a number
     raise PositionedError(
         column.position,
         f"{column.name} compares with a time such as '2026-05-01' (the whole day) or "
@@ -124,7 +124,7 @@ def _span(column: Column, value: Value) -> tuple[str, str | None]:
 
 
 def _next_day(text: str) -> str | None:
-    """When the day after a date begins; None where the text states a time of day as well."""
+    """Start of the day after a date; None if the text includes a time of day."""
     try:
         day = date.fromisoformat(text)
     except ValueError:
@@ -135,9 +135,9 @@ def _next_day(text: str) -> str | None:
 
 
 def _spellings(value: Value) -> tuple[Value, ...]:
-    """The number and the text that are spelled like a value."""
+    """The number and the text with the same spelling as a value."""
     if isinstance(value, bool):
-        return (value,)  # which is refused, as no key is one
+        return (value,)  # raises an error later, since no pid is a boolean
     if isinstance(value, float) and value.is_integer() and int(value) in INT64:
         value = int(value)
     if not isinstance(value, str):

@@ -1,14 +1,14 @@
 """Compiling a ``where=`` expression to the expressions of Milvus.
 
-Milvus decides differently from version to version whether a comparison with a missing JSON
-key is true, false or neither. Nothing here depends on it: negations are pushed down to the
-comparisons, and each stands beside a test of whether its value is there at all.
+Versions of Milvus differ in whether a comparison with a missing JSON key is true, false or
+neither. The compiled expression does not depend on it: negations are pushed down to the
+comparisons, and each comparison is combined with a test of whether its value exists.
 
-Numbers are kept apart as whole ones and others, and a comparison is rewritten for each of the
-two, since Milvus would compare a whole number with another one in double precision.
+Integers and other numbers are stored under different keys, and a comparison is rewritten for each
+of the two, because Milvus would compare integers with other numbers in double precision.
 
-Columns are names by the grammar of the language, and never need quoting. Texts are quoted; the
-parameters that newer versions know are foreign to older ones.
+Values are written into the expression as quoted literals, because older versions of Milvus do not
+support parameters.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ from finegrain.gallery.filters.conditions import (
 SlotKind = Literal["text", "whole", "real", "boolean"]
 
 SLOT_KEYS: dict[SlotKind, str] = {"text": "t", "whole": "i", "real": "f", "boolean": "b"}
-"""Letter before a metadata column's name that says what its value is, as in ``i:price``."""
+"""Letter before the name of a metadata column that states the kind of its value: ``i:price``."""
 
 OWN_LETTER = "p"
-"""Before a key of the metadata that is none of the user's columns."""
+"""Letter before a metadata key that is not a column of the user."""
 
 TEXT_PID = f"{OWN_LETTER}:pid"
-"""Where a pid is that is a text; numbers have a field."""
+"""Metadata key of a pid that is a text. Numeric pids have a field of their own."""
 
-ALWAYS = "id > 0"  # as of every picture
+ALWAYS = "id > 0"  # true for every picture
 NEVER = "id < 0"
 
 _OPPOSITES: dict[Operator, Operator] = {
@@ -60,28 +60,28 @@ _ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n", "\r": r"\r", "\t
 
 
 def to_milvus(condition: Condition) -> str:
-    """Compile a checked filter without ``like``; true for the rows where ``evaluate`` is true."""
+    """Compile a checked filter without ``like``; it matches the rows where ``evaluate`` is true."""
     return _compile(condition, holds=True)
 
 
 def stored_text(value: str | None) -> str:
-    """A text as a field keeps it that cannot be null: nothing, or the text after a mark."""
+    """A text as stored in a field that cannot be null: empty for None, else ``=`` and the text."""
     return "" if value is None else f"={value}"
 
 
 def quoted(text: str) -> str:
-    """A text as a literal of an expression."""
+    """A text as a quoted literal."""
     return f'"{text.translate(_ESCAPES)}"'
 
 
 class _Slot(NamedTuple):
-    """A place where a column keeps its values of one kind.
+    """Where the values of one kind of a column are stored.
 
     Attributes:
-        kind: What values are there.
-        field: The expression of the value.
-        present: Holds where there is a value.
-        absent: Holds where there is none.
+        kind: Kind of the values.
+        field: Expression for the value.
+        present: Condition that is true if there is a value.
+        absent: Condition that is true if there is none.
     """
 
     kind: SlotKind
@@ -110,7 +110,7 @@ def _slots(column: Column) -> list[_Slot]:
 
 
 def _compile(condition: Condition, *, holds: bool) -> str:
-    """An expression of where the condition holds, or of where it does not."""
+    """An expression that is true where the condition is ``holds``."""
     match condition:
         case And(terms):
             return _join(" and " if holds else " or ", (_compile(t, holds=holds) for t in terms))
@@ -125,8 +125,8 @@ def _compile(condition: Condition, *, holds: bool) -> str:
         case Comparison(column, operator, value):
             return _compare(column, operator, value, holds=holds)
         case Like():
-            # Servers differ in what their own like can do, and none has ours.
-            raise AssertionError("the store finds what is like a pattern by itself")
+            # The "like" of Milvus differs between versions and from ours, so the store replaces it.
+            raise AssertionError("the store replaces like by a list of ids")
         case Membership(column, values, True):
             return _different(column, values, holds=holds)
         case Membership(column, values, _):
@@ -140,14 +140,14 @@ def _known(column: Column, *, holds: bool) -> str:
 
 
 def _different(column: Column, values: tuple[Value, ...], *, holds: bool) -> str:
-    """There is a value and it is none of these; other kinds are none of them."""
+    """There is a value, and it equals none of ``values``; a value of another kind never does."""
     parts = (_known(column, holds=holds), _among(column, values, holds=not holds))
     return _join(" and " if holds else " or ", parts)
 
 
 def _among(column: Column, values: tuple[Value, ...], *, holds: bool) -> str:
     if column.name == "id" and all(type(value) is int for value in values):
-        # In one list: servers take no expression of hundreds of terms.
+        # As one list, because servers reject an expression with hundreds of terms.
         return f"id {'in' if holds else 'not in'} {list(values)}"
     parts = (_compare(column, "=", value, holds=holds) for value in values)
     return _join(" or " if holds else " and ", parts)
@@ -174,7 +174,7 @@ def _may_hold(slot: _Slot, value: Value) -> bool:
 
 
 def _test(slot: _Slot, operator: Operator, value: Value) -> str:
-    """The comparison for rows that have a value in the slot."""
+    """The comparison, for rows that have a value in the slot."""
     if isinstance(value, bool):
         return f"{slot.field} {_symbol(operator)} {str(value).lower()}"
     if isinstance(value, str):
@@ -184,7 +184,10 @@ def _test(slot: _Slot, operator: Operator, value: Value) -> str:
 
 
 def _test_whole(field: str, operator: Operator, value: int | float) -> str:
-    """A 64-bit number against any number. Milvus cannot write down the smallest of them."""
+    """Compare a 64-bit integer field with a number.
+
+    The smallest integer, -2^63, needs care: Milvus cannot parse it as a literal.
+    """
     if operator in ("=", "!="):
         if value != math.floor(value) or not _SMALLEST <= value <= _LARGEST:
             return NEVER if operator == "=" else ALWAYS
@@ -201,7 +204,7 @@ def _test_whole(field: str, operator: Operator, value: int | float) -> str:
 
 
 def _test_real(field: str, operator: Operator, value: int | float) -> str:
-    """A double against any number, by the double next to it on the right side."""
+    """Compare a double field with a number, by the nearest double on the correct side of it."""
     near = float(value)
     if near != value:
         if operator in ("=", "!="):

@@ -1,8 +1,8 @@
 """Compiling a ``where=`` expression to SQL.
 
-Neither a name nor a value is ever pasted into the text: both travel as parameters. Metadata
-lives in one row of ``attribute`` per picture and key, whose index makes a selective filter
-cheap whichever column it is about.
+Names and values are always passed as parameters and never written into the SQL text. The table
+``attribute`` holds one row per picture and metadata column; its index makes a selective filter
+fast for any column.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ from finegrain.gallery.filters.wildcards import is_like
 
 
 class Sql(NamedTuple):
-    """A condition over ``picture``, and the parameters of its question marks, in order."""
+    """A condition on the table ``picture``, and its parameters in order."""
 
     text: str
     parameters: tuple[Value, ...]
 
 
 def to_sql(condition: Condition) -> Sql:
-    """Compile a checked filter; true for the rows where ``evaluate`` is true.
+    """Compile a checked filter; it matches the rows where ``evaluate`` is true.
 
-    SQL is three-valued. ``and``, ``or`` and the outer ``WHERE`` treat unknown like false, so
-    only ``not`` needs care: ``IS NOT TRUE`` makes it two-valued and leaves the comparisons
-    themselves bare, where indexes see them.
+    The logic of SQL is three-valued. ``AND``, ``OR`` and ``WHERE`` treat unknown like false, so
+    only ``NOT`` needs care: ``IS NOT TRUE`` makes it two-valued. The comparisons stay plain, so
+    that SQLite can use its indexes.
     """
     match condition:
         case And(terms):
@@ -80,7 +80,7 @@ def _is_null(column: Column, negated: bool) -> Sql:
 def _like(column: Column, pattern: str, negated: bool) -> Sql:
     word = "NOT " if negated else ""
     if column.name in BUILT_IN:
-        # Missing values give null, which is neither like the pattern nor unlike it.
+        # For a missing value the result is null, also with NOT, so that the row does not match.
         return Sql(f"{word}is_like(CAST({column.name} AS TEXT), ?)", (pattern,))
     return Sql(
         "id IN (SELECT picture FROM attribute WHERE name = ? AND value IS NOT NULL "
@@ -90,7 +90,7 @@ def _like(column: Column, pattern: str, negated: bool) -> Sql:
 
 
 def sql_is_like(text: str | None, pattern: str) -> bool | None:
-    """The function ``is_like`` of a connection that runs these conditions."""
+    """The SQL function ``is_like``; a connection must register it to run these conditions."""
     return None if text is None else is_like(text, pattern)
 
 

@@ -1,4 +1,4 @@
-"""Reading a ``where=`` expression: its grammar, its limits and its error messages."""
+"""Parsing a ``where=`` expression: grammar, limits and error messages."""
 
 from __future__ import annotations
 
@@ -50,15 +50,15 @@ _BUILT_IN_KINDS = {
 
 
 def parse(expression: str, columns: Mapping[str, Collection[str]]) -> Condition:
-    """Read a filter and check it against the columns of a gallery.
+    """Parse a filter and check it against the columns of a gallery.
 
     Args:
         expression: The text of ``where=``.
-        columns: Kinds of value seen in each metadata column; see :data:`BUILT_IN` for the rest.
+        columns: Kinds of value that each metadata column has held; :data:`BUILT_IN` has the rest.
 
     Raises:
-        FilterError: Bad syntax, an unknown column, a value of a kind that its column never
-            held, or an expression that is too long or too deep.
+        FilterError: The syntax is invalid, a column is unknown, a value is of a kind that its
+            column never held, or the expression is too long or too deeply nested.
     """
     if not isinstance(expression, str):
         raise FilterError(
@@ -135,14 +135,14 @@ _EXPECTED = {
     "COMMA": "','",
     "$END": "the end",
 }
-"""What tokens are called in a message, in this order; other values go with SINGLE_QUOTED."""
+"""Names of tokens in messages, in this order. SINGLE_QUOTED stands for all kinds of values."""
 
 
 class _Builder(Transformer[Token, Condition]):
-    """Makes a node of each rule while the parser reduces it, so nothing recurses."""
+    """Builds a node for each rule during parsing, without recursion."""
 
     def either(self, children: list[Any]) -> Or:
-        return Or(tuple(children[::2]))  # between the terms stand the key words
+        return Or(tuple(children[::2]))  # every second child is a keyword
 
     def both(self, children: list[Any]) -> And:
         return And(tuple(children[::2]))
@@ -176,7 +176,7 @@ class _Builder(Transformer[Token, Condition]):
         return Like(children[0], children[-1], negated=_is_word(children[1], "NOT"))
 
     def pattern(self, children: list[Token]) -> str:
-        # What is escaped but a quote stays so, for the pattern to see.
+        # Keep the escapes of % _ and the backslash, which have a meaning in the pattern.
         text = re.sub(r"\\([^%_\\])", r"\1", children[0][1:-1], flags=re.DOTALL)
         return _encodable(text, children[0].start_pos or 0)
 
@@ -230,7 +230,7 @@ def _number(token: str, position: int) -> int | float:
 
 
 def _hint(expression: str, position: int, columns: Iterable[str]) -> str:
-    """How to write a column that needs quotes, where the expression names one without."""
+    """A hint about quotes if the expression names a column without the quotes it needs."""
     for column in columns:
         at = expression.casefold().find(column.casefold())
         if not _PLAIN.fullmatch(column) and 0 <= at <= position <= at + len(column):
@@ -249,9 +249,9 @@ def _read(expression: str) -> Condition:
     except UnexpectedToken as error:
         at_end = error.token.type == "$END"
         position = len(expression) if at_end else error.token.start_pos or 0
-        found = "it ends here" if at_end else f"got {str(error.token)[:40]!r}"
+        got = "it ends here" if at_end else f"got {str(error.token)[:40]!r}"
         raise PositionedError(
-            position, f"expected {_expectation(error.expected)}; {found}."
+            position, f"expected {_expectation(error.expected)}; {got}."
         ) from None
     except UnexpectedCharacters as error:
         position = error.pos_in_stream or 0
@@ -264,14 +264,14 @@ def _read(expression: str) -> Condition:
 
 
 def _expectation(tokens: Collection[str]) -> str:
-    # null parses as a value only to be refused with a hint, so it is never offered as one
+    # null parses as a value only to give a better error message, so do not suggest it.
     offered = set(tokens) - ({"NULL"} if "SINGLE_QUOTED" in tokens else set())
     names = [name for token, name in _EXPECTED.items() if token in offered]
     return " or ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
 def _check(condition: Condition, columns: Mapping[str, Collection[str]]) -> None:
-    """Walk without recursion: the depth is what is being checked."""
+    """Check depth, columns and kinds. Not recursive, because the depth is not yet known."""
     pending = [(condition, 1)]
     while pending:
         node, depth = pending.pop()
@@ -296,7 +296,7 @@ def _check(condition: Condition, columns: Mapping[str, Collection[str]]) -> None
 
 
 def _is_one_comparison(terms: Sequence[Condition]) -> bool:
-    """Whether terms were written as one, as a day that became two comparisons."""
+    """Whether terms come from one written comparison, such as a date that became two bounds."""
     leaves = [leaf for term in terms for leaf in _leaves_of(term)]
     places = {leaf.column.position for leaf in leaves if isinstance(leaf, Comparison)}
     return len(places) == 1 and all(isinstance(leaf, Comparison) for leaf in leaves)
@@ -307,7 +307,7 @@ def _leaves_of(term: Condition) -> tuple[Condition, ...]:
 
 
 def unknown_column(name: str, columns: Iterable[str]) -> str:
-    """That there is no such column, which was perhaps meant, and which there are."""
+    """Message for an unknown column, with the most similar name and the known columns."""
     known = sorted(columns)
     alike = {_plain_name(column): column for column in known}
     close = difflib.get_close_matches(_plain_name(name), alike, n=1)
@@ -320,7 +320,7 @@ def _quoted(column: str) -> str:
 
 
 def _plain_name(column: str) -> str:
-    """A name without case and signs: ``Base Colour`` is looked for as ``base_colour`` too."""
+    """A name without case and punctuation, so that ``base_colour`` is close to ``Base Colour``."""
     return re.sub(r"[\W_]+", " ", column).casefold()
 
 

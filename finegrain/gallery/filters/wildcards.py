@@ -1,7 +1,7 @@
-"""Patterns of ``like``: ``%`` stands for any text, ``_`` for one character, in any case.
+"""Patterns of ``like``: ``%`` matches any text, ``_`` one character; case is ignored.
 
-A pattern comes from outside, so its cost is bounded: the parts between the ``%`` are looked for
-from left to right, each once, without going back.
+A pattern is untrusted input, so its cost is bounded: the parts between the ``%`` are searched for
+from left to right, each once, without backtracking.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ _ANY, _ONE, _ESCAPE = "%", "_", "\\"
 
 
 def is_like(text: str, pattern: str) -> bool:
-    """Whether a whole text fits a pattern; a backslash takes ``%``, ``_`` and itself literally."""
+    """Whether a whole text matches a pattern; a backslash escapes ``%``, ``_`` and itself."""
     first, *others = _parts(pattern)
     if not others:
         return first.fullmatch(text) is not None
@@ -27,7 +27,7 @@ def is_like(text: str, pattern: str) -> bool:
         if inside is None:
             return False
         position = inside.end()
-    # Each character of a part fits exactly one of the text, so the last part's place is known.
+    # Each character of a part matches exactly one of the text, so the last part has one place.
     begin = len(text) - last.groups
     return begin >= position and last.fullmatch(text, begin) is not None
 

@@ -1,4 +1,4 @@
-"""Where a gallery on Milvus is."""
+"""Addresses of galleries on Milvus."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 from finegrain.errors import GalleryError
 
 TOKEN_VARIABLE = "MILVUS_TOKEN"
-"""Environment variable with the token of a cluster, or ``user:password``."""
+"""Environment variable that holds the token of a cluster, or ``user:password``."""
 
 Consistency = Literal["Strong", "Bounded"]
-"""Whether reading waits for all that was written, or may be some seconds old."""
+"""Whether a read sees all earlier writes, or may be a few seconds old."""
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,199}")
 _LOCAL_NAME = "gallery"
@@ -27,15 +27,16 @@ _EXPECTED = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MilvusAddress:
-    """A collection of a server, or a file of milvus-lite.
+    """Address of a collection on a server, or of a file of milvus-lite.
 
     Attributes:
-        shown: The address as messages show it, without user and password.
-        uri: What Milvus' client connects to.
-        database: Of the server.
-        name: Of the gallery within it.
-        consistency: Of searching, counting and reading rows; other methods are always strong.
-        token: Secret; empty without authentication.
+        shown: Address for messages, without user and password.
+        uri: URI that the Milvus client connects to.
+        database: Database on the server.
+        name: Name of the gallery in the database.
+        consistency: Consistency of searching, counting and reading rows. Other methods are
+            always strong.
+        token: Secret token; empty without authentication.
     """
 
     shown: str
@@ -47,21 +48,21 @@ class MilvusAddress:
 
     @classmethod
     def of(cls, path: str | Path) -> Self | None:
-        """Read an address, or None for the path of a file.
+        """Parse an address; None for the path of a file.
 
         ``http://user:password@host:19530/people`` states a login, as does the environment
-        variable ``MILVUS_TOKEN``. With ``?consistency=Bounded`` searches answer sooner, and may
-        not know yet what was written within the last seconds.
+        variable ``MILVUS_TOKEN``. With ``?consistency=Bounded`` searches are faster, but may miss
+        what was written in the last seconds.
 
         Raises:
-            GalleryError: It begins like an address and is none.
+            GalleryError: It begins like an address but is not a valid one.
         """
         if not isinstance(path, str) or not re.match(r"(https?|milvus):", path):
             return None
         return cls._local(path) if path.startswith("milvus:") else cls._remote(path)
 
     def may_be_there(self) -> bool:
-        """False where a file is missing, which connecting to it would make."""
+        """False if a file of milvus-lite is missing; connecting would create it."""
         return self.uri.startswith("http") or Path(self.uri).exists()
 
     @classmethod
@@ -108,8 +109,8 @@ def _consistency(parts: SplitResult) -> Consistency:
     match parse_qsl(parts.query, keep_blank_values=True):
         case []:
             return "Strong"
-        case [("consistency", "Strong" | "Bounded" as wanted)]:
-            return wanted
+        case [("consistency", "Strong" | "Bounded" as consistency)]:
+            return consistency
     choices = " or ".join(f"consistency={choice}" for choice in get_args(Consistency))
     raise GalleryError(f"After the question mark an address states {choices}, and nothing else.")
 

@@ -1,4 +1,4 @@
-"""Talking to Milvus: bounded waiting, pages, and errors of ours."""
+"""Calls to Milvus with timeouts, paging, and our own errors."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from finegrain.gallery.milvus.address import TOKEN_VARIABLE, Consistency, Milvus
 from finegrain.index.exact import Vectors
 
 PAGE_ROWS = 4096
-"""Rows read at once."""
+"""Rows per page when reading."""
 
 MAX_ROWS = 16_384
-"""Rows that Milvus gives at most in one answer."""
+"""Most rows that Milvus returns in one response."""
 
 WAIT_SECONDS = 30.0
-"""How long to try before giving up, as long as the server does not answer."""
+"""Timeout of each call to the server."""
 
-_NOT_FOUND = 100  # Milvus' code of a collection that is not there
+_NOT_FOUND = 100  # error code of Milvus for a missing collection
 _EXTRA = "milvus"
 
 Document = dict[str, Any]
 
 
 class Connection:
-    """A client of one server or file, for any number of threads.
+    """A client of one server or file. Any number of threads may share it.
 
     Raises:
         MissingExtraError: pymilvus, or milvus-lite for a file, is not installed.
@@ -70,7 +70,7 @@ class Connection:
             return bool(self._client.has_collection(name, timeout=WAIT_SECONDS))
 
     def create(self, name: str, schema: Sequence[Mapping[str, Any]]) -> None:
-        """Make a collection with an exact index over its field ``vector``, ready for search."""
+        """Create a collection with an exact index over its field ``vector``."""
         with self._errors():
             fields = self._client.create_schema(auto_id=False, enable_dynamic_field=False)
             for field in schema:
@@ -86,7 +86,7 @@ class Connection:
             )
 
     def load(self, name: str) -> None:
-        """Have the server bring a collection to where it searches, if it is not there."""
+        """Load a collection into the memory of the server, so that it can be searched."""
         with self._errors():
             self._client.load_collection(name, timeout=WAIT_SECONDS)
 
@@ -95,7 +95,7 @@ class Connection:
             self._client.drop_collection(name, timeout=WAIT_SECONDS)
 
     def describe(self, name: str) -> Document:
-        """A collection's own name and its fields, also by an alias."""
+        """Name and fields of a collection, which may be named by an alias."""
         with self._errors():
             return dict(self._client.describe_collection(name, timeout=WAIT_SECONDS))
 
@@ -104,19 +104,19 @@ class Connection:
             self._client.create_alias(name, alias, timeout=WAIT_SECONDS)
 
     def alter_alias(self, name: str, alias: str) -> None:
-        """Point an alias to another collection, for everybody at once."""
+        """Point an alias to another collection, atomically for all clients."""
         with self._errors():
             self._client.alter_alias(name, alias, timeout=WAIT_SECONDS)
 
     def write(self, name: str, documents: Sequence[Document]) -> None:
-        """Write documents, in place of those of the same ids: one sent twice is there once."""
+        """Write documents; a document with an existing id replaces the old one."""
         with self._errors():
             self._client.upsert(name, list(documents), timeout=WAIT_SECONDS)
 
     def settle(self, name: str) -> None:
-        """Have a file of milvus-lite write out what is new, without which it searches slowly.
+        """Flush a file of milvus-lite; unflushed rows make its search slow.
 
-        A server does so by itself, and limits how often it may be told to.
+        A server flushes by itself, and limits the rate of explicit flushes.
         """
         if self.is_local:
             with self._errors():
@@ -125,8 +125,8 @@ class Connection:
     def remove(self, name: str, ids: Sequence[int]) -> None:
         with self._errors():
             for start in range(0, len(ids), PAGE_ROWS):
-                some = list(ids[start : start + PAGE_ROWS])
-                self._client.delete(name, filter=f"id in {some}", timeout=WAIT_SECONDS)
+                page = list(ids[start : start + PAGE_ROWS])
+                self._client.delete(name, filter=f"id in {page}", timeout=WAIT_SECONDS)
 
     def compact(self, name: str) -> None:
         """Ask the server to rewrite the segments that hold deleted rows."""
@@ -140,7 +140,7 @@ class Connection:
     def pages(
         self, name: str, condition: str, fields: Sequence[str], *, after: int, rows: int = PAGE_ROWS
     ) -> Iterator[list[Document]]:
-        """All documents with an id above ``after`` that match, by ascending id."""
+        """Pages of the matching documents with an id above ``after``, by ascending id."""
         last = after
         while True:
             page = self._query(name, f"id > {last} and ({condition})", ["id", *fields], limit=rows)
@@ -160,19 +160,19 @@ class Connection:
         *,
         consistency: Consistency = "Strong",
     ) -> Iterator[Document]:
-        """Documents of those of the ids that are there and match, in any order."""
+        """The documents with these ids that exist and match, in any order."""
         for start in range(0, len(ids), PAGE_ROWS):
-            some = list(ids[start : start + PAGE_ROWS])
+            page = list(ids[start : start + PAGE_ROWS])
             yield from self._query(
-                name, f"id in {some} and ({condition})", ["id", *fields], consistency=consistency
+                name, f"id in {page} and ({condition})", ["id", *fields], consistency=consistency
             )
 
     def nearest(
         self, name: str, queries: Vectors, limit: int, condition: str, consistency: Consistency
     ) -> list[list[tuple[int, float, list[float]]]]:
-        """Id, inner product and vector of the best of each query; ties in any order."""
+        """Id, inner product and vector of the best documents per query; ties in any order."""
         with self._errors():
-            found = self._client.search(
+            answers = self._client.search(
                 name,
                 data=list(queries),
                 filter=condition,
@@ -184,7 +184,7 @@ class Connection:
             )
             return [
                 [(hit["id"], hit["distance"], hit["entity"]["vector"]) for hit in hits]
-                for hits in found
+                for hits in answers
             ]
 
     def _query(

@@ -1,10 +1,10 @@
-"""Pictures as documents of a Milvus collection, and back.
+"""Conversion of pictures to documents of a Milvus collection and back.
 
-Fields of old servers cannot be null, so a text is stored after a mark and a missing one as no
-text at all, and a missing pid by its flag. Metadata is one JSON object whose keys state the kind
-of their value, as in ``t:colour``. Beside the user's columns it holds what later versions keep of
-a picture, as in ``p:source``, since a field cannot be added to every collection;
-:mod:`finegrain.gallery.filters.milvus` says why.
+Fields on old servers cannot be null. A text is therefore stored after the mark ``=``, a missing
+text is empty, and a flag states whether there is a numeric pid. Metadata is one JSON object whose
+keys state the kind of their value, as in ``t:colour``; :mod:`finegrain.gallery.filters.milvus`
+states the reason. It also holds values that later versions added to a picture, as in ``p:source``,
+because a field cannot be added to an existing collection.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from finegrain.index.exact import Vectors
 from finegrain.records import Scalar
 
 MAX_BYTES = 65_535
-"""Longest text, and longest metadata as JSON, that Milvus keeps."""
+"""Largest text, and largest metadata as JSON, that Milvus stores."""
 
 _THUMBNAIL_PARTS = 4
 MAX_THUMBNAIL_BYTES = _THUMBNAIL_PARTS * MAX_BYTES // 4 * 3
-"""Largest thumbnail: as base64, in parts of the longest text."""
+"""Largest thumbnail. It is stored as base64, in several text fields."""
 
 TEXT_FIELDS = ("image", "camera", "time", "track", "added_at", "expires_at")
 THUMBNAIL_FIELDS = tuple(f"thumbnail_{part}" for part in range(_THUMBNAIL_PARTS))
@@ -55,7 +55,7 @@ def schema(dim: int) -> list[dict[str, Any]]:
 
 
 def note(id_: int, dim: int, content: Mapping[str, Scalar]) -> Document:
-    """A document that is no picture but tells about the gallery."""
+    """A document that is not a picture but holds information about the gallery."""
     return {
         "id": id_,
         "vector": np.eye(1, dim, dtype=np.float32)[0],
@@ -69,7 +69,7 @@ def note(id_: int, dim: int, content: Mapping[str, Scalar]) -> Document:
 def documents(
     ids: Sequence[int], vectors: Vectors, entries: Sequence[Entry], added_at: str
 ) -> list[Document]:
-    """Documents to write, checked for what Milvus can hold.
+    """Documents to write, checked against the limits of Milvus.
 
     Raises:
         GalleryError: A text, the metadata or a thumbnail is too long.
@@ -94,11 +94,11 @@ def documents(
 
 
 def rewritten(old: Document, entry: Entry) -> Document:
-    """A document with another entry; its vector, thumbnail and time of adding stay."""
+    """A document with the columns of another entry; vector, thumbnail and ``added_at`` stay."""
     vector = np.asarray(old["vector"], np.float32)[None]
     (new,) = documents([old["id"]], vector, [entry], "")
-    kept = {name: old[name] for name in (*THUMBNAIL_FIELDS, "added_at")}
-    return {**new, **kept}
+    unchanged = {name: old[name] for name in (*THUMBNAIL_FIELDS, "added_at")}
+    return {**new, **unchanged}
 
 
 def row_of(document: Document) -> Row:
@@ -127,7 +127,7 @@ def thumbnail_of(document: Document) -> bytes | None:
 
 
 def size_of(document: Document) -> int:
-    """About how many bytes a document takes in a message."""
+    """Approximate size of a document in a message, in bytes."""
     parts = sum(len(document[name]) for name in (*TEXT_FIELDS, *THUMBNAIL_FIELDS))
     return int(document["vector"].nbytes) + parts + 64 * (1 + len(document["metadata"]))
 

@@ -1,4 +1,4 @@
-"""Ids that any number of writers give without asking each other."""
+"""Ids that several writers assign without coordination."""
 
 from __future__ import annotations
 
@@ -13,16 +13,15 @@ _WRITER_BITS = 20
 
 
 class IdSource:
-    """Ascending 63-bit ids: the second, then a number of the writer, then a counter.
+    """Ascending 63-bit ids, made of the second, the number of the writer, and a counter.
 
-    A second's ids may be used up, 4096 of them; the source then goes on with those of the next
-    one, ahead of time. The writer draws its number at random, so two that write within the
-    same seconds share one in a million cases. As a source begins anew with every gallery that
-    is opened, no id is given again. Ids of different writers are in the order of their
-    clocks, to the second.
+    There are 4096 ids per second and writer; after these, the source uses ids of the next second
+    ahead of time. The number of a writer is random and drawn when the gallery is opened. Two
+    writers in the same second have the same number with a probability of one in a million. Ids
+    of different writers are ordered by their clocks, to the second.
 
     Args:
-        clock: Seconds since 1970; for tests.
+        clock: Returns seconds since 1970; tests replace it.
     """
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
@@ -32,7 +31,7 @@ class IdSource:
         self._lock = threading.Lock()
 
     def take(self, count: int) -> list[int]:
-        """The next ids."""
+        """Return the next ``count`` ids."""
         with self._lock:
             now = (int(self._clock()) - _EPOCH) << _COUNTER_BITS
             first = max(self._next, now)

@@ -1,8 +1,8 @@
-"""How a gallery lies in Milvus: an alias to the collection of one plan.
+"""Layout of a gallery in Milvus: an alias that points to the collection of one plan.
 
-The collection is named after the gallery and a digest of its plan, and the alias carries the
-name itself. A gallery thus comes into being, and changes its plan, in one step for everybody.
-Documents with an id below zero are no pictures but notes: one of the plan, and one for each kind
+The name of the collection is the name of the gallery and a digest of its plan; the alias is the
+name of the gallery. Creating a gallery and changing its plan are thus atomic for all clients.
+Documents with an id below zero are not pictures but notes: one for the plan, and one for each kind
 of value that a metadata column has held.
 """
 
@@ -19,7 +19,7 @@ from finegrain.gallery.sqlite.schema import short
 from finegrain.records import Scalar
 
 FORMAT = 1
-"""Of the documents; a newer one is refused."""
+"""Format of the documents; a gallery with another format does not open."""
 
 _APPLICATION = "finegrain gallery"
 _PLAN_NOTE = -1
@@ -29,7 +29,7 @@ Plan = tuple[str | None, int]
 """Fingerprint and width."""
 
 Seen = tuple[str, str]
-"""A metadata column and a kind of value that it has held, ``null`` included."""
+"""A metadata column and a kind of value that it has held, including ``null``."""
 
 
 def open_collection(
@@ -40,20 +40,21 @@ def open_collection(
     expected: tuple[str | None, int | None],
     create: bool,
 ) -> tuple[str, Plan]:
-    """Find a gallery, or make it when ``create`` allows.
+    """Open a gallery, or create it if it is missing and ``create`` is True.
 
     Args:
-        connection: To the server or file.
-        name: Of the gallery there.
-        shown: Its address in messages.
-        expected: Fingerprint and width, where known.
-        create: False refuses to make one.
+        connection: Connection to the server or file.
+        name: Name of the gallery.
+        shown: Address of the gallery, for messages.
+        expected: Fingerprint and width that the caller expects; None for any.
+        create: If False, a missing gallery is an error.
 
     Returns:
-        The collection's own name, and its plan.
+        Name of the collection, and its plan.
 
     Raises:
-        GalleryError: There is none, or something else of that name, or one of another plan.
+        GalleryError: The gallery is missing, the collection is not a gallery, or it holds
+            vectors of another plan.
     """
     if expected[1] is not None and expected[1] < 1:
         raise GalleryError(
@@ -75,7 +76,7 @@ def open_collection(
 
 
 def ensure_collection(connection: Connection, name: str, plan: Plan) -> str:
-    """The collection for the vectors of a plan, made when there is none; returns its name."""
+    """Create the collection for the vectors of a plan if it is missing; return its name."""
     text = json.dumps(plan)
     collection = f"{name}_{hashlib.sha256(text.encode()).hexdigest()[:16]}"
     if not connection.has(collection):
@@ -103,7 +104,7 @@ def seen_kinds(connection: Connection, collection: str) -> set[Seen]:
 
 
 def note_kinds(connection: Connection, collection: str, dim: int, kinds: Iterable[Seen]) -> None:
-    """Write down kinds of values; those known already are the same notes again."""
+    """Store kinds of values as notes; notes that exist already are overwritten."""
     notes = [note(_note_id(seen), dim, {"name": seen[0], "kind": seen[1]}) for seen in kinds]
     if notes:
         connection.write(collection, notes)
@@ -119,7 +120,7 @@ def _create(connection: Connection, name: str, plan: Plan) -> None:
     try:
         connection.create_alias(collection, name)
     except GalleryError:
-        if not connection.has(name):  # else another process was quicker
+        if not connection.has(name):  # otherwise another process created it first
             raise
 
 
@@ -132,8 +133,8 @@ def _identity(connection: Connection, name: str, shown: str) -> tuple[str, Plan]
             f"{shown} is a Milvus collection, but not a finegrain gallery. Choose another name."
         )
     connection.load(collection)
-    found = list(connection.among(collection, [_PLAN_NOTE], "id < 0", ["metadata"]))
-    match found and found[0]["metadata"]:
+    plan_notes = list(connection.among(collection, [_PLAN_NOTE], "id < 0", ["metadata"]))
+    match plan_notes and plan_notes[0]["metadata"]:
         case {
             "application": str(application),
             "format": int(version),

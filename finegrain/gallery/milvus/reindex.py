@@ -1,4 +1,4 @@
-"""Encoding all pictures of a gallery on Milvus again, in a collection beside the one in use."""
+"""Encoding all pictures of a gallery on Milvus again, into a second collection."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from finegrain.gallery.pictures import source_of
 from finegrain.gallery.sqlite.reindex import PictureEncoder, Reindexed
 from finegrain.records import Problem
 
-_CHUNK_ROWS = 256  # thumbnails of these many are in memory at once
+_CHUNK_ROWS = 256  # thumbnails of one chunk are in memory at once
 _PICTURES = "id > 0"
 
 
@@ -31,25 +31,25 @@ def reindex(
     drop_unreadable: bool,
     progress: bool,
 ) -> tuple[str, Reindexed]:
-    """Encode what lacks a vector of the new plan, and point the gallery's name to it.
+    """Encode the pictures that lack a vector of the new plan, then switch the gallery to it.
 
-    What an earlier call encoded is kept, in a collection that stays until a call with the same
-    plan has finished. Pictures that another process adds in the very moment of the switch are
-    still taken over; adding later ones to the old collection fails, as it is gone, until that
-    process opens the gallery again.
+    The new collection keeps its vectors after an interruption, and a later call with the same
+    plan continues with it. Pictures that another process adds during the switch are copied too.
+    After the switch the old collection is deleted, so that process cannot add pictures until it
+    opens the gallery again.
 
     Args:
-        connection: To the server or file.
-        name: Of the gallery.
+        connection: Connection to the server or file.
+        name: Name of the gallery.
         old: Name of the collection in use.
         plan: Fingerprint and width of the new plan.
-        encoder: Of the new plan.
-        alive: Makes a condition of the pictures whose time is not over.
-        drop_unreadable: Leave behind pictures that cannot be read any more.
-        progress: Show a bar.
+        encoder: Encoder of the new plan.
+        alive: Returns the condition for pictures that have not expired.
+        drop_unreadable: Leave out pictures that can no longer be read.
+        progress: Show a progress bar.
 
     Returns:
-        Name of the new collection, and what was done.
+        Name of the new collection, and a summary.
     """
     new = ensure_collection(connection, name, plan)
     pass_ = _Pass(connection, old, new, encoder, alive)
@@ -73,10 +73,10 @@ def reindex(
 
 
 class _Pass:
-    """Goes through the pictures of one collection and brings another one up with it.
+    """Brings the new collection up to date with the old one.
 
     Attributes:
-        num_encoded: Over all passes.
+        num_encoded: Number of pictures encoded in all passes.
         problems: Pictures that cannot be read, by id.
     """
 
@@ -97,7 +97,7 @@ class _Pass:
         self.problems: dict[int, Problem] = {}
 
     def run(self, bar: tqdm[Never]) -> bool:
-        """Encode what is lacking and drop what was deleted; whether anything was encoded."""
+        """Encode missing pictures and remove deleted ones; return whether any was encoded."""
         before = self.num_encoded
         for ids in self._lacking():
             pictures = list(
@@ -107,21 +107,21 @@ class _Pass:
             )
             self._encode(pictures)
             bar.update(len(pictures))
-        for ids in self._beyond(self._new, self._old):
+        for ids in self._difference(self._new, self._old):
             self._connection.remove(self._new, ids)
         return self.num_encoded > before
 
     def _lacking(self) -> Iterator[list[int]]:
-        for ids in self._beyond(self._old, self._new):
+        for ids in self._difference(self._old, self._new):
             for start in range(0, len(ids), _CHUNK_ROWS):
                 yield ids[start : start + _CHUNK_ROWS]
 
-    def _beyond(self, one: str, other: str) -> Iterator[list[int]]:
-        """Ids of pictures in one collection and not in the other, by pages."""
-        for page in self._connection.pages(one, self._alive(), [], after=0):
+    def _difference(self, first: str, second: str) -> Iterator[list[int]]:
+        """Pages of the ids of pictures that are in the first collection but not in the second."""
+        for page in self._connection.pages(first, self._alive(), [], after=0):
             ids = [document["id"] for document in page]
-            found = self._connection.among(other, ids, self._alive(), [])
-            if lacking := sorted(set(ids) - {document["id"] for document in found}):
+            common = self._connection.among(second, ids, self._alive(), [])
+            if lacking := sorted(set(ids) - {document["id"] for document in common}):
                 yield lacking
 
     def _encode(self, pictures: Sequence[Document]) -> None:
@@ -143,7 +143,7 @@ class _Pass:
             faults += batch.problems
             for picture in encoded:
                 del failed[picture["id"]]
-                self.problems.pop(picture["id"], None)  # it may be back
+                self.problems.pop(picture["id"], None)  # readable again
         for picture, fault in zip(failed.values(), faults, strict=True):  # in the sources' order
             self._report(picture, fault.why)
 

@@ -1,4 +1,4 @@
-"""Exact search on Milvus, with ties settled."""
+"""Exact search on Milvus, with a defined order of equal scores."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from finegrain.gallery.milvus.connection import MAX_ROWS, PAGE_ROWS, Connection
 from finegrain.index.exact import Hit, Ids, Vectors
 
 SPARE_ROWS = 64
-"""Rows asked for beyond ``k``, so that equal scores at the last place are seen."""
+"""Rows requested beyond ``k``, so that equal scores at the last rank are included."""
 
 _GROWTH = 4
-_ANSWER_BYTES = 64 * 2**20  # of the vectors in one answer
-_LONGEST = 1.01  # of a stored vector, and of a query divided by its length
-_UNIT_ROUNDOFF = 2.0**-24  # of float32
+_ANSWER_BYTES = 64 * 2**20  # most bytes of vectors in one response
+_LONGEST = 1.01  # bound on the length of a stored vector and of a normalised query
+_UNIT_ROUNDOFF = 2.0**-24  # unit roundoff of float32
 
 Scores = npt.NDArray[np.float32]
 
 
 class MilvusSearch:
-    """The ``k`` best of the documents that match a condition.
+    """Finds the ``k`` best of the documents that match a condition.
 
-    Milvus adds up in single precision and leaves equal scores in any order. So some more than
-    ``k`` rows are asked for, their scores are computed again in double precision, and the answer
-    stands when everything Milvus left out is below its last one by more than the error that
-    single precision can make. Otherwise, as among many equal vectors, it asks for more, and
-    beyond what Milvus gives at once it reads all vectors, in pages.
+    Milvus sums in single precision and returns equal scores in any order. The search therefore
+    requests more than ``k`` rows and computes their scores again in double precision. The result
+    is certain if every row that Milvus left out scores below the last hit by more than the error
+    of single precision. Otherwise, for example among many equal vectors, the search requests more
+    rows. If Milvus cannot return enough rows at once, the search reads all vectors in pages.
 
     Args:
-        connection: To the server or file.
-        collection: What to search.
-        condition: Of the documents to look at.
+        connection: Connection to the server or file.
+        collection: Name of the collection.
+        condition: Condition on the documents to search.
         dim: Width of the vectors.
-        consistency: Of the search.
+        consistency: Consistency of the search.
     """
 
     def __init__(
@@ -52,39 +52,40 @@ class MilvusSearch:
         self._collection = collection
         self._condition = condition
         self._consistency = consistency
-        # Of a sum of dim products in single precision (Higham, section 3.1), of the query's
-        # rounding before it, and of the score's after.
+        # Error bound of a sum of dim products in single precision (Higham, Accuracy and
+        # Stability of Numerical Algorithms, section 3.1), plus the rounding of the query before
+        # the sum and of the score after it.
         self._error = (dim + 2) * _UNIT_ROUNDOFF * _LONGEST**2
         self._answer_rows = max(1, _ANSWER_BYTES // (4 * dim))
 
     def __call__(self, queries: Vectors, k: int) -> list[list[Hit]]:
-        """Hits of queries ``[Q, D]``, best first, equal scores by ascending id."""
-        found: dict[int, list[Hit]] = {}
+        """Hits of queries ``[Q, D]``, best first; equal scores by ascending id."""
+        hits_of: dict[int, list[Hit]] = {}
         limit = k + SPARE_ROWS
-        while len(found) < len(queries) and limit <= min(MAX_ROWS, self._answer_rows):
-            pending = [number for number in range(len(queries)) if number not in found]
+        while len(hits_of) < len(queries) and limit <= min(MAX_ROWS, self._answer_rows):
+            pending = [number for number in range(len(queries)) if number not in hits_of]
             at_once = max(1, self._answer_rows // limit)
             for start in range(0, len(pending), at_once):
-                some = pending[start : start + at_once]
-                settled = self._ask(queries[some], k, limit)
-                found |= {
-                    n: hits for n, hits in zip(some, settled, strict=True) if hits is not None
+                batch = pending[start : start + at_once]
+                answers = self._request(queries[batch], k, limit)
+                hits_of |= {
+                    n: hits for n, hits in zip(batch, answers, strict=True) if hits is not None
                 }
             limit *= _GROWTH
-        pending = [number for number in range(len(queries)) if number not in found]
-        found |= dict(zip(pending, self._read_all(queries[pending], k), strict=True))
-        return [found[number] for number in range(len(queries))]
+        pending = [number for number in range(len(queries)) if number not in hits_of]
+        hits_of |= dict(zip(pending, self._read_all(queries[pending], k), strict=True))
+        return [hits_of[number] for number in range(len(queries))]
 
-    def _ask(self, queries: Vectors, k: int, limit: int) -> list[list[Hit] | None]:
+    def _request(self, queries: Vectors, k: int, limit: int) -> list[list[Hit] | None]:
         answers = self._connection.nearest(
             self._collection, _directions(queries), limit, self._condition, self._consistency
         )
         return [
-            self._settled(answer, query, k, is_all=len(answer) < limit)
+            self._certain(answer, query, k, is_all=len(answer) < limit)
             for answer, query in zip(answers, queries, strict=True)
         ]
 
-    def _settled(
+    def _certain(
         self,
         answer: Sequence[tuple[int, float, list[float]]],
         query: Vectors,
@@ -92,7 +93,7 @@ class MilvusSearch:
         *,
         is_all: bool,
     ) -> list[Hit] | None:
-        """The ``k`` best, or None when a row that Milvus left out may be among them."""
+        """The ``k`` best, or None if a row that Milvus left out may be among them."""
         if not answer:
             return []
         ids = np.array([id_ for id_, _, _ in answer], np.int64)
@@ -107,24 +108,24 @@ class MilvusSearch:
     def _read_all(self, queries: Vectors, k: int) -> list[list[Hit]]:
         if not len(queries):
             return []
-        kept: list[tuple[Ids, Scores]] = [
+        best: list[tuple[Ids, Scores]] = [
             (np.empty(0, np.int64), np.empty(0, np.float32)) for _ in queries
         ]
         for ids, vectors in vector_pages(
             self._connection, self._collection, self._condition, self._answer_rows, after=0
         ):
             for number, query in enumerate(queries):
-                every_id = np.concatenate([kept[number][0], ids])
-                every_score = np.concatenate([kept[number][1], _scores(vectors, query)])
+                every_id = np.concatenate([best[number][0], ids])
+                every_score = np.concatenate([best[number][1], _scores(vectors, query)])
                 order = np.lexsort((every_id, -every_score))[:k]
-                kept[number] = every_id[order], every_score[order]
-        return [_best(ids, scores, k) for ids, scores in kept]
+                best[number] = every_id[order], every_score[order]
+        return [_best(ids, scores, k) for ids, scores in best]
 
 
 def vector_pages(
     connection: Connection, collection: str, condition: str, most_rows: int, *, after: int
 ) -> Iterable[tuple[Ids, Vectors]]:
-    """Ids above ``after`` and vectors ``[n, D]`` that match, ascending."""
+    """Pages of matching ids above ``after``, ascending, with their vectors ``[n, D]``."""
     rows = min(most_rows, PAGE_ROWS)
     for page in connection.pages(collection, condition, ["vector"], after=after, rows=rows):
         yield (
@@ -134,7 +135,7 @@ def vector_pages(
 
 
 def _directions(queries: Vectors) -> Vectors:
-    """Queries of length 1, which no single precision overflows; the order is the same."""
+    """Queries scaled to length 1, to avoid overflow in single precision; same ranking."""
     wide = queries.astype(np.float64)
     lengths = np.linalg.norm(wide, axis=1, keepdims=True)
     return (wide / np.where(lengths > 0, lengths, 1)).astype(np.float32)

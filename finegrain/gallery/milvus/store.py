@@ -1,4 +1,4 @@
-"""A gallery on Milvus: the rows, their vectors and their search."""
+"""Storage of a gallery on Milvus: rows, vectors and search."""
 
 from __future__ import annotations
 
@@ -46,23 +46,24 @@ from finegrain.index.approximate import Tuned
 from finegrain.index.exact import Ids, Vectors
 from finegrain.records import Scalar
 
-_MESSAGE_BYTES = 16 * 2**20  # a server takes 64 MiB at most
-_IMAGES_AT_ONCE = 256  # paths may be long, and all are in one expression
+_MESSAGE_BYTES = 16 * 2**20  # a server accepts at most 64 MiB
+_IMAGES_AT_ONCE = 256  # paths may be long, and one expression holds all of them
 _PICTURES = "id > 0"
 _INT64_END = 2**63
 
 
 class MilvusStore:
-    """The collection behind a gallery. Every method may be called from any thread.
+    """Storage of a gallery in a Milvus collection. Every method may be called from any thread.
 
-    What a method has returned is in the server's log, and every later reading by any process
-    sees it (unless the address asks for less). An ``insert`` that fails takes back what it had
-    written, but others may have seen it; a crash in the midst of it leaves a part. Two processes
-    that add one path at once may both add it, whatever ``on_duplicate`` says.
+    A change is in the server's log once the method returns. Later reads by any process see it,
+    unless the address sets a weaker consistency. An ``insert`` that fails removes what it had
+    written, but other processes may have read it; a crash during ``insert`` can leave a part of
+    the rows. Two processes that add the same path at the same time may both add it, whatever
+    the value of ``on_duplicate``.
 
-    Deleting hides rows at once. Their bytes leave the disk when the server has compacted the
-    segments, which is asked for, and has collected its garbage, which it does in its own time.
-    A file of milvus-lite survives the death of the process, but not surely that of the machine.
+    Deleted rows are hidden at once. Their bytes leave the disk after the server has compacted the
+    segments (which is requested) and collected its garbage (at a time the server chooses).
+    A file of milvus-lite survives a crash of the process, but may not survive a power failure.
     """
 
     def __init__(
@@ -95,7 +96,7 @@ class MilvusStore:
 
     @staticmethod
     def exists(address: MilvusAddress) -> bool:
-        """Whether there is something at an address."""
+        """Whether a gallery exists at an address."""
         return address.may_be_there() and Connection.finds(address)
 
     def close(self) -> None:
@@ -138,8 +139,8 @@ class MilvusStore:
         paths = list(images)
         known: dict[str | None, list[int]] = {}
         for start in range(0, len(paths), _IMAGES_AT_ONCE):
-            some = paths[start : start + _IMAGES_AT_ONCE]
-            literals = ", ".join(quoted(stored_text(image)) for image in some)
+            chunk = paths[start : start + _IMAGES_AT_ONCE]
+            literals = ", ".join(quoted(stored_text(image)) for image in chunk)
             for page in self._pages(f"{_alive()} and image in [{literals}]", ["image"]):
                 for document in page:
                     known.setdefault(document["image"][1:], []).append(document["id"])
@@ -149,30 +150,30 @@ class MilvusStore:
         return {row.id: row for row in map(row_of, self._among(ids, ROW_FIELDS, self._consistency))}
 
     def groups(self, column: str, ids: Iterable[int]) -> dict[int, Scalar]:
-        rows = map(row_of, self._soon_among(ids, ROW_FIELDS))
+        rows = map(row_of, self._among_recent(ids, ROW_FIELDS))
         values = {row.id: value_of(row, column) for row in rows}
         return {id_: value for id_, value in values.items() if value is not None}
 
     def values(self, column: str, limit: int) -> list[Value]:
-        there = to_milvus(IsNull(Column(column, 0), negated=True))
-        found: dict[tuple[bool, Scalar], Value] = {}
-        for page in self._pages(f"{_alive()} and ({there})", ROW_FIELDS):
+        has_value = to_milvus(IsNull(Column(column, 0), negated=True))
+        distinct: dict[tuple[bool, Scalar], Value] = {}
+        for page in self._pages(f"{_alive()} and ({has_value})", ROW_FIELDS):
             for row in map(row_of, page):
                 value = value_of(row, column)
-                if value is not None and len(found) < limit:
-                    found[isinstance(value, bool), value] = value
-            if len(found) == limit:
+                if value is not None and len(distinct) < limit:
+                    distinct[isinstance(value, bool), value] = value
+            if len(distinct) == limit:
                 break
-        return list(found.values())
+        return list(distinct.values())
 
     def thumbnails(self, ids: Iterable[int]) -> dict[int, bytes]:
-        found = self._among(ids, THUMBNAIL_FIELDS, self._consistency)
-        jpegs = ((document["id"], thumbnail_of(document)) for document in found)
+        hits = self._among(ids, THUMBNAIL_FIELDS, self._consistency)
+        jpegs = ((document["id"], thumbnail_of(document)) for document in hits)
         return {id_: jpeg for id_, jpeg in jpegs if jpeg is not None}
 
     def vectors(self, ids: Iterable[int]) -> dict[int, Vectors]:
-        found = self._soon_among(ids, ["vector"])
-        return {document["id"]: np.array(document["vector"], np.float32) for document in found}
+        hits = self._among_recent(ids, ["vector"])
+        return {document["id"]: np.array(document["vector"], np.float32) for document in hits}
 
     def vectors_after(self, last_id: int) -> Generator[tuple[Ids, Vectors], None, None]:
         yield from vector_pages(
@@ -186,16 +187,16 @@ class MilvusStore:
                 yield Place(row.id, row.image or "", row.source, size, digest)
 
     def has_numbered_pids(self) -> bool:
-        return False  # nothing in a collection tells when a row was written by which version
+        return False  # a collection does not record which version wrote a row
 
     def rewrite(self, entries: Mapping[int, Entry]) -> None:
         self._note(list(entries.values()))
         fields = [*ROW_FIELDS, *THUMBNAIL_FIELDS, "vector"]
-        found = list(self._among(entries, fields))
-        for start in range(0, len(found), _IMAGES_AT_ONCE):
-            some = found[start : start + _IMAGES_AT_ONCE]
+        stored = list(self._among(entries, fields))
+        for start in range(0, len(stored), _IMAGES_AT_ONCE):
+            chunk = stored[start : start + _IMAGES_AT_ONCE]
             self._connection.write(
-                self._collection, [rewritten(old, entries[old["id"]]) for old in some]
+                self._collection, [rewritten(old, entries[old["id"]]) for old in chunk]
             )
         self._connection.settle(self._collection)
 
@@ -224,32 +225,32 @@ class MilvusStore:
     def insert_unless_overtaken(
         self, vectors: Vectors, entries: Sequence[Entry], since: int, own: Set[int]
     ) -> list[int]:
-        """As :meth:`insert`: a server knows no order of what two processes write at once."""
+        """Same as :meth:`insert`: a server does not order the writes of two processes."""
         return self.insert(vectors, entries)
 
     def insert_all(self, batches: Iterable[tuple[Vectors, Sequence[Entry]]]) -> list[int]:
-        given: list[int] = []
+        new_ids: list[int] = []
         try:
             for vectors, entries in batches:
                 ids = self._ids.take(len(entries))
                 now = times.utc_text(times.now())
                 written = documents(ids, vectors, entries, now)
                 self._note(entries)
-                given += ids
+                new_ids += ids
                 for message in _messages(written):
                     self._connection.write(self._collection, message)
         except BaseException:
-            self._connection.remove(self._collection, given)
+            self._connection.remove(self._collection, new_ids)
             raise
-        if given:
+        if new_ids:
             self._connection.settle(self._collection)
-        return given
+        return new_ids
 
     def delete(self, ids: Iterable[int]) -> int:
         return self._remove([document["id"] for document in self._among(ids, [])])
 
     def expire(self, *, trust_clock: bool = False) -> int:
-        """See :class:`~finegrain.gallery.backend.Backend`; the clock is trusted in any case."""
+        """See :class:`~finegrain.gallery.backend.Backend`; the clock is always trusted here."""
         return self._remove(self._ids_of(_expired()).tolist())
 
     def reindex(
@@ -279,8 +280,8 @@ class MilvusStore:
         return done
 
     def _matching(self, expression: str) -> str:
-        """A condition of the rows that are there and match a filter."""
-        # Kinds are only ever added, so a filter that fits those seen so far needs no look.
+        """Condition for the present rows that match a filter."""
+        # Kinds are never removed, so a filter that is valid for those seen so far needs no query.
         columns = {name: {kind} for name, kind in self._seen if kind != "null"}
         try:
             condition = parse(expression, columns)
@@ -289,7 +290,7 @@ class MilvusStore:
         return f"{_alive()} and ({to_milvus(self._without_like(condition))})"
 
     def _without_like(self, condition: Condition) -> Condition:
-        """The same condition, with the ids of what is like a pattern in the pattern's place."""
+        """The same condition, with each ``like`` replaced by a list of the matching ids."""
         match condition:
             case And(terms):
                 return And(tuple(map(self._without_like, terms)))
@@ -305,7 +306,7 @@ class MilvusStore:
                     if evaluate(condition, {column.name: value_of(row, column.name)})
                 )
                 place = Column("id", column.position)
-                return Membership(place, ids or (0,), negated=False)  # 0 is no picture's id
+                return Membership(place, ids or (0,), negated=False)  # no picture has id 0
         return condition
 
     def _ids_of(self, condition: str) -> Ids:
@@ -324,19 +325,22 @@ class MilvusStore:
             self._collection, _possible(ids), _alive(), fields, consistency=consistency
         )
 
-    def _soon_among(self, ids: Iterable[int], fields: Sequence[str]) -> list[Document]:
-        """Like ``_among`` for rows that were just found, which need no waiting for news."""
-        wanted = _possible(ids)
-        found = list(
+    def _among_recent(self, ids: Iterable[int], fields: Sequence[str]) -> list[Document]:
+        """Like ``_among``, but fast for rows that a search has just returned.
+
+        Only rows that a weak read does not find are read with strong consistency.
+        """
+        valid_ids = _possible(ids)
+        hits = list(
             self._connection.among(
-                self._collection, wanted, _PICTURES, fields, consistency="Bounded"
+                self._collection, valid_ids, _PICTURES, fields, consistency="Bounded"
             )
         )
-        lacking = set(wanted) - {document["id"] for document in found}
-        return [*found, *self._among(lacking, fields)]
+        lacking = set(valid_ids) - {document["id"] for document in hits}
+        return [*hits, *self._among(lacking, fields)]
 
     def _note(self, entries: Sequence[Entry]) -> None:
-        """Write down kinds of values that no filter was told of yet."""
+        """Store kinds of values that filters do not know yet."""
         kinds = {
             (name, "null" if value is None else kind_of(value))
             for entry in entries
@@ -369,7 +373,7 @@ def _possible(ids: Iterable[int]) -> list[int]:
 
 
 def _messages(written: Iterable[Document]) -> Iterator[list[Document]]:
-    """Documents in parts that a server takes at once."""
+    """Documents in batches of a size that a server accepts."""
     message: list[Document] = []
     size = 0
     for document in written:

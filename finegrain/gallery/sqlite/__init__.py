@@ -1,1 +1,1 @@
-"""A gallery in one SQLite file, with its index in memory."""
+"""Storage of a gallery in one SQLite file, with an index in memory."""

@@ -1,4 +1,4 @@
-"""Copies of a gallery that are whole, also while it is in use."""
+"""Consistent copies of a gallery, also while it is in use."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from finegrain.gallery.sqlite.store import Store
 
 
 def back_up(store: Store, target: Path, *, overwrite: bool) -> int:
-    """Copy all pictures of one moment to a new file; returns how many.
+    """Copy a snapshot of all pictures to a new file; return their number.
 
-    Others may search and write meanwhile. The copy is compact and holds no deleted bytes. It is
-    checked before it gets its name, and is for its owner only.
+    Other threads and processes may search and write meanwhile. The copy is compact and holds no
+    deleted bytes. It is checked before it appears under its name, and only its owner may read it.
 
     Raises:
-        GalleryError: There is a file at the target and it may not be overwritten, or is in use;
-            or the copy cannot be written, or is not sound.
+        GalleryError: The target exists and ``overwrite`` is False, or is in use; or the copy
+            cannot be written, or fails its checks.
     """
     _check_target(store.path, target, overwrite=overwrite)
     with as_gallery_errors(target), unfinished_file(target.resolve()) as unfinished:
@@ -30,14 +30,14 @@ def back_up(store: Store, target: Path, *, overwrite: bool) -> int:
         count = _checked_count(store, unfinished)
         if overwrite:
             publish_over(unfinished, target.resolve())
-            tokens_of(target).unlink(missing_ok=True)  # of the pictures that were there
+            tokens_of(target).unlink(missing_ok=True)  # tokens of the old pictures
         elif not publish_new(unfinished, target.resolve()):
             raise _exists(target)
     return count
 
 
 def tokens_of(path: Path) -> Path:
-    """Where the tokens of a gallery's pictures are kept."""
+    """Path of the file with the tokens of a gallery's pictures."""
     return path.with_name(f"{path.name}.tokens")
 
 

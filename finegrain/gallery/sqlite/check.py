@@ -1,4 +1,4 @@
-"""Whether a gallery's file is sound: the database's own checks, and those of what is inside."""
+"""Integrity checks of a gallery's file: those of SQLite, and those of its content."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from finegrain.gallery.sqlite.schema import as_gallery_errors
 from finegrain.gallery.sqlite.store import Store
 
 MAX_FAULTS = 20
-"""How many faults of one kind are named."""
+"""Most faults of one kind that a report lists."""
 
 _CHUNK_ROWS = 8192
 
 Run = Callable[..., sqlite3.Cursor]
 
-# Each lists what is wrong, as text.
+# Each query selects the ids of pictures with one kind of fault.
 _QUERIES = {
     "pictures without a vector": (
         "SELECT id FROM picture WHERE id NOT IN (SELECT picture FROM vector)"
@@ -54,13 +54,13 @@ _TIME = "dddd-dd-ddTdd:dd:dd.dddZ".replace("d", "[0-9]")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GalleryReport:
-    """What :meth:`Gallery.check` has seen.
+    """Result of :meth:`Gallery.check`.
 
     Attributes:
-        path: Of the file.
-        num_pictures: How many rows of pictures there are, expired ones included.
-        faults: What is wrong with the file.
-        remarks: What should be known, and is no damage.
+        path: Path of the file.
+        num_pictures: Number of pictures, including expired ones.
+        faults: Damage to the file.
+        remarks: Observations that are not damage.
     """
 
     path: Path
@@ -70,6 +70,7 @@ class GalleryReport:
 
     @property
     def is_sound(self) -> bool:
+        """Whether the file has no faults."""
         return not self.faults
 
     def __str__(self) -> str:
@@ -126,7 +127,7 @@ def _vector_faults(store: Store, table: str, dim: int) -> list[str]:
             "LIMIT ?",
             (last, _CHUNK_ROWS),
         ).fetchall():
-            faults += [f"vector of picture {id_} {what}" for id_, what in faults_of(chunk, dim)]
+            faults += [f"vector of picture {id_} {fault}" for id_, fault in faults_of(chunk, dim)]
             last = chunk[-1][0]
     if len(faults) > MAX_FAULTS:
         faults[MAX_FAULTS:] = [f"and {len(faults) - MAX_FAULTS} more vectors"]
@@ -134,20 +135,22 @@ def _vector_faults(store: Store, table: str, dim: int) -> list[str]:
 
 
 def _tokens(path: Path, stored: set[int]) -> tuple[list[str], list[str]]:
-    """Faults of the tokens beside a gallery, and remarks."""
+    """Faults of the token file of a gallery, and remarks on it."""
     if not path.exists():
         return [], []
     address = f"{path.absolute().as_uri()}?mode=ro"
     try:
         with closing(sqlite3.connect(address, uri=True)) as connection:
             damage = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
-            kept = {id_ for (id_,) in connection.execute("SELECT id FROM record")}
+            token_ids = {id_ for (id_,) in connection.execute("SELECT id FROM record")}
     except sqlite3.DatabaseError as error:
-        damage, kept = str(error), set()
+        damage, token_ids = str(error), set()
     if damage != "ok":
-        return [f"{path.name}: {damage}; remove it, it is made again from the pictures"], []
-    if left := sorted(kept - stored):
-        return [], [f"{path.name} keeps tokens of pictures that are gone: {_shown(left)}"]
+        return [
+            f"{path.name}: {damage}; remove it, it will be computed again from the pictures"
+        ], []
+    if deleted := sorted(token_ids - stored):
+        return [], [f"{path.name} holds tokens of deleted pictures: {_shown(deleted)}"]
     return [], []
 
 
@@ -157,7 +160,7 @@ def _remarks(store: Store) -> Iterator[str]:
     with store.reading() as run:
         moment = doubted(run)
     if moment is not None:
-        yield f"the clock said {moment} once, which is not trusted yet"
+        yield f"the clock showed {moment} once, which is not trusted yet"
     for path in (store.path, tokens_of(store.path)):
         with suppress(OSError):
             mode = stat.S_IMODE(os.stat(path).st_mode)

@@ -1,13 +1,14 @@
-"""The connections to a gallery's file: one that writes, and some that read.
+"""The connections to a gallery's file: one writer and several readers.
 
-Readers never wait for a writer: SQLite's write-ahead log (WAL) gives each a snapshot. The file is
-in that mode from the first write until the last process closes it. In between, a copy of the file
-alone may lack what is still in the log; that the header says WAL and there is no log tells such a
-copy from a file that was closed (:func:`lost_its_log`).
+Readers never wait for a writer, because SQLite's write-ahead log (WAL) gives each of them a
+snapshot. The file is in WAL mode from the first write until the last process closes it. A plain
+copy of the file made in between may lack what is still in the log. The header of such a copy
+states WAL mode although there is no log (:func:`lost_its_log`).
 
-Checkpoints copy the log into the file. They run after each write and while the write lock is held,
-never by SQLite's own choice: before SQLite 3.51.3 a checkpoint beside a commit may damage the file
-(https://www.sqlite.org/wal.html#walresetbug), and a plain copy should lack nothing.
+Checkpoints copy the log into the file. They run after each write, while the write lock is held.
+SQLite's automatic checkpoints are off: before SQLite 3.51.3 a checkpoint during a commit may damage
+the file (https://www.sqlite.org/wal.html#walresetbug). With a checkpoint after each write, a plain
+copy of the file is usually complete.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ Connect = Callable[[], sqlite3.Connection]
 
 @contextmanager
 def transaction(connection: sqlite3.Connection) -> Generator[None]:
-    """Commit what happens inside, or nothing of it."""
+    """Commit all statements of the block, or none."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield
@@ -48,7 +49,7 @@ def transaction(connection: sqlite3.Connection) -> Generator[None]:
 
 @contextmanager
 def patience(connection: sqlite3.Connection, seconds: float) -> Generator[None]:
-    """Have a connection wait for locks no longer than this."""
+    """Limit how long a connection waits for locks."""
     (before,) = connection.execute("PRAGMA busy_timeout").fetchone()
     connection.execute(f"PRAGMA busy_timeout = {round(1000 * seconds)}")
     try:
@@ -59,7 +60,7 @@ def patience(connection: sqlite3.Connection, seconds: float) -> Generator[None]:
 
 
 class _Open:
-    """All open connections of one :class:`Connections`, also closed when that is forgotten."""
+    """The open connections of a :class:`Connections`; closed when that is garbage-collected."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -69,7 +70,7 @@ class _Open:
 
     def close(self) -> None:
         if self.process != os.getpid():
-            return  # they are the parent's
+            return  # they belong to the parent process
         for connection in self.connections:
             with suppress(sqlite3.Error):
                 connection.close()
@@ -80,12 +81,12 @@ class _Open:
 
 
 class Connections:
-    """Opens connections as they are needed; every method may be called from any thread.
+    """Opens connections on demand. Every method may be called from any thread.
 
     Args:
-        path: The file.
-        connect: Opens and configures one more connection.
-        read_only: The file cannot be written.
+        path: Path of the file.
+        connect: Opens and configures a connection.
+        read_only: Whether the file is not writable.
     """
 
     def __init__(self, path: Path, connect: Connect, *, read_only: bool) -> None:
@@ -107,7 +108,7 @@ class Connections:
         pause_at_fork(self)
 
     def adopt(self, connection: sqlite3.Connection) -> Self:
-        """Take over a connection that is open already."""
+        """Take over an open connection."""
         self._enter()
         self._open.connections.add(connection)
         self._idle.append(connection)
@@ -115,9 +116,9 @@ class Connections:
 
     @contextmanager
     def reading(self) -> Generator[sqlite3.Connection]:
-        """A connection that sees the file as it is now, until the end of the block.
+        """A connection that sees one snapshot of the file until the end of the block.
 
-        Inside of :meth:`writing` it is the one that writes.
+        Inside :meth:`writing` it is the writing connection.
         """
         if (current := self._in_use()) is not None:
             yield current
@@ -133,7 +134,7 @@ class Connections:
 
     @contextmanager
     def writing(self) -> Generator[sqlite3.Connection]:
-        """The connection that writes, in a transaction that is durable afterwards, or undone."""
+        """The writing connection, in a transaction that is durable after the block, or undone."""
         with self.lock:
             before = self._in_use()
             writer = self.writer()
@@ -147,11 +148,11 @@ class Connections:
             self.checkpoint()
 
     def in_transaction(self) -> bool:
-        """Whether this thread is inside of :meth:`reading` or :meth:`writing`."""
+        """Whether this thread is inside :meth:`reading` or :meth:`writing`."""
         return self._in_use() is not None
 
     def writer(self) -> sqlite3.Connection:
-        """The connection that writes; for who holds :attr:`lock`."""
+        """The writing connection. The caller holds :attr:`lock`."""
         self._check_open()
         if self._writer is None:
             self._writer = self._opened()
@@ -159,7 +160,7 @@ class Connections:
 
     @contextmanager
     def extra(self) -> Generator[sqlite3.Connection]:
-        """A connection of its own, closed afterwards; for who holds :attr:`lock`."""
+        """A new connection, closed after the block. The caller holds :attr:`lock`."""
         connection = self._opened()
         try:
             yield connection
@@ -168,10 +169,10 @@ class Connections:
             connection.close()
 
     def use_wal(self) -> None:
-        """Switch the journal, which in SQLite does not wait for others by itself."""
+        """Switch the file to WAL mode; retry while it is busy, since SQLite does not wait here."""
         writer = self.writer()
-        (patient,) = writer.execute("PRAGMA busy_timeout").fetchone()
-        deadline = time.monotonic() + patient / 1000
+        (milliseconds,) = writer.execute("PRAGMA busy_timeout").fetchone()
+        deadline = time.monotonic() + milliseconds / 1000
         while writer.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
             try:
                 writer.execute("PRAGMA journal_mode = WAL")
@@ -185,16 +186,18 @@ class Connections:
         with self.lock, suppress(sqlite3.OperationalError):
             writer = self.writer()
             with patience(writer, _CHECKPOINT_SECONDS), transaction(writer):
-                # By another connection, since this one is inside of a transaction.
+                # Use another connection, since this one is inside a transaction.
                 other = self._borrow()
                 try:
-                    other.execute("PRAGMA user_version").fetchone()  # sees that there is a log
+                    other.execute(
+                        "PRAGMA user_version"
+                    ).fetchone()  # makes the connection notice the log
                     other.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
                 finally:
                     self._give_back(other)
 
     def truncate_log(self, seconds: float) -> bool:
-        """Copy the log into the file and empty it; False where readers stay longer than this."""
+        """Copy the log into the file and empty it; False if readers prevent it for this long."""
         with self.lock:
             writer = self.writer()
             with patience(writer, seconds):
@@ -202,17 +205,17 @@ class Connections:
             return not busy
 
     def log_bytes(self) -> int:
-        """Size of the log."""
+        """Size of the log in bytes."""
         with suppress(FileNotFoundError):
             return os.stat(log_of(self.path)).st_size
         return 0
 
     def file_id(self) -> raw_file.FileId:
-        """The file that is open."""
+        """Identity of the open file."""
         return self._file
 
     def close(self) -> None:
-        """Close all connections; the last one on a file leaves it without a log."""
+        """Close all connections. The last process to close a file removes its log."""
         with self.lock, self._gate:
             self._closed = True
             self._idle.clear()
@@ -257,7 +260,7 @@ class Connections:
             try:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
-            except sqlite3.Error:  # it was closed meanwhile, or the disk failed
+            except sqlite3.Error:  # closed meanwhile, or a disk error
                 self._open.connections.discard(connection)
                 connection.close()
             else:
@@ -289,15 +292,15 @@ class Connections:
 
 
 def log_of(path: Path) -> Path:
-    """Where SQLite keeps the log of a file."""
+    """Path of SQLite's log of a file."""
     return path.with_name(f"{path.name}-wal")
 
 
 def lost_its_log(connection: sqlite3.Connection) -> bool:
-    """Whether a file without a log was in use when it was copied, or lost its log.
+    """Whether a file without a log was copied while in use, or lost its log.
 
     Args:
-        connection: Freshly opened, where there was no log.
+        connection: A new connection to a file that had no log when it was opened.
     """
     if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
         return False
@@ -305,12 +308,12 @@ def lost_its_log(connection: sqlite3.Connection) -> bool:
         with patience(connection, 0):
             connection.execute("PRAGMA journal_mode = DELETE")
     except sqlite3.OperationalError as error:
-        return not _is_busy(error)  # else somebody has just begun to use it
+        return not _is_busy(error)  # busy: another process has just opened it
     return True
 
 
 def _leave(opened: _Open, connect: Connect, *, read_only: bool) -> None:
-    """Close connections, and have the file stand alone when nobody uses it any more."""
+    """Close connections. If no process uses the file any more, leave WAL mode."""
     used = bool(opened.connections)
     opened.close()
     if read_only or not used or opened.process != os.getpid():
@@ -328,8 +331,8 @@ def _leave(opened: _Open, connect: Connect, *, read_only: bool) -> None:
             finally:
                 connection.close()
         if log_of(opened.path).exists():
-            return  # somebody else is there, and leaves later
-        time.sleep(random.uniform(0, 0.02))  # two that leave at once are in each other's way
+            return  # another process uses it, and removes the log later
+        time.sleep(random.uniform(0, 0.02))  # two processes that close at once block each other
 
 
 def _is_busy(error: sqlite3.OperationalError) -> bool:

@@ -1,4 +1,4 @@
-"""Deleted pictures leave the file: no byte of them stays in it or in its log."""
+"""Erasing deleted pictures, so that none of their bytes stays in the file or its log."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ _RETRY_SECONDS = (0.5, 1.0, 2.0, 5.0, 15.0)
 
 
 def erase(connections: Connections, seconds: float) -> bool:
-    """Overwrite what was deleted, where the file notes that it was not done yet.
+    """Overwrite the bytes of deleted pictures, if the file records unfinished erasure.
 
-    The note counts deletions, since others may come meanwhile, and is kept in the file, so that an
-    interruption is made up for at the next opening.
+    The file counts deletions and erased deletions. The counters are in the file so that an
+    interrupted erasure continues when the gallery is opened again; they are counters and not a
+    flag because other deletions may happen meanwhile.
 
     Args:
-        connections: To the file.
-        seconds: How long to wait for readers that still see the deleted rows, at each of two steps.
+        connections: Connections to the file.
+        seconds: How long to wait, in each of two steps, for readers that still see deleted rows.
 
     Returns:
         Whether nothing is left to erase.
@@ -33,7 +34,7 @@ def erase(connections: Connections, seconds: float) -> bool:
         sqlite3.Error, OSError: The file cannot be read or written.
     """
     with connections.lock:
-        deletions, erased = _noted(connections)
+        deletions, erased = _counters(connections)
         if erased >= deletions:
             return True
         connections.use_wal()
@@ -41,22 +42,24 @@ def erase(connections: Connections, seconds: float) -> bool:
             if not connections.truncate_log(seconds):
                 return False
             if _overwritten(connections, deletions):
-                connections.truncate_log(seconds)  # it holds the note now, and nothing else
+                connections.truncate_log(seconds)  # it now holds only the updated counter
                 return True
         return False
 
 
-def _noted(connections: Connections) -> tuple[int, int]:
+def _counters(connections: Connections) -> tuple[int, int]:
+    """Number of deletions, and number of erased deletions."""
     with connections.reading() as connection:
         deletions, erased = connection.execute("SELECT deletions, scrubbed FROM gallery").fetchone()
         return deletions, erased
 
 
 def _overwritten(connections: Connections, deletions: int) -> bool:
-    """Overwrite unused bytes in the file, and note it; False where somebody has just written.
+    """Overwrite unused bytes and record it; False if another process has just written.
 
-    It is noted by a connection of its own: every other one, in any process, then sees a foreign
-    change and drops its cached pages, whose unused bytes it would otherwise write back.
+    A new connection updates the counter. All other connections, in any process, then notice a
+    change by another connection and drop their cached pages. Otherwise they could write the
+    unused bytes of these pages back.
     """
     file = raw_file.opened(connections.path, connections.file_id())
     with connections.extra() as connection, transaction(connection):
@@ -70,10 +73,11 @@ def _overwritten(connections: Connections, deletions: int) -> bool:
 
 
 class Later:
-    """Tries something again in a thread of its own, until it succeeds.
+    """Repeats an attempt in a background thread until it succeeds.
 
     Args:
-        attempt: A method that says whether it succeeded; its object may be forgotten meanwhile.
+        attempt: A method that returns whether it succeeded. The thread holds only a weak
+            reference to its object.
     """
 
     def __init__(self, attempt: Callable[[], bool]) -> None:
@@ -83,7 +87,7 @@ class Later:
         self._thread: threading.Thread | None = None
 
     def begin(self, *, wait: float = 0.0) -> None:
-        """Begin unless it is under way; wait so long at most for the first attempt to succeed."""
+        """Start the thread if it is not running; wait up to ``wait`` seconds for it to succeed."""
         with self._lock:
             if self._stopped.is_set():
                 return
@@ -96,7 +100,7 @@ class Later:
         thread.join(wait)
 
     def stop(self) -> None:
-        """Have it end after the attempt that is under way."""
+        """Stop the thread after the current attempt."""
         self._stopped.set()
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
@@ -108,7 +112,7 @@ class Later:
             attempt = self._attempt()
             if attempt is None:
                 return
-            # What cannot be done now, for a full disk or another writer, may be done later.
+            # An attempt fails if the disk is full or another process writes; try again later.
             with suppress(GalleryError):
                 if attempt():
                     return

@@ -1,10 +1,11 @@
-"""Until when what has expired may be deleted.
+"""The time up to which expired pictures may be deleted.
 
-Deleting by time cannot be undone, and a computer's clock may be wrong for a while. A gallery
-therefore remembers the time that it last trusted. A look at the clock that is up to two days later
-is trusted. One that is further ahead (a clock that jumped, or a gallery that nobody opened for
-long) is only noted; it is trusted when a later look, an hour of that clock or more after the first,
-still says so. Meanwhile what has expired by that clock is in no answer, and stays in the file.
+Deletion cannot be undone, and a computer's clock may be wrong for a while. A gallery therefore
+stores the last time that it trusted. It trusts a reading of the clock up to two days later. A
+reading further ahead means that the clock jumped, or that nobody opened the gallery for long. The
+gallery only stores such a reading, and trusts the clock if a second reading, at least an hour later
+by that clock, confirms it. Until then, pictures that have expired by that clock are in no result,
+but stay in the file.
 """
 
 from __future__ import annotations
@@ -17,32 +18,32 @@ from datetime import datetime, timedelta
 from finegrain import times
 
 LONGEST_STEP = timedelta(days=2)
-"""How far the clock may have moved since the last look to be trusted at once."""
+"""Largest step of the clock since the last trusted reading that is trusted at once."""
 
 LOOKS_APART = timedelta(hours=1)
-"""How long after a first look that was doubted a second one is trusted."""
+"""How long after a doubted reading a second reading confirms it."""
 
 _NOTED_STEP = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, slots=True)
 class Looks:
-    """What a gallery remembers of its looks at the clock.
+    """Readings of the clock that a gallery stores.
 
     Attributes:
-        clock: The latest time that was trusted, or None when there was none yet.
-        doubted: A later time that was seen once, or None.
+        clock: The latest trusted time, or None if there is none yet.
+        doubted: A later time that was read once and is not trusted yet, or None.
     """
 
     clock: datetime | None
     doubted: datetime | None
 
     def after(self, now: datetime, *, trust: bool = False) -> Looks:
-        """What is remembered after one more look.
+        """The readings to store after one more reading.
 
         Args:
-            now: What the clock says.
-            trust: Somebody says that it is right.
+            now: The time that the clock shows.
+            trust: Whether the user confirms that the clock is right.
         """
         if trust:
             return Looks(now, None)
@@ -56,10 +57,10 @@ class Looks:
 
 
 def look(connection: sqlite3.Connection, *, trust: bool = False) -> str:
-    """Look at the clock inside a transaction that writes.
+    """Read the clock inside a write transaction.
 
     Returns:
-        The time up to which what has expired may be deleted, as a gallery keeps times.
+        The time up to which expired pictures may be deleted, in the form of stored times.
     """
     clock, doubted = connection.execute("SELECT clock, doubted FROM gallery").fetchone()
     before = Looks(_moment(clock), _moment(doubted))
@@ -73,7 +74,11 @@ def look(connection: sqlite3.Connection, *, trust: bool = False) -> str:
 
 
 def doubted(run: Callable[..., sqlite3.Cursor]) -> str | None:
-    """The time of a look that is not trusted yet, by ``execute`` of a connection."""
+    """The stored time that is not trusted yet, or None.
+
+    Args:
+        run: The ``execute`` of a connection.
+    """
     (noted,) = run("SELECT doubted FROM gallery").fetchone()
     return None if noted is None else str(noted)
 

@@ -1,4 +1,4 @@
-"""Making files that only their owner may read, and giving them their name when they are whole."""
+"""Creating files that only their owner may read, and renaming them once they are complete."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ OWNER_ONLY = 0o600
 
 @contextmanager
 def unfinished_file(target: Path) -> Generator[Path]:
-    """An empty file beside a target, for its owner only, which is gone after the block."""
+    """An empty file next to a target, readable by its owner only, removed after the block."""
     name = f".{target.name}.{os.getpid()}-{threading.get_ident()}.new"
     unfinished = target.with_name(name)
     unfinished.touch(OWNER_ONLY, exist_ok=False)
@@ -25,13 +25,13 @@ def unfinished_file(target: Path) -> Generator[Path]:
 
 
 def publish_new(unfinished: Path, target: Path) -> bool:
-    """Give a whole file its name; False where there is a file of that name already."""
+    """Rename a complete file to a new path; False if the path exists already."""
     _sync(unfinished)
     try:
         os.link(unfinished, target)
     except FileExistsError:
         return False
-    except OSError:  # a file system without links
+    except OSError:  # the file system has no hard links
         if target.exists():
             return False
         os.rename(unfinished, target)
@@ -40,14 +40,14 @@ def publish_new(unfinished: Path, target: Path) -> bool:
 
 
 def publish_over(unfinished: Path, target: Path) -> None:
-    """Give a whole file its name, in the place of a file that may have it."""
+    """Rename a complete file to a path, replacing an existing file."""
     _sync(unfinished)
     os.replace(unfinished, target)
     sync_folder(target.parent)
 
 
 def sync_folder(folder: Path) -> None:
-    """Have the names in a folder on the disk, where the system can (not on Windows)."""
+    """Flush the names in a folder to the disk; does nothing on Windows."""
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:

@@ -16,9 +16,9 @@ from finegrain.index.exact import Vectors
 
 
 class FollowedStore(Store):
-    """A :class:`Store` whose vectors are searched in memory, kept equal to the file.
+    """A :class:`Store` with an index in memory that follows the file.
 
-    Tokens that a match head made of pictures lie in a file beside it, and go with them.
+    Tokens of a match head are in a second file next to it, and are deleted with their pictures.
     """
 
     def __init__(
@@ -35,10 +35,10 @@ class FollowedStore(Store):
         self._follower = Follower(self, index)
 
     def searching(self, where: str | None) -> Search:
-        """A search of what is in the file now and matches a filter.
+        """Return a search over the present pictures that match a filter.
 
         Raises:
-            FilterError: The filter does not parse or does not fit its columns.
+            FilterError: The filter does not parse, or compares a column with a wrong type.
             GalleryError: The file cannot be read, or was reindexed with another plan.
         """
         allowed = None if where is None else self.ids_where(where)
@@ -62,7 +62,7 @@ class FollowedStore(Store):
 
     def _check_at_opening(self, *, lost_log: bool) -> None:
         super()._check_at_opening(lost_log=lost_log)
-        if not self.read_only and not self.erased():  # also of tokens nobody may know
+        if not self.read_only and not self.erased():  # the token file may hold deleted pictures too
             keep_tokens(self._tokens, self._ids_stored())
 
     def _forget(self, ids: Sequence[int]) -> None:

@@ -1,6 +1,6 @@
-"""A gallery's file in use: reading and writing it, and keeping it free of what was deleted.
+"""Reading and writing a gallery's file, and erasing deleted and expired pictures.
 
-A picture whose time is over is out of every answer at once, and soon out of the file
+An expired picture leaves all results at once, and the file soon after
 (:mod:`finegrain.gallery.sqlite.expiry`).
 """
 
@@ -21,7 +21,7 @@ from finegrain.gallery.sqlite.schema import as_gallery_errors, identity, open_da
 from finegrain.gallery.sqlite.statements import EXPIRED, remove_expired
 
 CHECKED_BYTES = 64 << 20
-"""Size of a file up to which opening it runs the database's own checks, in about 0.2 s."""
+"""Largest file for which opening runs SQLite's integrity check, which takes about 0.2 s."""
 
 ERASE_SECONDS = 5.0
 """How long a deletion waits for readers that began before it."""
@@ -56,13 +56,13 @@ class GalleryFile:
         self._connections.close()
 
     def deletions(self) -> int:
-        """A number that grows when anybody deletes rows."""
+        """A counter that grows when any process deletes rows."""
         with self.reading() as run:
             return int(run("SELECT deletions FROM gallery").fetchone()[0])
 
     @contextmanager
     def switching(self) -> Iterator[sqlite3.Connection]:
-        """As :meth:`writing`, where the vectors in use may become those of another plan."""
+        """Like :meth:`writing`, but the block may switch the gallery to another plan."""
         with self._connections.lock:
             with self.writing() as connection:
                 yield connection
@@ -74,10 +74,10 @@ class GalleryFile:
             self._erase([])
 
     def _forget_plan(self) -> None:
-        """Erase what another plan made of the pictures and is kept outside of the file."""
+        """Erase data of the old plan that is stored outside the file."""
 
     def expire(self, *, trust_clock: bool = False) -> int:
-        """Remove the rows whose time is over, bytes included; returns how many."""
+        """Remove the expired rows and erase their bytes; return their number."""
         with self.writing() as connection:
             removed = remove_expired(connection, trust_clock=trust_clock)
             moment = doubted(connection.execute)
@@ -85,18 +85,18 @@ class GalleryFile:
         if moment is not None:
             warnings.warn(
                 f"{self.path}: the clock says {moment}, more than {LONGEST_STEP.days} days after "
-                "the gallery was last used. What has expired since is in no answer, and is "
-                f"deleted when the clock still says so in {LOOKS_APART.seconds // 60} minutes or "
-                "later. If the clock is right: expire(trust_clock=True)",
+                "the gallery was last used. Pictures that expired since are in no result. They "
+                f"are deleted if the clock still says so in {LOOKS_APART.seconds // 60} minutes "
+                "or later. If the clock is right: expire(trust_clock=True)",
                 GalleryWarning,
                 stacklevel=4,
             )
         return len(removed)
 
     def tidy(self) -> bool:
-        """Remove what has expired and erase what was deleted, without waiting for others.
+        """Remove expired pictures and erase deleted ones, without waiting for other processes.
 
-        Failing does no harm: what has expired is in no answer, and the next call tries again.
+        A failure is harmless: expired pictures are in no result, and the next call tries again.
 
         Returns:
             Whether there is nothing left to do.
@@ -115,49 +115,52 @@ class GalleryFile:
                     self._forget(removed)
                 return erase(self._connections, _BRIEF_SECONDS)
             except sqlite3.OperationalError:
-                return False  # busy, or full
+                return False  # the file is locked, or the disk is full
 
     def tidy_soon(self) -> None:
-        """:meth:`tidy` in a thread, which is waited for only as long as a search may take."""
+        """Run :meth:`tidy` in a background thread; wait for it for 0.2 s at most."""
         self._later.begin(wait=_BRIEF_SECONDS)
 
     def _forget(self, ids: Sequence[int]) -> None:
-        """Erase what is kept of deleted pictures outside of the file."""
+        """Erase data of deleted pictures that is stored outside the file."""
 
     def _erase(self, removed: Sequence[int]) -> None:
-        """Erase what was deleted; where readers keep it longer than a while, say so and go on."""
+        """Erase deleted pictures; if readers delay it, warn and continue in the background."""
         self._forget(removed)
         with self._errors():
             erased = erase(self._connections, ERASE_SECONDS)
         if not erased:
             self._later.begin()
             warnings.warn(
-                f"{self.path}: the pictures are deleted and in no answer. Their bytes stay in "
-                f"{log_of(self.path).name} as long as another process reads what it began to read "
-                "before; they are erased when it has finished, at the latest when the gallery is "
+                f"{self.path}: the pictures are deleted and in no result. Their bytes stay in "
+                f"{log_of(self.path).name} while another process still reads an older snapshot. "
+                "They are erased when it has finished, at the latest when the gallery is "
                 "opened again.",
                 GalleryWarning,
                 stacklevel=4,
             )
 
     def erased(self) -> bool:
-        """Whether no byte of a deleted picture is left."""
+        """Whether all bytes of deleted pictures are erased."""
         with self.reading() as run:
             deletions, erased = run("SELECT deletions, scrubbed FROM gallery").fetchone()
             return bool(erased >= deletions)
 
     @contextmanager
     def reading(self) -> Iterator[Callable[..., sqlite3.Cursor]]:
-        """``execute`` of a connection that sees the file as it is now, with errors of ours."""
-        within = self._connections.in_transaction()
+        """The ``execute`` of a connection that sees one snapshot of the file.
+
+        Errors of SQLite become :class:`GalleryError`.
+        """
+        nested = self._connections.in_transaction()
         with self._errors(), self._connections.reading() as connection:
-            if not within:
+            if not nested:
                 self._check_identity(connection)
             yield connection.execute
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
-        """The connection that writes, in a transaction that is durable afterwards, or undone."""
+        """The writing connection, in a transaction that is durable after the block, or undone."""
         if self.read_only:
             raise GalleryError(
                 f"{self.path} is open for reading only, since the file or its folder cannot be "
@@ -169,9 +172,9 @@ class GalleryFile:
 
     @contextmanager
     def copying(self) -> Iterator[sqlite3.Connection]:
-        """A connection of its own outside of a transaction."""
+        """A new connection outside any transaction."""
         with self.reading():
-            pass  # it is the file that was opened, and of the same plan
+            pass  # check that the file is still the one that was opened, and of the same plan
         with self._errors(), self._connections.extra() as connection:
             yield connection
 
@@ -179,11 +182,11 @@ class GalleryFile:
         return as_gallery_errors(self.path)
 
     def _check_identity(self, connection: sqlite3.Connection) -> None:
-        """See that the vectors in the file are still of the plan that it was opened for."""
+        """Check that the vectors in the file are still of the plan it was opened for."""
         own = self.fingerprint, self.dim
         stored = identity(connection, self.path)
         if stored != own:
-            with self._connections.lock:  # another thread may be about to adopt them
+            with self._connections.lock:  # another thread may be switching plans
                 own = self.fingerprint, self.dim
         if stored != own:
             raise GalleryError(
@@ -193,11 +196,11 @@ class GalleryFile:
 
     def _has_expired(self) -> bool:
         with self._connections.reading() as connection:
-            found = connection.execute(f"SELECT EXISTS (SELECT 1 FROM picture WHERE {EXPIRED})")
-            return bool(found.fetchone()[0])
+            cursor = connection.execute(f"SELECT EXISTS (SELECT 1 FROM picture WHERE {EXPIRED})")
+            return bool(cursor.fetchone()[0])
 
     def _check_at_opening(self, *, lost_log: bool) -> None:
-        """See that a file that is checked quickly, or that has reason to be checked, is sound."""
+        """Check the integrity of a file that is small or has lost its log."""
         with self._errors():
             small = os.stat(self.path).st_size <= CHECKED_BYTES
         if not small and not lost_log:

@@ -1,4 +1,4 @@
-"""The index in memory, kept equal to the file."""
+"""The index in memory, which follows the file."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from finegrain.index.exact import VectorIndex
 from finegrain.runtime.forks import pause_at_fork
 
 TIDY_SECONDS = 60.0
-"""How often searches try to delete what has expired; they leave it out at once."""
+"""Seconds between attempts of searches to delete expired pictures from the file."""
 
 _EVER = ""  # before any time
 
 
 class Follower:
-    """Reads the vectors at the first search and follows the file from then on.
+    """Reads all vectors at the first search, and only changes afterwards.
 
-    Ids only grow and the vectors of a plan never change, so news are the ids above the last
-    one seen. Deletions need a comparison of all ids, made when the file counts more of them than
-    before. What expires is found by its time; where the clock goes back, all is read anew.
+    Ids only grow and the vectors of a plan never change, so new pictures are those above the last
+    id seen. If the file counts more deletions than before, all ids are compared. Expired pictures
+    are found by their time. If the clock was set back, everything is read again.
 
     Args:
         store: The file.
-        approximate: Which approximate index to search with; None for exact search.
+        approximate: Kind of approximate index, or None for exact search.
     """
 
     def __init__(self, store: Store, approximate: Approximate | None = None) -> None:
@@ -58,7 +58,7 @@ class Follower:
         return ApproximateIndex(self._store, self._approximate)
 
     def index(self) -> VectorIndex | ApproximateIndex:
-        """The index of all that is in the file now. Any number of threads may search it.
+        """The index over the current content of the file. Any number of threads may search it.
 
         Raises:
             GalleryError: The file cannot be read, or was reindexed with another plan.
@@ -69,9 +69,9 @@ class Follower:
                 self._begin()
             self._drop_deleted()
             self._drop_expired(now)
-            # Asked anew for each chunk, since an approximate index may read ahead by itself.
-            while (news := next(self._store.vectors_after(self._index.last_id), None)) is not None:
-                self._index.add(*news)
+            # Query again for each chunk, since an approximate index may itself read further rows.
+            while (chunk := next(self._store.vectors_after(self._index.last_id), None)) is not None:
+                self._index.add(*chunk)
             return self._index
 
     def _drop_deleted(self) -> None:

@@ -1,6 +1,6 @@
-"""How a gallery's file came to its present layout, step by step.
+"""The steps that bring a gallery's file to the present layout.
 
-A new file takes all steps and an older one those it lacks, so that both end up the same.
+A new file takes all steps and an older file the missing ones, so that both end up the same.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ CREATE TABLE next_vector (
     data BLOB NOT NULL
 , checksum INTEGER);
 """
-"""Vectors of the plan that the gallery is being reindexed for, as ``ALTER TABLE`` words it."""
+"""Vectors of the new plan during a reindexing, in the text that ``ALTER TABLE`` produces."""
 
 _TIMES_SCHEMA = """
 ALTER TABLE picture ADD COLUMN time TEXT;
@@ -68,8 +68,8 @@ CREATE TABLE next_vector (
 );
 """
 
-# The checksum (CRC-32) of a vector that an older version wrote is not known. `clock` is the latest
-# time that expiry was decided by; `doubted` is a later one that was seen once and is not yet used.
+# The checksum (CRC-32) is null for a vector that an older version wrote. `clock` is the last
+# trusted time; `doubted` is a later time that was read once and is not trusted yet.
 _CHECKS_SCHEMA = """
 ALTER TABLE vector ADD COLUMN checksum INTEGER;
 ALTER TABLE next_vector ADD COLUMN checksum INTEGER;
@@ -93,9 +93,9 @@ CREATE INDEX picture_digest ON picture (digest) WHERE digest IS NOT NULL;
 ALTER TABLE gallery ADD COLUMN numbered_until INTEGER NOT NULL DEFAULT 0;
 UPDATE gallery SET numbered_until = (SELECT coalesce(max(id), 0) FROM picture);
 """
-"""A pid is a number or a text, so its column has no type, which would turn "007" into 7.
+"""A pid is a number or a text, so its column has no type; a type would turn "007" into 7.
 
-Up to the id ``numbered_until``, pids may be numbers that a reader of catalogues made up.
+Up to the id ``numbered_until``, pids may be numbers that an older reader of catalogues assigned.
 """
 
 
@@ -127,15 +127,15 @@ SCHEMA_VERSION = len(STEPS)
 
 
 def run_all(connection: sqlite3.Connection, statements: str) -> None:
-    """Run statements inside the transaction that is open; ``executescript`` would commit it."""
+    """Run statements inside the open transaction; ``executescript`` would commit it."""
     for statement in statements.split(";"):
         connection.execute(statement)
 
 
 def _make_way_for(connection: sqlite3.Connection, name: str) -> None:
-    """Empty a metadata column whose name has become a column of every gallery.
+    """Move a metadata column whose name has become the name of a built-in column.
 
-    Its values move there where they fit, the others to a column with an underscore behind.
+    Valid values move to the built-in column, others to a column with ``_`` after its name.
     """
     moved = connection.execute(
         "SELECT picture, value FROM attribute WHERE name = ? AND kind = 'text'", (name,)

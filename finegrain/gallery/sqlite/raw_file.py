@@ -1,8 +1,8 @@
-"""Direct access to the bytes of a gallery's file, beside SQLite's.
+"""Direct access to the bytes of a gallery's file, in addition to SQLite's access.
 
-On POSIX systems a process that closes any descriptor of a file loses all its locks on it, those of
-SQLite included. So a file is opened once in a process and stays open until nobody in it uses the
-gallery any more.
+On POSIX systems, closing any descriptor of a file drops all locks of the process on that file,
+including those of SQLite. A file is therefore opened once per process, and stays open until no
+gallery in the process uses it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 FileId = tuple[int, int]
-"""Device and number of a file, which stay with it when it is renamed."""
+"""Device and inode number of a file; they do not change when it is renamed."""
 
 _LOCK = threading.RLock()
 _USERS: dict[FileId, int] = {}
@@ -21,23 +21,23 @@ _OPEN: dict[FileId, BinaryIO] = {}
 
 
 def file_id(path: Path) -> FileId:
-    """Which file is at a path now.
+    """Identity of the file that is at a path now.
 
     Raises:
-        OSError: There is none.
+        OSError: The file does not exist.
     """
     about = os.stat(path)
     return about.st_dev, about.st_ino
 
 
 def enter(file: FileId) -> None:
-    """Note that somebody in this process begins to use a file through SQLite."""
+    """Register a user of a file in this process."""
     with _LOCK:
         _USERS[file] = _USERS.get(file, 0) + 1
 
 
 def leave(file: FileId) -> None:
-    """Note that somebody has closed all connections to a file."""
+    """Unregister a user, after all its connections to the file are closed."""
     with _LOCK:
         _USERS[file] -= 1
         if not _USERS[file]:
@@ -47,7 +47,7 @@ def leave(file: FileId) -> None:
 
 
 def opened(path: Path, file: FileId) -> BinaryIO:
-    """The file for reading and writing, unbuffered; only between :func:`enter` and :func:`leave`.
+    """The file, unbuffered, for reading and writing; valid until :func:`leave`.
 
     Raises:
         OSError: It cannot be opened, or another file is at the path.

@@ -1,4 +1,4 @@
-"""Encoding all pictures of a gallery again, with another plan, beside the vectors in use."""
+"""Encoding all pictures of a gallery again with another plan, into a second table."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from finegrain.gallery.sqlite.statements import AMONG, blobs, remove_expired, re
 from finegrain.gallery.sqlite.store import Store
 from finegrain.records import Problem
 
-_CHUNK_ROWS = 1024  # thumbnails of these many are in memory at once
+_CHUNK_ROWS = 1024  # thumbnails of one chunk are in memory at once
 
 _LACKING = "NOT EXISTS (SELECT 1 FROM next_vector WHERE next_vector.picture = picture.id)"
 
 
 class EncodedPictures(Protocol):
-    """A batch of pictures that were encoded, and those that cannot be read."""
+    """A batch of encoded pictures, and those that cannot be read."""
 
     @property
     def positions(self) -> Sequence[int]: ...
@@ -40,7 +40,7 @@ class EncodedPictures(Protocol):
 
 
 class PictureEncoder(Protocol):
-    """What turns pictures into vectors, such as :class:`finegrain.encoder.Encoder`."""
+    """An encoder of pictures, such as :class:`finegrain.encoder.Encoder`."""
 
     @property
     def embed_dim(self) -> int: ...
@@ -49,14 +49,14 @@ class PictureEncoder(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reindexed:
-    """What a reindexing did.
+    """Result of a reindexing.
 
     Attributes:
-        num_encoded: Pictures encoded by this call; those of an earlier call that was stopped
-            are not encoded again.
-        problems: Pictures that cannot be read any more.
-        switched: Whether the gallery now holds the new vectors. It does not as long as
-            pictures cannot be read, unless told to drop them.
+        num_encoded: Number of pictures encoded by this call. Pictures that an earlier,
+            interrupted call encoded are not encoded again.
+        problems: Pictures that can no longer be read.
+        switched: Whether the gallery now uses the new vectors. If there are problems, it does so
+            only with ``drop_unreadable``.
     """
 
     num_encoded: int
@@ -85,7 +85,7 @@ def reindex(
     drop_unreadable: bool,
     progress: bool,
 ) -> Reindexed:
-    """Encode what lacks a vector of the new plan, and switch to it when nothing does.
+    """Encode the pictures that lack a vector of the new plan, then switch to it.
 
     Raises:
         GalleryError: The file cannot be written, or a reindexing with a third plan began.
@@ -129,7 +129,7 @@ def _encode(
     pictures: Sequence[_Picture],
     problems: dict[int, Problem],
 ) -> int:
-    """Encode and keep some pictures, batch by batch; returns how many could be read."""
+    """Encode pictures and store their vectors; return how many pictures could be read."""
     sources = {p: source for p in pictures if (source := draft.source(p)) is not None}
     for picture in pictures:
         if picture not in sources:
@@ -143,21 +143,21 @@ def _encode(
         faults += batch.problems
         for picture in encoded:
             del failed[picture]
-            problems.pop(picture.id, None)  # it may be back
+            problems.pop(picture.id, None)  # readable again
     for picture, fault in zip(failed, faults, strict=True):  # both in the order of the sources
         problems[picture.id] = picture.problem(fault.why)
     return len(readable) - len(failed)
 
 
 class _Draft:
-    """The vectors of the coming plan, in a table beside those in use."""
+    """The vectors of the new plan, in a table of their own until the switch."""
 
     def __init__(self, store: Store, fingerprint: str, dim: int) -> None:
         self._store = store
         self._plan = (fingerprint, dim)
 
     def begin(self) -> None:
-        """Go on with an earlier draft of the same plan, or start anew."""
+        """Continue an earlier draft of the same plan, or start again."""
         with self._store.writing() as connection:
             if connection.execute("SELECT * FROM reindexing").fetchone() != self._plan:
                 connection.execute("DELETE FROM reindexing")
@@ -187,13 +187,13 @@ class _Draft:
         return source_of(picture.image, lambda: self._thumbnail(picture.id))
 
     def _thumbnail(self, id_: int) -> bytes | None:
-        """Also of a picture that is in no answer since it has expired, but is not yet deleted."""
+        """The thumbnail of a picture, which may have expired but not yet been deleted."""
         with self._store.reading() as run:
             row = run("SELECT jpeg FROM thumbnail WHERE picture = ?", (id_,)).fetchone()
             return None if row is None else bytes(row[0])
 
     def keep(self, ids: Sequence[int], embeddings: NDArray[np.float32]) -> None:
-        """Write some vectors; durable when this returns."""
+        """Store vectors of the draft; durable once this returns."""
         vectors = blobs(checked_vectors(embeddings, self._plan[1]))
         with self._store.writing() as connection:
             self._check_own(connection)
@@ -204,19 +204,19 @@ class _Draft:
             )
 
     def switch(self, drop: Collection[int]) -> bool:
-        """Put the draft in the place of the vectors in use.
+        """Replace the vectors in use by the draft.
 
         Args:
-            drop: Pictures to delete when they still lack a vector.
+            drop: Pictures to delete if they still lack a vector.
 
         Returns:
-            False where other pictures lack one, since they were just added.
+            False if other pictures lack a vector because they were just added.
         """
         with self._store.switching() as connection:
             self._check_own(connection)
             remove_expired(connection)
-            found = connection.execute(f"SELECT id FROM picture WHERE {_LACKING}")
-            lacking = {id_ for (id_,) in found}
+            cursor = connection.execute(f"SELECT id FROM picture WHERE {_LACKING}")
+            lacking = {id_ for (id_,) in cursor}
             if lacking - set(drop):
                 return False
             remove_rows(connection, f"id {AMONG}", (json.dumps(list(lacking)),))
@@ -230,8 +230,8 @@ class _Draft:
         return True
 
     def _check_own(self, connection: sqlite3.Connection) -> None:
-        found = connection.execute("SELECT * FROM reindexing").fetchone()
-        if found != self._plan:
+        plan = connection.execute("SELECT * FROM reindexing").fetchone()
+        if plan != self._plan:
             raise GalleryError(
                 f"{self._store.path}: the reindexing with plan {short(self._plan[0])} was "
                 "overtaken by another one, which began later. Let that finish, or start again."

@@ -1,4 +1,4 @@
-"""Opening a gallery's file: its settings, and the checks before it is used."""
+"""Opening a gallery's file: settings, checks and migration."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from finegrain.gallery.sqlite.files import publish_new, unfinished_file
 from finegrain.gallery.sqlite.migrations import SCHEMA_VERSION, STEPS
 
 APPLICATION_ID = 0x66677261
-"""Marks the file as a finegrain gallery in SQLite's header ("fgra")."""
+"""Application id in SQLite's header ("fgra") that marks a finegrain gallery."""
 
 BUSY_SECONDS = 30.0
-"""How long to wait for another process that is writing."""
+"""How long to wait for another process that writes."""
 
 
 ALONE_SINCE = 3
-"""The first format whose files have no log once they are closed."""
+"""First format whose files leave WAL mode when they are closed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +33,13 @@ class Database:
     """An open gallery file.
 
     Attributes:
-        connection: In autocommit mode; it may be used from any thread, one at a time.
-        connect: Opens another connection like it.
+        connection: A connection in autocommit mode, for any thread, one at a time.
+        connect: Opens another such connection.
         fingerprint: Identity of the plan whose vectors are inside, or None.
         dim: Width of the vectors.
-        read_only: The file or its folder cannot be written.
-        lost_log: It was copied while it was in use, or lost its log, so it may lack pictures.
+        read_only: Whether the file or its folder is not writable.
+        lost_log: Whether the file was copied while in use or lost its log. Pictures may be
+            missing then.
     """
 
     connection: sqlite3.Connection
@@ -52,10 +53,10 @@ class Database:
 def open_database(
     path: Path, *, fingerprint: str | None, dim: int | None, create: bool
 ) -> Database:
-    """Open a gallery file, or create it when ``create`` allows and there is no file.
+    """Open a gallery file, or create it if it does not exist and ``create`` is True.
 
-    A file of an older format is brought to the present one in one transaction. A file that
-    cannot be written, or whose folder cannot, is opened for reading.
+    A file of an older format is migrated in one transaction. The file is opened read-only if it
+    or its folder is not writable.
 
     Raises:
         GalleryError: The file is missing, empty, damaged, of another application or format, or
@@ -87,7 +88,7 @@ def open_database(
 
 @contextmanager
 def as_gallery_errors(path: Path) -> Iterator[None]:
-    """Let SQLite's errors out as ours, with what to do about them."""
+    """Turn errors of SQLite into :class:`GalleryError` with advice."""
     try:
         yield
     except sqlite3.Error as error:
@@ -99,7 +100,7 @@ def as_gallery_errors(path: Path) -> Iterator[None]:
 
 
 def identity(connection: sqlite3.Connection, path: Path) -> tuple[str | None, int]:
-    """Fingerprint and width of the vectors inside.
+    """Fingerprint and width of the vectors in the file.
 
     Raises:
         GalleryError: The file does not state them.
@@ -107,15 +108,15 @@ def identity(connection: sqlite3.Connection, path: Path) -> tuple[str | None, in
     match connection.execute("SELECT fingerprint, dim FROM gallery").fetchone():
         case (str() | None as fingerprint, int(dim)) if dim > 0:
             return fingerprint, dim
-        case found:
+        case row:
             raise GalleryError(
-                f"{path} does not state its plan and width, but {found!r:.80}. The file is "
+                f"{path} does not state its plan and width, but {row!r:.80}. The file is "
                 "damaged; restore it from a backup."
             )
 
 
 def short(fingerprint: str | None) -> str:
-    """A fingerprint as messages show it."""
+    """A fingerprint, shortened for messages."""
     return "(none)" if fingerprint is None else fingerprint[:12]
 
 
@@ -130,7 +131,7 @@ def _advice(error: sqlite3.Error) -> str:
         ),
         sqlite3.SQLITE_FULL: "Nothing stored is lost; make space on the disk and try again.",
         sqlite3.SQLITE_IOERR: (
-            "Nothing stored is lost by this; see that the disk is sound and has space, and that "
+            "Nothing stored is lost by this. Check that the disk works and has space, and that "
             "no limit on the size of files is reached (ulimit -f), and try again."
         ),
         sqlite3.SQLITE_READONLY: "Give write access to the file and its folder.",
@@ -155,15 +156,15 @@ def _check_path(path: Path, create: bool) -> None:
 
 
 def _writable(path: Path) -> bool:
-    """Whether the file and, for the journal beside it, its folder may be written."""
+    """Whether the file and its folder are writable; SQLite writes its journal to the folder."""
     return os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
 
 
 def _connected(path: Path, *, read_only: bool) -> sqlite3.Connection:
-    """Open a file that exists.
+    """Connect to an existing file.
 
-    A reader makes a file beside the log for its locks. Where it cannot, it takes the file for one
-    that nobody changes, which only the absence of a log shows.
+    SQLite creates a file for locks in the folder, even to read. If the folder is not writable and
+    there is no log, nobody is writing, so the file is opened as immutable, without locks.
     """
     options = "mode=rw"
     if read_only:
@@ -181,8 +182,8 @@ def _connected(path: Path, *, read_only: bool) -> sqlite3.Connection:
             "synchronous = FULL",
             "secure_delete = ON",
             "foreign_keys = ON",
-            "temp_store = MEMORY",  # nothing of a gallery is written to the system's folder
-            "trusted_schema = OFF",  # a gallery may come from elsewhere
+            "temp_store = MEMORY",  # write no data of a gallery to the system's temporary folder
+            "trusted_schema = OFF",  # a gallery may come from an untrusted source
             "wal_autocheckpoint = 0",  # see finegrain.gallery.sqlite.connections
         ):
             connection.execute(f"PRAGMA {setting}")
@@ -195,7 +196,7 @@ def _connected(path: Path, *, read_only: bool) -> sqlite3.Connection:
 
 
 def _create(path: Path, fingerprint: str | None, dim: int | None) -> None:
-    """Make a new gallery: whole under its name, or not at all."""
+    """Create a new gallery; it appears under its name only once it is complete."""
     if dim is None:
         raise GalleryError(
             f"{path} is a new gallery, so the width of its vectors is needed: give dim=."
@@ -208,7 +209,7 @@ def _create(path: Path, fingerprint: str | None, dim: int | None) -> None:
         )
     with unfinished_file(target) as unfinished:
         with closing(_connected(unfinished, read_only=False)) as connection:
-            # Seven vectors of 512 numbers to a page, instead of one.
+            # A page then holds seven vectors of width 512 instead of one.
             connection.execute("PRAGMA page_size = 16384")
             with transaction(connection):
                 for step in STEPS:
@@ -219,7 +220,7 @@ def _create(path: Path, fingerprint: str | None, dim: int | None) -> None:
                 )
                 connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
                 connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-        publish_new(unfinished, target)  # another process may have been quicker
+        publish_new(unfinished, target)  # does nothing if another process was faster
 
 
 def _check_format(connection: sqlite3.Connection, path: Path) -> None:
@@ -240,7 +241,7 @@ def _version(connection: sqlite3.Connection) -> int:
 
 
 def _migrate(connection: sqlite3.Connection, path: Path, read_only: bool) -> None:
-    """Take the steps that an older file lacks, all or none."""
+    """Run the missing migration steps, all or none."""
     if _version(connection) == SCHEMA_VERSION:
         return
     if read_only:
@@ -249,7 +250,7 @@ def _migrate(connection: sqlite3.Connection, path: Path, read_only: bool) -> Non
             f"{SCHEMA_VERSION}, but cannot be written. Open it once where it can be, or a copy."
         )
     with transaction(connection):
-        # Read again inside, as another process may have been quicker.
+        # Read the version again inside the transaction; another process may have migrated.
         for step in STEPS[_version(connection) :]:
             step(connection)
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")

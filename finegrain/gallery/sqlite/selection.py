@@ -1,4 +1,4 @@
-"""Reading what rows say from a gallery's database."""
+"""Queries that read the columns of rows."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ Run = Callable[..., sqlite3.Cursor]
 
 
 def select_rows(run: Run, ids: Iterable[int]) -> dict[int, Row]:
-    """Those of the rows that are there, by id."""
-    wanted = json.dumps(list(ids))
+    """Rows by id; an id that is not stored is left out."""
+    id_list = json.dumps(list(ids))
     metadata: dict[int, dict[str, Scalar]] = {}
     for picture, name, kind, value in run(
-        f"SELECT picture, name, kind, value FROM attribute WHERE picture {AMONG}", (wanted,)
+        f"SELECT picture, name, kind, value FROM attribute WHERE picture {AMONG}", (id_list,)
     ):
         metadata.setdefault(picture, {})[name] = bool(value) if kind == "boolean" else value
     pictures = run(
         "SELECT id, image, pid, camera, time, track, added_at, expires_at, source, size, mtime, "
         f"digest FROM picture WHERE id {AMONG} AND {ALIVE}",
-        (wanted,),
+        (id_list,),
     )
     return {
         id_: Row(
@@ -47,41 +47,41 @@ def select_rows(run: Run, ids: Iterable[int]) -> dict[int, Row]:
 
 
 def select_column(run: Run, column: str, ids: Iterable[int]) -> dict[int, Scalar]:
-    """The value of one column for those of the ids that are there and have one."""
-    wanted = json.dumps(list(ids))
-    if column in BUILT_IN:  # its name is part of the statement, so none but these
-        found = run(
+    """Value of one column by id; ids that are not stored or have no value are left out."""
+    id_list = json.dumps(list(ids))
+    if column in BUILT_IN:  # the name becomes part of the SQL text, so only these
+        cells = run(
             f"SELECT id, {column} FROM picture "
             f"WHERE id {AMONG} AND {ALIVE} AND {column} IS NOT NULL",
-            (wanted,),
+            (id_list,),
         )
-        return dict(found.fetchall())
-    found = run(
+        return dict(cells.fetchall())
+    cells = run(
         "SELECT picture, kind, value FROM attribute "
         f"WHERE name = ? AND value IS NOT NULL AND picture {AMONG}",
-        (column, wanted),
+        (column, id_list),
     )
-    return {id_: bool(v) if kind == "boolean" else v for id_, kind, v in found}
+    return {id_: bool(v) if kind == "boolean" else v for id_, kind, v in cells}
 
 
 def select_values(run: Run, column: str, limit: int) -> list[Value]:
-    """Some of the different values that a column has."""
+    """Up to ``limit`` distinct values of a column."""
     if column in BUILT_IN:
-        found = run(
+        cells = run(
             f"SELECT DISTINCT {column} FROM picture WHERE {column} IS NOT NULL AND {ALIVE} LIMIT ?",
             (limit,),
         )
-        return [value for (value,) in found]
-    found = run(
+        return [value for (value,) in cells]
+    cells = run(
         "SELECT DISTINCT kind, value FROM attribute JOIN picture ON id = picture "
         f"WHERE name = ? AND value IS NOT NULL AND {ALIVE} LIMIT ?",
         (column, limit),
     )
-    return [bool(value) if kind == "boolean" else value for kind, value in found]
+    return [bool(value) if kind == "boolean" else value for kind, value in cells]
 
 
 def select_places(run: Run, last_id: int, limit: int) -> list[Place]:
-    """Where the next pictures with a path came from, by ascending id."""
+    """Origins of up to ``limit`` pictures with a path and an id above ``last_id``, by id."""
     chunk = run(
         "SELECT id, image, source, size, digest FROM picture "
         f"WHERE id > ? AND image IS NOT NULL AND {ALIVE} ORDER BY id LIMIT ?",

@@ -1,4 +1,4 @@
-"""SQL that several parts of a gallery share."""
+"""SQL statements that several modules share."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from finegrain.gallery.sqlite.expiry import look
 from finegrain.index.exact import Vectors
 from finegrain.records import Scalar
 
-# The subqueries ask the clock once, not for each row.
+# As subqueries, these read the clock once and not for each row.
 ALIVE = "(expires_at IS NULL OR expires_at > (SELECT utc_now()))"
-"""The picture's time is not over."""
+"""Condition: the picture has not expired."""
 
 EXPIRED = "expires_at <= (SELECT utc_now())"
-"""The picture's time is over."""
+"""Condition: the picture has expired."""
 
 AMONG = "IN (SELECT value FROM json_each(?))"
-"""The value is in a list, given in JSON."""
+"""Condition: the value is in a list, which is a parameter in JSON."""
 
 
 def insert_rows(
     connection: sqlite3.Connection, vectors: Vectors, entries: Sequence[Entry]
 ) -> range:
-    """Write new rows with the ids after the last ever given, which are returned."""
+    """Write new rows under the ids after the last one ever assigned; return the new ids."""
     now = times.utc_text(times.now())
     (last,) = connection.execute(
         "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'picture'"
@@ -68,10 +68,10 @@ def insert_rows(
 
 
 def rewrite_rows(connection: sqlite3.Connection, entries: Mapping[int, Entry]) -> None:
-    """Write what is said of pictures anew, but for their vectors and thumbnails."""
+    """Replace the columns of rows; vectors and thumbnails stay."""
     ids = json.dumps(list(entries))
-    there = {i for (i,) in connection.execute(f"SELECT id FROM picture WHERE id {AMONG}", (ids,))}
-    numbered = [(id_, entry) for id_, entry in entries.items() if id_ in there]
+    stored = {i for (i,) in connection.execute(f"SELECT id FROM picture WHERE id {AMONG}", (ids,))}
+    numbered = [(id_, entry) for id_, entry in entries.items() if id_ in stored]
     connection.executemany(
         "UPDATE picture SET image = ?, pid = ?, camera = ?, time = ?, track = ?, expires_at = ?, "
         "source = ?, size = ?, mtime = ?, digest = ? WHERE id = ?",
@@ -108,7 +108,7 @@ def _insert_metadata(connection: sqlite3.Connection, numbered: Sequence[tuple[in
 
 
 def stamp_cells(stamp: Stamp | None) -> tuple[int | None, int | None, str | None]:
-    """Size, time and digest of a picture's file, as the table keeps them."""
+    """Size, time and digest of a picture's file, as table cells."""
     return (None, None, None) if stamp is None else (stamp.size, stamp.mtime, stamp.digest)
 
 
@@ -122,7 +122,7 @@ def stamp_of_cells(size: int | None, mtime: int | None, digest: str | None) -> S
 def remove_rows(
     connection: sqlite3.Connection, condition: str, parameters: tuple[str, ...] = ()
 ) -> list[int]:
-    """Delete rows and note that their bytes are to be erased; returns their ids."""
+    """Delete rows and record that their bytes must be erased; return their ids."""
     ids = [
         id_
         for (id_,) in connection.execute(f"SELECT id FROM picture WHERE {condition}", parameters)
@@ -134,12 +134,12 @@ def remove_rows(
 
 
 def remove_expired(connection: sqlite3.Connection, *, trust_clock: bool = False) -> list[int]:
-    """Delete what has expired by a trusted look at the clock; returns the ids."""
+    """Delete rows that have expired by the trusted time; return their ids."""
     return remove_rows(connection, "expires_at <= ?", (look(connection, trust=trust_clock),))
 
 
 def blobs(vectors: Vectors) -> Iterator[bytes]:
-    """Vectors ``[N, D]`` as they are stored: little-endian float32."""
+    """Rows of ``[N, D]`` in their stored form: little-endian float32."""
     return (vector.tobytes() for vector in vectors.astype("<f4", copy=False))
 
 

@@ -1,7 +1,7 @@
-"""The gallery's file: one SQLite database that loses no acknowledged write.
+"""The tables of a gallery's file: one SQLite database that loses no acknowledged write.
 
-Vectors and thumbnails have tables of their own, so that a filter reads neither. Ids are
-never given twice, which lets an index in memory follow the file by "ids above the last".
+Vectors and thumbnails are in separate tables, so that a filter reads neither. Ids are never
+reused, so that an index in memory finds new rows by "ids above the last one".
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ class Store(GalleryFile):
     """The database behind a gallery. Every method may be called from any thread."""
 
     def count(self) -> int:
-        # Without a condition SQLite counts by pages, and what has expired is found by its
-        # index: every query asks, and must not read every row for it.
-        every, expired = (f"SELECT count(*) FROM picture{of}" for of in ("", f" WHERE {EXPIRED}"))
+        # Every query counts, so this must not read every row. SQLite counts a table without a
+        # condition by pages, and finds expired rows by an index.
+        total = "SELECT count(*) FROM picture"
         with self.reading() as run:
-            return int(run(f"SELECT ({every}) - ({expired})").fetchone()[0])
+            return int(run(f"SELECT ({total}) - ({total} WHERE {EXPIRED})").fetchone()[0])
 
     def ids(self) -> Ids:
         """All ids, ascending."""
@@ -60,13 +60,13 @@ class Store(GalleryFile):
         """Ids of the rows that match a filter, ascending."""
         with self.reading() as run:
             condition = to_sql(parse(expression, self.columns()))
-            found = run(
+            cursor = run(
                 f"SELECT id FROM picture WHERE {ALIVE} AND {condition.text}", condition.parameters
             )
-            return np.sort(_ids(found))
+            return np.sort(_ids(cursor))
 
     def ids_expired(self, since: str, until: str) -> Ids:
-        """Ids, still in the file, whose time was over between two times, the first excluded."""
+        """Ids of stored rows that expired after ``since`` and not after ``until``."""
         with self.reading() as run:
             return _ids(
                 run(
@@ -87,35 +87,35 @@ class Store(GalleryFile):
 
     def images(self) -> set[str]:
         with self.reading() as run:
-            found = run(f"SELECT image FROM picture WHERE image IS NOT NULL AND {ALIVE}")
-            return {image for (image,) in found}
+            cursor = run(f"SELECT image FROM picture WHERE image IS NOT NULL AND {ALIVE}")
+            return {image for (image,) in cursor}
 
     def known(self, images: Iterable[str]) -> dict[str | None, list[int]]:
         known: dict[str | None, list[int]] = {}
         with self.reading() as run:
-            for image in images:  # one by one, as SQLite's JSON cuts a text at a null character
-                found = run(f"SELECT id FROM picture WHERE image = ? AND {ALIVE}", (image,))
-                if ids := [id_ for (id_,) in found]:
+            for image in images:  # not as a JSON list: SQLite cuts a text at a null character there
+                cursor = run(f"SELECT id FROM picture WHERE image = ? AND {ALIVE}", (image,))
+                if ids := [id_ for (id_,) in cursor]:
                     known[image] = ids
         return known
 
     def rows(self, ids: Iterable[int]) -> dict[int, Row]:
-        """Those of the rows that are there, by id."""
+        """Rows by id; an id that is not stored is left out."""
         with self.reading() as run:
             return select_rows(run, ids)
 
     def groups(self, column: str, ids: Iterable[int]) -> dict[int, Scalar]:
-        """The value of one column for those of the ids that are there and have one."""
+        """Value of one column by id; ids that are not stored or have no value are left out."""
         with self.reading() as run:
             return select_column(run, column, ids)
 
     def values(self, column: str, limit: int) -> list[Value]:
-        """Some of the different values that a column has."""
+        """Up to ``limit`` distinct values of a column."""
         with self.reading() as run:
             return select_values(run, column, limit)
 
     def thumbnails(self, ids: Iterable[int]) -> dict[int, bytes]:
-        """JPEG files of those of the pictures that have one."""
+        """JPEG thumbnails by id; pictures without one are left out."""
         with self.reading() as run:
             return dict(
                 run(
@@ -128,7 +128,7 @@ class Store(GalleryFile):
     def vectors_after(self, last_id: int) -> Generator[tuple[Ids, Vectors], None, None]:
         """Ids above ``last_id`` with their vectors ``[n, D]``, ascending, in chunks.
 
-        Between two chunks others may use the file.
+        The file is not locked between two chunks.
         """
         while chunk := self._vectors_of_some(last_id):
             yield decoded(chunk, self.dim, self.path)
@@ -136,7 +136,7 @@ class Store(GalleryFile):
 
     def _vectors_of_some(self, last_id: int) -> list[StoredVector]:
         with self.reading() as run:
-            # A picture that has no vector is seen here, too.
+            # LEFT JOIN, so that a picture without a vector is reported as damage.
             return run(
                 "SELECT id, data, checksum FROM picture LEFT JOIN vector ON picture = id "
                 f"WHERE id > ? AND {ALIVE} ORDER BY id LIMIT ?",
@@ -144,7 +144,7 @@ class Store(GalleryFile):
             ).fetchall()
 
     def vectors(self, ids: Iterable[int]) -> dict[int, Vectors]:
-        """Vectors ``[D]`` of those of the ids that are there."""
+        """Vectors ``[D]`` by id; an id that is not stored is left out."""
         with self.reading() as run:
             chunk = run(
                 f"SELECT picture, data, checksum FROM vector WHERE picture {AMONG}",
@@ -152,11 +152,11 @@ class Store(GalleryFile):
             ).fetchall()
         if not chunk:
             return {}
-        found, vectors = decoded(chunk, self.dim, self.path)
-        return dict(zip(found.tolist(), vectors, strict=True))
+        stored_ids, vectors = decoded(chunk, self.dim, self.path)
+        return dict(zip(stored_ids.tolist(), vectors, strict=True))
 
     def places(self) -> Iterator[Place]:
-        """Where each picture with a path came from, by ascending id; in chunks."""
+        """Origin of each picture that has a path, by ascending id; read in chunks."""
         last = 0
         while True:
             with self.reading() as run:
@@ -167,26 +167,26 @@ class Store(GalleryFile):
             last = chunk[-1].id
 
     def has_numbered_pids(self) -> bool:
-        """Whether there are pids that an older version may have numbered itself."""
+        """Whether an older version may have replaced some pids with numbers of its own."""
         with self.reading() as run:
-            found = run(
+            cursor = run(
                 "SELECT EXISTS (SELECT 1 FROM picture WHERE typeof(pid) = 'integer' "
                 "AND size IS NULL AND id <= (SELECT numbered_until FROM gallery))"
             )
-            return bool(found.fetchone()[0])
+            return bool(cursor.fetchone()[0])
 
     def rewrite(self, entries: Mapping[int, Entry]) -> None:
-        """Write what rows say anew, in one transaction; vectors and thumbnails stay."""
+        """Replace the columns of rows in one transaction; vectors and thumbnails stay."""
         with self.writing() as connection:
             rewrite_rows(connection, entries)
 
     def insert(
         self, vectors: Vectors, entries: Sequence[Entry], on_duplicate: OnDuplicate = "add"
     ) -> list[int]:
-        """Write all rows in one transaction; durable when this returns.
+        """Write all rows in one transaction; durable once this returns.
 
         Returns:
-            Ids in the order given; for a picture that was skipped, the one it had.
+            Ids in the order of ``vectors``; a skipped picture keeps its old id.
         """
         with self.writing() as connection:
             known = self.known(paths_once(entries)) if on_duplicate != "add" else {}
@@ -203,16 +203,16 @@ class Store(GalleryFile):
             skipped = known if on_duplicate == "skip" else {}
             rows = [row for row, entry in enumerate(entries) if entry.image not in skipped]
             new = iter(insert_rows(connection, vectors[rows], [entries[row] for row in rows]))
-            given = [
+            all_ids = [
                 min(skipped[entry.image]) if entry.image in skipped else next(new)
                 for entry in entries
             ]
         if removed:
             self._erase(removed)
-        return given
+        return all_ids
 
     def last_id(self) -> int:
-        """The highest id that was given so far."""
+        """The highest id assigned so far."""
         with self.reading() as run:
             (last,) = run(
                 "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'picture'"
@@ -222,16 +222,16 @@ class Store(GalleryFile):
     def insert_unless_overtaken(
         self, vectors: Vectors, entries: Sequence[Entry], since: int, own: Set[int]
     ) -> list[int]:
-        """Write rows in one transaction, but for paths that another process has just added.
+        """Write rows in one transaction, except paths that another process has just added.
 
         Args:
             vectors: ``[N, D]``.
             entries: ``N`` rows.
-            since: The highest id when it was decided to add them.
-            own: Ids that the caller has added since.
+            since: Highest id at the time the caller decided to add the rows.
+            own: Ids above ``since`` that the caller itself has added.
 
         Returns:
-            Ids in the order given; for a path that was added meanwhile, the one it has.
+            Ids in the order of ``vectors``; a path added meanwhile has the id it got then.
         """
         with self.writing() as connection:
             known = self.known({e.image for e in entries if e.image is not None})
@@ -245,7 +245,7 @@ class Store(GalleryFile):
             ]
 
     def insert_all(self, batches: Iterable[tuple[Vectors, Sequence[Entry]]]) -> list[int]:
-        """Write all batches in one transaction, one at a time in memory; returns the ids."""
+        """Write all batches in one transaction, with one in memory at a time; return the ids."""
         ids: list[int] = []
         with self.writing() as connection:
             for vectors, entries in batches:
@@ -253,11 +253,11 @@ class Store(GalleryFile):
         return ids
 
     def delete(self, ids: Iterable[int]) -> int:
-        """Remove rows so that their bytes are gone from the file; returns how many.
+        """Delete rows and erase their bytes from the file; return the number of rows.
 
         Raises:
-            GalleryError: Among others when the rows are deleted but their bytes could not be
-                overwritten, for lack of space.
+            GalleryError: The file cannot be written. The rows may be deleted and their bytes not
+                yet erased, for example if the disk is full.
         """
         with self.writing() as connection:
             removed = remove_rows(connection, f"id {AMONG} AND {ALIVE}", (json.dumps(list(ids)),))

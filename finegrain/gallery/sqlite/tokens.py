@@ -1,13 +1,13 @@
-"""What a match head needs of each picture, kept beside a gallery.
+"""The tokens that a match head needs of each picture, in a file next to a gallery.
 
-Tokens are made of the pictures, so this file may be lost at any time: what it lacks is computed
-again. It is still a database, since its records are of people: one that is deleted is overwritten
-where it stood, and a writer that was killed leaves no half record.
+Tokens are computed from the pictures, so the file is only a cache: missing tokens are computed
+again. It is a database because tokens are personal data: SQLite overwrites a deleted record in
+place, and a writer that is killed leaves no partial record.
 
 A record of a ViT-B/16 at 384x128 (193 tokens of 512 bytes) takes 100 kB, one of RaSa's
-384x384 (577 of 768) takes 445 kB. Records are read through a memory map, from pages as large as
-SQLite allows: 64 random ones of RaSa in about 3 ms once the system holds them, as fast as from
-a plain mapped array.
+384x384 (577 of 768) takes 445 kB. Records are read through a memory map, with the largest pages
+that SQLite supports. Reading 64 random records of RaSa takes about 3 ms from the page cache, as
+fast as from a memory-mapped array.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from finegrain.records import PictureTokens
 from finegrain.runtime.forks import pause_at_fork
 
 APPLICATION_ID = 0x6667746B
-"""Marks the file in SQLite's header ("fgtk")."""
+"""Application id in SQLite's header ("fgtk")."""
 
 FORMAT_VERSION = 1
 _MAPPED_BYTES = 1 << 40
@@ -41,22 +41,22 @@ _PAGE_BYTES = 65536
 
 
 class TokenFile:
-    """Tokens by a picture's id in the gallery, in one file.
+    """A file of tokens by the ids of pictures in a gallery.
 
-    With an id goes the time when the picture was added: ids begin anew in a new gallery, and
-    tokens of the old one must not be taken for the new one's.
+    Each record also states when its picture was added, because a new gallery assigns the same ids
+    again, and tokens of an old gallery must not be used for a new one.
 
-    Every method may be called from any thread, and several processes may share the file. When
-    another process begins it anew for another plan, this one may neither read nor write it.
+    Every method may be called from any thread, and several processes may share the file. If
+    another process empties it for another plan, this object can no longer read or write it.
 
     Args:
-        path: The file. One that holds tokens of another plan, or that is damaged, is begun
-            anew; one of another application is refused.
+        path: Path of the file. A file that is damaged or holds tokens of another plan is emptied;
+            a file of another application raises an error.
         fingerprint: Identity of the plan that makes the tokens.
         tokens, width: Shape of a picture's tokens.
 
     Raises:
-        GalleryError: The file is of something else, or cannot be written.
+        GalleryError: The file belongs to another application, or cannot be written.
     """
 
     def __init__(self, path: Path, *, fingerprint: str, tokens: int, width: int) -> None:
@@ -73,23 +73,23 @@ class TokenFile:
 
     @property
     def record_bytes(self) -> int:
-        """Size of one picture's tokens."""
+        """Size of one picture's tokens in bytes."""
         return self.tokens * (self.width + np.dtype(np.float32).itemsize)
 
     def __len__(self) -> int:
         return len(self.ids())
 
     def ids(self) -> dict[int, str]:
-        """Of all pictures whose tokens are here, and when these were added."""
+        """Ids of the pictures with tokens, and when each picture was added."""
         with self._running() as connection:
             return dict(connection.execute("SELECT id, added_at FROM record"))
 
     def add(self, pictures: Mapping[int, str], tokens: PictureTokens) -> None:
-        """Keep tokens; those of an id that is there already are replaced.
+        """Store tokens; existing tokens of an id are replaced.
 
         Args:
-            pictures: Ids and when they were added, ``N``.
-            tokens: Int8, ``[N, T, W]``.
+            pictures: ``N`` ids, and when each picture was added.
+            tokens: Tokens, int8 ``[N, T, W]``.
         """
         records = [
             (id_, at, tokens.scales[row].astype("<f4").tobytes() + tokens.codes[row].tobytes())
@@ -100,29 +100,29 @@ class TokenFile:
             connection.executemany("INSERT OR REPLACE INTO record VALUES (?, ?, ?)", records)
 
     def read(self, pictures: Mapping[int, str]) -> tuple[list[int], PictureTokens]:
-        """Which of the pictures are here, in the order given, and their tokens."""
+        """Ids of the pictures that have tokens, in the order of ``pictures``, and their tokens."""
         with self._running() as connection:
             self._check_own(connection)
-            found: dict[tuple[int, str], bytes] = {
+            stored: dict[tuple[int, str], bytes] = {
                 (id_, added_at): data
                 for id_, added_at, data in connection.execute(
                     f"SELECT id, added_at, data FROM record WHERE id {AMONG}",
                     (json.dumps(list(pictures)),),
                 )
             }
-        records = {id_: found.get((id_, added_at), b"") for id_, added_at in pictures.items()}
-        kept = [id_ for id_, record in records.items() if len(record) == self.record_bytes]
-        codes = np.empty((len(kept), self.tokens, self.width), np.int8)
-        scales = np.empty((len(kept), self.tokens), np.float32)
-        for row, id_ in enumerate(kept):
+        records = {id_: stored.get((id_, added_at), b"") for id_, added_at in pictures.items()}
+        ids = [id_ for id_, record in records.items() if len(record) == self.record_bytes]
+        codes = np.empty((len(ids), self.tokens, self.width), np.int8)
+        scales = np.empty((len(ids), self.tokens), np.float32)
+        for row, id_ in enumerate(ids):
             scales[row] = np.frombuffer(records[id_], "<f4", self.tokens)
             codes[row] = np.frombuffer(records[id_], np.int8, offset=scales[row].nbytes).reshape(
                 self.tokens, self.width
             )
-        return kept, PictureTokens(codes=codes, scales=scales)
+        return ids, PictureTokens(codes=codes, scales=scales)
 
     def forget(self, ids: Iterable[int]) -> None:
-        """Overwrite the tokens of these pictures."""
+        """Delete and overwrite the tokens of these pictures."""
         with self._lock:
             forget_tokens(self.path, ids)
 
@@ -168,27 +168,27 @@ class TokenFile:
 
 
 def forget_tokens(path: Path, ids: Iterable[int]) -> None:
-    """Overwrite the tokens of deleted pictures in a file that may not be there.
+    """Delete and overwrite the tokens of these pictures, if the file exists.
 
     Raises:
-        GalleryError: The file cannot be written: the tokens are still in it.
+        GalleryError: The file cannot be written, and still holds the tokens.
     """
-    gone = json.dumps(list(ids))
-    _forget(path, lambda run: run(f"DELETE FROM record WHERE id {AMONG}", (gone,)))
+    id_list = json.dumps(list(ids))
+    _forget(path, lambda run: run(f"DELETE FROM record WHERE id {AMONG}", (id_list,)))
 
 
 def keep_tokens(path: Path, ids: Iterable[int]) -> None:
-    """Overwrite the tokens of all pictures but these in a file that may not be there.
+    """Delete and overwrite the tokens of all other pictures, if the file exists.
 
     Raises:
-        GalleryError: The file cannot be written: the tokens are still in it.
+        GalleryError: The file cannot be written, and still holds the tokens.
     """
-    kept = json.dumps(list(ids))
-    _forget(path, lambda run: run(f"DELETE FROM record WHERE id NOT {AMONG}", (kept,)))
+    id_list = json.dumps(list(ids))
+    _forget(path, lambda run: run(f"DELETE FROM record WHERE id NOT {AMONG}", (id_list,)))
 
 
 def _forget(path: Path, delete: Callable[[Callable[..., sqlite3.Cursor]], sqlite3.Cursor]) -> None:
-    """Delete records, and the copies of them that pages keep in unused bytes."""
+    """Delete records, and overwrite copies of them in unused bytes of pages."""
     if not path.exists():
         return
     with as_gallery_errors(path), closing(_connected(path)) as connection:
@@ -201,7 +201,7 @@ def _forget(path: Path, delete: Callable[[Callable[..., sqlite3.Cursor]], sqlite
     file = raw_file.file_id(path)
     raw_file.enter(file)
     try:
-        # By a connection of its own, whose note makes all others drop the pages they keep.
+        # A new connection writes, so that all others notice a change and drop their cached pages.
         with as_gallery_errors(path), closing(_connected(path)) as connection:
             connection.execute("BEGIN EXCLUSIVE")
             (page_size,) = connection.execute("PRAGMA page_size").fetchone()
@@ -214,13 +214,13 @@ def _forget(path: Path, delete: Callable[[Callable[..., sqlite3.Cursor]], sqlite
 
 
 def _opened(path: Path, made_for: str) -> sqlite3.Connection:
-    """The file, emptied where it is not what this plan needs."""
+    """Open the file; empty it if it is damaged or of another plan."""
     try:
         return _prepared(path, made_for)
     except sqlite3.OperationalError:
-        raise  # cannot be read or written now; nothing is said of its content
+        raise  # not accessible now, which is not a sign of damage
     except sqlite3.DatabaseError:
-        path.unlink()  # damaged, or no database at all
+        path.unlink()  # damaged, or not a database
         return _prepared(path, made_for)
 
 
@@ -228,7 +228,10 @@ def _prepared(path: Path, made_for: str) -> sqlite3.Connection:
     connection = _connected(path)
     try:
         if _application(connection) not in (0, APPLICATION_ID):
-            raise GalleryError(f"{path} is a database of something else; move it away")
+            raise GalleryError(
+                f"expected the tokens of a gallery at {path}, got a database of another "
+                "application. Move it away."
+            )
         _begin(connection, made_for)
     except BaseException:
         connection.close()
@@ -245,7 +248,7 @@ def _connected(path: Path) -> sqlite3.Connection:
     )
     try:
         connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
-        # What is deleted is overwritten with zeros, here and in the journal.
+        # Overwrite deleted records with zeros, in the file and in the journal.
         connection.execute("PRAGMA secure_delete = ON")
         connection.execute("PRAGMA journal_mode = TRUNCATE")
         connection.execute(f"PRAGMA mmap_size = {_MAPPED_BYTES}")
@@ -256,7 +259,7 @@ def _connected(path: Path) -> sqlite3.Connection:
 
 
 def _application(connection: sqlite3.Connection) -> int:
-    """0 of a new file; other databases without a number are told by their tables."""
+    """The application id; 0 for a new file, -1 for another database without an id."""
     number = int(connection.execute("PRAGMA application_id").fetchone()[0])
     tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
     return number if number or not tables else -1

@@ -1,11 +1,11 @@
-"""Overwriting what a database file holds in places that it does not use.
+"""Overwriting the unused bytes of a database file with zeros.
 
-``secure_delete`` zeroes a cell that is deleted. It does not zero the older copies of a cell that
-stay behind in the unused middle of a page when SQLite moves cells between pages. ``VACUUM`` gets
-rid of them by writing the whole database twice. Here the pages are read once, and only the unused
-bytes that are not zero yet are written, in place. They have no meaning to SQLite
-(https://www.sqlite.org/fileformat2.html, "B-tree Pages"), so that an interruption at any byte
-leaves the same database.
+``secure_delete`` zeroes a deleted cell. It does not zero older copies of the cell, which stay in
+the unused middle of a page when SQLite moves cells between pages. ``VACUUM`` removes them, but
+writes the whole database twice. This module reads each page once, and writes only unused bytes that
+are not zero yet, in place. SQLite ignores these bytes
+(https://www.sqlite.org/fileformat2.html, "B-tree Pages"), so an interruption at any point leaves a
+valid database.
 """
 
 from __future__ import annotations
@@ -19,29 +19,30 @@ import numpy.typing as npt
 
 _READ_BYTES = 1 << 20
 _HEADER_SIZES = {2: 12, 5: 12, 10: 8, 13: 8}
-"""Of a b-tree page by its first byte: interior and leaf pages of indexes and tables."""
+"""Header size of a b-tree page by its first byte (interior or leaf, of an index or a table)."""
 
-_FIRST_HEADER = 100  # the first page begins with the header of the file
+_FIRST_HEADER = 100  # the first page starts with the file header
 _MAX_PAGES = 0x0200_0000
-"""An overflow page begins with the number of another page, so below this number its first byte is
-0 or 1 and never that of a b-tree page. With pages of 16 KiB this is 512 GiB."""
+"""Most pages of a database. An overflow page starts with a page number. Below this limit its first
+byte is 0 or 1, which is never the first byte of a b-tree page. With pages of 16 KiB the limit is
+512 GiB."""
 
 _LOCK_BYTES = 1 << 30
-"""Where SQLite's locks begin; that page is not used, and Windows forbids to read it."""
+"""Offset of SQLite's locks. The page there is unused, and Windows does not allow reading it."""
 
 Page = npt.NDArray[np.uint8]
 
 
 def overwrite_unused(file: BinaryIO, page_size: int, num_pages: int) -> int:
-    """Zero the unused bytes of all b-tree pages; returns how many pages were changed.
+    """Zero the unused bytes of all b-tree pages; return the number of pages changed.
 
-    The caller holds SQLite's write lock, and no committed page is outside the file (in a
-    journal).
+    The caller holds SQLite's write lock, and all committed pages are in the file and not in a
+    log.
 
     Args:
-        file: Unbuffered, for reading and writing.
-        page_size: Bytes of a page.
-        num_pages: Pages of the database.
+        file: The database file, unbuffered, for reading and writing.
+        page_size: Size of a page in bytes.
+        num_pages: Number of pages.
 
     Raises:
         OSError: The file cannot be read or written.
@@ -72,14 +73,14 @@ def overwrite_unused(file: BinaryIO, page_size: int, num_pages: int) -> int:
 
 
 def _pieces(num_pages: int, at_once: int, *, locks: int) -> Iterator[tuple[int, int]]:
-    """First page and number of pages of each piece to read, without the page of the locks."""
+    """First page and number of pages of each piece to read, skipping the page of the locks."""
     for start, stop in ((0, min(locks, num_pages)), (locks + 1, num_pages)):
         for first in range(start, stop, at_once):
             yield first, min(at_once, stop - first)
 
 
 def _unused(page: Page, header: int, usable: int) -> Iterator[tuple[int, int]]:
-    """Where unused bytes of a page begin and end; none of a page that is no sound b-tree page."""
+    """Ranges of unused bytes in a page; empty if it is not a valid b-tree page."""
     size = _HEADER_SIZES.get(int(page[header]))
     if size is None:
         return
@@ -90,7 +91,7 @@ def _unused(page: Page, header: int, usable: int) -> Iterator[tuple[int, int]]:
     yield pointers_end, content
     block = _number(page, header + 1)
     last = content - 1
-    while block:  # free blocks are in ascending order; each begins with the next one and its size
+    while block:  # free blocks ascend; each starts with the offset of the next one and its own size
         if not last < block <= usable - 4:
             return
         end = block + _number(page, block + 2)

@@ -1,4 +1,4 @@
-"""What keeps a gallery safe, and free of what was deleted."""
+"""Deleting, copying and checking a gallery."""
 
 from __future__ import annotations
 
@@ -19,15 +19,14 @@ class Upkeep:
     _store: Backend
 
     def delete(self, ids: Iterable[int]) -> int:
-        """Delete pictures for good: their bytes are gone from the file and from what is beside it.
+        """Delete pictures and erase their bytes from the file and from the files next to it.
 
-        For that the file is read once and its unused bytes are overwritten, so delete many at
-        once rather than one by one. Searches go on meanwhile. A :class:`GalleryWarning` says so
-        where another process still reads what it began to read before; the rest is then erased
-        as soon as it has finished.
+        Erasing reads the whole file once, so delete many pictures in one call. Searches continue
+        meanwhile. If another process still reads an older snapshot, a :class:`GalleryWarning` is
+        issued, and the bytes are erased once it has finished.
 
         Returns:
-            How many of the ids were there.
+            Number of pictures deleted.
         """
         return self._store.delete(checked_ids(ids))
 
@@ -35,45 +34,46 @@ class Upkeep:
         """Delete the pictures that match a filter; see :meth:`delete`.
 
         Raises:
-            FilterError: The filter does not parse or does not fit its columns.
+            FilterError: The filter does not parse, or compares a column with a wrong type.
         """
         return self._store.delete(self._store.ids_where(where).tolist())
 
     def expire(self, *, trust_clock: bool = False) -> int:
-        """Delete the pictures whose time is over for good; see :meth:`delete`.
+        """Delete the expired pictures; see :meth:`delete`.
 
         A clock that is more than two days ahead of the last use of the gallery may be wrong. It
-        is trusted only when it still says so an hour or more later; a :class:`GalleryWarning`
-        says so, and what has expired by it is in no answer meanwhile.
+        is trusted only if it is still ahead an hour or more later. Until then, a
+        :class:`GalleryWarning` is issued, and pictures that have expired by this clock are in no
+        result but stay in the file.
 
         Args:
-            trust_clock: The clock is right; do not wait for a second look.
+            trust_clock: Trust the clock at once.
 
         Returns:
-            How many were deleted.
+            Number of pictures deleted.
         """
         return self._store.expire(trust_clock=trust_clock)
 
     def backup(self, target: str | Path, *, overwrite: bool = False) -> int:
-        """Copy the gallery to another file, as it is at one moment; returns how many pictures.
+        """Copy a snapshot of the gallery to another file; return the number of pictures.
 
-        It may be in use meanwhile. The copy is compact, checked, and readable by its owner only.
-        To restore it, open the copy and back it up to the place of the gallery.
+        The gallery may be in use meanwhile. The copy is compact, checked, and readable by its
+        owner only. To restore it, open the copy and back it up to the path of the gallery.
 
         Args:
             target: A new path.
-            overwrite: Replace a file that is there.
+            overwrite: Replace an existing file.
 
         Raises:
-            GalleryError: There is a file already, the copy cannot be written or is not sound, or
-                the gallery is on Milvus.
+            GalleryError: The file exists already, the copy cannot be written or fails its checks,
+                or the gallery is on Milvus.
         """
         return back_up(self._file("backed up"), Path(target), overwrite=overwrite)
 
     def check(self) -> GalleryReport:
-        """Read the whole file, and say whether it is sound.
+        """Read the whole file and report damage.
 
-        Runs the database's own checks, and looks at every vector, metadata, ids and tokens.
+        This runs SQLite's integrity check, and checks all vectors, metadata, ids and tokens.
 
         Raises:
             GalleryError: The file is too damaged to be read, or the gallery is on Milvus.

@@ -189,7 +189,7 @@ def test_a_readers_snapshot_is_waited_for_and_then_erased(
     reader = sqlite3.connect(tmp_path / "g", isolation_level=None)
     reader.execute("BEGIN")
     reader.execute("SELECT * FROM picture").fetchall()
-    with pytest.warns(GalleryWarning, match="bytes stay in g-wal as long as another process"):
+    with pytest.warns(GalleryWarning, match="bytes stay in g-wal while another process"):
         assert gallery.delete([id_]) == 1
     assert list(gallery) == []
     assert is_stored(tmp_path, 1)

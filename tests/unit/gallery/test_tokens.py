@@ -103,7 +103,7 @@ def test_another_applications_database_is_refused_and_stays(
         connection.execute("CREATE TABLE precious (x)")
     connection.close()
     before = path.read_bytes()
-    with pytest.raises(GalleryError, match="something else"):
+    with pytest.raises(GalleryError, match="another application"):
         opened()
     assert path.read_bytes() == before
 
