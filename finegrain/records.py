@@ -84,7 +84,9 @@ class ProblemKind(StrEnum):
     TABLE = "table or archive in a folder"
     VIDEO = "video in a folder"
     LINK = "link that was not followed"
+    DEAD_LINK = "link that leads nowhere"
     FOLDER = "unreadable folder"
+    INPUT = "unreadable input"
     SYSTEM = "file of the operating system"
     EXCLUDED = "excluded file"
     EXPIRED = "picture whose time is over"
@@ -108,6 +110,11 @@ class Problem:
     def is_loss(self) -> bool:
         """Whether a picture or a row is lost, rather than a value or an unrelated file."""
         return self.kind in (ProblemKind.PICTURE, ProblemKind.MISSING, ProblemKind.ROW)
+
+    @property
+    def is_unread(self) -> bool:
+        """Whether there may be pictures below `where` that could not be seen."""
+        return self.kind in (ProblemKind.FOLDER, ProblemKind.DEAD_LINK)
 
     def __str__(self) -> str:
         return printable(f"{self.where}: {self.why}")

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
-from typing import TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 import finegrain
 from finegrain.cli.commands import open_searcher
 from finegrain.cli.index_report import report_index
-from finegrain.errors import DataError, GalleryError, ImageError
-from finegrain.records import Problem, Split
+from finegrain.errors import DataError, GalleryError, ImageError, MissingExtraError
+from finegrain.preprocess.folder import read_folder
+from finegrain.records import Problem, ProblemKind, Split
 from finegrain.search.ingest import Added
+
+if TYPE_CHECKING:
+    from finegrain.data.catalog import TextFormat
 
 
 class Following(TypedDict):
@@ -38,20 +43,42 @@ def index(arguments: argparse.Namespace) -> None:
             raise GalleryError("the gallery still holds the vectors of its old plan")
     with open_searcher(arguments) as searcher:
         total = Added()
-        for source in arguments.pictures:
-            total += _index_source(searcher, source, arguments)
+        for sources in _together(arguments.pictures):
+            total += _index_sources(searcher, sources, arguments)
         if arguments.rerank:
             print(searcher.prepare())
         print(searcher)
     report_index(total, _left_out_path(arguments), num_sources=len(arguments.pictures))
 
 
-def _index_source(
-    searcher: finegrain.Searcher, source: Path, arguments: argparse.Namespace
-) -> Added:
-    """Add what one argument holds; one of several that cannot be read is a problem."""
+def _together(sources: Sequence[Path]) -> Iterator[list[Path]]:
+    """Arguments one by one; pictures of one folder that follow each other, together."""
+    for (are_pictures, _), group in groupby(sources, key=lambda p: (_is_picture(p), p.parent)):
+        if are_pictures:
+            yield list(group)
+        else:
+            yield from ([source] for source in group)
+
+
+def _is_picture(source: Path) -> bool:
     from finegrain.data.catalog import input_kind
 
+    try:
+        return source.is_file() and input_kind(source) == "picture"
+    except DataError:  # said when it is indexed
+        return False
+
+
+def _index_sources(
+    searcher: finegrain.Searcher, sources: Sequence[Path], arguments: argparse.Namespace
+) -> Added:
+    """Add several pictures, or what one other argument holds.
+
+    One of several arguments that cannot be read is a problem, and stops no other.
+    """
+    from finegrain.data.catalog import input_kind, read_pictures
+
+    source = sources[0]
     retention = None if arguments.expire_days is None else arguments.expire_days * 86_400
     columns = dict(arguments.metadata)
     following: Following = {
@@ -60,6 +87,11 @@ def _index_source(
         "dry_run": arguments.dry_run,
     }
     try:
+        if arguments.sync and _holds_nothing(source, _text_format(arguments)):
+            removed = _all_removed(searcher, source, arguments)
+            if removed is not None:
+                print(removed)
+                return removed
         match input_kind(source):
             case "video" if arguments.dry_run:
                 raise ImageError(f"{source} is a video, of which --dry-run says nothing")
@@ -72,8 +104,18 @@ def _index_source(
                     expire_after=retention,
                 )
             case "picture":
-                added = searcher.add(
-                    source, columns, expire_after=retention, source=source, **following
+                split = read_pictures(
+                    sources, name_pattern=arguments.name_pattern, time_format=arguments.time_format
+                )
+                following["replace"] |= following["sync"]
+                following["sync"] = False  # a picture gives nothing but itself
+                added = searcher.add_samples(
+                    split.samples,
+                    columns,
+                    expire_after=retention,
+                    source=source.parent,
+                    problems=split.problems,
+                    **following,
                 )
             case _:
                 splits = _splits(source, arguments).values()
@@ -87,13 +129,48 @@ def _index_source(
                     problems=[problem for split in splits for problem in split.problems],
                     **following,
                 )
-    except (DataError, ImageError) as error:
+    except (DataError, ImageError, MissingExtraError) as error:
         if len(arguments.pictures) == 1:
             raise
         print(error, file=sys.stderr)
-        return Added(problems=[Problem(where=str(source), why=str(error))])
+        problem = Problem(where=str(source), why=str(error), kind=ProblemKind.INPUT)
+        return Added(problems=[problem])
     print(added)
     return added
+
+
+def _holds_nothing(source: Path, text: TextFormat) -> bool:
+    """Whether a folder or table is empty or gone, as when a disk is not mounted."""
+    from finegrain.data.catalog import input_kind, open_table
+
+    if source.is_dir():
+        listed = read_folder(source)
+        return not (listed.pictures or listed.tables or any(p.is_unread for p in listed.left_out))
+    if not source.exists() or not source.stat().st_size:
+        return True
+    try:
+        is_table = input_kind(source) == "catalog" and source.suffix.lower() != ".tar"
+        return is_table and next(open_table(source, text).rows, None) is None
+    except DataError:
+        return False
+
+
+def _all_removed(
+    searcher: finegrain.Searcher, source: Path, arguments: argparse.Namespace
+) -> Added | None:
+    """Remove what an empty source gave once, if that is asked for; None where that is nothing.
+
+    Raises:
+        ImageError: It is not asked for.
+    """
+    is_plan = arguments.dry_run or not arguments.allow_empty
+    added = searcher.add_samples([], source=source, sync=True, dry_run=is_plan)
+    if added.num_removed and not arguments.allow_empty:
+        raise ImageError(
+            f"{source} is empty or gone, and the gallery has {added.num_removed} pictures of it; "
+            "they stay. Mount or restore it, or add --allow-empty to remove them"
+        )
+    return added if added.num_removed else None
 
 
 def _left_out_path(arguments: argparse.Namespace) -> Path:
@@ -106,12 +183,21 @@ def _left_out_path(arguments: argparse.Namespace) -> Path:
     return place.with_name(f"{place.name}.left-out.txt")
 
 
+def _text_format(arguments: argparse.Namespace) -> TextFormat:
+    from finegrain.data.catalog import TextFormat
+
+    return TextFormat(
+        encoding=arguments.encoding,
+        fallback_encoding=arguments.fallback_encoding,
+        separator=arguments.separator,
+    )
+
+
 def _splits(source: Path, arguments: argparse.Namespace) -> Mapping[str, Split]:
     """What a catalogue or a folder of pictures holds."""
     from finegrain.data.catalog import (
         CatalogOptions,
         Roles,
-        TextFormat,
         read_picture_folder,
         read_with,
     )
@@ -127,11 +213,7 @@ def _splits(source: Path, arguments: argparse.Namespace) -> Mapping[str, Split]:
             time_format=arguments.time_format,
             for_search=True,
         ),
-        text=TextFormat(
-            encoding=arguments.encoding,
-            fallback_encoding=arguments.fallback_encoding,
-            separator=arguments.separator,
-        ),
+        text=_text_format(arguments),
         images_root=arguments.images_root,
         max_bad_share=arguments.max_bad_share,
     )

@@ -217,6 +217,10 @@ def _parser() -> argparse.ArgumentParser:
         "--sync", action="store_true",
         help="as --replace, find moved files, and remove what the folder or table lacks now",
     )  # fmt: skip
+    follow.add_argument(
+        "--allow-empty", action="store_true",
+        help="with --sync: remove all that a folder or table gave which is empty or gone now",
+    )  # fmt: skip
     follow.add_argument("--dry-run", action="store_true", help="only say what would be done")
     index.add_argument(
         "--left-out", metavar="FILE",

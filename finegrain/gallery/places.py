@@ -22,6 +22,8 @@ def open_store(
     """Open the storage at a path or address; see :class:`~finegrain.gallery.Gallery`."""
     address = MilvusAddress.of(path)
     if address is None:
+        if Path(path).is_dir():
+            raise GalleryError(f"{path} is a folder. Give the path of the gallery's file.")
         return FollowedStore(
             Path(path), fingerprint=fingerprint, dim=dim, create=create, index=index
         )

@@ -133,7 +133,7 @@ class _Listing:
         suffix = path.suffix.lower()
         if not entry.is_file():
             if entry.is_symlink() and not path.exists():
-                self._leave(path, "leads nowhere", ProblemKind.LINK)
+                self._leave(path, "leads nowhere", ProblemKind.DEAD_LINK)
             else:
                 self._leave(path, "is neither a file nor a folder", ProblemKind.ENDING)
         elif suffix in PICTURE_SUFFIXES:

@@ -188,17 +188,21 @@ def ingest(
         options.mode,
         source=options.source,
         is_whole=not any(problem.is_loss for problem in left_out),
+        unread=[os.path.realpath(problem.where) for problem in left_out if problem.is_unread],
     )
     if not options.is_plan:
         gallery.rewrite(changes.rewrite)
     ids: list[int] = []
+    own: set[int] = set()
     if not options.is_plan:
         entries = {item.position: item.entry for item in items} | changes.merged
         to_encode = [sources[position] for position in changes.encode]
         for batch in encoder.stream_images(to_encode, progress=options.progress):
             positions = [changes.encode[i] for i in batch.positions]
             stamped = [_with_file(entries[i], sources[i]) for i in positions]
-            ids += gallery.add_entries(batch.embeddings, stamped, since=last, own={*ids})
+            added = gallery.add_entries(batch.embeddings, stamped, since=last, own=own)
+            ids += added
+            own.update(added)
             left_out += batch.problems
         to_delete = [*_replaced(gallery, changes, ids), *changes.stale, *changes.remove]
         if to_delete:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Literal
 
 import numpy as np
@@ -100,6 +102,18 @@ class Retriever:
             )
         return self.opened
 
+    @contextmanager
+    def for_dry_run(self) -> Iterator[Gallery]:
+        """The open gallery, or an empty temporary one if there is none yet."""
+        if self.opened is not None:
+            yield self.opened
+            return
+        with (
+            TemporaryDirectory(prefix="finegrain-") as folder,
+            Gallery(Path(folder) / "g", fingerprint=self._fingerprint, dim=self._dim) as gallery,
+        ):
+            yield gallery
+
     def hits(
         self,
         queries: Sequence[str | ImageSource],
@@ -170,7 +184,7 @@ def check_query(query: object) -> None:
 
 
 def _check_text(query: str) -> None:
-    if not query.strip():
+    if all(c.isspace() or unicodedata.category(c) == "Cf" for c in query):
         raise QueryError("the query is empty; say what to look for, as in 'woman in red coat'")
     if len(query) > MAX_QUERY_CHARACTERS:
         raise QueryError(

@@ -75,6 +75,7 @@ def plan_changes(
     *,
     source: str | None,
     is_whole: bool = True,
+    unread: Sequence[str] = (),
 ) -> Changes:
     """Compare the input with a gallery.
 
@@ -89,6 +90,8 @@ def plan_changes(
         source: The folder or table of the pictures; required for ``"sync"``.
         is_whole: Whether all of the source could be read. If not, only pictures whose files are
             gone are removed.
+        unread: Folders of the source that could not be listed, for example because a disk is not
+            mounted. Pictures below them are kept.
     """
     changes = Changes()
     matched: set[int] = set()
@@ -114,7 +117,7 @@ def plan_changes(
     changes.encode = sorted([*changes.encode, *(item.position for item in missing)])
     if mode == "sync":
         assert source is not None  # checked by the caller
-        _plan_removals(changes, gallery, matched, source, is_whole=is_whole)
+        _plan_removals(changes, gallery, matched, source, is_whole=is_whole, unread=unread)
     return changes
 
 
@@ -249,12 +252,21 @@ def _gone_twin(item: Item, by_digest: dict[str, list[Place]], sizes: set[int]) -
 
 
 def _plan_removals(
-    changes: Changes, gallery: Gallery, matched: set[int], source: str, *, is_whole: bool
+    changes: Changes,
+    gallery: Gallery,
+    matched: set[int],
+    source: str,
+    *,
+    is_whole: bool,
+    unread: Sequence[str],
 ) -> None:
+    below = tuple(folder.rstrip(os.sep) + os.sep for folder in unread)
     for place in _of_source(gallery.places(), source):
         if place.id in matched:
             continue
-        if (place.source == source and is_whole) or not is_there(place.image):
+        if place.image.startswith(below):
+            changes.kept_back += 1
+        elif (place.source == source and is_whole) or not is_there(place.image):
             changes.remove.append(place.id)
         elif place.source == source:
             changes.kept_back += 1

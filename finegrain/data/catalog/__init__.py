@@ -1,7 +1,7 @@
 """Readers of product catalogues, as shops and data sets keep them."""
 
 from finegrain.data.catalog.feeds import GOOGLE_MERCHANT, SHOPIFY, Feed, read_feed
-from finegrain.data.catalog.folder import read_picture_folder
+from finegrain.data.catalog.folder import read_picture_folder, read_pictures
 from finegrain.data.catalog.image_folder import read_image_folder
 from finegrain.data.catalog.inputs import InputKind, input_kind
 from finegrain.data.catalog.kinds import (
@@ -13,6 +13,7 @@ from finegrain.data.catalog.kinds import (
     read_with,
 )
 from finegrain.data.catalog.row import TextFormat
+from finegrain.data.catalog.rows import open_table
 from finegrain.data.catalog.shares import DEFAULT_SHARES, PRODUCT_COLUMNS, Shares, divided
 from finegrain.data.catalog.table import DEFAULT_SPLIT, Roles, read_catalog
 from finegrain.data.catalog.webdataset import read_webdataset
@@ -34,11 +35,13 @@ __all__ = [
     "catalog_kind",
     "divided",
     "input_kind",
+    "open_table",
     "read_any_catalog",
     "read_catalog",
     "read_feed",
     "read_image_folder",
     "read_picture_folder",
+    "read_pictures",
     "read_webdataset",
     "read_with",
 ]

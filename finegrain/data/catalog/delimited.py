@@ -15,6 +15,11 @@ from finegrain.errors import DataError
 
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "pipes"}
 
+_RARE_SEPARATORS = {"~": "tildes", "^": "carets", "\x01": "the character U+0001", ":": "colons"}
+"""Taken only where no other mark divides the header, and this one divides every row alike."""
+
+_NAMES = {**SEPARATORS, **_RARE_SEPARATORS}
+
 _SAMPLED_LINES = 50
 _SAMPLED_CHARACTERS = 1 << 16
 _MAX_ROW = 1 << 20
@@ -31,7 +36,8 @@ def read_delimited(table: Path, text: TextFormat) -> Table:
     """Open a table of delimited text.
 
     The separator is what a first line such as ``sep=;`` says, or that of comma, semicolon,
-    tab and pipe which divides most of the first rows into as many cells as the header. Line
+    tab and pipe which divides most of the first rows into as many cells as the header; where
+    none of these divides the header, a tilde, caret, U+0001 or colon that divides every row. Line
     ends inside quotes belong to a cell. A row whose quotes do not match is reported with the
     line where it begins, and reading goes on at the next line.
 
@@ -64,8 +70,14 @@ def _separator(sample: list[str], stated: str | None, table: Path) -> tuple[str,
     # Exporters write tabs into .csv and commas into .tsv, so an ending only breaks ties.
     order = ("\t", *SEPARATORS) if table.suffix.lower() == ".tsv" else tuple(SEPARATORS)
     best = max(order, key=lambda mark: _fit(sample, mark))
+    if _fit(sample, best) == (0, 0):
+        best = next((mark for mark in _RARE_SEPARATORS if _divides_all(sample, mark)), best)
     is_usual = best == {".tsv": "\t", ".tab": "\t", ".psv": "|"}.get(table.suffix.lower(), ",")
-    return best, [] if is_usual else [f"the cells are separated by {SEPARATORS[best]}"]
+    return best, [] if is_usual else [f"the cells are separated by {_NAMES[best]}"]
+
+
+def _divides_all(lines: list[str], mark: str) -> bool:
+    return _fit(lines, mark)[0] == sum(bool(line.strip()) for line in lines) > 1
 
 
 def _fit(lines: list[str], mark: str) -> tuple[int, int]:

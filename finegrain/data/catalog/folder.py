@@ -16,6 +16,7 @@ from finegrain.data.catalog.table import DEFAULT_SPLIT
 from finegrain.data.catalog.values import of_one_type
 from finegrain.data.catalog.webdataset import read_webdataset
 from finegrain.errors import DataError, ImageError
+from finegrain.preprocess import Crop
 from finegrain.preprocess.folder import Folder, read_folder
 from finegrain.records import Problem, ProblemKind, Sample, Scalar, Split, pid_of
 
@@ -53,7 +54,8 @@ def read_picture_folder(
     parts, problems = _read_tables(root, listed, options)
     named = {os.path.realpath(s.image) for split in parts for s in split.samples}
     others = [path for path in listed.pictures if os.path.realpath(path) not in named]
-    plain = _plain_split(root, others, pattern, options.roles.time_format)
+    names = [path.relative_to(root) for path in others]
+    plain = _plain_split(others, names, pattern, options.roles.time_format)
     parts.append(replace(plain, problems=(*problems, *listed.left_out, *plain.problems)))
     if not any(split.samples for split in parts):
         seen = [problem for split in parts for problem in split.problems]
@@ -85,17 +87,43 @@ def _read_tables(
     return parts, problems
 
 
+def read_pictures(
+    pictures: Sequence[Path], *, name_pattern: str | None = None, time_format: str | None = None
+) -> Split:
+    """Read pictures that are given one by one, for search.
+
+    Args:
+        pictures: Their paths, or addresses of crops.
+        name_pattern: As of :func:`read_picture_folder`.
+        time_format: How times are written in the names.
+
+    Raises:
+        DataError: The pattern is none.
+        ImageError: One of them does not exist.
+    """
+    pattern = None if name_pattern is None else NamePattern(name_pattern)
+    for path in pictures:
+        crop = Crop.of(path)
+        if not os.path.isfile(path if crop is None else crop.path):
+            raise ImageError(f"there is no picture or folder at {path}")
+    names = [Path(os.path.abspath(path)) for path in pictures]
+    return _plain_split(pictures, names, pattern, time_format)
+
+
 def _plain_split(
-    root: Path, pictures: Sequence[Path], pattern: NamePattern | None, time_format: str | None
+    pictures: Sequence[Path],
+    names: Sequence[Path],
+    pattern: NamePattern | None,
+    time_format: str | None,
 ) -> Split:
     """The pictures with what their names say, where there is a pattern for that."""
     told: list[dict[str, str]] = []
     problems: list[Problem] = []
-    for path in pictures:
+    for path, name in zip(pictures, names, strict=True):
         columns: dict[str, str] = {}
         try:
             if pattern is not None:
-                columns = pattern.columns_of(path.relative_to(root).with_suffix("").as_posix())
+                columns = pattern.columns_of(name.with_suffix("").as_posix())
             if TIME in columns:
                 columns[TIME] = parse_time(columns[TIME], time_format)
         except DataError as error:

@@ -69,7 +69,9 @@ def _row(where: str, line: str, encoding: Encoding) -> Row:
         return _object(where, json.loads(encoding.checked([line])[0]))
     except DataError as error:
         return Row(where, {}, str(error))
-    except (ValueError, RecursionError) as error:
+    except RecursionError:
+        return Row(where, {}, "nests too deeply to be read")
+    except ValueError as error:
         return Row(where, {}, f"is not JSON: {error}")
 
 
@@ -91,7 +93,10 @@ def _array(content: str, table: Path) -> Iterator[Row]:
             return
         try:
             value, place = decoder.raw_decode(content, place)
-        except (ValueError, RecursionError) as error:
+        except RecursionError:
+            yield Row(where, {}, "nests too deeply, so that the rest is not read")
+            return
+        except ValueError as error:
             yield Row(where, {}, f"is not JSON, so that the rest is not read: {error}")
             return
         yield _object(where, value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from dataclasses import dataclass
 
 from finegrain.errors import DataError
@@ -52,12 +53,20 @@ def parse_price(text: str) -> Price:
     Raises:
         DataError: It is something else.
     """
-    plain = re.sub("[\u00a0\u2009\u202f]", " ", text).strip().removesuffix("/-")
-    match = _PRICE.fullmatch(plain) if len(plain) <= _MAX_LENGTH else None
+    if len(text) > _MAX_LENGTH:
+        raise _no_price(text)
+    plain = _with_usual_characters(text).strip().removesuffix("/-")
+    match = _PRICE.fullmatch(plain)
     if match is None or (match["before"] and match["after"]):
         raise _no_price(text)
     currency = (match["before"] or match["after"] or "").rstrip(".") or None
     return Price(_amount(match["amount"], text), _CODES.get(currency or "", currency))
+
+
+def _with_usual_characters(text: str) -> str:
+    """Other spaces, full-width signs and the digits of other scripts as those of ASCII."""
+    wide = unicodedata.normalize("NFKC", text).translate({0x66B: ".", 0x66C: ","})
+    return "".join(str(unicodedata.decimal(c, c)) for c in wide)
 
 
 def _amount(digits: str, text: str) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -294,6 +295,11 @@ def _read_row(
     if pid is None and len(images) > 1:
         pid = os.path.realpath(images[0])  # several pictures of a row show one product
     times, odd = _times(row, columns)
+    odd += [
+        Problem(where=row.where, why=f"{name!r} is infinite; left empty", kind=ProblemKind.VALUE)
+        for name, value in cells.items()
+        if isinstance(value, float) and math.isinf(value)
+    ]
     metadata = {
         kept_name(name): scalar(value)
         for name, value in cells.items()

@@ -156,3 +156,57 @@ def test_one_source_that_cannot_be_read_stops_no_other(shop, capsys):
     shown = capsys.readouterr()
     assert "in all: added 1, updated 0, moved 0, unchanged 0, removed 0, left out 1" in shown.out
     assert "bad.csv" in shown.err
+
+
+def test_a_dry_run_makes_no_gallery(shop, capsys):
+    before = sorted(os.listdir(shop))
+    assert index(shop, shop / "a.jpg", shop / "t.csv", "--dry-run") == 0
+    assert "would have added 1 pictures" in capsys.readouterr().out
+    assert sorted(os.listdir(shop)) == before
+
+
+@pytest.mark.parametrize("how", ["emptied", "gone"])
+def test_an_empty_source_removes_nothing_unless_that_is_asked_for(shop, capsys, how):
+    folder = shop / "crops"
+    folder.mkdir()
+    shutil.copy(shop / "a.jpg", folder)
+    write(shop, "b.jpg,blue coat,20,B1")
+    assert index(shop, folder, shop / "t.csv") == 0
+    shutil.rmtree(folder)
+    if how == "emptied":
+        folder.mkdir()
+        write(shop)
+    else:
+        (shop / "t.csv").unlink()
+    for source in (folder, shop / "t.csv"):
+        for words in (["--sync"], ["--sync", "--dry-run"]):
+            assert index(shop, source, *words) == 1
+            assert "has 1 pictures of it; they stay" in capsys.readouterr().err
+    assert len(matches(shop, capsys)) == 2
+    assert index(shop, folder, "--sync", "--allow-empty", "--dry-run") == 0
+    assert len(matches(shop, capsys)) == 2
+    assert index(shop, folder, shop / "t.csv", "--sync", "--allow-empty") == 0
+    with Gallery(shop / "model.gallery") as gallery:
+        assert len(gallery) == 0
+
+
+def test_a_linked_folder_that_is_not_mounted_keeps_its_pictures(shop, capsys):
+    (shop / "nas").mkdir()
+    (shop / "crops").mkdir()
+    shutil.copy(shop / "a.jpg", shop / "crops")
+    shutil.copy(shop / "b.jpg", shop / "nas")
+    (shop / "crops" / "gate-1").symlink_to(shop / "nas")
+    assert index(shop, shop / "crops") == 0
+    (shop / "nas").rename(shop / "unmounted")
+    assert index(shop, shop / "crops", "--sync") == 0
+    shown = capsys.readouterr().out
+    assert "kept 1 that may be gone" in shown
+    assert "1 link that leads nowhere" in shown
+    assert len(matches(shop, capsys)) == 2
+
+
+def test_a_folder_in_the_place_of_a_gallery(shop, capsys, monkeypatch):
+    monkeypatch.chdir(shop)
+    for place in (".", str(shop)):
+        assert index(shop, shop / "a.jpg", "--gallery", place) == 1
+        assert "is a folder" in capsys.readouterr().err

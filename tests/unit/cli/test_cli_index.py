@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import sys
 import tarfile
 from pathlib import Path
 
@@ -240,3 +241,87 @@ def test_a_tab_as_the_separator(shop, capsys):
     write("t.txt", "image\tcaption", "a.jpg\tred; or, blue")
     assert index("t.txt", "--separator", "tab") == 0
     assert hits(capsys)[0]["metadata"]["caption"] == "red; or, blue"
+
+
+def test_a_column_with_a_space_is_filtered_by_its_quoted_name(shop, capsys):
+    assert index(write("t.csv", "image,caption,Base Colour", "a.jpg,red coat,Navy")) == 0
+    assert names(hits(capsys, "--where", "\"Base Colour\" = 'Navy'")) == ["a.jpg"]
+    for where in ("Base Colour = 'Navy'", "base_colour = 'Navy'"):
+        assert main(["query", "model.plan", "coat", "--where", where]) == 1
+        assert '"Base Colour"' in capsys.readouterr().err
+
+
+def test_more_hits_than_there_are_pictures(shop, capsys):
+    assert index("a.jpg", "b.jpg") == 0
+    assert len(hits(capsys, "-k", "10")) == 2
+
+
+def test_a_path_given_as_text_is_taken_as_the_picture(shop, capsys):
+    assert index("a.jpg", "b.jpg") == 0
+    capsys.readouterr()
+    assert main(["query", "model.plan", "a.jpg", "--json", "-k", "1"]) == 0
+    shown = capsys.readouterr()
+    assert "a.jpg is a file, so it is searched for as a picture" in shown.err
+    assert names(json.loads(shown.out)) == ["a.jpg"]
+
+
+def test_words_beyond_the_context_are_said(shop, capsys):
+    assert index("a.jpg") == 0
+    capsys.readouterr()
+    assert main(["query", "model.plan", "a person " * 60 + "in a red coat"]) == 0
+    assert "words were not read" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("separator", "name"), [("~", "tildes"), ("^", "carets"), ("\x01", "U+0001"), (":", "colons")]
+)
+def test_rare_separators_are_seen_where_no_other_fits(shop, capsys, separator, name):
+    rows = ("image,caption,price", "a.jpg,red coat,1", "b.jpg,blue coat,2")
+    assert index(write("t.csv", *(row.replace(",", separator) for row in rows))) == 0
+    assert name in capsys.readouterr().err
+    assert [match["metadata"]["price"] for match in hits(capsys)] == [1, 2]
+
+
+def test_pictures_given_one_by_one_are_encoded_together(shop, capsys):
+    assert index("a.jpg", "b.jpg", "c.jpg") == 0
+    assert "added 3 pictures" in capsys.readouterr().out
+
+
+def test_a_name_pattern_is_used_for_pictures_given_one_by_one(shop, capsys):
+    shutil.move("a.jpg", "0002_c1s1_000451_03.jpg")
+    pattern = "{pid}_c{camera}s{seq}_{frame}"
+    assert index("0002_c1s1_000451_03.jpg", "b.jpg", "--name-pattern", pattern) == 0
+    assert "b.jpg: its name does not have the form" in capsys.readouterr().out
+    (match,) = hits(capsys, "--where", "camera = '1'")
+    assert match["pid"] == "0002"
+
+
+def test_an_input_that_needs_a_missing_extra_stops_no_other(shop, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "openpyxl", None)
+    Path("t.xlsx").write_bytes(b"PK\x03\x04")
+    assert index("t.xlsx", "a.jpg") == 0
+    shown = capsys.readouterr()
+    assert "1 unreadable input" in shown.out
+    assert "finegrain[xlsx]" in shown.err
+    assert names(hits(capsys)) == ["a.jpg"]
+    assert index("t.xlsx") == 1
+
+
+def test_a_table_whose_every_row_is_bad_is_a_failure(shop, capsys):
+    table = write("t.csv", "image,caption", "no.jpg,red", "none.jpg,blue")
+    assert index(table, "--max-bad-share", "1") == 1
+    assert "'no.jpg' not found" in capsys.readouterr().err
+
+
+def test_an_infinite_number_is_said(shop, capsys):
+    assert index(write("t.jsonl", '{"image":"a.jpg","v":1e999,"w":2}')) == 0
+    assert "t.jsonl:1: 'v' is infinite" in capsys.readouterr().out
+    assert hits(capsys)[0]["metadata"]["w"] == 2
+
+
+def test_a_row_that_nests_too_deeply_costs_itself_only(shop, capsys):
+    deep = '{"image":"a.jpg","x":' + "[" * 100_000 + "]" * 100_000 + "}"
+    table = write("t.jsonl", deep, '{"image":"b.jpg"}')
+    assert index(table, "--max-bad-share", "0.5") == 0
+    assert "t.jsonl:1: nests too deeply" in capsys.readouterr().out
+    assert names(hits(capsys)) == ["b.jpg"]

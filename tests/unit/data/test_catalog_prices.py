@@ -38,6 +38,8 @@ from finegrain.errors import DataError
         ("249,- Kč", Price(249.0, "CZK")),
         ("1 299 ₽", Price(1299.0, "RUB")),
         ("1\u202f299,00\u00a0€", Price(1299.0, "EUR")),
+        ("\uffe51,980", Price(1980.0, "¥")),
+        ("\u0661\u0662\u066b\u0665", Price(12.5)),
     ],
 )
 def test_prices_as_shops_write_them(text, price):

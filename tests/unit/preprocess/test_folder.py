@@ -47,7 +47,7 @@ def test_everything_else_is_named_by_kind(tmp_path):
         contents[folder] = ProblemKind.SYSTEM
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "lost").symlink_to(tmp_path / "gone")
-    contents |= {"pipe": ProblemKind.ENDING, "lost": ProblemKind.LINK}
+    contents |= {"pipe": ProblemKind.ENDING, "lost": ProblemKind.DEAD_LINK}
     folder = read_folder(tmp_path)
     assert names(tmp_path, folder) == ["a.jpg"]
     assert kinds(tmp_path, folder) == contents
