@@ -103,10 +103,10 @@ class Retriever:
         return self.opened
 
     @contextmanager
-    def for_dry_run(self) -> Iterator[Gallery]:
-        """The open gallery, or an empty temporary one if there is none yet."""
-        if self.opened is not None:
-            yield self.opened
+    def for_ingest(self, *, dry_run: bool) -> Iterator[Gallery]:
+        """The gallery, created if needed; for a dry run an empty temporary one instead."""
+        if self.opened is not None or not dry_run:
+            yield self.made()
             return
         with (
             TemporaryDirectory(prefix="finegrain-") as folder,

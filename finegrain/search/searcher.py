@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from contextlib import nullcontext
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
@@ -150,7 +149,8 @@ class Searcher:
         if source is None and isinstance(pictures, str | Path) and os.path.isdir(pictures):
             source = Path(pictures)
         options = IngestOptions.of(source, replace, sync, expire_after, dry_run, progress)
-        return self._ingest(pictures, metadata, options)
+        with self._retriever.for_ingest(dry_run=dry_run) as gallery:
+            return ingest(self._encoder, gallery, pictures, metadata, options)
 
     def add_video(
         self,
@@ -242,23 +242,10 @@ class Searcher:
             progress: Show a progress bar.
         """
         options = IngestOptions.of(source, replace, sync, expire_after, dry_run, progress)
-        return self._ingest(
-            [sample.image for sample in samples],
-            [columns_of(sample, metadata or {}) for sample in samples],
-            options,
-            problems,
-        )
-
-    def _ingest(
-        self,
-        pictures: ImageSource | Crop | Iterable[ImageSource | Crop],
-        metadata: Metadata | Sequence[Metadata] | None,
-        options: IngestOptions,
-        problems: Sequence[Problem] = (),
-    ) -> Added:
-        retriever = self._retriever
-        with retriever.for_dry_run() if options.is_plan else nullcontext(retriever.made()) as there:
-            return ingest(self._encoder, there, pictures, metadata, options, problems=problems)
+        pictures = [sample.image for sample in samples]
+        columns = [columns_of(sample, metadata or {}) for sample in samples]
+        with self._retriever.for_ingest(dry_run=dry_run) as gallery:
+            return ingest(self._encoder, gallery, pictures, columns, options, problems=problems)
 
     @overload
     def query(
