@@ -1,7 +1,7 @@
 """A gallery whose vectors are searched on a GPU.
 
-The file, its filters and groups, and the exact scores are those of any gallery. What the GPU
-adds is which rows are worth a look, from a copy of the vectors in fp16.
+The file, filters, groups and exact scores are the same as for any gallery. The GPU holds a copy of
+the vectors in fp16 and selects the candidate rows.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from finegrain.runtime.base import RuntimeChoice
 from finegrain.runtime.tensorrt.backend import BackendName
 
 FEW_ROWS = 4096
-"""Of a filter that allows no more, the vectors are read on the host: 8 MiB at width 512."""
+"""A filter that allows at most this many rows is searched on the host: 8 MiB at width 512."""
 LEAST_SPARE = 4096
-"""Least room for rows to come; it is an eighth of those that are there, where that is more. So a
-growing gallery is rarely copied anew."""
+"""Minimum number of spare rows on the GPU. It is an eighth of the present rows if that is more, so
+that a growing gallery is rarely copied again."""
 
 MakeScan = Callable[[int, int, int], Scan]
-"""An empty scan with room for so many vectors, for so many more if it can, and of that width."""
+"""Creates an empty scan from the number of vectors, the number of spare rows and the width."""
 
 
 @runtime_checkable
@@ -49,26 +49,26 @@ class CaptionScan(Protocol):
 
 
 class GpuGallery(Gallery):
-    """A :class:`~finegrain.gallery.Gallery` in a file, searched on a GPU, hit for hit the same.
+    """A :class:`~finegrain.gallery.Gallery` in a file, searched on a GPU with equal results.
 
-    The vectors stay in memory on the host, and on the GPU as fp16: 1 KiB for a row of 512, with
-    room for some more. They follow the file: what is added is copied behind the others, and
-    what is deleted, has expired or is left out by a filter is in no answer from then on. In
-    the GPU's memory the numbers of a deleted picture stay, without a name, until an eighth of
-    all was removed or the gallery is closed. Searches take turns.
+    The host keeps the vectors in memory, and the GPU keeps a copy in fp16: 1 KiB for a row of width
+    512, plus spare rows. The copy follows the file. New vectors are appended; deleted, expired and
+    filtered pictures are left out of the results at once. The vector of a deleted picture stays
+    in GPU memory, without its id, until an eighth of all rows was removed or the gallery is closed.
+    Searches run one at a time.
 
-    The GPU estimates; the host proves that the best are among what it named, or reads on. Few
-    pictures that a filter allows, depths that a GPU does not select and data that fp16 cannot
-    tell apart are searched by the index on the host.
+    The GPU estimates the scores. The host proves that the best rows are among the candidates, or
+    reads further rows. The index on the host searches if a filter allows few pictures, if ``k`` is
+    too large for the selection on the GPU, and if the scores cannot be distinguished in fp16.
 
     Args:
-        path: The file; it is created when there is none.
-        fingerprint: Identity of the plan that makes the vectors.
-        dim: Width of the vectors; needed for a new gallery.
-        make_scan: From :func:`scan_maker`.
+        path: Path of the file; a missing file is created.
+        fingerprint: Fingerprint of the plan of the vectors.
+        dim: Width of the vectors; required for a new gallery.
+        make_scan: Result of :func:`scan_maker`.
 
     Raises:
-        GalleryError: As of any gallery; or it is not in a file.
+        GalleryError: The gallery cannot be opened, or is not a file.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class GpuGallery(Gallery):
         dim: int | None = None,
         make_scan: MakeScan,
     ) -> None:
-        # Not the constructor above, which would open another store.
+        # The constructor of Gallery is not called, because it would open another store.
         require_file(path)
         self._gpu = GpuStore(Path(path), fingerprint=fingerprint, dim=dim, make_scan=make_scan)
         self._store = self._gpu
@@ -94,31 +94,31 @@ class GpuGallery(Gallery):
         group_by: str | None = None,
         distinct: float | None = None,
     ) -> list[Hit] | None:
-        """As :meth:`search` with the embedding of one caption, which the same launch makes.
+        """Embed a caption and search for it in the same launch; see :meth:`search`.
 
         Args:
-            ids: Of the caption, int32 ``[1, L]``.
-            eot: Its end, int32 ``[1]``.
-            k, where, group_by, distinct: As of :meth:`search`.
+            ids: Token ids of the caption, int32 ``[1, L]``.
+            eot: Position of the end-of-text token, int32 ``[1]``.
+            k, where, group_by, distinct: As in :meth:`search`.
 
         Returns:
-            ``None`` where the scan embeds no captions, or there is nothing to search.
+            The hits; None if the scan cannot embed captions, or the gallery is empty.
         """
         depth = checked_k(k)
         thinning = Thinning(self._store, group_by=group_by, distinct=distinct)
-        asked = self._gpu.asking(ids, eot, where)
-        if asked is None:
+        embedded = self._gpu.embed_and_search(ids, eot, where)
+        if embedded is None:
             return None
-        vector, search = asked
+        vector, search = embedded
         return thinning.search(search, vector, depth)[0]
 
 
 class GpuStore(FollowedStore):
-    """A store that searches what a GPU holds of it.
+    """A store that searches a copy of its vectors on a GPU.
 
     Args:
-        path, fingerprint, dim: As of :class:`GpuGallery`.
-        make_scan: Makes a scan each time that vectors are copied anew.
+        path, fingerprint, dim: As in :class:`GpuGallery`.
+        make_scan: Creates a scan each time all vectors are copied again.
     """
 
     def __init__(
@@ -134,12 +134,14 @@ class GpuStore(FollowedStore):
         allowed = None if where is None else self.ids_where(where)
         return lambda queries, depth: self._search(queries, depth, allowed)
 
-    def asking(
+    def embed_and_search(
         self, ids: NDArray[np.int32], eot: NDArray[np.int32], where: str | None
     ) -> tuple[Vectors, Search] | None:
-        """The embedding of a caption ``[1, D]``, and a search for it that knows the answer.
+        """Embed a caption and run its first search on the GPU.
 
-        It is None where the scan embeds no captions, or there is nothing to search.
+        Returns:
+            The embedding ``[1, D]`` and a search for it, which uses the result of the first
+            search; None if the scan cannot embed captions, or the gallery is empty.
         """
         allowed = None if where is None else self.ids_where(where)
         with self._turn:
@@ -152,8 +154,8 @@ class GpuStore(FollowedStore):
         def search(queries: Vectors, depth: int) -> list[list[Hit]]:
             with self._turn:
                 error, shown = mirror.error(query, answer.sent), mirror.shown(allowed)
-                known = mirror.settled(query, rows, estimates, error, depth, shown)
-            return self._search(queries, depth, allowed) if known is None else [known]
+                hits = mirror.settled(query, rows, estimates, error, depth, shown)
+            return self._search(queries, depth, allowed) if hits is None else [hits]
 
         return answer.embedding[None], search
 
@@ -178,23 +180,23 @@ class GpuStore(FollowedStore):
                 f"{self.path} is searched on a GPU, which a forked process cannot use. Open it in "
                 "this process, or start it by spawn: multiprocessing.get_context('spawn')."
             )
-        # Without an approximate index it is the exact one.
+        # There is no approximate index here, so this is the exact one.
         return cast(VectorIndex, self._follower.index())
 
     def _followed(self, index: VectorIndex) -> Mirror | None:
-        """The mirror of what is in the index now; None where nothing is."""
+        """The mirror of the present index; None if the index is empty."""
         if not len(index):
             self._drop()
             return None
         try:
             if self._mirror is None or not self._mirror.follow(index):
-                # First, so that the GPU never holds both.
+                # The old copy is released first, so that the GPU never holds two.
                 self._drop()
                 spare = max(len(index) // 8, LEAST_SPARE)
                 self._mirror = Mirror(index, self._make_scan(len(index), spare, self.dim))
                 self._mirror.follow(index)
         except BaseException:
-            # Rows and ids may no longer agree.
+            # The rows of the mirror and their ids may not agree after an error.
             self._drop()
             raise
         return self._mirror
@@ -206,12 +208,18 @@ class GpuStore(FollowedStore):
 
 
 def scan_maker(plan: Plan, runtime: RuntimeChoice, *, trust_engines: bool = False) -> MakeScan:
-    """What scans a plan's vectors here: TensorRT by captions, else FAISS for GPUs, else PyTorch.
+    """Choose how this machine scans the vectors of a plan.
+
+    TensorRT is used if it runs the towers and the plan has ``search.onnx``; it also embeds
+    captions. Otherwise FAISS for GPUs is used, or PyTorch if FAISS for GPUs is not installed.
 
     Args:
-        plan: It is opened again for each scan.
-        runtime: TensorRT is taken where it runs the towers and the plan has ``search.onnx``.
-        trust_engines: As of :class:`~finegrain.runtime.tensorrt.TensorRtRuntime`.
+        plan: The plan; it is opened again for each scan.
+        runtime: Runtime of the towers.
+        trust_engines: As in :class:`~finegrain.runtime.tensorrt.TensorRtRuntime`.
+
+    Returns:
+        A function that creates an empty scan.
 
     Raises:
         PlanError: There is no GPU.
@@ -219,46 +227,48 @@ def scan_maker(plan: Plan, runtime: RuntimeChoice, *, trust_engines: bool = Fals
     """
     match runtime:
         case "tensorrt" | "tensorrt-rtx" if SEARCH in plan.manifest.sha256:
-            return _by_captions(plan, runtime, trust_engines=trust_engines)
+            return _scan_maker_with_captions(plan, runtime, trust_engines=trust_engines)
     if find_spec("torch") is not None and not FaissScan.is_for_gpus():
         from finegrain.index.gpu.torch_scan import TorchScan
 
         TorchScan.require_gpu()
-        return lambda rows, spare, dim: TorchScan(_none(dim), "cuda", capacity=rows + spare)
+        return lambda rows, spare, dim: TorchScan(_no_vectors(dim), "cuda", capacity=rows + spare)
     FaissScan.require_gpu()
-    return lambda rows, spare, dim: FaissScan.on_gpu(_none(dim), capacity=rows + spare)
+    return lambda rows, spare, dim: FaissScan.on_gpu(_no_vectors(dim), capacity=rows + spare)
 
 
-def _by_captions(plan: Plan, backend: BackendName, *, trust_engines: bool) -> MakeScan:
+def _scan_maker_with_captions(plan: Plan, backend: BackendName, *, trust_engines: bool) -> MakeScan:
     path, fingerprint = plan.path, plan.manifest.fingerprint
 
     def make(rows: int, spare: int, dim: int) -> Scan:
-        again = Plan(path)
-        if again.manifest.fingerprint != fingerprint:
+        reopened = Plan(path)
+        if reopened.manifest.fingerprint != fingerprint:
             raise PlanError(f"{path} was replaced by another plan; open the searcher again")
-        return TensorRtScan(again, rows, spare=spare, backend=backend, trust_engines=trust_engines)
+        return TensorRtScan(
+            reopened, rows, spare=spare, backend=backend, trust_engines=trust_engines
+        )
 
     return make
 
 
 def require_file(path: str | Path | Gallery) -> None:
-    """Refuse a gallery that a GPU cannot follow.
+    """Check that a gallery is given by the path of a file, so that it can be searched on a GPU.
 
     Raises:
-        GalleryError: It is at an address, or open already with an index of its own.
+        GalleryError: The gallery is at an address, or is open already with an index of its own.
     """
     if isinstance(path, Gallery):
         raise GalleryError(
             "expected the path of a gallery to search on a GPU, got an open one, which has an "
-            f"index of its own, exact or approximate; close it and give {str(path.path)!r}"
+            f"index of its own, exact or approximate. Close it and pass {str(path.path)!r}."
         )
     address = MilvusAddress.of(path)
     if address is not None:
         raise GalleryError(
             f"expected a gallery in a file to search on a GPU, got the address {address.shown}, "
-            "whose server searches; leave out vectors='gpu'"
+            "whose server searches. Leave out vectors='gpu'."
         )
 
 
-def _none(dim: int) -> NDArray[np.float16]:
+def _no_vectors(dim: int) -> NDArray[np.float16]:
     return np.empty((0, dim), np.float16)

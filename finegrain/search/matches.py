@@ -1,4 +1,4 @@
-"""What a query found: as values, as a table, as a picture grid and as HTML."""
+"""Matches of a query, and their display as a table, a picture grid and HTML."""
 
 from __future__ import annotations
 
@@ -31,22 +31,22 @@ _UNREADABLE = (ImageError, MissingExtraError)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Match:
-    """One picture that a query found.
+    """A picture that matches a query.
 
     Attributes:
-        rank: Place in the results, from 1.
+        rank: Rank in the results, from 1.
         score: Inner product with the query.
-        match: Probability of a match by the re-ranker, where it was asked.
-        id: The picture's id in the gallery.
-        image: Its path, or the address of a part of a picture or video
-            (:class:`~finegrain.preprocess.Crop`); None when it was added as pixels.
-        pid: Key of the person or product, as it was given, where known.
-        camera: Name of the camera, where known.
-        time: When it was taken, where known, as ``2026-01-31T12:00:00.000Z``.
-        track: Name of the track that it is part of, where known.
+        match: Probability of a match; None if the re-ranker did not score the picture.
+        id: Id of the picture in the gallery.
+        image: Path of the picture, or address of a part of a picture or video
+            (:class:`~finegrain.preprocess.Crop`); None if it was added as pixels.
+        pid: Key of the person or product, if known.
+        camera: Name of the camera, if known.
+        time: Time at which it was taken, if known, as ``2026-01-31T12:00:00.000Z``.
+        track: Name of its track, if known.
         metadata: Further columns.
-        thumbnail: JPEG file kept in the gallery, as for a picture without a path.
-        explainer: What :meth:`explain` asks; a searcher sets it for queries by text.
+        thumbnail: JPEG file from the gallery, for example of a picture without a path.
+        explainer: Function behind :meth:`explain`; a searcher sets it for queries by text.
     """
 
     rank: int
@@ -65,11 +65,12 @@ class Match:
     )
 
     def open(self) -> Image.Image:
-        """The picture in RGB: from its path where that can be read, else its thumbnail.
+        """Open the picture in RGB from its path, or its thumbnail if the path cannot be read.
 
         Raises:
-            ImageError: There is neither, or the file is missing or broken.
-            MissingExtraError: It is in a video, PyAV is not installed, and there is no thumbnail.
+            ImageError: There is no thumbnail, and no path or a missing or broken file.
+            MissingExtraError: There is no thumbnail, and the format requires a package that is
+                not installed.
         """
         if self.image is not None:
             try:
@@ -79,12 +80,10 @@ class Match:
                     raise
         if self.thumbnail is not None:
             return load_image(self.thumbnail)
-        raise ImageError(
-            f"Picture {self.id} was added without a path or thumbnail, so it cannot be shown."
-        )
+        raise ImageError(f"Picture {self.id} has no path and no thumbnail, so it cannot be shown.")
 
     def explain(self) -> Explanation:
-        """Which words of the query this picture matched, and where in it.
+        """Explain which words of the query match this picture, and where.
 
         Raises:
             QueryError: The query was a picture.
@@ -92,12 +91,13 @@ class Match:
         """
         if self.explainer is None:
             raise QueryError(
-                "only a match of a query by text can be explained: it is words that are looked for"
+                "expected a match of a query by text, whose words can be explained, got one of a "
+                "query by picture"
             )
         return self.explainer(self)
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything but the thumbnail, as JSON can hold it."""
+        """Everything except the thumbnail, as values for JSON."""
         return {
             "rank": self.rank,
             "score": self.score,
@@ -113,14 +113,14 @@ class Match:
 
 
 class Matches(Sequence[Match]):
-    """The results of one query, best first.
+    """The matches of one query, best first.
 
-    Printing them gives a table, a notebook shows the pictures, :meth:`save` writes a grid.
+    ``print`` shows a table, a notebook shows the pictures, and :meth:`save` writes a picture grid.
 
     Args:
-        query: The text searched for; ``<picture>`` for a query by picture.
-        matches: Best first.
-        notes: What to know of the answer, such as words of the query that were not read.
+        query: Text of the query; ``<picture>`` for a query by picture.
+        matches: Matches, best first.
+        notes: Notes for the user, such as words of the query that the model did not read.
     """
 
     def __init__(self, query: str, matches: Sequence[Match], *, notes: Sequence[str] = ()) -> None:
@@ -135,13 +135,13 @@ class Matches(Sequence[Match]):
         return iter(self._matches)
 
     @overload
-    def __getitem__(self, place: int) -> Match: ...
+    def __getitem__(self, index: int) -> Match: ...
     @overload
-    def __getitem__(self, place: slice) -> Matches: ...
-    def __getitem__(self, place: int | slice) -> Match | Matches:
-        if isinstance(place, slice):
-            return Matches(self.query, self._matches[place], notes=self.notes)
-        return self._matches[place]
+    def __getitem__(self, index: slice) -> Matches: ...
+    def __getitem__(self, index: int | slice) -> Match | Matches:
+        if isinstance(index, slice):
+            return Matches(self.query, self._matches[index], notes=self.notes)
+        return self._matches[index]
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Matches):
@@ -157,7 +157,7 @@ class Matches(Sequence[Match]):
         return _page(self)
 
     def to_dicts(self) -> list[dict[str, Any]]:
-        """One JSON-ready dictionary per match."""
+        """One dictionary of JSON values for each match."""
         return [match.to_dict() for match in self]
 
     def grid(
@@ -167,27 +167,27 @@ class Matches(Sequence[Match]):
         tile: tuple[int, int] | None = None,
         correct: Sequence[bool] | None = None,
     ) -> Image.Image:
-        """Draw the pictures under the query, with rank, score and a caption each.
+        """Draw the pictures in a grid, each with its rank, score and columns.
 
-        A picture that cannot be opened becomes a grey tile that says so.
+        A grey tile replaces a picture that cannot be opened.
 
         Args:
-            columns: Tiles in a row.
-            tile: Height and width of a picture, in pixels. By default the shape is that of most
-                of the pictures; each is shown whole.
-            correct: Whether each match is right; draws green and red frames.
+            columns: Number of columns.
+            tile: Height and width of a tile, in pixels. By default it has the median shape of the
+                pictures. Pictures are not cropped.
+            correct: Whether each match is correct; it gets a green or a red frame.
 
         Raises:
-            ImageError: An option does not fit, or the grid would be too large.
+            ImageError: An argument is invalid, or the grid would be too large.
         """
         if columns < 1 or not (tile is None or (min(tile) >= 32 and max(tile) <= 2048)):
             raise ImageError(
-                "A grid has at least one column and tiles of 32 to 2048 pixels; got "
-                f"columns={columns}, tile={tile}."
+                "expected at least one column and tiles of 32 to 2048 pixels, got "
+                f"columns={columns}, tile={tile}"
             )
         if correct is not None and len(correct) != len(self):
             raise ImageError(
-                f"correct has one entry per match ({len(self)} here); got {len(correct)}."
+                f"expected one entry of correct for each of {len(self)} matches, got {len(correct)}"
             )
         return draw_grid(
             self.query,
@@ -197,9 +197,9 @@ class Matches(Sequence[Match]):
                     left=str(match.rank),
                     right=f"{match.score:.3f}",
                     facts=_facts(match),
-                    correct=None if correct is None else correct[place],
+                    correct=None if correct is None else correct[i],
                 )
-                for place, match in enumerate(self)
+                for i, match in enumerate(self)
             ],
             columns=columns,
             tile=tile,
@@ -213,15 +213,15 @@ class Matches(Sequence[Match]):
         tile: tuple[int, int] | None = None,
         correct: Sequence[bool] | None = None,
     ) -> None:
-        """Write :meth:`grid` as a PNG or JPEG file, by the path's ending.
+        """Save :meth:`grid` as PNG or JPEG, according to the suffix of the path.
 
         Raises:
-            ImageError: Another ending, a folder that does not exist, or an option that
-                does not fit.
+            ImageError: The suffix is another one, the file cannot be written, or an argument is
+                invalid.
         """
         path = Path(path)
         if path.suffix.lower() not in (".png", ".jpg", ".jpeg"):
-            raise ImageError(f"A grid is saved as .png or .jpg; got {path.name!r}.")
+            raise ImageError(f"expected a path that ends in .png or .jpg, got {path.name!r}")
         picture = self.grid(columns=columns, tile=tile, correct=correct)
         try:
             picture.save(path, quality=92)
@@ -250,9 +250,9 @@ def _table(matches: Matches) -> str:
         }
         for match in matches
     ]
-    # Columns without a value say nothing; the first few are the ones that fit.
-    known = dict.fromkeys(name for row in rows for name in row)
-    names = [name for name in known if any(row.get(name) is not None for row in rows)]
+    # Columns without a value are left out. The first columns that fit the terminal are shown.
+    all_names = dict.fromkeys(name for row in rows for name in row)
+    names = [name for name in all_names if any(row.get(name) is not None for row in rows)]
     width = shutil.get_terminal_size().columns
     for count in range(min(len(names), _MAX_COLUMNS), 2, -1):
         table = _drawn(rows, names[:count])
@@ -273,7 +273,7 @@ def _shown(value: Scalar) -> str | None:
 
 
 def _shortened(text: str | None, *, from_left: bool = False) -> str | None:
-    """One printable line of limited length; the end of a path tells more than its start."""
+    """Shorten a text to one printable line; a path keeps its end, which tells more."""
     if text is None:
         return None
     line = _printable(text)
@@ -287,8 +287,8 @@ def _printable(text: str) -> str:
 
 
 def _facts(match: Match) -> list[str]:
-    """What is known of a picture, each with its column's name, most telling first."""
-    known: list[tuple[str, str | None]] = [
+    """The first values of a picture as ``name: value``, the most important columns first."""
+    columns: list[tuple[str, str | None]] = [
         ("match", None if match.match is None else f"{match.match:.3f}"),
         ("pid", None if match.pid is None else str(match.pid)),
         ("camera", match.camera),
@@ -297,12 +297,12 @@ def _facts(match: Match) -> list[str]:
         *((name, _shown(value)) for name, value in match.metadata.items()),
         ("file", None if match.image is None else Path(match.image).name),
     ]
-    facts = [f"{name}: {_shortened(value)}" for name, value in known if value]
+    facts = [f"{name}: {_shortened(value)}" for name, value in columns if value]
     return facts[:_MAX_FACTS]
 
 
 def _opened(match: Match) -> Image.Image | None:
-    """The picture, or None where it cannot be shown any more."""
+    """The picture, or None if it cannot be opened."""
     try:
         return match.open()
     except _UNREADABLE:

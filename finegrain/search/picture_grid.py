@@ -1,4 +1,4 @@
-"""Drawing pictures in a grid, with a line or two under each."""
+"""Draws pictures in a grid with text under each."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from finegrain.errors import ImageError
 
 _MAX_GRID_PIXELS = 100_000_000
 _AREA = 384 * 192
-_HELD_SIDE = 1024
-_PERSON_SHAPE = 2.0
-_LONGEST_SHAPE = 2.5
-_FACT_UNITS = 3  # halves of a unit from line to line
+_MAX_SIDE = 1024
+_PERSON_SHAPE = 2.0  # height divided by width
+_MAX_SHAPE = 2.5
+_FACT_UNITS = 3  # line height of a fact, in half units
 _Colour = tuple[int, int, int]
 
 _PAPER: _Colour = (250, 250, 248)
@@ -31,14 +31,14 @@ _WRONG: _Colour = (206, 58, 50)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tile:
-    """A picture of a grid and what is written under it.
+    """A picture of a grid and the text under it.
 
     Attributes:
-        open: Gives the picture when it is drawn, or None where it is not to be had.
-        left: Under its left corner.
-        right: Under its right corner.
-        facts: Below these, one a line, each cut to the width.
-        correct: Draws a green or a red frame.
+        open: Returns the picture when it is drawn, or None if it is missing.
+        left: Text under the left corner.
+        right: Text under the right corner.
+        facts: Lines below, each cut to the width of the tile.
+        correct: True draws a green frame, False a red frame.
     """
 
     open: Callable[[], Image.Image | None]
@@ -49,14 +49,14 @@ class Tile:
 
 
 def fitting_tile(sizes: Sequence[tuple[int, int]], *, area: int) -> tuple[int, int]:
-    """Height and width of a tile that suits pictures: of their median shape, and of one area.
+    """Height and width of a tile with the median shape of pictures.
 
     Args:
-        sizes: Width and height of each picture; none gives the shape of a person.
-        area: In pixels.
+        sizes: Width and height of each picture; if empty, the tile has the shape of a person.
+        area: Area of the tile, in pixels.
     """
     shape = median(height / width for width, height in sizes) if sizes else _PERSON_SHAPE
-    shape = min(max(shape, 1 / _LONGEST_SHAPE), _LONGEST_SHAPE)
+    shape = min(max(shape, 1 / _MAX_SHAPE), _MAX_SHAPE)
     return round((area * shape) ** 0.5), round((area / shape) ** 0.5)
 
 
@@ -65,13 +65,13 @@ def draw_grid(
 ) -> Image.Image:
     """Draw tiles under a title, from left to right and top to bottom.
 
-    Every picture is shown whole, as large as its tile allows.
+    Each picture is scaled to fit into its tile.
 
     Args:
-        title: Above them, in three lines at most.
-        tiles: Of a missing picture a grey tile is drawn.
-        columns: Tiles in a row, at most.
-        tile: Height and width of a picture, in pixels; None has them follow the pictures.
+        title: Text above the tiles, of at most three lines.
+        tiles: Tiles; a missing picture is drawn in grey.
+        columns: Maximum number of columns.
+        tile: Height and width of a tile, in pixels; None chooses them from the pictures.
 
     Raises:
         ImageError: The grid would be too large.
@@ -84,21 +84,21 @@ def draw_grid(
 
 
 def _opened(tiles: Sequence[Tile]) -> tuple[list[Tile], list[tuple[int, int]]]:
-    """Tiles that hold their pictures, made small, and the sizes of these."""
+    """Tiles with reduced pictures in memory, and the original sizes of the pictures."""
     if len(tiles) * _AREA > _MAX_GRID_PIXELS:
         raise ImageError(
             f"A grid of {len(tiles)} pictures would be larger than {_MAX_GRID_PIXELS:,} pixels. "
             "Draw the first ones, as in matches[:50].save(...), or smaller tiles."
         )
-    held: list[Tile] = []
+    opened: list[Tile] = []
     sizes: list[tuple[int, int]] = []
     for tile in tiles:
         picture = tile.open()
         if picture is not None:
             sizes.append(picture.size)
-            picture.thumbnail((_HELD_SIDE, _HELD_SIDE), Image.Resampling.LANCZOS)
-        held.append(replace(tile, open=partial(_same, picture)))
-    return held, sizes
+            picture.thumbnail((_MAX_SIDE, _MAX_SIDE), Image.Resampling.LANCZOS)
+        opened.append(replace(tile, open=partial(_same, picture)))
+    return opened, sizes
 
 
 def _same(picture: Image.Image | None) -> Image.Image | None:
@@ -107,7 +107,7 @@ def _same(picture: Image.Image | None) -> Image.Image | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Grid:
-    """Sizes of a picture grid; all follow from the tile, so that any size looks alike."""
+    """Layout of a picture grid; all sizes are proportional to the tile."""
 
     columns: int
     tile: tuple[int, int]
@@ -136,8 +136,8 @@ class _Grid:
         pen = ImageDraw.Draw(page)
         for line, text in enumerate(heading):
             pen.text((margin, margin + line * 3 * unit), text, _INK, _font(2 * unit))
-        for place, tile in enumerate(tiles):
-            row, column = divmod(place, self.columns)
+        for index, tile in enumerate(tiles):
+            row, column = divmod(index, self.columns)
             corner = (margin + column * (width + gap), top + row * (card + gap))
             page.paste(self._picture(tile), corner)
             self._caption(pen, tile, (corner[0], corner[1] + height + unit // 2))
@@ -156,7 +156,7 @@ class _Grid:
         else:
             border = max(2, self._unit // 3)
             framed = _framed(shown, self._unit // 2, border, _RIGHT if tile.correct else _WRONG)
-        # The frame is the picture's own, and what is left of the tile is paper.
+        # The frame surrounds the picture; the rest of the tile has the colour of the page.
         page = Image.new("RGB", (width, height), _PAPER)
         page.paste(framed, ((width - framed.width) // 2, height - framed.height))
         return page
@@ -181,7 +181,7 @@ class _Grid:
 
 
 def _framed(tile: Image.Image, radius: int, border: int, colour: _Colour) -> Image.Image:
-    """Round the corners and draw a frame; at four times the size, as Pillow's arcs are rough."""
+    """Round the corners and draw a frame, at four times the size for smooth arcs."""
     large = (tile.width * 4, tile.height * 4)
     box = (0, 0, large[0] - 1, large[1] - 1)
     inside, frame = Image.new("L", large), Image.new("L", large)

@@ -1,4 +1,4 @@
-"""Drawing which places of a picture each word of a query found."""
+"""Draws the regions of a picture that each word of a query matches."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 TILE = (320, 200)
-"""Largest height and width of a picture, in pixels."""
+"""Maximum height and width of a picture, in pixels."""
 
 COLUMNS = 6
 _MAX_DRAWN = 24
 _MARGIN, _GAP, _LABEL = 24, 14, 40
 _PAPER, _INK, _SOFT, _AGAINST = (250, 250, 248), (28, 28, 30), (128, 128, 134), (206, 58, 50)
 _WARM, _COLD = (255, 120, 0), (40, 90, 230)
-_STRONGEST = 0.75  # how much of the picture the strongest place hides
+_STRONGEST = 0.75  # opacity of the map where it is strongest
 
 
 def draw(
@@ -26,18 +26,18 @@ def draw(
     contribution: NDArray[np.floating],
     relevance: NDArray[np.floating],
 ) -> Image.Image:
-    """The picture, and again for each word: orange where it was found, blue where not.
+    """Draw the picture, and a relevance map of each word: orange is positive, blue negative.
 
-    All maps share one scale, so that a word that found little stays pale.
+    All maps share one scale, so the map of a word with little relevance is pale.
 
     Args:
-        picture: In RGB.
-        words: ``W``; of more than 24 the most telling are drawn.
-        contribution: ``[W]``, written under each word.
-        relevance: ``[W, R, C]``.
+        picture: The picture in RGB.
+        words: The ``W`` words; at most 24 with the largest absolute contribution are drawn.
+        contribution: Contribution of each word, ``[W]``.
+        relevance: Joint contribution of each word and region, ``[W, R, C]``.
     """
-    telling = np.argsort(-np.abs(contribution), kind="stable")[:_MAX_DRAWN]
-    shown: list[int] = sorted(int(i) for i in telling)
+    strongest = np.argsort(-np.abs(contribution), kind="stable")[:_MAX_DRAWN]
+    shown: list[int] = sorted(int(i) for i in strongest)
     tile = ImageOps.contain(picture, TILE[::-1], Image.Resampling.LANCZOS)
     columns = min(COLUMNS, 1 + len(shown))
     rows = -(-(1 + len(shown)) // columns)
@@ -50,16 +50,16 @@ def draw(
     pen = ImageDraw.Draw(page)
     scale = max(float(np.abs(relevance[shown]).max()), np.finfo(np.float32).tiny)
     page.paste(tile, (_MARGIN, _MARGIN))
-    for place, i in enumerate(shown, start=1):
-        left = _MARGIN + place % columns * step[0]
-        top = _MARGIN + place // columns * step[1]
+    for position, i in enumerate(shown, start=1):
+        left = _MARGIN + position % columns * step[0]
+        top = _MARGIN + position // columns * step[1]
         page.paste(_overlaid(tile, relevance[i] / scale), (left, top))
         _label(pen, (left, top + tile.height + 4), tile.width, words[i], float(contribution[i]))
     return page
 
 
 def _overlaid(tile: Image.Image, strength: NDArray[np.floating]) -> Image.Image:
-    """A picture in grey under its map, from -1 to 1."""
+    """A picture in grey under a map with values from -1 to 1."""
     grey = ImageOps.grayscale(tile).convert("RGB")
     sized = Image.fromarray(strength.astype(np.float32)).resize(tile.size, Image.Resampling.BICUBIC)
     values = np.asarray(sized).clip(-1, 1)[..., None]

@@ -55,7 +55,7 @@ def test_a_match_opens_its_file_or_its_thumbnail(matches: Matches):
     assert matches[1].open().size == (20, 40)
     with pytest.raises(ImageError, match=r"gone\.jpg does not exist"):
         matches[2].open()
-    with pytest.raises(ImageError, match="without a path or thumbnail"):
+    with pytest.raises(ImageError, match="has no path and no thumbnail"):
         Match(rank=1, score=0.0, id=1, image=None).open()
 
 
@@ -287,7 +287,7 @@ def test_any_query_fits_the_title(matches: Matches, query: str):
         ({"columns": 0}, "columns=0"),
         ({"tile": (8, 64)}, "32 to 2048"),
         ({"tile": (4096, 64)}, "32 to 2048"),
-        ({"correct": [True]}, "one entry per match"),
+        ({"correct": [True]}, "one entry of correct for each of"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(matches: Matches, options, message: str):
