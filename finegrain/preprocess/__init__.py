@@ -1,4 +1,4 @@
-"""Preprocessing, once: training, evaluation, export checks and serving all call this."""
+"""Preprocessing of captions and pictures, shared by training, evaluation, export and serving."""
 
 from finegrain.preprocess.cleaning import Cleaning
 from finegrain.preprocess.crop import Crop

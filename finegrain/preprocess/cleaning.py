@@ -1,4 +1,4 @@
-"""How a caption is cleaned before it is split into tokens."""
+"""Cleans captions before they are split into tokens."""
 
 from __future__ import annotations
 
@@ -12,32 +12,37 @@ import ftfy
 from finegrain.errors import PlanError, QueryError, RecipeError
 
 MAX_CHARACTERS = 10_000
-"""Where a caption is cut before it is cleaned.
+"""Maximum number of characters of a caption that are read.
 
-Repairing Unicode costs up to 3 µs a character, and nobody may buy a second of our time
-with one query. The longest context in use holds a few hundred characters of prose, so
-only a text that is nearly all blanks or escapes can notice the cut.
+Repairing Unicode takes up to 3 µs per character, so the limit bounds the time of one query. The
+longest context in use holds a few hundred characters of prose. The cut changes the tokens only of
+a text that consists almost entirely of blanks or escapes.
 """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cleaning:
-    """What is done to a caption before it is split into tokens; the default is CLIP's cleaning.
+    """Cleans a caption before it is split into tokens. The default is the cleaning of CLIP.
 
-    Models read captions as their training cleaned them, so a recipe states the cleaning of its
-    method, and a plan that of its model. The steps are done in the order of the attributes;
-    blanks are collapsed and letters are lower-cased at the end.
+    A model needs the cleaning of its training, so recipes and plans state it. The steps run in the
+    order of the attributes. At the end, blanks are collapsed and letters are lower-cased.
 
     Attributes:
-        omit: Characters that are left out. Where this, ``blank`` or ``max_words`` is given,
-            letters are lower-cased before it too.
-        blank: Characters that become a blank.
-        max_words: How many words are kept; None keeps all.
+        omit: Characters to remove. If ``omit``, ``blank`` or ``max_words`` is set, letters are
+            lower-cased before these steps, too.
+        blank: Characters to replace by a blank.
+        max_words: Maximum number of words; None keeps all.
         repair: Repair broken Unicode with ftfy, which also straightens curly quotes, and
             resolve HTML entities twice.
 
     Raises:
         RecipeError: ``max_words`` is less than 1.
+
+    Example:
+        >>> Cleaning()("A  woman in a RED coat &amp; boots")
+        'a woman in a red coat & boots'
+        >>> ALBEF_CLEANING("A knee-length coat, red.")
+        'a knee length coat red'
     """
 
     omit: str = ""
@@ -50,7 +55,7 @@ class Cleaning:
             raise RecipeError(f"expected max_words of 1 or more, got {self.max_words}")
 
     def __call__(self, caption: str) -> str:
-        """Clean one caption, of which at most :data:`MAX_CHARACTERS` are read.
+        """Clean a caption. At most its first :data:`MAX_CHARACTERS` characters are read.
 
         Raises:
             QueryError: A numeric character reference has thousands of digits.
@@ -60,9 +65,9 @@ class Cleaning:
         return " ".join(text.split()).lower()
 
     def reworded(self, caption: str) -> str:
-        """The caption after ``omit``, ``blank`` and ``max_words``: what words are drawn from.
+        """Apply only ``omit``, ``blank`` and ``max_words``.
 
-        Training that leaves out words counts these words.
+        Training that removes words at random selects them from the result.
         """
         if not (self.omit or self.blank or self.max_words):
             return caption
@@ -71,22 +76,22 @@ class Cleaning:
         return " ".join(caption.lower().translate(table).split()[: self.max_words])
 
     def stated(self) -> dict[str, Any]:
-        """The fields that are not CLIP's, which :meth:`from_dict` reads."""
+        """The fields that differ from the defaults, as :meth:`from_dict` reads them."""
         return {name: value for name, value in asdict(self).items() if value != _DEFAULTS[name]}
 
     @classmethod
     def from_dict(cls, stated: Mapping[str, Any]) -> Cleaning:
-        """Read what a plan states.
+        """Create a cleaning from the fields in a plan.
 
         Raises:
-            PlanError: A field is unknown, or its value is of another type.
+            PlanError: A field is unknown, or its value is invalid.
         """
         kinds = {"omit": (str,), "blank": (str,), "max_words": (int, type(None)), "repair": (bool,)}
         for name, value in stated.items():
             if type(value) not in kinds.get(name, ()):
                 raise PlanError(
                     f"the plan states a cleaning of captions with {name}={value!r:.60}, which this "
-                    f"finegrain does not know; it knows {', '.join(f.name for f in fields(cls))}. "
+                    f"finegrain does not know; expected {', '.join(f.name for f in fields(cls))}. "
                     "Upgrade finegrain, or export the plan again."
                 )
         try:
@@ -98,13 +103,14 @@ class Cleaning:
 _DEFAULTS = {f.name: f.default for f in fields(Cleaning)}
 
 CLIP_CLEANING = Cleaning()
-"""CLIP's, and that of IRRA and RDE (Radford et al. 2021)."""
+"""Cleaning of CLIP (Radford et al. 2021, https://arxiv.org/abs/2103.00020), IRRA and RDE."""
 
 TBPS_CLIP_CLEANING = Cleaning(blank='.!"()*#:;~', max_words=77)
-"""That of TBPS-CLIP (Cao et al. 2024), whose tokenizer is CLIP's."""
+"""Cleaning of TBPS-CLIP (Cao et al. 2024, https://arxiv.org/abs/2308.10045)."""
 
 ALBEF_CLEANING = Cleaning(omit=",.'!?\"()*#:;~", blank="-/", max_words=50, repair=False)
-"""That of ALBEF (Li et al. 2021) with the fifty words that RaSa (Bai et al. 2023) keeps."""
+"""Cleaning of ALBEF (Li et al. 2021, https://arxiv.org/abs/2107.07651), with the 50 words of RaSa
+(Bai et al. 2023, https://arxiv.org/abs/2305.13653)."""
 
 
 def _unescaped(text: str) -> str:
@@ -118,5 +124,5 @@ def _unescaped(text: str) -> str:
 
 
 def _without_surrogates(text: str) -> str:
-    """A half of a pair of surrogates is no character, and no tokenizer takes it."""
+    """Replace unpaired surrogates, which are not characters and which tokenizers reject."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

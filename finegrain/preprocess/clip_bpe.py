@@ -1,7 +1,7 @@
-"""CLIP's byte-pair encoding (Radford et al., 2021), written as a ``tokenizers`` file.
+"""CLIP's byte-pair encoding (Radford et al. 2021, https://arxiv.org/abs/2103.00020).
 
-Building it takes the merges that come with ``open_clip`` and the ``regex`` library that
-the reference splits words with; using what is built takes neither.
+Building the tokenizer requires the merges of ``open_clip`` and the ``regex`` library, with which
+the reference splits words. The resulting file of the ``tokenizers`` library requires neither.
 """
 
 from __future__ import annotations
@@ -34,22 +34,22 @@ def clip_tokenizer(
 ) -> Tokenizer:
     """Build the tokenizer of CLIP: 49408 ids, start 49406, end-of-text 49407.
 
-    Its ids are those of ``open_clip.SimpleTokenizer`` for every text but one kind: where
-    the reference turns a spelled-out ``<start_of_text>`` or ``<end_of_text>`` into the
-    special id, here it stays text.
+    The ids equal those of ``open_clip.SimpleTokenizer`` with one exception: the reference turns
+    the texts ``<start_of_text>`` and ``<end_of_text>`` in a caption into the special ids, while
+    here they are ordinary text.
 
     Args:
-        context_length: Most tokens of a caption, start and end included.
-        vocabulary: A copy of ``bpe_simple_vocab_16e6.txt.gz``; left out, the one inside
-            the installed ``open_clip``.
-        cleaning: What is done to a caption first.
+        context_length: Maximum number of tokens, including the start and end tokens.
+        vocabulary: A copy of ``bpe_simple_vocab_16e6.txt.gz``; by default the one inside the
+            installed ``open_clip``.
+        cleaning: Cleaning of captions.
 
     Raises:
         MissingExtraError: ``open_clip`` or ``regex`` is not installed.
         DataError: ``vocabulary`` is missing or is not CLIP's.
     """
     merges = _read_merges(vocabulary or _installed_vocabulary())
-    # The order of these is the numbering of the ids.
+    # The order of the pieces determines the ids.
     symbols = _byte_symbols()
     pieces = [*symbols, *(symbol + _END_OF_WORD for symbol in symbols)]
     pieces += ["".join(merge) for merge in merges] + [_START, _END]
@@ -108,15 +108,15 @@ def _byte_symbols() -> list[str]:
     return [chr(byte) for byte in printable] + [chr(0x100 + i) for i in range(256 - len(printable))]
 
 
-@functools.cache  # it asks about every character there is
+@functools.cache  # tests every Unicode character, which is expensive
 def _word_pattern() -> str:
     r"""Return CLIP's word pattern with every Unicode class written out.
 
-    The reference splits by ``'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+``
-    with the ``regex`` library, ignoring case. The engine inside ``tokenizers`` knows an
-    older Unicode, and ignoring case has two oddities there: ``'ſ`` is a contraction, and
-    U+0345, whose upper case is a letter, is neither letter nor symbol. Asking ``regex``
-    which characters it means gets all of that right, and freezes it in the file.
+    The reference splits words by ``'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+``
+    with the ``regex`` library, ignoring case. The engine inside ``tokenizers`` has an older version
+    of Unicode. Ignoring case in ``regex`` has two special cases: ``'ſ`` is a contraction, and
+    U+0345, whose upper case is a letter, is neither a letter nor a symbol. Taking the characters
+    of each class from ``regex`` reproduces all of this, and stores it in the file.
     """
     letters, digits, symbols = map(_ranges, (r"[\p{L}]", r"[\p{N}]", r"[^\s\p{L}\p{N}]"))
     return f"'[sſ]|'t|'re|'ve|'m|'ll|'d|[{letters}]+|[{digits}]|[{symbols}]+"
@@ -124,7 +124,7 @@ def _word_pattern() -> str:
 
 def _ranges(character_class: str) -> str:
     regex = require("regex", "train")
-    # In this text of all characters in order, a run of matches is a range.
+    # In a text of all characters in order, each run of matches is a range.
     everything = "".join(map(chr, (*range(0xD800), *range(0xE000, sys.maxunicode + 1))))
     runs = regex.findall(f"{character_class}+", everything, regex.IGNORECASE)
     return "".join(f"\\x{{{ord(run[0]):x}}}-\\x{{{ord(run[-1]):x}}}" for run in runs)

@@ -1,6 +1,7 @@
-"""Parts of pictures and videos, and the addresses that a gallery knows them by.
+"""Parts of pictures and videos, and their addresses.
 
-An address is the path of the file and a media fragment (https://www.w3.org/TR/media-frags/)::
+A gallery identifies a part by its address: the path of the file and a media fragment
+(https://www.w3.org/TR/media-frags/)::
 
     /films/gate-3.mp4#t=12.400                       the frame at that second
     /films/gate-3.mp4#t=12.400&xywh=10,20,64,128     a part of that frame, in pixels
@@ -21,9 +22,10 @@ from PIL import Image
 from finegrain.errors import ImageError
 
 MAX_SECONDS = 10_000_000
-"""Of a video; a third of a year."""
+"""Maximum length of a video in seconds; a third of a year."""
 
 MAX_COORDINATE = 99_999
+"""Maximum coordinate and size of a box, in pixels."""
 
 _FRAGMENT = re.compile(
     r"(?=.)(?:t=(?P<time>[0-9]{1,7}(?:\.[0-9]{1,3})?))?"
@@ -36,13 +38,20 @@ class Crop:
     """A part of a picture, a frame of a video, or a part of such a frame.
 
     Attributes:
-        path: The file.
-        box: Left, top, width and height in pixels of the upright picture; None is all of it.
-        time: Seconds from the first frame of a video, kept to the millisecond; None for
-            pictures.
+        path: Path of the file.
+        box: Left, top, width and height in pixels of the upright picture; None for all of it.
+        time: Time of the frame in seconds from the first frame of a video, rounded to
+            milliseconds; None for pictures.
 
     Raises:
-        ImageError: The box or the time is none, or neither is given.
+        ImageError: The box or the time is invalid, or both are None.
+
+    Example:
+        >>> crop = Crop.of("/films/gate-3.mp4#t=12.400&xywh=10,20,64,128")
+        >>> crop.time, crop.box
+        (12.4, (10, 20, 64, 128))
+        >>> crop.address
+        '/films/gate-3.mp4#t=12.400&xywh=10,20,64,128'
     """
 
     path: str | Path
@@ -52,26 +61,26 @@ class Crop:
     def __post_init__(self) -> None:
         if self.box is None and self.time is None:
             raise ImageError(
-                f"A crop of {self.path} has a box or a time; got neither. Give the path alone."
+                f"A crop of {self.path} has a box or a time; got neither. Pass the path alone."
             )
         if self.box is not None:
-            # Sizes of arrays come as NumPy's whole numbers, which print in another way.
+            # Integers of NumPy become int, because they print differently.
             object.__setattr__(self, "box", _checked_box(self.path, self.box))
         if self.time is not None:
             if not 0 <= self.time < MAX_SECONDS:
                 raise ImageError(
-                    f"The time of a frame is 0 to {MAX_SECONDS} seconds; got {self.time!r}."
+                    f"expected the time of a frame as 0 to {MAX_SECONDS} s, got {self.time!r}"
                 )
             object.__setattr__(self, "time", round(float(self.time), 3))
 
     @classmethod
     def of(cls, address: str | Path) -> Self | None:
-        """What an address names, or None for a file that merely has ``#`` in its name."""
+        """Parse an address; None for other paths and existing files with ``#`` in their name."""
         path, _, fragment = str(address).rpartition("#")
-        found = _FRAGMENT.fullmatch(fragment)
-        if not path or found is None or os.path.lexists(address):
+        parsed = _FRAGMENT.fullmatch(fragment)
+        if not path or parsed is None or os.path.lexists(address):
             return None
-        box, time = found["box"], found["time"]
+        box, time = parsed["box"], parsed["time"]
         x, y, width, height = map(int, box.split(",")) if box else (0, 0, 0, 0)
         return cls(
             path,
@@ -81,20 +90,21 @@ class Crop:
 
     @property
     def address(self) -> str:
-        """The absolute path with the fragment; :meth:`of` reads it."""
+        """The absolute path with the fragment; :meth:`of` parses it."""
         parts = [] if self.time is None else [f"t={self.time:.3f}"]
         parts += [] if self.box is None else [f"xywh={','.join(map(str, self.box))}"]
         return f"{os.path.realpath(self.path)}#{'&'.join(parts)}"
 
     def cut(self, whole: Image.Image, size: tuple[int, int] | None = None) -> Image.Image:
-        """The box out of the upright picture, as far as it lies in it.
+        """Cut the box out of the upright picture; parts outside of the picture are left out.
 
         Args:
-            whole: The picture, which may be reduced.
-            size: Width and height that the box refers to; those of `whole` by default.
+            whole: The picture, which may be reduced in size.
+            size: Width and height of the original, to which the box refers; by default those of
+                ``whole``.
 
         Raises:
-            ImageError: It lies outside.
+            ImageError: The whole box lies outside of the picture.
         """
         if self.box is None:
             return whole
@@ -111,7 +121,7 @@ class Crop:
 
 
 def _scaled(start: int, stop: int, scale: float) -> tuple[int, int]:
-    """A range of pixels in a picture that may be reduced; one pixel at least."""
+    """Scale a range of pixels to a reduced picture; the result has at least one pixel."""
     if scale == 1:
         return start, stop
     first = math.floor(start * scale)
@@ -121,17 +131,17 @@ def _scaled(start: int, stop: int, scale: float) -> tuple[int, int]:
 def _checked_box(path: str | Path, box: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
     try:
         x, y, width, height = (int(side) for side in box)
-        whole = (x, y, width, height) == tuple(box)
+        is_integral = (x, y, width, height) == tuple(box)
     except (TypeError, ValueError, OverflowError):
-        whole = False
+        is_integral = False
     if (
-        not whole
+        not is_integral
         or min(x, y) < 0
         or min(width, height) < 1
         or max(x, y, width, height) > MAX_COORDINATE
     ):
         raise ImageError(
-            f"The box of a crop of {path} is left, top, width and height in whole pixels, the "
-            f"latter two at least 1, and none above {MAX_COORDINATE}; got {box!r:.80}."
+            f"expected a box of {path} as left, top, width and height in whole pixels, 0 to "
+            f"{MAX_COORDINATE}, with width and height of at least 1; got {box!r:.80}"
         )
     return x, y, width, height

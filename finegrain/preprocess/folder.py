@@ -1,4 +1,4 @@
-"""What a folder holds: its pictures, and everything else by kind."""
+"""Lists the pictures of a folder, and everything else by kind."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from finegrain.preprocess.frames import VIDEO_SUFFIXES
 from finegrain.records import Problem, ProblemKind
 
 UNPACKED = ".pictures"
-"""Ending of the folders that pictures of tables and archives are unpacked into, beside them."""
+"""Suffix of the folders next to tables and archives into which their pictures are unpacked."""
 
 _TABLES = {".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet", ".xlsx", ".xls", ".xml"}
 _ARCHIVES = {".tar", ".zip", ".gz", ".tgz", ".7z", ".rar"}
@@ -31,12 +31,12 @@ _SYSTEM_FILES = {
 
 @dataclass(slots=True, kw_only=True)
 class Folder:
-    """What is in a folder and the folders below it.
+    """Contents of a folder and its subfolders.
 
     Attributes:
-        pictures: Files that are pictures by their ending or by their first bytes, in order.
-        tables: Tables and archives, which say more than a file name.
-        left_out: Everything else, by kind.
+        pictures: Files that are pictures by their suffix or by their first bytes, sorted.
+        tables: Tables and archives, which are indexed separately, sorted.
+        left_out: Everything else, with its kind.
     """
 
     pictures: list[Path] = field(default_factory=list)
@@ -45,26 +45,26 @@ class Folder:
 
     @property
     def problems(self) -> list[Problem]:
-        """All that is no picture."""
-        why = "is a table or an archive; index it by its own name"
+        """Problems of everything that is not a picture."""
+        why = "is a table or an archive; index it by its own path"
         tables = [Problem(where=str(p), why=why, kind=ProblemKind.TABLE) for p in self.tables]
         return tables + self.left_out
 
 
 def read_folder(root: Path, *, exclude: Sequence[str] = ()) -> Folder:
-    """List a folder and those below it.
+    """List a folder and its subfolders.
 
-    Linked folders are followed once each, after all others, so that a link into the folder
-    itself never hides or repeats a picture. Folders and files of operating systems are named
-    and left alone.
+    Each linked folder is followed once, after all other folders. So a link into the folder itself
+    neither hides nor repeats a picture. Folders and files of operating systems are skipped and
+    reported.
 
     Args:
-        root: The folder.
-        exclude: Shell patterns for names or for paths relative to `root`, such as ``*.png`` or
+        root: Path of the folder.
+        exclude: Shell patterns for names or for paths relative to ``root``, such as ``*.png`` or
             ``old/*``.
 
     Raises:
-        ImageError: It cannot be listed.
+        ImageError: The folder cannot be listed.
     """
     listing = _Listing(root, exclude)
     listing.walk()
@@ -74,7 +74,7 @@ def read_folder(root: Path, *, exclude: Sequence[str] = ()) -> Folder:
 
 
 class _Listing:
-    """A walk through a folder."""
+    """Walks through a folder."""
 
     def __init__(self, root: Path, exclude: Sequence[str]) -> None:
         self.folder = Folder()
@@ -89,16 +89,16 @@ class _Listing:
             self._enter(path, plain, linked)
 
     def _enter(self, path: Path, plain: list[Path], linked: list[Path]) -> None:
-        """List one folder, and note the folders in it."""
+        """Sort the files of one folder, and queue its subfolders."""
         try:
-            about = path.stat()
-            place = (about.st_dev, about.st_ino)
-            if place in self._seen:
+            status = path.stat()
+            identity = (status.st_dev, status.st_ino)
+            if identity in self._seen:
                 self._leave(path, "leads to a folder that is read already", ProblemKind.LINK)
                 return
-            self._seen.add(place)
-            with os.scandir(path) as listed:
-                entries = sorted(listed, key=lambda entry: entry.name)
+            self._seen.add(identity)
+            with os.scandir(path) as listing:
+                entries = sorted(listing, key=lambda entry: entry.name)
         except OSError as error:
             if path == self._root:
                 raise ImageError(f"the folder {path} cannot be listed: {error}.") from error
@@ -106,14 +106,14 @@ class _Listing:
             return
         for entry in entries:
             inside = Path(entry.path)
-            if self._is_left_alone(inside, entry):
+            if self._is_skipped(inside, entry):
                 continue
             if entry.is_dir():
                 (linked if entry.is_symlink() else plain).append(inside)
             else:
                 self._sort(inside, entry)
 
-    def _is_left_alone(self, path: Path, entry: os.DirEntry[str]) -> bool:
+    def _is_skipped(self, path: Path, entry: os.DirEntry[str]) -> bool:
         name = entry.name.lower()
         relative = path.relative_to(self._root).as_posix()
         if any(fnmatchcase(entry.name, p) or fnmatchcase(relative, p) for p in self._exclude):
@@ -121,7 +121,7 @@ class _Listing:
             return True
         is_folder = entry.is_dir()
         if is_folder and name.endswith(UNPACKED) and path.with_suffix("").exists():
-            return True  # what we unpacked ourselves comes with its table
+            return True  # finegrain unpacked it from a table, which brings these pictures
         system = name in (_SYSTEM_FOLDERS if is_folder else _SYSTEM_FILES)
         if system or name.startswith(".trash" if is_folder else "._"):
             self._leave(path, "belongs to the operating system", ProblemKind.SYSTEM)
@@ -129,7 +129,7 @@ class _Listing:
         return False
 
     def _sort(self, path: Path, entry: os.DirEntry[str]) -> None:
-        """Put a file where it belongs."""
+        """Add a file to the pictures, to the tables or to what is left out."""
         suffix = path.suffix.lower()
         if not entry.is_file():
             if entry.is_symlink() and not path.exists():
@@ -141,7 +141,7 @@ class _Listing:
         elif suffix in _TABLES or suffix in _ARCHIVES:
             self.folder.tables.append(path)
         elif suffix in VIDEO_SUFFIXES:
-            why = "is a video; index it by its own name"
+            why = "is a video; index it by its own path"
             self._leave(path, why, ProblemKind.VIDEO)
         else:
             self._sort_by_content(path)
@@ -155,18 +155,18 @@ class _Listing:
         if ending_of(start) is not None:
             self.folder.pictures.append(path)
         else:
-            what = "is empty" if not start else f"starts with {start[:8]!r}, as no picture does"
-            self._leave(path, what, ProblemKind.ENDING)
+            why = "is empty" if not start else f"starts with {start[:8]!r}, so it is not a picture"
+            self._leave(path, why, ProblemKind.ENDING)
 
     def _leave(self, path: Path, why: str, kind: ProblemKind) -> None:
         self.folder.left_out.append(Problem(where=str(path), why=why, kind=kind))
 
 
 def first_bytes(path: Path) -> bytes:
-    """The beginning of a regular file, by which its format is known; nothing of any other.
+    """First bytes of a regular file, which identify its format; empty for other kinds of files.
 
     Raises:
-        OSError: It cannot be read.
+        OSError: The file cannot be read.
     """
     if not stat.S_ISREG(path.stat().st_mode):
         return b""

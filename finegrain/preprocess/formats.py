@@ -1,4 +1,4 @@
-"""The file formats of pictures: how they are recognised and opened."""
+"""Recognises and opens the file formats of pictures."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from PIL import Image, ImageFile, JpegImagePlugin, features
 from finegrain.errors import ImageError, require
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF")
-"""The formats that Pillow decodes for us; others never reach a decoder of its."""
+"""Formats that Pillow may decode; its decoders of other formats are never called."""
 
 HEIF = "HEIF"
-"""Decoded by pillow-heif: what telephones by Apple and Samsung save as ``.heic``."""
+"""Format that pillow-heif decodes; phones of Apple and Samsung save it as ``.heic``."""
 
 PICTURE_SUFFIXES = frozenset({
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif",
     ".avif", ".heic", ".heif", ".hif",
 })  # fmt: skip
-"""Endings by which a file is taken as a picture without looking into it."""
+"""Suffixes of files that are pictures, whatever their content."""
 
 _MAGIC = {
     b"\xff\xd8\xff": ".jpg",
@@ -35,24 +35,24 @@ _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b
 _AVIF_BRANDS = {b"avif", b"avis"}
 
 MAGIC_BYTES = 64
-"""How much of a file :func:`ending_of` looks at."""
+"""Number of bytes at the start of a file that :func:`ending_of` reads."""
 
 
 def ending_of(start: bytes) -> str | None:
-    """The ending that a picture should have by its first bytes; None of another file."""
+    """File suffix of a picture, according to its first bytes; None for other files."""
     for magic, ending in _MAGIC.items():
         if start.startswith(magic):
             return ending
     if start[:4] == b"RIFF" and start[8:12] == b"WEBP":
         return ".webp"
-    # Many texts begin with BM too, so the size of the header behind it is looked at.
+    # Many texts begin with BM, too, so the size of the bitmap header is checked.
     if start[:2] == b"BM" and int.from_bytes(start[14:18], "little") in _BITMAP_HEADERS:
         return ".bmp"
     return _ending_by_brand(start)
 
 
 def _ending_by_brand(start: bytes) -> str | None:
-    """AVIF and HEIF share a container with MP4, whose brands tell what is inside."""
+    """Suffix of AVIF and HEIF, whose container is that of MP4; its brands identify the content."""
     if start[4:8] != b"ftyp":
         return None
     stop = min(int.from_bytes(start[:4], "big"), MAGIC_BYTES)
@@ -63,16 +63,16 @@ def _ending_by_brand(start: bytes) -> str | None:
 
 
 def open_picture(stream: IO[bytes], name: str) -> ImageFile.ImageFile:
-    """Read the header of a picture; nothing is decoded yet.
+    """Read the header of a picture, without decoding it.
 
     Args:
-        stream: Its file, from the start.
-        name: For messages.
+        stream: The file, positioned at its start.
+        name: Name of the picture in messages.
 
     Raises:
-        ImageError: It is of no known format, or Pillow was built without that.
-        MissingExtraError: It is HEIF, and pillow-heif is not installed.
-        OSError, SyntaxError, ...: As decoders raise them on damaged headers.
+        ImageError: The format is unknown, or Pillow was built without it.
+        MissingExtraError: The format is HEIF, and pillow-heif is not installed.
+        OSError, SyntaxError, ...: The header is damaged; decoders raise errors of many types.
     """
     start = stream.read(MAGIC_BYTES)
     stream.seek(0)
@@ -82,7 +82,7 @@ def open_picture(stream: IO[bytes], name: str) -> ImageFile.ImageFile:
         opened: ImageFile.ImageFile = heif.HeifImageFile(stream)
         return opened
     if ending == ".jpg":
-        # Image.open refuses 179 megapixels at once, and a JPEG of more is decoded reduced.
+        # Image.open refuses more than 179 megapixels, but a larger JPEG can be decoded reduced.
         return JpegImagePlugin.jpeg_factory(stream)
     if ending == ".avif" and not features.check("avif"):
         raise ImageError(f"{name}: this Pillow was built without AVIF. Install it from a wheel.")

@@ -1,4 +1,4 @@
-"""Frames of video files, decoded by PyAV."""
+"""Reads frames of video files with PyAV."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ from finegrain.preprocess.large import MAX_PIXELS
 from finegrain.records import Problem
 
 VIDEO_SUFFIXES = {".mp4", ".m4v", ".mov", ".3gp", ".mkv", ".webm", ".avi", ".ts", ".mts", ".m2ts"}
-"""Of files that are videos. MPEG program streams do not stamp every frame, so that a frame could
-not be found again, and are left out."""
+"""Suffixes of video files. MPEG program streams are not accepted: not every frame has a time stamp,
+so a frame could not be located again."""
 
 LONGEST_SIDE = 1024
-"""Of a frame that is kept whole: more than any image tower looks at."""
+"""Maximum side of a whole frame, in pixels; larger than the input of any image tower."""
 
-# Playlists and the like would have the decoder open other files, or the network.
+# Formats such as playlists could make the decoder open other files or the network.
 _ONLY_THIS_FILE = {
     "protocol_whitelist": "file",
     "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts",
 }
 _HALF_MILLISECOND = 0.0005
-_BEFORE = -0.001  # the first frame is at 0
-_SEEK_GAP = 2.0  # seconds; about the distance of key frames, below which seeking skips nothing
+_BEFORE = -0.001  # a time before the first frame, which is at 0
+_SEEK_GAP = 2.0  # seconds; about the distance of key frames, so a shorter seek would skip no frame
 _STEPS_BACK = (0.0, 10.0, 60.0, math.inf)
 _UPRIGHT_TURNS = {90: 1, -270: 1, 180: 2, -180: 2, 270: 3, -90: 3}
 
 Due = Callable[[float], float | None]
-"""From the time of a frame, or something before 0, to when the next one is wanted."""
+"""Maps the time of a frame (below 0 before the first) to the time of the next frame to read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,37 +57,42 @@ class Frame:
 
 
 def each(seconds: float) -> Due:
-    """A frame each so many seconds."""
+    """Read frames at a fixed interval in seconds."""
     return lambda time: (math.floor((time + _HALF_MILLISECOND) / seconds) + 1) * seconds
 
 
 def at_times(times: Sequence[float]) -> Due:
-    """The frames at certain times: of each, the first that is not earlier."""
-    wanted = sorted(times)
+    """Read the first frame at or after each of the given times."""
+    ordered = sorted(times)
 
     def due(time: float) -> float | None:
-        place = bisect_right(wanted, time + _HALF_MILLISECOND)
-        return wanted[place] if place < len(wanted) else None
+        i = bisect_right(ordered, time + _HALF_MILLISECOND)
+        return ordered[i] if i < len(ordered) else None
 
     return due
 
 
 def frame_at(path: str | Path, time: float, *, longest_side: int | None) -> Frame:
-    """The first frame of a video that is not earlier than a time, to half a millisecond.
+    """Read the first frame of a video at or after a time, with a tolerance of half a millisecond.
+
+    Args:
+        path: Path of the video.
+        time: Seconds from the first frame.
+        longest_side: Scale larger frames down to this side; None keeps their size.
 
     Raises:
-        ImageError: It is no video, or ends before.
+        ImageError: The video cannot be read, or ends before the time.
         MissingExtraError: PyAV is not installed.
     """
     try:
-        about = os.stat(path)
-        version = (about.st_mtime_ns, about.st_size)
+        status = os.stat(path)
+        version = (status.st_mtime_ns, status.st_size)
     except (OSError, ValueError):
-        version = None  # opening it says what is wrong
+        version = None  # VideoReader reports the error
     return _frame_at(path, version, time, longest_side)
 
 
-# The people of one frame are opened one after the other, and decoding takes half a second.
+# The people of a frame are opened one after another, and decoding a frame takes half a second.
 @lru_cache(maxsize=2)
 def _frame_at(
     path: str | Path, version: tuple[int, int] | None, time: float, longest_side: int | None
@@ -100,18 +105,18 @@ def _frame_at(
 
 
 class VideoReader:
-    """Reads frames of a video file that exists, and of no other.
+    """Reads frames of a local video file.
 
     Args:
-        path: The file.
-        longest_side: Scale larger frames down to it while their colours are converted.
+        path: Path of the file.
+        longest_side: Scale larger frames down to this side, in pixels.
 
     Attributes:
-        duration: Seconds, as the file states it.
-        problems: What was wrong with the frames that were asked for so far.
+        duration: Duration in seconds, as the file states it; None if it does not.
+        problems: Problems of the frames that were read so far.
 
     Raises:
-        ImageError: It is no video, or of a kind that is not accepted, or too large.
+        ImageError: The file cannot be read as a video of an accepted format, or is too large.
         MissingExtraError: PyAV is not installed.
     """
 
@@ -131,26 +136,26 @@ class VideoReader:
         self.duration = self._stated_duration()
 
     def frames(self, due: Due) -> Iterator[Frame]:
-        """The frames that are due, in order; a damaged one gives way to the next."""
+        """Read the frames that are due, in order; the next frame replaces a damaged one."""
         position = _BEFORE
         wanted = due(position)
         decoded = self._decoded()
         while wanted is not None:
             if wanted - position > self._gap:
                 decoded = self._skipped_to(wanted, position, decoded)
-            found = None
+            result = None
             for time, frame in decoded:
                 position = max(position, time)
                 if time >= wanted - _HALF_MILLISECOND:
-                    found = Frame(time=max(0.0, time), pixels=self._pixels(frame))
+                    result = Frame(time=max(0.0, time), pixels=self._pixels(frame))
                     break
-            if found is None:
+            if result is None:
                 self._report_end(wanted, position)
                 break
-            yield found
-            wanted = due(found.time)
+            yield result
+            wanted = due(result.time)
         if self._num_damaged:
-            self._report(f"{self._num_damaged} damaged pieces were passed over")
+            self._report(f"{self._num_damaged} damaged pieces were skipped")
 
     def close(self) -> None:
         self._container.close()
@@ -168,10 +173,10 @@ class VideoReader:
 
     def _open(self) -> Any:
         if not self._path.is_file():
-            found = "is not a file" if self._path.exists() else "does not exist"
-            raise ImageError(f"{self._path} {found}. Give the path of a video.")
+            reason = "is not a file" if self._path.exists() else "does not exist"
+            raise ImageError(f"{self._path} {reason}. Pass the path of a video.")
         try:
-            # The prefix keeps a name such as "tcp:..." a name.
+            # The prefix prevents that a file name such as "tcp:..." opens a connection.
             return self._av.open(f"file:{self._path.resolve()}", options=_ONLY_THIS_FILE)
         except (self._av.error.FFmpegError, UnicodeError) as error:
             raise ImageError(
@@ -193,7 +198,7 @@ class VideoReader:
                 f"{self._path}: frames of {width} x {height} are too large; up to {MAX_PIXELS:,} "
                 "pixels are decoded. Make the video smaller first."
             )
-        # Frames may be larger than the header states, so that the decoder has to see to it too.
+        # Frames may be larger than the header states, so the decoder checks the limit, too.
         stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
         stream.thread_type = "AUTO"
         return stream
@@ -205,7 +210,7 @@ class VideoReader:
         return None if duration is None else duration / self._av.time_base
 
     def _decoded(self) -> Iterator[tuple[float, Any]]:
-        """Times and frames from where the file stands to its end."""
+        """Times and frames from the current position to the end of the file."""
         packets = self._container.demux(self._stream)
         start = self._stream.start_time or 0
         while (packet := self._next(packets)) is not None:
@@ -227,12 +232,12 @@ class VideoReader:
             return next(packets, None)
         except self._av.error.FFmpegError:
             self._num_damaged += 1
-            return None  # the container itself is damaged, and nothing can be found after it
+            return None  # the container itself is damaged, so nothing after it can be read
 
     def _skipped_to(
         self, wanted: float, position: float, decoded: Iterator[tuple[float, Any]]
     ) -> Iterator[tuple[float, Any]]:
-        """Go on from a key frame before a time, so that what lies between is not decoded."""
+        """Seek to a key frame before a time, so that the frames in between are not decoded."""
         start = self._stream.start_time or 0
         for back in _STEPS_BACK:
             target = max(0.0, wanted - back)
@@ -244,10 +249,10 @@ class VideoReader:
                 continue
             decoded = self._decoded()
             first = next(decoded, None)
-            # A container without an index may land behind it.
+            # In a container without an index, the seek may end after the target.
             if first is not None and (first[0] <= wanted + _HALF_MILLISECOND or not target):
                 if first[0] <= position:
-                    self._gap = math.inf  # key frames are further apart than what is wanted
+                    self._gap = math.inf  # key frames are too far apart for seeking to help
                 return chain([first], decoded)
         return decoded
 
@@ -263,7 +268,7 @@ class VideoReader:
         return np.ascontiguousarray(np.rot90(rgb, _UPRIGHT_TURNS.get(frame.rotation, 0)))
 
     def _report_end(self, wanted: float, position: float) -> None:
-        # The last frames of a sound file may be a little before its stated end.
+        # The last frame of an intact file may be slightly before its stated end.
         slack = max(1.0, 2 / float(self._stream.average_rate or 1))
         if self.duration is not None and wanted < self.duration - slack:
             self._report(

@@ -1,4 +1,4 @@
-"""Opening a picture, from wherever it comes, as upright 8-bit RGB."""
+"""Loads pictures from files, bytes and arrays as upright 8-bit RGB."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from finegrain.preprocess.large import load_reduced, require_decodable, too_larg
 from finegrain.preprocess.work_bounds import check_work
 
 MAX_FILE_BYTES = 128 * 2**20
-"""Largest file that is read."""
+"""Maximum size of a file, in bytes."""
 
 _HEADER_BYTES = 1 << 20
-"""How much of a file is looked at for its number of parts, where its pixels are not decoded."""
+"""Number of bytes in which :func:`check_header` counts the parts of a file."""
 
 ImageSource = str | Path | bytes | npt.NDArray[Any] | Image.Image
 
-# Pillow's plugins let the errors of their parsers out on damaged input, each its own kind.
+# On damaged input the plugins of Pillow raise errors of many types.
 _DECODER_ERRORS = (
     OSError,
     SyntaxError,
@@ -50,7 +50,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What makes a picture upright, by its EXIF orientation."""
+"""Transposition that makes a picture upright, by EXIF orientation."""
 
 _QUARTER_TURNS = {_TURNS[orientation] for orientation in (5, 6, 7, 8)}
 
@@ -60,22 +60,26 @@ _BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 def load_image(source: ImageSource) -> Image.Image:
     """Open a picture as upright 8-bit RGB.
 
-    The EXIF orientation is applied, the first frame of an animation is taken,
-    transparency is laid on white, and 16-bit grey is scaled (not clipped) to 8 bits. A
-    picture of more than 25 megapixels comes reduced; see :mod:`finegrain.preprocess.large`.
+    The EXIF orientation is applied. Of an animation, the first frame is used. A transparent picture
+    is composed on white. 16-bit grey is scaled (not clipped) to 8 bits. A picture of more than 25
+    megapixels is reduced; see :mod:`finegrain.preprocess.large`.
 
     Args:
         source: Path of a file or address of a :class:`Crop`, the bytes of a file, a uint8
             array ``[H, W]``, ``[H, W, 3]`` or ``[H, W, 4]`` in RGB(A) order, or a Pillow image.
 
     Returns:
-        A new image of mode ``RGB``; the source is never changed.
+        A new image of mode ``RGB``; the source is not changed.
 
     Raises:
-        ImageError: The picture is missing, broken, truncated, too large, or of a kind that
+        ImageError: The picture is missing, broken, truncated, too large, or of a format that
             is not accepted.
-        MissingExtraError: It is a frame of a video or HEIF, and PyAV or pillow-heif is not
-            installed.
+        MissingExtraError: The source is a frame of a video, or HEIF, and PyAV or pillow-heif is
+            not installed.
+
+    Example:
+        >>> load_image(np.zeros((4, 2), np.uint8)).size
+        (2, 4)
     """
     if isinstance(source, str | Path):
         crop = Crop.of(source)
@@ -84,23 +88,23 @@ def load_image(source: ImageSource) -> Image.Image:
             return crop.cut(whole, size)
         return _decode(_read(Path(source)), str(source))[0]
     if isinstance(source, bytes):
-        return _decode(source, f"the {len(source)} bytes given")[0]
+        return _decode(source, f"the picture of {len(source)} bytes")[0]
     if isinstance(source, np.ndarray):
-        return _upright_rgb(_from_array(source), "the array given")[0]
+        return _upright_rgb(_from_array(source), "the array")[0]
     if isinstance(source, Image.Image):
-        return _upright_rgb(source, "the Pillow image given")[0]
+        return _upright_rgb(source, "the Pillow image")[0]
     raise ImageError(
-        f"A picture is a path, bytes, a NumPy array or a Pillow image; got "
+        "expected a picture as a path, bytes, a NumPy array or a Pillow image, got "
         f"{type(source).__name__}. Convert it to one of these."
     )
 
 
 def check_header(path: Path) -> None:
-    """See by its header that a picture can be decoded; nothing is.
+    """Check the header of a picture, without decoding the picture.
 
     Raises:
-        ImageError: It is missing, damaged, too large or of no known format.
-        MissingExtraError: It is HEIF, and pillow-heif is not installed.
+        ImageError: The picture is missing, damaged, too large or of an unknown format.
+        MissingExtraError: The format is HEIF, and pillow-heif is not installed.
     """
     name = str(path)
     try:
@@ -118,13 +122,13 @@ def check_header(path: Path) -> None:
 
 
 _Size = tuple[int, int]
-"""Width and height of the upright picture as it was taken, which is larger where it is reduced."""
+"""Original width and height of the upright picture, before it was reduced."""
 
 
 def _whole(crop: Crop) -> tuple[Image.Image, _Size]:
     if crop.time is None:
         return _decode(_read(Path(crop.path)), str(crop.path))
-    from finegrain.preprocess.frames import LONGEST_SIDE, frame_at  # it keeps to our limits
+    from finegrain.preprocess.frames import LONGEST_SIDE, frame_at  # only videos need it
 
     longest_side = LONGEST_SIDE if crop.box is None else None
     frame = Image.fromarray(frame_at(crop.path, crop.time, longest_side=longest_side).pixels)
@@ -132,12 +136,12 @@ def _whole(crop: Crop) -> tuple[Image.Image, _Size]:
 
 
 def _read(path: Path) -> bytes:
-    """Read a whole file, but never more than the byte budget."""
+    """Read a file, at most one byte more than the maximum size."""
     try:
-        # A named pipe or a device would block or never end, so only files are opened.
+        # Reading a named pipe or a device could block or never end, so only files are opened.
         if not path.is_file():
-            found = "is not a file" if path.exists() else "does not exist"
-            raise ImageError(f"{path} {found}. Give the path of a picture.")
+            reason = "is not a file" if path.exists() else "does not exist"
+            raise ImageError(f"{path} {reason}. Pass the path of a picture.")
         with path.open("rb") as handle:
             return handle.read(MAX_FILE_BYTES + 1)
     except ImageError:
@@ -164,7 +168,7 @@ def _require_bytes(size: int, name: str) -> None:
 
 
 def _opened(stream: IO[bytes], name: str) -> Image.Image:
-    """The picture with its header read, which is within the limits."""
+    """Open a picture, and check the size in its header; nothing is decoded."""
     try:
         image = open_picture(stream, name)
     except ImageError:
@@ -187,7 +191,7 @@ def _from_array(array: npt.NDArray[Any]) -> Image.Image:
     channels_fit = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))
     if array.dtype != np.uint8 or not channels_fit or array.size == 0:
         raise ImageError(
-            "An array picture is uint8 of shape [H, W], [H, W, 3] or [H, W, 4]; got "
+            "expected a picture as uint8 array [H, W], [H, W, 3] or [H, W, 4], got "
             f"{array.dtype} of shape {list(array.shape)}. Scale it to 0..255 and put channels last."
         )
     return Image.fromarray(np.ascontiguousarray(array))
@@ -217,7 +221,7 @@ def _upright_rgb(image: Image.Image, name: str) -> tuple[Image.Image, _Size]:
 
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:
     if image.mode.startswith("I;16"):
-        # Pillow's own conversion clips at 255, which turns nearly every picture white.
+        # The conversion of Pillow clips at 255, which makes almost every picture white.
         wide = np.asarray(image).astype(np.uint32)
         return Image.fromarray(((wide * 255 + 32767) // 65535).astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F", "LAB"):
@@ -236,16 +240,16 @@ def _orientation(image: Image.Image) -> int | None:
     try:
         value = image.getexif().get(ExifTags.Base.Orientation)
     except _DECODER_ERRORS:
-        return None  # a damaged EXIF block is no reason to refuse sound pixels
+        return None  # the pixels are valid even if the EXIF block is damaged
     return value if isinstance(value, int) else None
 
 
 def _unreadable(path: Path, error: BaseException) -> ImageError:
-    return ImageError(f"{path} cannot be read: {error}. Check the path and its rights.")
+    return ImageError(f"{path} cannot be read: {error}. Check the path and its permissions.")
 
 
 def _broken(name: str, error: BaseException) -> ImageError:
     return ImageError(
         f"{name}: the picture is broken or truncated ({type(error).__name__}: {error}). "
-        "Copy it again from its source or save it anew."
+        "Copy it again from its source or save it again."
     )

@@ -1,8 +1,8 @@
-"""Pictures of more pixels than any tower looks at, as telephones and scanners take them.
+"""Reduces pictures of phones and scanners, which have far more pixels than an image tower reads.
 
-They are decoded reduced, so that memory stays bounded by the limits here. A JPEG is reduced by
-its decoder (a half, a quarter or an eighth of its sides), which holds the reduced pixels only.
-Other formats, and progressive JPEG, have to be decoded whole before they are reduced.
+Such pictures are decoded at reduced size, so the limits below bound the memory. The decoder of JPEG
+itself reduces the sides to a half, a quarter or an eighth, and holds only the reduced pixels. Other
+formats and progressive JPEG are decoded at full size first.
 """
 
 from __future__ import annotations
@@ -15,32 +15,34 @@ from PIL import Image, JpegImagePlugin
 from finegrain.errors import ImageError
 
 MAX_PIXELS = 25_000_000
-"""Largest picture that is passed on; a larger one is reduced to fit."""
+"""Maximum number of pixels after reduction."""
 
 MAX_DECODED = 64_000_000
-"""Largest picture of a format that is decoded whole: 0.2 GB as RGB."""
+"""Maximum number of pixels of formats that are decoded at full size: 0.2 GB as RGB."""
 
 MAX_JPEG = 250_000_000
-"""Largest JPEG, which is decoded reduced; telephones take up to 200 megapixels."""
+"""Maximum number of pixels of a JPEG, which is decoded reduced; phones save up to 200 million."""
 
 _JPEG_SCALES = (1, 2, 4, 8)
 
 
 def require_decodable(image: Image.Image, name: str) -> None:
-    """Refuse a picture by the size that its header states, before it is decoded.
+    """Check the size in the header of a picture before it is decoded.
 
     Raises:
-        ImageError: It is too large for its format.
+        ImageError: The picture is too large for its format.
     """
     width, height = image.size
-    reduced = isinstance(image, JpegImagePlugin.JpegImageFile) and "progressive" not in image.info
-    limit = MAX_JPEG if reduced else MAX_DECODED
+    is_reducible = (
+        isinstance(image, JpegImagePlugin.JpegImageFile) and "progressive" not in image.info
+    )
+    limit = MAX_JPEG if is_reducible else MAX_DECODED
     if width * height > limit:
         raise too_large(name, f"{width} x {height} pixels", limit)
 
 
 def too_large(name: str, size: str, limit: int = MAX_DECODED) -> ImageError:
-    """The error for a picture of so many pixels."""
+    """Create the error for a picture that is too large."""
     return ImageError(
         f"{name}: the picture is too large ({size}); up to {limit:,} pixels of its format are "
         f"decoded, and {MAX_JPEG:,} of JPEG that is not progressive. Make it smaller first."
@@ -48,9 +50,10 @@ def too_large(name: str, size: str, limit: int = MAX_DECODED) -> ImageError:
 
 
 def load_reduced(image: Image.Image) -> Image.Image:
-    """Decode a picture, reduced to at most `MAX_PIXELS`; the same image where it is smaller.
+    """Decode a picture, reduced to at most :data:`MAX_PIXELS` pixels.
 
-    Its size afterwards says by how much.
+    Returns:
+        The reduced image, or ``image`` itself if it is small enough.
     """
     width, height = image.size
     if width * height <= MAX_PIXELS:
@@ -69,7 +72,7 @@ def _reduced(image: Image.Image) -> Image.Image:
     if factor == 1:
         return image
     if image.mode.startswith("I;16"):
-        # Pillow does not average 16 bits
+        # Pillow cannot average 16-bit pixels.
         return Image.fromarray(np.ascontiguousarray(np.asarray(image)[::factor, ::factor]))
     if image.mode not in ("L", "RGB", "RGBA", "CMYK", "YCbCr"):
         image = image.convert("RGBA" if image.has_transparency_data else "RGB")

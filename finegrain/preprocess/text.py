@@ -1,8 +1,8 @@
-"""From captions to token ids: the same code in training, export and search.
+"""Converts captions to token ids. Training, export and search use the same code.
 
-A tokenizer is a JSON file of the ``tokenizers`` library, so a plan carries its own and
-the serving wing needs no vocabulary of its own. Captions are cleaned before, since that
-format cannot express it; see :class:`~finegrain.preprocess.Cleaning`.
+A tokenizer is a JSON file of the ``tokenizers`` library. Each plan contains its tokenizer, so
+serving needs no other vocabulary. Captions are cleaned first, because this format cannot express
+the cleaning; see :class:`~finegrain.preprocess.Cleaning`.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ _START_AND_END = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TokenBatch:
-    """Token ids of N captions.
+    """Token ids of ``N`` captions.
 
     Attributes:
-        ids: ``int32 [N, L]``: start, the caption, end-of-text, then zeros.
-        eot: ``int32 [N]``: position of end-of-text. Text towers read this position and
-            never search for the largest id, since 49406 and 49407 are one number in
-            half precision.
+        ids: int32 ``[N, L]``: the start token, the caption, the end-of-text token, then zeros.
+        eot: int32 ``[N]``: position of the end-of-text token. Text towers read this position.
+            They do not search for the largest id, because 49406 and 49407 are equal in half
+            precision.
     """
 
     ids: npt.NDArray[np.int32]
@@ -36,18 +36,17 @@ class TokenBatch:
 
 
 class Tokenizer:
-    """Turns captions into ids for a text tower.
+    """Converts captions to token ids for a text tower.
 
-    Start and end tokens are added here and only here: a caption that spells
-    ``<end_of_text>`` is ordinary text, so nobody can end a caption, or move the position
-    that the tower reads, from inside the text.
+    Only this class adds start and end tokens. The text ``<end_of_text>`` in a caption is ordinary
+    text, so a caption cannot change the position that the tower reads.
 
     Attributes:
-        context_length: Most tokens that a caption may have, start and end included.
+        context_length: Maximum number of tokens, including the start and end tokens.
         vocabulary_size: Number of different ids.
-        start_id: Id before every caption.
-        end_id: Id of end-of-text.
-        cleaning: What is done to a caption first.
+        start_id: Id of the start token.
+        end_id: Id of the end-of-text token.
+        cleaning: Cleaning of captions.
     """
 
     def __init__(
@@ -60,8 +59,8 @@ class Tokenizer:
         """Wrap a loaded tokenizer.
 
         Raises:
-            PlanError: ``context_length`` leaves no room for a word, or the tokenizer does
-                not put exactly one start and one end token around a text.
+            PlanError: ``context_length`` is less than 3, or the tokenizer does not add exactly
+                one start and one end token to a text.
         """
         if context_length <= _START_AND_END:
             raise PlanError(
@@ -70,7 +69,7 @@ class Tokenizer:
             )
         tokenizer.no_truncation()
         tokenizer.no_padding()
-        tokenizer.encode_special_tokens = True  # those spelled in a caption are text
+        tokenizer.encode_special_tokens = True  # special tokens in a caption are ordinary text
         around = tokenizer.encode("").ids
         if len(around) != _START_AND_END:
             raise PlanError(
@@ -87,7 +86,7 @@ class Tokenizer:
     def from_json(
         cls, data: bytes | str, *, context_length: int, cleaning: Cleaning = CLIP_CLEANING
     ) -> Tokenizer:
-        """Read a tokenizer file.
+        """Create a tokenizer from the content of its JSON file.
 
         Raises:
             PlanError: ``data`` is not a file of the ``tokenizers`` library.
@@ -103,24 +102,24 @@ class Tokenizer:
         return cls(tokenizer, context_length=context_length, cleaning=cleaning)
 
     def to_json(self) -> str:
-        """Return the file that :meth:`from_json` reads."""
+        """Return the content of the JSON file that :meth:`from_json` reads."""
         return str(self._tokenizer.to_str())
 
     def encode(self, captions: Sequence[str], *, pad_to: int | None = None) -> TokenBatch:
-        """Encode captions, cutting those that are too long.
+        """Encode captions; captions that are too long are cut.
 
         Args:
-            captions: N texts of any length and script; empty ones are allowed.
-            pad_to: Width L of the ids. Left out, the longest caption of the batch decides,
-                which is exact and fastest for causal towers.
+            captions: ``N`` texts of any length and script; they may be empty.
+            pad_to: Width ``L`` of the ids. By default the longest caption of the batch, which is
+                exact and fastest for causal towers.
 
         Returns:
-            Ids ``[N, L]`` and end-of-text positions ``[N]``. A cut caption still ends with
-            end-of-text, in the last column.
+            Ids ``[N, L]`` and end-of-text positions ``[N]``. A cut caption ends with the
+            end-of-text token in the last column.
 
         Raises:
-            QueryError: ``captions`` is one bare text, holds something else than text, or
-                ``pad_to`` does not fit the context.
+            QueryError: ``captions`` is a single string, an item is not a string, or ``pad_to``
+                does not fit the context length.
         """
         if isinstance(captions, str):
             raise QueryError(
@@ -144,18 +143,18 @@ class Tokenizer:
         return TokenBatch(ids=ids, eot=eot)
 
     def beyond_context(self, caption: str) -> str:
-        """The words of a caption that :meth:`encode` cuts off; empty where it reads all.
+        """The words of a caption that :meth:`encode` cuts off; empty if there are none.
 
-        A word that is read in part counts as cut.
+        A word that is partly cut counts as cut.
         """
-        # Words beyond the cleaning's own limit are cut too: it allows more than the context does.
+        # Without max_words, words beyond its limit are reported as well.
         cleaned = replace(self.cleaning, max_words=None)(caption)
         offsets = self._tokenizer.encode(cleaned, add_special_tokens=False).offsets
-        room = self.context_length - _START_AND_END
-        if len(offsets) <= room:
+        capacity = self.context_length - _START_AND_END
+        if len(offsets) <= capacity:
             return ""
         # A token may begin with the blank before its word.
-        first = offsets[room][0]
+        first = offsets[capacity][0]
         start = first if cleaned[first : first + 1] == " " else cleaned.rfind(" ", 0, first) + 1
         return cleaned[start:].strip()
 

@@ -1,8 +1,7 @@
-"""How a picture is brought to the size of an image tower.
+"""Resizes pictures to the input size of an image tower.
 
-Training, evaluation, calibration, the parity check and search all use this class, so a picture
-has the same pixels in each of them. Mean and standard deviation are not applied here: they are
-inside the image graph.
+Training, evaluation, calibration, parity checks and search all use this class, so they see the
+same pixels. The image graph applies the mean and standard deviation.
 """
 
 from __future__ import annotations
@@ -17,32 +16,39 @@ from PIL import Image
 from finegrain.errors import ImageError
 
 MAX_SIDE = 4096
-"""Largest height or width of a result."""
+"""Maximum height and width of the result, in pixels."""
 
 Fit = Literal["stretch", "pad", "crop"]
 Interpolation = Literal["bilinear", "bicubic"]
 Box = tuple[float, float, float, float]
-"""Left, top, right and bottom of a part of a picture, in pixels."""
+"""Left, top, right and bottom, in pixels."""
 
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 _SHARPNESS = -0.75
-"""The free parameter of cubic convolution (Keys 1981), as PyTorch and OpenCV choose it."""
+"""Free parameter of cubic convolution (Keys 1981) with the value of PyTorch and OpenCV."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageTransform:
-    """Resize an RGB image to the size an image tower was trained on.
+    """Resizes an RGB image to the input size of an image tower.
 
     Attributes:
         height: Rows of the result, in pixels.
         width: Columns of the result, in pixels.
-        fit: ``stretch`` ignores the aspect ratio, as person re-identification and SigLIP do.
-            ``crop`` resizes until the result is covered and cuts out the centre, as CLIP
-            does. ``pad`` shows the whole picture, centred on white.
-        interpolation: The filter.
-        antialias: Widen the filter when shrinking, as Pillow always does. Without it each pixel
-            is interpolated between its two or four nearest ones, as ``torch.nn.functional``
-            does by default.
+        fit: ``stretch`` ignores the aspect ratio, as in person re-identification and SigLIP.
+            ``crop`` scales the picture to cover the result and cuts out the centre, as in CLIP.
+            ``pad`` scales the picture to fit and centres it on white.
+        interpolation: Interpolation filter.
+        antialias: Widen the filter when shrinking, as Pillow does. Without it, each pixel is
+            interpolated from its two or four nearest pixels per axis, as
+            ``torch.nn.functional.interpolate`` does by default.
+
+    Raises:
+        ImageError: An attribute is invalid.
+
+    Example:
+        >>> ImageTransform(height=256, width=128)(Image.new("RGB", (60, 90))).shape
+        (3, 256, 128)
     """
 
     height: int
@@ -54,20 +60,21 @@ class ImageTransform:
     def __post_init__(self) -> None:
         if not (1 <= self.height <= MAX_SIDE and 1 <= self.width <= MAX_SIDE):
             raise ImageError(
-                f"height and width are 1 to {MAX_SIDE} pixels; got {self.height} and {self.width}."
+                f"expected height and width of 1 to {MAX_SIDE} pixels, got {self.height} and "
+                f"{self.width}"
             )
         for name, value, known in (
             ("fit", self.fit, get_args(Fit)),
             ("interpolation", self.interpolation, get_args(Interpolation)),
         ):
             if value not in known:
-                raise ImageError(f"{name} is one of {', '.join(known)}; got {value!r}.")
+                raise ImageError(f"expected {name} as one of {', '.join(known)}; got {value!r}")
 
     def __call__(self, image: Image.Image) -> npt.NDArray[np.uint8]:
         """Resize a picture.
 
         Args:
-            image: As :func:`~finegrain.preprocess.load_image` returns it.
+            image: Result of :func:`~finegrain.preprocess.load_image`.
 
         Returns:
             Contiguous uint8 array ``[3, height, width]``.
@@ -99,7 +106,7 @@ class ImageTransform:
         pixels = np.asarray(image)
         across = _taps(left, right, image.width, size[0], self.interpolation)
         down = _taps(top, bottom, image.height, size[1], self.interpolation)
-        # Columns first, and as a view of rows: both passes then interpolate rows.
+        # Rows first, then columns in a transposed view, so that both passes interpolate rows.
         mixed = _mix(_mix(pixels, down).swapaxes(0, 1), across).swapaxes(0, 1)
         return Image.fromarray(np.ascontiguousarray(np.rint(mixed).clip(0, 255).astype(np.uint8)))
 
@@ -113,7 +120,7 @@ class ImageTransform:
         return canvas
 
     def _cropped(self, image: Image.Image) -> Image.Image:
-        """The centre, resized; sizes are rounded as by torchvision's Resize and CenterCrop."""
+        """The centre, resized with the rounding of Resize and CenterCrop in torchvision."""
         across, down = image.width * self.height, image.height * self.width
         if across > down:
             width, height = across // image.height, self.height
@@ -123,7 +130,7 @@ class ImageTransform:
         box = (left, top, left + self.width, top + self.height)
         if width * height <= MAX_SIDE**2:
             return self._resized(image, (width, height)).crop(box)
-        # A long and thin picture would become huge, so only the part that is shown is resized.
+        # A long and thin picture would become huge, so only the visible part is resized.
         per_column, per_row = image.width / width, image.height / height
         part = (box[0] * per_column, box[1] * per_row, box[2] * per_column, box[3] * per_row)
         return self._resized(image, self._size, part)
@@ -131,23 +138,23 @@ class ImageTransform:
 
 @dataclass(frozen=True, slots=True)
 class _Taps:
-    """Which rows each row of a result is mixed of, and their shares: ``[N, taps]`` each."""
+    """Source rows of each row of a result, and their weights: ``[N, taps]`` each."""
 
     rows: npt.NDArray[np.intp]
-    shares: npt.NDArray[np.float32]
+    weights: npt.NDArray[np.float32]
 
 
 def _taps(
-    start: float, stop: float, available: int, wanted: int, interpolation: Interpolation
+    start: float, stop: float, num_rows: int, num_results: int, interpolation: Interpolation
 ) -> _Taps:
-    """Taps without antialiasing; positions beyond an edge take the row at the edge."""
-    at = start + (np.arange(wanted) + 0.5) * ((stop - start) / wanted) - 0.5
-    first = np.floor(at)
+    """Compute taps without antialiasing; positions beyond an edge use the row at the edge."""
+    positions = start + (np.arange(num_results) + 0.5) * ((stop - start) / num_results) - 0.5
+    first = np.floor(positions)
     offsets = np.array([0, 1] if interpolation == "bilinear" else [-1, 0, 1, 2])
-    distances = np.abs((at - first)[:, None] - offsets)
-    rows = (first[:, None] + offsets).clip(0, available - 1)
-    weigh = _linear if interpolation == "bilinear" else _cubic
-    return _Taps(rows.astype(np.intp), weigh(distances).astype(np.float32))
+    distances = np.abs((positions - first)[:, None] - offsets)
+    rows = (first[:, None] + offsets).clip(0, num_rows - 1)
+    kernel = _linear if interpolation == "bilinear" else _cubic
+    return _Taps(rows.astype(np.intp), kernel(distances).astype(np.float32))
 
 
 def _linear(distances: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -163,8 +170,8 @@ def _cubic(distances: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 def _mix(pixels: npt.NDArray[np.number], taps: _Taps) -> npt.NDArray[np.float32]:
-    """Rows of a picture mixed to new ones; one tap at a time, which bounds the memory."""
+    """Compute weighted sums of rows; one tap at a time, which bounds the memory."""
     mixed = np.zeros((len(taps.rows), *pixels.shape[1:]), np.float32)
     for tap in range(taps.rows.shape[1]):
-        mixed += taps.shares[:, tap, None, None] * pixels[taps.rows[:, tap]]
+        mixed += taps.weights[:, tap, None, None] * pixels[taps.rows[:, tap]]
     return mixed

@@ -1,7 +1,7 @@
-"""BERT's word pieces (Devlin et al. 2019), read as ALBEF reads captions.
+"""BERT's word pieces (Devlin et al. 2019, https://arxiv.org/abs/1810.04805) for ALBEF captions.
 
-The file itself leaves out punctuation that ends sentences or quotes, and parts words at hyphens
-and slashes: plans that state no cleaning were written when only the file did so.
+The tokenizer file itself removes punctuation, and splits words at hyphens and slashes. It does so
+for plans of older versions, which do not state the cleaning of captions.
 """
 
 from __future__ import annotations
@@ -16,43 +16,43 @@ from finegrain.preprocess.cleaning import ALBEF_CLEANING, Cleaning
 from finegrain.preprocess.text import Tokenizer
 
 SPECIAL = {"[PAD]": 0, "[UNK]": 100, "[CLS]": 101, "[SEP]": 102, "[MASK]": 103}
-"""Where BERT-base uncased has what is no word, and where models trained on it look for it."""
+"""Ids of the special tokens of BERT-base uncased, and of models that use its vocabulary."""
 
 _MAX_BYTES = 16 << 20
-_LEFT_OUT = Regex(r"""[,.'!?"()*#:;~]""")
-_PARTING = Regex("[-/]")
+_REMOVED = Regex(r"""[,.'!?"()*#:;~]""")
+_SPLITTING = Regex("[-/]")
 
 
 def word_piece_tokenizer(
     vocabulary: Path, context_length: int, cleaning: Cleaning = ALBEF_CLEANING
 ) -> Tokenizer:
-    """Build the tokenizer of a ``vocab.txt`` that is laid out as that of BERT-base uncased.
+    """Build the tokenizer of a ``vocab.txt`` with the layout of BERT-base uncased.
 
-    A caption becomes ``[CLS]``, its pieces and ``[SEP]``. Special tokens that are spelled out
-    in a caption are text.
+    The ids of a caption are ``[CLS]``, its word pieces and ``[SEP]``. The names of special tokens
+    in a caption are ordinary text.
 
     Args:
-        vocabulary: One piece a line; its line is its id.
-        context_length: Most tokens of a caption, ``[CLS]`` and ``[SEP]`` included.
-        cleaning: What is done to a caption first.
+        vocabulary: File with one piece per line; the number of the line from 0 is the id.
+        context_length: Maximum number of tokens, including ``[CLS]`` and ``[SEP]``.
+        cleaning: Cleaning of captions.
 
     Raises:
-        DataError: The file is missing, too large, not text, or laid out otherwise.
+        DataError: The file is missing, too large, not text, or has another layout.
     """
     ids = {piece: id_ for id_, piece in enumerate(_read(vocabulary))}
-    elsewhere = [f"{name} at {at}" for name, at in SPECIAL.items() if ids.get(name) != at]
-    if elsewhere:
+    misplaced = [f"{name} at {id_}" for name, id_ in SPECIAL.items() if ids.get(name) != id_]
+    if misplaced:
         raise DataError(
             f"{vocabulary} is not laid out as the vocabulary of bert-base-uncased: expected "
-            f"{', '.join(elsewhere)}, counted from 0. Give that model's own vocab.txt."
+            f"{', '.join(misplaced)}, counted from 0. Pass that model's own vocab.txt."
         )
     tokenizer = tokenizers.Tokenizer(models.WordPiece(vocab=ids, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.Sequence(
         [
             normalizers.Lowercase(),
-            normalizers.Replace(_LEFT_OUT, ""),
-            normalizers.Replace(_PARTING, " "),
-            # How CUHK-PEDES' successors write of whom they speak.
+            normalizers.Replace(_REMOVED, ""),
+            normalizers.Replace(_SPLITTING, " "),
+            # Some datasets after CUHK-PEDES write <person> for the described person.
             normalizers.Replace("<person>", "person"),
             normalizers.BertNormalizer(),
         ]
@@ -74,5 +74,5 @@ def _read(path: Path) -> list[str]:
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
             f"the vocabulary {path} cannot be read: {error}. Expected the vocab.txt of "
-            "bert-base-uncased, one piece a line."
+            "bert-base-uncased, one piece per line."
         ) from error

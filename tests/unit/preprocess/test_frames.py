@@ -208,7 +208,7 @@ def test_damaged_frames_are_counted_and_stop_nothing(tmp_path: Path):
         times = [frame.time for frame in video.frames(each(0.1))]
         assert times[-1] > 29
         assert len(times) < 300
-        assert "damaged pieces were passed over" in str(video.problems[-1])
+        assert "damaged pieces were skipped" in str(video.problems[-1])
 
 
 @pytest.mark.parametrize("seed", range(12))

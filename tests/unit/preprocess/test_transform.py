@@ -65,7 +65,7 @@ def test_a_picture_one_pixel_wide_is_transformed():
     [
         ({"height": 0, "width": 4}, "1 to 4096"),
         ({"height": 4, "width": 5000}, "1 to 4096"),
-        ({"height": 4, "width": 4, "fit": "cut"}, "fit is one of stretch, pad, crop; got 'cut'"),
+        ({"height": 4, "width": 4, "fit": "cut"}, "fit as one of stretch, pad, crop; got 'cut'"),
         ({"height": 4, "width": 4, "interpolation": "lanczos"}, "bilinear, bicubic; got 'lanczos'"),
     ],
 )

@@ -183,9 +183,9 @@ def test_boxes_of_another_form_are_refused(searcher: Searcher, film: Path, box):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"every": 0}, ImageError, "every is 0.001 seconds or more"),
-        ({"every": math.nan}, ImageError, "every is"),
-        ({"every": math.inf}, ImageError, "every is"),
+        ({"every": 0}, ImageError, "every of 0.001 seconds or more"),
+        ({"every": math.nan}, ImageError, "expected every of"),
+        ({"every": math.inf}, ImageError, "expected every of"),
         ({"start": "noon"}, GalleryError, "start is a datetime"),
         ({"boxes": {-1.0: [LEFT]}}, ImageError, "0 or more"),
         ({"metadata": {"a": [1]}}, GalleryError, "metadata"),
