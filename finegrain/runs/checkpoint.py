@@ -1,11 +1,11 @@
-"""Checkpoints: safetensors and JSON, complete or absent, and exact to resume from.
+"""Checkpoints of a run: safetensors and JSON, written atomically, with all state to resume.
 
 A run folder::
 
     recipe.json                  the resolved recipe
-    metrics.jsonl                one line an evaluation
+    metrics.jsonl                one line per evaluation
     tensorboard/
-    checkpoints/000120/          after 120 steps
+    checkpoints/000120/          the state after 120 steps
         model.safetensors
         optimizer.safetensors    moments, and the random state
         state.json               counters and the best checkpoint so far
@@ -44,19 +44,19 @@ _REFUSALS = {
         "EEXIST",
     )
 }
-"""Error numbers of a file system that does not let itself be written to."""
+"""Error numbers of a file system that cannot be written to."""
 
 MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
 
 
 @dataclass(frozen=True, kw_only=True)
 class State:
-    """Where a run stands.
+    """Progress of a run.
 
     Attributes:
-        step: Optimiser steps done.
+        step: Number of optimiser steps done.
         best_step: Step of the checkpoint that is best on the validation split.
-        best_rank1: Its text-to-image rank1 there, in percent.
+        best_rank1: Text-to-image rank1 of that checkpoint on this split, in percent.
     """
 
     step: int = 0
@@ -71,13 +71,23 @@ def folder_of(run: Path, step: int) -> Path:
 def save_checkpoint(
     run: Path, state: State, model: nn.Module, optimizer: torch.optim.Optimizer
 ) -> Path:
-    """Write the checkpoint of a step, then drop all but it and the best one.
+    """Write the checkpoint of a step, then delete all others except the best one.
 
-    Files and folders reach the disk before they get their names, and the new checkpoint before
-    an old one is dropped: a power cut at any moment leaves one that is whole.
+    Files are flushed to the disk before they are renamed to their final names, and old
+    checkpoints are deleted last. A power cut at any moment leaves a complete checkpoint.
+
+    Args:
+        run: The run folder.
+        state: Progress of the run.
+        model: The model; all of its state dict is written.
+        optimizer: The optimiser; its moments are written.
+
+    Returns:
+        The folder of the checkpoint.
 
     Raises:
-        CheckpointError: It cannot be written, such as on a full disk; older ones are as before.
+        CheckpointError: It cannot be written, for example on a full disk. Older checkpoints are
+            not changed.
     """
     folder = folder_of(run, state.step)
     unfinished, outdated = (folder.with_name(f".{folder.name}.{end}") for end in ("tmp", "old"))
@@ -93,18 +103,18 @@ def save_checkpoint(
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
             shutil.rmtree(outdated, ignore_errors=True)
-        keep = {folder, folder_of(run, state.best_step or 0)}
-        for other in set(_folders(run)) - keep:
+        current = {folder, folder_of(run, state.best_step or 0)}
+        for other in set(_folders(run)) - current:
             shutil.rmtree(other)
     return folder
 
 
 @contextmanager
 def writing(run: Path) -> Iterator[None]:
-    """Say what to do where a run folder cannot be written to.
+    """Turn errors of writing a run folder into a :class:`CheckpointError` with advice.
 
     Raises:
-        CheckpointError: The file system refuses.
+        CheckpointError: The file system is full or refuses the write.
     """
     try:
         yield
@@ -112,10 +122,10 @@ def writing(run: Path) -> Iterator[None]:
         if isinstance(error, OSError) and error.errno not in _REFUSALS:
             raise
         last = last_checkpoint(run)
-        kept = f"{last} is whole" if last else "there is no checkpoint yet"
+        newest = f"{last} is complete" if last else "there is no checkpoint yet"
         raise CheckpointError(
-            f"cannot write into {run}: {error}. Make room there, or see that you may write to it, "
-            f"and go on by --resume ({kept}); or choose another folder by -o."
+            f"cannot write into {run}: {error}. Free some space or check the permissions, and "
+            f"continue with --resume ({newest}); or choose another folder with -o."
         ) from error
 
 
@@ -128,9 +138,9 @@ def _write(folder: Path, state: State, model: nn.Module, optimizer: torch.optim.
 
 
 def _sync(path: Path) -> None:
-    """Wait until a file or the names in a folder are on the disk."""
+    """Flush a file, or the entries of a folder, to the disk."""
     if path.is_dir() and os.name == "nt":
-        return  # Windows opens no folder, and writes names in order
+        return  # Windows cannot open a folder, and writes its entries in order
     descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         os.fsync(descriptor)
@@ -139,12 +149,12 @@ def _sync(path: Path) -> None:
 
 
 def last_checkpoint(run: Path) -> Path | None:
-    """The newest checkpoint of a run, or None when it has none."""
+    """The newest checkpoint of a run, or None if it has none."""
     return max(_folders(run), key=lambda folder: int(folder.name), default=None)
 
 
 def best_checkpoint(run: Path) -> Path:
-    """The checkpoint that validation selected, or the newest without a validation split.
+    """The checkpoint that is best on validation, or the newest without a validation split.
 
     Raises:
         CheckpointError: The run has no checkpoint.
@@ -166,11 +176,11 @@ def read_state(folder: Path) -> State:
 
 
 def load_model(folder: Path, model: nn.Module) -> None:
-    """Fill a model from a checkpoint, exactly.
+    """Load the weights of a checkpoint into a model.
 
     Raises:
         CheckpointError: The file is missing or damaged.
-        WeightsError: It does not fit the model.
+        WeightsError: The tensors do not fit the model exactly.
     """
     tensors = _read(folder / MODEL)
     check_fits(tensors, model.state_dict())
@@ -178,7 +188,11 @@ def load_model(folder: Path, model: nn.Module) -> None:
 
 
 def load_optimizer(folder: Path, optimizer: torch.optim.Optimizer) -> None:
-    """Fill an optimiser and the random state from a checkpoint."""
+    """Restore an optimiser and the random state from a checkpoint.
+
+    Raises:
+        CheckpointError: The file is missing or damaged.
+    """
     tensors = _read(folder / OPTIMIZER)
     torch.set_rng_state(tensors.pop("rng").to(torch.uint8))
     if "rng_cuda" in tensors and torch.cuda.is_available():
@@ -189,8 +203,8 @@ def load_optimizer(folder: Path, optimizer: torch.optim.Optimizer) -> None:
         index, _, key = name.partition(".")
         if index.isdecimal():
             own = parameters[int(index)]
-            # The fused kernel walks parameter and moment side by side in memory: a file's
-            # plain order beside channels-last filters would mix them up, silently.
+            # The fused kernel assumes that a parameter and its moment have the same memory
+            # layout. A contiguous moment with channels-last filters would silently be wrong.
             laid_out = torch.empty_like(own).copy_(tensor) if tensor.shape == own.shape else tensor
             moments.setdefault(int(index), {})[key] = laid_out
     optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})

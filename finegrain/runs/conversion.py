@@ -1,4 +1,4 @@
-"""Released checkpoints to run folders, and run folders to released checkpoints."""
+"""Conversion of released checkpoints to run folders and back."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ from pathlib import Path
 
 import torch
 
-from finegrain.runs.checkpoint import State, last_checkpoint, save_checkpoint
 from finegrain.errors import CheckpointError
 from finegrain.methods import Rasa, Rde
+from finegrain.recipe import Recipe, override
+from finegrain.runs.checkpoint import State, last_checkpoint, save_checkpoint
+from finegrain.runs.released_recipe import recipe_of
+from finegrain.runs.run import assemble, load_run
 from finegrain.zoo import (
     TRAINING_ONLY,
     export_irra,
@@ -26,12 +29,9 @@ from finegrain.zoo.examination import Examined, examine_weights
 from finegrain.zoo.rasa_config import read_rasa_config
 from finegrain.zoo.recognition import Layout
 from finegrain.zoo.released_config import ReleasedConfig, read_released_config
-from finegrain.recipe import Recipe, override
-from finegrain.runs.released_recipe import recipe_of
-from finegrain.runs.run import assemble, load_run
 
 CONFIG, RASA_CONFIG = "configs.yaml", "config.yaml"
-"""What the released code writes beside the checkpoints of IRRA and RDE, and of RaSa."""
+"""Configuration files next to released checkpoints: of IRRA and RDE, and of RaSa."""
 
 TITLES: dict[Layout, str] = {
     "ours": "finegrain",
@@ -46,15 +46,15 @@ _NEED_HEADS = {"id", "mlm", "prd", "mrtd"}
 
 @dataclass(frozen=True, kw_only=True)
 class Converted:
-    """What became of a released checkpoint.
+    """Result of converting a released checkpoint.
 
     Attributes:
         folder: The run folder.
-        layout: What the file was recognised as.
-        recipe: Its recipe.
-        config: The released configuration that was read, if there was one.
-        ignored: Fields of it that no recipe has.
-        heads: Whether the training heads were taken over.
+        layout: The recognised layout of the file.
+        recipe: The recipe of the run.
+        config: The released configuration that was read; None if there was none.
+        ignored: Fields of this configuration that a recipe does not have.
+        heads: Whether the training heads were loaded.
     """
 
     folder: Path
@@ -66,14 +66,14 @@ class Converted:
 
     def __str__(self) -> str:
         if self.layout in ("openai_clip", "hf_clip"):
-            what = "towers"
+            parts = "towers"
         elif self.layout == "rde":
-            what = "towers and token selections"
+            parts = "towers and token selections"
         else:
-            what = "towers and training heads" if self.heads else "towers, and no training heads"
+            parts = "towers and training heads" if self.heads else "towers, and no training heads"
         lines = [
             f"{self.recipe.weights} is a checkpoint of {TITLES[self.layout]}",
-            f"{self.folder}: {what}",
+            f"{self.folder}: {parts}",
         ]
         if self.config is not None:
             lines.append(f"read {self.config}, and ignored: {', '.join(self.ignored) or 'nothing'}")
@@ -91,31 +91,39 @@ def released_to_run(
     overrides: Sequence[str] = (),
     heads: bool = False,
 ) -> Converted:
-    """Make a run folder of a released checkpoint, at step 0 of its recipe.
+    """Convert a released checkpoint to a run folder, at step 0 of its recipe.
 
-    The method is recognised by the names inside. The fields of the recipe are, each over the one
-    before: those of ``recipe``, or else of the method's own recipe for the dataset that
-    ``config`` names; those that ``config`` states; ``overrides``. A recipe that is not the
-    method's own, or that lost a loss with its head, states why it is for evaluation and export
-    only, and :func:`~finegrain.train` refuses it.
+    The method is recognised by the tensor names. The recipe is built from these sources; later
+    ones take precedence:
+
+    1. ``recipe``, or else the method's own recipe for the dataset that ``config`` names;
+    2. the values of ``config``;
+    3. ``overrides``.
+
+    A recipe is for evaluation and export only if it is not the method's own, or if a loss was
+    removed together with its head. It then states the reason, and :func:`~finegrain.train`
+    rejects it.
 
     Args:
         released: A weight file; see :func:`~finegrain.zoo.load_clip_weights`.
         out: The run folder.
-        config: The released ``configs.yaml``, or ``config.yaml`` of RaSa; where neither it nor a
-            recipe is given, the one beside the weights is read if there is one.
-        recipe: What to start from; give one to train on from the weights.
-        overrides: Such as ``"data.root=/data/CUHK-PEDES"``.
-        heads: Take over the training heads too, which must then fit exactly. Without them
-            the losses that need them leave the recipe; search needs neither.
+        config: The released ``configs.yaml``, or ``config.yaml`` of RaSa. If both this and
+            ``recipe`` are None, the file next to the weights is read, if there is one.
+        recipe: The recipe to start from; needed to continue training from the weights.
+        overrides: Fields to set, such as ``"data.root=/data/CUHK-PEDES"``.
+        heads: Also load the training heads, which must then fit exactly. Otherwise the losses
+            that need them are removed from the recipe. Search needs no heads.
+
+    Returns:
+        A summary of the conversion.
 
     Raises:
         WeightsError: The weights do not fit, or a file is damaged or unsafe.
-        RecipeError: A field or its value is not one of a recipe.
+        RecipeError: A recipe has no such field, or a value is invalid.
         CheckpointError: ``out`` already holds a run.
     """
     if last_checkpoint(out) is not None:
-        raise CheckpointError(f"{out} already holds a run; choose another folder by -o")
+        raise CheckpointError(f"{out} already holds a run; choose another folder with -o")
     examined = examine_weights(released)
     if config is None and recipe is None:
         config = _config_beside(examined)
@@ -134,14 +142,16 @@ def released_to_run(
         expected=None,
     )
     if read.different and base.evaluation_only is None:
-        said = ", ".join(f"{name} = {value}" for name, value in read.different.items())
-        base = replace(base, evaluation_only=f"{config} says {said}, which no recipe can say")
+        values = ", ".join(f"{name} = {value}" for name, value in read.different.items())
+        base = replace(
+            base, evaluation_only=f"{config} says {values}, which a recipe cannot express"
+        )
     resolved = override(override(base, as_overrides(read.fields)), overrides)
     if not heads:
         resolved = _without_heads(resolved)
     method = assemble(resolved)
     with warnings.catch_warnings():
-        if recipe is None:  # an activation that nothing says was asked for
+        if recipe is None:  # `recipe_of` has already required the user to state the activation
             warnings.filterwarnings("ignore", message=ACTIVATION_UNKNOWN)
         load_clip_weights(method, released, fresh=() if heads else TRAINING_ONLY)
     save_checkpoint(out, State(), method, torch.optim.AdamW(method.parameters()))
@@ -157,14 +167,17 @@ def released_to_run(
 
 
 def run_to_released(run: Path, out: Path) -> Path:
-    """Write the selected checkpoint of a run as IRRA and its forks, RDE, or RaSa read it.
+    """Write the best checkpoint of a run in the format of IRRA and its forks, RDE, or RaSa.
 
     Args:
         run: The run folder.
-        out: A file such as ``best.pth``: a torch file of ``{"model": tensors}``.
+        out: The file to write, such as ``best.pth``; a torch file of ``{"model": tensors}``.
+
+    Returns:
+        ``out``.
 
     Raises:
-        WeightsError: The run's image tower is neither a CLIP transformer nor RaSa's.
+        WeightsError: The image tower of the run is neither a CLIP transformer nor RaSa's.
         CheckpointError: The run has no checkpoint, or ``out`` is a folder.
     """
     if out.is_dir():
@@ -180,12 +193,12 @@ def run_to_released(run: Path, out: Path) -> Path:
 
 
 def as_overrides(fields: Mapping[str, object]) -> list[str]:
-    """Values by dotted names, as :func:`~finegrain.recipe.override` takes and checks them."""
+    """Format values by dotted name as overrides for :func:`~finegrain.recipe.override`."""
     return [f"{name}={json.dumps(value, default=str)}" for name, value in fields.items()]
 
 
 def _config_beside(examined: Examined) -> Path | None:
-    """The released configuration beside a weight file; other layouts have none."""
+    """The released configuration next to a weight file, or None."""
     names = {"irra": CONFIG, "rde": CONFIG, "albef": RASA_CONFIG}
     name = names.get(examined.layout)
     file = None if name is None else examined.file.parent / name
@@ -193,13 +206,14 @@ def _config_beside(examined: Examined) -> Path | None:
 
 
 def _without_heads(recipe: Recipe) -> Recipe:
-    kept = {name: weight for name, weight in recipe.losses.items() if name not in _NEED_HEADS}
-    if kept == dict(recipe.losses):
+    """The recipe without the losses that need training heads, then for evaluation only."""
+    losses = {name: weight for name, weight in recipe.losses.items() if name not in _NEED_HEADS}
+    if losses == dict(recipe.losses):
         return recipe
     dropped = ", ".join(sorted(_NEED_HEADS & set(recipe.losses)))
     return replace(
         recipe,
-        losses=kept or {"sdm": 1.0},
+        losses=losses or {"sdm": 1.0},
         evaluation_only=recipe.evaluation_only
         or f"the training heads of {dropped} were left out (keep them by --heads)",
     )

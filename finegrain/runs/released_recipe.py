@@ -1,4 +1,4 @@
-"""The recipe of a released checkpoint: its method's own, or one for evaluation only."""
+"""The recipe of a released checkpoint: that of its method, or one for evaluation only."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from finegrain.errors import WeightsError
 from finegrain.methods import ClipConfig, IrraConfig, RasaConfig, RdeConfig
 from finegrain.models import TextConfig, VitConfig
 from finegrain.models.albef_text import AlbefTextConfig
-from finegrain.zoo.clip_config import ACTIVATION_ADVICE, ACTIVATION_UNKNOWN, HEAD_WIDTH
-from finegrain.zoo.examination import Examined
 from finegrain.preprocess.cleaning import ALBEF_CLEANING
 from finegrain.recipe import Recipe, load_recipe
+from finegrain.zoo.clip_config import ACTIVATION_ADVICE, ACTIVATION_UNKNOWN, HEAD_WIDTH
+from finegrain.zoo.examination import Examined
 
-RECIPES = Path(__file__).parents[1] / "recipes"
-"""Where a checkout has them."""
+RECIPES = Path(__file__).parents[2] / "recipes"
+"""Folder of the recipes in a checkout; an installed package does not have it."""
 
 OWN = {
     ("irra", "CuhkPedes"): "irra_cuhk_pedes",
@@ -30,7 +30,7 @@ OWN = {
     ("albef", "IcfgPedes"): "rasa_icfg_pedes",
     ("albef", "RstpReid"): "rasa_rstpreid",
 }
-"""Layout and dataset to the recipe that trains as the released code does."""
+"""Name of the recipe that reproduces the released training, by layout and dataset."""
 
 _ACTIVATIONS = ("method.image.activation", "method.text.activation")
 _UNKNOWN_DATASET = (
@@ -40,20 +40,22 @@ _UNKNOWN_DATASET = (
 
 
 def recipe_of(examined: Examined, dataset: str | None, overrides: Sequence[str]) -> Recipe:
-    """What to start the recipe of a converted checkpoint from.
+    """The base recipe of a converted checkpoint.
 
     Args:
         examined: The weight file.
-        dataset: Class of the dataset that it was trained on, where that is known.
-        overrides: What the user sets, as ``name=value``; consulted for what no file tells.
+        dataset: Class name of the dataset that it was trained on; None if unknown.
+        overrides: Fields that the user sets, as ``name=value``; needed for values that are not
+            stored in any file.
 
     Returns:
-        The method's own recipe where the dataset is known and the recipe is at hand, and
-        otherwise one with the method alone, which states why it is for evaluation only.
+        The recipe that trained the method, if the dataset is known and the recipe is available.
+        Otherwise a recipe with the method only, which states why it is for evaluation only.
 
     Raises:
-        WeightsError: A CLIP's activation or heads are not known, or its words are not CLIP's; or
-            the file is finegrain's own, which states no method.
+        WeightsError: The activation or the number of heads of a CLIP is unknown, or its
+            vocabulary is not CLIP's, or the file has finegrain's layout, which does not tell the
+            method.
     """
     if examined.layout == "ours":
         raise WeightsError(
@@ -76,7 +78,7 @@ def recipe_of(examined: Examined, dataset: str | None, overrides: Sequence[str])
 
 
 def _with_width(recipe: Recipe, examined: Examined) -> Recipe:
-    """The recipe with the file's width of RDE's token selection."""
+    """The recipe with the width of RDE's token selection in the file."""
     if not isinstance(recipe.method, RdeConfig) or examined.selected_dim is None:
         return recipe
     return replace(recipe, method=replace(recipe.method, selected_dim=examined.selected_dim))
@@ -99,8 +101,8 @@ def _clip(examined: Examined, overrides: Sequence[str]) -> Recipe:
     size = known.size or (None if sizes.side is None else (sizes.side, sizes.side))
     if size is None:
         raise WeightsError(
-            f"the positions of {examined.file} are of no square picture, and nothing says of which "
-            "height and width: give a recipe by --recipe"
+            f"the positions of {examined.file} are not those of a square picture, and no file "
+            "states its height and width: give a recipe by --recipe"
         )
     activation = known.activation or "quick_gelu"
     image = VitConfig(
@@ -134,10 +136,10 @@ def _clip(examined: Examined, overrides: Sequence[str]) -> Recipe:
 
 
 def _heads(channels: int, side: str, examined: Examined, stated: set[str]) -> int:
-    """Heads of 64 channels, which only a file's configuration or the user can contradict."""
+    """Number of attention heads of 64 channels, the default if no configuration states it."""
     if channels % HEAD_WIDTH and f"method.{side}.heads" not in stated:
         raise WeightsError(
-            f"nothing says how many attention heads the {side} tower of {examined.file} has, and "
+            f"no file states how many attention heads the {side} tower of {examined.file} has, and "
             f"its width {channels} is not a multiple of {HEAD_WIDTH}: --set method.{side}.heads=N"
         )
     return max(1, channels // HEAD_WIDTH)

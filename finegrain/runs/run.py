@@ -1,4 +1,4 @@
-"""From a recipe or a run folder to a model that encodes."""
+"""Building a model from a recipe, and loading it from a run folder."""
 
 from __future__ import annotations
 
@@ -7,22 +7,27 @@ from pathlib import Path
 
 import torch
 
-from finegrain.runs.checkpoint import MODEL, best_checkpoint, last_checkpoint, load_model
 from finegrain.data.datasets import Dataset
 from finegrain.encoder import Encoder
 from finegrain.errors import EvaluationError, WeightsError
 from finegrain.methods import TwoTowers
 from finegrain.methods.color_tasks import COLOR_TASKS, add_color_tasks
 from finegrain.methods.fashionbert import FashionBert
-from finegrain.zoo import HEADS, load_clip_weights
 from finegrain.plan import Plan
 from finegrain.preprocess import ImageTransform
 from finegrain.recipe import Recipe, load_recipe, recipe_from_dict
+from finegrain.runs.checkpoint import MODEL, best_checkpoint, last_checkpoint, load_model
 from finegrain.runtime.eager import EagerRuntime
+from finegrain.zoo import HEADS, load_clip_weights
 
 
 def build_method(recipe: Recipe) -> TwoTowers:
-    """The method of a recipe; it is filled with pretrained weights where it names some."""
+    """Build the method of a recipe and load the pretrained weights that it names.
+
+    Raises:
+        RecipeError: A loss is unknown, or does not fit the towers.
+        WeightsError: The weights are missing, damaged, or do not fit.
+    """
     method = assemble(recipe)
     if isinstance(method, FashionBert):
         method.load_local_weights()
@@ -32,10 +37,10 @@ def build_method(recipe: Recipe) -> TwoTowers:
 
 
 def assemble(recipe: Recipe) -> TwoTowers:
-    """The method of a recipe with random weights, and the colour tasks that its losses name.
+    """Build the method of a recipe, with its colour tasks if any, with random weights.
 
     Raises:
-        RecipeError: A loss is unknown, or does not go with the towers.
+        RecipeError: A loss is unknown, or does not fit the towers.
     """
     tasks = [name for name in recipe.losses if name in COLOR_TASKS]
     method = recipe.method.build([name for name in recipe.losses if name not in tasks])
@@ -45,15 +50,15 @@ def assemble(recipe: Recipe) -> TwoTowers:
 
 
 def _weight_file(path: Path) -> Path:
-    """The selected checkpoint, where ``path`` is a run folder.
+    """The weight file of the best checkpoint if ``path`` is a run folder, else ``path``.
 
     Raises:
-        WeightsError: There is nothing at ``path``.
+        WeightsError: ``path`` does not exist.
     """
     if not path.exists():
         raise WeightsError(
-            f"the recipe starts from {path}, which is not there. Put the file there, name another "
-            "by --set weights=PATH, or start from random weights by --set weights=null"
+            f"the recipe starts from {path}, which does not exist. Put the file there, name "
+            "another by --set weights=PATH, or start from random weights by --set weights=null"
         )
     return best_checkpoint(path) / MODEL if last_checkpoint(path) else path
 
@@ -77,18 +82,21 @@ def training_transform(recipe: Recipe) -> ImageTransform:
 
 
 def eager_encoder(recipe: Recipe, method: TwoTowers, device: torch.device) -> Encoder:
-    """A method in evaluation mode, as an encoder."""
+    """Wrap a method as an encoder; the method is set to evaluation mode."""
     method.eval()
     runtime = EagerRuntime(method, embed_dim=recipe.method.embed_dim, device=device)
     return Encoder(runtime, recipe.method.text.tokenizer(), image_transform(recipe))
 
 
 def load_run(folder: Path) -> tuple[Recipe, TwoTowers, Path]:
-    """The recipe of a run, its selected weights in evaluation mode, and their checkpoint.
+    """Load the recipe of a run and its best checkpoint.
+
+    Returns:
+        The recipe, the method in evaluation mode, and the folder of the checkpoint.
 
     Raises:
-        RecipeError: The folder holds no recipe.
-        CheckpointError: It holds no checkpoint, or a damaged one.
+        RecipeError: The folder has no recipe.
+        CheckpointError: The folder has no checkpoint, or a damaged one.
     """
     recipe = load_recipe(folder)
     checkpoint = best_checkpoint(folder)
@@ -99,15 +107,18 @@ def load_run(folder: Path) -> tuple[Recipe, TwoTowers, Path]:
 
 
 def open_model(model: str | Path | Encoder, data: Dataset | None = None) -> tuple[Encoder, Dataset]:
-    """The encoder of a run folder or a plan, and what to try it on.
+    """Open the encoder of a run folder or a plan, and choose its dataset.
 
     Args:
         model: A run folder, a plan, or an encoder.
-        data: By default the dataset that a run or a plan was trained on.
+        data: The dataset; by default the one that the run or the plan was trained on.
+
+    Returns:
+        The encoder and the dataset.
 
     Raises:
         PlanError, CheckpointError: The model cannot be read.
-        EvaluationError: An encoder came without data.
+        EvaluationError: ``model`` is an encoder and ``data`` is None.
     """
     if isinstance(model, Encoder):
         if data is None:

@@ -1,4 +1,4 @@
-"""Training: one loop for every method."""
+"""Training: one loop for all methods."""
 
 from finegrain.training.loop import Run, train
 

@@ -1,4 +1,4 @@
-"""What the training loop does with a batch, whatever fields a method gave it."""
+"""Operations of the training loop on a batch, independent of its fields."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from finegrain.methods import Batch
 
 
 def advice_on(batch: Batch) -> str:
-    """What to look at when a batch does harm."""
+    """Advice for an error caused by a batch: its files, and what to change."""
     more = f" and {len(batch.where) - 8} more" if len(batch.where) > 8 else ""
     return (
         f"The batch was: {', '.join(batch.where[:8])}{more}. Look at these files, or lower the "
@@ -20,16 +20,19 @@ def advice_on(batch: Batch) -> str:
 
 
 def parts_of(batch: Batch, count: int) -> list[Batch]:
-    """A batch cut into equal parts, in order."""
+    """Cut a batch into ``count`` equal parts, in order."""
 
     def part(value: Any, i: int) -> Any:
-        size = 0 if value is None else len(value) // count
-        return None if value is None else value[i * size : (i + 1) * size]
+        if value is None:
+            return None
+        size = len(value) // count
+        return value[i * size : (i + 1) * size]
 
     return [Batch(**{name: part(value, i) for name, value in _fields(batch)}) for i in range(count)]
 
 
 def moved(batch: Batch, to: device) -> Batch:
+    """A copy of a batch with its tensors on a device."""
     tensors: dict[str, Any] = {
         name: value.to(to, non_blocking=True)
         for name, value in _fields(batch)

@@ -1,4 +1,4 @@
-"""Several processes, as ``torchrun`` starts them."""
+"""Training with several processes, which ``torchrun`` starts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch.distributed as dist
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class World:
-    """This process among all, and the device it computes on."""
+    """The rank of this process, the number of processes, and the device of this process."""
 
     rank: int
     size: int
@@ -30,7 +30,7 @@ class World:
 
 @contextmanager
 def join_world() -> Iterator[World]:
-    """Join the processes that ``torchrun`` started, or stand alone."""
+    """Join the processes that ``torchrun`` started; without it, there is one process."""
     local = int(os.environ.get("LOCAL_RANK", 0))
     device = torch.device("cuda", local) if torch.cuda.is_available() else torch.device("cpu")
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:

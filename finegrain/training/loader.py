@@ -1,7 +1,7 @@
-"""Training batches as a pure function of (seed, epoch, position).
+"""Training batches as a pure function of seed, epoch and position.
 
-Nothing here keeps a random state, so a resumed run sees the batches that an uninterrupted
-one would have seen, whatever the number of loading processes.
+There is no random state. A resumed run therefore gets the same batches as an uninterrupted one,
+for any number of loading processes.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ class Item(NamedTuple):
 
     Attributes:
         pixels: uint8 ``[3, H, W]``.
-        captions: As many of every item; the last one is of another identity where those are
-            asked for.
-        label: Number of the identity.
-        where: For error messages.
-        number: Of the item in the split.
-        is_replaced: Whether the last caption is a weak positive.
+        captions: The same number for every item. With ``wrong_captions``, the last one is of
+            another identity.
+        label: Number of the identity, from 0.
+        where: Source of the item, for error messages.
+        number: Index of the item in the split.
+        is_replaced: Whether the weak positive differs from the first caption.
     """
 
     pixels: NDArray[np.uint8]
@@ -53,16 +53,19 @@ class Item(NamedTuple):
 
 
 class Pairs(Dataset[Item]):
-    """Every (picture, caption) pair of a split, augmented by a seed of its own.
+    """All (picture, caption) pairs of a split, each augmented with its own seed.
 
-    With ``captions`` above 1 an item is a picture with so many of its captions, drawn anew
-    each epoch; a picture with fewer gives some of them again. With ``weak_positives`` a pair
-    has a second caption: with that probability one drawn from all captions of the same person
-    (a weak positive, Bai et al. 2023), and otherwise the first again. With ``wrong_captions``
-    an item has one more, of another identity; see :class:`WrongCaptions`.
+    - ``captions`` above 1: an item is a picture with this number of its captions, drawn again in
+      each epoch. If a picture has fewer captions, some are repeated.
+    - ``weak_positives``: an item has a second caption. With this probability it is drawn from all
+      captions of the same person (a weak positive, Bai et al. 2023); otherwise it is the first
+      caption again.
+    - ``wrong_captions``: an item has one more caption, of another identity; see
+      :class:`WrongCaptions`.
 
-    Identities are numbered from 0 in the order of the dataset's ids, gaps or not: what a
-    classifier needs, and for CUHK-PEDES (ids from 1) what released ones were trained with.
+    Identities are numbered from 0 without gaps, in the order of the dataset's ids, as a
+    classifier needs. For CUHK-PEDES, whose ids start at 1, released classifiers were trained
+    with this numbering.
     """
 
     def __init__(
@@ -111,26 +114,26 @@ class Pairs(Dataset[Item]):
     @property
     def groups(self) -> Tensor | None:
         """Number of the sub-category of each item; see :class:`~finegrain.methods.Batch`."""
-        stated = [sample.metadata.get(SUBCATEGORY) for sample in self._split.samples]
-        names = sorted({str(name) for name in stated if name is not None})
+        categories = [sample.metadata.get(SUBCATEGORY) for sample in self._split.samples]
+        names = sorted({str(name) for name in categories if name is not None})
         numbers = {name: n for n, name in enumerate(names, start=1)}
-        known = [0 if name is None else numbers[str(name)] for name in stated]
-        return torch.tensor([known[i] for i, _ in self._items]) if names else None
+        of_samples = [0 if name is None else numbers[str(name)] for name in categories]
+        return torch.tensor([of_samples[i] for i, _ in self._items]) if names else None
 
     def __getitem__(self, key: Key) -> Item:
         epoch, index = key
         i, first = self._items[index]
         sample = self._split.samples[i]
         seeds = np.random.SeedSequence((self._seed, epoch, index)).generate_state(4)
-        told = [first] if self._captions == 1 else self._draw(len(sample.captions), int(seeds[1]))
-        captions = [sample.captions[j] for j in told]
+        drawn = [first] if self._captions == 1 else self._draw(len(sample.captions), int(seeds[1]))
+        captions = [sample.captions[j] for j in drawn]
         if self.has_weak_positives:
-            captions.append(self._of_the_same(self._labels[i], captions[0], int(seeds[3])))
+            captions.append(self._weak_positive(self._labels[i], captions[0], int(seeds[3])))
         is_replaced = self.has_weak_positives and captions[-1] != captions[0]
         if self._wrong is not None:
             captions.append(self._wrong.draw(sample, self._labels[i], (self._seed, epoch, index)))
         if self._drop_words:
-            # Words are what the method's cleaning leaves of them.
+            # Words are counted after the cleaning that the method applies.
             captions = [
                 drop_words(self._cleaning.reworded(caption), self._drop_words, int(seeds[2]) + n)
                 for n, caption in enumerate(captions)
@@ -139,13 +142,13 @@ class Pairs(Dataset[Item]):
             pixels=self._augmentation(self._pictures[i], int(seeds[0])),
             captions=tuple(captions),
             label=self._labels[i],
-            where=f"{sample.image}{told}",
+            where=f"{sample.image}{drawn}",
             number=index,
             is_replaced=is_replaced,
         )
 
-    def _of_the_same(self, label: int, caption: str, seed: int) -> str:
-        """Now and then any caption of a person, otherwise the given one."""
+    def _weak_positive(self, label: int, caption: str, seed: int) -> str:
+        """Any caption of the person with probability ``weak_positives``, else ``caption``."""
         rng = np.random.default_rng(seed)
         if rng.random() >= self._weak_positives:
             return caption
@@ -153,17 +156,17 @@ class Pairs(Dataset[Item]):
         return written[rng.integers(len(written))]
 
     def _draw(self, count: int, seed: int) -> list[int]:
-        """Which of a picture's captions: each once before any comes again."""
+        """Draw indices of captions; all are used once before one is repeated."""
         order = np.random.default_rng(seed).permutation(count)
         return [int(j) for j in np.resize(order, self._captions)]
 
 
 class Order(Sampler[list[Key]]):
-    """Keys of each batch of this process: a new shuffle an epoch, the same for every process.
+    """Keys of the batches of this process, shuffled in each epoch with the same seed everywhere.
 
-    A last batch that is not full is left out (``drop_last``), since contrastive losses of
-    small batches are another task, or else divided among the processes as evenly as can be
-    without giving one more than another.
+    With ``drop_last``, an incomplete last batch is left out, since a contrastive loss of a small
+    batch is an easier task. Otherwise it is divided into equal parts for the processes; a
+    remainder is left out.
     """
 
     def __init__(
@@ -186,7 +189,7 @@ class Order(Sampler[list[Key]]):
         return full + (not self._drop_last and left >= self._world.size)
 
     def start_at(self, epoch: int, batch: int) -> None:
-        """What the next iteration begins with."""
+        """Set the epoch and the batch at which the next iteration starts."""
         self._start = (epoch, batch)
 
     def __iter__(self) -> Iterator[list[Key]]:
@@ -204,8 +207,7 @@ class Order(Sampler[list[Key]]):
 def make_loader(
     pairs: Pairs, order: Order, tokenizer: Tokenizer, *, workers: int, device: torch.device
 ) -> DataLoader[Batch]:
-    """Batches of a run, assembled in ``workers`` processes."""
-
+    """Make the loader of a run, which assembles batches in ``workers`` processes."""
     return DataLoader(
         pairs,  # type: ignore[arg-type]  # a batch sampler of keys, which DataLoader allows
         batch_sampler=order,
@@ -219,7 +221,7 @@ def make_loader(
             has_wrong_captions=pairs.has_wrong_captions,
         ),
         persistent_workers=workers > 0,
-        # Of its own, or every resume would draw once more from the model's random state.
+        # A separate generator: otherwise every resume would advance the model's random state.
         generator=torch.Generator(),
     )
 

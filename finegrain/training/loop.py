@@ -1,4 +1,4 @@
-"""The training loop: batches, named losses, one optimiser. It does not know what a loss is."""
+"""The training loop: batches, named losses and one optimiser, for any method."""
 
 from __future__ import annotations
 
@@ -46,18 +46,19 @@ from finegrain.training.precision import autocast_dtype
 from finegrain.training.run_lock import only_training
 
 CHECKPOINT_MINUTES = 5.0
-"""Most minutes of training that an interruption costs."""
+"""Minutes between checkpoints: the most that an interruption costs."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """A run folder and how far it came.
+    """Result of a training.
 
     Attributes:
-        folder: Holds the recipe, the checkpoints, ``metrics.jsonl`` and TensorBoard's files.
-        steps: Optimiser steps done.
+        folder: The run folder, with the recipe, the checkpoints, ``metrics.jsonl`` and the files
+            of TensorBoard.
+        steps: Number of optimiser steps done.
         losses: Weighted sum of the losses at each step of this call.
-        validation: The last evaluation on the validation split, if there was one.
+        validation: The last evaluation on the validation split; None if there was none.
     """
 
     folder: Path
@@ -81,23 +82,26 @@ def train(
 ) -> Run:
     """Train a recipe.
 
-    Under ``torchrun`` every process calls this; the first one writes.
+    With ``torchrun``, every process calls this function; only the first one writes files.
 
     Args:
-        recipe: What to train.
+        recipe: The recipe to train.
         out: The run folder; ``runs/<name>`` by default.
-        resume: Go on from the newest checkpoint of the folder. The result equals that of a
-            run that was never interrupted.
-        stop_after: End once this many steps are done, though the schedule is longer.
-        checkpoint_minutes: Write a checkpoint when so many minutes have passed since the last
-            one, besides those at the end of each epoch.
-        progress: Show bars with loss, rate and time left.
+        resume: Continue from the newest checkpoint of the folder. The result equals that of an
+            uninterrupted run.
+        stop_after: Stop after this number of steps in total, even if the schedule is longer.
+        checkpoint_minutes: Write a checkpoint when this many minutes have passed since the last
+            one, in addition to the checkpoints at the end of each epoch.
+        progress: Show a progress bar with the loss, the speed and the remaining time.
+
+    Returns:
+        The run folder, the steps done, the losses and the last validation.
 
     Raises:
         RecipeError: The recipe is for evaluation only.
-        TrainingError: A loss is not finite; the batch is named.
-        CheckpointError: The folder holds another run or a damaged one, is in use by another
-            training, or cannot be written to.
+        TrainingError: A loss or gradient is not finite; the message names the batch.
+        CheckpointError: The folder holds a run of another recipe or a damaged one, is in use by
+            another training, or cannot be written to.
         DataError: The dataset cannot be read.
 
     Example:
@@ -121,7 +125,7 @@ def train(
 
 @contextmanager
 def _held(folder: Path, world: World) -> Iterator[None]:
-    """The folder, made and locked by the first process."""
+    """Create and lock the run folder in the first process."""
     with ExitStack() as stack:
         if world.is_first:
             with writing(folder):
@@ -131,18 +135,21 @@ def _held(folder: Path, world: World) -> Iterator[None]:
 
 
 def _claim(folder: Path, recipe: Recipe, *, resume: bool, world: World) -> None:
-    """Make the folder this run's own, or make sure that it already is."""
+    """Write the recipe into the run folder, after checking that it holds no other run."""
     known = folder / "recipe.json"
     if last_checkpoint(folder) is not None:
         if not resume:
             raise CheckpointError(
-                f"{folder} already holds a run. Go on with it by --resume, or choose another "
-                "folder by -o."
+                f"{folder} already holds a run. Continue it with --resume, or choose another "
+                "folder with -o."
             )
         changed = difference(load_recipe(known), recipe)
         if changed:
             listed = "; ".join(f"{n}: {a!r} there, {b!r} here" for n, (a, b) in changed.items())
-            raise CheckpointError(f"{folder} was trained with another recipe: {listed}")
+            raise CheckpointError(
+                f"{folder} was trained with another recipe: {listed}. Set these fields back, or "
+                "choose another folder with -o."
+            )
     world.barrier()
     if world.is_first:
         with writing(folder):
@@ -151,7 +158,7 @@ def _claim(folder: Path, recipe: Recipe, *, resume: bool, world: World) -> None:
 
 
 class _Trainer:
-    """One run: what stays the same from step to step."""
+    """The model, data and options of one run."""
 
     def __init__(self, recipe: Recipe, folder: Path, world: World, *, progress: bool) -> None:
         self.recipe = recipe
@@ -160,7 +167,7 @@ class _Trainer:
         self.progress = progress
         torch.manual_seed(recipe.seed)
         self.tokenizer = recipe.method.text.training_tokenizer()
-        # Convolutions run up to twice as fast channels-last; other tensors are unaffected.
+        # Convolutions are up to twice as fast in channels-last; other tensors are not affected.
         self.model = build_method(recipe).to(memory_format=torch.channels_last)
         self.model.to(world.device)
         self.optimizer = make_optimizer(self.model, recipe.optimizer)
@@ -174,9 +181,9 @@ class _Trainer:
         self.losses: list[float] = []
 
     def _read_data(self) -> tuple[Order, DataLoader[Batch], list[Split]]:
-        """Batches of the training split, and the splits that are evaluated on the way."""
+        """Read the training batches, and the splits that are evaluated during training."""
         recipe, world = self.recipe, self.world
-        if world.is_first:  # the first process may render or unpack what the others then read
+        if world.is_first:  # it may render or unpack files that the other processes then read
             splits = recipe.data.splits()
         world.barrier()
         if not world.is_first:
@@ -247,8 +254,8 @@ class _Trainer:
                     bar.update()
                     if state.step >= end:
                         break
-                    # Only the first process looks at its clock; the others meet it at the
-                    # next step.
+                    # Only the first process checks the time; the others wait for it at the next
+                    # step.
                     if (
                         self.world.is_first
                         and state.step % per_epoch
@@ -276,7 +283,7 @@ class _Trainer:
             self.model.start_epoch(epoch, (moved(b, self.world.device) for b in self.loader))
 
     def _step(self, batch: Batch, step: int) -> dict[str, float]:
-        """One optimiser step over a batch, in parts where the recipe accumulates."""
+        """Do one optimiser step on a batch, in parts if the recipe accumulates gradients."""
         self.model.train()
         set_lr(self.optimizer, partial(self._lr, step))
         set_eps(self.optimizer, self.recipe.optimizer, step)
@@ -284,7 +291,7 @@ class _Trainer:
         parts = parts_of(batch, self.recipe.accumulate)
         sums: dict[str, float] = {}
         for i, part in enumerate(parts):
-            # Gradients of the processes meet once, at the last part.
+            # Gradients are reduced over processes once, at the last part.
             unsynced = isinstance(self.parallel, DistributedDataParallel) and i < len(parts) - 1
             with self.parallel.no_sync() if unsynced else nullcontext():  # type: ignore[operator]
                 total, named = self._losses(part, step)
@@ -302,7 +309,7 @@ class _Trainer:
         return sums
 
     def _lr(self, step: int, peak: float = 1.0) -> float:
-        """The learning rate at a step of parameters whose rules multiply it by ``peak``."""
+        """Learning rate at a step, for parameters whose rules multiply it by ``peak``."""
         recipe = self.recipe
         return recipe.optimizer.lr * lr_factor(
             step, recipe.schedule, per_epoch=len(self.order), total=self.total, peak=peak
@@ -322,7 +329,7 @@ class _Trainer:
 
     @contextmanager
     def _kernels(self) -> Iterator[None]:
-        """The recipe's precision, and the attention that is fastest here."""
+        """Use the precision of the recipe, and the fastest attention kernels of the device."""
         device, dtype = self.world.device, self.dtype
         with (
             torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None),
@@ -343,7 +350,7 @@ class _Trainer:
     def _evaluate(
         self, state: State, writer: SummaryWriter | None
     ) -> tuple[Evaluation | None, State]:
-        """Evaluate in the first process, and note the step that is best on validation."""
+        """Evaluate in the first process, and update the best step on validation."""
         validation = None
         if writer is None:
             return validation, state
@@ -369,10 +376,10 @@ class _Trainer:
 
 
 def attention_backends(device: torch.device) -> list[SDPBackend]:
-    """All kernels on a GPU; on a CPU plain products.
+    """Attention kernels to use: all on a GPU, only matrix products (``MATH``) on a CPU.
 
-    Measured on two Zen 4 cores in bf16, 128 captions of 48 tokens: forward and backward take
-    6 ms by plain products and 32 ms by the fused CPU kernel.
+    Forward and backward of 128 captions of 48 tokens in bf16, on two Zen 4 cores, take 6 ms with
+    matrix products and 32 ms with the fused CPU kernel.
     """
     if device.type == "cpu":
         return [SDPBackend.MATH]

@@ -1,4 +1,7 @@
-"""Muon (Jordan et al. 2024), in the precision that the processor computes in."""
+"""The Muon optimiser, in the native precision of the processor.
+
+Source: Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/.
+"""
 
 from __future__ import annotations
 
@@ -21,21 +24,21 @@ COEFFICIENTS = [
     (2.8769, -3.1427, 1.2046),
     (2.8366, -3.0525, 1.2012),
 ]
-"""Of the Newton-Schulz iteration, one row a step, as Cesista et al. (2025) optimised them."""
+"""Coefficients of the Newton-Schulz iteration, one row per step (Cesista et al. 2025)."""
 
 
 class Muon(torch.optim.Optimizer):
-    """Orthogonal steps for matrices and filters, and AdamW for all other parameters.
+    """Orthogonal updates for matrices and filters, and AdamW for all other parameters.
 
-    timm's Muon always iterates in bf16, which most processors emulate; its step of a small
-    model then takes longer than forward and backward together. The step of a matrix has the
-    root mean square of AdamW's (Liu et al. 2025, section 2.2), so that both share one learning
-    rate.
+    timm's Muon always iterates in bf16, which most CPUs emulate. Its step on a small model then
+    takes longer than forward and backward together. The update of a matrix has the root mean
+    square of an AdamW update (Liu et al. 2025, section 2.2, https://arxiv.org/abs/2502.16982),
+    so both use the same learning rate.
 
     Args:
         groups: Parameter groups with ``params``, ``lr``, ``weight_decay`` and ``is_matrix``.
-        betas: Of AdamW.
-        eps: Of AdamW, and the least norm of a gradient that is made orthogonal.
+        betas: Decay rates of AdamW's moments.
+        eps: Epsilon of AdamW, and the smallest norm by which a gradient is divided.
     """
 
     def __init__(
@@ -45,7 +48,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """Take one step by the gradients."""
+        """Update all parameters that have a gradient."""
         for group in self.param_groups:
             parameters = [p for p in group["params"] if p.grad is not None]
             if group["is_matrix"]:

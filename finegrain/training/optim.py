@@ -1,4 +1,4 @@
-"""Optimiser and learning-rate schedule."""
+"""The optimiser and the learning-rate schedule of a recipe."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from finegrain.recipe import Optimizer, Schedule
 from finegrain.training.muon import Muon
 
 LR_FACTOR = "lr_factor"
-"""Key of a parameter group: what a rule multiplied its learning rate by."""
+"""Key of a parameter group: the factor of its learning rate, from the rules of the recipe."""
 
 _EMBEDDINGS = ("_embedding", "pos_embed", "_token")
-"""Ends of the names of embeddings that are parameters of a tower itself."""
+"""Name suffixes of embeddings that are direct parameters of a tower."""
 
 
 class Share(NamedTuple):
-    """What the parameters of a group have in common.
+    """Options that the parameters of a group share.
 
     Attributes:
-        factor: Multiple of the learning rate.
+        factor: Factor of the learning rate.
         decay: Weight decay.
-        is_matrix: Whether Muon takes them: matrices and filters, but not embeddings and
-            tokens, whose rows have nothing to do with each other.
+        is_matrix: Whether Muon updates them. True for matrices and filters, but not for
+            embeddings and tokens, whose rows are unrelated.
     """
 
     factor: float
@@ -37,14 +37,14 @@ class Share(NamedTuple):
 
 
 def make_optimizer(model: nn.Module, config: Optimizer) -> torch.optim.Optimizer:
-    """The optimiser of a recipe, with a group for each share that its rules make."""
+    """Make the optimiser of a recipe, with one parameter group for each :class:`Share`."""
     matrices = _matrices(model) if config.kind == "muon" else frozenset()
     groups: dict[Share, list[nn.Parameter]] = defaultdict(list)
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             share = _share(name, parameter, config, is_matrix=id(parameter) in matrices)
             groups[share].append(parameter)
-    given: list[dict[str, Any]] = [
+    param_groups: list[dict[str, Any]] = [
         {
             "params": parameters,
             "lr": share.factor * config.lr,
@@ -54,27 +54,29 @@ def make_optimizer(model: nn.Module, config: Optimizer) -> torch.optim.Optimizer
         for share, parameters in groups.items()
     ]
     if config.kind == "muon":
-        for group, share in zip(given, groups, strict=True):
+        for group, share in zip(param_groups, groups, strict=True):
             group["is_matrix"] = share.is_matrix
-        return Muon(given, betas=config.betas, eps=config.eps)
+        return Muon(param_groups, betas=config.betas, eps=config.eps)
     kind = torch.optim.AdamW if config.kind == "adamw" else torch.optim.Adam
-    return kind(given, betas=config.betas, eps=config.eps, fused=True)
+    return kind(param_groups, betas=config.betas, eps=config.eps, fused=True)
 
 
 def set_lr(optimizer: torch.optim.Optimizer, rate: Callable[[float], float]) -> None:
-    """Set the learning rate of every group to ``rate`` of the factor that its rules made."""
+    """Set the learning rate of each group to ``rate(factor)``, with the factor of its rules."""
     for group in optimizer.param_groups:
         group["lr"] = rate(group[LR_FACTOR])
 
 
 def set_eps(optimizer: torch.optim.Optimizer, config: Optimizer, step: int) -> None:
-    """Keep ``eps`` out of the correction of the second moment where the recipe says so.
+    """Apply ``eps`` as TensorFlow does, if the recipe sets ``eps_uncorrected``.
 
-    PyTorch divides by ``sqrt(v / (1 - b^t)) + eps`` at step ``t``, counted from 1, and TensorFlow
-    by ``(sqrt(v) + eps) / sqrt(1 - b^t)``.
+    At step ``t``, counted from 1, PyTorch divides by ``sqrt(v / (1 - b^t)) + eps``. TensorFlow
+    divides by ``(sqrt(v) + eps) / sqrt(1 - b^t)``, which is the same with a larger ``eps``.
 
     Args:
-        step: Counted from 0.
+        optimizer: The optimiser, changed in place.
+        config: Options of the recipe.
+        step: Number of the step, from 0.
     """
     if config.eps_uncorrected:
         for group in optimizer.param_groups:
@@ -84,17 +86,20 @@ def set_eps(optimizer: torch.optim.Optimizer, config: Optimizer, step: int) -> N
 def lr_factor(
     step: int, schedule: Schedule, *, per_epoch: int, total: int, peak: float = 1.0
 ) -> float:
-    """The multiple of the recipe's learning rate at a step counted from 0.
+    """Factor of the recipe's learning rate at a step.
 
-    Linear from the initial rate to the peak over the warm-up, then half a cosine from the peak
-    to the final rate, which would be reached when the run ends. By epochs, the first has the
-    initial rate itself and the one after the warm-up the peak (the schedule of the
-    re-identification baselines since fast-reid). By steps, ``schedule.from_initial`` decides.
+    The rate grows linearly from the initial rate to the peak in the warm-up. It then follows half
+    a cosine from the peak to the final rate, which is reached at the end of the run. With
+    ``schedule.by_epoch``, the first epoch has the initial rate and the first epoch after the
+    warm-up has the peak, as in re-identification baselines since fast-reid. Otherwise
+    ``schedule.from_initial`` decides whether the first step has the initial rate.
 
     Args:
-        per_epoch: Steps an epoch.
-        total: Steps of the run.
-        peak: The multiple at the peak, which the rule of a parameter states.
+        step: Number of the step, from 0.
+        schedule: Options of the recipe.
+        per_epoch: Number of steps per epoch.
+        total: Number of steps of the run.
+        peak: Factor at the peak, from the rule of a parameter.
     """
     own = 1.0 if schedule.same_ends else peak
     initial, final = schedule.initial * own, schedule.final * own
@@ -120,7 +125,7 @@ def lr_factor(
 
 
 def _matrices(model: nn.Module) -> frozenset[int]:
-    """``id`` of each parameter that Muon takes."""
+    """``id`` of each parameter that Muon updates."""
     embedded = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
     return frozenset(
         id(parameter)
@@ -131,10 +136,10 @@ def _matrices(model: nn.Module) -> frozenset[int]:
 
 
 def _suits_muon(parameter: nn.Parameter) -> bool:
-    """Whether an orthogonal step means something: timm's rule for its own Muon.
+    """Whether an orthogonal update makes sense, by the rule of timm's Muon.
 
-    Vectors, filters of one channel, heads of a few classes and classifiers of a whole vocabulary
-    are no matrices in this sense.
+    It excludes vectors, filters of one channel, heads of a few classes, and classifiers of a
+    whole vocabulary.
     """
     if parameter.ndim < 2 or 1 in parameter.shape[:2]:
         return False

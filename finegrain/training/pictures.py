@@ -1,4 +1,4 @@
-"""The pictures of a split at the tower's size, decoded once."""
+"""The pictures of a split, decoded once and resized for the image tower."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from finegrain.preprocess import ImageTransform, load_image
 from finegrain.records import Split
 
 MAX_MEMORY = 2 << 30
-"""Decoded pictures are kept in memory up to this many bytes; beyond, in a file."""
+"""Decoded pictures are kept in memory up to this number of bytes, and above it in a file."""
 
 CACHE = Path(os.environ.get("FINEGRAIN_CACHE", "~/.cache/finegrain")).expanduser()
-"""Where that file is: any run, process or epoch that needs the same pictures finds it."""
+"""Folder of these files, which all runs and processes share."""
 
 
 class Pictures:
     """The pictures of a split as uint8 ``[H, W, 3]``.
 
-    Small splits are held in memory. Of large ones a memory-mapped file is made at the first
-    use, of 147 kB a picture at 384x128; its name is a digest of every picture's path, size
-    and time of change and of the transform, so that it is never out of date. Delete the
-    folder at any time.
+    Small splits are kept in memory. For a large split, a memory-mapped file is written at the
+    first use, with 147 kB per picture at 384x128. Its name is a digest of the transform and of
+    the path, size and modification time of every picture, so it is never out of date. The folder
+    may be deleted at any time.
 
     Raises:
         ImageError: A picture cannot be read.
@@ -44,14 +44,14 @@ class Pictures:
             self._decoded = self._from_file(shape, progress)
 
     def __getitem__(self, i: int) -> NDArray[np.uint8]:
-        """Picture ``i`` as uint8 ``[H, W, 3]``; a copy, which may be written to."""
+        """A writable copy of picture ``i``, uint8 ``[H, W, 3]``."""
         return np.array(self._decoded[i])
 
     def _from_file(self, shape: tuple[int, ...], progress: bool) -> NDArray[np.uint8]:
         path = CACHE / "pictures" / f"{self._digest()}.npy"
         if not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)
-            # Two processes may do the same work at once; neither sees half a file.
+            # Two processes may do the same work at once, but neither reads an incomplete file.
             unfinished = path.with_name(f".{path.name}.{os.getpid()}")
             try:
                 made = np.lib.format.open_memmap(unfinished, "w+", np.uint8, shape)
@@ -64,11 +64,11 @@ class Pictures:
         return np.load(path, mmap_mode="r", allow_pickle=False)
 
     def _digest(self) -> str:
-        told = hashlib.sha256(repr(self._transform).encode())
+        digest = hashlib.sha256(repr(self._transform).encode())
         for path in self._paths:
-            found = path.stat()
-            told.update(f"{path.resolve()}\0{found.st_size}\0{found.st_mtime_ns}\n".encode())
-        return told.hexdigest()[:32]
+            stat = path.stat()
+            digest.update(f"{path.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+        return digest.hexdigest()[:32]
 
     def _decode_into(self, decoded: NDArray[np.uint8], progress: bool) -> None:
         with ThreadPoolExecutor(os.cpu_count()) as pool:

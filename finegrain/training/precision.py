@@ -1,4 +1,4 @@
-"""Which precision training computes in."""
+"""The precision of training."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from finegrain.training import processor
 
 
 def autocast_dtype(precision: Precision, device: torch.device) -> torch.dtype | None:
-    """The type to autocast to, or None for fp32 throughout.
+    """The type for autocast, or None to train in fp32.
 
-    ``auto`` takes bf16 where the device multiplies in it: half the bytes and about twice the
-    speed. Elsewhere bf16 is emulated, and much slower than fp32. A recipe that asks for it there
-    gets it, with a warning.
+    ``auto`` uses bf16 if the device multiplies in it natively, which takes half the memory and
+    is about twice as fast. Other devices emulate bf16, which is much slower than fp32. There, a
+    recipe with ``bf16`` still trains in bf16, with a warning.
     """
     native = processor.computes_bf16(device)
     if precision == "bf16" and not native:

@@ -1,7 +1,8 @@
-"""What PyTorch computes natively on this machine.
+"""Native number formats of this machine in PyTorch.
 
-Everything that chooses between bf16 and fp32 asks here. bf16 works on every processor, but most
-emulate it: a product of two 256 x 256 matrices then takes about thirty times as long as in fp32.
+All code that chooses between bf16 and fp32 uses this module. bf16 works on every processor, but
+most emulate it: a product of two 256 x 256 matrices then takes about thirty times as long as in
+fp32.
 """
 
 from __future__ import annotations
@@ -31,20 +32,20 @@ LIMITS: Mapping[str, Mapping[str, frozenset[str]]] = {
         "AVX512_CORE_FP16": frozenset({"AMX"}),
     },
 }
-"""Environment variables that make PyTorch or oneDNN compute as on an older processor, and which
-of :data:`~finegrain.runtime.instructions.INSTRUCTIONS` each of their values takes away."""
+"""Environment variables that limit PyTorch or oneDNN to older instruction sets, and the
+:data:`~finegrain.runtime.instructions.INSTRUCTIONS` that each of their values disables."""
 
 
 def usable_instructions() -> tuple[str, ...]:
-    """The processor's instruction sets, without those that the environment forbids."""
-    forbidden: set[str] = set()
+    """The instruction sets of the processor, without those that the environment disables."""
+    disabled: set[str] = set()
     for variable, values in LIMITS.items():
-        forbidden |= values.get(os.environ.get(variable, "").upper(), frozenset())
-    return tuple(name for name in this_processor().instructions if name not in forbidden)
+        disabled |= values.get(os.environ.get(variable, "").upper(), frozenset())
+    return tuple(name for name in this_processor().instructions if name not in disabled)
 
 
 def computes_bf16(device: torch.device) -> bool:
-    """Whether a device multiplies matrices in bf16 by instructions of its own."""
+    """Whether a device multiplies matrices in bf16 natively."""
     if device.type == "cuda":
         import torch
 
@@ -53,7 +54,7 @@ def computes_bf16(device: torch.device) -> bool:
 
 
 def matmul_dtype(device: torch.device) -> torch.dtype:
-    """bf16 where a device computes in it, else fp32: for products that bear few digits."""
+    """bf16 if the device computes in it natively, else fp32; for products of low precision."""
     import torch
 
     return torch.bfloat16 if computes_bf16(device) else torch.float32

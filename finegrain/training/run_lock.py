@@ -1,4 +1,4 @@
-"""One training at a time into a run folder."""
+"""The lock of a run folder: one training at a time."""
 
 from __future__ import annotations
 
@@ -15,25 +15,26 @@ from filelock import FileLock, Timeout
 from finegrain.errors import CheckpointError
 
 LOCK, HOLDER = ".lock", ".lock.json"
-"""Files of a run folder: what is locked, and who holds it."""
+"""Files of a run folder: the lock, and the description of its holder."""
 
 
 @contextmanager
 def only_training(folder: Path) -> Iterator[None]:
-    """Hold a run folder for as long as a training writes into it.
+    """Lock a run folder while a training writes into it.
 
-    The lock belongs to the process: it ends with it, however that ends.
+    The lock belongs to the process: the operating system releases it when the process ends, also
+    after a crash.
 
     Raises:
-        CheckpointError: Another training holds it; the message says which.
+        CheckpointError: Another training holds the lock; the message names it.
     """
     lock = FileLock(folder / LOCK, timeout=0)
     try:
         lock.acquire()
     except Timeout as error:
         raise CheckpointError(
-            f"{folder} is being trained into by {_holder(folder)}. Wait until it ends or stop it, "
-            "or choose another folder by -o."
+            f"{folder} is in use by another training: {_holder(folder)}. Wait until it ends, stop "
+            "it, or choose another folder with -o."
         ) from error
     try:
         holder = {

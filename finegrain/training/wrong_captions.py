@@ -1,4 +1,4 @@
-"""Captions of other identities, of the same sub-category, from the whole training split."""
+"""Wrong captions: of other identities of the same sub-category, from the training split."""
 
 from __future__ import annotations
 
@@ -11,27 +11,28 @@ from finegrain.errors import DataError
 from finegrain.records import Sample, Split
 
 SUBCATEGORY = "subcategory"
-"""The column of a sample's metadata that groups products like one another."""
+"""Column of a sample's metadata with the sub-category of a product."""
 
 _STREAM = 1
-"""Sets these draws apart from the others of an item."""
+"""Part of the seed that makes these draws independent of an item's other draws."""
 
 
 class WrongCaptions:
-    """Draws for a sample a caption of another identity (Gao et al. 2020, FashionBERT).
+    """Draws a caption of another identity for a sample (Gao et al. 2020, FashionBERT).
 
-    An identity of the sample's sub-category is drawn, each as likely, and one of its captions. A
-    sample whose sub-category is unknown, or has no other identity, takes any other identity.
+    First another identity of the sample's sub-category is drawn uniformly, then one of its
+    captions. If the sub-category is unknown or has no other identity, any other identity of the
+    split may be drawn.
     """
 
     def __init__(self, split: Split, written_of: Mapping[int, Sequence[str]]) -> None:
         """
         Args:
-            split: Of which captions are drawn.
+            split: The split from which captions are drawn.
             written_of: The captions of each identity, by its number in ``split.identities()``.
 
         Raises:
-            DataError: The split has one identity only.
+            DataError: The split has only one identity.
         """
         members: dict[str, set[int]] = defaultdict(set)
         labels: list[int] = split.identities().tolist()
@@ -49,11 +50,11 @@ class WrongCaptions:
             )
 
     def draw(self, sample: Sample, label: int, seed: tuple[int, ...]) -> str:
-        """A caption of another identity than `label`, the same for the same seed."""
+        """Draw a caption of another identity than ``label``; deterministic for a seed."""
         alike = self._alike.get(str(sample.metadata.get(SUBCATEGORY)), ())
         pids = alike if len(alike) > 1 else self._everyone
         rng = np.random.default_rng((*seed, _STREAM))
-        # One of the others: the last takes the place of the sample's own.
+        # Draw from all but the last identity; if the sample's own is drawn, take the last.
         drawn = pids[rng.integers(len(pids) - 1)]
         written = self._written_of[pids[-1] if drawn == label else drawn]
         return written[int(rng.integers(len(written)))]

@@ -360,7 +360,7 @@ def test_openais_archive_and_a_name_say_quick_gelu(tmp_path):
 def test_a_clip_of_tall_pictures(tmp_path):
     positions = {"visual.positional_embedding": torch.zeros(1 + 8, 64)}
     clip_file(tmp_path / "clip-quickgelu.bin", **positions)
-    with pytest.raises(WeightsError, match=r"of no square picture.*--recipe"):
+    with pytest.raises(WeightsError, match=r"not those of a square picture.*--recipe"):
         released_to_run(tmp_path / "clip-quickgelu.bin", tmp_path / "run")
 
 

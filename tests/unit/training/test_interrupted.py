@@ -72,7 +72,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(recipe, what, tmp_path, monkeypa
         else:
             patch.setattr(finegrain.runs.checkpoint, what, full)
         with pytest.raises(
-            CheckpointError, match=r"cannot write into .*No space.*--resume.*000008 is whole"
+            CheckpointError, match=r"cannot write into .*No space.*--resume.*000008 is complete"
         ):
             train(recipe, tmp_path, resume=True, progress=False)
     assert last_checkpoint(tmp_path) == good
@@ -152,7 +152,7 @@ def test_two_trainings_into_one_folder(brief, tmp_path):
     command = [sys.executable, "-c", code, str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout.readline() == "held\n"
-        with pytest.raises(CheckpointError, match=rf"by process {other.pid} on .* since .*-o"):
+        with pytest.raises(CheckpointError, match=rf": process {other.pid} on .* since .*-o"):
             train(brief, tmp_path, progress=False)
         other.kill()
     assert train(brief, tmp_path, progress=False).steps == 2
@@ -163,7 +163,7 @@ def test_a_holder_that_says_nothing_of_itself(brief, tmp_path):
     (tmp_path / HOLDER).write_text("{")
     with (
         FileLock(tmp_path / LOCK),
-        pytest.raises(CheckpointError, match="trained into by another process"),
+        pytest.raises(CheckpointError, match="another training: another process"),
     ):
         train(brief, tmp_path, progress=False)
 

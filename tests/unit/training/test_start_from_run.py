@@ -46,5 +46,5 @@ def test_towers_of_another_size_are_refused(brief, first_run):
 
 
 def test_weights_that_are_not_there(brief, tmp_path):
-    with pytest.raises(WeightsError, match=r"nowhere\.pt, which is not there.*--set weights=PATH"):
+    with pytest.raises(WeightsError, match=r"nowhere\.pt, which does not exist.*weights=PATH"):
         build_method(replace(brief, weights=str(tmp_path / "nowhere.pt")))
