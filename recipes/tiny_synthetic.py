@@ -26,7 +26,7 @@ def recipe() -> Recipe:
         losses={"itc": 1.0},
         augment=Augment(flip=0.5, pad=0.0, erase=0.0, jitter=0.0),
         optimizer=Optimizer(kind="muon", lr=4e-3, weight_decay=0.05),
-        schedule=Schedule(epochs=8, warmup=0.1, evaluate_every=8),
+        schedule=Schedule(epochs=6, warmup=0.1, evaluate_every=6),
         captions=2,
         batch_size=128,
         expected=Expected(

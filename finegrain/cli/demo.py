@@ -29,6 +29,7 @@ from finegrain.preprocess import ImageSource
 from finegrain.recipe import Recipe, difference, load_recipe
 from finegrain.runs.checkpoint import MODEL, best_checkpoint, last_checkpoint, read_state
 from finegrain.runtime.instructions import this_processor
+from finegrain.runtime.processor import usable_instructions
 from finegrain.search.searcher import Searcher
 from finegrain.synthetic import (
     ATTRIBUTE_QUERIES,
@@ -39,7 +40,6 @@ from finegrain.synthetic import (
     read_attributes,
 )
 from finegrain.training import train
-from finegrain.training.processor import usable_instructions
 
 RECIPE = Path("recipes/tiny_synthetic.py")
 PROFILE = Path("export/onnx_fp32.py")

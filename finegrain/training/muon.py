@@ -13,7 +13,7 @@ from timm.optim.muon import get_lr_scale, zeropower_via_newtonschulz
 from torch import Tensor
 from torch.optim.adamw import adamw
 
-from finegrain.training import processor
+from finegrain.runtime import processor
 
 MOMENTUM = 0.95
 

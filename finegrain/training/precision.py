@@ -7,7 +7,7 @@ import warnings
 import torch
 
 from finegrain.recipe import Precision
-from finegrain.training import processor
+from finegrain.runtime import processor
 
 
 def autocast_dtype(precision: Precision, device: torch.device) -> torch.dtype | None:

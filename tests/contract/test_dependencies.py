@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
-OWN = {"finegrain", "conftest", "plots", "tables", "compare", "fixtures", "tests", "benchmarks"}
+OWN = {"finegrain", "fixtures", "conftest", "plots", "tables", "compare", "tests", "benchmarks"}
 BROUGHT_BY = {
     "cuda": {"cuda-python"},  # a metapackage: the modules belong to its parts
     "cpuinfo": {"pytest-benchmark"},  # which depends on it for the same purpose

@@ -33,10 +33,22 @@ def round_half_to_even(value: float) -> int:
     return round(value)
 
 
-def stored(column) -> tuple[list[int], float]:
-    """One output channel in 8 bits."""
-    scale = max(abs(float(value)) for value in column) / 127 or 1.0
+def stored(column, widest: float) -> tuple[list[int], float]:
+    """One output channel in steps of ``widest / 127``."""
+    scale = widest / 127 or 1.0
     return [round_half_to_even(float(value) / scale) for value in column], scale
+
+
+def largest_weight(column) -> float:
+    return max(abs(float(value)) for value in column)
+
+
+def largest_pair(column) -> float:
+    """The largest sum of the weights of one sign in two neighbouring rows."""
+    pairs = [column[row : row + 2] for row in range(0, len(column), 2)]
+    above = max(sum(float(value) for value in pair if value > 0) for pair in pairs)
+    below = max(sum(-float(value) for value in pair if value < 0) for pair in pairs)
+    return max(above, below)
 
 
 def activations(x) -> tuple[list[list[int]], float, int]:
@@ -54,7 +66,7 @@ def dynamic_twin(x, weights):
     rows, x_scale, zero = activations(x)
     out = np.empty((len(x), weights.shape[1]))
     for j in range(weights.shape[1]):
-        column, scale = stored(weights[:, j])
+        column, scale = stored(weights[:, j], largest_pair(weights[:, j]))
         for i, row in enumerate(rows):
             total = sum((a - zero) * b for a, b in zip(row, column, strict=True))
             out[i, j] = total * x_scale * scale
@@ -62,7 +74,7 @@ def dynamic_twin(x, weights):
 
 
 def weight_twin(x, weights):
-    columns = [stored(weights[:, j]) for j in range(weights.shape[1])]
+    columns = [stored(column, largest_weight(column)) for column in weights.T]
     widened = np.array([[value * scale for value in column] for column, scale in columns]).T
     return x.astype(np.float64) @ widened
 

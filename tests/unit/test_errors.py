@@ -8,7 +8,9 @@ from finegrain import errors
 from finegrain.errors import FinegrainError, MissingExtraError, require
 
 KINDS = [
-    kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, Exception)
+    kind
+    for _, kind in inspect.getmembers(errors, inspect.isclass)
+    if issubclass(kind, Exception) and not issubclass(kind, Warning)
 ]
 BUILT_IN = {
     "MissingExtraError": ImportError,

@@ -64,13 +64,15 @@ def look(connection: sqlite3.Connection, *, trust: bool = False) -> str:
     """
     clock, doubted = connection.execute("SELECT clock, doubted FROM gallery").fetchone()
     before = Looks(_moment(clock), _moment(doubted))
-    after = before.after(times.now(), trust=trust)
+    now = times.now()
+    after = before.after(now, trust=trust)
     step = after.clock - before.clock if after.clock and before.clock else None
     if after.doubted != before.doubted or step is None or abs(step) >= _NOTED_STEP:
         connection.execute(
             "UPDATE gallery SET clock = ?, doubted = ?", (_text(after.clock), _text(after.doubted))
         )
-    return "" if after.clock is None else times.utc_text(after.clock)
+    # Both have to agree: a clock that was ahead may have been set back since.
+    return "" if after.clock is None else times.utc_text(min(now, after.clock))
 
 
 def doubted(run: Callable[..., sqlite3.Cursor]) -> str | None:

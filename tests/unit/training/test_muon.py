@@ -6,7 +6,7 @@ import pytest
 import timm.optim.muon as theirs
 import torch
 
-from finegrain.training import processor
+from finegrain.runtime import processor
 from finegrain.training.muon import COEFFICIENTS, MOMENTUM, Muon
 
 SHAPES = [(6, 5), (5, 6), (4, 3, 3, 3), (16, 4, 1, 1)]

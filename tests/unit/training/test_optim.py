@@ -13,7 +13,7 @@ from torch import nn
 
 from finegrain import load_recipe
 from finegrain.recipe import Optimizer, ParameterRule, Schedule
-from finegrain.training import processor
+from finegrain.runtime import processor
 from finegrain.training.optim import lr_factor, make_optimizer, set_eps, set_lr
 from finegrain.training.precision import autocast_dtype
 

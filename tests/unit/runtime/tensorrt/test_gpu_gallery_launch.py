@@ -128,7 +128,9 @@ def test_a_searcher_asks_by_caption(plan, backend, references, cuda, monkeypatch
     with Searcher(plan, runtime=backend.name, vectors="gpu") as searcher:
         # Small ids, for embeddings that fp16 can hold.
         tokens = SimpleNamespace(ids=np.pad(IDS, ((0, 0), (0, 9))), eot=EOT)
-        searcher._encoder.tokenizer = SimpleNamespace(encode=lambda captions: tokens)
+        searcher._encoder.tokenizer = SimpleNamespace(
+            encode=lambda captions: tokens, beyond_context=lambda text: ""
+        )
         assert searcher.add([], progress=False).ids == []  # makes the gallery
         fill(searcher.gallery)
         searcher.query("red coat")

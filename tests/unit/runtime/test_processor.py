@@ -6,9 +6,9 @@ import sys
 import pytest
 import torch
 
+from finegrain.runtime import processor
 from finegrain.runtime.instructions import INSTRUCTIONS, Processor
-from finegrain.training import processor
-from finegrain.training.processor import LIMITS, computes_bf16, matmul_dtype, usable_instructions
+from finegrain.runtime.processor import LIMITS, computes_bf16, matmul_dtype, usable_instructions
 
 CPU = torch.device("cpu")
 NEWEST = ("AVX2", "AVX-512", "VNNI", "AMX", "bf16")
@@ -77,5 +77,5 @@ def test_a_gpu_is_asked_itself(monkeypatch):
 
 
 def test_it_is_imported_without_torch():
-    code = "import sys, finegrain.training.processor; sys.exit('torch' in sys.modules)"
+    code = "import sys, finegrain.runtime.processor; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
