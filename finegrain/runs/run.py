@@ -17,6 +17,7 @@ from finegrain.plan import Plan
 from finegrain.preprocess import ImageTransform
 from finegrain.recipe import Recipe, load_recipe, recipe_from_dict
 from finegrain.runs.checkpoint import MODEL, best_checkpoint, last_checkpoint, load_model
+from finegrain.runs.model_size import check_model_size
 from finegrain.runtime.eager import EagerRuntime
 from finegrain.zoo import HEADS, load_clip_weights
 
@@ -40,10 +41,13 @@ def assemble(recipe: Recipe) -> TwoTowers:
     """Build the method of a recipe, with its colour tasks if any, with random weights.
 
     Raises:
-        RecipeError: A loss is unknown, or does not fit the towers.
+        RecipeError: A loss is unknown, or does not fit the towers; or the sizes of the method are
+            invalid.
     """
     tasks = [name for name in recipe.losses if name in COLOR_TASKS]
-    method = recipe.method.build([name for name in recipe.losses if name not in tasks])
+    others = [name for name in recipe.losses if name not in tasks]
+    check_model_size(recipe.method, lambda: recipe.method.build(others))
+    method = recipe.method.build(others)
     if tasks:
         add_color_tasks(method, tasks)
     return method

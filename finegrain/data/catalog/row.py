@@ -61,16 +61,18 @@ def unambiguous(cells: Sequence[str]) -> tuple[tuple[str, ...], list[str]]:
     while cells and not cells[-1]:
         cells = cells[:-1]
     taken = set(cells)
-    names: list[str] = []
+    names: dict[str, None] = {}  # a set that keeps the order
+    last: dict[str, int] = {}
     notes = []
     for number, cell in enumerate(cells, start=1):
         name = cell or f"column_{number}"
         if name in names:
-            again = 2
+            again = last.get(name, 1) + 1
             while f"{name}_{again}" in taken:
                 again += 1
+            last[name] = again
             name = f"{name}_{again}"
             taken.add(name)
             notes.append(f"the name {cell!r} comes again in column {number}, read as {name!r}")
-        names.append(name)
+        names[name] = None
     return tuple(names), notes
