@@ -1,1 +1,1 @@
-"""Datasets, the made-up ones included, and what turns them into training pictures."""
+"""Datasets, synthetic datasets included, and augmentation for training."""

@@ -1,4 +1,4 @@
-"""Image augmentation for training, as a function of the picture and a seed."""
+"""Image augmentation for training, as a deterministic function of a picture and a seed."""
 
 from __future__ import annotations
 
@@ -16,21 +16,23 @@ CLIP_MEAN = (123, 117, 104)
 """Mean colour of CLIP's training pictures in 0..255."""
 
 ERASED_AREA = (0.02, 0.4)
-"""Share of a picture that is erased (Zhong et al. 2020, section 4)."""
+"""Smallest and largest share of a picture that is erased (Zhong et al. 2020, section 4,
+https://arxiv.org/abs/1708.04896)."""
 
 
 class Augmentation:
-    """Flip, shift, recolour and erase, as person re-identification does.
+    """Flips, shifts, recolours and erases pictures, as is usual in person re-identification.
 
-    Or what TBPS-CLIP does: a few operations drawn from a pool, which gained most of all that was
-    tried (Cao et al. 2024, section 4). All operations are torchvision's, by which the papers'
-    code augments, so areas, ratios, angles and factors are distributed as there.
+    With ``picks`` it draws operations from the pool of TBPS-CLIP, which gained most in the
+    paper's ablation (Cao et al. 2024, section 4, https://arxiv.org/abs/2308.10045). All operations
+    are torchvision's, as in the papers' code, so areas, ratios, angles and factors have the same
+    distribution.
 
-    Mirroring is on although captions may say *left* and *right*: the field's convention
-    since IRRA, and its gain outweighs the few words it makes wrong.
+    Mirroring is on by default although captions may say *left* and *right*. This is the convention
+    since IRRA, and its gain outweighs the few wrong words.
 
-    The same picture and seed give the same pixels, in whichever process and order, so a
-    resumed run sees what the run it continues would have seen.
+    The same picture and seed give the same pixels in every process and order, so a resumed run
+    sees the same pictures as an uninterrupted one.
     """
 
     def __init__(
@@ -49,22 +51,22 @@ class Augmentation:
         Args:
             size: Height and width of the pictures in pixels.
             flip: Probability of mirroring.
-            pad: Largest shift, as a share of the height: black is added on every side and
-                a window of ``size`` is cut out at random. IRRA: 10 pixels of 384.
-            erase: Probability of erasing a rectangle of 2 to 40 % of the picture, with sides in a
-                ratio of 0.3 to 3.3, uniform in its logarithm (Zhong et al. 2020). A rectangle
-                that is longer than the picture is drawn again, up to ten times.
+            pad: Largest shift, as a share of the height. The picture is padded with black on
+                every side, and a window of ``size`` is cut out at random. IRRA pads 10 pixels of
+                384.
+            erase: Probability of erasing a rectangle of 2 to 40 % of the picture. The ratio of its
+                sides is from 0.3 to 3.3, uniform in its logarithm (Zhong et al. 2020). A
+                rectangle that does not fit the picture is drawn again, up to ten times.
             fill: Colour of an erased rectangle, RGB in 0..255.
-            color_jitter: Largest relative change of brightness and contrast, 0 to 1. Hue stays,
-                as captions name colours.
-            picks: How many operations are drawn, with replacement, from TBPS-CLIP's pool and
-                done before erasing: jitter of brightness, contrast and saturation by a
-                tenth; rotation by up to 15 degrees; a crop of at least nine tenths; grey (in
-                one case of ten); mirroring (of two); blackening a rectangle of 10 to 20 %
-                (of two).
+            color_jitter: Largest relative change of brightness and contrast, from 0 to 1. The hue
+                stays, because captions name colours.
+            picks: How many operations are drawn with replacement from TBPS-CLIP's pool, and
+                applied before erasing: jitter of brightness, contrast and saturation by a
+                tenth; rotation by up to 15 degrees; a crop of at least nine tenths; grey
+                (probability 0.1); mirroring (0.5); a black rectangle of 10 to 20 % (0.5).
 
         Raises:
-            DataError: a value is out of its range.
+            DataError: A value is out of range.
             MissingExtraError: torchvision is not installed.
         """
         height, width = size
@@ -92,12 +94,13 @@ class Augmentation:
         """Augment one picture.
 
         Args:
-            image: RGB picture ``[H, W, 3]`` of the size given before; it is left as it is.
-            seed: Says which augmentation, 0 or more; make it from the run's seed, the
-                epoch and the sample's number.
+            image: RGB picture, uint8 ``[H, W, 3]`` of the size of the constructor. It is not
+                modified.
+            seed: Seed of the augmentation, 0 or more. Derive it from the run's seed, the epoch
+                and the sample's number.
 
         Returns:
-            Picture ``[3, H, W]``.
+            The augmented picture, uint8 ``[3, H, W]``.
 
         Raises:
             DataError: ``image`` is not uint8 ``[H, W, 3]``.
@@ -110,8 +113,8 @@ class Augmentation:
                 f"{list(image.shape)}. Resize it with an ImageTransform first."
             )
         pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
-        # torchvision draws from the global generator, which is given its state back. Only that
-        # of the CPU: torch.manual_seed would also reset what a GPU draws dropout from.
+        # torchvision draws from the global generator, whose state is restored afterwards. Only the
+        # CPU generator is forked: torch.manual_seed would also reset the GPU's dropout generator.
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             pixels = self._augmented(pixels)
@@ -122,7 +125,7 @@ class Augmentation:
         for step in self._moves:
             pixels = step(pixels)
         if self._recolors:
-            # On fractions, as in TBPS-CLIP's code: on bytes each step would round down.
+            # Floats, as in TBPS-CLIP's code. On bytes each operation would round down.
             fractions = pixels.float() / 255
             for step in self._recolors:
                 fractions = step(fractions)
@@ -131,7 +134,7 @@ class Augmentation:
 
 
 def _pool(v2: Any, size: tuple[int, int]) -> list[Any]:
-    """The operations that TBPS-CLIP draws from (Cao et al. 2024, table 1)."""
+    """The pool of operations of TBPS-CLIP (Cao et al. 2024, table 1)."""
     return [
         v2.ColorJitter(0.1, 0.1, 0.1, 0),
         v2.RandomRotation(15),

@@ -1,4 +1,4 @@
-"""Caption augmentation for training, as a function of the caption and a seed."""
+"""Caption augmentation for training, as a deterministic function of a caption and a seed."""
 
 from __future__ import annotations
 
@@ -6,19 +6,21 @@ import random
 
 
 def drop_words(caption: str, share: float, seed: int) -> str:
-    """A caption without some of its words (Wei and Zou 2019, EDA: random deletion).
+    """Drop random words of a caption.
+
+    This is the random deletion of EDA (Wei and Zou 2019, https://arxiv.org/abs/1901.11196).
 
     Args:
-        caption: Words between white space.
-        share: Probability of each word to be left out.
-        seed: Says which.
+        caption: Words separated by white space.
+        share: Probability that a word is dropped.
+        seed: Seed of the draw.
 
     Returns:
-        The other words; of a caption that would lose them all, one of them.
+        The remaining words, at least one.
     """
     words = caption.split()
     if not words or not share:
         return caption
     draw = random.Random(seed)
-    kept = [word for word in words if draw.random() >= share]
-    return " ".join(kept or draw.choices(words))
+    remaining = [word for word in words if draw.random() >= share]
+    return " ".join(remaining or draw.choices(words))

@@ -1,4 +1,4 @@
-"""The dominant colour of a garment, measured in its photograph."""
+"""Measures the dominant colour of a garment in its photograph."""
 
 from __future__ import annotations
 
@@ -36,23 +36,23 @@ _SWATCHES = {
 }
 
 COLORS = tuple(_SWATCHES)
-"""The names that a colour may get."""
+"""The names of colours."""
 
 _SIDE = 64
 _BORDER = 4
 _LIGHTNESS_WEIGHT = 0.6
-"""Folds and shadows change the lightness of cloth more than its hue."""
+"""Weight of lightness in distances. Folds and shadows change it more than the hue."""
 
 
 def dominant_color(image: Image.Image | npt.NDArray[np.uint8]) -> str:
     """Name the colour of the garment in the middle of a photograph.
 
-    Each pixel takes the name of the nearest swatch in CIE Lab. A name scores by its share
-    of the picture's middle, times how much more of it is found there than along the
-    border, which holds little but background.
+    Each pixel gets the name of the nearest swatch in CIE Lab. The score of a name is its share
+    of the picture's middle, times the ratio of that share to its share of the border, which is
+    mostly background.
 
     Args:
-        image: RGB picture, as Pillow image or uint8 ``[H, W, 3]``.
+        image: RGB picture, as a Pillow image or uint8 ``[H, W, 3]``.
 
     Returns:
         One of :data:`COLORS`.
@@ -84,7 +84,7 @@ def _nearest_name(rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.intp]:
 
 
 def _middle() -> npt.NDArray[np.float64]:
-    """Return weights ``[_SIDE, _SIDE]`` that fall off from the centre and sum to 1."""
+    """Weights ``[_SIDE, _SIDE]`` that decrease from the centre and sum to 1."""
     offset = (np.arange(_SIDE) - (_SIDE - 1) / 2) / _SIDE
     bell = np.exp(-0.5 * np.square(offset / 0.18))
     return np.asarray(np.outer(bell, bell) / np.square(bell.sum()), dtype=np.float64)

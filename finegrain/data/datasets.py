@@ -1,4 +1,4 @@
-"""Datasets as recipes name them: where they lie and how they become splits."""
+"""The datasets that recipes can name, with their folders and their splits."""
 
 from __future__ import annotations
 
@@ -45,16 +45,16 @@ __all__ = [
 ]
 
 JUDGED_WELL = Shares(train=0.65, val=0.05, test=0.3)
-"""Products to test on are free where they are drawn."""
+"""Shares with a large test split, because rendered products cost nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Published:
-    """A published dataset on disk, read whole or not at all.
+    """A published dataset on disk. By default it is read only if it is complete.
 
     Attributes:
-        known: What its papers and its copies tell of it.
-        allow_missing: Go on without the pictures and captions that are missing.
+        known: The description of the dataset: its sizes, its layout, and where to get it.
+        allow_missing: Whether missing pictures and captions are allowed.
     """
 
     known: ClassVar[PersonDataset | FashionDataset]
@@ -63,11 +63,11 @@ class _Published:
     allow_missing: bool = False
 
     def splits(self) -> Mapping[str, Split]:
-        """All splits, with a warning where their sizes are not the published ones.
+        """All splits by name. A warning is shown if their sizes are not the published ones.
 
         Raises:
-            DataError: The dataset cannot be read, a split is left with no picture, or
-                something is missing and ``allow_missing`` is False.
+            DataError: The dataset cannot be read, a split has no picture, or something is missing
+                and ``allow_missing`` is False.
         """
         splits, advice = self._read()
         _refuse_missing(splits, self.root, allow_missing=self.allow_missing, advice=advice)
@@ -75,13 +75,13 @@ class _Published:
         return splits
 
     def _read(self) -> tuple[Mapping[str, Split], str]:
-        """What is there, and what to do where something is not."""
+        """The splits on disk, and advice for missing files."""
         raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True)
 class _PersonSearch(_Published):
-    """A person-search dataset: a JSON list of pictures."""
+    """A person-search dataset whose annotations are a JSON list of pictures."""
 
     known: ClassVar[PersonDataset]
 
@@ -101,7 +101,7 @@ class CuhkPedes(_PersonSearch):
 
 @dataclass(frozen=True, kw_only=True)
 class IcfgPedes(_PersonSearch):
-    """ICFG-PEDES: one caption a picture, and no validation split."""
+    """ICFG-PEDES: one caption per picture, and no validation split."""
 
     known: ClassVar[PersonDataset] = ICFG_PEDES
 
@@ -110,7 +110,7 @@ class IcfgPedes(_PersonSearch):
 
 @dataclass(frozen=True, kw_only=True)
 class RstpReid(_PersonSearch):
-    """RSTPReid: five pictures a person, each by another camera."""
+    """RSTPReid: five pictures per person, each from another camera."""
 
     known: ClassVar[PersonDataset] = RSTPREID
 
@@ -128,11 +128,13 @@ class Ufine6926(_PersonSearch):
 
 @dataclass(frozen=True, kw_only=True)
 class SyntheticPeople:
-    """Rendered pedestrians, drawn on first use into CUHK-PEDES' layout.
+    """Rendered pedestrians, written on first use in the layout of CUHK-PEDES.
 
     Attributes:
-        train, val, test: Identities in each split; nobody is in two of them.
-        height, width: Size of the pictures.
+        root: The folder.
+        train, val, test: Number of identities in each split. No identity is in two splits.
+        pictures_per_identity: Pictures of each identity.
+        height, width: Size of the pictures in pixels.
     """
 
     root: str = "data/synthetic"
@@ -158,16 +160,18 @@ class SyntheticPeople:
 
 @dataclass(frozen=True, kw_only=True)
 class SyntheticProducts:
-    """Rendered garments, drawn on first use into a shop's catalogue; captions are its titles.
+    """Rendered garments, written on first use as a shop's catalogue. Captions are its titles.
 
     Attributes:
-        products: In all splits.
-        views: Pictures of each.
-        height, width: Size of the pictures.
-        colors: Those of the shop. They are few, so that articles differ by which part has
-            which colour, and no colour alone tells one from the others.
-        worn: By models who wear other things besides, as those of Fashion-Gen are.
-        shares: Into which splits products go.
+        root: The folder.
+        products: Number of products in all splits.
+        views: Pictures of each product.
+        height, width: Size of the pictures in pixels.
+        colors: Names of the colours. There are few, so that products differ by the part with a
+            colour, and no colour alone identifies a product.
+        worn: Whether models wear the garments together with others, as in Fashion-Gen.
+        seed: Seed of the products.
+        shares: Share of the products in each split.
     """
 
     root: str = "data/products"
@@ -202,7 +206,7 @@ class SyntheticProducts:
 
 @dataclass(frozen=True, kw_only=True)
 class _Fashion(_Published):
-    """A fashion dataset, each in a layout of its own."""
+    """A fashion dataset. Each has its own layout."""
 
     known: ClassVar[FashionDataset]
 
@@ -213,7 +217,7 @@ class _Fashion(_Published):
 
 @dataclass(frozen=True, kw_only=True)
 class FashionGen(_Fashion):
-    """Fashion-Gen: several views a product, one text a picture, and no test split."""
+    """Fashion-Gen: several views per product, one text per picture, and no test split."""
 
     known: ClassVar[FashionDataset] = FASHION_GEN
 
@@ -222,7 +226,7 @@ class FashionGen(_Fashion):
 
 @dataclass(frozen=True, kw_only=True)
 class FashionIq(_Fashion):
-    """FashionIQ: captions say how a target differs from the reference in its metadata."""
+    """FashionIQ: captions describe how a target differs from the reference in its metadata."""
 
     known: ClassVar[FashionDataset] = FASHION_IQ
 
@@ -274,16 +278,16 @@ def _refuse_missing(
 
 def _warn_of(differences: Sequence[Problem]) -> None:
     if differences:
-        told = "; ".join(map(str, differences))
-        # The caller of splits() is meant.
-        warnings.warn(f"not comparable with published results: {told}", stacklevel=3)
+        listed = "; ".join(map(str, differences))
+        # The warning points at the caller of splits().
+        warnings.warn(f"not comparable with published results: {listed}", stacklevel=3)
 
 
 def take_split(splits: Mapping[str, Split], name: str) -> Split:
     """One split by name.
 
     Raises:
-        DataError: There is none of that name.
+        DataError: There is no split with that name.
     """
     if name not in splits:
         raise DataError(f"the dataset has no split {name!r}; it has {', '.join(sorted(splits))}")

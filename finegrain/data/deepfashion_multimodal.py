@@ -23,8 +23,8 @@ _FABRICS = ("denim", "cotton", "leather", "furry", "knitted", "chiffon", "other"
 _PATTERNS = ("floral", "graphic", "striped", "pure color", "lattice", "other", "color block")
 _NO_YES = ("no", "yes")
 
-# One name and the meaning of its numbers for each column of a file; the number behind the
-# last is "not visible".
+# The name and the meaning of the numbers of each column of a file. The number after the last one
+# means "not visible".
 LABELS: Mapping[str, Labels] = {
     "shape": (
         ("sleeves", ("sleeveless", "short", "medium", "long", "not long")),
@@ -36,7 +36,7 @@ LABELS: Mapping[str, Labels] = {
         ("wristwear", _NO_YES),
         ("ring", _NO_YES),
         ("waist_accessory", ("no", "belt", "clothing", "hidden")),
-        # Nothing is numbered 3.
+        # No label has the number 3.
         ("neckline", ("V-shape", "square", "round", None, "standing", "lapel", "suspenders")),
         ("cardigan", ("yes", "no")),
         ("covers_navel", _NO_YES),
@@ -46,14 +46,14 @@ LABELS: Mapping[str, Labels] = {
 }
 
 SHARES = (("val", 10), ("test", 20))
-"""Split to the percentage of products below which it is one's; the rest is ``train``."""
+"""Split to the percentile below which a product belongs to it; the others are ``train``."""
 
 _ACCESS = (
     "https://github.com/yumingj/DeepFashion-MultiModal links images, labels and captions, "
     "for research that is not commercial."
 )
 
-# MEN-Denim-id_00000080-01_7_additional.jpg; the in-shop original has slashes for dashes.
+# MEN-Denim-id_00000080-01_7_additional.jpg; the in-shop original has slashes instead of dashes.
 _NAME = re.compile(
     r"(?P<gender>MEN|WOMEN)-(?P<category>.+)-id_(?P<product>\d+-\d+)_\d+_(?P<view>\w+)\.\w+"
 )
@@ -62,17 +62,17 @@ _NAME = re.compile(
 def read_deepfashion_multimodal(root: Path) -> dict[str, Split]:
     """Read pictures, captions and attributes.
 
-    Captions are made from the attributes, so that many pictures have nearly the same one:
-    good to train with, no test of finding one picture. The dataset publishes no splits;
-    these are of its products, four in five to train with, the same on every machine.
+    Captions are made from the attributes, so many pictures have nearly the same one. They suit
+    training, but do not test the search for a single picture. The dataset publishes no splits.
+    Here products are split by a hash, 80 % for training, the same on every machine.
 
     Args:
         root: Folder with ``captions.json``, ``labels/`` and ``images/``.
 
     Returns:
-        ``train``, ``val`` and ``test``. A picture's name tells its ``gender``, ``category``,
-        ``view`` and product, whose views share a pid; attributes that are not visible, or
-        not labelled, are None.
+        ``train``, ``val`` and ``test``. The name of a picture gives its ``gender``, ``category``,
+        ``view`` and product. Views of a product share a pid. Attributes that are not visible or
+        not labelled are None.
 
     Raises:
         DataError: The captions are missing or do not follow the format.
@@ -109,7 +109,7 @@ def read_deepfashion_multimodal(root: Path) -> dict[str, Split]:
 
 
 def _about(name: str) -> tuple[str, str, dict[str, Scalar]]:
-    """The product that a picture shows, the split of it, and what its name tells."""
+    """The product, the split and the metadata of a picture, from its name."""
     match = _NAME.fullmatch(name.rpartition("/")[2])
     if match is None:
         return name, _split_of(name), {}
@@ -145,8 +145,8 @@ def _load(file: Path) -> Mapping[str, Any]:
 
 
 def _labels(folder: Path) -> tuple[dict[str, dict[str, Scalar]], list[Problem]]:
-    """Attributes by picture, and the lines that are none; empty where there is no label."""
-    found: dict[str, dict[str, Scalar]] = defaultdict(dict)
+    """Attributes by picture, and a problem per invalid line."""
+    attributes: dict[str, dict[str, Scalar]] = defaultdict(dict)
     problems = []
     for file in sorted(folder.rglob("*.txt")):
         # Copies differ in folders: shape/shape_anno_all.txt, texture/fabric_ann.txt.
@@ -156,10 +156,10 @@ def _labels(folder: Path) -> tuple[dict[str, dict[str, Scalar]], list[Problem]]:
             continue
         for where, line in _lines(file):
             try:
-                found[line[0]] |= _attributes(line[1:], LABELS[kind])
+                attributes[line[0]] |= _attributes(line[1:], LABELS[kind])
             except DataError as error:
                 problems.append(Problem(where=where, why=str(error)))
-    return found, problems
+    return attributes, problems
 
 
 def _lines(file: Path) -> Iterator[tuple[str, list[str]]]:

@@ -1,4 +1,4 @@
-"""What a fashion dataset is to a recipe: a reader, a published size, and where to get it."""
+"""Descriptions of fashion datasets: a reader, the published sizes, and where to get them."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from finegrain.records import Problem, Split
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FashionDataset:
-    """What is known of a fashion dataset.
+    """The description of a fashion dataset.
 
     Attributes:
-        name: What it is called by `finegrain doctor data`.
-        title: In its paper.
-        published: What is counted, in the words of a message, to how many there are.
-        count: How many there are among some splits, of the same things.
-        read: All splits of a folder; raises a DataError that says how to get the dataset.
-        access: How to get it.
+        name: Name for ``finegrain doctor data``.
+        title: Name in its paper.
+        published: Names of counts, such as ``train pictures``, to the published numbers.
+        count: A function that computes the same counts from splits.
+        read: A function that reads all splits of a folder. It raises a DataError that says how
+            to get the dataset.
+        access: How to get the dataset.
     """
 
     name: str
@@ -30,11 +31,11 @@ class FashionDataset:
     access: str
 
     def differences(self, splits: Mapping[str, Split]) -> tuple[Problem, ...]:
-        """What is not of the published size: results on it are not comparable."""
+        """Counts that differ from the published ones, so that results are not comparable."""
         return tuple(self.differing(splits).values())
 
     def differing(self, splits: Mapping[str, Split]) -> dict[str, Problem]:
-        """The same by what is counted."""
+        """The differing counts by name."""
         counts = self.count(splits)
         return {
             what: Problem(

@@ -1,4 +1,4 @@
-"""Reader of Fashion-Gen, two HDF5 files of pictures with texts and attributes."""
+"""Reader of Fashion-Gen: two HDF5 files with pictures, texts and attributes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from finegrain.errors import DataError, require
 from finegrain.records import Problem, Sample, Scalar, Split
 
 FILES = {"train": "*train*.h5", "val": "*val*.h5"}
-"""Split to its file; there are copies with other names than fashiongen_256_256_train.h5."""
+"""Split to a pattern of its file, because copies have other names than the original."""
 
 ENCODING = "iso-8859-1"
 IMAGE, NAME, DESCRIPTION, PRODUCT = (
@@ -37,29 +37,29 @@ ATTRIBUTES = {
     "pose": "input_pose",
     "price": "input_msrpUSD",
 }
-"""Metadata to the dataset's keys. It names no colour but in its texts."""
+"""Metadata columns to the dataset's keys. Only its texts name colours."""
 
 _ACCESS = (
     "the challenge that gave it out has ended; ask its authors "
     "(https://arxiv.org/abs/1806.08317) for fashiongen_256_256_train.h5 and _validation.h5."
 )
 _AT_ONCE = 64
-"""Pictures read at a time."""
+"""Number of pictures that are read together."""
 _PER_FOLDER = 1000
 
 
 def read_fashion_gen(root: Path) -> dict[str, Split]:
-    """Read all splits; on first use, write their pictures to PNG files beside the HDF5.
+    """Read all splits. On first use, their pictures are written to PNG files beside the HDF5.
 
     A row is a picture, and its caption is ``name. description`` without markup. The rows of
-    a product share their pid, which is the dataset's own number. `ATTRIBUTES` that a copy
-    lacks are left out; ``price`` is in US dollars.
+    a product share a pid, which is the dataset's number. :data:`ATTRIBUTES` that a copy does not
+    have are left out. ``price`` is in US dollars.
 
     Args:
-        root: Folder of the files; two of their size stay free for the pictures.
+        root: Folder of the files. The pictures need about twice their size of free disk space.
 
     Returns:
-        ``train`` and ``val``, those that are there. Rows without words are problems.
+        ``train`` and ``val``, if their files exist. Rows without words are problems.
 
     Raises:
         DataError: There is no such file, or it does not follow the format.
@@ -67,12 +67,12 @@ def read_fashion_gen(root: Path) -> dict[str, Split]:
     """
     splits = {}
     for name, pattern in FILES.items():
-        found = sorted(root.glob(pattern))
-        if len(found) > 1:
+        files = sorted(root.glob(pattern))
+        if len(files) > 1:
             names = ", ".join(file.name for file in found)
             raise DataError(f"expected one file {pattern} in {root}, found {names}. Leave one.")
-        if found:
-            splits[name] = _read_file(found[0], name)
+        if files:
+            splits[name] = _read_file(files[0], name)
     if not splits:
         raise DataError(
             f"expected {' or '.join(FILES.values())} in {root}, found none. "
@@ -107,7 +107,7 @@ def _read_rows(content: Any, file: Path, split: str) -> Split:
         for ours, theirs in ATTRIBUTES.items()
         if theirs in content
     }
-    # A file with other products gets another folder, so that no picture of it is stale.
+    # Files with other products get another folder, so that no old picture is used.
     digest = hashlib.sha256(np.ascontiguousarray(products).tobytes()).hexdigest()[:12]
     paths = _unpack(pictures, file.with_name(f"{file.stem}-{digest}"))
     samples, problems = [], []
@@ -132,16 +132,16 @@ def _dataset(content: Any, key: str, file: Path) -> Any:
     h5py = require("h5py", "fashion")
     if key not in content:
         raise DataError(f"{file}: expected a dataset {key!r}, found {', '.join(content)}.")
-    found = content[key]
-    # Links and external storage may lead to any file of this machine.
+    dataset = content[key]
+    # Links and external storage could read any file of this machine.
     is_own = isinstance(content.get(key, getlink=True), h5py.HardLink)
-    if not (is_own and isinstance(found, h5py.Dataset)) or found.is_virtual or found.external:
+    if not (is_own and isinstance(dataset, h5py.Dataset)) or dataset.is_virtual or dataset.external:
         raise DataError(f"{file}: expected {key!r} to be a dataset inside the file, got a link.")
-    return found
+    return dataset
 
 
 def _column(content: Any, key: str, file: Path, count: int) -> npt.NDArray[Any]:
-    """One value a row [N]; the published files have [N, 1]."""
+    """One value per row, ``[N]``. The published files have ``[N, 1]``."""
     values = np.asarray(_dataset(content, key, file)[()])
     if values.shape not in ((count,), (count, 1)):
         raise DataError(f"{file}: expected {key} of shape [{count}, 1], got {list(values.shape)}.")
@@ -165,7 +165,7 @@ def _scalar(value: Any) -> Scalar:
 
 
 def _unpack(pictures: Any, folder: Path) -> list[Path]:
-    """Write the pictures that are not there yet, without loss; where they lie, by row."""
+    """Write missing pictures as lossless files, and return the path of each row's picture."""
     paths = [
         folder / f"{row // _PER_FOLDER:04d}" / f"{row:06d}.png" for row in range(len(pictures))
     ]

@@ -1,4 +1,4 @@
-"""Reader of FashionIQ: a picture, what should be different, and the picture that has it."""
+"""Reader of FashionIQ: triplets of a reference, captions of the change, and a target."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from finegrain.records import Problem, Sample, Split
 
 CATEGORIES = ("dress", "shirt", "toptee")
 SPLITS = ("train", "val")
-"""Those whose targets are published; of the test split only queries are."""
+"""The splits with published targets. The test split has only queries."""
 
 IMAGE_ROOTS = ("images", "resized_image", "image_data", ".")
 ENDINGS = (".jpg", ".png", ".jpeg")
@@ -34,11 +34,11 @@ class FashionIqGallery:
     """The pictures that a category's queries search.
 
     Attributes:
-        kind: ``split``, all pictures that the dataset lists for the split; or ``union``, the
-            references and targets of its queries alone (Chen et al., "VAL", CVPR 2020). The
-            second is smaller: recalls over the two do not compare.
-        named: How many pictures it has by the dataset's lists.
-        images: Those on disk, by name.
+        kind: ``split`` has all pictures that the dataset lists for the split. ``union`` has only
+            the references and targets of its queries (Chen et al., "VAL", CVPR 2020). It is
+            smaller, so recalls of the two kinds are not comparable.
+        named: Number of pictures in the dataset's lists.
+        images: Name to path of the pictures on disk.
     """
 
     category: str
@@ -56,18 +56,18 @@ class FashionIqGallery:
 
 
 def read_fashion_iq(root: Path) -> dict[str, Split]:
-    """Read the triplets whose target is known, all categories together.
+    """Read the triplets of all categories whose target is published.
 
-    A sample is the target with the captions that lead to it, which speak of the difference
-    and not of the target alone. Its metadata name the ``category``, the ``target`` and the
-    ``reference`` by their ids, and the path of the reference as ``reference_image``.
+    A sample is a target with captions that describe how it differs from a reference. Its
+    metadata have the ``category``, the ids of the ``target`` and the ``reference``, and the path
+    of the reference as ``reference_image``.
 
     Args:
         root: Folder with ``captions/``, ``image_splits/`` and the pictures.
 
     Returns:
-        ``train`` and ``val``, those that are there. A triplet with a picture missing is a
-        problem, as are captions without words.
+        ``train`` and ``val``, if their files exist. Triplets with a missing picture and captions
+        without words are problems.
 
     Raises:
         DataError: There are no captions, or a file does not follow the format.
@@ -96,10 +96,10 @@ def read_fashion_iq(root: Path) -> dict[str, Split]:
 
 
 def read_gallery(root: Path, category: str, split: str, kind: GalleryKind) -> FashionIqGallery:
-    """The gallery of one category, without the pictures that are missing.
+    """The gallery of one category, without missing pictures.
 
     Raises:
-        DataError: Its list or its captions are not there or do not follow the format.
+        DataError: Its list or its captions are missing or do not follow the format.
     """
     if kind == "split":
         names = _load_list(root / "image_splits" / f"split.{category}.{split}.json")
@@ -117,11 +117,11 @@ def read_gallery(root: Path, category: str, split: str, kind: GalleryKind) -> Fa
 
 
 class _Pictures:
-    """Pictures by their id, whatever their ending."""
+    """Finds pictures by their id, with any ending."""
 
     def __init__(self, root: Path) -> None:
         folders = [root / name for name in IMAGE_ROOTS]
-        # Some copies have a folder a category.
+        # Some copies have a folder for each category.
         folders += [folder / category for folder in folders for category in CATEGORIES]
         self._folder = PictureFolder(*folders)
         self._root = root

@@ -1,4 +1,4 @@
-"""What is there of a fashion dataset, beside what its paper counts."""
+"""Compares a fashion dataset on disk with the numbers of its paper."""
 
 from __future__ import annotations
 
@@ -23,12 +23,14 @@ _SHOWN = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FashionSurvey:
-    """A dataset as it lies on disk; print it to see all of it.
+    """The state of a dataset on disk. Print it to see all of it.
 
     Attributes:
-        splits: What a reader has of it; none where it cannot be read.
-        faults: What would falsify a result.
-        notes: What differs from the published dataset and falsifies nothing.
+        dataset: The description of the dataset.
+        root: The folder.
+        splits: The splits that can be read, by name.
+        faults: Differences that make results wrong.
+        notes: Differences from the published dataset that do not affect results.
     """
 
     dataset: FashionDataset
@@ -52,13 +54,13 @@ class FashionSurvey:
         return "\n\n".join(parts)
 
     def _sizes(self) -> Iterator[tuple[str, int, int, str]]:
-        found = self.dataset.count(self.splits)
+        counts = self.dataset.count(self.splits)
         for what, wanted in self.dataset.published.items():
-            size = found.get(what, 0)
+            size = counts.get(what, 0)
             yield what, size, wanted, f"{size - wanted:+d}" if size != wanted else "none"
 
     def _problems(self) -> Iterator[str]:
-        """The first rows that are left out of each split."""
+        """The first problems of each split."""
         for split in self.splits.values():
             more = len(split.problems) - _SHOWN
             rows = [f"left out of {split.name}:", *map(str, split.problems[:_SHOWN])]
@@ -67,12 +69,12 @@ class FashionSurvey:
 
 
 def survey_fashion(root: Path, dataset: FashionDataset) -> FashionSurvey:
-    """Look at a dataset on disk. Whatever is wrong with it is in the result, not raised.
+    """Survey a dataset on disk. Faults are in the result and are not raised.
 
     Reading Fashion-Gen writes its pictures beside it, as training does.
 
     Raises:
-        MissingExtraError: Reading it needs what is not installed.
+        MissingExtraError: A library that reads the dataset is not installed.
     """
     try:
         splits = dataset.read(root)
@@ -81,7 +83,7 @@ def survey_fashion(root: Path, dataset: FashionDataset) -> FashionSurvey:
     faults = list(left_out(splits))
     notes: list[str] = []
     for what, difference in dataset.differing(splits).items():
-        # A model trained on a little more or less is still tested as all others are.
+        # A training split of another size does not change how a model is tested.
         (notes if what.startswith("train ") else faults).append(str(difference))
     return FashionSurvey(
         dataset=dataset, root=root, splits=splits, faults=tuple(faults), notes=tuple(notes)

@@ -1,4 +1,4 @@
-"""Photographs with one class label each, and captions made of what can be measured in them."""
+"""Photographs with one class label each, and captions from the label and the measured colour."""
 
 from __future__ import annotations
 
@@ -46,34 +46,33 @@ def read_labelled_photos(
     images_root: Path | None = None,
     encoding: str | None = None,
 ) -> Mapping[str, Split]:
-    """Read a table with a picture, its label and its split a row.
+    """Read a table with a picture, its label and its split in each row.
 
-    The captions of a picture name its label, and its dominant colour with its label. The
-    colour is measured, not known: it is a weak label, and stays in the metadata as
-    ``color`` beside ``label``. Pictures of one label and colour share a pid, as they share
-    their captions.
+    A picture has two captions: its label, and its dominant colour with its label. The colour is
+    measured, so it is a weak label. The metadata have it as ``color`` beside ``label``. Pictures
+    with the same label and colour have the same captions, so they share a pid.
 
     Args:
         table: The file.
-        columns: Which of its columns is what.
-        images_root: Folder that the pictures are relative to; by default the table's.
-        encoding: Of the table; UTF-8 by default.
+        columns: The names of its columns.
+        images_root: Folder that the pictures are relative to. The default is the table's folder.
+        encoding: Encoding of the table. The default is UTF-8.
 
     Raises:
         DataError: The table is missing, lacks a column, or no picture can be read.
     """
     if not table.is_file():
-        raise DataError(f"there is no table of labels at {table}; give its folder by data.root")
+        raise DataError(f"there is no table of labels at {table}; set its folder with data.root")
     opened = open_table(table, TextFormat(encoding=encoding))
-    asked = _spelled(columns, opened)
+    spelled_columns = _spelled(columns, opened)
     rows = list(opened.rows)
     if not rows:
-        raise DataError(f"{table} has no rows; expected one a picture")
-    # The whole table's labels, so that a pid means the same in every split.
-    labels = sorted({name_of(row.cells.get(asked.label)) or "" for row in rows})
+        raise DataError(f"expected one row per picture in {table}, got none")
+    # The labels of the whole table, so that a pid has the same meaning in every split.
+    labels = sorted({name_of(row.cells.get(spelled_columns.label)) or "" for row in rows})
     pictures = CatalogPictures(table, images_root=images_root, check=False)
     with ThreadPoolExecutor(MEASURING_THREADS) as pool:
-        read = pool.map(lambda row: _read(row, asked, labels, pictures), rows)
+        read = pool.map(lambda row: _read(row, spelled_columns, labels, pictures), rows)
         samples: dict[str, list[Sample]] = defaultdict(list)
         problems: dict[str, list[Problem]] = defaultdict(list)
         for split, result in read:

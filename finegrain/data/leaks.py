@@ -1,4 +1,4 @@
-"""Pictures that a training split shares with a split that a model is judged on."""
+"""Finds pictures that a training split shares with a validation or test split."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ READING_THREADS = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leak:
-    """What two splits share.
+    """The pictures that two splits share.
 
     Attributes:
-        trained, judged: Names of the splits.
-        pictures: Pictures of the judged split whose file is one of the training split's.
-        of: Pictures of the judged split.
-        identities: People of the judged split who are on such pictures.
-        example: One file in both.
+        trained, judged: Names of the training split and of the validation or test split.
+        pictures: Number of pictures of the judged split whose file is also in the training split.
+        of: Number of pictures of the judged split.
+        identities: Number of identities of the judged split on shared pictures.
+        example: The paths of one shared picture in both splits.
     """
 
     trained: str
@@ -42,12 +42,12 @@ class Leak:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leaks:
-    """What datasets share; print it.
+    """The pictures that datasets share. Print it to see all of them.
 
     Attributes:
-        compared: How many pairs of splits were compared.
-        found: Those that share pictures.
-        warnings: Datasets made of the same pictures, whether or not a file is equal.
+        compared: Number of pairs of splits that were compared.
+        found: The pairs that share pictures.
+        warnings: Datasets that were made from the same pictures, even if no file is equal.
     """
 
     compared: int
@@ -84,8 +84,8 @@ class Leaks:
 def find_leaks(surveys: Sequence[Survey], *, progress: bool = True) -> Leaks:
     """Compare each training split with each validation and test split, across datasets.
 
-    Files are compared by their bytes (BLAKE2b): a picture that was cut or saved anew is
-    another file, so what is found is certain, and finding nothing is no proof.
+    Files are compared by a hash of their bytes (BLAKE2b). A picture that was cropped or saved
+    again is another file, so every leak in the result is certain, but others may be missed.
 
     Raises:
         DataError: A picture cannot be read.
@@ -133,7 +133,9 @@ def _digest(picture: Path) -> bytes:
         with picture.open("rb") as file:
             return hashlib.file_digest(file, hashlib.blake2b).digest()
     except OSError as error:
-        raise DataError(f"expected a readable picture, got {error}. Mend or remove it.") from error
+        raise DataError(
+            f"expected a readable picture, got {error}. Repair or remove it."
+        ) from error
 
 
 def _compare(

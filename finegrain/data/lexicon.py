@@ -1,7 +1,7 @@
-"""Words that captions use for colours, patterns, materials, garments and what is carried.
+"""Words that captions use for colours, patterns, materials, garments and carried things.
 
-Words of one family may be said of the same thing: "navy" and "blue", "coat" and "jacket". Of
-two families of one kind at most one is right.
+Words of one family can describe the same thing: "navy" and "blue", "coat" and "jacket". Words of
+two families of one kind exclude each other.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ THINGS: Mapping[str, Families] = {
         "suitcase": ("suitcase",),
     },
 }  # fmt: skip
-"""Nouns by where they are worn: those of one kind exclude one another, and are all singular or
+"""Nouns by where they are worn. The nouns of one kind exclude each other, and are all singular or
 all plural."""
 
 OTHER_THINGS: Families = {
@@ -97,5 +97,5 @@ OTHER_THINGS: Families = {
     "leggings": ("leggings",),
     "hair": ("hair",),
 }
-"""Nouns that exclude no other, since a coat may be worn over a shirt, or that tell who wears
-them: one would know without the picture that it is no man's dress."""
+"""Nouns that do not exclude others, as a coat can be worn over a shirt, and nouns that depend on
+the wearer, such as a dress, which a model could guess without the picture."""

@@ -1,4 +1,4 @@
-"""Wrong pairs on purpose: captions that were given to the wrong pictures."""
+"""Wrong pairs on purpose: captions are moved to other pictures."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from finegrain.records import Split
 
 
 def shuffled(split: Split, share: float, *, seed: int) -> Split:
-    """A split in which a share of the captions change places with one another.
+    """A copy of a split in which a share of the captions is permuted.
 
-    The protocol of learning with noisy correspondence (Huang et al. 2021; for people Qin et
-    al. 2024, section 4.1): the pictures and how many captions each has stay. As there, a
-    caption may happen to come back to its own picture.
+    This is the protocol of learning with noisy correspondence (Huang et al., NeurIPS 2021; for
+    person search Qin et al. 2024, section 4.1, https://arxiv.org/abs/2308.09911). The pictures and
+    their numbers of captions stay. As in the protocol, a caption may return to its own picture.
 
     Args:
-        split: What to shuffle.
-        share: Of its captions, 0 to 1.
-        seed: Says which captions, and where they go.
+        split: The split to shuffle.
+        share: Share of the captions to permute, from 0 to 1.
+        seed: Seed of the permutation.
 
     Raises:
         DataError: ``share`` is not between 0 and 1.
@@ -30,10 +30,10 @@ def shuffled(split: Split, share: float, *, seed: int) -> Split:
     captions = [caption for sample in split.samples for caption in sample.captions]
     draw = np.random.default_rng(seed)
     moved = draw.permutation(len(captions))[: int(share * len(captions))]
-    told = dict(zip(moved.tolist(), draw.permutation(moved).tolist(), strict=True))
-    given = iter([captions[told.get(i, i)] for i in range(len(captions))])
+    source = dict(zip(moved.tolist(), draw.permutation(moved).tolist(), strict=True))
+    permuted = iter([captions[source.get(i, i)] for i in range(len(captions))])
     samples = tuple(
-        replace(sample, captions=tuple(next(given) for _ in sample.captions))
+        replace(sample, captions=tuple(next(permuted) for _ in sample.captions))
         for sample in split.samples
     )
     return replace(split, samples=samples)

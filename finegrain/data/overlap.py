@@ -1,4 +1,4 @@
-"""What the splits of a user's own data must not share."""
+"""Checks that the splits of a user's data share no product and no picture."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from finegrain.records import Split
 
 
 def refuse_shared_products(splits: Mapping[str, Split], source: str) -> None:
-    """See that no product is in two splits.
+    """Check that no product is in two splits.
 
     Raises:
-        DataError: One is.
+        DataError: A product is in two splits.
     """
     pids = {name: {str(s.pid) for s in split.samples if s.pid is not None}
             for name, split in splits.items()}  # fmt: skip
     for first, second in combinations(pids, 2):
         if shared := pids[first] & pids[second]:
             raise DataError(
-                f"{source}: {len(shared)} products are both in split {first} and in {second}, such "
-                f"as {min(shared)!r}. A model is judged by what it was trained on then; give each "
-                "product one split, or name another pid column."
+                f"{source}: expected each product in one split, got {len(shared)} both in split "
+                f"{first} and in {second}, such as {min(shared)!r}. A model would be tested on its "
+                "training data; give each product one split, or name another pid column."
             )
 
 
 def refuse_shared_pictures(splits: Mapping[str, Split], source: str) -> None:
-    """See that no picture is in two splits, under whatever name.
+    """Check that no picture is in two splits, under any name.
 
-    Files of different sizes are different, so that few have to be read.
+    Only files of equal size are read and compared.
 
     Raises:
-        DataError: One is.
+        DataError: A picture is in two splits.
     """
     paths = {name: dict.fromkeys(s.image for s in split.samples) for name, split in splits.items()}
     by_size: dict[int, dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
@@ -56,7 +56,7 @@ def _compare(same_size: Mapping[str, Iterable[Path]], source: str) -> None:
             if first != name:
                 raise DataError(
                     f"{source}: {image} in split {name} is the same picture as {other} in {first}. "
-                    "A model is judged by what it was trained on then; give both one split."
+                    "A model would be tested on its training data; give both the same split."
                 )
 
 

@@ -1,4 +1,4 @@
-"""A user's own tables as datasets to train on."""
+"""A user's own tables as training datasets."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ from finegrain.records import Split
 
 @dataclass(frozen=True, kw_only=True)
 class Catalog:
-    """A table with the pictures and captions of a product a row: CSV, JSON, Excel, Parquet.
+    """A table with the pictures and captions of a product in each row: CSV, JSON, Excel, Parquet.
 
     Attributes:
         table: The file; picture paths are relative to its folder.
         image_column: Column of pictures.
-        image_pattern: Where the picture of a row lies, such as ``images/{id}.jpg``, instead.
+        image_pattern: Path of a row's picture, such as ``images/{id}.jpg``, instead of a column.
         caption_columns: Columns of captions.
-        pid_column: Column that tells which rows show the same product.
-        split_column: Column that says ``train``, ``val`` or ``test``.
-        images_root: Folder that picture paths are relative to instead, and where pictures named
-            by URL were downloaded to.
-        encoding: Of the whole table, where it is text.
-        fallback_encoding: Of the whole table where that is not UTF-8.
-        separator: The character between cells; found out by default.
-        max_bad_share: How much of it may be left out, from 0 to 1.
-        shares: What the splits are without such a column, by the hash of the product's id;
-            None leaves one split, ``all``.
+        pid_column: Column whose value is the same for rows of one product.
+        split_column: Column with ``train``, ``val`` or ``test``.
+        images_root: Folder that picture paths are relative to instead of the table's folder, with
+            the downloaded files of pictures that are named by URL.
+        encoding: Encoding of a text table.
+        fallback_encoding: Encoding of a text table that is not UTF-8.
+        separator: The character between cells. It is detected by default.
+        max_bad_share: Largest share of rows that may be left out, from 0 to 1.
+        shares: Shares of the splits of a table without a split column, by the hash of the
+            product's id. None makes one split, ``all``.
     """
 
     table: str = "data/catalog.csv"
@@ -58,11 +58,11 @@ class Catalog:
     shares: Shares | None = DEFAULT_SHARES
 
     def splits(self) -> Mapping[str, Split]:
-        """All splits, with a warning that says what was left out.
+        """All splits by name, with a warning about rows that were left out.
 
         Raises:
-            DataError: The table cannot be read, too much of it is bad, or a product or a picture
-                is in a split to train on and in one to judge by.
+            DataError: The table cannot be read, too many rows are bad, or a product or a picture
+                is in a training split and in a validation or test split.
         """
         splits = read_catalog(
             Path(self.table),
@@ -82,15 +82,15 @@ class Catalog:
 
 @dataclass(frozen=True, kw_only=True)
 class LabelledPhotos:
-    """Photographs with a class label each; captions are made of it and the measured colour.
+    """Photographs with a class label each. Captions have the label and the measured colour.
 
     Attributes:
         root: The folder.
         table: The table of labels in it.
-        image_column, label_column, split_column: Its columns.
-        images_root: Folder that picture paths are relative to instead of `root`.
-        encoding: Of the table; UTF-8 by default.
-        max_bad_share: How much of it may be left out, from 0 to 1.
+        image_column, label_column, split_column: Columns of the table.
+        images_root: Folder that picture paths are relative to instead of ``root``.
+        encoding: Encoding of the table. The default is UTF-8.
+        max_bad_share: Largest share of rows that may be left out, from 0 to 1.
     """
 
     root: str = "data/clothing"
@@ -103,11 +103,11 @@ class LabelledPhotos:
     max_bad_share: float = MAX_BAD_SHARE
 
     def splits(self) -> Mapping[str, Split]:
-        """All splits; pids are labels with colours, so that splits share them.
+        """All splits by name. A pid is a label with a colour, so splits share pids.
 
         Raises:
-            DataError: The table cannot be read, too much of it is bad, or a picture is in a
-                split to train on and in one to judge by.
+            DataError: The table cannot be read, too many rows are bad, or a picture is in a
+                training split and in a validation or test split.
         """
         table = Path(self.root) / self.table
         splits = read_labelled_photos(
@@ -130,17 +130,18 @@ class ShopCatalog:
 
     Attributes:
         path: The file or folder.
-        image_column: Column of pictures; named, a table is read as a plain one.
-        image_pattern: Where the picture of a row lies, such as ``images/{id}.jpg``; likewise.
-        caption_columns: Columns of captions; likewise.
-        pid_column: Column that tells which rows show the same product; feeds tell it themselves.
-        images_root: Where pictures named by URL were downloaded to.
-        encoding: Of a whole table, where it is text.
-        fallback_encoding: Of a whole table that is not UTF-8.
-        separator: The character between cells; found out by default.
-        max_bad_share: How much of it may be left out, from 0 to 1.
-        shares: Splits of one that has none, by the hash of the product's id; None leaves one
-            split, ``all``.
+        image_column: Column of pictures. With it, the file is read as a plain table.
+        image_pattern: Path of a row's picture, such as ``images/{id}.jpg``. With it, the file is
+            read as a plain table.
+        caption_columns: Columns of captions. With them, the file is read as a plain table.
+        pid_column: Column whose value is the same for rows of one product. Feeds have their own.
+        images_root: Folder with the downloaded files of pictures that are named by URL.
+        encoding: Encoding of a text table.
+        fallback_encoding: Encoding of a text table that is not UTF-8.
+        separator: The character between cells. It is detected by default.
+        max_bad_share: Largest share of rows that may be left out, from 0 to 1.
+        shares: Shares of the splits of a catalogue without splits, by the hash of the product's
+            id. None makes one split, ``all``.
     """
 
     path: str = "data/catalog"
@@ -156,11 +157,11 @@ class ShopCatalog:
     shares: Shares | None = DEFAULT_SHARES
 
     def splits(self) -> Mapping[str, Split]:
-        """All splits, with a warning that says what was left out.
+        """All splits by name, with a warning about rows that were left out.
 
         Raises:
-            DataError: It cannot be read, too much of it is bad, or a product or a picture is in
-                a split to train on and in one to judge by.
+            DataError: The catalogue cannot be read, too many rows are bad, or a product or a
+                picture is in a training split and in a validation or test split.
         """
         splits = read_any_catalog(
             Path(self.path),
@@ -184,7 +185,7 @@ def _folder(path: str | None) -> Path | None:
 def _own_splits(
     read: Mapping[str, Split], shares: Shares | None, pid_column: str | None, source: str
 ) -> Mapping[str, Split]:
-    """The splits of a user's own catalogue, which share nothing."""
+    """The splits of a user's catalogue, which must not share a product or a picture."""
     columns = PRODUCT_COLUMNS if pid_column is None else (kept_name(pid_column),)
     splits = divided(read, shares, columns=columns)
     refuse_shared_products(splits, source)
@@ -196,7 +197,7 @@ def _own_splits(
 def _warn_of_left_out(splits: Mapping[str, Split], source: str) -> None:
     problems = [problem for split in splits.values() for problem in split.problems]
     if problems:
-        told = "; ".join(map(str, problems[:3]))
+        listed = "; ".join(map(str, problems[:3]))
         more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
-        # The caller of splits() is meant.
-        warnings.warn(f"{source}: {len(problems)} left out: {told}{more}", stacklevel=4)
+        # The warning points at the caller of splits().
+        warnings.warn(f"{source}: {len(problems)} left out: {listed}{more}", stacklevel=4)

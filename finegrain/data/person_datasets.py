@@ -1,4 +1,4 @@
-"""The person-search datasets: all that is known of each, as one value apiece."""
+"""Descriptions of the person-search datasets."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Counts:
 
     @classmethod
     def of(cls, splits: Iterable[Split]) -> Counts:
-        """Size of some splits together."""
+        """Total size of several splits."""
         samples = [sample for split in splits for sample in split.samples]
         return cls(
             identities=len({sample.pid for sample in samples}),
@@ -32,7 +32,7 @@ class Counts:
         )
 
     def against(self, published: Counts) -> str:
-        """What differs from the published size; empty where nothing does."""
+        """Differences from the published size, or an empty text."""
         pairs = [(f.name, getattr(self, f.name), getattr(published, f.name)) for f in fields(self)]
         return ", ".join(
             f"{size} {name} where {wanted} are published"
@@ -43,23 +43,24 @@ class Counts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PersonDataset:
-    """What is known of a dataset whose annotations are a JSON list of pictures.
+    """The description of a dataset whose annotations are a JSON list of pictures.
 
     Attributes:
-        name: On the command line.
-        title: In its paper.
-        annotations: Names of the annotation file in the copies that go round, in the order
-            they are looked for; a ``*`` stands for anything.
-        image_roots: Folders that picture paths are relative to, tried in turn.
-        folders: What the first image root holds in a whole copy; nothing where it holds
-            the pictures themselves.
-        camera: Pattern of a picture's path; its group is the camera. None where paths do
-            not tell.
+        name: Name on the command line.
+        title: Name in its paper.
+        annotations: Patterns for the name of the annotation file, in the order in which they are
+            tried, because copies differ.
+        image_roots: Folders that picture paths are relative to, in the order in which they are
+            tried.
+        folders: Folders in the first image root of a complete copy. Empty if it directly contains
+            the pictures.
+        camera: Pattern of a picture's path whose group is the camera. None if paths do not name
+            a camera.
         published: Split, or ``all``, to its published size.
-        in_order: Records stand in the order train, val, test, so that a copy without a
+        in_order: Whether records are in the order train, val, test, so that a copy without a
             field ``split`` can be split by the published numbers of pictures.
         pictures_from: Datasets that the pictures were taken from.
-        access: How to get it.
+        access: How to get the dataset.
     """
 
     name: str
@@ -74,7 +75,7 @@ class PersonDataset:
     access: str
 
     def published_split(self, index: int) -> str | None:
-        """The split of record ``index`` (from 0) by its place; None where it does not tell."""
+        """The split of record ``index`` (from 0) by its position, or None if that is unknown."""
         if not self.in_order:
             return None
         end = 0
@@ -85,7 +86,7 @@ class PersonDataset:
         return name
 
     def differences(self, splits: Mapping[str, Split]) -> tuple[Problem, ...]:
-        """Splits whose size is not the published one: their results are not comparable."""
+        """Splits whose size is not the published one, so that results are not comparable."""
         sizes = {name: Counts.of([split]) for name, split in splits.items()}
         sizes[WHOLE] = Counts.of(splits.values())
         return tuple(
@@ -168,10 +169,10 @@ PERSON_DATASETS = (CUHK_PEDES, ICFG_PEDES, RSTPREID, UFINE6926)
 
 
 def person_dataset(name: str) -> PersonDataset:
-    """The dataset of a name.
+    """The description of a dataset by its name.
 
     Raises:
-        DataError: There is none.
+        DataError: There is no such dataset.
     """
     for dataset in PERSON_DATASETS:
         if dataset.name == name:

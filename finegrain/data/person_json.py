@@ -1,4 +1,4 @@
-"""Reader of person-search datasets kept as a JSON list of pictures with their captions."""
+"""Reader of person-search datasets: a JSON list of pictures with their captions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from finegrain.records import Problem, Sample, Split
 
 PATH_FIELDS = ("file_path", "img_path")
 SHOWN = 5
-"""How many of a long list a message names."""
+"""The most items of a list that a message shows."""
 
 _MAX_BYTES = 1 << 30
 _T = TypeVar("_T")
@@ -25,12 +25,12 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PersonRecord:
-    """One entry of the annotations, its picture not yet looked for.
+    """One entry of the annotations. Its picture may be missing.
 
     Attributes:
         where: File and number of the entry, from 1.
-        path: The picture's, relative to one of the image roots.
-        captions: Blank ones included.
+        path: Path of the picture, relative to one of the image roots.
+        captions: The captions, including blank ones.
     """
 
     where: str
@@ -43,22 +43,21 @@ class PersonRecord:
 def read_people(root: Path, dataset: PersonDataset) -> dict[str, Split]:
     """Read all splits of a dataset.
 
-    Copies in circulation differ: names of the annotation file, ``img_path`` for
-    ``file_path``, ids with gaps or from 0, more captions a picture, no validation split
-    and missing folders are all taken. Ids are kept as they are; whoever trains a
-    classifier numbers them.
+    Copies of a dataset may differ in the name of the annotation file, ``img_path`` instead of
+    ``file_path``, ids with gaps or from 0, more captions per picture, no validation split, and
+    missing folders. Ids are returned as they are; a classifier has to number them.
 
     Args:
         root: Folder of the dataset.
-        dataset: What is known of it.
+        dataset: The description of the dataset.
 
     Returns:
-        The splits by name, those that are there, in the order train, val, test. Missing
-        pictures and blank captions are left out, and stand among the split's problems.
+        The splits by name, in the order train, val, test, without those that are missing. Missing
+        pictures and blank captions are left out, and are among the split's problems.
 
     Raises:
-        DataError: no annotation file is there, it does not follow the format, an identity
-            is in two splits, or none of the pictures exists.
+        DataError: There is no annotation file, it does not follow the format, an identity is in
+            two splits, or none of the pictures exists.
     """
     file = annotation_file(root, dataset)
     if file is None:
@@ -81,30 +80,30 @@ def read_people(root: Path, dataset: PersonDataset) -> dict[str, Split]:
 
 
 def annotation_file(root: Path, dataset: PersonDataset) -> Path | None:
-    """The dataset's annotation file, None where there is none.
+    """The dataset's annotation file, or None if there is no such file.
 
     Raises:
-        DataError: Several files may be it.
+        DataError: Several files match.
     """
     for name in dataset.annotations:
-        found = sorted(path for path in root.glob(name) if path.is_file())
-        if len(found) > 1:
-            names = ", ".join(path.name for path in found)
+        files = sorted(path for path in root.glob(name) if path.is_file())
+        if len(files) > 1:
+            names = ", ".join(path.name for path in files)
             raise DataError(f"expected one annotation file in {root}, found {names}. Leave one.")
-        if found:
-            return found[0]
+        if files:
+            return files[0]
     return None
 
 
 def read_records(file: Path, dataset: PersonDataset) -> tuple[PersonRecord, ...]:
-    """Every record of an annotation file, in its order.
+    """All records of an annotation file, in the order of the file.
 
     Raises:
         DataError: The file, or a record of it, does not follow the format.
     """
     entries = _load(file)
-    # Only a copy in which no record names a split is split by place: in a mixed one, a
-    # record without it is damaged.
+    # Records are split by position only if no record names a split. If some do, a record without
+    # a split is damaged.
     by_place = dataset.in_order and not any(
         isinstance(entry, dict) and "split" in entry for entry in entries
     )
@@ -119,23 +118,23 @@ def read_records(file: Path, dataset: PersonDataset) -> tuple[PersonRecord, ...]
 
 
 def overlapping_identities(records: Sequence[PersonRecord]) -> tuple[str, ...]:
-    """What splits share identities, and which, one sentence a pair of splits."""
+    """A sentence for each pair of splits that share identities."""
     pids = {name: {record.pid for record in records if record.split == name} for name in SPLITS}
-    found = []
+    overlaps = []
     for first, second in combinations(SPLITS, 2):
         if shared := sorted(pids[first] & pids[second]):
             ids = ", ".join(map(str, shared[:SHOWN])) + (", …" if len(shared) > SHOWN else "")
-            found.append(
+            overlaps.append(
                 f"expected {first} and {second} to have no identity in common, "
                 f"got {len(shared)}: {ids}"
             )
-    return tuple(found)
+    return tuple(overlaps)
 
 
 def find_pictures(
     records: Sequence[PersonRecord], root: Path, dataset: PersonDataset
 ) -> dict[str, Split]:
-    """The splits that records and the pictures on disk make; see :func:`read_people`."""
+    """Make splits from records and the pictures on disk; see :func:`read_people`."""
     folder = image_folder(root, dataset)
     samples: dict[str, list[Sample]] = {name: [] for name in SPLITS}
     problems: dict[str, list[Problem]] = {name: [] for name in SPLITS}
@@ -167,7 +166,7 @@ def find_pictures(
 
 
 def image_folder(root: Path, dataset: PersonDataset) -> PictureFolder:
-    """Where pictures of a dataset are looked for."""
+    """The folder that finds the pictures of a dataset."""
     return PictureFolder(*(root / name for name in dataset.image_roots))
 
 

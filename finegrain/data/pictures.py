@@ -1,4 +1,4 @@
-"""Finding the pictures that a dataset's table names."""
+"""Finds the pictures that a dataset's table names."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from finegrain.errors import DataError
 
 
 class MissingPictureError(DataError):
-    """A table names a picture that is not there."""
+    """A table names a picture that does not exist."""
 
 
 class UnreadablePictureError(DataError):
-    """A table names or holds a picture that cannot be decoded."""
+    """A table names or contains a picture that cannot be decoded."""
 
 
 class PictureFolder:
     """Finds pictures by the relative paths of a table, below one of several folders.
 
-    Each folder is listed once and remembered: forty thousand look-ups on a network disk
-    take minutes otherwise. A name matches in whatever Unicode form either side has it, as
-    macOS writes ``é`` as two characters where most tables have one.
+    Each folder is listed once and cached, because forty thousand look-ups on a network disk take
+    minutes. Names are compared in the same Unicode form: macOS writes ``é`` as two characters,
+    and most tables as one.
     """
 
     def __init__(self, *roots: Path) -> None:
@@ -36,11 +36,11 @@ class PictureFolder:
 
         Raises:
             MissingPictureError: No such picture exists.
-            DataError: ``relative`` is absolute or climbs out.
+            DataError: ``relative`` is absolute or leads out of the folder.
         """
         inside = PurePosixPath(relative)
-        # A table written elsewhere may hold drive letters or backslashes; on Windows
-        # they would lead out of the folder, so they are refused everywhere.
+        # Drive letters and backslashes would lead out of the folder on Windows, so they are
+        # rejected on all systems.
         leads_out = inside.is_absolute() or ".." in inside.parts or "\0" in relative
         if leads_out or PureWindowsPath(relative).drive or "\\" in relative:
             raise DataError(
@@ -58,7 +58,7 @@ class PictureFolder:
         )
 
     def _folder(self, root: Path, inside: PurePosixPath) -> Path | None:
-        """A folder below a root, by the names that its folders really have."""
+        """A folder below a root, by the names of folders on disk."""
         path = root
         for part in inside.parts:
             entry = self._entry(path, part)
@@ -72,7 +72,7 @@ class PictureFolder:
         return entries.get(name) or entries.get(unicodedata.normalize("NFC", name))
 
     def _other_case(self, inside: PurePosixPath) -> str:
-        """Names the file that differs by upper and lower case only, if there is one."""
+        """The part of a message that names a file which differs only by case, or an empty text."""
         wanted = inside.name.casefold()
         for root in self._roots:
             folder = self._folder(root, inside.parent)
@@ -82,12 +82,12 @@ class PictureFolder:
         return ""
 
     def _list(self, folder: Path) -> Mapping[str, _Entry]:
-        """What a folder holds, by names and by their composed Unicode form."""
+        """The entries of a folder, by their names and by the composed Unicode forms of these."""
         if folder not in self._entries:
             try:
                 with os.scandir(folder) as listed:
                     entries = [_Entry(entry.name, entry.is_file()) for entry in listed]
-            except (OSError, ValueError):  # no folder can have this name: nothing is in it
+            except (OSError, ValueError):  # no folder can have this name, so it has no entries
                 entries = []
             composed = {unicodedata.normalize("NFC", entry.name): entry for entry in entries}
             self._entries[folder] = composed | {entry.name: entry for entry in entries}

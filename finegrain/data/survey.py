@@ -1,4 +1,4 @@
-"""What is there of a person-search dataset, and what of it would falsify a result."""
+"""Surveys a person-search dataset on disk, and finds faults that make results wrong."""
 
 from __future__ import annotations
 
@@ -26,12 +26,13 @@ from finegrain.records import Split
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Folder:
-    """A folder of pictures, ``.`` for those that lie in none.
+    """A folder of pictures. Its name is ``.`` for pictures outside of folders.
 
     Attributes:
-        files: On disk, at any depth.
-        named: Records whose picture should be there.
-        missing: Those whose picture is nowhere.
+        name: Name of the folder.
+        files: Number of files on disk, at any depth.
+        named: Number of records whose picture should be in the folder.
+        missing: Number of these records without a picture.
     """
 
     name: str
@@ -42,14 +43,17 @@ class Folder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Survey:
-    """A dataset as it lies on disk; print it to see all of it.
+    """The state of a dataset on disk. Print it to see all of it.
 
     Attributes:
-        file: The annotations, None where there are none.
-        splits: What a reader has of it.
-        overlaps: Identities in two splits, a sentence for each pair of splits.
-        faults: What would falsify a result.
-        notes: What differs from the published dataset and falsifies nothing.
+        dataset: The description of the dataset.
+        root: The folder.
+        file: The annotation file, or None if there is no such file.
+        folders: The folders of pictures.
+        splits: The splits that can be read, by name.
+        overlaps: A sentence for each pair of splits that share identities.
+        faults: Differences that make results wrong.
+        notes: Differences from the published dataset that do not affect results.
     """
 
     dataset: PersonDataset
@@ -88,9 +92,9 @@ class Survey:
             if name not in self.splits and name not in self.dataset.published:
                 continue
             chosen = self.splits.values() if name == WHOLE else self._split(name)
-            found, published = Counts.of(chosen), self.dataset.published.get(name)
+            counts, published = Counts.of(chosen), self.dataset.published.get(name)
             for field in fields(Counts):
-                size = getattr(found, field.name)
+                size = getattr(counts, field.name)
                 if published is None:
                     yield name, field.name, size, "not stated", ""
                 else:
@@ -109,7 +113,7 @@ class Survey:
 
 
 def survey(root: Path, dataset: PersonDataset) -> Survey:
-    """Look at a dataset on disk. Whatever is wrong with it is in the result, not raised."""
+    """Survey a dataset on disk. Faults are in the result and are not raised."""
     file: Path | None = None
     records: tuple[PersonRecord, ...] = ()
     faults: list[str] = []
@@ -130,7 +134,7 @@ def survey(root: Path, dataset: PersonDataset) -> Survey:
     if records:
         faults += [*overlaps, *left_out(splits)]
         for difference in dataset.differences(splits):
-            # A model trained on a little more or less is still tested as all others are.
+            # A training split of another size does not change how a model is tested.
             train_only = difference.where == f"{dataset.title} train"
             (notes if train_only else faults).append(str(difference))
     return Survey(
@@ -146,7 +150,7 @@ def survey(root: Path, dataset: PersonDataset) -> Survey:
 
 
 def left_out(splits: Mapping[str, Split]) -> Iterator[str]:
-    """A sentence for each split that a reader did not have all of."""
+    """A sentence for each split of which records were left out."""
     for name, split in splits.items():
         if split.problems:
             yield (
@@ -181,7 +185,7 @@ def _files_by_folder(root: Path, dataset: PersonDataset) -> dict[str, int]:
     images = next((root / name for name in dataset.image_roots if (root / name).is_dir()), None)
     if images is None:
         return {}
-    # Names come from the disk, so that none of the annotations leads elsewhere.
+    # Names come from the disk, so that no name in the annotations can lead out of the folder.
     counts = {
         entry.name: sum(len(files) for _, _, files in os.walk(entry.path))
         for entry in os.scandir(images)

@@ -72,7 +72,7 @@ def test_a_bad_picture_is_a_problem_with_its_line(file, why, photos):
 
 
 def test_missing_table(tmp_path):
-    with pytest.raises(DataError, match=r"no table of labels at .*labels\.csv; give its folder"):
+    with pytest.raises(DataError, match=r"no table of labels at .*labels\.csv; set its folder"):
         read_labelled_photos(tmp_path / "labels.csv")
 
 

@@ -36,9 +36,7 @@ def test_splits_that_share_nothing(shop):
 
 def test_a_product_in_two_splits_is_refused(shop):
     path = write(shop, HEADER, "a.png,red,1,train", "b.png,blue,1,test")
-    with pytest.raises(
-        DataError, match="1 products are both in split train and in test, such as '1'"
-    ):
+    with pytest.raises(DataError, match="got 1 both in split train and in test, such as '1'"):
         catalog(path).splits()
 
 
