@@ -69,7 +69,7 @@ def read_fashion_gen(root: Path) -> dict[str, Split]:
     for name, pattern in FILES.items():
         files = sorted(root.glob(pattern))
         if len(files) > 1:
-            names = ", ".join(file.name for file in found)
+            names = ", ".join(file.name for file in files)
             raise DataError(f"expected one file {pattern} in {root}, found {names}. Leave one.")
         if files:
             splits[name] = _read_file(files[0], name)

@@ -1,4 +1,4 @@
-"""Readers of product catalogues, as shops and data sets keep them."""
+"""Readers of product catalogues: feeds of shops, tables, folders and archives of pictures."""
 
 from finegrain.data.catalog.feeds import GOOGLE_MERCHANT, SHOPIFY, Feed, read_feed
 from finegrain.data.catalog.folder import read_picture_folder, read_pictures

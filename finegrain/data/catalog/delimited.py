@@ -1,4 +1,4 @@
-"""Reader of delimited text: CSV, TSV and their kin, as programs write them."""
+"""Reader of delimited text: CSV, TSV and similar formats."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _MAX_ROW = 1 << 20
 """Longest row, in characters."""
 
 _MAX_REREAD = 1 << 24
-"""Characters that are read again after rows whose quotes do not match, beside one pass."""
+"""Most characters that are read again after rows with unmatched quotes."""
 
 _SEPARATOR_LINE = re.compile(r'"?sep=(.)"?[\r\n]*', re.IGNORECASE)
 _ENDING = re.compile(r"\.[A-Za-z0-9]{2,5}$")
@@ -35,11 +35,11 @@ _ENDING = re.compile(r"\.[A-Za-z0-9]{2,5}$")
 def read_delimited(table: Path, text: TextFormat) -> Table:
     """Open a table of delimited text.
 
-    The separator is what a first line such as ``sep=;`` says, or that of comma, semicolon,
-    tab and pipe which divides most of the first rows into as many cells as the header; where
-    none of these divides the header, a tilde, caret, U+0001 or colon that divides every row. Line
-    ends inside quotes belong to a cell. A row whose quotes do not match is reported with the
-    line where it begins, and reading goes on at the next line.
+    A first line such as ``sep=;`` states the separator. Otherwise it is the one of comma,
+    semicolon, tab and pipe that divides most of the first rows into as many cells as the header.
+    If none of these divides the header, it is a tilde, caret, U+0001 or colon that divides every
+    row. A cell in quotes may contain line ends. A row with unmatched quotes is reported with the
+    line where it begins, and reading continues at the next line.
 
     Raises:
         DataError: The file cannot be opened, the encoding is unknown, or the header cannot be
@@ -60,14 +60,14 @@ def read_delimited(table: Path, text: TextFormat) -> Table:
 
 
 def _separator(sample: list[str], stated: str | None, table: Path) -> tuple[str, list[str]]:
-    """The separator, and a note where it was guessed."""
+    """The separator, and a note if it is not the usual one of the file's ending."""
     if stated is not None:
         if len(stated) != 1 or stated in '"\r\n':
             raise DataError(f"expected one character as the separator, got {stated!r}.")
         return stated, []
     if sample and (match := _SEPARATOR_LINE.fullmatch(sample[0])):
         return match[1], []
-    # Exporters write tabs into .csv and commas into .tsv, so an ending only breaks ties.
+    # Programs write tabs into .csv and commas into .tsv, so the ending only decides between equals.
     order = ("\t", *SEPARATORS) if table.suffix.lower() == ".tsv" else tuple(SEPARATORS)
     best = max(order, key=lambda mark: _fit(sample, mark))
     if _fit(sample, best) == (0, 0):
@@ -81,7 +81,7 @@ def _divides_all(lines: list[str], mark: str) -> bool:
 
 
 def _fit(lines: list[str], mark: str) -> tuple[int, int]:
-    """How many rows have as many cells as the header, and how many those are."""
+    """Number of rows with as many cells as the header, and number of these cells."""
     try:
         rows = [row for row in csv.reader(lines, delimiter=mark) if row]
     except csv.Error:
@@ -93,7 +93,7 @@ def _fit(lines: list[str], mark: str) -> tuple[int, int]:
 def _header(
     records: Iterator[_Record], lines: _Lines, encoding: Encoding, table: Path
 ) -> tuple[tuple[str, ...], list[str]]:
-    """The names of the columns, and what was done to make them unambiguous."""
+    """The names of the columns, and notes about names that were changed."""
     line, cells, why = next(records, (0, [], lines.damage))
     try:
         if why is not None:
@@ -132,12 +132,12 @@ def _rows(
 
 
 _Record = tuple[int, list[str], str | None]
-"""The line where a row begins, its cells, and why they cannot be read."""
+"""The line where a row begins, its cells, and the reason why it cannot be read."""
 
 
 def _records(lines: _Lines, separator: str) -> Iterator[_Record]:
-    """The rows that hold something, one by one."""
-    # strict: a quote that does not match is an error instead of some way to go on
+    """Yield the rows that are not empty."""
+    # strict: an unmatched quote is an error
     reader = csv.reader(lines, delimiter=separator, strict=True)
     while True:
         line = lines.begin()
@@ -159,7 +159,7 @@ def _records(lines: _Lines, separator: str) -> Iterator[_Record]:
 
 
 def _quotes_or(error: csv.Error) -> str:
-    """What is wrong with a row, in words."""
+    """A description of the error in a row."""
     if "unexpected end of data" in str(error):
         return "has a quote that is never closed"
     if "expected after" in str(error):
@@ -168,12 +168,12 @@ def _quotes_or(error: csv.Error) -> str:
 
 
 class _Lines:
-    """The lines of a text, of which those of a failed row can be taken back.
+    """The lines of a text. The lines of a failed row can be read again.
 
     Attributes:
-        number: Of the next line, from 1.
-        width: How many cells a row has, once that is known.
-        damage: Why nothing can be read from `number` on.
+        number: Number of the next line, from 1.
+        width: Number of cells per row, once it is known.
+        damage: Why nothing can be read from ``number`` on.
     """
 
     def __init__(self, stream: IO[str]) -> None:
@@ -203,7 +203,7 @@ class _Lines:
         return line
 
     def peek(self) -> list[str]:
-        """The first lines, which stay to be read."""
+        """The first lines, without consuming them."""
         sample = list(islice(iter(self._line, ""), _SAMPLED_LINES))
         self._waiting = sample[::-1]
         length, short = 0, []
@@ -215,15 +215,15 @@ class _Lines:
         return short or sample[:1]
 
     def begin(self) -> int:
-        """Begin a row, and return its line."""
+        """Begin a row, and return the number of its line."""
         self._taken, self._length = [], 0
         return self.number
 
     def take_back(self) -> None:
-        """Give all lines of the row again but its first.
+        """Read all lines of the row again, except its first.
 
         Raises:
-            DataError: More was read again than a sound table can ask for.
+            DataError: More characters were read again than a valid table needs.
         """
         again = self._taken[1:]
         self._waiting += reversed(again)
@@ -236,10 +236,10 @@ class _Lines:
             )
 
     def swallowed_rows(self, cells: list[str], separator: str) -> bool:
-        """Whether a later line of the row is a row itself, which a lost quote made a cell of.
+        """Whether a lost quote joined a later row to this one.
 
-        It has as many cells as the header, and a file name of the same kind in the same place;
-        where the row has another number of cells, the number alone tells.
+        Such a line has as many cells as the header, and a file name of the same kind in the same
+        cell. If the present row has another number of cells, the number of cells is enough.
         """
         if len(self._taken) < 2 or self.width < 2:
             return False
@@ -258,7 +258,7 @@ class _Lines:
         )
 
     def _line(self) -> str:
-        """A line of at most `_MAX_ROW` characters; what is longer loses its end and fails."""
+        """A line of at most ``_MAX_ROW`` characters. A longer line is cut and reported as bad."""
         try:
             line = part = self._stream.readline(_MAX_ROW + 1)
             while len(part) > _MAX_ROW and not part.endswith(("\r", "\n")):
@@ -266,7 +266,7 @@ class _Lines:
         except UnicodeDecodeError as error:
             self.damage = f"is not {error.encoding} from here on, so the rest is not read"
             return ""
-        except ValueError:  # the stream is closed, as it has ended before
+        except ValueError:  # the stream has ended before and is closed
             return ""
         self._read += len(line)
         return line

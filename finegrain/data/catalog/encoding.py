@@ -1,4 +1,4 @@
-"""Which encoding the text of a table is in."""
+"""Detection of the encoding of a text table."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-"""Byte order marks; those of UTF-32 begin like those of UTF-16, so they come first."""
+"""Byte order marks. UTF-32 comes first, because its marks begin like those of UTF-16."""
 
 _LIKELY = ["cp1252", "gb18030", "cp1251", "cp932", "big5", "cp949", "cp1250", "cp1254", "koi8_r"]
-"""What tables are in that spreadsheets and shops of the last decades wrote."""
+"""Common encodings of tables from spreadsheets and shops."""
 
 _SHOWN = 3
 
 _MOSTLY = 0.4
-"""Share of zero bytes at even or odd places by which UTF-16 without a mark is known: half of
-its bytes are zero where the text is ASCII, as the column names of most tables are."""
+"""Share of zero bytes at even or odd positions that identifies UTF-16 without a mark. In ASCII
+text, such as most column names, half of its bytes are zero."""
 
-# Their letters lie above 0xBF, so that a row is valid UTF-8 by design and not by chance.
+# Their letters are above 0xBF, so text in these encodings is never valid UTF-8 by chance.
 _NEVER_UTF8_BY_CHANCE = {
     codecs.lookup(name).name
     for name in ("latin-1", "iso8859-15", "cp1250", "cp1251", "cp1252", "cp1254", "cp1257")
@@ -44,10 +44,10 @@ class Encoding:
     """How the text of one file is decoded.
 
     Attributes:
-        name: For :func:`open`.
-        is_guessed: Whether nobody stated it and it is not plain UTF-8.
-        may_hold_utf8: Whether single rows may be UTF-8 all the same.
-        advice: What to do about rows that cannot be decoded.
+        name: Name of the encoding for :func:`open`.
+        is_guessed: Whether the encoding was detected and is not UTF-8.
+        may_hold_utf8: Whether single rows may be UTF-8 nevertheless.
+        advice: What to do about rows that cannot be decoded, for messages.
     """
 
     name: str
@@ -56,14 +56,14 @@ class Encoding:
     advice: str = ""
 
     def open(self, table: Path) -> IO[str]:
-        """The text with its own line ends; bytes that do not fit become lone surrogates."""
+        """Open the text with unchanged line ends. Invalid bytes become lone surrogates."""
         return table.open(encoding=self.name, errors="surrogateescape", newline="")
 
     def checked(self, cells: Sequence[str]) -> list[str]:
         """The cells of one row.
 
         Raises:
-            DataError: One of them holds bytes that could not be decoded.
+            DataError: A cell has bytes that cannot be decoded.
         """
         joined = "".join(cells)
         if joined.isascii():
@@ -72,7 +72,7 @@ class Encoding:
             try:
                 return [self._bytes(cell).decode() for cell in cells]
             except UnicodeDecodeError:
-                pass  # in the fallback encoding, as most rows of this file
+                pass  # the cell is in the fallback encoding, as most rows are
         if any("\udc80" <= character <= "\udcff" for character in joined):
             name = self.name.removesuffix("-sig").upper()
             raise DataError(f"holds bytes that are not {name}{self.advice}")
@@ -89,17 +89,17 @@ def find_encoding(
 
     Args:
         table: The file.
-        stated: Its encoding, which is taken as it is.
-        fallback: Its encoding where it is not UTF-8 and has no byte order mark.
+        stated: The encoding, if it is known.
+        fallback: The encoding of a file that is not UTF-8 and has no byte order mark.
 
     Returns:
-        What was stated; else what a byte order mark says, UTF-16 where every other byte is
-        zero, and UTF-8. A file that is not UTF-8 is decoded by the fallback as a whole.
-        Without one, rows that are not UTF-8 cannot be decoded, and the advice names the
-        encoding that they look like.
+        The stated encoding. Otherwise the one of the byte order mark; UTF-16 if every other byte
+        is zero; or UTF-8. A file that is not UTF-8 is decoded with the fallback as a whole.
+        Without a fallback, rows that are not UTF-8 cannot be decoded, and the advice names the
+        most likely encodings.
 
     Raises:
-        DataError: Python knows no such encoding, or the file cannot be opened.
+        DataError: Python does not have the encoding, or the file cannot be opened.
     """
     for name in (stated, fallback):
         _require_known(name)
@@ -137,7 +137,7 @@ def _require_known(name: str | None) -> None:
 
 
 def utf16_without_mark(start: bytes) -> str | None:
-    """UTF-16 of either byte order where the first bytes of a file look like it."""
+    """The byte order of UTF-16 without a mark, or None if the first bytes are not UTF-16."""
     half = len(start) // 2
     if half < 2:
         return None
@@ -149,7 +149,7 @@ def utf16_without_mark(start: bytes) -> str | None:
 
 
 def _first_wrong_part(table: Path) -> bytes | None:
-    """Some of the file from where it is not UTF-8, or None where all of it is."""
+    """A part of the file around the first bytes that are not UTF-8, or None if all are UTF-8."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     with table.open("rb") as stream:
         while True:
@@ -157,14 +157,14 @@ def _first_wrong_part(table: Path) -> bytes | None:
             try:
                 decoder.decode(chunk, not chunk)
             except UnicodeDecodeError as error:
-                # What follows tells more about the language than what precedes.
+                # The text after the error shows more of the language than the text before it.
                 return bytes(error.object[max(0, error.start - 200) : error.start + _SAMPLE])
             if not chunk:
                 return None
 
 
 def _advice(wrong: bytes) -> str:
-    """The encodings that a text may be in, the commonest first, for a person to choose."""
+    """Advice that names possible encodings of a text, the most common first."""
     matches = from_bytes(wrong, cp_isolation=_LIKELY)
     best = matches.best()
     names = {

@@ -1,4 +1,4 @@
-"""Reader of product feeds: what a shop exports, with several pictures or rows a product."""
+"""Reader of product feeds of shops, with several pictures or rows per product."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ Names = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Feed:
-    """What the columns of a feed mean; of several names the first with a value counts.
+    """The columns of a kind of feed. The first of several names with a value is used.
 
-    Names are in lower case, with spaces for underscores, as columns are compared.
+    Names are in lower case with spaces instead of underscores, as columns are compared.
 
     Attributes:
-        title: What kind of feed it is, for messages.
-        key: Identifier of a row, or of a product where rows are `continued`.
-        name: The product's title.
-        description: Its text, perhaps in HTML.
-        images: Its pictures, all of these columns.
-        price: Its price.
-        attributes: Metadata columns, ours to theirs.
-        continued: Further rows of one key, without a title or with the same, bring further
-            pictures; otherwise a key that comes again is an error.
+        title: Name of the kind of feed, for messages.
+        key: Identifier of a row, or of a product if rows are ``continued``.
+        name: Title of the product.
+        description: Description of the product, which may be HTML.
+        images: Pictures of the product. All these columns are used.
+        price: Price of the product.
+        attributes: Name in the metadata to the columns of the feed.
+        continued: Whether further rows with the same key, and the same or no title, add pictures.
+            Otherwise a repeated key is an error.
         group: Identifier that variants of a product share.
-        looks: Columns by which variants look different. Rows of one group that agree in them
-            (sizes of one dress) are the same product to the eye, and have one pid: the group
-            and these, as in ``G1/red/wool``. Without a group the pid is the key.
+        looks: Columns by which variants look different. Rows of a group with equal values (sizes
+            of one dress) look the same and share a pid, which is the group with these values,
+            such as ``G1/red/wool``. Without a group, the pid is the key.
     """
 
     title: str
@@ -59,8 +59,8 @@ class Feed:
         return all(there & set(names) for names in (self.key, self.name, self.images))
 
 
-# https://help.shopify.com/en/manual/products/import-export/using-csv; the names behind are
-# those of the template of 2024.
+# https://help.shopify.com/en/manual/products/import-export/using-csv; the second names are those
+# of the template of 2024.
 SHOPIFY = Feed(
     title="Shopify export",
     key=("handle", "url handle"),
@@ -107,7 +107,7 @@ GOOGLE_MERCHANT = Feed(
 
 @dataclass(slots=True)
 class _Listing:
-    """A product as its rows tell of it; pictures with the rows that name them."""
+    """A product from its rows. Each picture is stored with the row that names it."""
 
     where: str
     name: str
@@ -127,27 +127,27 @@ def read_feed(
     separator: str | None = None,
     for_search: bool = False,
 ) -> dict[str, Split]:
-    """Read a feed: one sample a picture, pictures of one product with one pid.
+    """Read a feed: one sample per picture, and one pid per product.
 
-    Captions are the title and the description without its markup. Prices become the number
-    ``price`` and the ``currency``; a price that is none is reported, and the product kept
-    without it. A row without a value in an attribute has None there.
+    Captions are the title and the description without markup. A price becomes the number
+    ``price`` and the ``currency``. An invalid price is reported, and the product stays without
+    it. Missing attributes are None.
 
     Args:
         table: A table of any format, or RSS or Atom.
-        feed: What its columns mean.
-        images_root: Folder where the pictures that it names by URL were downloaded to, under
-            their file names. Nothing is fetched.
-        encoding: Of the whole file, where it is text.
-        fallback_encoding: Of the whole file where that is not UTF-8.
+        feed: The columns of the kind of feed.
+        images_root: Folder with the downloaded files of pictures that are named by URL. Nothing is
+            downloaded.
+        encoding: Encoding of a text file.
+        fallback_encoding: Encoding of a text file that is not UTF-8.
         separator: The character between the cells of a text table.
-        for_search: Take each picture with the first product that shows it.
+        for_search: Whether a picture is used only with the first product that shows it.
 
     Returns:
-        One split, ``all``. What is left out stands among its problems, with its row.
+        One split, ``all``. Rows and pictures that were left out are among its problems.
 
     Raises:
-        DataError: The table cannot be read, or no picture of it is good.
+        DataError: The table cannot be read, or has no valid picture.
     """
     text = TextFormat(encoding=encoding, fallback_encoding=fallback_encoding, separator=separator)
     opened = open_table(table, text)
@@ -162,7 +162,7 @@ def read_feed(
                 problems.append(result)
                 continue
             first = first_rows.setdefault(result.image, listing.where)
-            # Every size of a dress is shown by the same pictures.
+            # All sizes of a dress have the same pictures.
             if (listing.pid, result.image) in seen:
                 continue
             seen.add((listing.pid, result.image))
@@ -185,7 +185,7 @@ def read_feed(
 
 
 def _gather(rows: Iterable[Row], feed: Feed) -> tuple[list[_Listing], list[Problem]]:
-    """The products of some rows, and the rows that are none."""
+    """The products of a feed, and a problem for each bad row."""
     listings: dict[str, _Listing | None] = {}
     problems: list[Problem] = []
     for row in rows:
@@ -198,12 +198,12 @@ def _gather(rows: Iterable[Row], feed: Feed) -> tuple[list[_Listing], list[Probl
             if not key:
                 raise DataError(f"has no {feed.key[0]}")
             if key not in listings:
-                listings[key] = None  # stays so where the row is bad
+                listings[key] = None  # stays None if the row is bad
                 listings[key], odd = _listing(row.where, key, cells, feed)
                 problems += odd
             listing = listings[key]
             if listing is None:
-                continue  # of a product whose first row was bad, as reported there
+                continue  # the first row of this product was bad and is reported
             if listing.where != row.where:
                 _continue(listing, key, cells, feed)
             listing.pictures += [(row.where, cell) for cell in _pictures(cells, feed)]
@@ -243,7 +243,7 @@ def _price(where: str, written: str) -> tuple[dict[str, Scalar], list[Problem]]:
 
 
 def _continue(listing: _Listing, key: str, cells: Mapping[str, Any], feed: Feed) -> None:
-    """Refuse a row that is not a further one of the same product."""
+    """Reject a row that repeats a key but does not continue the same product."""
     name = strip_html(_text(cells, feed.name))
     if not feed.continued or name not in ("", listing.name):
         raise DataError(f"has the {feed.key[0]} {key!r:.60} of {listing.where} again")
@@ -265,19 +265,19 @@ def _samples(listing: _Listing, pictures: CatalogPictures) -> Iterator[Sample | 
 
 
 def _pictures(cells: Mapping[str, Any], feed: Feed) -> Iterator[str]:
-    """The cells that name pictures; one may name several."""
+    """Yield the names of pictures in all cells. A cell may name several."""
     for column in feed.images:
         yield from _values(cells.get(column))
 
 
 def _text(cells: Mapping[str, Any], names: Names) -> str:
-    """The first value among some columns, empty where there is none."""
+    """The first value of several columns, or an empty text."""
     values = (value for name in names for value in _values(cells.get(name)))
     return next(values, "")
 
 
 def _values(cell: Any) -> Iterator[str]:
-    """The texts of a cell; XML and JSON have several in one."""
+    """Yield the texts of a cell. A cell of XML and JSON may have several."""
     for value in cell if isinstance(cell, list) else [cell]:
         if value is not None and str(value).strip():
             yield str(value).strip()

@@ -1,4 +1,4 @@
-"""Reader of a folder of pictures: all of them, with what tables and file names say of them."""
+"""Reader of a folder of pictures, with metadata from tables and from file names."""
 
 from __future__ import annotations
 
@@ -30,23 +30,23 @@ def read_picture_folder(
 ) -> dict[str, Split]:
     """Read every picture of a folder and of those below it, for search.
 
-    A ``metadata.csv``, ``.jsonl`` or ``.parquet`` anywhere below tells of the pictures beside it;
-    pictures that it does not name are taken as they are. Shards (``*.tar``) in the folder itself
-    are read too. What else there is stands among the problems, by kind.
+    A ``metadata.csv``, ``.jsonl`` or ``.parquet`` in any folder describes the pictures beside it.
+    Pictures that it does not name are read without metadata. Shards (``*.tar``) in the root
+    folder are read too. All other files are among the problems, by kind.
 
     Args:
         root: The folder.
-        options: What is known of its tables.
-        exclude: Shell patterns for what is passed over.
-        name_pattern: What the names of pictures say, such as ``{pid}_c{camera}s{seq}_{frame}``;
+        options: Options for its tables.
+        exclude: Shell patterns of paths to ignore.
+        name_pattern: Pattern of the pictures' names, such as ``{pid}_c{camera}s{seq}_{frame}``;
             see :class:`NamePattern`.
 
     Returns:
         The splits of its tables, and ``all`` with the other pictures.
 
     Raises:
-        DataError: The pattern is none, or too much was left out.
-        ImageError: The folder cannot be listed, or holds no picture.
+        DataError: The pattern is invalid, or too many rows were left out.
+        ImageError: The folder cannot be listed, or has no picture.
     """
     pattern = None if name_pattern is None else NamePattern(name_pattern)
     listed = read_folder(root, exclude=exclude)
@@ -68,7 +68,7 @@ def read_picture_folder(
 def _read_tables(
     root: Path, listed: Folder, options: CatalogOptions
 ) -> tuple[list[Split], list[Problem]]:
-    """What the tables of a folder say, and which of them say nothing."""
+    """The splits of a folder's tables, and a problem for each table that cannot be read."""
     parts: list[Split] = []
     problems: list[Problem] = []
     for path in listed.tables:
@@ -116,8 +116,8 @@ def _plain_split(
     pattern: NamePattern | None,
     time_format: str | None,
 ) -> Split:
-    """The pictures with what their names say, where there is a pattern for that."""
-    told: list[dict[str, str]] = []
+    """Pictures without a table, with metadata from their names if there is a pattern."""
+    fields: list[dict[str, str]] = []
     problems: list[Problem] = []
     for path, name in zip(pictures, names, strict=True):
         columns: dict[str, str] = {}
@@ -130,8 +130,8 @@ def _plain_split(
             columns = {}
             why = f"{error}; kept without what its name says"
             problems.append(Problem(where=str(path), why=why, kind=ProblemKind.VALUE))
-        told.append(columns)
-    typed = of_one_type([_further(columns) for columns in told], is_text=True)
+        fields.append(columns)
+    typed = of_one_type([_further(columns) for columns in fields], is_text=True)
     return Split(
         name=DEFAULT_SPLIT,
         samples=tuple(
@@ -142,7 +142,7 @@ def _plain_split(
                 camera=columns.get(CAMERA),
                 metadata={**further, **_as_they_are(columns)},
             )
-            for path, columns, further in zip(pictures, told, typed, strict=True)
+            for path, columns, further in zip(pictures, fields, typed, strict=True)
         ),
         problems=tuple(problems),
     )

@@ -1,4 +1,4 @@
-"""Reader of ImageFolder, Hugging Face's layout of pictures beside a metadata file."""
+"""Reader of ImageFolder, Hugging Face's layout of pictures with a metadata file."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SPLIT = "split"
 
 
 def metadata_files(root: Path) -> tuple[Path, ...]:
-    """The metadata files of a folder: its own, or those of the splits below it."""
+    """The metadata files of a folder, or of the splits below it."""
     here = tuple(root / name for name in METADATA_FILES if (root / name).is_file())
     below = (path for name in METADATA_FILES for path in sorted(root.glob(f"*/{name}")))
     return here or tuple(below)
@@ -40,19 +40,19 @@ def read_image_folder(
 ) -> dict[str, Split]:
     """Read a folder of pictures with ``metadata.csv``, ``.jsonl`` or ``.parquet``.
 
-    The column ``file_name`` names the picture, relative to the metadata's folder; captions
-    are in ``caption``, ``text``, ``captions``, ``title`` or ``description``, the first that
-    is there. Folders below, each with metadata of its own, are splits by their names.
+    The column ``file_name`` names the picture, relative to the folder of the metadata. Captions
+    are in the first existing column of ``caption``, ``text``, ``captions``, ``title`` and
+    ``description``. A folder below with its own metadata is a split of that name.
 
     Args:
         root: The folder.
-        roles: Columns as somebody named them.
-        text: What is known of the encoding and the separator.
-        images_root: Folder that the names are relative to instead.
-        only: Of its metadata files, read this one.
+        roles: Names of columns that differ from the usual ones.
+        text: Encoding and separator, if they are known.
+        images_root: Folder that the names are relative to, instead of the metadata's folder.
+        only: Read only this metadata file.
 
     Raises:
-        DataError: There is no metadata, it has no caption column, or no row is good.
+        DataError: There is no metadata, it has no caption column, or no row is valid.
     """
     files = metadata_files(root) if only is None else (only,)
     if not files:
@@ -67,7 +67,7 @@ def read_image_folder(
 
 
 def _joined(tables: Sequence[Table], root: Path, images_root: Path | None) -> Table:
-    """The tables of all splits as one."""
+    """The tables of all splits, joined into one."""
     columns = dict.fromkeys(name for table in tables for name in table.columns)
     return Table(
         path=tables[0].path,

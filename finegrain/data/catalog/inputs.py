@@ -1,4 +1,4 @@
-"""What a path given to `finegrain index` is: by its content, or its ending where that is sure."""
+"""Detects what a path for ``finegrain index`` is, from its content or a known ending."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ _TEXT = re.compile(rb"[\t\r\n -\x7e\x80-\xff]+")
 
 
 def input_kind(path: Path) -> InputKind:
-    """What a path is.
+    """The kind of input of a path.
 
     Raises:
-        DataError: It cannot be read, or is a recording of a kind that is not.
+        DataError: It cannot be read, or is a recording in a format that is not supported.
     """
     if path.is_dir():
         return "folder"
     suffix = path.suffix.lower()
     if not path.is_file() or suffix in VIDEO_SUFFIXES:
-        # a crop's address, or what its reader says is missing
+        # the address of a crop, or a missing file that the reader reports
         return "video" if suffix in VIDEO_SUFFIXES else "picture"
     try:
         start = first_bytes(path)
@@ -49,7 +49,7 @@ def input_kind(path: Path) -> InputKind:
     for magic, what in _RECORDINGS.items():
         if start.startswith(magic):
             raise DataError(
-                f"{path} is {what}, which is not read. Convert it without loss: "
+                f"{path} is {what}, which is not supported. Convert it without loss: "
                 f"ffmpeg -i {path.name} -c copy {path.stem}.mp4"
             )
     is_table = start.startswith(_BINARY_TABLES) or _TEXT.fullmatch(start) is not None

@@ -1,4 +1,4 @@
-"""Readers of JSON: one object a line, or a document with an array of objects."""
+"""Readers of JSON: one object per line, or a document with an array of objects."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from finegrain.data.catalog.row import Row, TextFormat
 from finegrain.errors import DataError
 
 MAX_DOCUMENT_BYTES = 1 << 28
-"""Largest file that is one JSON value, which has to be held in memory."""
+"""Largest JSON document in bytes. A document is read into memory as a whole."""
 
 
 def read_json_lines(table: Path, text: TextFormat) -> Iterator[Row]:
-    """One row an object a line; blank lines are passed over."""
+    """Yield one row for each line, which is an object. Blank lines are ignored."""
     encoding = find_encoding(table, stated=text.encoding, fallback=text.fallback_encoding)
     number = 0
     with encoding.open(table) as stream:
@@ -30,18 +30,19 @@ def read_json_lines(table: Path, text: TextFormat) -> Iterator[Row]:
 
 
 def read_json(table: Path, text: TextFormat) -> Iterator[Row]:
-    """One row an object of an array, or an object alone; several in a row are JSON lines.
+    """Yield one row for each object of an array, or for a single object.
 
     The array may also be the only one inside an object, as in ``{"products": [...]}``, or be
-    laid out by columns, as in ``{"image": {"0": "a.jpg"}, "caption": {"0": "coat"}}``.
+    stored by columns, as in ``{"image": {"0": "a.jpg"}, "caption": {"0": "coat"}}``. Several
+    objects without an array are read as JSON lines.
 
     Raises:
-        DataError: It is no JSON, is too large, or holds several arrays.
+        DataError: The file is not JSON, is too large, or has several arrays.
     """
     if table.stat().st_size > MAX_DOCUMENT_BYTES:
         raise DataError(
-            f"{table} is larger than {MAX_DOCUMENT_BYTES >> 20} MiB, and a JSON document is held "
-            "in memory whole. Write one object a line (.jsonl) instead."
+            f"expected a JSON document of at most {MAX_DOCUMENT_BYTES >> 20} MiB, because it is "
+            f"read into memory; {table} is larger. Write one object per line (.jsonl) instead."
         )
     encoding = find_encoding(table, stated=text.encoding, fallback=text.fallback_encoding)
     try:
@@ -82,7 +83,7 @@ def _object(where: str, value: Any) -> Row:
 
 
 def _array(content: str, table: Path) -> Iterator[Row]:
-    """The objects of an array, each with its line, up to the first that is no JSON."""
+    """Yield the objects of an array with their lines, up to the first that is not JSON."""
     decoder = json.JSONDecoder()
     line, counted, place = 1, 0, content.index("[") + 1
     while True:
@@ -114,8 +115,8 @@ def _document(document: Any, table: Path) -> Iterator[Row]:
     arrays = {name: value for name, value in document.items() if _holds_objects(value)}
     if len(arrays) > 1:
         raise DataError(
-            f"expected one array of objects in {table}, got {', '.join(arrays)}. Write the one "
-            "that is meant to a file of its own."
+            f"expected one array of objects in {table}, got {', '.join(arrays)}. Write the right "
+            "one to a separate file."
         )
     for name, array in arrays.items():
         for place, value in enumerate(array):

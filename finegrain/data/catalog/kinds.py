@@ -1,4 +1,4 @@
-"""Which kind of catalogue a file or folder is, by what is in it."""
+"""Detects the kind of a catalogue from its content."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from finegrain.errors import DataError
 from finegrain.records import Split
 
 MAX_BAD_SHARE = 0.1
-"""Share of rows that may be left out before a catalogue is refused, by default."""
+"""Default of the largest share of rows that may be left out."""
 
 _SHOWN = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CatalogOptions:
-    """What somebody says of a catalogue besides its path.
+    """Options for reading a catalogue.
 
     Attributes:
-        roles: Which column is what.
-        text: Encoding and separator of a table of text.
-        images_root: Folder that picture paths are relative to, and in which pictures named
-            by URL are looked for by their file names. Nothing is fetched.
-        max_bad_share: How much of the catalogue may be left out, from 0 to 1.
+        roles: The roles of columns.
+        text: Encoding and separator of a text table.
+        images_root: Folder that picture paths are relative to, with the downloaded files of
+            pictures that are named by URL. Nothing is downloaded.
+        max_bad_share: Largest share of rows that may be left out, from 0 to 1.
 
     Raises:
-        DataError: The share is none.
+        DataError: The share is out of range.
     """
 
     roles: Roles = USUAL_ROLES
@@ -54,9 +54,10 @@ class CatalogKind:
     """A kind of catalogue.
 
     Attributes:
-        title: For messages.
-        fits: Whether a path, with the columns of its first row, is of this kind.
-        read: Its reader.
+        title: Name of the kind, for messages.
+        fits: A function that tells from a path and the columns of its table whether it is of this
+            kind.
+        read: The reader.
     """
 
     title: str
@@ -65,10 +66,10 @@ class CatalogKind:
 
 
 def catalog_kind(path: Path, text: TextFormat = FIND_OUT) -> CatalogKind:
-    """The kind of a catalogue, by its columns or the files in it rather than its name.
+    """The kind of a catalogue, from its columns or its files and not from its name.
 
     Raises:
-        DataError: There is nothing, or a folder without a catalogue.
+        DataError: The path does not exist, or is a folder without a catalogue.
     """
     if not path.exists():
         raise DataError(f"expected a catalogue at {path}, found nothing.")
@@ -104,40 +105,42 @@ def read_any_catalog(
 ) -> dict[str, Split]:
     """Read a catalogue of any kind that finegrain knows.
 
-    A Shopify export, a Google Merchant feed (a table, RSS or Atom), an ImageFolder, a
-    WebDataset, and any table of pictures with captions: CSV and its kin, JSON, Excel, or
-    Parquet with paths or with the pictures inside. Each picture's header is looked at.
+    The kinds are: a Shopify export, a Google Merchant feed (a table, RSS or Atom), an
+    ImageFolder, a WebDataset, and any table of pictures with captions: CSV and similar formats,
+    JSON, Excel, or Parquet with paths or with the pictures themselves. The header of each picture
+    is checked.
 
     Args:
         path: The file or folder.
-        image_column: Column of pictures; the usual names are tried by default. Given, a table is
-            read as a plain one whatever its columns are.
-        image_pattern: Path of a row's picture in terms of its columns, such as
-            ``images/{id}.jpg``; likewise.
-        caption_columns: Columns of captions, likewise; ``caption``, ``text``, ``captions``,
-            ``title`` or ``description`` by default.
-        pid_column: Column that tells which rows show the same product, where the kind of
-            catalogue does not tell it itself; ``pid`` by default.
-        camera_column: Column of the camera's name; ``camera`` by default.
-        time_column: Column of when the picture was taken; ``time`` by default.
-        time_format: How times are written, such as ``%d/%m/%Y %H:%M``; by default ISO 8601 and
-            what can mean one time only.
-        images_root: Folder that picture paths are relative to, and in which pictures named
-            by URL are looked for by their file names. Nothing is fetched.
-        encoding: Of a table of text as a whole, such as ``gbk``.
-        fallback_encoding: Of the whole table where that is not UTF-8; without it rows that are
+        image_column: Column of pictures. By default, usual names are tried. With it, the file is
+            read as a plain table.
+        image_pattern: Path of a row's picture with columns in braces, such as
+            ``images/{id}.jpg``. With it, the file is read as a plain table.
+        caption_columns: Columns of captions. The default is the first existing column of
+            ``caption``, ``text``, ``captions``, ``title`` and ``description``. With them, the
+            file is read as a plain table.
+        pid_column: Column whose value is the same for rows of one product, for catalogues that
+            have no own identifier. The default is ``pid``.
+        camera_column: Column of the camera's name. The default is ``camera``.
+        time_column: Column of the time of the picture. The default is ``time``.
+        time_format: Format of times, such as ``%d/%m/%Y %H:%M``. By default ISO 8601 and other
+            unambiguous formats are read.
+        images_root: Folder that picture paths are relative to, with the downloaded files of
+            pictures that are named by URL. Nothing is downloaded.
+        encoding: Encoding of a text table, such as ``gbk``.
+        fallback_encoding: Encoding of a text table that is not UTF-8. Without it, rows that are
             not UTF-8 are left out.
-        separator: The character between the cells of a text table; found out by default.
-        max_bad_share: How much of the catalogue may be left out, from 0 to 1.
-        for_search: Take each picture with the first row that shows it, as a gallery has it
-            once; a row needs no caption unless `caption_columns` are named.
+        separator: The character between the cells of a text table. It is detected by default.
+        max_bad_share: Largest share of rows that may be left out, from 0 to 1.
+        for_search: Whether a picture is used only with the first row that shows it, as a gallery
+            has it once. A row then needs no caption unless ``caption_columns`` are named.
 
     Returns:
-        The splits by name; ``all`` where the catalogue has none.
+        The splits by name, or the single split ``all`` if the catalogue has no splits.
 
     Raises:
-        DataError: It cannot be read, or too much of it is bad.
-        MissingExtraError: A Parquet table needs ``pyarrow``, a workbook ``openpyxl``.
+        DataError: The catalogue cannot be read, or too many rows are bad.
+        MissingExtraError: ``pyarrow`` for Parquet or ``openpyxl`` for Excel is not installed.
     """
     roles = Roles(
         image=image_column,
@@ -167,10 +170,10 @@ def read_with(path: Path, options: CatalogOptions) -> dict[str, Split]:
 
 
 def refuse_mostly_bad(splits: Mapping[str, Split], title: str, max_bad_share: float) -> None:
-    """See that no more pictures and rows were left out than are allowed to be.
+    """Check that not too many pictures and rows were left out.
 
     Raises:
-        DataError: More were.
+        DataError: The share that was left out is larger than ``max_bad_share``.
     """
     problems = [p for split in splits.values() for p in split.problems if p.is_loss]
     total = len(problems) + sum(map(len, splits.values()))
@@ -178,8 +181,8 @@ def refuse_mostly_bad(splits: Mapping[str, Split], title: str, max_bad_share: fl
         more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
         raise DataError(
             f"{title}: expected at most {max_bad_share:.0%} to be left out, got {len(problems)} "
-            f"of {total}: {'; '.join(map(str, problems[:_SHOWN]))}{more}. Mend them, or allow "
-            "more by max_bad_share."
+            f"of {total}: {'; '.join(map(str, problems[:_SHOWN]))}{more}. Repair them, or allow "
+            "more with max_bad_share."
         )
 
 

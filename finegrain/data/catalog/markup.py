@@ -1,4 +1,4 @@
-"""The words of a piece of HTML."""
+"""Extracts the text of HTML."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _DELIMITER = re.compile(r"""[<>]|=\s{0,9}["']""")
 
 
 def strip_html(markup: str) -> str:
-    """Return the text of some HTML in one line; plain text comes back as it is.
+    """Return the text of HTML in one line. Plain text is returned unchanged.
 
-    Takes time in proportion to the length of the text, whatever it holds: each character is looked
-    at once. What a browser would not show (comments, scripts, a tag that never ends) is left out.
+    The time is linear in the length of the text, because each character is read once. Comments,
+    scripts and unclosed tags, which a browser does not show, are left out.
 
     >>> strip_html("<p>Warm &amp; light.</p><ul><li>Wool</li></ul>")
     'Warm & light. Wool'
@@ -45,13 +45,13 @@ def strip_html(markup: str) -> str:
 
 
 def _after(markup: str, end: str, at: int) -> int:
-    """Position behind an end, or behind everything where it does not come."""
+    """Position after the first ``end``, or after the whole text if there is none."""
     place = markup.find(end, at)
     return len(markup) if place < 0 else place + len(end)
 
 
 def _end_of_tag(markup: str, at: int) -> int:
-    """Position behind a tag; at the next tag where this one is not closed before."""
+    """Position after a tag, or at the next tag if this one is not closed."""
     while (match := _DELIMITER.search(markup, at)) is not None:
         if match[0] == ">":
             return match.end()

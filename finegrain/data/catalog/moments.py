@@ -1,4 +1,4 @@
-"""Times as tables state them."""
+"""Parses times in tables."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ _KNOWN = (
     (re.compile(r"\d{1,2}\.\d{1,2}\.\d{4} \d{1,2}:\d\d:\d\d"), "%d.%m.%Y %H:%M:%S"),
     (re.compile(r"\d{14}"), "%Y%m%d%H%M%S"),
 )
-"""Formats that mean one time only; 05/01/2026 is none, as it is in May here and January there."""
+"""Unambiguous formats. 05/01/2026 is ambiguous: it can be in May or in January."""
 
 _EPOCH = re.compile(r"[1-9]\d{8,9}(\d{3})?(\.\d+)?")
 _TOO_LONG = 60
 
 
 def parse_time(value: Any, time_format: str | None = None) -> str:
-    """The time that a cell states, as a gallery keeps it.
+    """Parse the time in a cell, and return it in the form that a gallery stores.
 
     Args:
         value: Text, or seconds or milliseconds since 1970 as a number or text.
-        time_format: As of :meth:`datetime.datetime.strptime`; without one, ISO 8601, the year
-            first with slashes, the day first with dots, EXIF's form and Unix time are read. A
-            time without an offset is UTC.
+        time_format: A format of :meth:`datetime.datetime.strptime`. Without one, ISO 8601, the
+            year first with slashes, the day first with dots, the format of EXIF and Unix time are
+            read. A time without an offset is UTC.
 
     Raises:
-        DataError: It is none of these, or not of the format.
+        DataError: The value is in none of these formats.
     """
     text = _plain(value)
     try:

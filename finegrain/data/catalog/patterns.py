@@ -1,4 +1,4 @@
-"""Patterns with the names of columns in braces, for pictures' paths and from file names."""
+"""Patterns with columns in braces, which make paths of pictures or parse file names."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _FIELD = re.compile(r"\{([^{}\[\]]+)(?:\[(\d*):(\d*)\])?\}")
 
 @dataclass(frozen=True, slots=True)
 class ImagePattern:
-    """Where the picture of a row lies, such as ``images/{id}.jpg``.
+    """A pattern of the path of a row's picture, such as ``images/{id}.jpg``.
 
     ``{id[:3]}`` is the first three characters of the column ``id``, as in
     ``images/{id[:3]}/{id}.jpg``.
 
     Raises:
-        DataError: There is no column in it.
+        DataError: The pattern has no column.
     """
 
     text: str
@@ -56,17 +56,18 @@ class ImagePattern:
 
 
 class NamePattern:
-    """What the name of a picture says, such as ``{pid}_c{camera}s{seq}_{frame}``.
+    """A pattern that parses the names of pictures, such as ``{pid}_c{camera}s{seq}_{frame}``.
 
-    Each column goes up to where the text behind it comes first, and has at least one
-    character; the last goes on to the end. The pattern describes the name without its ending;
-    one with ``/`` also the folders above it.
+    The value of a column ends at the first occurrence of the text after it, and has at least one
+    character. The last column extends to the end. The pattern describes the name without its
+    ending. A pattern with ``/`` also describes the folders above it.
 
     Args:
         text: The pattern.
 
     Raises:
-        DataError: There is no column in it, one twice, or two with nothing between.
+        DataError: The pattern has no column, repeats a column, or has two columns without a text
+            between them.
     """
 
     def __init__(self, text: str) -> None:
@@ -81,16 +82,16 @@ class NamePattern:
             )
 
     def columns_of(self, path: str) -> dict[str, str]:
-        """What the path of a picture, with ``/`` and without its ending, says by column.
+        """Parse the path of a picture, with ``/`` and without its ending, to values by column.
 
         Raises:
-            DataError: It is of another form.
+            DataError: The path does not match the pattern.
         """
         rest = "/".join(path.split("/")[-1 - self.text.count("/") :])
         fits = rest.startswith(self._start)
         rest = rest.removeprefix(self._start)
         columns = {}
-        # No backtracking: a name made for it could keep a regular expression busy for hours.
+        # No regular expression: a malicious name could make it backtrack for hours.
         for column, behind in zip(self._columns[:-1], self._behind[:-1], strict=True):
             place = rest.find(behind, 1)
             fits = fits and place > 0

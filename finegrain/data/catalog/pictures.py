@@ -1,4 +1,4 @@
-"""What the picture cell of a catalogue may hold: paths, addresses, or the picture itself."""
+"""Finds the pictures that a cell of a catalogue names by path or URL, or contains."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from finegrain.preprocess.formats import ending_of
 from finegrain.preprocess.image import MAX_FILE_BYTES, check_header
 
 _MARKS = ("|", ";", ",", "\n", "\t", " ")
-"""What stands between several names in a cell, the surest first."""
+"""Separators between several names in a cell, the most certain first."""
 
 _BEFORE_URL = re.compile(r"[|;,\s]+(?=[A-Za-z][A-Za-z0-9+.-]{1,15}://)")
 _LOOKS_LIKE_A_PICTURE = re.compile(r"\.[A-Za-z0-9]{3,4}(?:[?#]\S*)?$")
@@ -26,13 +26,14 @@ _MAX_NAMES = 1000
 class CatalogPictures:
     """Finds the pictures of one catalogue.
 
-    Pictures inside the catalogue are unpacked once into a folder beside it, named by what
-    they hold: reading it again writes nothing, and no name in it leads anywhere.
+    Pictures inside the catalogue are unpacked once into a folder beside it. They are named by a
+    hash of their content, so reading again writes nothing, and names in the catalogue are not
+    used as paths.
 
     Args:
-        catalog: The file; paths are relative to its folder.
-        images_root: The folder that they are relative to instead.
-        check: Look at the header of each picture, and refuse those that cannot be decoded.
+        catalog: The file. Paths are relative to its folder.
+        images_root: The folder that paths are relative to instead.
+        check: Whether the header of each picture is read, to reject those that cannot be decoded.
     """
 
     def __init__(
@@ -45,15 +46,15 @@ class CatalogPictures:
         self._urls: dict[Path, str] = {}
 
     def find_all(self, cell: Any) -> tuple[list[Path], list[DataError]]:
-        """The pictures that a cell names or holds, and what is wrong with the others.
+        """The pictures that a cell names or contains, and the errors of the others.
 
         Args:
-            cell: A path below the folder; a URL, whose file name is looked for in
-                ``images_root``; bytes of a picture file; ``{"bytes": ..., "path": ...}``; a list
-                of these, also as JSON; or several names with commas, semicolons, pipes or
-                blanks between, where no picture has the whole as its name.
+            cell: A path below the folder; a URL, whose file name is searched in ``images_root``;
+                bytes of a picture file; ``{"bytes": ..., "path": ...}``; a list of these, also as
+                JSON; or several names between commas, semicolons, pipes or blanks, if no picture
+                has the whole cell as its name.
         """
-        # A name may hold commas and blanks itself; an address never holds another address.
+        # A name may contain commas and blanks. A URL never contains another URL.
         if not _is_address(cell) or len(names_in(cell)) == 1:
             try:
                 return [self.find(cell)], []
@@ -73,12 +74,12 @@ class CatalogPictures:
         return list(pictures), errors
 
     def find(self, cell: Any) -> Path:
-        """The one picture that a cell names or holds.
+        """The single picture that a cell names or contains.
 
         Raises:
             MissingPictureError: There is no such picture.
-            UnreadablePictureError: Its header says that it cannot be decoded.
-            DataError: The cell is something else.
+            UnreadablePictureError: The picture cannot be decoded.
+            DataError: The cell is not a picture.
         """
         if isinstance(cell, dict):
             cell = cell.get("bytes") or cell.get("path")
@@ -102,14 +103,14 @@ class CatalogPictures:
         try:
             parts = urlsplit(url)
         except ValueError as error:
-            raise DataError(f"{url!r:.80} is no URL: {error}") from error
+            raise DataError(f"{url!r:.80} is not a valid URL: {error}") from error
         if not self._has_downloads:
             raise DataError(
-                f"{url!r:.80} is a URL, and none is fetched. Download the pictures into a folder "
-                "under their file names, and give it by images_root"
+                f"{url!r:.80} is a URL, and finegrain downloads none. Download the pictures into a "
+                "folder under their file names, and set images_root to it"
             )
         path = self._first(_saved_names(parts.netloc, parts.path, parts.query))
-        # Where only the query differs, it is a version of the same picture.
+        # URLs that differ only in the query are versions of the same picture.
         address = f"{parts.netloc}{parts.path}"
         if self._urls.setdefault(path, address) != address:
             raise DataError(
@@ -120,7 +121,7 @@ class CatalogPictures:
         return path
 
     def _first(self, names: Iterator[str]) -> Path:
-        """The first of some names that is there."""
+        """The first name that exists."""
         missing = None
         for name in names:
             try:
@@ -157,7 +158,7 @@ def _is_address(name: Any) -> bool:
 
 
 def names_in(cell: Any) -> list[Any]:
-    """The parts of a cell that names or holds several pictures; itself where it does not."""
+    """The parts of a cell with several pictures, or the cell itself."""
     if isinstance(cell, list):
         return cell[:_MAX_NAMES]
     if not isinstance(cell, str):
@@ -177,7 +178,7 @@ def names_in(cell: Any) -> list[Any]:
 
 
 def _listed(text: str) -> list[Any]:
-    """The items of a list as JSON or Python print it."""
+    """The items of a list in the notation of JSON or Python."""
     for spelled in (text, text.replace("'", '"')):
         try:
             items = json.loads(spelled)
@@ -188,10 +189,10 @@ def _listed(text: str) -> list[Any]:
 
 
 def _saved_names(host: str, path: str, query: str) -> Iterator[str]:
-    """Under which names a program may have saved a URL, those that tell most first.
+    """Names under which a program may have saved a URL, the most specific first.
 
-    wget and browsers differ in folders (``-x``), in the query behind the name (``@`` for ``?``
-    on Windows), and in percent-encoding.
+    wget and browsers differ in folders (``-x``), in the query after the name (``@`` instead of
+    ``?`` on Windows), and in percent-encoding.
     """
     plain = unquote(path).lstrip("/")
     name = PurePosixPath(plain).name

@@ -1,4 +1,4 @@
-"""Prices as shops write them."""
+"""Parses prices in the notations of shops."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _GROUPED = re.compile(
     r"[1-9][0-9]{0,2}(?P<group>[.,' \u2019])[0-9]{3}(?:(?P=group)[0-9]{3}){0,3}"
     r"(?:(?!(?P=group))[.,](?P<cents>[0-9]{1,2}))?"
 )
-# 12,34,567.00: behind the thousands, Indian prices group by two digits
+# 12,34,567.00: Indian prices have groups of two digits above the thousands
 _INDIAN = re.compile(r"[1-9][0-9]?(?:,[0-9]{2}){1,4},[0-9]{3}(?:\.(?P<cents>[0-9]{1,2}))?")
 _PLAIN = re.compile(
     r"(?P<whole>[0-9]{1,12})(?:[.,](?P<cents>[0-9]{1,2}|[0-9]{1,2}0{1,4})|[.,][-–])?"
@@ -28,7 +28,7 @@ _CODES = {
     "₺": "TRY", "₩": "KRW", "₪": "ILS", "₴": "UAH", "₫": "VND", "฿": "THB", "₦": "NGN",
     "₱": "PHP", "zł": "PLN", "Kč": "CZK", "Ft": "HUF", "US$": "USD", "元": "CNY", "円": "JPY",
 }  # fmt: skip
-"""Symbols that mean one currency; ``$``, ``¥`` and ``kr`` mean several."""
+"""Symbols of one currency. ``$``, ``¥`` and ``kr`` are used for several."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +36,9 @@ class Price:
     """An amount of money.
 
     Attributes:
-        amount: In whole units.
-        currency: Its ISO 4217 code; the sign itself where that is of several currencies, as
-            ``$``; None where none was given.
+        amount: Amount in whole units.
+        currency: ISO 4217 code, or the symbol if several currencies use it, such as ``$``. None
+            if there is no currency.
     """
 
     amount: float
@@ -48,10 +48,10 @@ class Price:
 def parse_price(text: str) -> Price:
     """Read a price: ``12.50``, ``12,50 €``, ``USD 1,234.50``, ``1.234,50 EUR``, ``₹1,29,999.00``.
 
-    Three digits behind a single mark are thousands, as no more than two are cents.
+    Three digits after a single mark are thousands, because cents have at most two digits.
 
     Raises:
-        DataError: It is something else.
+        DataError: The text is not a price.
     """
     if len(text) > _MAX_LENGTH:
         raise _no_price(text)

@@ -1,4 +1,4 @@
-"""What every reader of tables gives: rows with the place where each stands."""
+"""The types that all readers of tables return: rows with their positions, and tables."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """The cells of one row by column, and where it stands; or why it cannot be read."""
+    """The cells of one row by column and its position, or why it cannot be read."""
 
     where: str
     cells: Mapping[str, Any]
@@ -23,10 +23,10 @@ class Table:
 
     Attributes:
         path: The file.
-        columns: Its columns; of formats without a header, those of the first rows.
-        rows: Read once, one by one.
-        is_text: Whether every cell is text, whatever it means.
-        notes: What was guessed about the format, for people.
+        columns: Names of its columns. For formats without a header, those of the first rows.
+        rows: The rows, which can be read once.
+        is_text: Whether the format stores every cell as text.
+        notes: Sentences about guesses of the format.
     """
 
     path: Path
@@ -38,11 +38,11 @@ class Table:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextFormat:
-    """What is known of a table of text; None is found out.
+    """The format of a text table. None is detected.
 
     Attributes:
-        encoding: Of the whole file, such as ``gbk``.
-        fallback_encoding: Of the whole file where that is not UTF-8.
+        encoding: Encoding of the file, such as ``gbk``.
+        fallback_encoding: Encoding of the file if it is not UTF-8.
         separator: The character between cells.
     """
 
@@ -52,11 +52,11 @@ class TextFormat:
 
 
 FIND_OUT = TextFormat()
-"""Nothing is known of the table."""
+"""A format of which everything is detected."""
 
 
 def unambiguous(cells: Sequence[str]) -> tuple[tuple[str, ...], list[str]]:
-    """Column names without blanks and repetitions, and notes that name those changed."""
+    """Column names that are neither blank nor repeated, and notes about changed names."""
     cells = [cell.strip() for cell in cells]
     while cells and not cells[-1]:
         cells = cells[:-1]

@@ -1,4 +1,4 @@
-"""Opening a table of any format: what it is, is found by what is inside rather than its name."""
+"""Opens a table of any format, which is detected from the content and not from the name."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from finegrain.errors import DataError, require
 DELIMITED = (".csv", ".tsv", ".psv", ".tab")
 JSON_LINES = (".jsonl", ".ndjson")
 TABLE_SUFFIXES = frozenset({*DELIMITED, *JSON_LINES, ".txt", ".json", ".parquet", ".xlsx", ".xml"})
-"""Endings by which a table is known without looking into it."""
+"""Endings of tables."""
 
 _PEEKED = 50
 _SAMPLE = 1024
@@ -30,18 +30,18 @@ _NO_TABLES = {
 
 
 def open_table(path: Path, text: TextFormat = FIND_OUT) -> Table:
-    """Open a table, whatever its name ends in.
+    """Open a table with any ending.
 
-    Delimited text, JSON (an array, or one object a line), the XML of RSS and Atom feeds,
-    Parquet and Excel workbooks are told apart by their first bytes.
+    Delimited text, JSON (an array, or one object per line), the XML of RSS and Atom feeds,
+    Parquet and Excel workbooks are distinguished by their first bytes.
 
     Args:
         path: The file.
-        text: What is known of the encoding and the separator.
+        text: Encoding and separator, if they are known.
 
     Raises:
-        DataError: There is no such file, or it is none of these, or it cannot be read at all.
-        MissingExtraError: Parquet needs ``pyarrow``, a workbook ``openpyxl``.
+        DataError: The file does not exist, has another format, or cannot be read.
+        MissingExtraError: ``pyarrow`` for Parquet or ``openpyxl`` for Excel is not installed.
     """
     if not path.is_file():
         raise DataError(f"expected a table at {path}, found none.")
@@ -61,7 +61,7 @@ def open_table(path: Path, text: TextFormat = FIND_OUT) -> Table:
 
 
 def _open_text(path: Path, start: bytes, text: TextFormat) -> Table:
-    """Tell the formats of text apart."""
+    """Open a table in one of the text formats."""
     suffix = path.suffix.lower()
     marked = next((mark for mark in _MARKS if start.startswith(mark)), b"")
     first = start.removeprefix(marked).replace(b"\0", b"").lstrip()[:1]
@@ -83,17 +83,17 @@ def _open_text(path: Path, start: bytes, text: TextFormat) -> Table:
 
 
 def peeked(path: Path, rows: Iterator[Row]) -> Table:
-    """A table whose columns are those of its first rows."""
+    """A table with the columns of its first rows."""
     first = list(islice(rows, _PEEKED))
     columns = dict.fromkeys(name for row in first for name in row.cells)
     return Table(path=path, columns=tuple(columns), rows=chain(first, rows))
 
 
 def read_parquet(table: Path) -> Iterator[Row]:
-    """Rows of a Parquet table; embedded pictures come as they are stored there.
+    """Yield the rows of a Parquet table. Embedded pictures are returned as they are stored.
 
     Raises:
-        DataError: It is damaged.
+        DataError: The file is damaged.
         MissingExtraError: pyarrow is not installed.
     """
     pyarrow = require("pyarrow", "parquet")
@@ -101,7 +101,7 @@ def read_parquet(table: Path) -> Iterator[Row]:
     number = 0
     try:
         with parquet.ParquetFile(table) as file:
-            # A batch of embedded pictures is held in memory at once.
+            # All embedded pictures of a batch are in memory at once.
             for batch in file.iter_batches(batch_size=256):
                 for cells in batch.to_pylist():
                     number += 1

@@ -1,4 +1,4 @@
-"""Splits for catalogues that have none: by product, and the same each time they are read."""
+"""Deterministic splits by product, for catalogues without splits."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from finegrain.errors import DataError
 from finegrain.records import Sample, Scalar, Split
 
 PRODUCT_COLUMNS = ("item_group_id", "product_id")
-"""Metadata that names a product, the widest first: its colours and sizes stay together."""
+"""Metadata columns with a product's id, the widest first, so that variants stay together."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shares:
-    """How much of a catalogue is trained on, and how much it is judged by.
+    """Shares of a catalogue for training, validation and test.
 
     Raises:
-        DataError: The shares are not from 0 to 1, or not 1 together.
+        DataError: A share is not from 0 to 1, or their sum is not 1.
     """
 
     train: float = 0.9
@@ -32,10 +32,10 @@ class Shares:
     def __post_init__(self) -> None:
         shares = asdict(self)
         if min(shares.values()) < 0 or not math.isclose(sum(shares.values()), 1, abs_tol=1e-6):
-            raise DataError(f"expected shares from 0 that are 1 together, got {shares}")
+            raise DataError(f"expected shares from 0 to 1 with a sum of 1, got {shares}")
 
     def of(self, product: str) -> str:
-        """The split of a product: whatever else a catalogue holds, now or later, it stays."""
+        """The split of a product. It does not depend on other products."""
         digest = hashlib.sha256(product.encode("utf-8", "surrogateescape")).digest()
         place = int.from_bytes(digest[:8], "big") / 2**64
         if place < self.train:
@@ -49,17 +49,16 @@ DEFAULT_SHARES = Shares()
 def divided(
     splits: Mapping[str, Split], shares: Shares | None, *, columns: Sequence[str] = PRODUCT_COLUMNS
 ) -> Mapping[str, Split]:
-    """A catalogue with a split for each share; one that has splits of its own as it is.
+    """Divide a catalogue into splits. A catalogue with splits is returned unchanged.
 
-    All pictures of a product are in the same split, with all products that share one of them.
-    A split that no product falls into is left out; what could not be read is reported with the
-    first.
+    All pictures of a product are in the same split, and so are products that share a picture. An
+    empty split is left out. Problems are reported with the first split.
 
     Args:
-        splits: As a reader of catalogues gives them.
-        shares: None leaves all in one split.
-        columns: Metadata of which the first value is a product's id. Where there is none, it is
-            the file name of the product's first picture.
+        splits: The splits from a reader of catalogues.
+        shares: Shares of the splits. None leaves a single split.
+        columns: Metadata columns. The first value is the id of a product. Without a value, the id
+            is the file name of the product's first picture.
     """
     if shares is None or set(splits) != {DEFAULT_SPLIT}:
         return splits
@@ -81,7 +80,7 @@ def divided(
 
 
 def _products(samples: Sequence[Sample], columns: Sequence[str]) -> list[str]:
-    """An id for each sample; products that share a picture, directly or not, have the same."""
+    """An id for each sample, the same for products that share a picture, directly or not."""
     ids = [_product_id(sample, columns) for sample in samples]
     keys = [
         product if sample.pid is None else str(sample.pid)

@@ -1,4 +1,4 @@
-"""Reader of catalogues with a product a row: its pictures, its captions and further columns."""
+"""Reader of tables with a product in each row: pictures, captions and further columns."""
 
 from __future__ import annotations
 
@@ -51,41 +51,41 @@ def read_catalog(
     fallback_encoding: str | None = None,
     separator: str | None = None,
 ) -> dict[str, Split]:
-    """Read a table with the pictures and captions of a product per row.
+    """Read a table with the pictures and captions of a product in each row.
 
-    A bad row becomes a problem with its line number and the rest goes on; see
-    :func:`~finegrain.data.catalog.rows.open_table` for the formats.
+    A bad row becomes a problem with its line number, and reading continues. For the formats see
+    :func:`~finegrain.data.catalog.rows.open_table`.
 
     Args:
         table: The file.
-        image_column: Column of picture paths, relative to the table's folder. Absolute
-            paths and those that climb out are refused. A Parquet table may hold the pictures
-            themselves; they are unpacked once, into a folder beside it. A cell may name several
-            pictures, as a list or with commas, semicolons, pipes or blanks between.
-        caption_columns: Columns of captions; a cell may hold a list of them where the
-            format has lists. Empty ones are passed over, but a row needs one.
-        pid_column: Column that tells which rows show the same product; its values are kept as
-            they are. Left out, no pid is known and each row is a product of its own.
-        split_column: Column that says ``train``, ``val`` or ``test``. Left out, there is
-            one split, ``all``.
-        image_root: Folder that the picture paths are relative to instead. Of URLs, which are
-            never fetched, the file names are looked for in it.
-        image_pattern: Path of a row's picture in terms of its columns, such as
-            ``images/{id}.jpg``, instead of `image_column`.
-        encoding: Of the whole file, where it is text.
-        fallback_encoding: Of the whole file where that is not UTF-8.
+        image_column: Column of picture paths, relative to the table's folder. Absolute paths and
+            paths out of the folder are rejected. A Parquet table may contain the pictures; they
+            are unpacked once into a folder beside it. A cell may name several pictures, as a list
+            or between commas, semicolons, pipes or blanks.
+        caption_columns: Columns of captions. A cell may be a list in formats that have lists.
+            Empty captions are ignored, but a row needs one caption.
+        pid_column: Column whose value is the same for rows of one product. The values are not
+            changed. Without it, pids are unknown and each row is a product.
+        split_column: Column with ``train``, ``val`` or ``test``. Without it, there is one split,
+            ``all``.
+        image_root: Folder that picture paths are relative to, instead of the table's folder. File
+            names of URLs are searched in it; nothing is downloaded.
+        image_pattern: Path of a row's picture with columns in braces, such as
+            ``images/{id}.jpg``, instead of ``image_column``.
+        encoding: Encoding of a text file.
+        fallback_encoding: Encoding of a text file that is not UTF-8.
         separator: The character between the cells of a text table.
 
     Returns:
-        The splits by name. All columns but those of image, captions and split become
-        metadata; those of a CSV are numbers or booleans where every cell of the column is.
-        Codes with leading zeros stay text, and so do numbers that would lose digits. Columns
-        ``camera``, ``time`` and ``track`` are what a gallery knows by these names.
+        The splits by name. All columns except those of pictures, captions and splits become
+        metadata. A column of a CSV becomes numbers or booleans if all its cells are. Codes with
+        leading zeros and numbers that would lose digits stay text. A gallery uses the columns
+        ``camera``, ``time`` and ``track`` for its entries of these names.
 
     Raises:
-        DataError: the table is missing or of another format, lacks a column, or has no
-            good row.
-        MissingExtraError: a Parquet table needs ``pyarrow``, a workbook ``openpyxl``.
+        DataError: The table is missing or has another format, lacks a column, or has no valid
+            row.
+        MissingExtraError: ``pyarrow`` for Parquet or ``openpyxl`` for Excel is not installed.
     """
     if isinstance(caption_columns, str) or not caption_columns:
         raise DataError(f"expected a list of caption columns, got {caption_columns!r}.")
@@ -104,11 +104,11 @@ def read_catalog(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Roles:
-    """Columns as somebody named them; those left out are looked for by their usual names.
+    """Names of columns from the user. Columns that are not named are found by their usual names.
 
     Attributes:
-        for_search: Each picture is taken with the first row that shows it, and a row needs no
-            caption unless a column of captions was named.
+        for_search: Whether a picture is used only with the first row that shows it, and a row
+            needs no caption unless a column of captions was named.
     """
 
     image: str | None = None
@@ -122,11 +122,11 @@ class Roles:
     for_search: bool = False
 
     def with_split(self, split: str, *, image: str) -> Roles:
-        """The same, with a column of splits, and a column of pictures unless one was named."""
+        """A copy with a column of splits, and a column of pictures unless one was named."""
         return replace(self, split=split, image=self.image or image)
 
     def in_table(self, table: Table) -> Columns:
-        """Those columns as a table spells them; a note says which were guessed."""
+        """The columns in the spelling of a table. Guesses are added to the table's notes."""
         there = table.columns
         self._require(table, self.camera, self.time)
         pattern = None if self.pattern is None else ImagePattern(self.pattern)
@@ -161,7 +161,7 @@ class Roles:
 
     @staticmethod
     def _require(table: Table, *wanted: str | None) -> None:
-        """See that columns which single rows may lack are in the table at all."""
+        """Check that the table has columns which single rows may lack."""
         for name in wanted:
             if name is not None and named(table.columns, (name,)) is None:
                 raise DataError(
@@ -176,7 +176,7 @@ USUAL_ROLES = Roles()
 
 @dataclass(slots=True)
 class _Part:
-    """A split while it is read."""
+    """The samples and problems of a split during reading."""
 
     samples: list[Sample] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
@@ -189,12 +189,12 @@ def read_table(
 
     Args:
         table: The table.
-        columns: Which of its columns is what.
-        pictures: Finds the pictures that a cell names or holds.
-        for_search: Take each picture with the first row that shows it only.
+        columns: The roles of its columns.
+        pictures: Finds the pictures of a cell.
+        for_search: Whether a picture is used only with the first row that shows it.
 
     Raises:
-        DataError: No row is good.
+        DataError: No row is valid.
     """
     parts: dict[str, _Part] = {}
     names: dict[str, None] = dict.fromkeys(table.columns)
@@ -232,13 +232,13 @@ def read_table(
 
 
 def common_split_name(name: str) -> str:
-    """``train``, ``val`` or ``test`` for the other words for them; any other as it is."""
+    """``train``, ``val`` or ``test`` for synonyms such as ``valid``; other names are unchanged."""
     name = name.strip().lower()
     return _SPLIT_NAMES.get(name, name)
 
 
 def problem_of(where: str, error: FinegrainError) -> Problem:
-    """What was left out because of an error, with its kind."""
+    """The problem of a row that was left out because of an error."""
     if isinstance(error, MissingPictureError):
         kind = ProblemKind.MISSING
     elif isinstance(error, UnreadablePictureError | ImageError):
@@ -249,7 +249,7 @@ def problem_of(where: str, error: FinegrainError) -> Problem:
 
 
 def shown_before(where: str, image: Path, first: str) -> Problem:
-    """A row whose picture an earlier row shows."""
+    """The problem of a row whose picture an earlier row shows."""
     why = f"shows {image.name!r}, which {first} shows already; a gallery has each picture once"
     return Problem(where=where, why=why, kind=ProblemKind.REPEATED)
 
@@ -274,10 +274,10 @@ def _split_name(cells: Mapping[str, Any], columns: Columns) -> str:
 def _read_row(
     row: Row, columns: Columns, pictures: CatalogPictures
 ) -> tuple[list[Sample], list[Problem]]:
-    """The pictures of a row, and what of it was left out.
+    """The samples of a row, and its problems.
 
     Raises:
-        DataError: All of it is left out.
+        DataError: The row has no valid sample.
     """
     cells = row.cells
     images, errors = pictures.find_all(_picture_cell(cells, columns))
@@ -293,7 +293,7 @@ def _read_row(
     if pid is None and columns.pid not in (None, PID):
         raise DataError(f"has no pid in column {columns.pid!r}")
     if pid is None and len(images) > 1:
-        pid = os.path.realpath(images[0])  # several pictures of a row show one product
+        pid = os.path.realpath(images[0])  # all pictures of a row show the same product
     times, odd = _times(row, columns)
     odd += [
         Problem(where=row.where, why=f"{name!r} is infinite; left empty", kind=ProblemKind.VALUE)
@@ -337,7 +337,7 @@ def _captions(cell: Any, column: str) -> Iterator[str]:
 
 
 def _times(row: Row, columns: Columns) -> tuple[dict[str, Scalar], list[Problem]]:
-    """The time and the track of a row; a time that is none is reported and left empty."""
+    """The time and the track of a row. An invalid time is reported and left empty."""
     known: dict[str, Scalar] = {}
     if columns.track is not None:
         known[TRACK] = name_of(row.cells.get(columns.track))
@@ -365,7 +365,7 @@ def _nothing_good(
 
 
 def _report_with_the_first(parts: dict[str, _Part]) -> None:
-    """Move the problems of rows too broken to tell their split to the first split."""
+    """Move the problems of rows without a readable split to the first split."""
     if DEFAULT_SPLIT in parts and not parts[DEFAULT_SPLIT].samples:
         homeless = parts.pop(DEFAULT_SPLIT).problems
         first = next(part for part in parts.values() if part.samples)
@@ -373,7 +373,7 @@ def _report_with_the_first(parts: dict[str, _Part]) -> None:
 
 
 def _convert_metadata(parts: Mapping[str, _Part], *, is_text: bool) -> None:
-    """Give each column one type over all splits, and pids that of their column."""
+    """Give each column the same type in all splits, and convert pids with their column."""
     samples = [sample for part in parts.values() for sample in part.samples]
     typed = iter(of_one_type([_to_convert(sample) for sample in samples], is_text=is_text))
     for part in parts.values():
@@ -381,7 +381,7 @@ def _convert_metadata(parts: Mapping[str, _Part], *, is_text: bool) -> None:
 
 
 _PID_CELL = ""
-"""A name for the pid among other cells, which no column can have."""
+"""The name of the pid's cell, which no column can have."""
 
 
 def _to_convert(sample: Sample) -> Metadata:
@@ -391,6 +391,6 @@ def _to_convert(sample: Sample) -> Metadata:
 
 def _converted(sample: Sample, cells: Metadata) -> Sample:
     pid: Pid | None = pid_of(cells[_PID_CELL])
-    kept = {name: cell for name, cell in cells.items() if name != _PID_CELL}
+    metadata = {name: cell for name, cell in cells.items() if name != _PID_CELL}
     fixed = {name: sample.metadata[name] for name in (TIME, TRACK) if name in sample.metadata}
-    return replace(sample, pid=pid, metadata={**kept, **fixed})
+    return replace(sample, pid=pid, metadata={**metadata, **fixed})

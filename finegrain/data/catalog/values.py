@@ -1,4 +1,4 @@
-"""Cells as metadata can hold them."""
+"""Converts cells to values of metadata."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _INTEGER = re.compile(r"[+-]?(0|[1-9][0-9]{0,30})")
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _LEADING_ZERO = re.compile(r"[+-]?0[0-9]+")
 _EXACT_DIGITS = 15
-"""Decimal digits that a float always keeps."""
+"""Number of decimal digits that a float represents exactly."""
 
 
 def scalar(value: Any) -> Scalar:
-    """A cell as metadata can hold it: blanks and NaN as None, dates as text."""
+    """A cell as a value of metadata: blanks and NaN become None, and dates become text."""
     if isinstance(value, str):
         return value.strip() or None
     if value is None or isinstance(value, bool | int):
@@ -34,7 +34,7 @@ def scalar(value: Any) -> Scalar:
 
 
 def name_of(value: Any) -> str | None:
-    """A cell that is the name of something, such as camera 3: numbers as they are written."""
+    """A cell that is a name, such as the camera 3. Numbers are returned as they are written."""
     if isinstance(value, float) and math.isfinite(value) and value.is_integer():
         value = int(value)
     plain = scalar(value)
@@ -42,14 +42,14 @@ def name_of(value: Any) -> str | None:
 
 
 def of_one_type(rows: Sequence[Metadata], *, is_text: bool) -> list[Metadata]:
-    """The rows, with each column of one type as far as nothing is lost by it.
+    """Convert each column to one type if no information is lost.
 
     Args:
-        rows: Of one table; one may lack columns that another has.
-        is_text: Whether the table was text. Then a column of whole numbers, of numbers, of true
-            and false or of prices becomes that; codes with leading zeros and numbers that have
-            more digits than a float keeps stay text. Of other formats only whole numbers of
-            more than 64 bits become text, and with them all numbers of their column.
+        rows: Rows of one table. A row may lack columns.
+        is_text: Whether the format stores cells as text. Then columns of integers, numbers,
+            booleans or prices are converted. Codes with leading zeros and numbers with more
+            digits than a float can represent stay text. In other formats, only integers of more
+            than 64 bits become text, with all numbers of their column.
     """
     names = dict.fromkeys(name for row in rows for name in row)
     convert = _text_converter if is_text else _typed_converter
@@ -83,7 +83,7 @@ def _text_converter(cells: Sequence[Scalar]) -> Callable[[Any], Scalar]:
 
 
 def _is_exact(text: str) -> bool:
-    """Whether a float says the same as a text."""
+    """Whether a float represents the text exactly."""
     if not _NUMBER.fullmatch(text) or not math.isfinite(float(text)):
         return False
     digits = re.sub("[eE].*|[^0-9]", "", text).strip("0")
@@ -91,7 +91,7 @@ def _is_exact(text: str) -> bool:
 
 
 def _with_prices(rows: list[Metadata]) -> list[Metadata]:
-    """Prices with their currencies as numbers, where every cell of the column ``price`` is one."""
+    """Split ``price`` into a number and a currency if every cell of the column is a price."""
     written = [row.get("price") for row in rows]
     if all(cell is None or not isinstance(cell, str) for cell in written):
         return rows

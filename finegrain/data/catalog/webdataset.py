@@ -28,7 +28,7 @@ from finegrain.records import Split
 IMAGE_ENDINGS = tuple(suffix.removeprefix(".") for suffix in sorted(PICTURE_SUFFIXES))
 CAPTION_ENDINGS = ("txt", "caption", "text")
 CAPTION_KEYS = ("caption", "captions", "text", "title")
-"""Of the JSON beside a picture, where there is no text file."""
+"""Keys of captions in the JSON beside a picture, if there is no text file."""
 
 _MAX_TEXT_BYTES = 1 << 20
 _IMAGE, _CAPTION, _SPLIT = "image", "caption", "split"
@@ -36,25 +36,25 @@ _SPLITS = ("train", "val", "test")
 
 
 def shards_of(path: Path) -> tuple[Path, ...]:
-    """The tar files of a folder in order, or the one given."""
+    """The tar files of a folder in order, or the path itself if it is a tar file."""
     return tuple(sorted(path.glob("*.tar"))) if path.is_dir() else (path,)
 
 
 def read_webdataset(path: Path, *, roles: Roles = USUAL_ROLES) -> dict[str, Split]:
-    """Read uncompressed shards in which neighbouring members of one base name are a row.
+    """Read uncompressed shards. Neighbouring members with the same base name are a row.
 
-    ``000.jpg`` is the picture, ``000.txt`` its caption, ``000.json`` more of it: its
-    ``caption`` where there is no text, and metadata. Pictures are unpacked once into a
-    folder beside each shard, by what they hold; members are never extracted to where their
-    names lead. Shards called ``train-…``, ``val-…`` and ``test-…`` are splits. What macOS adds
-    to archives (``._000.jpg``) is passed over.
+    ``000.jpg`` is the picture, ``000.txt`` its caption, and ``000.json`` its metadata, with a
+    ``caption`` if there is no text file. Pictures are unpacked once into a folder beside each
+    shard and named by a hash of their content; names of members are never used as paths. Shards
+    named ``train-…``, ``val-…`` and ``test-…`` are splits. Files that macOS adds to archives
+    (``._000.jpg``) are ignored.
 
     Args:
-        path: A ``.tar``, or a folder of them.
-        roles: Keys of the JSON as somebody named them, such as that of the pid.
+        path: A ``.tar`` file, or a folder of them.
+        roles: Names of JSON keys that differ from the usual ones, such as that of the pid.
 
     Raises:
-        DataError: There is no shard, or no row is good.
+        DataError: There is no shard, or no row is valid.
     """
     shards = shards_of(path)
     if not shards or not all(shard.is_file() for shard in shards):
@@ -83,7 +83,7 @@ def _rows(shard: Path) -> Iterator[Row]:
                     cells.update(_read(archive, member, ending))
                 except DataError as error:
                     why = why or str(error)
-    # A shard that breaks off has given its whole rows already.
+    # The complete rows of a truncated shard have been read before the error.
     except (tarfile.TarError, OSError, EOFError) as error:
         yield Row(shard.name, {}, f"breaks off: {error}")
     if key:
@@ -106,7 +106,7 @@ def _is_of_macos(name: str) -> bool:
 
 
 def _stem_and_ending(name: str) -> tuple[str, str]:
-    """Base name and ending, which begins at the first dot of the last part."""
+    """The base name and the ending, which begins at the first dot of the file name."""
     folder, slash, file = name.rpartition("/")
     stem, _, ending = file.partition(".")
     return f"{folder}{slash}{stem}", ending.lower()
@@ -117,8 +117,8 @@ def _read(archive: tarfile.TarFile, member: tarfile.TarInfo, ending: str) -> dic
     if inside.is_absolute() or ".." in inside.parts:
         raise DataError(f"its member {member.name!r:.80} leads out of the shard")
     if not member.isfile():
-        raise DataError(f"its member {member.name!r:.80} is no file but a link or a device")
-    # Neither the picture nor its words, as a mask or an embedding.
+        raise DataError(f"its member {member.name!r:.80} is a link or a device, not a file")
+    # Other members, such as masks or embeddings, are ignored.
     if ending not in (*IMAGE_ENDINGS, *CAPTION_ENDINGS, "json"):
         return {}
     limit = MAX_FILE_BYTES if ending in IMAGE_ENDINGS else _MAX_TEXT_BYTES
@@ -135,7 +135,7 @@ def _read(archive: tarfile.TarFile, member: tarfile.TarInfo, ending: str) -> dic
     except (ValueError, RecursionError) as error:
         raise DataError(f"its member {member.name!r:.80} cannot be read: {error}") from error
     if not isinstance(about, dict):
-        raise DataError(f"its member {member.name!r:.80} is no JSON object")
+        raise DataError(f"its member {member.name!r:.80} is not a JSON object")
     return {"json": about}
 
 

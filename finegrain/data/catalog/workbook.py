@@ -12,10 +12,10 @@ from finegrain.data.catalog.row import Row, Table, unambiguous
 from finegrain.errors import DataError, require
 
 MAX_UNPACKED_BYTES = 1 << 29
-"""Most that the parts of a workbook may hold together once unpacked."""
+"""Largest size of a workbook's parts after unpacking, in bytes."""
 
 
-# openpyxl lets the errors of the zip and XML parsers out, and trips over missing parts
+# openpyxl does not catch errors of the zip and XML parsers, or of missing parts
 _DAMAGE = (
     zipfile.BadZipFile,
     OSError,
@@ -28,12 +28,12 @@ _DAMAGE = (
 
 
 def read_workbook(path: Path) -> Table:
-    """Open the first sheet of an ``.xlsx`` that holds something; its first row names the columns.
+    """Open the first sheet of an ``.xlsx`` that is not empty. Its first row has the columns.
 
-    Formulas count by the value that was stored with them.
+    A formula is read as the value that is stored with it.
 
     Raises:
-        DataError: It cannot be read, is too large unpacked, or has no rows.
+        DataError: The file cannot be read, is too large after unpacking, or has no rows.
         MissingExtraError: openpyxl is not installed.
     """
     openpyxl = require("openpyxl", "xlsx")
@@ -67,7 +67,7 @@ def _refuse_bomb(path: Path) -> None:
         )
     if size > MAX_UNPACKED_BYTES:
         raise DataError(
-            f"{path} holds {size >> 20} MiB once unpacked, more than {MAX_UNPACKED_BYTES >> 20}. "
+            f"{path} has {size >> 20} MiB after unpacking, more than {MAX_UNPACKED_BYTES >> 20}. "
             "Save it as CSV."
         )
 

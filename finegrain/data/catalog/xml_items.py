@@ -1,4 +1,4 @@
-"""Reader of RSS and Atom feeds: one row an item."""
+"""Reader of RSS and Atom feeds: one row per item."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ _XML_CHUNK = 1 << 16
 
 
 def read_xml_items(feed: Path, encoding: str | None = None) -> Iterator[Row]:
-    """One row an ``item`` (RSS) or ``entry`` (Atom), with its direct children as cells.
+    """Yield one row per ``item`` (RSS) or ``entry`` (Atom), with its direct children as cells.
 
-    Names lose their namespaces; a child that is there several times becomes a list. A
-    document type is refused before any entity of it is read.
+    Namespaces are removed from names. A repeated child becomes a list. A document type is
+    rejected before any of its entities is read.
 
     Args:
         feed: The file.
-        encoding: Instead of the one that the file declares.
+        encoding: Encoding to use instead of the one that the file declares.
 
     Raises:
-        DataError: It is not XML, or declares a document type.
+        DataError: The file is not XML, or declares a document type.
     """
     items = _Items(feed)
     parser = expat.ParserCreate(encoding, namespace_separator=" ")
@@ -46,7 +46,7 @@ def read_xml_items(feed: Path, encoding: str | None = None) -> Iterator[Row]:
 
 
 class _Items:
-    """Gathers items while expat walks through a feed."""
+    """Collects items while expat parses a feed."""
 
     def __init__(self, feed: Path) -> None:
         self._feed = feed
@@ -62,8 +62,8 @@ class _Items:
 
     def refuse_doctype(self, *_: object) -> None:
         raise DataError(
-            f"{self._feed} declares a document type, which feeds have no need of and which may "
-            "expand without end. Remove its <!DOCTYPE ...>."
+            f"{self._feed} declares a document type, which feeds do not need and which may expand "
+            "without limit. Remove its <!DOCTYPE ...>."
         )
 
     def start(self, name: str, line: int) -> None:

@@ -134,7 +134,7 @@ def test_a_merchant_id_that_comes_again(shop):
 
 def test_urls_are_not_fetched(shop):
     table = export(shop, ("a", "Coat", "", "", "1", "https://shop.example/files/1.jpg?v=3"))
-    with pytest.raises(DataError, match=r"is a URL, and none is fetched\. .* by images_root"):
+    with pytest.raises(DataError, match=r"is a URL, and finegrain downloads none\. .* images_root"):
         read_feed(table, SHOPIFY)
     (sample,) = read_feed(table, SHOPIFY, images_root=shop / "images")["all"].samples
     assert sample.image == shop / "images" / "1.jpg"
@@ -144,7 +144,7 @@ def test_urls_are_not_fetched(shop):
     ("url", "why"),
     [
         ("https://shop.example/new/1.jpg", "'1.jpg' is the file name of"),
-        ("https://[broken/1.jpg", "is no URL"),
+        ("https://[broken/1.jpg", "is not a valid URL"),
         ("https://shop.example/%2e%2e", "expected a path relative to"),
         ("https://shop.example/..%5c1.jpg", "expected a path relative to"),
         ("https://shop.example/", "not found under"),

@@ -98,7 +98,7 @@ def test_a_catalogue_that_is_mostly_bad_is_refused(tmp_path):
         read_any_catalog(path)
     assert "expected at most 10% to be left out, got 2 of 10: catalog.csv:10: " in str(raised.value)
     assert len(read_any_catalog(path, max_bad_share=0.2)["all"].problems) == 2
-    with pytest.raises(DataError, match=r"5 of 13: .*; and 2 more\. Mend them"):
+    with pytest.raises(DataError, match=r"5 of 13: .*; and 2 more\. Repair them"):
         read_any_catalog(table(tmp_path, *rows, *["1.jpg,"] * 3))
     with pytest.raises(DataError, match="expected a share from 0 to 1, got 5"):
         read_any_catalog(path, max_bad_share=5)
@@ -174,8 +174,8 @@ def test_members_of_a_shard_never_lead_out(tmp_path):
     assert {problem.where: problem.why for problem in split.problems} == {
         "000.tar:../evil": "its member '../evil.jpg' leads out of the shard",
         "000.tar:/root/evil": "its member '/root/evil.jpg' leads out of the shard",
-        "000.tar:link": "its member 'link.jpg' is no file but a link or a device",
-        "000.tar:bad": "its member 'bad.json' is no JSON object",
+        "000.tar:link": "its member 'link.jpg' is a link or a device, not a file",
+        "000.tar:bad": "its member 'bad.json' is not a JSON object",
         "000.tar:wordless": "has no caption in 'caption'",
         "000.tar:latin": "its member 'latin.txt' cannot be read: 'utf-8' codec can't decode "
         "byte 0xe9 in position 3: unexpected end of data",

@@ -102,7 +102,7 @@ def test_a_catalogue_with_splits_of_its_own_keeps_them():
 
 @pytest.mark.parametrize("shares", [{"train": 1.2, "val": -0.2, "test": 0}, {"train": 0.5}])
 def test_shares_that_are_none(shares):
-    with pytest.raises(DataError, match="expected shares from 0 that are 1 together"):
+    with pytest.raises(DataError, match="expected shares from 0 to 1 with a sum of 1"):
         Shares(**shares)
 
 
@@ -146,7 +146,7 @@ def test_shares_are_a_field_of_a_recipe(tmp_path):
     data = '{"type": "ShopCatalog", "shares": {"train": 0.8, "val": 0.1, "test": 0.1}}'
     changed = override(recipe, [f"data={data}"])
     assert changed.data.shares == Shares(train=0.8, val=0.1, test=0.1)
-    with pytest.raises(RecipeError, match="expected shares from 0 that are 1 together"):
+    with pytest.raises(RecipeError, match="expected shares from 0 to 1 with a sum of 1"):
         override(changed, ["data.shares.train=0.9"])
 
 

@@ -66,7 +66,7 @@ def test_a_shop_catalogue_of_any_kind(tmp_path):
     export = write_shopify(tmp_path / "shop", products=2)
     dataset = ShopCatalog(path=str(export), images_root=str(tmp_path / "shop" / "images"))
     assert sum(map(len, dataset.splits().values())) == 4
-    with pytest.raises(DataError, match="none is fetched"):
+    with pytest.raises(DataError, match="downloads none"):
         ShopCatalog(path=str(export)).splits()
 
 
