@@ -1,4 +1,4 @@
-"""Pretrained weights: one file a layout, each a table of their names and ours."""
+"""Loading of pretrained weights. Each module maps the tensor names of one layout to finegrain's."""
 
 from __future__ import annotations
 
@@ -37,19 +37,19 @@ CONVERTERS: Mapping[Layout, Callable[[Mapping[str, Tensor]], dict[str, Tensor]]]
     "rde": rde.convert,
     "albef": rasa.convert,
 }
-"""Names of each layout to ours."""
+"""Converter of each layout to finegrain's tensor names."""
 
 IMAGE_POSITIONS = "image_tower.positional_embedding"
 TEXT_POSITIONS = "text_tower.positional_embedding"
 
 MATCHING = ("patches", "joint", "match_head", "word_head", "patch_head")
-"""FashionBERT's parts beside its towers."""
+"""Parts of FashionBERT besides its towers."""
 
 MEMORY = ("momentum", "image_queue", "text_queue")
-"""What a method remembers from step to step."""
+"""Parts that keep state between steps: momentum copies and queues."""
 
 COLORS = "colors"
-"""The colour tasks that any method may learn beside its own."""
+"""The heads of the colour tasks, which any method may have."""
 
 TRAINING_ONLY = (
     COLORS,
@@ -60,38 +60,40 @@ TRAINING_ONLY = (
     rde.TRAINED_WITH,
     "steps_done",
 )
-"""Parts of ours that serve training: search by one inner product needs none of them."""
+"""Parts of finegrain's methods that are used in training only; retrieval does not need them."""
 
 HEADS = (*TRAINING_ONLY, *rde.SELECTIONS)
-"""Parts of ours beside the towers, which CLIP's own files lack."""
+"""All parts besides the towers; weight files of CLIP do not have them."""
 
 
 def load_clip_weights(model: nn.Module, path: Path, *, fresh: Collection[str] = ()) -> None:
-    """Fill the towers, and heads where the file has them, in place and completely.
+    """Load a weight file into the towers, and into the heads if the file has them.
 
-    Known are OpenAI's files, open_clip's, Hugging Face's folders, released checkpoints of
-    RDE, of IRRA and its forks (``base_model.*``), of RaSa and of ALBEF, which it starts from,
-    and our own; the layout is told by the names inside. Image positions are interpolated when
-    the model's grid differs from the checkpoint's, and a text tower of a shorter context takes
-    the first positions; everything else must fit exactly. Half precision is widened to the
-    model's own.
+    The model is changed in place. Supported are files of OpenAI and of open_clip, folders of
+    Hugging Face, released checkpoints of RDE, of IRRA and its forks (``base_model.*``), of RaSa
+    and of ALBEF, and finegrain's own files. The layout is recognised by the tensor names.
+
+    Image positions are interpolated if the grid of the model differs from that of the
+    checkpoint. A text tower with a shorter context takes the first positions. All other tensors
+    must fit exactly. Half precision is converted to the precision of the model.
 
     Args:
-        model: A method; its image tower must be a CLIP transformer for all layouts but ours,
-            and ALBEF's for RaSa and ALBEF.
+        model: A method. Its image tower must be ALBEF's for files of RaSa and ALBEF, any tower
+            for finegrain's own files, and a CLIP transformer for all other layouts.
         path: A ``.pt``, ``.pth``, ``.bin`` or ``.safetensors`` file, or a folder with one.
-        fresh: Parts of the model that are not to be loaded and keep their initial values,
-            such as :data:`HEADS`. What the file has for them is ignored, with two exceptions:
-            what RDE selects tokens by, since search needs it, and the queues of ALBEF, which
-            RaSa's training goes on with.
+        fresh: Parts of the model that keep their initial values, such as :data:`HEADS`. Tensors
+            of the file for these parts are ignored, with two exceptions: RDE's token selection,
+            which search needs, and the queues of ALBEF, with which the training of RaSa
+            continues.
 
     Warns:
-        UserWarning: Nothing says which activation a CLIP was trained with.
+        UserWarning: The activation that a CLIP was trained with is unknown.
 
     Raises:
-        WeightsError: The file cannot be read or is of a method that finegrain cannot read, a
-            tensor in it is unknown, one of the model's stays unfilled without being named as
-            fresh, or what is stated beside a CLIP contradicts the model.
+        WeightsError: The file cannot be read, or is of a method that finegrain does not support.
+            Or a tensor of the file is unknown, or a tensor of the model is missing in the file
+            and not listed in ``fresh``. Or the configuration next to a CLIP contradicts the
+            model.
     """
     file = weight_file(path)
     state = read_state_dict(file)
@@ -110,7 +112,7 @@ def load_clip_weights(model: nn.Module, path: Path, *, fresh: Collection[str] = 
         for queue in queues:
             converted |= rasa.resize_queue(converted, own, queue)
     converted = _without(fresh, converted)
-    if "logit_scale" not in own:  # IRRA's temperature is fixed, and CLIP's has no place in it
+    if "logit_scale" not in own:  # the temperature of IRRA is constant; CLIP's is not used
         converted.pop("logit_scale", None)
     if isinstance(tower, AlbefImageTower) and layout == "albef":
         converted = _with_albef_positions(converted, tower)
@@ -130,14 +132,14 @@ def load_clip_weights(model: nn.Module, path: Path, *, fresh: Collection[str] = 
 def _check_kind(layout: Layout, tower: nn.Module) -> None:
     if layout == "albef" and not isinstance(tower, AlbefImageTower):
         raise WeightsError(
-            "this is a checkpoint of RaSa, or of another model on ALBEF or BLIP; expected one of "
-            "CLIP, of open_clip, of RDE, or of IRRA and those of its forks that add no parts. "
-            "Those of RaSa and ALBEF fill a RasaConfig"
+            "this is a checkpoint of RaSa, or of another model based on ALBEF or BLIP; expected "
+            "one of CLIP, open_clip, RDE, IRRA or a fork of IRRA without additional parts. To "
+            "load RaSa or ALBEF, use a recipe with a RasaConfig"
         )
 
 
 def _with_albef_positions(state: Mapping[str, Tensor], tower: AlbefImageTower) -> dict[str, Tensor]:
-    """As ALBEF brings its 16x16 grid to that of larger pictures."""
+    """Resize the positions to the grid of the model, as ALBEF does."""
     resized = {
         name: resize_positions(state[name][0], tower.grid, finetuned=True, mode="bicubic")[None]
         for name in rasa.POSITIONS
@@ -153,7 +155,7 @@ def _without(parts: Collection[str], state: Mapping[str, Tensor]) -> dict[str, T
 def _advice(own: Collection[str], layout: Layout) -> str:
     if layout == "rde" and not any(name.startswith(rde.SELECTIONS) for name in own):
         return (
-            "This is a checkpoint of RDE, which needs a method of type RdeConfig: give a recipe "
+            "This is a checkpoint of RDE, which needs a method of type RdeConfig: use a recipe "
             "such as recipes/rde_cuhk_pedes.py."
         )
     heads = [head for head in HEADS if any(name.startswith(f"{head}.") for name in own)]

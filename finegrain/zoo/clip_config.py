@@ -1,8 +1,9 @@
-"""What is stated about a CLIP's towers beside its tensors: activation, heads, normalisation.
+"""Configuration of a CLIP that its tensors do not tell: activation, heads, normalisation.
 
-Tensors tell most sizes of a CLIP, but neither its activation nor its number of heads: a file
-loads into towers that differ in these without an error, and searches a little worse. OpenAI's
-own archives are known; open_clip and Hugging Face write a JSON file beside the weights.
+The tensors of a CLIP tell most of its sizes, but neither its activation nor its number of heads.
+Weights load into towers with another activation or other heads without an error, and search then
+gets slightly worse. The values of OpenAI's archives are known. open_clip and Hugging Face write a
+JSON file next to the weights.
 """
 
 from __future__ import annotations
@@ -23,16 +24,16 @@ from finegrain.models.transformer import Activation
 from finegrain.preprocess import Fit, Interpolation
 
 OPENAI = frozenset({"input_resolution", "context_length", "vocab_size"})
-"""What OpenAI's archives hold beside the weights."""
+"""Additional entries by which OpenAI's archives are recognised."""
 
 OPEN_CLIP, HUGGING_FACE = "open_clip_config.json", "config.json"
 HF_PREPROCESSOR = "preprocessor_config.json"
 MAX_BYTES = 1 << 20
 HEAD_WIDTH = 64
-"""Of OpenAI's models, and of open_clip's unless its file states another."""
+"""Channels per attention head of OpenAI's models, and the default of open_clip's."""
 
 QUICK = ("quickgelu", "quick_gelu", "quick-gelu")
-"""By which the name of a model says that it was trained with QuickGELU."""
+"""A model name that contains one of these was trained with QuickGELU."""
 
 _FIXED: Mapping[str, Mapping[str, Any]] = {
     "vision_cfg": {
@@ -58,17 +59,17 @@ _FIXED: Mapping[str, Mapping[str, Any]] = {
         "scaled_cosine_attn": False,
     },
 }
-"""Settings of open_clip's towers that finegrain's have at one value only."""
+"""Settings of open_clip's towers for which finegrain supports one value only."""
 
 _INTERPOLATIONS: Mapping[str, Interpolation] = {
     "bicubic": "bicubic",
     "bilinear": "bilinear",
-    # Only training draws one.
+    # Training draws a random interpolation; evaluation uses bicubic.
     "random": "bicubic",
 }
 
-ACTIVATION_UNKNOWN = "nothing says which activation"
-"""How the warning about it begins."""
+ACTIVATION_UNKNOWN = "no configuration states which activation"
+"""Start of the warning and of the error about an unknown activation."""
 
 ACTIVATION_ADVICE = (
     "OpenAI's models and those with 'quickgelu' in their name have quick_gelu, other models of "
@@ -79,14 +80,14 @@ ACTIVATION_ADVICE = (
 
 @dataclass(frozen=True, kw_only=True)
 class KnownClip:
-    """What is known of a CLIP beside its tensors; None where nothing says.
+    """Configuration of a CLIP; a field is None if it is unknown.
 
     Attributes:
-        source: What said so, for messages.
-        activation: Of both towers.
-        image_heads, text_heads: Attention heads.
-        size: Height and width of pictures.
-        mean, std: What pixels in 0..1 are normalised with, RGB.
+        source: Where the configuration comes from, for messages.
+        activation: Activation of both towers.
+        image_heads, text_heads: Number of attention heads.
+        size: Height and width of pictures, in pixels.
+        mean, std: Normalisation of pixels in 0..1, RGB.
         fit, interpolation: How a picture is resized.
     """
 
@@ -104,13 +105,22 @@ class KnownClip:
 def read_clip_config(
     path: Path, state: Mapping[str, Tensor], layout: Literal["openai_clip", "hf_clip"]
 ) -> KnownClip:
-    """What is known of the weight file ``path`` beside its tensors ``state``.
+    """Read the configuration of a CLIP from the first source that has one.
 
-    In order: OpenAI's own archive; the JSON of the layout beside the file; that of the other
-    layout; the name of the file or of its folder where it says ``quickgelu``.
+    The sources are, in this order: OpenAI's own archive; the JSON file of the layout next to the
+    weights; the JSON file of the other layout; a file or folder name with ``quickgelu``.
+
+    Args:
+        path: The weight file.
+        state: Its tensors.
+        layout: Its layout.
+
+    Returns:
+        The configuration; all fields are None if there is no source.
 
     Raises:
-        WeightsError: A JSON file is damaged, or describes towers that finegrain has not.
+        WeightsError: A JSON file is damaged, or describes towers that finegrain does not
+            support.
     """
     if state.keys() >= OPENAI:
         return KnownClip(
@@ -123,9 +133,9 @@ def read_clip_config(
     for file_name in readers if layout == "openai_clip" else reversed(readers):
         file = path.parent / file_name
         if file.is_file():
-            stated = readers[file_name](file)
-            if stated is not None:
-                return stated
+            config = readers[file_name](file)
+            if config is not None:
+                return config
     named = next((n for n in (path.name, path.parent.name) if _is_quick(n)), None)
     if named is not None:
         return KnownClip(source=f"the name {named}", activation="quick_gelu")
@@ -133,37 +143,38 @@ def read_clip_config(
 
 
 def check_known(model: nn.Module, known: KnownClip, file: Path) -> None:
-    """Compare with the towers of a model what no tensor of ``file`` tells.
+    """Compare the configuration of a weight file with the towers of a model.
 
-    Where nothing is known of the activation, a warning says which one is taken.
+    If the activation is unknown, a warning names the activation that is used.
 
     Raises:
         WeightsError: A tower has another activation, or another number of heads.
     """
     image, text = model.get_submodule("image_tower"), model.get_submodule("text_tower")
     if not isinstance(image, VisionTransformer) or not isinstance(text, TextTower):
-        return  # the weights will not fit, and that error says more
+        return  # the weights will not fit, and that error is more helpful
     for side, tower, heads in (
         ("image", image, known.image_heads),
         ("text", text, known.text_heads),
     ):
-        for name, stated in (("activation", known.activation), ("heads", heads)):
-            own = getattr(tower.transformer, name)
-            if stated is not None and stated != own:
+        for name, expected in (("activation", known.activation), ("heads", heads)):
+            actual = getattr(tower.transformer, name)
+            if expected is not None and expected != actual:
                 raise WeightsError(
-                    f"{known.source} says that {file} has {name} {stated}, and the model's {side} "
-                    f"tower has {own}: --set method.{side}.{name}={stated}"
+                    f"{known.source} says that {file} has {name} {expected}, and the model's "
+                    f"{side} tower has {actual}: --set method.{side}.{name}={expected}"
                 )
     if known.activation is None:
         warnings.warn(
             f"{ACTIVATION_UNKNOWN} {file} was trained with; the recipe's "
-            f"{image.transformer.activation} is taken. {ACTIVATION_ADVICE}",
+            f"{image.transformer.activation} is used. {ACTIVATION_ADVICE}",
             stacklevel=3,
         )
 
 
-def _heads(of_its_width: Tensor | None) -> int | None:
-    return None if of_its_width is None else of_its_width.shape[0] // HEAD_WIDTH or None
+def _heads(vector: Tensor | None) -> int | None:
+    """Number of heads of a tower, from a vector as wide as the tower."""
+    return None if vector is None else vector.shape[0] // HEAD_WIDTH or None
 
 
 def _is_quick(name: str) -> bool:
@@ -178,27 +189,27 @@ def _open_clip(file: Path) -> KnownClip | None:
     vision, text = _part(model, "vision_cfg", file), _part(model, "text_cfg", file)
     for part, settings in (("vision_cfg", vision), ("text_cfg", text)):
         for name, expected in _FIXED[part].items():
-            # An empty table of arguments changes nothing.
+            # An empty table of arguments equals the default.
             if settings.get(name, expected) not in (expected, {}):
                 raise WeightsError(
                     f"{file} says {part}.{name} = {settings[name]!r}, and finegrain's CLIP towers "
-                    f"have {expected!r} only; this model cannot be read"
+                    f"support {expected!r} only; this model cannot be loaded"
                 )
     named = (values.get("architecture"), values.get("name"), file.parent.name)
     quick = model.get("quick_gelu", any(_is_quick(str(name)) for name in named))
     width, head = vision.get("width", 768), vision.get("head_width", HEAD_WIDTH)
-    stated = KnownClip(
+    config = KnownClip(
         source=str(file),
         activation="quick_gelu" if quick else "gelu",
         image_heads=_whole(width, file) // max(1, _whole(head, file)),
         text_heads=_whole(text.get("heads", 8), file),
         size=_size(vision.get("image_size", 224), file),
     )
-    shown = _part(values, "preprocess_cfg", file) if "preprocess_cfg" in values else {}
-    fit = _choice(shown, "resize_mode", {"shortest": "crop", "squash": "stretch"}, file)
-    interpolation = _choice(shown, "interpolation", _INTERPOLATIONS, file)
-    resized = replace(stated, fit=fit, interpolation=interpolation)
-    return replace(resized, **_normalisation(shown, "mean", "std", file))
+    preprocess = _part(values, "preprocess_cfg", file) if "preprocess_cfg" in values else {}
+    fit = _choice(preprocess, "resize_mode", {"shortest": "crop", "squash": "stretch"}, file)
+    interpolation = _choice(preprocess, "interpolation", _INTERPOLATIONS, file)
+    config = replace(config, fit=fit, interpolation=interpolation)
+    return replace(config, **_normalisation(preprocess, "mean", "std", file))
 
 
 def _hugging_face(file: Path) -> KnownClip | None:
@@ -207,7 +218,7 @@ def _hugging_face(file: Path) -> KnownClip | None:
         return None
     kind = values.get("model_type", "clip")
     if kind != "clip":
-        raise WeightsError(f"{file} is of a model of type {kind!r}; expected 'clip'")
+        raise WeightsError(f"{file} describes a model of type {kind!r}; expected 'clip'")
     vision, text = _part(values, "vision_config", file), _part(values, "text_config", file)
     activations = {part.get("hidden_act", "quick_gelu") for part in (vision, text)}
     if activations not in ({"gelu"}, {"quick_gelu"}):
@@ -221,19 +232,19 @@ def _hugging_face(file: Path) -> KnownClip | None:
                 f"{file} says layer_norm_eps {part['layer_norm_eps']!r}; finegrain's CLIP towers "
                 "have 1e-5"
             )
-    stated = KnownClip(
+    config = KnownClip(
         source=str(file),
         activation="gelu" if activations == {"gelu"} else "quick_gelu",
         image_heads=_whole(vision.get("num_attention_heads", 12), file),
         text_heads=_whole(text.get("num_attention_heads", 8), file),
         size=_size(vision.get("image_size", 224), file),
     )
-    beside = file.with_name(HF_PREPROCESSOR)
-    shown = _read(beside) if beside.is_file() else {}
-    fit = _choice(shown, "do_center_crop", {True: "crop", False: "stretch"}, beside)
-    interpolation = _choice(shown, "resample", {2: "bilinear", 3: "bicubic"}, beside)
-    resized = replace(stated, fit=fit, interpolation=interpolation)
-    return replace(resized, **_normalisation(shown, "image_mean", "image_std", beside))
+    second_file = file.with_name(HF_PREPROCESSOR)
+    preprocess = _read(second_file) if second_file.is_file() else {}
+    fit = _choice(preprocess, "do_center_crop", {True: "crop", False: "stretch"}, second_file)
+    interpolation = _choice(preprocess, "resample", {2: "bilinear", 3: "bicubic"}, second_file)
+    config = replace(config, fit=fit, interpolation=interpolation)
+    return replace(config, **_normalisation(preprocess, "image_mean", "image_std", second_file))
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -266,13 +277,13 @@ def _size(value: Any, file: Path) -> tuple[int, int]:
     return _whole(height, file), _whole(width, file)
 
 
-def _choice(shown: Mapping[str, Any], name: str, known: Mapping[Any, Any], file: Path) -> Any:
-    """Our word for a value of the file; None where it states none.
+def _choice(settings: Mapping[str, Any], name: str, known: Mapping[Any, Any], file: Path) -> Any:
+    """Translate a value of the file to finegrain's name; None if the file has no such value.
 
     Raises:
-        WeightsError: Pictures cannot be resized so.
+        WeightsError: finegrain does not support this way of resizing.
     """
-    value = shown.get(name)
+    value = settings.get(name)
     if value is None:
         return None
     if not isinstance(value, str | int) or value not in known:
@@ -283,9 +294,9 @@ def _choice(shown: Mapping[str, Any], name: str, known: Mapping[Any, Any], file:
     return known[value]
 
 
-def _normalisation(shown: Mapping[str, Any], mean: str, std: str, file: Path) -> dict[str, Any]:
-    given = {"mean": shown.get(mean), "std": shown.get(std)}
-    for name, values in given.items():
+def _normalisation(settings: Mapping[str, Any], mean: str, std: str, file: Path) -> dict[str, Any]:
+    fields = {"mean": settings.get(mean), "std": settings.get(std)}
+    for name, values in fields.items():
         if values is None:
             continue
         least = 0.0 if name == "mean" else 1e-6
@@ -294,6 +305,8 @@ def _normalisation(shown: Mapping[str, Any], mean: str, std: str, file: Path) ->
             or len(values) != 3
             or not all(type(v) in (int, float) and least <= v <= 1 for v in values)
         ):
-            raise WeightsError(f"expected {name} as three numbers in {file}, got {values!r:.60}")
-        given[name] = tuple(map(float, values))
-    return given
+            raise WeightsError(
+                f"expected {name} as three numbers from {least} to 1 in {file}, got {values!r:.60}"
+            )
+        fields[name] = tuple(map(float, values))
+    return fields

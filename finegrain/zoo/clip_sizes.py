@@ -1,4 +1,4 @@
-"""The sizes of a CLIP, told by the shapes of its tensors."""
+"""The sizes of a CLIP, derived from the shapes of its tensors."""
 
 from __future__ import annotations
 
@@ -23,14 +23,13 @@ class TowerSizes:
 
 @dataclass(frozen=True, kw_only=True)
 class ClipSizes:
-    """Sizes of both towers; heads and activation are in no tensor.
+    """Sizes of both towers. The tensors do not tell the number of heads and the activation.
 
     Attributes:
-        image, text: Of the transformers.
+        image, text: Sizes of the transformers.
         patch: Side of a patch, in pixels.
-        side: Side of the square pictures that the positions are of; None where they are of no
-            square.
-        vocabulary, context_length: Of the text tower.
+        side: Side of the pictures, in pixels; None if the positions do not form a square.
+        vocabulary, context_length: Sizes of the text tower, in tokens.
         embed_dim: Width of an embedding.
     """
 
@@ -44,10 +43,10 @@ class ClipSizes:
 
 
 def read_clip_sizes(state: Mapping[str, Tensor]) -> ClipSizes:
-    """Sizes of a CLIP under finegrain's names.
+    """Read the sizes of a CLIP from a state dict with finegrain's names.
 
     Raises:
-        WeightsError: A tensor that tells a size is missing.
+        WeightsError: A tensor is missing or has the wrong number of dimensions.
     """
 
     def shape(name: str, dims: int) -> tuple[int, ...]:

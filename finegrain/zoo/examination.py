@@ -1,4 +1,4 @@
-"""What a weight file is: its layout, its sizes, and what is stated beside it."""
+"""Examination of a weight file: its layout, sizes and configuration."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from finegrain.zoo.recognition import SELECTED, Layout, recognise
 
 @dataclass(frozen=True, kw_only=True)
 class Examined:
-    """What a weight file is.
+    """Properties of a weight file.
 
     Attributes:
-        file: The file itself, where a folder was given.
-        layout: Whose names its tensors have.
-        clip: Sizes of a CLIP's towers; None for other layouts.
-        known: What is stated of a CLIP beside its tensors.
-        selected_dim: Width of RDE's token selection, where the file has one.
+        file: The weight file, also if a folder was examined.
+        layout: The layout of its tensor names.
+        clip: Sizes of the towers of a CLIP; None for other layouts.
+        known: Configuration of a CLIP.
+        selected_dim: Width of RDE's token selection; None for other methods.
     """
 
     file: Path
@@ -35,7 +35,7 @@ def examine_weights(path: Path) -> Examined:
     """Examine a weight file, or the one in a folder.
 
     Raises:
-        WeightsError: It cannot be read, or is of a method that finegrain cannot read.
+        WeightsError: It cannot be read, or is of a method that finegrain does not support.
     """
     file = weight_file(path)
     state = read_state_dict(file)

@@ -1,4 +1,4 @@
-"""Reading weight files without running anything that is in them."""
+"""Reading of weight files without running code from them."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ FILES = (
     "open_clip_model.safetensors",
     "open_clip_pytorch_model.bin",
 )
-"""What a folder's weights are called, the first that is there."""
+"""Names of weight files in a folder; the first one that exists is used."""
 
 
 def weight_file(path: Path) -> Path:
-    """The weight file in a folder; a file is itself.
+    """The weight file in a folder; any other path is returned as it is.
 
     Raises:
-        WeightsError: The folder has none.
+        WeightsError: The folder has no weight file.
     """
     if not path.is_dir():
         return path
@@ -38,12 +38,12 @@ def weight_file(path: Path) -> Path:
 def read_state_dict(path: Path) -> dict[str, Tensor]:
     """Read a state dict from ``.safetensors``, a torch file, or OpenAI's archive.
 
-    Torch files are read by the restricted unpickler (``weights_only``), which can build
-    tensors and containers and nothing else. OpenAI publishes TorchScript archives, whose
-    reader is as restricted; their program is not called.
+    Torch files are read by the restricted unpickler (``weights_only``), which creates only
+    tensors and containers. OpenAI publishes TorchScript archives. Their reader is restricted as
+    well, and the program in them is not run.
 
     Raises:
-        WeightsError: The file is missing, damaged, or holds something else.
+        WeightsError: The file is missing or damaged, or holds anything but tensors.
     """
     if not path.is_file():
         raise WeightsError(f"there is no weight file at {path}")
@@ -61,7 +61,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             raise
         raise WeightsError(
             f"{path} holds more than tensors, and finegrain does not run what is in a weight "
-            f"file. Save its state dict as .safetensors where you trust it."
+            f"file. If you trust the file, save its state dict as .safetensors."
         ) from error
     return _state_dict_in(loaded, path)
 
@@ -74,7 +74,7 @@ def _is_torchscript(path: Path) -> bool:
 
 
 def _state_dict_in(loaded: object, path: Path) -> dict[str, Tensor]:
-    """The state dict, or the one under the key that trainers wrap it in."""
+    """Find the state dict, also if a trainer has stored it under a key."""
     for key in ("state_dict", "model"):
         if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
             loaded = loaded[key]

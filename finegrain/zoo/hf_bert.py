@@ -30,14 +30,14 @@ THEIRS_TO_OURS = {
     "pooler.dense.{}": "pooler.{}",
 }
 IGNORE = ("embeddings.position_ids", "cls.{}")
-"""``cls`` are heads over BERT's own vocabulary, and next-sentence prediction."""
+"""Tensors without a counterpart. ``cls`` has BERT's heads for words and for the next sentence."""
 _OLD = {"gamma": "weight", "beta": "bias"}
-"""What checkpoints that came from TensorFlow call gains and offsets."""
+"""Names of normalisation parameters in checkpoints converted from TensorFlow."""
 WORDS = "words.weight"
 
 
 def convert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Hugging Face's names to ours.
+    """Rename the tensors of Hugging Face's BERT to finegrain's names.
 
     Raises:
         WeightsError: A name is unknown.
@@ -46,20 +46,20 @@ def convert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def load_bert_weights(bert: Bert, path: Path, *, words: bool = True) -> None:
-    """Fill a BERT in place and completely.
+    """Load a weight file into a BERT, in place.
 
     Args:
-        bert: An encoder of the file's sizes.
+        bert: An encoder with the sizes of the file.
         path: A ``.safetensors``, ``.bin`` or ``.pt`` file.
-        words: Also load the embeddings of words; without, they keep their initial values,
-            which is for another vocabulary than the file's.
+        words: Also load the word embeddings. Use False if the model has another vocabulary: the
+            word embeddings then keep their initial values.
 
     Raises:
         WeightsError: The file cannot be read, or does not fit.
     """
     own = bert.state_dict()
-    kept = {} if words else {WORDS: own[WORDS]}
-    state = convert(read_state_dict(path)) | kept
+    unchanged = {} if words else {WORDS: own[WORDS]}
+    state = convert(read_state_dict(path)) | unchanged
     check_fits(state, own, advice="Choose the sizes of the file in method.joint.")
     bert.load_state_dict(state)
 

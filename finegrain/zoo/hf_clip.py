@@ -27,7 +27,7 @@ THEIRS_TO_OURS = {
     "vision_model.embeddings.class_embedding": "image_tower.class_embedding",
     "vision_model.embeddings.patch_embedding.weight": "image_tower.conv1.weight",
     "vision_model.embeddings.position_embedding.weight": "image_tower.positional_embedding",
-    # The missing "y" and "er" are theirs.
+    # The spelling "layrnorm" is Hugging Face's.
     "vision_model.pre_layrnorm.{}": "image_tower.ln_pre.{}",
     "vision_model.post_layernorm.{}": "image_tower.ln_post.{}",
     "visual_projection.weight": "image_tower.proj",
@@ -42,10 +42,9 @@ TRANSPOSED = ("text_projection.weight", "visual_projection.weight")
 
 
 def convert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Hugging Face's names to ours.
+    """Rename the tensors of Hugging Face's CLIP to finegrain's names.
 
-    Their separate q, k and v become one matrix, and their projections are stored the
-    other way round.
+    The separate matrices of q, k and v are concatenated, and the projections are transposed.
 
     Raises:
         WeightsError: A name is unknown, or one of q, k, v is missing.

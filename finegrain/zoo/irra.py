@@ -1,4 +1,4 @@
-"""Checkpoints of IRRA (Jiang and Ye, CVPR 2023), and of the many forks that keep its names."""
+"""Checkpoints of IRRA (Jiang and Ye, CVPR 2023), and of its forks with the same names."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ THEIRS_TO_OURS = {
     "mlm_head.{}": "mlm_head.{}",
 }
 HEADS = ("classifier", "fusion", "mlm_head")
-"""Our parts that serve training only: search needs none of them."""
+"""finegrain's parts that are used in training only."""
 NAMELESS = ("match_head.{}", "momentum.{}", "image_queue.{}", "text_queue.{}", "colors.{}")
-"""Those of mined negatives and of colour tasks, which IRRA has not."""
+"""Parts of mined negatives and of colour tasks, which IRRA does not have."""
 
 
 def convert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """IRRA's names to ours.
+    """Rename the tensors of IRRA to finegrain's names.
 
     Raises:
         WeightsError: A name is unknown.
@@ -37,10 +37,10 @@ def convert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def export_irra(model: nn.Module) -> dict[str, Tensor]:
-    """The tensors of a model under IRRA's names, which IRRA and its forks can load.
+    """Rename the tensors of a model to IRRA's names, which IRRA and its forks can load.
 
     Raises:
-        WeightsError: The image tower is not a CLIP transformer, or a part has no name there.
+        WeightsError: The image tower is not a CLIP transformer, or IRRA has no such part.
     """
     tower = model.get_submodule("image_tower")
     if not isinstance(tower, VisionTransformer):

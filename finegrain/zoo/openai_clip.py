@@ -1,4 +1,4 @@
-"""CLIP weights as OpenAI released them (ViT models), and as open_clip writes them."""
+"""CLIP weights in the layouts of OpenAI (ViT models) and of open_clip."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ THEIRS_TO_OURS = {
     "text_projection": "text_tower.text_projection",
     "logit_scale": "logit_scale",
 }
-# open_clip's CustomTextCLIP has the same text tower as a module of its own.
+# open_clip's CustomTextCLIP has the same text tower in a submodule `text`.
 _CUSTOM_TEXT = {
     f"text.{theirs}": ours
     for theirs, ours in THEIRS_TO_OURS.items()
@@ -27,16 +27,16 @@ IGNORE = (
     "input_resolution",
     "context_length",
     "vocab_size",
-    # The causal mask, which open_clip stored for a while.
+    # The causal mask, which some versions of open_clip stored.
     "attn_mask",
     "text.attn_mask",
-    # SigLIP's constant on every logit; it moves no picture before another.
+    # SigLIP's bias is the same for every logit, so it does not change a ranking.
     "logit_bias",
 )
 
 
 def convert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """OpenAI's and open_clip's names to ours.
+    """Rename the tensors of OpenAI's CLIP or of open_clip to finegrain's names.
 
     Raises:
         WeightsError: A name is unknown.

@@ -1,4 +1,4 @@
-"""YAML that released code wrote: plain values and tuples, and nothing that runs."""
+"""Safe reading of YAML files of released code: plain values and tuples only."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import yaml
 from finegrain.errors import WeightsError
 
 MAX_BYTES = 1 << 16
-"""A released file has some sixty short lines."""
+"""Maximum size of a file; released files have about sixty short lines."""
 
 MAX_DEPTH = 4
 
@@ -19,7 +19,7 @@ _TUPLE = "tag:yaml.org,2002:python/tuple"
 
 
 class _Loader(yaml.SafeLoader):
-    """Plain values, and tuples, which is what argparse's defaults are made of."""
+    """Loads plain values and tuples, the types of argparse's defaults."""
 
 
 def _tuple(loader: _Loader, node: yaml.SequenceNode) -> tuple[Any, ...]:
@@ -30,16 +30,16 @@ _Loader.add_constructor(_TUPLE, _tuple)
 
 
 def read_plain_yaml(path: Path) -> dict[str, Any]:
-    """Read named values from YAML, without running anything in it.
+    """Read named values from YAML without running code from it.
 
     Raises:
-        WeightsError: The file is missing or damaged, or names a Python object other than a
-            tuple.
+        WeightsError: The file is missing, damaged or too large, or has a tag of a Python object
+            other than a tuple.
     """
     try:
         text = _read(path)
         _refuse_what_is_not_plain(text, path)
-        values = yaml.load(text, Loader=_Loader)  # a SafeLoader: it makes values and runs nothing
+        values = yaml.load(text, Loader=_Loader)  # a SafeLoader: it creates values only
     except WeightsError:
         raise
     except (OSError, yaml.YAMLError, ValueError) as error:
@@ -58,18 +58,18 @@ def _read(path: Path) -> bytes:
 
 
 def _refuse_what_is_not_plain(text: bytes, path: Path) -> None:
-    """Look at the events before any value is made of them."""
+    """Check all parser events before any value is created."""
     depth = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         tag = getattr(event, "tag", None)
         if tag not in (None, _TUPLE):
             raise WeightsError(
-                f"{path} asks for {tag}; expected plain values and tuples. finegrain runs nothing "
-                "that is in a file: delete the line, or write out its value"
+                f"{path} asks for {tag}; expected plain values and tuples. finegrain does not run "
+                "code from files: delete the line, or write its value"
             )
-        # A reference to a reference and so on blows a small file up to any size.
+        # Nested references could expand a small file to any size.
         if isinstance(event, yaml.AliasEvent):
-            raise WeightsError(f"{path} refers to *{event.anchor}; write out its value")
+            raise WeightsError(f"{path} refers to *{event.anchor}; write its value instead")
         depth += isinstance(event, yaml.CollectionStartEvent)
         depth -= isinstance(event, yaml.CollectionEndEvent)
         if depth > MAX_DEPTH:

@@ -1,4 +1,4 @@
-"""Position embeddings of one grid, carried over to another."""
+"""Resizing of position embeddings to another grid or length."""
 
 from __future__ import annotations
 
@@ -21,25 +21,29 @@ def resize_positions(
 ) -> Tensor:
     """Interpolate ``[1 + n * n, W]`` of a square grid to ``[1 + rows * columns, W]``, in fp32.
 
-    The class token's row is kept; the others are resized with unaligned corners,
-    bilinearly as IRRA does to bring CLIP's 14x14 grid to a person's 24x8, or bicubically as
-    ALBEF does.
+    The row of the class token is not changed. The others are interpolated with
+    ``align_corners=False``: bilinearly as in IRRA, which resizes CLIP's 14x14 grid to 24x8, or
+    bicubically as in ALBEF.
 
     Args:
-        positions: Of the checkpoint.
-        grid: Rows and columns of the model.
-        finetuned: The checkpoint was trained on pictures of its own shape, so that as many
-            positions as the model has are those of the model's grid. Otherwise 14x14 and
-            28x7 would be taken for one another.
+        positions: Positions of the checkpoint.
+        grid: Rows and columns of the model's grid.
+        finetuned: The checkpoint may have a grid that is not square. If it has the same number
+            of positions as the model, its grid is then assumed to be that of the model. This
+            cannot be assumed of pretrained weights: 14x14 and 28x7 have the same number.
+        mode: Interpolation.
+
+    Returns:
+        ``[1 + rows * columns, W]``.
 
     Raises:
-        WeightsError: ``positions`` are neither those of a square grid nor of the model's.
+        WeightsError: The positions are neither those of a square grid nor of the model's grid.
     """
     rows, columns = grid
     side = math.isqrt(max(0, len(positions) - 1))
     is_square = 1 + side * side == len(positions)
-    as_many = len(positions) == 1 + rows * columns
-    if as_many and (finetuned or not is_square or grid == (side, side)):
+    same_count = len(positions) == 1 + rows * columns
+    if same_count and (finetuned or not is_square or grid == (side, side)):
         return positions
     if not is_square:
         raise WeightsError(
@@ -54,9 +58,9 @@ def resize_positions(
 
 
 def shorten_positions(positions: Tensor, length: int) -> Tensor:
-    """The first ``length`` positions of a causal text tower, ``[P, W]``.
+    """The first ``length`` positions of a causal text tower, ``[length, W]``.
 
-    No token sees a later one, so a tower of a shorter context gives the same embedding for every
-    caption that fits it.
+    No token attends to a later one. A tower with a shorter context therefore gives the same
+    embedding for every caption that fits into it.
     """
     return positions[:length]

@@ -1,4 +1,4 @@
-"""Checkpoints of RaSa (Bai et al., IJCAI 2023), and of ALBEF (Li et al. 2021), its start."""
+"""Checkpoints of RaSa (Bai et al., IJCAI 2023), and of ALBEF (Li et al. 2021), its base."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from finegrain.zoo import hf_bert
 from finegrain.zoo.renaming import rename
 
 PREFIXES = ("visual_encoder.", "text_encoder.")
-"""By which a checkpoint of either, or of another model on ALBEF or BLIP, is known."""
+"""Name prefixes of checkpoints of RaSa, ALBEF, and other models based on ALBEF or BLIP."""
 
 HEADS = ("prd_head", "mrtd_head")
-"""Our parts beside ALBEF's, which serve training only."""
+"""finegrain's parts that ALBEF does not have; used in training only."""
 
 POSITIONS = ("image_tower.vit.pos_embed", "image_momentum.module.vit.pos_embed")
 
@@ -28,7 +28,7 @@ _CROSS = {
     "crossattention.output.LayerNorm.{}": "cross_norm.{}",
 }
 _BERT = {
-    # First, or what they share with the other layers' ends would be taken for those.
+    # These come first: the first match wins, and other patterns would match them too.
     **{f"encoder.layer.{{}}.{theirs}": f"layers.{{}}.{ours}" for theirs, ours in _CROSS.items()},
     **{name: ours for name, ours in hf_bert.THEIRS_TO_OURS.items() if "pooler" not in name},
 }
@@ -68,7 +68,7 @@ IGNORE = tuple(
     for suffix in ("", "_m")
     for name in ("bert.embeddings.position_ids", "cls.predictions.decoder.{}")
 )
-"""Numbers from 0, and second names of the words and of the head's bias."""
+"""Position indices, and duplicates of the word embeddings and of the head's bias."""
 
 _QUEUES = ("image_queue", "text_queue")
 _QUEUE_IDS, _POINTER = "idx_queue", "queue_ptr"
@@ -77,10 +77,10 @@ _COUNTER = "steps_done"
 
 
 def convert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """RaSa's or ALBEF's names to ours.
+    """Rename the tensors of RaSa or ALBEF to finegrain's names.
 
-    Neither counts steps, so training that goes on begins its ramp anew. ALBEF's queues know no
-    identities.
+    Neither stores a step counter, so a continued training restarts the ramp of its soft targets.
+    The queues of ALBEF have no identities.
 
     Raises:
         WeightsError: A name is unknown, or a queue has no pointer.
@@ -102,9 +102,9 @@ def convert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def queues_to_go_on_with(names: Collection[str]) -> frozenset[str]:
-    """Queues of a file that training from it takes along, as the released code does: ALBEF's.
+    """Queues of a file with which a new training continues: those of ALBEF, as in RaSa's code.
 
-    RaSa's own know the identities of the data that they are of, and start anew.
+    The queues of RaSa hold identities of one dataset, so a new training starts with empty ones.
     """
     return frozenset() if _QUEUE_IDS in names else frozenset(_QUEUES).intersection(names)
 
@@ -112,15 +112,15 @@ def queues_to_go_on_with(names: Collection[str]) -> frozenset[str]:
 def resize_queue(
     state: Mapping[str, Tensor], own: Mapping[str, Tensor], queue: str
 ) -> dict[str, Tensor]:
-    """The newest rows of a converted queue that a model's queue has room for.
+    """Resize a converted queue to the size of the model's queue; the newest rows are kept.
 
     Args:
-        state: From :func:`convert`.
-        own: The model's, whose rows fill the rest.
+        state: Tensors from :func:`convert`.
+        own: Tensors of the model. If its queue is larger, its own rows fill the rest.
         queue: ``image_queue`` or ``text_queue``.
 
     Returns:
-        The tensors that change, none where the sizes are equal.
+        The changed tensors; empty if the sizes are equal.
     """
     names = {part: f"{queue}.{part}" for part in ("features", "ids", "pointer")}
     size, pointer = len(own[names["ids"]]), int(state[names["pointer"]])
@@ -134,10 +134,10 @@ def resize_queue(
 
 
 def export_rasa(model: nn.Module) -> dict[str, Tensor]:
-    """The tensors of a model under RaSa's names, which its released code can load.
+    """Rename the tensors of a model to RaSa's names, which its released code can load.
 
     Raises:
-        WeightsError: The model has not RaSa's towers, or a part has no name there.
+        WeightsError: The model does not have RaSa's towers, or RaSa has no such part.
     """
     tower = model.get_submodule("image_tower")
     if not isinstance(tower, AlbefImageTower):

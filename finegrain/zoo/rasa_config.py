@@ -1,4 +1,4 @@
-"""``config.yaml`` beside the checkpoints of RaSa, as fields of a recipe."""
+"""Conversion of ``config.yaml``, the configuration of RaSa, to fields of a recipe."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ THEIRS_TO_OURS = {
     "alpha": "method.softness",
 }
 LOSSES = ("cl", "pitm", "mlm", "prd", "mrtd")
-"""In the order of the file's ``weights``."""
+"""Losses in the order of ``weights`` in the file."""
 
 AS_IN_RECIPES = {
     "warm_up": True,
@@ -33,14 +33,14 @@ AS_IN_RECIPES = {
     "schedular.warmup_epochs": 1,
     "schedular.cooldown_epochs": 0,
 }
-"""Training options that the recipes of RaSa have at one value only."""
+"""Training options for which the recipes of RaSa support one value only."""
 
 
 def read_rasa_config(path: Path) -> ReleasedConfig:
-    """Read the configuration that RaSa's training writes beside its checkpoints.
+    """Read the configuration that RaSa's training writes next to its checkpoints.
 
     Raises:
-        WeightsError: The file is missing or damaged, or has a value that cannot be meant.
+        WeightsError: The file is missing or damaged, or a value is invalid.
     """
     left = _flat(read_plain_yaml(path))
     fields = {ours: left.pop(theirs) for theirs, ours in THEIRS_TO_OURS.items() if theirs in left}
@@ -53,7 +53,7 @@ def read_rasa_config(path: Path) -> ReleasedConfig:
 
 
 def _flat(values: dict[str, Any]) -> dict[str, Any]:
-    """Values of the two inner tables under dotted names; numbers that YAML 1.1 reads as text."""
+    """Flatten inner tables to dotted names, and convert numbers that YAML 1.1 reads as text."""
     flat = {
         f"{name}.{inner}" if isinstance(value, dict) else name: inner_value
         for name, value in values.items()
@@ -75,7 +75,7 @@ def _sizes(left: dict[str, Any]) -> dict[str, Any]:
         side = left.pop("image_res")
         fields = {"method.image.height": side, "method.image.width": side}
     if "max_words" in left:
-        # Their captions are so many tokens after the start.
+        # `max_words` does not count the start token.
         fields["method.text.context_length"] = 1 + _whole(left.pop("max_words"), "max_words")
     return fields
 
@@ -92,14 +92,14 @@ def _losses(left: dict[str, Any]) -> dict[str, Any]:
 
 
 def _dataset(left: dict[str, Any]) -> dict[str, Any]:
-    """The dataset's name is a part of the paths of its files."""
+    """The dataset, whose name is part of the paths of its files."""
     paths = str(left.get("train_file"))
-    named = [kind for name, (kind, _, _) in DATASETS.items() if name in paths]
-    return {"data": {"type": named[0]}} if len(named) == 1 else {}
+    kinds = [kind for name, (kind, _, _) in DATASETS.items() if name in paths]
+    return {"data": {"type": kinds[0]}} if len(kinds) == 1 else {}
 
 
 def _rates(left: dict[str, Any]) -> dict[str, Any]:
-    """Absolute rates, where ours are shares of the optimiser's."""
+    """Learning rates; absolute in the file, relative to ``optimizer.lr`` in a recipe."""
     fields: dict[str, Any] = {}
     lr = left.pop("optimizer.lr", None)
     if isinstance(lr, float) and lr > 0:

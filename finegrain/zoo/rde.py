@@ -1,4 +1,4 @@
-"""Checkpoints of RDE (Qin et al., CVPR 2024): IRRA's names, and two token selections."""
+"""Checkpoints of RDE (Qin et al., CVPR 2024): IRRA's names and two token selections."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ THEIRS_TO_OURS = {
     **{f"base_model.{theirs}": ours for theirs, ours in openai_clip.THEIRS_TO_OURS.items()},
     **{f"visul_emb_layer.{t}": f"image_selection.{o}" for t, o in _SELECTION.items()},
     **{f"texual_emb_layer.{t}": f"text_selection.{o}" for t, o in _SELECTION.items()},
-    # Two names for the same path: the layer of images has a `linear` too, which enters nothing.
+    # The same layer has two names. The image selection also has a `linear`, which is not used.
     "visul_emb_layer.fc.{}": "image_selection.fc.{}",
     "texual_emb_layer.linear.{}": "text_selection.fc.{}",
 }
-"""The first two prefixes are spelt as in the released files."""
+"""The spellings "visul" and "texual" are those of the released files."""
 IDLE = (
     "visul_emb_layer.linear.{}",
     "visul_emb_layer.mlp.bns.1.{}",
     "texual_emb_layer.mlp.bns.1.{}",
 )
-"""Layers that the released code makes and never calls."""
+"""Layers that the released code creates but never uses."""
 SELECTIONS = ("image_selection", "text_selection")
-"""Our parts beside the towers that search needs."""
+"""finegrain's parts besides the towers that search needs."""
 TRAINED_WITH = "trusted"
-"""Our account of the pairs that the division trusts, which no released file has."""
+"""finegrain's mask of trusted pairs, which released files do not have."""
 
 
 def convert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """RDE's names to ours.
+    """Rename the tensors of RDE to finegrain's names.
 
     Raises:
         WeightsError: A name is unknown.
@@ -47,12 +47,12 @@ def convert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def export_rde(model: nn.Module) -> dict[str, Tensor]:
-    """The tensors of a model under RDE's names, without the layers that RDE never calls.
+    """Rename the tensors of a model to RDE's names, without the layers that RDE never uses.
 
-    Its loader leaves those at their initial values.
+    RDE's loader leaves these layers at their initial values.
 
     Raises:
-        WeightsError: The image tower is not a CLIP transformer, or a part has no name there.
+        WeightsError: The image tower is not a CLIP transformer, or RDE has no such part.
     """
     tower = model.get_submodule("image_tower")
     if not isinstance(tower, VisionTransformer):

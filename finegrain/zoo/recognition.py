@@ -1,4 +1,4 @@
-"""Which method a checkpoint is of, told by the names and widths inside."""
+"""Recognition of the method of a checkpoint, by its tensor names and widths."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from finegrain.errors import WeightsError
 from finegrain.zoo import rasa
 
 Layout = Literal["ours", "openai_clip", "hf_clip", "irra", "rde", "albef"]
-"""``openai_clip`` is also open_clip's; ``albef`` is also RaSa's; ``irra`` is shared by the forks
-that add no parts for search (NAM, HAM, GA-DMS)."""
+"""``openai_clip`` includes open_clip; ``albef`` includes RaSa; ``irra`` includes the forks that
+add no parts for search (NAM, HAM, GA-DMS)."""
 
 TRUNK = "base_model."
-"""What the names of IRRA and of its forks begin with."""
+"""Name prefix of the towers of IRRA and its forks."""
 
 UNREADABLE = {
     "ITSELF (WACV 2026)": (
@@ -39,20 +39,20 @@ UNREADABLE = {
         "prompt_learner.",
     ),
 }
-"""Methods on RDE's trunk whose search differs from RDE's, and the prefixes that give them away."""
+"""Methods that are based on RDE but search differently, and the prefixes that identify them."""
 
 SELECTION, SELECTED = "visul_emb_layer.", "texual_emb_layer.linear.weight"
-"""RDE's token selection, spelt as in the released files, and the layer that sets its width."""
+"""Name prefix of RDE's token selection, and the tensor that tells its width."""
 
 WIDE = 4096
-"""Width of the token selection of ITSELF and LPNC, which the released codes fix; RDE's is 1024."""
+"""Width of the token selection in the released code of ITSELF and LPNC; RDE has 1024."""
 
 
 def recognise(state: Mapping[str, Tensor]) -> Layout:
-    """The layout of a state dict.
+    """Recognise the layout of a state dict.
 
     Raises:
-        WeightsError: It is a checkpoint of a method that finegrain cannot read.
+        WeightsError: It is a checkpoint of a method that finegrain does not support.
     """
     if _has(state, TRUNK):
         for method, prefixes in UNREADABLE.items():
@@ -74,8 +74,8 @@ def _has(state: Mapping[str, Tensor], *prefixes: str) -> bool:
 
 def _unreadable(method: str) -> WeightsError:
     return WeightsError(
-        f"this is a checkpoint of {method}, which finegrain cannot read yet. Its names begin as "
-        "those of IRRA and RDE do, but it searches by another embedding, so reading it as one of "
-        "them would give wrong results. Expected a checkpoint of CLIP, open_clip, IRRA (also NAM, "
-        "HAM, GA-DMS), RDE, RaSa or ALBEF"
+        f"this is a checkpoint of {method}, which finegrain cannot read yet. It has the tensor "
+        "names of IRRA and RDE, but searches with another embedding, so loading it as one of them "
+        "would give wrong results. Expected a checkpoint of CLIP, open_clip, IRRA (also NAM, HAM, "
+        "GA-DMS), RDE, RaSa or ALBEF"
     )

@@ -1,4 +1,4 @@
-"""``configs.yaml`` beside the checkpoints of IRRA and its forks, as fields of a recipe."""
+"""Conversion of ``configs.yaml``, the configuration of IRRA and its forks, to recipe fields."""
 
 from __future__ import annotations
 
@@ -38,30 +38,30 @@ AS_IN_RECIPES: Mapping[str, Any] = {
     "warmup_method": "linear",
     "weight_decay_bias": 0.0,
 }
-"""Training options that the recipes of IRRA and RDE have at one value only."""
+"""Training options for which the recipes of IRRA and RDE support one value only."""
 
 _DECIDE = (*AS_IN_RECIPES, "loss_names", "lrscheduler", "optimizer", "pretrain_choice")
-"""Options that decide the training. One that is left over says what no recipe says."""
+"""Options that affect the training. If one of them is left over, no recipe can express it."""
 
 DATASETS = {
     "CUHK-PEDES": ("CuhkPedes", 11003, 68126),
     "ICFG-PEDES": ("IcfgPedes", 3102, 34674),
     "RSTPReid": ("RstpReid", 3701, 37010),
 }
-"""Our class of a dataset, and the identities and pairs of its training split."""
+"""Class of a dataset, and the number of identities and pairs of its training split."""
 _EPS = {"Adam": 1e-3, "AdamW": 1e-8}
-"""Which the released code sets for each optimiser and no option changes."""
+"""Epsilon of each optimiser, a constant in the released code."""
 _PATCHES = {"ViT-B/16": 16, "ViT-B/32": 32}
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReleasedConfig:
-    """What a released configuration says.
+    """A released configuration.
 
     Attributes:
-        fields: Values by the dotted names of a recipe's fields.
-        ignored: Their fields that have no counterpart in a recipe.
-        different: Those of them that decide the training, with their values.
+        fields: Values by the dotted name of a recipe's field.
+        ignored: Options of the file without a counterpart in a recipe.
+        different: Those ignored options that affect the training, with their values.
     """
 
     fields: Mapping[str, Any] = field(default_factory=dict)
@@ -70,21 +70,21 @@ class ReleasedConfig:
 
     @property
     def dataset(self) -> str | None:
-        """Class of the dataset, where it is one that finegrain reads."""
+        """Class name of the dataset; None if finegrain does not know it."""
         kind: str | None = self.fields.get("data", {}).get("type")
         return kind
 
 
 def read_released_config(path: Path, *, rde: bool = False) -> ReleasedConfig:
-    """Read the YAML that ``yaml.dump(vars(args))`` wrote, without running anything in it.
+    """Read a file that ``yaml.dump(vars(args))`` wrote, without running code from it.
 
     Args:
         path: The file.
-        rde: It lies beside a checkpoint of RDE, whose options mean other things.
+        rde: Whether the file belongs to a checkpoint of RDE, which has other options.
 
     Raises:
-        WeightsError: The file is missing or damaged, names a Python object other than a
-            tuple, or has a value that cannot be meant.
+        WeightsError: The file is missing or damaged, has a tag of a Python object other than a
+            tuple, or has an invalid value.
     """
     left = read_plain_yaml(path)
     table = THEIRS_TO_OURS | (_OF_RDE if rde else _OF_IRRA)
@@ -127,7 +127,7 @@ def _losses(left: dict[str, Any]) -> dict[str, Any]:
 
 
 def _rde(left: dict[str, Any]) -> dict[str, Any]:
-    """RDE trains by one loss on both embeddings; what follows its name is a label of the run."""
+    """Options of RDE. It has a single loss; the rest of ``loss_names`` is a label of the run."""
     fields: dict[str, Any] = {}
     if "loss_names" in left and str(left["loss_names"]).split("+")[0].strip() == "TAL":
         del left["loss_names"]
@@ -158,7 +158,7 @@ def _optimizer(left: dict[str, Any]) -> dict[str, Any]:
 
 
 def _schedule(left: dict[str, Any], epochs: Any) -> dict[str, Any]:
-    """Their rate changes between epochs, and warms up for epochs where ours takes a share."""
+    """Schedule by epoch. The warm-up is a number of epochs in the file, a share in a recipe."""
     fields: dict[str, Any] = {}
     if left.get("lrscheduler") == "cosine":
         del left["lrscheduler"]

@@ -1,4 +1,4 @@
-"""Renaming foreign checkpoints, strictly: nothing is skipped and nothing is left unfilled."""
+"""Strict renaming of tensors: no tensor is skipped, and none of the model's is left unfilled."""
 
 from __future__ import annotations
 
@@ -15,16 +15,24 @@ SHOWN = 10
 def rename(
     state: Mapping[str, Tensor], theirs_to_ours: Mapping[str, str], ignore: Iterable[str] = ()
 ) -> dict[str, Tensor]:
-    """Rename parameters by a table of patterns.
+    """Rename tensors by a table of patterns.
 
     Args:
-        state: A foreign state dict.
-        theirs_to_ours: Pattern to name; ``{}`` stands for any part of a name, and the
-            n-th ``{}`` on the right repeats the n-th on the left. The first match wins.
-        ignore: Patterns of entries that hold nothing to learn.
+        state: The state dict to rename.
+        theirs_to_ours: New names by pattern. ``{}`` in a pattern matches any part of a name; the
+            n-th ``{}`` in the new name is replaced by the n-th match. The first pattern that
+            matches is used.
+        ignore: Patterns of entries to leave out, which hold no weights.
 
     Raises:
-        WeightsError: A name matches no pattern (up to ten are listed), or two names are one.
+        WeightsError: A name matches no pattern (up to ten are listed), or two tensors get the
+            same name.
+
+    Example:
+        >>> import torch
+        >>> from finegrain.zoo.renaming import rename
+        >>> rename({"visual.proj": torch.ones(2)}, {"visual.{}": "image_tower.{}"})
+        {'image_tower.proj': tensor([1., 1.])}
     """
     table = [(_compiled(theirs), ours) for theirs, ours in theirs_to_ours.items()]
     ignored = [_compiled(pattern) for pattern in ignore]
@@ -55,12 +63,12 @@ def check_fits(
     *,
     advice: str = "Choose the tower sizes of the checkpoint in the recipe.",
 ) -> None:
-    """Refuse a state dict that does not fill a model exactly.
+    """Check that a state dict fits a model exactly.
 
     Args:
-        state: What is to be loaded.
-        model: What it is to be loaded into.
-        advice: Last sentence of the error.
+        state: The tensors to load.
+        model: The state dict of the model.
+        advice: Last sentence of the error message.
 
     Raises:
         WeightsError: Tensors are missing, left over, or of another shape.

@@ -1,4 +1,4 @@
-"""Weights of timm's backbones, from a local file in timm's own layout."""
+"""Loading of a timm backbone from a local file in timm's layout."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ COUNTER = ".num_batches_tracked"
 
 
 def load_backbone_weights(backbone: Any, path: Path) -> None:
-    """Fill a timm backbone in place and completely, passing over the file's classifier.
+    """Load a weight file into a timm backbone, in place. The classifier of the file is ignored.
 
     Args:
-        backbone: As timm made it, without a classifier.
+        backbone: A backbone made by timm without a classifier.
         path: A ``.safetensors``, ``.bin`` or ``.pth`` file.
 
     Raises:
         WeightsError: The file cannot be read, or is of another backbone.
     """
-    named = backbone.default_cfg["classifier"]
-    classifiers = tuple(f"{name}." for name in ([named] if isinstance(named, str) else named))
+    names = backbone.default_cfg["classifier"]
+    classifiers = tuple(f"{name}." for name in ([names] if isinstance(names, str) else names))
     state = {n: t for n, t in read_state_dict(path).items() if not n.startswith(classifiers)}
     own = backbone.state_dict()
-    # Files older than these counters lack them, and with a momentum they decide nothing.
+    # Old files do not have these counters, and batch normalisation with a momentum ignores them.
     counters = {name: tensor for name, tensor in own.items() if name.endswith(COUNTER)}
     state = counters | state
     check_fits(state, own, advice="Choose the backbone of the file by its name.")

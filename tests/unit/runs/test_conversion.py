@@ -336,7 +336,7 @@ def test_a_clip_is_read_by_its_configuration(tmp_path):
 
 def test_an_activation_that_nothing_says_is_asked_for(tmp_path):
     clip_file(tmp_path / "clip.bin")
-    with pytest.raises(WeightsError, match=r"nothing says which activation.*activation=gelu"):
+    with pytest.raises(WeightsError, match=r"states which activation.*activation=gelu"):
         released_to_run(tmp_path / "clip.bin", tmp_path / "run")
     stated = [f"method.{side}.activation=gelu" for side in ("image", "text")]
     with warnings.catch_warnings():

@@ -235,7 +235,7 @@ def test_a_model_of_other_heads_is_refused(tmp_path):
 
 def test_an_unknown_activation_is_said(tmp_path):
     torch.save(state(), tmp_path / "model.bin")
-    with pytest.warns(UserWarning, match=r"the recipe's quick_gelu is taken.*activation=gelu"):
+    with pytest.warns(UserWarning, match=r"the recipe's quick_gelu is used.*activation=gelu"):
         load_clip_weights(CLIP.build(), tmp_path / "model.bin")
 
 

@@ -208,7 +208,7 @@ def test_only_albef_towers_are_written():
 
 def test_a_clip_has_no_place_for_it(tmp_path):
     released(tmp_path / "best.pth")
-    with pytest.raises(WeightsError, match=r"checkpoint of RaSa.*fill a RasaConfig"):
+    with pytest.raises(WeightsError, match=r"checkpoint of RaSa.*with a RasaConfig"):
         load_clip_weights(CLIP.build(), tmp_path / "best.pth")
 
 
