@@ -1,7 +1,7 @@
-"""A small CLIP from scratch on photographs of garments that have a label and nothing else.
+"""A small CLIP, trained from random weights on photographs of garments with labels.
 
-Captions are made of the label and of the colour measured in the picture. Give the folder
-that holds ``labels.csv`` (columns file, label, split) and the pictures::
+There are no captions: they are made from the label and the colour measured in the picture. Give
+the folder with the pictures and ``labels.csv`` (columns file, label, split)::
 
     finegrain train recipes/catalog_photos.py --set data.root=PATH
 """

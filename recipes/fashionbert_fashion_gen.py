@@ -1,15 +1,20 @@
-"""FashionBERT on Fashion-Gen (Gao et al., SIGIR 2020), with CLIP's towers beside it.
+"""FashionBERT on Fashion-Gen (Gao et al., SIGIR 2020), with the towers of CLIP as its retriever.
 
-The joint encoder is trained as the paper's released code trains it, from BERT-base and a
-frozen ResNet-50: put these files and OpenAI's ``ViT-B-16.pt`` where the recipe says. The
-patches are of 32x32 pixels, an eighth of a picture. Three things differ (docs/hyperparameters.md
-lists every value). The towers are ours: the paper scores every pair by the encoder, and here it
-only re-ranks their hits. The words are CLIP's tokens instead of BERT's word pieces, and the
-encoder learns their embeddings from nothing. The ResNet is timm's instead of TensorFlow's.
+Source: https://arxiv.org/abs/2005.09801. The joint encoder is trained as in the released code,
+from BERT-base and a frozen ResNet-50. Put these files and OpenAI's ``ViT-B-16.pt`` at the paths
+in the recipe. A patch has 32x32 pixels: each side is an eighth of the picture's.
 
-What this recipe reaches has not been measured by us: neither the pictures nor the weights
-could be had. The paper's figures, 26.75 % rank 1 from text to image, are of 101 candidates a
-query and not of the whole gallery.
+Three things differ from the paper (docs/hyperparameters.md lists every value):
+
+- The towers are an addition. The paper scores every pair by the encoder; here the encoder only
+  re-ranks the hits of the towers.
+- The tokens are CLIP's instead of BERT's word pieces, and their embeddings start from random
+  values.
+- The ResNet is timm's instead of TensorFlow's.
+
+We have not measured the results of this recipe: neither the pictures nor the weights were
+available. The paper's result, 26.75 % rank 1 from text to image, is for 101 candidates per query
+and not for the whole gallery.
 """
 
 from finegrain import Recipe
@@ -49,9 +54,9 @@ def recipe() -> Recipe:
                 ParameterRule(names="text_tower.*", lr=0.1),
             ),
         ),
-        # The released checkpoint is of step 54,198.
+        # The released checkpoint is that of step 54,198.
         schedule=Schedule(epochs=14, steps=54198, warmup=0.1, decay="linear"),
-        # A right and a wrong pair of each picture: 128 pairs a step.
+        # Each picture has a matching and a non-matching pair: 128 pairs per step.
         batch_size=64,
         workers=8,
         seed=123123,

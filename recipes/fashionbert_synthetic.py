@@ -1,8 +1,9 @@
-"""FashionBERT on rendered garments, with nets that train on a CPU in minutes.
+"""FashionBERT on rendered garments, with networks that train on a CPU in minutes.
 
-Captions are the titles of a shop. The towers and the patch encoder may start from a contrastive
-run, as those of the field start from CLIP and a ResNet; ``benchmarks/fashion_matching.py`` does
-so, and measures what the match head adds. From nothing, everything learns together.
+Captions are product titles of a shop. The towers and the patch encoder may start from a
+contrastive run, just as published models start from CLIP and a ResNet.
+``benchmarks/fashion_matching.py`` does so, and measures the effect of the match head. Without
+such a run, all parts are trained together from random weights.
 """
 
 from finegrain import Recipe
@@ -26,11 +27,11 @@ def recipe() -> Recipe:
             temperature=0.05,
             patches=PatchConfig(model="test_resnet", grids=(1, 2, 4), pixels=32, frozen=False),
             joint=BertConfig(channels=128, depth=2, heads=4, dropout=0.0),
-            # What it is asked about in a search is what the towers took for right.
+            # In a search, the match head sees pairs that the towers find similar.
             negatives="mined",
             words="tower",
-            # To fill in a colour is what teaches words to look at patches; a match alone says too
-            # little.
+            # Predicting masked colours teaches words to attend to patches; matching alone gives
+            # too little signal.
             hide="apart",
             weighting="fixed",
         ),

@@ -1,8 +1,8 @@
-"""Our own training on CUHK-PEDES: IRRA's trunk, and hard negatives from wherever they come.
+"""finegrain's own training on CUHK-PEDES: the towers of IRRA with mined hard negatives.
 
-It starts from OpenAI's CLIP: put ``ViT-B-16.pt`` where ``weights`` says. It has never run:
-neither the pictures nor the weights could be had. Its losses are those that were of use on
-rendered pedestrians (see ``finegrain_synthetic.py``); the rates are IRRA's.
+It starts from OpenAI's CLIP: put ``ViT-B-16.pt`` at the path ``weights``. This recipe has never
+been run: neither the pictures nor the weights were available. The losses are those that helped on
+rendered pedestrians (see ``finegrain_synthetic.py``); the learning rates are IRRA's.
 """
 
 from dataclasses import replace

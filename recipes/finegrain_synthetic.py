@@ -1,7 +1,7 @@
-"""Our own training on rendered pedestrians, with towers that train on a CPU in minutes.
+"""finegrain's own training on rendered pedestrians, in minutes on a CPU.
 
-Its losses are those that were of use in ``benchmarks/ablate.py flagship``. The momentum copy
-follows four times as fast as on real data, since a run has a few hundred steps.
+The losses are those that helped in ``benchmarks/ablate.py flagship``. The momentum copy changes
+four times as fast as with real data, since a run has only a few hundred steps.
 """
 
 from dataclasses import replace

@@ -1,7 +1,8 @@
-"""IRRA on CUHK-PEDES, as the paper's released code trains it (Jiang and Ye, CVPR 2023).
+"""IRRA on CUHK-PEDES, trained as in the released code (Jiang and Ye, CVPR 2023).
 
-It starts from OpenAI's CLIP: put ``ViT-B-16.pt`` where ``weights`` says. What this recipe
-reaches has not been measured by us: neither the pictures nor the weights could be had.
+Source: https://arxiv.org/abs/2303.12501. It starts from OpenAI's CLIP: put ``ViT-B-16.pt`` at the
+path ``weights``. We have not measured the results of this recipe: neither the pictures nor the
+weights were available.
 """
 
 from finegrain import Recipe
@@ -10,8 +11,8 @@ from finegrain.methods import IrraConfig
 from finegrain.models import TextConfig, VitConfig
 from finegrain.recipe import Augment, Expected, Optimizer, ParameterRule, Schedule
 
-# The released code erases after normalising, and fills with CLIP's mean: that is
-# mean + std * mean in the picture's own values.
+# The released code erases after normalising and fills with CLIP's mean. In pixel values this is
+# mean + std * mean.
 ERASED = (156, 147, 133)
 
 
@@ -35,7 +36,7 @@ def recipe() -> Recipe:
             rules=(
                 ParameterRule(names="fusion.cross_attn.*", lr=5.0),
                 ParameterRule(names="fusion.transformer.*", lr=5.0),
-                # Of the cross-former too: in the released code this rule comes second.
+                # Also applies to the cross-former: the released code has this rule second.
                 ParameterRule(names="*bias", lr=2.0, weight_decay=0.0),
                 ParameterRule(names="classifier.*", lr=5.0),
                 ParameterRule(names="mlm_head.*", lr=5.0),

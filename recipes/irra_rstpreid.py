@@ -1,4 +1,4 @@
-"""IRRA on RSTPReid: the recipe of CUHK-PEDES on other data."""
+"""IRRA on RSTPReid: the recipe for CUHK-PEDES with other data."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -7,7 +7,7 @@ from finegrain import Recipe, load_recipe
 from finegrain.methods import ClipConfig, IrraConfig
 
 PEOPLE = 2000
-"""In the parent's training split."""
+"""Number of people in the training split of the parent recipe."""
 
 
 def recipe() -> Recipe:

@@ -1,4 +1,4 @@
-"""LapsCore's colour tasks beside CLIP on rendered pedestrians, minutes on a CPU."""
+"""CLIP with the colour tasks of LapsCore on rendered pedestrians, in minutes on a CPU."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +12,8 @@ def recipe() -> Recipe:
         parent,
         name="lapscore_synthetic",
         about="CLIP with LapsCore's colour tasks on rendered pedestrians, minutes on a CPU",
-        # A picture left grey costs about 0.013, so that the three are of like size.
+        # The loss of a picture left grey is about 0.013. The weight brings the three losses to a
+        # similar size.
         losses={"itc": 1.0, "colorize": 50.0, "color_words": 0.5},
         expected=None,
     )

@@ -1,9 +1,9 @@
-"""RaSa on CUHK-PEDES, as the paper's released code trains it (Bai et al., IJCAI 2023).
+"""RaSa on CUHK-PEDES, trained as in the released code (Bai et al., IJCAI 2023).
 
-It starts from ALBEF: put ``ALBEF.pth`` where ``weights`` says, and ``vocab.txt`` of
-bert-base-uncased where ``vocabulary_file`` says. The released code runs four processes of 13
-pairs: ``torchrun --nproc-per-node 4``. What this recipe reaches has not been measured by us:
-neither the pictures nor the weights could be had.
+Source: https://arxiv.org/abs/2305.13653. It starts from ALBEF: put ``ALBEF.pth`` at the path
+``weights``, and ``vocab.txt`` of bert-base-uncased at the path ``vocabulary_file``. The released
+code uses four processes with 13 pairs each: ``torchrun --nproc-per-node 4``. We have not measured
+the results of this recipe: neither the pictures nor the weights were available.
 """
 
 from finegrain import Recipe
@@ -25,7 +25,7 @@ def recipe() -> Recipe:
                 cleaning=ALBEF_CLEANING,
                 training_length=512,
             ),
-            # Steps of the first epoch: 68,126 pairs in batches of 52.
+            # Number of steps of the first epoch: 68,126 pairs in batches of 52.
             ramp=1310,
             distill_axis="sequence",
         ),
@@ -46,8 +46,8 @@ def recipe() -> Recipe:
                 ParameterRule(names="temperature", weight_decay=0.02),
             ),
         ),
-        # The released "epoch" of warm-up takes 101 steps, in which the heads' rate is that of all
-        # others; and all rates decay to the same 1e-6.
+        # The warm-up "epoch" of the released code has 101 steps. In these, the heads have the
+        # same learning rate as all other parameters. All rates decay to the same 1e-6.
         schedule=Schedule(
             epochs=30, warmup=0.0, initial=1.0, final=0.1, same_ends=True, hold=101, by_epoch=True
         ),

@@ -1,4 +1,4 @@
-"""RaSa on ICFG-PEDES: the recipe of CUHK-PEDES on other data."""
+"""RaSa on ICFG-PEDES: the recipe for CUHK-PEDES with other data."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +17,7 @@ def recipe() -> Recipe:
         name="rasa_icfg_pedes",
         about="RaSa (IJCAI 2023) on ICFG-PEDES, from ALBEF",
         data=IcfgPedes(root="data/ICFG-PEDES"),
-        # Steps of the first epoch: 34,674 pairs in batches of 52.
+        # Number of steps of the first epoch: 34,674 pairs in batches of 52.
         method=replace(parent.method, ramp=666),
         expected=Expected(
             rank1=65.28,

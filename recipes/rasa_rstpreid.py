@@ -1,4 +1,4 @@
-"""RaSa on RSTPReid: the recipe of CUHK-PEDES on other data."""
+"""RaSa on RSTPReid: the recipe for CUHK-PEDES with other data."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +17,7 @@ def recipe() -> Recipe:
         name="rasa_rstpreid",
         about="RaSa (IJCAI 2023) on RSTPReid, from ALBEF",
         data=RstpReid(root="data/RSTPReid"),
-        # Steps of the first epoch: 37,010 pairs in batches of 52.
+        # Number of steps of the first epoch: 37,010 pairs in batches of 52.
         method=replace(parent.method, ramp=711),
         expected=Expected(
             rank1=66.9,

@@ -1,8 +1,8 @@
 """RaSa on rendered pedestrians, with towers that train on a CPU in minutes.
 
-The image tower may start from that of a contrastive run, as those of the field start from ALBEF;
-``benchmarks/rerank_curve.py`` does so, and measures what re-ranking adds. From nothing,
-everything learns together.
+The image tower may start from that of a contrastive run, just as published models start from
+ALBEF. ``benchmarks/rerank_curve.py`` does so, and measures the effect of re-ranking. Without such
+a run, all parts are trained together from random weights.
 """
 
 from dataclasses import replace
@@ -26,7 +26,7 @@ def recipe() -> Recipe:
         parent,
         name="rasa_synthetic",
         about="RaSa on rendered pedestrians, minutes on a CPU",
-        # A head that sees pairs learns those of few people by heart.
+        # With few people, a head that sees pairs would memorise them.
         data=SyntheticPeople(root="data/rasa", train=6000, val=100, test=600),
         method=RasaConfig(
             image=ConvImageConfig(net=towers.image),
@@ -40,22 +40,23 @@ def recipe() -> Recipe:
                 dropout=0.0,
             ),
             embed_dim=towers.embed_dim,
-            # Weights move fast here, and older features would be of another space.
+            # Weights change fast here, so features from older weights are not comparable.
             momentum=0.9,
             queue=512,
             ramp=200,
         ),
-        # Hidden words teach words to look at the picture; wrong pairs teach little until the towers
-        # find hard ones.
+        # Masked words teach words to attend to the picture. Non-matching pairs teach little until
+        # the towers find hard ones.
         losses={"cl": 4.0, "pitm": 1.0, "mlm": 0.5},
         optimizer=Optimizer(
             kind="muon",
             lr=4e-3,
             weight_decay=0.05,
             rules=(
-                # BERT normalises after its sums, which large steps do not agree with.
+                # BERT normalises after the residual sums, which is unstable with large steps.
                 ParameterRule(names="text_tower.bert.*", lr=0.5),
-                # It divides the logits as it is: no logarithm keeps it above 0.
+                # The temperature is learned directly and not as a logarithm, so a large step could
+                # make it negative.
                 ParameterRule(names="temperature", lr=0.02),
             ),
         ),

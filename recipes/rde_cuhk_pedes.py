@@ -1,11 +1,12 @@
-"""RDE on CUHK-PEDES, as the paper's released code trains it (Qin et al., CVPR 2024).
+"""RDE on CUHK-PEDES, trained as in the released code (Qin et al., CVPR 2024).
 
-It starts from OpenAI's CLIP: put ``ViT-B-16.pt`` where ``weights`` says. What this recipe
-reaches has not been measured by us: neither the pictures nor the weights could be had.
+Source: https://arxiv.org/abs/2308.09911. It starts from OpenAI's CLIP: put ``ViT-B-16.pt`` at the
+path ``weights``. We have not measured the results of this recipe: neither the pictures nor the
+weights were available.
 
-The published numbers are of code that left its batch normalisation in evaluation mode while
-training, which its authors have since mended; they say that this helps on clean captions and
-hurts on noisy ones. Here it is as mended.
+The published results come from code that kept its batch normalisation in evaluation mode during
+training. The authors have since fixed this. They state that the fix helps with clean captions and
+hurts with noisy ones. This recipe follows the fixed code.
 """
 
 from dataclasses import replace
@@ -32,7 +33,7 @@ def recipe() -> Recipe:
             parent.optimizer,
             rules=(
                 ParameterRule(names="*bias", lr=2.0, weight_decay=0.0),
-                # 1e-3, whatever the rule before says of their biases' rate.
+                # The rate is 1e-3, also for biases: the last matching rule applies.
                 ParameterRule(names="*_selection.*", lr=100.0),
             ),
         ),

@@ -1,4 +1,4 @@
-"""RDE on ICFG-PEDES: the recipe of CUHK-PEDES on other data."""
+"""RDE on ICFG-PEDES: the recipe for CUHK-PEDES with other data."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -20,8 +20,8 @@ def recipe() -> Recipe:
             text=towers.text,
             global_dim=towers.embed_dim,
             selected_dim=2 * towers.embed_dim,
-            # Towers that start from random weights have nothing to agree upon, and here
-            # every caption is right.
+            # Towers with random weights cannot detect wrong pairs, and here every caption is
+            # correct.
             consensus=None,
         ),
         losses={"bge": 1.0, "tse": 1.0},

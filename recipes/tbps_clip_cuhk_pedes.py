@@ -1,13 +1,14 @@
 """TBPS-CLIP, simplified, on CUHK-PEDES (Cao et al., AAAI 2024).
 
-The cheapest of the recipes: five epochs. It starts from OpenAI's CLIP: put ``ViT-B-16.pt``
-where ``weights`` says. The batch of 320 is that of all processes of the paper's run; on four
-devices take ``--set batch_size=80``, and on one ``--set accumulate=4`` does *not* replace it,
-since a contrastive loss sees a part at a time.
+Source: https://arxiv.org/abs/2308.10045. This is the cheapest recipe: it has five epochs. It
+starts from OpenAI's CLIP: put ``ViT-B-16.pt`` at the path ``weights``. The paper's batch of 320 is
+the sum over all processes: with four devices, use ``--set batch_size=80``. With one device,
+``--set accumulate=4`` does *not* replace it, since the contrastive loss of each part compares only
+the pairs of that part.
 
-Losses are those of the paper's simplified method. Captions translated there and back, which the
-released code mixes in at one in ten, are not to be had with the dataset and are left out. What
-this recipe reaches has not been measured by us.
+The losses are those of the paper's simplified method. The released code replaces one in ten
+captions by a back-translated one. These captions are not part of the dataset and are left out. We
+have not measured the results of this recipe.
 """
 
 from finegrain import Recipe
@@ -29,7 +30,7 @@ def recipe() -> Recipe:
         method=TbpsClipConfig(
             image=VitConfig(height=224, width=224, mean=IMAGENET_MEAN, std=IMAGENET_STD),
             text=TextConfig(dropout=0.05, cleaning=TBPS_CLIP_CLEANING),
-            # Steps of an epoch: 68,126 pairs in batches of 320.
+            # Number of steps of an epoch: 68,126 pairs in batches of 320.
             ramp=212,
         ),
         weights="weights/ViT-B-16.pt",

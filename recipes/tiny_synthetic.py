@@ -1,9 +1,9 @@
-"""A small CLIP on rendered pedestrians: minutes on a CPU, and the recipe of the demo.
+"""A small CLIP on rendered pedestrians, in minutes on a CPU; the recipe of the demo.
 
-The image tower is a small convolutional net, which learns from a few thousand pictures
-what a transformer of the same cost would not. Two things let it learn in minutes: steps of
-Muon go about twice as far as those of AdamW, and both captions of a picture share one pass
-of the image tower, which costs most.
+The image tower is a small convolutional network. It learns from a few thousand pictures, which
+are too few for a transformer of the same cost. Two choices make the training short: a step of
+Muon is worth about two of AdamW, and both captions of a picture share one pass of the image
+tower, the most expensive part.
 """
 
 from finegrain import Recipe
