@@ -1,1 +1,1 @@
-"""Search over vectors: which rows score highest, exactly or approximately, on CPU or GPU."""
+"""Exact and approximate inner-product search over vectors, on CPU or GPU."""

@@ -1,4 +1,4 @@
-"""A run of rows of the gallery, and the part of it that a filter allows."""
+"""A block of rows of the index, and the part of a block that a filter allows."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ import numpy.typing as npt
 from finegrain.index.estimate import Codes, Ids, Pool, Query, Rows, Vectors, longest_of
 
 CODED_ROWS = 4096
-"""Fewer rows than these are read in float32 in less time than it takes to make codes."""
+"""Smallest block with codes. For fewer rows, scanning float32 is faster than making codes."""
 
 GATHER_SHARE = 0.15
-"""Below this share of allowed rows it is quicker to read their vectors than all codes
+"""Below this share of allowed rows, reading their vectors is faster than scanning all codes
 (measured at width 512 on an AMD EPYC of the Zen 4 generation)."""
 
-_SCAN_SHARE = 0.25  # keeping more than this of what is scanned takes longer than float32
+_SCAN_SHARE = 0.25  # selecting a larger share of the scanned rows is slower than scanning float32
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Block:
-    """Rows under ascending ids; never changed, so that any thread may read it.
+    """Rows under ascending ids. A block is immutable, so that any thread may read it.
 
     Attributes:
-        ids: ``[n]``, ascending.
-        vectors: ``[n, D]``, contiguous.
-        longest: No vector is longer.
-        codes: None as long as there are few rows.
+        ids: Ids ``[n]``, ascending.
+        vectors: Vectors ``[n, D]``, contiguous.
+        longest: Upper bound on the L2 norm of the vectors.
+        codes: One-byte codes of the vectors; None for a small block.
     """
 
     ids: Ids
@@ -37,14 +37,14 @@ class Block:
 
     @classmethod
     def of(cls, ids: Ids, vectors: Vectors) -> Block:
-        """A block without codes, of its own copy of the rows."""
+        """A block without codes, with its own copy of the rows."""
         return cls(ids.astype(np.int64), np.array(vectors, np.float32), longest_of(vectors))
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def joined(self, other: Block) -> Block:
-        """These rows and then the others, without codes."""
+        """A block of these rows followed by those of ``other``, without codes."""
         return Block(
             np.concatenate([self.ids, other.ids]),
             np.concatenate([self.vectors, other.vectors]),
@@ -52,13 +52,13 @@ class Block:
         )
 
     def coded(self) -> Block:
-        """The same rows with codes, where these pay."""
+        """The same rows with codes, if the block is large enough."""
         if self.codes is not None or len(self) < CODED_ROWS:
             return self
         return Block(self.ids, self.vectors, self.longest, Codes(self.vectors, self.longest))
 
     def without(self, rows: Rows) -> Block:
-        """A copy that lacks these rows."""
+        """A copy without these rows."""
         codes = None
         if self.codes is not None and len(rows) < len(self):
             codes = self.codes.without(rows)
@@ -67,11 +67,11 @@ class Block:
         )
 
     def rows_of(self, ids: Ids) -> Rows:
-        """Rows of those of the ids, ascending, that are here."""
+        """Rows of the ids (ascending) that are in this block."""
         first, last = self.ids[0], self.ids[-1]
         start, stop = np.searchsorted(ids, [first, last + 1])
         inside = ids[start:stop]
-        if last - first + 1 == len(self):  # no gaps, as in most blocks
+        if last - first + 1 == len(self):  # no gaps, the common case
             rows: Rows = inside - first
         else:
             places = np.searchsorted(self.ids, inside)
@@ -80,11 +80,11 @@ class Block:
 
 
 class Part:
-    """The rows of a block that a search looks at.
+    """The rows of a block that a search may return.
 
     Args:
-        block: At least one row.
-        rows: Ascending; None for all.
+        block: A block of at least one row.
+        rows: Allowed rows, ascending; None for all.
     """
 
     def __init__(self, block: Block, rows: Rows | None = None) -> None:
@@ -99,7 +99,7 @@ class Part:
         return len(self._block) if self._rows is None else len(self._rows)
 
     def likely(self, query: Query, depth: int) -> Pool:
-        """Estimates for about ``depth`` of the best rows, or for all where that is no slower."""
+        """Estimates for about ``depth`` of the best rows, or for all rows if that is as fast."""
         share = len(self) / len(self._block)
         deep = int(depth / share)
         codes = self._block.codes
@@ -108,16 +108,16 @@ class Part:
         pool = codes.best(query, deep)
         if self._allowed is None:
             return pool
-        # FAISS can skip rows itself, but that more than doubles the time of its scan.
-        kept = self._allowed[pool.rows]
-        return Pool(pool.rows[kept], pool.scores[kept], pool.error, pool.rest)
+        # FAISS could filter rows itself, but its scan would take more than twice as long.
+        allowed = self._allowed[pool.rows]
+        return Pool(pool.rows[allowed], pool.scores[allowed], pool.error, pool.rest)
 
     def all(self, query: Query) -> Pool:
-        """Estimates for all rows, from the vectors themselves."""
+        """Estimates for all rows, computed from the vectors in float32."""
         block = self._block
         rows = np.arange(len(block)) if self._rows is None else self._rows
         vectors = block.vectors if self._rows is None else block.vectors[rows]
-        # einsum stays on this thread, where a product would wake all threads of BLAS.
+        # einsum uses this thread only; a matrix product would start all threads of BLAS.
         scores = np.einsum("nd,d->n", vectors, query.direction.astype(np.float32))
         return Pool(rows, scores.astype(np.float64), query.rounding(block.longest), rest=-np.inf)
 

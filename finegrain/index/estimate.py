@@ -1,4 +1,4 @@
-"""Scores that are quick and nearly right, with a proof of how nearly."""
+"""Fast estimates of scores, with proven error bounds."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ Ids = npt.NDArray[np.int64]
 Rows = npt.NDArray[np.int64]
 Doubles = npt.NDArray[np.float64]
 
-_LANES = 64  # FAISS is quickest when the width is a multiple of a register
+_LANES = 64  # FAISS is fastest if the width is a multiple of this
 _LEVELS = 256
-_UNDERFLOW = 2.0**-50  # more than the squares of tiny numbers lose
-_SLICE_ROWS = 256  # half a megabyte at width 512: stays in cache between the steps
-_SMALLEST_STEP = np.float32(2.0**-100)  # of columns with one value
+_UNDERFLOW = 2.0**-50  # bounds the error of a norm due to underflow of squares
+_SLICE_ROWS = 256  # half a megabyte at width 512, which stays in the cache
+_SMALLEST_STEP = np.float32(2.0**-100)  # step of a column whose values are all equal
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Query:
-    """One query and its direction; all estimates are made for the direction, of length 1.
+    """One query. Estimates are computed for its direction, which has length 1.
 
     Attributes:
-        vector: ``[D]``.
-        length: L2 norm, and 1 for a query of nothing but zeros.
+        vector: The query ``[D]``.
+        length: Its L2 norm, or 1 if all its numbers are zero.
         direction: ``vector / length``, ``[D]``.
     """
 
@@ -41,20 +41,21 @@ class Query:
         object.__setattr__(self, "direction", self.vector / length)
 
     def scores(self, vectors: Vectors) -> Vectors:
-        """Inner products with ``[n, D]``: sums of float64, rounded once to float32.
+        """Inner products with ``[n, D]``: sums in float64, rounded once to float32.
 
-        Rows are summed one by one in a fixed order, so that equal rows score equal wherever
-        they stand; a product by BLAS does not promise that.
+        Each row is summed in the same fixed order, so that equal rows have equal scores wherever
+        they are. A matrix product by BLAS does not guarantee that.
         """
         products: Doubles = np.einsum("nd,d->n", vectors.astype(np.float64), self.vector)
         return products.astype(np.float32)
 
     def rounding(self, longest: float) -> float:
-        """How far a float32 sum over vectors up to ``longest`` is from :meth:`scores`.
+        """Error bound of a float32 inner product relative to :meth:`scores`.
 
-        A sum of ``D`` products in any order is off by at most ``D u / (1 - D u)`` times the
-        two lengths, with ``u = 2^-24``. Twice ``(D + 4) u`` also covers the rounding of the
-        direction and of the score; the last term is the absolute rounding of tiny scores.
+        It holds for vectors of length up to ``longest``. The error of a sum of ``D`` products in
+        any order is at most ``D u / (1 - D u)`` times the product of the two lengths, with
+        ``u = 2^-24``. Twice ``(D + 4) u`` also covers the rounding of the direction and of the
+        score. The last term is the absolute rounding error of tiny scores.
         """
         relative = (len(self.vector) + 4) * 2.0**-23
         return relative * longest + 2.0**-149 / self.length
@@ -65,10 +66,10 @@ class Pool:
     """Estimates for the rows that may be among the best.
 
     Attributes:
-        rows: ``[n]``, in no promised order.
+        rows: Rows ``[n]``, in any order.
         scores: Estimates for the query's direction, ``[n]``.
-        error: No estimate is further than this from ``Query.scores / Query.length``.
-        rest: No row left out has a higher estimate; ``-inf`` when none is left out.
+        error: Upper bound on the distance of an estimate from ``Query.scores / Query.length``.
+        rest: Upper bound on the estimates of rows left out; ``-inf`` if none is left out.
     """
 
     rows: Rows
@@ -81,32 +82,33 @@ class Pool:
         return self.rows[self.scores >= bar]
 
     def may_lack(self, bar: float) -> bool:
-        """Whether a row left out may reach ``bar``."""
+        """Whether a row that was left out may reach ``bar``."""
         return self.rest > -np.inf and self.rest + self.error >= bar
 
 
 class Codes:
-    """Vectors at one byte a number, for a scan that reads a quarter of the memory.
+    """Vectors with one byte per number, so that a scan reads a quarter of the memory.
 
     Column ``d`` spans ``[low_d, high_d]``. With its middle ``m`` and step
-    ``s = (high - low) / 255``, a vector ``v`` is kept as ``c``, the numbers nearest to
-    ``(v - m) / s`` out of -127.5, -126.5, ..., 127.5. The direction ``u`` of a query scores about::
+    ``s = (high - low) / 255``, a vector ``v`` is stored as ``c``, the numbers nearest to
+    ``(v - m) / s`` out of -127.5, -126.5, ..., 127.5. The estimate for the direction ``u`` of a
+    query is::
 
         u·v ≈ u·m + (u∘s)·c
 
-    The exact difference is ``u·r`` of the residual ``r = v - m - s∘c``. By Cauchy-Schwarz and
-    ``|u| = 1`` the estimate is off by at most::
+    The exact difference is ``u·r`` with the residual ``r = v - m - s∘c``. By the Cauchy-Schwarz
+    inequality and ``|u| = 1``, the error of the estimate is at most::
 
         max|r|  +  |u∘s| ((D + 4) 2^-23 max|c| + 2^-13 √D)  +  Query.rounding(max|v|)
 
-    where the middle is FAISS's rounding, of sums and of each ``c`` as it is decoded, and the
-    last term that of the score itself. The maxima are over the vectors at hand, and hold for
-    any part of them. For unit vectors of width 512 whose columns look normal the sum is about
-    0.01, some twenty times what the errors turn out to be.
+    The second term bounds the rounding by FAISS, of sums and of each decoded ``c``; the last term
+    bounds the rounding of the score. The maxima are over the encoded vectors, and hold for any
+    subset of them. For unit vectors of width 512 with normally distributed columns, the bound is
+    about 0.01, some twenty times the actual errors.
 
     Args:
-        vectors: ``[n, D]``, at least one.
-        longest: No vector is longer.
+        vectors: Vectors ``[n, D]``, at least one.
+        longest: Upper bound on their L2 norm.
     """
 
     def __init__(self, vectors: Vectors, longest: float) -> None:
@@ -121,12 +123,12 @@ class Codes:
             faiss.ScalarQuantizer.QT_8bit_uniform,
             faiss.METRIC_INNER_PRODUCT,
         )
-        # FAISS decodes the middle of each of 256 levels: -127.5 and so on.
+        # FAISS decodes each of the 256 levels to its middle: -127.5, -126.5 and so on.
         self._index.train(self._padded(np.array([[-_LEVELS / 2], [_LEVELS / 2 - 1]])))
         self._residual = self._largest_code = 0.0
         for start in range(0, len(vectors), _SLICE_ROWS):
             self._add(vectors[start : start + _SLICE_ROWS])
-        # The residuals above were themselves rounded, by up to 3 * 2^-24 of what was subtracted.
+        # The residuals themselves are rounded, by up to 3 * 2^-24 of the subtracted numbers.
         self._residual += 2.0**-20 * (longest + float(np.linalg.norm(self._middle)))
 
     def _add(self, vectors: Vectors) -> None:
@@ -145,7 +147,7 @@ class Codes:
         return padded
 
     def best(self, query: Query, depth: int) -> Pool:
-        """The ``depth`` highest estimates, best first; there must be as many rows."""
+        """The ``depth`` highest estimates, best first; there are at least ``depth`` rows."""
         scaled = query.direction * self._step
         sums, rows = self._index.search(self._padded(scaled[None]), depth)
         estimates = sums[0].astype(np.float64) + query.direction @ self._middle
@@ -155,15 +157,15 @@ class Codes:
         return Pool(rows[0], estimates, error, rest=float(estimates[-1]))
 
     def without(self, rows: Rows) -> Codes:
-        """A copy that lacks these rows; those after them move up."""
-        less = copy.copy(self)
-        less._index = faiss.clone_index(self._index)
-        less._index.remove_ids(faiss.IDSelectorBatch(rows))
-        return less
+        """A copy without these rows; later rows move up."""
+        remaining = copy.copy(self)
+        remaining._index = faiss.clone_index(self._index)
+        remaining._index.remove_ids(faiss.IDSelectorBatch(rows))
+        return remaining
 
 
 def longest_of(vectors: Vectors) -> float:
-    """The largest L2 norm among ``[n, D]``, rounded up by more than float32 can be off."""
+    """Upper bound on the L2 norms of ``[n, D]``, including the rounding error of float32."""
     squares = np.einsum("nd,nd->n", vectors, vectors)
     relative: float = 1 + vectors.shape[1] * 2.0**-23
     return float(np.sqrt(squares.max())) * relative + _UNDERFLOW

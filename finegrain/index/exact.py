@@ -21,46 +21,63 @@ BLOCK_ROWS = 16_384
 """Rows of a full block: 8 MiB of codes at width 512, read in about 0.3 ms."""
 
 SPARE_ROWS = 64
-"""Rows that a block gives beyond a few times ``k``; the more, the less often it is read whole."""
+"""Extra rows that a block returns; the more, the rarer it is that all its vectors are read."""
 
-_QUERIES_AT_ONCE = 16  # bounds the memory for estimates; a block stays in cache for all of them
+_QUERIES_AT_ONCE = 16  # bounds the memory for estimates; a block stays in the cache for all of them
 
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One picture found, and its inner product with the query."""
+    """One result of a search.
+
+    Attributes:
+        id: Id of the picture.
+        score: Inner product with the query.
+    """
 
     id: int
     score: float
 
 
 if hasattr(os, "register_at_fork"):
-    # OpenMP would wait for threads that a forked process does not have.
+    # In a forked process, OpenMP would wait for threads that exist only in the parent.
     os.register_at_fork(after_in_child=lambda: faiss.omp_set_num_threads(1))
 
 
 class VectorIndex:
-    """All vectors in memory, searched by one-byte codes and settled by the vectors.
+    """Exact search over vectors in memory, with one-byte codes to select candidates.
 
-    A search scans the codes of each block for some more than ``k`` rows and takes the exact
-    scores of the ``k`` first by estimate. The least of these is a bar. A row whose estimate
-    plus error (:class:`~finegrain.index.estimate.Codes` says how large that can be) stays
-    below it is not among the best; all other rows get exact scores, and where the last row
-    that a block gave reaches the bar by its estimate plus error, all vectors of the block are
-    read. The answer is thus that of reading everything, for any data; data below the
-    resolution of a byte only takes longer.
+    A search works in three steps:
 
-    Rows are in blocks that never change. Adding joins small blocks into larger ones, so that
-    a row is copied a few times at most whatever the size of the index; removing copies the
-    blocks that lose rows.
+    1. Scan the codes of each block for more than ``k`` candidates, and compute the exact scores
+       of the ``k`` rows with the highest estimates. The lowest of these scores is the bar.
+    2. Compute exact scores of all candidates whose estimate plus error reaches the bar. The
+       error is bounded (:class:`~finegrain.index.estimate.Codes`), so all other candidates are
+       not among the best.
+    3. If a row that a block left out may reach the bar, read all vectors of that block.
 
-    Memory is five bytes a number, 2,560 bytes for a row of 512: four for the vector, one for
-    its code.
+    The result therefore equals that of a full scan, for any data. If vectors differ by less than
+    the resolution of a byte, the search only takes longer.
 
-    Searches take no lock: any number may run at once, also beside one ``add`` or ``remove``,
-    which they then see done, undone or, of many ids, in part. The one who adds and removes
-    must be one at a time. A search uses as many threads as FAISS is allowed (``OMP_NUM_THREADS``,
-    or all cores), which belong to the index.
+    Rows are stored in immutable blocks. Adding joins small blocks into larger ones, so that each
+    row is copied only a few times. Removing copies the blocks that lose rows.
+
+    Memory is five bytes per number, four for the vector and one for its code: 2,560 bytes for a
+    row of width 512.
+
+    Searches take no lock. Any number may run at once, also during one ``add`` or ``remove``; they
+    then see all, none or some of its rows. Only one thread at a time may add or remove. A
+    search uses a pool of as many threads as FAISS may use (``OMP_NUM_THREADS``, or all cores).
+
+    Args:
+        dim: Width of the vectors, ``D``.
+
+    Examples:
+        >>> import numpy as np
+        >>> index = VectorIndex(2)
+        >>> index.add(np.array([1, 2]), np.eye(2, dtype=np.float32))
+        >>> index.search(np.array([[0.5, 0.25]], np.float32), k=1)
+        [[Hit(id=1, score=0.5)]]
     """
 
     def __init__(self, dim: int) -> None:
@@ -97,51 +114,51 @@ class VectorIndex:
         self._blocks = tuple(blocks)
 
     def remove(self, ids: Ids) -> None:
-        """Take out those of the ids that are in the index."""
-        gone = np.unique(ids)
+        """Remove the rows with these ids; ids that are not in the index are ignored."""
+        unique_ids = np.unique(ids)
         done: list[Block] = []
         waiting = deque(self._blocks)
         while waiting:
             block = waiting.popleft()
-            if len(rows := block.rows_of(gone)):
+            if len(rows := block.rows_of(unique_ids)):
                 block = block.without(rows)
             if len(block):
                 _append(done, block)
-            # Letting go of each old block at once needs memory for one more block, not for all.
+            # Publish after each block, so that old blocks are freed one by one.
             self._blocks = (*done, *waiting)
 
     def search(self, queries: Vectors, k: int, allowed: Ids | None = None) -> list[list[Hit]]:
-        """The ``k`` best of each query, best first, equal scores by ascending id.
+        """The ``k`` best rows of each query, best first; equal scores by ascending id.
 
-        A score is the sum in float64, rounded to float32.
+        A score is the inner product, summed in float64 and rounded to float32.
 
         Args:
-            queries: ``[Q, D]``.
-            k: How many; all there are when it is larger.
-            allowed: Search only these ids, ascending. Where they are few, only their vectors
-                are read, so the cost falls with their number.
+            queries: Queries ``[Q, D]``.
+            k: Number of hits per query; all rows if there are fewer.
+            allowed: If set, search only these ids, ascending. If they are few, only their vectors
+                are read, so the search is faster.
         """
         self._own_threads()
         parts = _parts(self._blocks, allowed)
         hits: list[list[Hit]] = []
         for start in range(0, len(queries), _QUERIES_AT_ONCE):
-            some = [
+            batch = [
                 Query(vector.astype(np.float64))
                 for vector in queries[start : start + _QUERIES_AT_ONCE]
             ]
-            pools = self._pools(parts, some, depth=4 * k + SPARE_ROWS)
-            for number, query in enumerate(some):
+            pools = self._pools(parts, batch, depth=4 * k + SPARE_ROWS)
+            for number, query in enumerate(batch):
                 hits.append(self._best(parts, [row[number] for row in pools], query, k))
         return hits
 
     def _pool(self) -> ThreadPoolExecutor:
-        # A search shares out its blocks; OpenMP's own threads within each would be too many.
+        # A search distributes blocks to these threads, so each must not use OpenMP threads too.
         return ThreadPoolExecutor(
             self._num_threads, "finegrain-search", faiss.omp_set_num_threads, (1,)
         )
 
     def _own_threads(self) -> None:
-        """Make threads anew in a forked process, which has none of its parent's."""
+        """Create a new pool in a forked process, which does not inherit the parent's threads."""
         if self._process != os.getpid():
             self._threads = self._pool()
             self._process = os.getpid()
@@ -166,7 +183,7 @@ class VectorIndex:
             return []
         bar = _kth((pool.scores for pool in pools), k)
         first = _reaching(parts, pools, query, [bar] * len(pools)).values()
-        # The k first by estimate have k exact scores: nothing below the least of them is wanted.
+        # The lowest of k exact scores is a lower bound on the k-th best score.
         bar = _kth((scores for _, scores in first), k) / query.length
         scored = _reaching(parts, pools, query, [bar - pool.error for pool in pools])
         bar = _kth((scores for _, scores in scored.values()), k) / query.length
@@ -183,7 +200,7 @@ class VectorIndex:
 
 
 def _append(blocks: list[Block], new: Block) -> None:
-    """Put rows at the end, as part of the blocks before where these are not much larger."""
+    """Append a block; join it with the preceding blocks unless these are much larger."""
     while blocks and len(blocks[-1]) <= min(2 * len(new), BLOCK_ROWS - len(new)):
         new = blocks.pop().joined(new)
     blocks.append(new.coded())
@@ -192,7 +209,7 @@ def _append(blocks: list[Block], new: Block) -> None:
 def _reaching(
     parts: Sequence[Part], pools: Sequence[Pool], query: Query, bars: Sequence[float]
 ) -> dict[int, tuple[Ids, Vectors]]:
-    """Ids and exact scores of the rows whose estimates reach a bar, of the parts that have some."""
+    """Ids and exact scores of the rows whose estimates reach a bar, by part that has any."""
     return {
         number: parts[number].scored(query, rows)
         for number, (pool, bar) in enumerate(zip(pools, bars, strict=True))
@@ -208,6 +225,6 @@ def _parts(blocks: Sequence[Block], allowed: Ids | None) -> list[Part]:
 
 
 def _kth(scores: Iterable[npt.NDArray[np.floating]], k: int) -> float:
-    """The ``k``-th highest of all, or ``-inf`` when there are fewer."""
+    """The ``k``-th highest score, or ``-inf`` if there are fewer than ``k``."""
     every = np.concatenate([np.empty(0, np.float32), *scores])
     return float(np.partition(every, -k)[-k]) if len(every) >= k else -np.inf

@@ -1,4 +1,4 @@
-"""Runtimes: numpy in, numpy out.
+"""Runtimes: they run the towers of a model, with NumPy arrays as input and output.
 
-Nothing is imported here, so that the serving wing takes ``runtime.ort`` without torch.
+This module imports nothing, so that ``runtime.ort`` works without PyTorch.
 """

@@ -1,4 +1,4 @@
-"""What every runtime does: numpy in, numpy out."""
+"""The interface of all runtimes, with NumPy arrays as input and output."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from finegrain.records import Matched, PictureTokens
 
 RuntimeName = Literal["onnxruntime", "openvino", "tensorrt", "tensorrt-rtx"]
-"""What can run the graphs of a plan on this machine."""
+"""A runtime that runs the graphs of a plan on this machine."""
 
 RuntimeChoice = RuntimeName | str
-"""A runtime by its name, or by the address of a Triton server: ``triton://host:8001/people``."""
+"""Name of a runtime, or address of a Triton server: ``triton://host:8001/people``."""
 
 TRITON = "triton://"
 
@@ -27,18 +27,27 @@ class Runtime(Protocol):
     embed_dim: int
 
     def close(self) -> None:
-        """Give back what other programs may be short of, such as memory of a GPU."""
+        """Free scarce resources, such as memory of a GPU."""
 
     def encode_images(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """``pixels`` are uint8 ``[N, 3, H, W]``."""
+        """Embeddings ``[N, D]`` of pictures.
+
+        Args:
+            pixels: Pictures, uint8 ``[N, 3, H, W]``.
+        """
 
     def encode_texts(self, ids: NDArray[np.int32], eot: NDArray[np.int32]) -> NDArray[np.float32]:
-        """``ids`` are int32 ``[N, L]``, ``eot`` their end-of-text positions int32 ``[N]``."""
+        """Embeddings ``[N, D]`` of captions.
+
+        Args:
+            ids: Token ids, int32 ``[N, L]``.
+            eot: End-of-text positions, int32 ``[N]``.
+        """
 
 
 @runtime_checkable
 class MatchRuntime(Protocol):
-    """A runtime that can also run a match head, where its model has one."""
+    """A runtime that can also run the match head (re-ranker) of a model that has one."""
 
     @property
     def has_match_head(self) -> bool: ...
@@ -46,17 +55,17 @@ class MatchRuntime(Protocol):
     def encode_with_tokens(
         self, pixels: NDArray[np.uint8]
     ) -> tuple[NDArray[np.float32], PictureTokens]:
-        """Embeddings of pictures, uint8 ``[N, 3, H, W]``, and what the head looks at."""
+        """Embeddings of pictures, uint8 ``[N, 3, H, W]``, and their tokens for the match head."""
 
     def match(
         self, ids: NDArray[np.int32], eot: NDArray[np.int32], tokens: PictureTokens
     ) -> Matched:
-        """One caption, ids ``[1, L]``, with each of ``N`` pictures."""
+        """Match one caption, ids ``[1, L]``, with each of ``N`` pictures."""
 
 
 @runtime_checkable
 class Reopening(Protocol):
-    """A runtime that can be used in a process that was forked after it was started."""
+    """A runtime that can be reopened in a forked process."""
 
     def reopen(self) -> None:
-        """Start again in this process."""
+        """Load the model again in this process."""

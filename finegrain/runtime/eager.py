@@ -1,4 +1,4 @@
-"""The eager runtime: a method in PyTorch, as training holds it."""
+"""The eager runtime: a method in PyTorch, as used in training."""
 
 from __future__ import annotations
 
@@ -12,7 +12,13 @@ from finegrain.records import Matched, PictureTokens
 
 
 class EagerRuntime:
-    """Runs a method in fp32, without gradients, on the device its weights are on."""
+    """Runs a method in fp32, without gradients, on the device of its weights.
+
+    Args:
+        method: The method.
+        embed_dim: Width of its embeddings.
+        device: Device of its weights.
+    """
 
     def __init__(
         self, method: Method, *, embed_dim: int, device: str | torch.device = "cpu"
@@ -22,7 +28,7 @@ class EagerRuntime:
         self.device = torch.device(device)
 
     def close(self) -> None:
-        """The method is its owner's; there is nothing to free."""
+        """Do nothing; the caller owns the method."""
 
     @torch.inference_mode()
     def encode_images(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -40,9 +46,9 @@ class EagerRuntime:
     def encode_with_tokens(
         self, pixels: NDArray[np.uint8]
     ) -> tuple[NDArray[np.float32], PictureTokens]:
-        """See :class:`~finegrain.runtime.base.MatchRuntime`; the tokens are left in fp32."""
-        found = self._matcher().encode_with_tokens(torch.from_numpy(pixels).to(self.device))
-        embeddings, codes = (tensor.float().cpu().numpy() for tensor in found)
+        """See :class:`~finegrain.runtime.base.MatchRuntime`; the tokens stay in fp32."""
+        tensors = self._matcher().encode_with_tokens(torch.from_numpy(pixels).to(self.device))
+        embeddings, codes = (tensor.float().cpu().numpy() for tensor in tensors)
         scales = np.ones(codes.shape[:2], np.float32)
         return embeddings, PictureTokens(codes=codes, scales=scales)
 
@@ -65,5 +71,5 @@ class EagerRuntime:
         return isinstance(self.method, Matcher)
 
     def _matcher(self) -> Matcher:
-        assert isinstance(self.method, Matcher)  # an encoder asks first
+        assert isinstance(self.method, Matcher)  # the encoder checks has_match_head first
         return self.method

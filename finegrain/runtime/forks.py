@@ -1,8 +1,8 @@
-"""What holds connections and locks is put aside while the process forks.
+"""Objects with connections and locks release them while the process forks.
 
-SQLite forbids to carry a connection into a child process, and a lock that another thread held
-at the fork would stay locked in the child for ever. So holders close and lock before a fork, and
-open again on either side when they are next used.
+SQLite does not allow a child process to use a connection of its parent. A lock that another thread
+holds during the fork would stay locked in the child for ever. Objects therefore wait for users and
+close before a fork, and reopen in both processes at their next use.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ class ForkAware(Protocol):
     """Something that must not be in use while the process forks."""
 
     def before_fork(self) -> None:
-        """Wait for users, keep others out, and close what a child must not inherit."""
+        """Wait for users, block new ones, and close what a child must not inherit."""
 
     def after_fork(self) -> None:
-        """Let users in again; called in the parent and in the child."""
+        """Allow users again. Called in the parent and in the child."""
 
 
 _HOLDERS: weakref.WeakValueDictionary[int, ForkAware] = weakref.WeakValueDictionary()
@@ -31,17 +31,17 @@ _paused: list[ForkAware] = []
 
 
 def pause_at_fork(holder: ForkAware) -> None:
-    """Have a holder put itself aside at each fork for as long as it lives.
+    """Register an object to be paused at each fork, for as long as it exists.
 
-    The one that came last does so first: it may be waiting for those that it is built on.
+    Objects are paused in reverse order of registration, because a later one may use earlier ones.
     """
     _HOLDERS[next(_numbers)] = holder
 
 
 def never_destroy(inherited: object) -> None:
-    """Keep what a child process has inherited until it ends, without ever closing it.
+    """Keep an inherited object of a child process alive until the process ends.
 
-    A pool of threads, for instance, waits for its threads when it is closed, and a child has none.
+    For example, a thread pool waits for its threads when it is destroyed, and a child has none.
     """
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(inherited))
 

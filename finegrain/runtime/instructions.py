@@ -1,4 +1,4 @@
-"""Which instruction sets this processor has, of those that decide how fast finegrain runs."""
+"""Instruction sets of this processor that affect the speed of finegrain."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ INSTRUCTIONS: Mapping[str, tuple[frozenset[str], ...]] = {
     "i8mm": (frozenset({"i8mm"}),),
     "bf16": (frozenset({"avx512_bf16"}), frozenset({"amx_bf16"}), frozenset({"bf16"})),
 }
-"""Names for a reader, and the features, any group of them, that they stand for in archspec."""
+"""Readable names of instruction sets, and their groups of archspec features.
+
+A processor has an instruction set if it has all features of one group."""
 
 _X86_ONLY = ("AVX2", "AVX-512", "VNNI", "AMX")
 _ARM_ONLY = ("NEON", "dotprod", "i8mm")
@@ -30,12 +32,12 @@ _ARM_ONLY = ("NEON", "dotprod", "i8mm")
 
 @dataclass(frozen=True, slots=True)
 class Processor:
-    """A processor, as far as speed depends on it.
+    """A processor and its instruction sets.
 
     Attributes:
-        name: As its maker calls it.
-        machine: Its architecture, such as ``x86_64`` or ``aarch64``.
-        instructions: Names of :data:`INSTRUCTIONS` that it has, in that order.
+        name: Brand name.
+        machine: Architecture, such as ``x86_64`` or ``aarch64``.
+        instructions: Names from :data:`INSTRUCTIONS` that it has, in that order.
     """
 
     name: str
@@ -44,13 +46,13 @@ class Processor:
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """Names of :data:`INSTRUCTIONS` that others of its architecture have."""
+        """Names from :data:`INSTRUCTIONS` of its architecture that it lacks."""
         others = _ARM_ONLY if self.machine in X86 else _X86_ONLY
         return tuple(n for n in INSTRUCTIONS if n not in (*self.instructions, *others))
 
 
 def processor_of(features: frozenset[str], *, name: str, machine: str) -> Processor:
-    """A processor with features by their names in archspec."""
+    """A processor from its archspec features."""
     instructions = tuple(
         label
         for label, groups in INSTRUCTIONS.items()
@@ -61,15 +63,15 @@ def processor_of(features: frozenset[str], *, name: str, machine: str) -> Proces
 
 @cache
 def this_processor() -> Processor:
-    """The processor of this machine, or the one that an emulator shows."""
+    """The processor of this machine, or the one that an emulator presents."""
     name = machine = platform.machine()
     features = frozenset(cpu.detect.detected_info().features)
-    # Some systems forbid to run the instruction CPUID from memory that was just written.
+    # Some systems do not allow running CPUID from memory that was just written.
     with suppress(OSError, MemoryError):
         name = cpu.brand_string() or machine
         if machine.lower() in X86:
-            # Linux says what it allows, and under an emulator what the real processor has; CPUID
-            # says what the program sees.
+            # Linux reports the features that it allows, but in an emulator those of the host;
+            # CPUID reports those that the program sees.
             features &= cpu.detect.cpuid_info().features
     if machine.lower() not in X86:
         features |= cpu.host().features

@@ -1,4 +1,4 @@
-"""The OpenVINO runtime: the graphs of a plan on a CPU, with products of int8 weights."""
+"""The OpenVINO runtime: the graphs of a plan on a CPU, with int8 weights."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from finegrain.plan import IMAGE, TEXT, Plan
 class OpenVinoRuntime:
     """Runs ``text.onnx`` and ``image.onnx`` of a plan.
 
-    What is not int8 is computed in fp32, also where the processor has bf16: a plan then gives
-    the same embeddings on either kind of machine, and the vectors of a gallery stay comparable.
+    Everything except int8 is computed in fp32, even if the processor supports bf16. A plan then
+    gives the same embeddings on all machines, and the vectors of a gallery stay comparable.
 
     Args:
         plan: A freshly opened plan; its graphs are moved into the compiled models.
-        threads: Threads of one run; by default OpenVINO takes one a physical core.
+        threads: Threads per run; by default one per physical core.
 
     Raises:
         MissingExtraError: OpenVINO is not installed.
-        PlanError: A graph cannot be loaded or, once run, does not do what the plan says.
+        PlanError: A graph cannot be loaded, or does not match the manifest when it runs.
     """
 
     def __init__(self, plan: Plan, *, threads: int | None = None) -> None:
@@ -44,7 +44,7 @@ class OpenVinoRuntime:
         self.embed_dim = plan.manifest.embed_dim
 
     def close(self) -> None:
-        """Memory is freed with the object; there is nothing else to give back."""
+        """Do nothing; memory is freed with the object."""
 
     def encode_images(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         return self._image.run({"pixels": pixels})
@@ -54,19 +54,19 @@ class OpenVinoRuntime:
 
 
 def _openvino() -> Any:
-    """OpenVINO without its reporter.
+    """Import OpenVINO without its telemetry.
 
-    OpenVINO writes a client id below the home folder and reports each import of itself. There is
-    no switch for that; it uses a stub of its own where the reporter is not installed.
+    OpenVINO writes a client id below the home folder and reports each import. There is no option
+    to disable that, but it uses a stub if the telemetry package is not installed.
     """
-    reporter = "openvino_telemetry"
-    if reporter in sys.modules:
+    telemetry = "openvino_telemetry"
+    if telemetry in sys.modules:
         return require("openvino", "openvino")
-    sys.modules[reporter] = None  # type: ignore[assignment]  # "not installed"
+    sys.modules[telemetry] = None  # type: ignore[assignment]  # "not installed"
     try:
         return require("openvino", "openvino")
     finally:
-        del sys.modules[reporter]
+        del sys.modules[telemetry]
 
 
 class _Tower:
@@ -75,7 +75,7 @@ class _Tower:
     def __init__(self, core: Any, plan: Plan, member: str, options: Mapping[str, Any]) -> None:
         self.where = f"{plan.path}: {member}"
         self.embed_dim = plan.manifest.embed_dim
-        # A request holds the buffers of one run, and a graph has one request.
+        # A request holds the buffers of one run, and there is one request per graph.
         self.lock = threading.Lock()
         try:
             model = core.read_model(io.BytesIO(plan.take(member)))
@@ -86,9 +86,9 @@ class _Tower:
     def run(self, inputs: Mapping[str, NDArray[np.generic]]) -> NDArray[np.float32]:
         try:
             with self.lock:
-                (found,) = self.request.infer(inputs, share_inputs=True).values()
-                embeddings: NDArray[np.float32] = np.array(found)
-        # ValueError is what it raises for inputs of too many dimensions.
+                (output,) = self.request.infer(inputs, share_inputs=True).values()
+                embeddings: NDArray[np.float32] = np.array(output)
+        # OpenVINO raises ValueError for inputs with too many dimensions.
         except (RuntimeError, ValueError) as error:
             raise PlanError(
                 f"{self.where} does not take what the manifest says it does ({error}). "

@@ -26,7 +26,7 @@ from finegrain.records import Matched, PictureTokens
 from finegrain.runtime.byte_products import SLOWER_AND_EXACT, products_saturate
 from finegrain.runtime.forks import never_destroy, pause_at_fork
 
-# Also on Windows, and where onnxruntime was imported before finegrain set its switch.
+# Needed on Windows, and if onnxruntime was imported before finegrain set its variable.
 onnxruntime.disable_telemetry_events()
 
 _ORT_ERRORS = (
@@ -39,19 +39,19 @@ _ORT_ERRORS = (
 )
 
 MAY_SATURATE = "int8"
-"""Precision of graphs whose products of bytes may saturate, as finegrain 0.1 exported them. Plans
-for OpenVINO state it too; they hold no such products, and nothing changes for them."""
+"""Precision of graphs with int8 products that may saturate, as finegrain 0.1 exported them. Plans
+for OpenVINO state the same precision, but have no such products and are not affected."""
 
 
 class OrtRuntime:
-    """Runs ``text.onnx`` and ``image.onnx`` of a plan, and ``match.onnx`` where there is one.
+    """Runs ``text.onnx`` and ``image.onnx`` of a plan, and ``match.onnx`` if there is one.
 
     Args:
         plan: A freshly opened plan; its graphs are moved into the sessions.
-        threads: Threads of one run; by default ONNX Runtime takes one a physical core.
+        threads: Threads per run; by default one per physical core.
 
     Raises:
-        PlanError: A graph cannot be loaded or, once run, does not do what the plan says.
+        PlanError: A graph cannot be loaded, or does not match the manifest when it runs.
     """
 
     def __init__(self, plan: Plan, *, threads: int | None = None) -> None:
@@ -66,33 +66,33 @@ class OrtRuntime:
     def _load(self, plan: Plan) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self._threads or 0
-        # Spinning threads take a core each between queries. To spin within a run only
-        # (session.force_spinning_stop) saves up to 1 ms of a query on free cores, and where
-        # something else runs too it more than doubles the median.
+        # Spinning threads use a core each between queries. Spinning only during a run
+        # (session.force_spinning_stop) saves up to 1 ms per query on idle cores, but more than
+        # doubles the median time on busy cores.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if MAY_SATURATE in plan.manifest.precision.values() and products_saturate():
             options.add_session_config_entry(SLOWER_AND_EXACT, "1")
         self._text = _session(plan, TEXT, options)
         self._image = _session(plan, IMAGE, options)
         self._match = _session(plan, MATCH, options) if plan.manifest.match else None
-        # Or the tokens of a match head would be computed for every embedding.
-        self._asked = onnxruntime.RunOptions()
-        self._asked.only_execute_path_to_fetches = True
+        # Otherwise the tokens of a match head would be computed for every embedding.
+        self._run_options = onnxruntime.RunOptions()
+        self._run_options.only_execute_path_to_fetches = True
 
     def before_fork(self) -> None:
-        """Nothing to put aside: the parent goes on with its sessions."""
+        """Do nothing; the parent keeps its sessions."""
 
     def after_fork(self) -> None:
-        """Keep sessions that a child has inherited: it has not their threads."""
+        """Never destroy inherited sessions, whose threads exist only in the parent."""
         if self._process != os.getpid():
             for session in (self._text, self._image, self._match):
                 never_destroy(session)
 
     def reopen(self) -> None:
-        """Load the graphs again, from the file of the plan, in a process that was forked.
+        """Load the graphs from the file of the plan again, in a forked process.
 
         Raises:
-            PlanError: The file is not there any more, or is another plan.
+            PlanError: The file no longer exists, or is another plan.
         """
         plan = Plan(self.path)
         if plan.manifest.fingerprint != self._fingerprint:
@@ -104,7 +104,7 @@ class OrtRuntime:
         self._process = os.getpid()
 
     def close(self) -> None:
-        """Memory is freed with the object; there is nothing else to give back."""
+        """Do nothing; memory is freed with the object."""
 
     def encode_images(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         (embeddings,) = self._run(self._image, IMAGE, {"pixels": pixels}, ["embeddings"])
@@ -130,9 +130,9 @@ class OrtRuntime:
         self, ids: NDArray[np.int32], eot: NDArray[np.int32], tokens: PictureTokens
     ) -> Matched:
         """See :class:`~finegrain.runtime.base.MatchRuntime`."""
-        assert self._match is not None  # an encoder asks first
+        assert self._match is not None  # the encoder checks has_match_head first
         inputs = {"ids": ids, "eot": eot, "codes": tokens.codes, "scales": tokens.scales}
-        # Plans of earlier versions, and heads that order by their logits, have no scores.
+        # Plans of earlier versions, and match heads that rank by logits, have no scores.
         has_scores = any(output.name == "scores" for output in self._match.get_outputs())
         names = ["logits", "scores"] if has_scores else ["logits"]
         logits, *scores = self._run(self._match, MATCH, inputs, names)
@@ -145,9 +145,9 @@ class OrtRuntime:
         inputs: Mapping[str, NDArray[np.generic]],
         outputs: Sequence[str],
     ) -> list[NDArray[Any]]:
-        # ValueError is what ONNX Runtime raises for names that the graph does not have.
+        # ONNX Runtime raises ValueError for names that are not in the graph.
         try:
-            arrays: list[NDArray[Any]] = session.run(outputs, inputs, self._asked)
+            arrays: list[NDArray[Any]] = session.run(outputs, inputs, self._run_options)
         except (*_ORT_ERRORS, ValueError) as error:
             raise PlanError(
                 f"{self.path}: {member} does not take what the manifest says it does ({error}). "

@@ -1,8 +1,8 @@
-"""The Triton runtime: a Triton Inference Server runs the towers, reached by gRPC.
+"""The Triton runtime: a Triton Inference Server runs the towers, over gRPC.
 
-The plan stays here for its tokenizer, its picture size and its gallery; ids and pixels go to the
-server and embeddings come back. gRPC and not HTTP: a channel may be used by any thread, and its
-client is the lighter one to install.
+The client needs the plan for its tokenizer, picture size and gallery. It sends token ids and pixels
+to the server, and receives embeddings. It uses gRPC instead of HTTP because threads can share a
+channel and the client has fewer dependencies.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from finegrain.runtime.tensorrt.build import LENGTHS
 
 DEFAULT_PORT = 8001
 TIMEOUT = 30.0
-"""Seconds that one request may take: a batch of pictures on a busy CPU, and some."""
+"""Timeout of a request in seconds; enough for a batch of pictures on a busy CPU."""
 FINGERPRINT = "fingerprint"
-"""Parameter of a model's configuration that names the plan it was written from."""
+"""Parameter of a model's configuration that states the plan it was exported from."""
 OUTPUT = "embeddings"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 _DATATYPES = {np.dtype(np.uint8): "UINT8", np.dtype(np.int32): "INT32"}
-# gRPC's own limit is 4 MiB, which wide embeddings of a large batch pass.
+# The default limit of gRPC is 4 MiB; wide embeddings of a large batch exceed it.
 _MAX_ANSWER_BYTES = 64 << 20
 _AGAIN = (
     "If its model repository was changed, write it again: finegrain export RUN export/triton.py"
@@ -39,11 +39,11 @@ _AGAIN = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TritonAddress:
-    """Which server runs which towers, written ``triton://host:8001/people``.
+    """Address of the towers on a server, such as ``triton://host:8001/people``.
 
     Attributes:
         server: Host and gRPC port.
-        name: What the repository was written as; its models are ``<name>_text`` and
+        name: Name in the model repository; its models are ``<name>_text`` and
             ``<name>_image``.
     """
 
@@ -52,10 +52,10 @@ class TritonAddress:
 
     @classmethod
     def parse(cls, address: str) -> Self:
-        """Read an address; without a port it is 8001.
+        """Parse an address; the default port is 8001.
 
         Raises:
-            PlanError: It is not of that form.
+            PlanError: The address is invalid.
         """
         try:
             parts = urlsplit(address)
@@ -71,7 +71,7 @@ class TritonAddress:
 
 
 def is_model_name(name: str) -> bool:
-    """Whether ``name`` is fit to name a model, a folder, and the path of an address."""
+    """Whether ``name`` is valid as a model name, a folder name, and the path of an address."""
     return _NAME.fullmatch(name) is not None
 
 
@@ -84,11 +84,11 @@ def image_model(name: str) -> str:
 
 
 def padded_lengths(context_length: int) -> tuple[int, ...]:
-    """Lengths that captions are padded to.
+    """Lengths to which captions are padded.
 
-    Triton's batcher joins requests of one shape only: at their own lengths, captions of several
-    people would hardly ever meet in a batch. Zeros after the end of text change nothing, since a
-    tower is told where the end is and no token before it sees what comes after.
+    Triton batches only requests of equal shapes, so without padding, captions of different users
+    would rarely be in one batch. Zeros after the end of text do not change embeddings: a tower
+    receives the end-of-text position, and attention is causal.
     """
     return (*(length for length in LENGTHS if length < context_length), context_length)
 
@@ -96,37 +96,39 @@ def padded_lengths(context_length: int) -> tuple[int, ...]:
 class TritonRuntime:
     """Runs the towers of a plan on a Triton server.
 
-    Any thread may call it. A request that fails is not sent again. Which plan the server holds is
-    asked when the runtime is opened and not again: serve another plan by another name.
+    Any thread may call it. A failed request is not sent again. The plan of the server is checked
+    only when the runtime is opened, so serve another plan under another name.
 
     Args:
-        plan: The plan that the server's model repository was written from.
-        address: Such as ``triton://host:8001/people``.
-        timeout: Seconds that one request may take.
+        plan: The plan from which the server's model repository was exported.
+        address: Address such as ``triton://host:8001/people``.
+        timeout: Timeout of a request in seconds.
 
     Raises:
-        PlanError: The server is not there, or its models are not ready or of another plan.
+        PlanError: The server cannot be reached, or its models are not ready or of another plan.
         MissingExtraError: tritonclient or gRPC is not installed.
     """
 
     def __init__(self, plan: Plan, address: str, *, timeout: float = TIMEOUT) -> None:
-        wanted = TritonAddress.parse(address)
+        parsed = TritonAddress.parse(address)
         self.embed_dim = plan.manifest.embed_dim
         self._lengths = padded_lengths(plan.manifest.context_length)
-        self._server = _Server(wanted.server, timeout)
+        self._server = _Server(parsed.server, timeout)
         try:
-            self._text = _Model(self._server, text_model(wanted.name), plan)
-            self._image = _Model(self._server, image_model(wanted.name), plan)
+            self._text = _Model(self._server, text_model(parsed.name), plan)
+            self._image = _Model(self._server, image_model(parsed.name), plan)
         except PlanError:
             self._server.close()
             raise
 
     def close(self) -> None:
-        """Hang up; requests that are under way are cancelled."""
+        """Close the channel; running requests are cancelled."""
         self._server.close()
 
     def encode_images(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """uint8 ``[N, 3, H, W]`` to float32 ``[N, D]``, in batches that the server takes.
+        """Encode pictures, uint8 ``[N, 3, H, W]``, to float32 ``[N, D]``.
+
+        The runtime sends batches of the size that the server accepts.
 
         Raises:
             PlanError: The server does not answer, or not with what the plan promises.
@@ -134,7 +136,9 @@ class TritonRuntime:
         return self._image.run({"pixels": pixels})
 
     def encode_texts(self, ids: NDArray[np.int32], eot: NDArray[np.int32]) -> NDArray[np.float32]:
-        """int32 ``[N, L]`` and ``[N]`` to float32 ``[N, D]``, in batches that the server takes.
+        """Encode captions, int32 ``[N, L]`` and ``[N]``, to float32 ``[N, D]``.
+
+        The runtime sends batches of the size that the server accepts.
 
         Raises:
             QueryError: Captions are longer than the plan's context.
@@ -151,7 +155,7 @@ class TritonRuntime:
 
 
 class _Model:
-    """One model of the server, known to be ready and of our plan."""
+    """One model of the server, checked to be ready and of the right plan."""
 
     def __init__(self, server: _Server, name: str, plan: Plan) -> None:
         self._server, self._name = server, name
@@ -172,7 +176,7 @@ class _Model:
             )
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
-        """Embeddings of any number of rows, ``[N, D]``."""
+        """Embeddings ``[N, D]`` of any number of rows."""
         rows = len(next(iter(inputs.values())))
         embeddings = np.empty((rows, self._embed_dim), np.float32)
         for start in range(0, rows, self._max_batch):
@@ -197,12 +201,12 @@ class _Model:
                 raw_input_contents=[array.tobytes() for array in inputs.values()],
             ),
         )
-        wanted = [(OUTPUT, "FP32", [rows, self._embed_dim])]
+        expected = [(OUTPUT, "FP32", [rows, self._embed_dim])]
         got = [(out.name, out.datatype, list(out.shape)) for out in answer.outputs]
         sizes = [len(content) for content in answer.raw_output_contents]
-        if got != wanted or sizes != [rows * self._embed_dim * 4]:
+        if got != expected or sizes != [rows * self._embed_dim * 4]:
             raise PlanError(
-                f"{self._where} gives {got!s:.200} in {sizes} bytes, expected {wanted}. {_AGAIN}"
+                f"{self._where} gives {got!s:.200} in {sizes} bytes, expected {expected}. {_AGAIN}"
             )
         embeddings = np.frombuffer(answer.raw_output_contents[0], "<f4")
         return embeddings.reshape(rows, self._embed_dim)
@@ -212,18 +216,18 @@ class _Model:
 
 
 def _check_plan(fingerprint: str, plan: Plan, where: str) -> None:
-    wanted = plan.manifest.fingerprint
-    if fingerprint != wanted:
+    expected = plan.manifest.fingerprint
+    if fingerprint != expected:
         theirs = f"plan {fingerprint[:12]}" if fingerprint else "no plan that it names"
         raise PlanError(
-            f"{where} was written from {theirs}, and {plan.path} is plan {wanted[:12]}; their "
+            f"{where} was written from {theirs}, and {plan.path} is plan {expected[:12]}; their "
             "embeddings do not compare. Open the plan that the server's repository was written "
             "from, or serve this one by a name of its own."
         )
 
 
 class _Server:
-    """A gRPC channel, and errors that say what to do."""
+    """A gRPC channel whose errors include advice."""
 
     def __init__(self, target: str, timeout: float) -> None:
         self._grpc: Any = require("grpc", "triton")
@@ -234,7 +238,7 @@ class _Server:
         self._channel = self._grpc.insecure_channel(
             target, options=[("grpc.max_receive_message_length", _MAX_ANSWER_BYTES)]
         )
-        # The generated stub: unlike tritonclient's own class, it may be shared by threads.
+        # Unlike the client class of tritonclient, threads may share the generated stub.
         self._stub = client.service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
 
     def close(self) -> None:
@@ -246,7 +250,7 @@ class _Server:
             return getattr(self._stub, method)(request, timeout=self._timeout)
         except self._grpc.RpcError as error:
             raise PlanError(f"{where}: {self._reason(error)}") from error
-        # gRPC says so of a channel that was closed.
+        # gRPC raises ValueError for a closed channel.
         except ValueError as error:
             raise PlanError(f"{where}: {error}. Open the plan again.") from error
 

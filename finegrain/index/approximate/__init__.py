@@ -1,8 +1,8 @@
 """Opt-in approximate search, for galleries of many millions of pictures.
 
-Which pictures are looked at is approximate; their scores are exact, and so is the order of
-those found. What a kind and its effort lose depends on the data, and on text queries above
-all, so :func:`tune` measures it on the user's own.
+Only the choice of candidates is approximate; the scores and the order of the returned hits are
+exact. The recall of a kind of index and its effort depends on the data, and is lower for text
+queries. :func:`tune` therefore measures it on queries of the user.
 """
 
 from finegrain.index.approximate.index import ApproximateIndex

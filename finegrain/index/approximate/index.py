@@ -15,39 +15,40 @@ from finegrain.index.estimate import Ids, Query, Vectors
 from finegrain.index.exact import Hit, VectorIndex
 
 TAIL_ROWS = 65_536
-"""The newest rows, up to so many, are searched exactly."""
+"""Number of newest rows that are searched exactly."""
 
 DEEPEST = 4096
-"""More hits than this are looked for exactly: their candidates would be most of the gallery."""
+"""For more hits than this the search is exact; most rows would be candidates anyway."""
 
-_OUTGROWN = 4  # what was learned serves until there are so many times as many rows
+_OUTGROWN = 4  # train again once there are this many times as many rows
 _QUERIES_AT_ONCE = 16
 
 
 class ApproximateIndex:
-    """Short codes of most vectors in memory, and the vectors where the gallery keeps them.
+    """Approximate search with short codes in memory and the vectors in the gallery's file.
 
-    A search takes candidates from the codes (:mod:`~finegrain.index.approximate.kinds`), reads
-    their vectors and ranks them by exact scores: a picture may be missed, none is ranked wrong.
-    What is newer than the codes is in a tail, searched exactly; so no picture is ever invisible,
-    and a small gallery is all tail. The tail joins the codes when it is full, and all is learned
-    anew when the gallery has outgrown what it was learned from or lost half of its rows.
-    Learning and coding take minutes for millions of rows, at the first search and then rarely.
+    A search takes candidates from a trained FAISS index
+    (:mod:`~finegrain.index.approximate.kinds`), reads their vectors and ranks them by exact
+    scores. It may miss a picture, but never ranks one wrongly. The newest rows are in a tail,
+    which is searched exactly, so new pictures are visible at once; a small gallery is only a
+    tail. A full tail is added to the trained index. The index is trained again if the gallery has
+    grown to four times its size at training, or has lost half of its rows. Training and coding
+    take minutes for millions of rows, at the first search and rarely afterwards.
 
-    Nothing of it is written to a file: codes are as personal as the vectors, and a copy beside
-    the gallery would outlive a deletion.
+    Nothing is written to a file: codes are as personal as vectors, and a file would survive the
+    deletion of a picture.
 
-    Searches take no lock, as those of :class:`~finegrain.index.exact.VectorIndex`.
+    Searches take no lock, like those of :class:`~finegrain.index.exact.VectorIndex`.
 
     Args:
-        truth: The gallery's file.
-        kind: Which kind of codes, and how much effort a search makes.
+        truth: Source of the vectors, the gallery's file.
+        kind: Kind of index, and the effort of a search.
     """
 
     def __init__(self, truth: Truth, kind: Approximate) -> None:
         self.kind = kind
         self.truth = truth
-        # Replaced together, so that a search sees each row in one of them.
+        # Both are replaced together, so that a search sees each row in exactly one of them.
         self._parts: tuple[Trained | None, VectorIndex] = (None, VectorIndex(truth.dim))
 
     @property
@@ -58,17 +59,17 @@ class ApproximateIndex:
 
     @property
     def last_id(self) -> int:
-        """No row up to this one is news."""
+        """The highest id that was added; rows with higher ids are new."""
         trained, tail = self._parts
         return tail.last_id or (int(trained.ids[-1]) if trained else 0)
 
     @property
     def is_exact(self) -> bool:
-        """All rows are in the tail."""
+        """Whether all rows are in the tail."""
         return self._parts[0] is None
 
     def at(self, kind: Approximate) -> ApproximateIndex:
-        """The same rows at another effort of the same kind, as they are now."""
+        """A view of the present rows with another effort of the same kind."""
         view = copy.copy(self)
         view.kind = kind
         return view
@@ -80,19 +81,19 @@ class ApproximateIndex:
     def add(self, ids: Ids, vectors: Vectors) -> None:
         """Append vectors ``[N, D]`` under ascending ids greater than all before them.
 
-        When the tail is full, this takes in what the truth holds beyond them, too.
+        If that fills the tail, all further rows of the gallery's file may be read as well.
         """
         trained, tail = self._parts
         tail.add(ids, vectors)
         if len(tail) < TAIL_ROWS:
             return
         if trained is None or len(self) > _OUTGROWN * trained.rows_then:
-            self._begin_anew()
+            self._rebuild()
         else:
             self._parts = (trained.with_rows(tail.chunks()), VectorIndex(self.truth.dim))
 
     def remove(self, ids: Ids) -> None:
-        """Take out those of the ids that are in the index."""
+        """Remove the rows with these ids; ids that are not in the index are ignored."""
         trained, tail = self._parts
         tail.remove(ids)
         if trained is None:
@@ -100,9 +101,9 @@ class ApproximateIndex:
         trained = trained.without(ids)
         self._parts = (trained, tail)
         if 2 * trained.num_alive < len(trained.ids):
-            self._begin_anew()
+            self._rebuild()
 
-    def _begin_anew(self) -> None:
+    def _rebuild(self) -> None:
         tail = VectorIndex(self.truth.dim)
         if len(self.truth.ids()) >= TAIL_ROWS:
             self._parts = (Trained.over(self.truth, self.kind), tail)
@@ -112,14 +113,15 @@ class ApproximateIndex:
         self._parts = (None, tail)
 
     def search(self, queries: Vectors, k: int, allowed: Ids | None = None) -> list[list[Hit]]:
-        """Of each query ``k`` of the best, best first, equal scores by ascending id.
+        """About the ``k`` best rows of each query, best first; equal scores by ascending id.
 
-        There are fewer hits only where the gallery or the filter has fewer.
+        A query has fewer than ``k`` hits only if the gallery or the filter has fewer rows.
 
         Args:
-            queries: ``[Q, D]``.
-            k: How many.
-            allowed: Search only these ids, ascending. Few of them are searched exactly.
+            queries: Queries ``[Q, D]``.
+            k: Number of hits per query.
+            allowed: If set, search only these ids, ascending. If they are few, the search is
+                exact.
         """
         hits: list[list[Hit]] = []
         for start in range(0, len(queries), _QUERIES_AT_ONCE):
@@ -130,18 +132,18 @@ class ApproximateIndex:
         trained, tail = self._parts
         if trained is None:
             return tail.search(queries, k, allowed)
-        some = [Query(vector.astype(np.float64)) for vector in queries]
+        prepared = [Query(vector.astype(np.float64)) for vector in queries]
         if k > DEEPEST or (allowed is not None and self._are_few(allowed)):
-            return self._exact(some, k, allowed)
+            return self._exact(prepared, k, allowed)
         searched = trained.num_alive + len(tail) if allowed is None else len(allowed)
         wanted = min(k, searched)
         candidates = trained.candidates(self.kind, queries, k, allowed)
         newest = tail.search(queries, k, allowed)
         answers = []
-        for query, ids, new in zip(some, candidates, newest, strict=True):
+        for query, ids, new in zip(prepared, candidates, newest, strict=True):
             (old,) = exact_best(fetched(self.truth, ids), [query], k)
             best = list(islice(merge(old, new, key=_rank), k))
-            # Lists or links that lead to too few rows say so; then all are read.
+            # If the index returns too few rows, read all vectors.
             answers.append(best if len(best) >= wanted else self._exact([query], k, allowed)[0])
         return answers
 

@@ -1,8 +1,8 @@
-"""The kinds of approximate index, each with the one number that trades time for recall.
+"""The kinds of approximate index, each with one number that trades time for recall.
 
-Texts lie apart from pictures in the space of the vectors, and an index learns where pictures
-lie. It is therefore quick and accurate for queries by picture and needs far more effort for
-queries by text.
+Embeddings of texts and of pictures are in different regions of the embedding space, and an index is
+trained on pictures. It is therefore fast and accurate for image queries, and needs far more effort
+for text queries.
 """
 
 from __future__ import annotations
@@ -19,58 +19,71 @@ import numpy.typing as npt
 from finegrain.errors import GalleryError
 from finegrain.index.estimate import Vectors
 
-_faiss: Any = faiss  # its stubs know none of the keyword arguments
+_faiss: Any = faiss  # its type stubs lack the keyword arguments
 
-_LISTS_IN_PARALLEL = 1  # else FAISS gives one query one thread
+_LISTS_IN_PARALLEL = (
+    1  # scan the lists of one query in parallel; the default is one thread per query
+)
 GATHER_ROWS = 8192
-"""Of fewer allowed rows the vectors themselves are read."""
+"""If fewer rows are allowed, their vectors are read instead of the index."""
 
-_ROWS_A_CENTRE = 39  # FAISS warns of fewer
+_ROWS_A_CENTRE = 39  # with fewer training rows per centre, FAISS warns
 
 
 class Approximate(ABC):
-    """A wish for an approximate index; the values of a subclass can be compared and printed."""
+    """Description of an approximate index. Instances can be compared and printed."""
 
     @abstractmethod
     def trained_on(self, vectors: Vectors, rows: int) -> faiss.Index:
-        """An empty index for inner products.
+        """Train an empty index for inner products.
 
         Args:
-            vectors: Drawn from those to come, ``[n, D]``.
-            rows: How many are to come.
+            vectors: Random sample ``[n, D]`` of the vectors to be added.
+            rows: Number of vectors to be added.
         """
 
     @abstractmethod
     def depth(self, k: int) -> int:
-        """How many candidates get exact scores for ``k`` hits."""
+        """Number of candidates that get exact scores for ``k`` hits."""
 
     @abstractmethod
     def parameters(
         self, index: faiss.Index, selector: faiss.IDSelector | None, share: float
     ) -> faiss.SearchParameters:
-        """How to search an index of which a ``share`` of the rows may be found, those selected."""
+        """Search parameters.
+
+        Args:
+            index: The index to search.
+            selector: Rows that may be returned; None for all.
+            share: Share of the rows that may be returned, above 0 to 1.
+        """
 
     def gathered_rows(self, share: float) -> int:
-        """Of fewer rows, where a ``share`` may be found, reading all their vectors is cheaper."""
+        """Largest number of allowed rows for which reading their vectors is faster than the index.
+
+        Args:
+            share: Share of the rows that is allowed, above 0 to 1.
+        """
         return GATHER_ROWS
 
     @abstractmethod
     def ladder(self) -> list[Self]:
-        """The same kind at rising effort."""
+        """The same kind with increasing effort, for tuning."""
 
 
 @dataclass(frozen=True, slots=True)
 class RaBitQ(Approximate):
-    """All rows at a few bits a number: little memory and little lost, for texts too.
+    """Codes of a few bits per number: little memory and high recall, also for text queries.
 
-    RaBitQ (Gao and Long, SIGMOD 2024; with several bits, SIGMOD 2025) rotates the vectors at
-    random and keeps a few bits of each number, here of what remains after the nearest of some
-    centres. At width 512 two bits take about 170 bytes a row, where exact search takes 2,560.
-    A query reads all codes, so its time grows with the gallery as that of exact search does.
+    RaBitQ (Gao and Long, SIGMOD 2024, https://arxiv.org/abs/2405.12497; with several bits,
+    SIGMOD 2025, https://arxiv.org/abs/2409.09913) rotates the vectors randomly and stores a few
+    bits of each number, here of the difference to the nearest of 64 centres. At width 512, two
+    bits per number take about 170 bytes per row; exact search takes 2,560. A query scans all
+    codes, so its time is proportional to the size of the gallery, as for exact search.
 
     Attributes:
-        candidates: For each hit wanted, how many rows get exact scores.
-        bits: Of each number, 1 to 9. It shapes the index and is not tuned.
+        candidates: Number of rows that get exact scores, per hit.
+        bits: Bits per number, 1 to 9. Part of the index, and not tuned.
 
     Raises:
         GalleryError: A number is out of its range.
@@ -103,14 +116,14 @@ class RaBitQ(Approximate):
 
 @dataclass(frozen=True, slots=True)
 class Ivf(Approximate):
-    """The codes of :class:`RaBitQ` in lists of neighbours, of which a query reads the nearest.
+    """An inverted file with the codes of :class:`RaBitQ`; a query scans only the nearest lists.
 
-    As many lists as the square root of the rows, up to some three thousand. A filter widens
-    what is read, since fewer of the rows in each list count.
+    The number of lists is the square root of the number of rows, up to about three thousand.
+    With a filter, a query scans more lists, because fewer rows of each list are allowed.
 
     Attributes:
-        share: Of the lists, how much a query reads, above 0 to 1.
-        candidates: For each hit wanted, how many rows get exact scores. It is not tuned.
+        share: Share of the lists that a query scans, above 0 to 1.
+        candidates: Number of rows that get exact scores, per hit. Not tuned.
 
     Raises:
         GalleryError: A number is out of its range.
@@ -143,14 +156,15 @@ class Ivf(Approximate):
 
 @dataclass(frozen=True, slots=True)
 class Hnsw(Approximate):
-    """Rows at a byte a number, each linked to its neighbours: the quickest, and slow to build.
+    """A graph over codes of one byte per number: the fastest search, and slow to build.
 
-    Hierarchical navigable small worlds (Malkov and Yashunin, 2018). Building takes minutes for
-    each million rows. Links need not lead to every row, so no effort promises to find it. A
-    filter widens what is visited, since fewer of the rows on the way count.
+    Hierarchical navigable small world graphs (Malkov and Yashunin, 2018,
+    https://arxiv.org/abs/1603.09320). Building takes minutes per million rows. The links may not
+    reach every row, so no effort guarantees a recall of 1. With a filter, a search visits more
+    rows, because fewer of the visited rows are allowed.
 
     Attributes:
-        ef: How many of the best rows seen so far a search goes on from.
+        ef: Size of the list of the best rows during a search (``efSearch``).
 
     Raises:
         GalleryError: The number is out of its range.
@@ -158,8 +172,8 @@ class Hnsw(Approximate):
 
     _LADDER: ClassVar = (32, 64, 128, 256, 512, 1024, 2048)
     _LINKS: ClassVar = 32
-    _CANDIDATES: ClassVar = 4  # a byte a number misplaces few
-    _STEP: ClassVar = 4  # in fetched vectors
+    _CANDIDATES: ClassVar = 4  # codes of a byte per number keep the order nearly
+    _STEP: ClassVar = 4  # cost of visiting a row, in vectors read
 
     ef: int = 512
 
@@ -176,12 +190,12 @@ class Hnsw(Approximate):
         self, index: faiss.Index, selector: faiss.IDSelector | None, share: float
     ) -> faiss.SearchParameters:
         ef = min(index.ntotal, self._widened(share))
-        found: faiss.SearchParameters = _faiss.SearchParametersHNSW(sel=selector, efSearch=ef)
-        return found
+        parameters: faiss.SearchParameters = _faiss.SearchParametersHNSW(sel=selector, efSearch=ef)
+        return parameters
 
     def gathered_rows(self, share: float) -> int:
-        # A step along the links costs more than a vector that is fetched: at one picture in a
-        # hundred of a million, 13 s were measured where fetching takes 30 ms.
+        # Visiting a row costs more than reading a vector. With 1% of a million rows allowed, a
+        # search of the graph took 13 s, and reading the allowed vectors 30 ms.
         return max(GATHER_ROWS, self._STEP * self._widened(share))
 
     def ladder(self) -> list[Self]:
@@ -192,7 +206,7 @@ class Hnsw(Approximate):
 
 
 def selecting(rows: npt.NDArray[np.bool_]) -> faiss.IDSelector:
-    """Lets a search find only the rows that are true, of all in an index."""
+    """A selector of the rows that are True, with one value for each row of an index."""
     selector: faiss.IDSelector = _faiss.IDSelectorBitmap(np.packbits(rows, bitorder="little"))
     return selector
 
@@ -207,11 +221,11 @@ def _lists_of_codes(lists: int, bits: int, vectors: Vectors) -> faiss.Index:
 def _reading(
     share: float, index: faiss.Index, selector: faiss.IDSelector | None
 ) -> faiss.SearchParameters:
-    """To read a share of the lists."""
+    """Search parameters for scanning a share of the lists."""
     probes = math.ceil(share * _faiss.extract_index_ivf(index).nlist)
     inner = _faiss.IVFRaBitQSearchParameters(sel=selector, nprobe=probes)
-    found: faiss.SearchParameters = _faiss.SearchParametersPreTransform(index_params=inner)
-    return found
+    parameters: faiss.SearchParameters = _faiss.SearchParametersPreTransform(index_params=inner)
+    return parameters
 
 
 def _trained(description: str, vectors: Vectors) -> faiss.Index:

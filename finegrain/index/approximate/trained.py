@@ -1,4 +1,4 @@
-"""Rows in an index of FAISS, as they were at one moment."""
+"""An immutable snapshot of rows in a FAISS index."""
 
 from __future__ import annotations
 
@@ -16,18 +16,19 @@ from finegrain.index.approximate.truth import Chunk, Truth, everything, fetched
 from finegrain.index.estimate import Ids, Vectors
 
 SAMPLE_ROWS = 131_072
-"""What is learned is learned from so many rows: 256 MiB at width 512."""
+"""Number of training rows: 256 MiB at width 512."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Trained:
-    """An index and the ids of its rows; never changed, so that any thread may search it.
+    """An index and the ids of its rows. It is immutable, so that any thread may search it.
 
     Attributes:
-        index: Of :meth:`Approximate.trained_on`, filled.
-        ids: Of its rows, ascending, ``[n]``.
-        alive: Which of them have not been removed, ``[n]``.
-        rows_then: How many rows it was trained for.
+        index: Index from :meth:`Approximate.trained_on`, with all rows added.
+        ids: Ids of its rows, ascending, ``[n]``.
+        alive: Mask of the rows that are not removed, ``[n]``.
+        rows_then: Number of rows at training.
+        num_alive: Number of rows that are not removed.
     """
 
     index: faiss.Index
@@ -41,17 +42,18 @@ class Trained:
 
     @property
     def live_ids(self) -> Ids:
+        """Ids of the rows that are not removed."""
         return self.ids[self.alive]
 
     @classmethod
     def over(cls, truth: Truth, kind: Approximate) -> Self:
-        """All that is there, learned from rows drawn at random; takes minutes for millions.
+        """Train on a random sample and add all rows; takes minutes for millions of rows.
 
-        A terminal shows how far it is.
+        A terminal shows the progress.
         """
         ids = truth.ids()
         draw = np.random.default_rng(0).permutation(len(ids))[:SAMPLE_ROWS]
-        sample = np.concatenate([some for _, some in fetched(truth, np.sort(ids[draw]))])
+        sample = np.concatenate([vectors for _, vectors in fetched(truth, np.sort(ids[draw]))])
         empty = cls(
             kind.trained_on(sample, len(ids)), ids[:0], np.ones(0, np.bool_), rows_then=len(ids)
         )
@@ -61,7 +63,7 @@ class Trained:
             return empty._filled(empty.index, _counted(everything(truth), bar))
 
     def with_rows(self, chunks: Iterable[Chunk]) -> Self:
-        """A copy that holds more rows, of ids above all here."""
+        """A copy with more rows, whose ids are above those of all present rows."""
         return self._filled(faiss.clone_index(self.index), chunks)
 
     def _filled(self, index: faiss.Index, chunks: Iterable[Chunk]) -> Self:
@@ -75,7 +77,7 @@ class Trained:
         return replace(self, index=index, ids=ids, alive=alive)
 
     def without(self, ids: Ids) -> Self:
-        """The same index, never to find those of the ids that are here."""
+        """The same index, but searches no longer return the rows with these ids."""
         if not len(places := self._places(ids)):
             return self
         alive = self.alive.copy()
@@ -85,7 +87,7 @@ class Trained:
     def candidates(
         self, kind: Approximate, queries: Vectors, k: int, allowed: Ids | None
     ) -> list[Ids]:
-        """For each of ``[Q, D]`` the ids that may be its best, ascending."""
+        """Candidate ids for each query of ``[Q, D]``, ascending."""
         selected = self._selected(allowed)
         if not (count := int(selected.sum())):
             return [self.ids[:0]] * len(queries)
@@ -93,7 +95,7 @@ class Trained:
         parameters = kind.parameters(self.index, selector, count / len(self.ids))
         depth = min(kind.depth(k), count)
         rows = self.index.search(queries, depth, params=parameters)[1]
-        return [self.ids[np.sort(found[found >= 0])] for found in rows]
+        return [self.ids[np.sort(hits[hits >= 0])] for hits in rows]
 
     def _selected(self, allowed: Ids | None) -> npt.NDArray[np.bool_]:
         if allowed is None:

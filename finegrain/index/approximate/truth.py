@@ -1,4 +1,4 @@
-"""Where the vectors themselves are, and exact search of them without holding them in memory."""
+"""Exact search over vectors that are in the gallery's file and not in memory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _FETCH_ROWS = 8192  # 16 MiB of vectors at width 512
 
 
 class Truth(Protocol):
-    """All vectors by id, as the gallery's file holds them."""
+    """Source of all vectors by id, such as the gallery's file."""
 
     @property
     def dim(self) -> int:
@@ -25,7 +25,7 @@ class Truth(Protocol):
         """All ids, ascending."""
 
     def vectors(self, ids: Iterable[int]) -> dict[int, Vectors]:
-        """Vectors ``[D]`` of those of the ids that are there."""
+        """Vectors ``[D]`` by id; an id that is not stored is left out."""
 
     def vectors_after(self, last_id: int) -> Generator[tuple[Ids, Vectors], None, None]:
         """Ids above ``last_id`` with their vectors ``[n, D]``, ascending, in chunks."""
@@ -36,7 +36,7 @@ Chunk = tuple[Ids, Vectors]
 
 
 def everything(truth: Truth) -> Iterator[Chunk]:
-    """All rows in chunks; the truth may change meanwhile, and is asked anew for each."""
+    """All rows in chunks. Each chunk is a new query, so rows may change in between."""
     last_id = 0
     while (chunk := next(truth.vectors_after(last_id), None)) is not None:
         yield chunk
@@ -44,31 +44,31 @@ def everything(truth: Truth) -> Iterator[Chunk]:
 
 
 def fetched(truth: Truth, ids: Ids) -> Iterator[Chunk]:
-    """Those of some ascending ids that are there, in chunks."""
+    """The rows with these ids (ascending) in chunks; ids that are not stored are left out."""
     for start in range(0, len(ids), _FETCH_ROWS):
-        found = truth.vectors(ids[start : start + _FETCH_ROWS].tolist())
-        if kept := sorted(found):
-            yield np.array(kept, np.int64), np.stack([found[id_] for id_ in kept])
+        vectors = truth.vectors(ids[start : start + _FETCH_ROWS].tolist())
+        if stored := sorted(vectors):
+            yield np.array(stored, np.int64), np.stack([vectors[id_] for id_ in stored])
 
 
 def exact_best(chunks: Iterable[Chunk], queries: Sequence[Query], k: int) -> list[list[Hit]]:
-    """The ``k`` best of all rows for each query, best first, equal scores by ascending id.
+    """The ``k`` best of all rows for each query, best first; equal scores by ascending id.
 
-    Scores, order and ties are those of :class:`~finegrain.index.exact.VectorIndex`. A product
-    in float32 finds the few rows of a chunk that may be among the best; its rounding is bounded
-    (:meth:`~finegrain.index.estimate.Query.rounding`), and these rows get exact scores.
+    Scores and order are those of :class:`~finegrain.index.exact.VectorIndex`. A matrix product in
+    float32, whose rounding error is bounded (:meth:`~finegrain.index.estimate.Query.rounding`),
+    selects the few rows of a chunk that may be among the best; these get exact scores.
     """
     leaders = [_Leaders(query, k) for query in queries]
     directions = np.array([query.direction for query in queries], np.float32)
     for ids, vectors in chunks:
         longest = longest_of(vectors)
         for leader, estimates in zip(leaders, directions @ vectors.T, strict=True):
-            leader.meet(ids, vectors, estimates.astype(np.float64), longest)
+            leader.update(ids, vectors, estimates.astype(np.float64), longest)
     return [leader.hits() for leader in leaders]
 
 
 class _Leaders:
-    """The ``k`` best rows for one query among those met so far."""
+    """The ``k`` best rows so far for one query."""
 
     def __init__(self, query: Query, k: int) -> None:
         self._query = query
@@ -76,9 +76,10 @@ class _Leaders:
         self._ids: Ids = np.empty(0, np.int64)
         self._scores: Vectors = np.empty(0, np.float32)
 
-    def meet(self, ids: Ids, vectors: Vectors, estimates: Doubles, longest: float) -> None:
+    def update(self, ids: Ids, vectors: Vectors, estimates: Doubles, longest: float) -> None:
         error = self._query.rounding(longest)
-        # k rows here score at least the k-th estimate less its error, as do the k so far.
+        # k rows of this chunk score at least the k-th estimate minus its error; the k best rows
+        # so far score at least the previous bar.
         bar = max(_kth(estimates, self._k) - error, self._bar())
         rows = np.flatnonzero(estimates >= bar - error)
         all_ids = np.concatenate([self._ids, ids[rows]])

@@ -1,4 +1,4 @@
-"""Measuring what an approximate search finds of the exact answer, and choosing its effort."""
+"""Measuring the recall of an approximate index, and choosing its effort."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from finegrain.index.estimate import Query, Vectors
 from finegrain.index.exact import Hit, VectorIndex
 
 EXACT_ROWS = 1_000_000
-"""Up to about here exact search takes tens of milliseconds on two cores."""
+"""Up to about this size, exact search takes tens of milliseconds on two cores."""
 
 FEW_QUERIES = 100
-"""Of fewer queries a recall of 0.99 and one of 0.98 cannot be told apart."""
+"""With fewer queries, recalls of 0.99 and 0.98 cannot be distinguished."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """One effort.
+    """Measurement of one effort.
 
     Attributes:
-        kind: The kind of index and its effort.
-        recall: Of the exact ``k`` best, how many are found; mean over the queries.
-        worst: The recall of the query that loses most.
-        milliseconds: Median time of one query, asked alone.
+        kind: Kind of index and its effort.
+        recall: Share of the exact ``k`` best that the search returns, mean over the queries.
+        worst: Lowest recall of a query.
+        milliseconds: Median time of one query, searched alone.
     """
 
     kind: Approximate
@@ -44,18 +44,18 @@ class Measured:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tuned:
-    """What was measured, and the effort that the gallery searches with from now on.
+    """Result of tuning: the measurements, and the effort that is now in use.
 
-    ``print`` shows it as a table. To search so from the start, open the gallery with
+    ``print`` shows a table. To use the same effort later, open the gallery with
     ``index=tuned.chosen.kind``.
 
     Attributes:
-        measured: By rising effort, up to the first that reaches ``min_recall``.
-        chosen: The first that reaches it, else the one with the highest recall.
-        k: Recall is that of the ``k`` best.
-        min_recall: What was asked for.
-        queries: How many were asked.
-        pictures: How many were searched.
+        measured: Measurements by increasing effort, up to the first that reaches ``min_recall``.
+        chosen: The first that reaches it, or the one with the highest recall.
+        k: Number of hits over which recall is measured.
+        min_recall: The required recall.
+        queries: Number of queries.
+        pictures: Number of pictures searched.
     """
 
     measured: tuple[Measured, ...]
@@ -71,7 +71,7 @@ class Tuned:
         return self.chosen.recall >= self.min_recall
 
     def __str__(self) -> str:
-        rows = [(one.kind, one.recall, one.worst, one.milliseconds) for one in self.measured]
+        rows = [(m.kind, m.recall, m.worst, m.milliseconds) for m in self.measured]
         headers = ("effort", f"recall@{self.k}", "worst query", "ms per query")
         table = tabulate(rows, headers, floatfmt=("", ".4f", ".4f", ".2f"))
         return "\n".join([table, *self._remarks()])
@@ -94,15 +94,15 @@ class Tuned:
 def tune(
     index: VectorIndex | ApproximateIndex, queries: Vectors, *, k: int, min_recall: float
 ) -> Tuned:
-    """Measure recall at rising effort, and search with the first that is enough.
+    """Measure recall with increasing effort, and use the first effort that is sufficient.
 
-    The exact answers come from reading all vectors once, a chunk at a time.
+    The exact hits come from reading all vectors once, in chunks.
 
     Args:
-        index: Searches with the chosen effort afterwards.
-        queries: As users ask them, so of texts where users write texts, ``[Q, D]``.
-        k: Of the answers, how many count.
-        min_recall: Mean share of the exact answers that is to be found, above 0 to 1.
+        index: The index; it uses the chosen effort afterwards.
+        queries: Representative queries, ``[Q, D]``: embeddings of texts if users search by text.
+        k: Number of hits over which recall is measured.
+        min_recall: Required mean share of the exact hits, above 0 to 1.
 
     Raises:
         GalleryError: The gallery searches exactly.
@@ -114,27 +114,27 @@ def tune(
             "This gallery searches exactly, so there is no effort to tune. For an approximate "
             "index open it with index=RaBitQ(), Ivf() or Hnsw()."
         )
-    wanted = _checked_recall(min_recall)
+    required = _checked_recall(min_recall)
     if not len(queries) or not len(index):
         raise QueryError(
             "Tuning needs queries and pictures; got "
             f"{len(queries)} queries for a gallery of {len(index)} pictures."
         )
     truth = exact_best(everything(index.truth), [Query(q.astype(np.float64)) for q in queries], k)
-    # Without codes every effort is exact; the lowest would be wrong once there are some.
+    # Without a trained index every effort is exact, so there is nothing to choose.
     ladder = [index.kind] if index.is_exact else index.kind.ladder()
     measured = []
     for kind in ladder:
         measured.append(_measure(index.at(kind), queries, truth, k))
-        if measured[-1].recall >= wanted:
+        if measured[-1].recall >= required:
             break
-    chosen = max(measured, key=lambda one: one.recall)
+    chosen = max(measured, key=lambda measurement: measurement.recall)
     index.kind = chosen.kind
     return Tuned(
         measured=tuple(measured),
         chosen=chosen,
         k=k,
-        min_recall=wanted,
+        min_recall=required,
         queries=len(queries),
         pictures=len(index),
     )
@@ -148,8 +148,8 @@ def _measure(
         start = time.perf_counter()
         (hits,) = index.search(query[None], k)
         seconds.append(time.perf_counter() - start)
-        found = {hit.id for hit in hits} & {hit.id for hit in exact}
-        recalls.append(len(found) / len(exact))
+        correct = {hit.id for hit in hits} & {hit.id for hit in exact}
+        recalls.append(len(correct) / len(exact))
     return Measured(
         kind=index.kind,
         recall=fmean(recalls),

@@ -1,1 +1,1 @@
-"""Exact search whose candidates come from vectors that stay on a GPU."""
+"""Exact search with candidates from vectors in the memory of a GPU."""

@@ -1,4 +1,4 @@
-"""The scan in FAISS, on a GPU."""
+"""A scan by FAISS on a GPU."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from finegrain.index.gpu.memory import require_memory
 from finegrain.runtime.tensorrt.cuda import Cuda
 
 GPU_DEPTH = 2048
-"""Most results that FAISS selects on a GPU."""
+"""Most results that FAISS returns per query on a GPU."""
 
 
 class FaissScan:
-    """The highest products of a flat FAISS index that stores fp16.
+    """The highest inner products by a flat FAISS index that stores fp16.
 
     Args:
-        index: An empty index of inner products.
-        halves: Vectors ``[N, D]``, copied into it.
-        max_depth: Most results that the index selects.
-        capacity: Rows that it may come to hold, by :meth:`append`; by default ``N``.
+        index: An empty index for inner products.
+        halves: Vectors ``[N, D]``, copied into the index.
+        max_depth: Most results that the index returns per query.
+        capacity: Most rows after calls of :meth:`append`; ``N`` by default.
     """
 
     coarseness = 0.0
@@ -44,12 +44,12 @@ class FaissScan:
 
     @classmethod
     def on_gpu(cls, halves: Halves, device: int = 0, *, capacity: int | None = None) -> FaissScan:
-        """The scan on a GPU.
+        """Create the scan on a GPU.
 
         Raises:
             MissingExtraError: The installed FAISS is the one for CPUs.
             PlanError: There is no such GPU.
-            GalleryError: It has no such memory free.
+            GalleryError: The GPU has too little free memory.
         """
         cls.require_gpu(device)
         rows = len(halves) if capacity is None else capacity
@@ -58,7 +58,7 @@ class FaissScan:
         config = faiss.GpuIndexFlatConfig()
         config.device, config.useFloat16 = device, True
         index: Any = faiss.GpuIndexFlatIP(resources, halves.shape[1], config)
-        # The index uses them as long as it lives, and does not keep them alive by itself.
+        # The index uses the resources, but its Python object does not keep them alive.
         index.resources = resources
         return cls(index, halves, max_depth=GPU_DEPTH, capacity=rows)
 
@@ -69,7 +69,7 @@ class FaissScan:
 
     @classmethod
     def require_gpu(cls, device: int = 0) -> None:
-        """See that FAISS has a GPU.
+        """Check that FAISS can use a GPU.
 
         Raises:
             MissingExtraError: The installed FAISS is the one for CPUs.

@@ -1,4 +1,4 @@
-"""Whether vectors fit on a GPU."""
+"""A check that vectors fit into the memory of a GPU."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ MIB = 2**20
 
 
 def require_memory(needed: int, free: int) -> None:
-    """Say both numbers of bytes where vectors do not fit.
+    """Check that ``needed`` bytes are at most ``free`` bytes.
 
     Raises:
-        GalleryError: They do not.
+        GalleryError: The vectors do not fit.
     """
     if needed > free:
         raise GalleryError(

@@ -1,4 +1,4 @@
-"""A gallery in the memory of the GPU."""
+"""Vectors of a gallery in the memory of a GPU."""
 
 from __future__ import annotations
 
@@ -16,22 +16,24 @@ from finegrain.runtime.tensorrt.cuda import Cuda
 CAPACITY_STEP = 65_536
 """Rows by which the gallery's engine grows: 64 MiB at width 512."""
 MAX_NUMBERS = 2**31 - 1
-"""Of a tensor of TensorRT."""
+"""Most elements of a TensorRT tensor."""
 SLICE_ROWS = 16_384
-"""Rows that are copied together, through pinned memory."""
+"""Rows copied at once, through pinned memory."""
 
 
 class ResidentGallery:
-    """Vectors in fp16, and an offset for each row: minus infinity where there is no vector yet.
+    """Vectors in fp16, with an offset per row: minus infinity for a row without a vector.
 
     Args:
-        rows: At least so many have room.
-        spare: Room for so many more, as far as TensorRT can address them.
-        width: Of a vector.
-        held: Frees the memory.
+        cuda: The GPU.
+        stream: CUDA stream for copies.
+        rows: Minimum capacity.
+        width: Width of a vector.
+        held: Receives the callbacks that free the memory.
+        spare: Additional capacity, as far as TensorRT can address it.
 
     Raises:
-        GalleryError: There are no rows, more than TensorRT can address, or more than fit.
+        GalleryError: ``rows`` is zero, or is more than TensorRT can address or memory can hold.
     """
 
     def __init__(
@@ -54,17 +56,17 @@ class ResidentGallery:
             addresses[name] = cuda.allocate(size)
             held.callback(cuda.free, addresses[name])
         self.addresses: Mapping[str, int] = addresses
-        # What is not written may be NaN, and NaN plus minus infinity is NaN.
+        # Uninitialised memory may hold NaN, and NaN plus minus infinity is NaN.
         self._fill("gallery", 0, np.zeros((1, width), np.float16), self.capacity)
         self._fill("offsets", 0, np.full((1, 1), -np.inf, np.float16), self.capacity)
 
     @property
     def bucket(self) -> Bucket:
-        """Shapes of what is resident, by the names in ``search.onnx``."""
+        """Shapes of the resident tensors, by their names in ``search.onnx``."""
         return {"gallery": (self.capacity, self._width), "offsets": (self.capacity,)}
 
     def append(self, halves: Halves) -> None:
-        """Vectors ``[n, D]`` behind those that are there; there is room for them.
+        """Append vectors ``[n, D]``. The caller checks the capacity.
 
         Raises:
             PlanError: CUDA failed.
@@ -75,17 +77,17 @@ class ResidentGallery:
         self._fill("offsets", start, np.zeros((1, 1), np.float16), len(halves))
 
     def _fill(self, name: str, first: int, values: Halves, rows: int) -> None:
-        """Copy ``rows`` rows to the GPU: as many values, or one for all of them."""
+        """Copy ``rows`` rows to the GPU; a single row of ``values`` is repeated."""
         width = values.shape[1]
         row_bytes = width * values.itemsize
         values = np.broadcast_to(values, (rows, width))
         staging = self._cuda.allocate_pinned((min(SLICE_ROWS, rows), width), values.dtype)
         try:
             for start in range(0, rows, len(staging)):
-                some = values[start : start + len(staging)]
-                staging[: len(some)] = some
+                chunk = values[start : start + len(staging)]
+                staging[: len(chunk)] = chunk
                 address = self.addresses[name] + (first + start) * row_bytes
-                self._cuda.copy_to_device(address, staging[: len(some)], self._stream)
+                self._cuda.copy_to_device(address, staging[: len(chunk)], self._stream)
                 self._cuda.synchronize(self._stream)
         finally:
             self._cuda.free_pinned(staging)

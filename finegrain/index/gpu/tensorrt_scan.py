@@ -1,12 +1,12 @@
-"""A gallery on a GPU, scanned by a caption or by a vector in one launch.
+"""A search on a GPU by caption or by vector, in one launch.
 
-The gallery stays in the memory of the GPU as fp16. A CUDA graph runs the engine of ``text.onnx``
-and, on the embedding it leaves there, that of ``search.onnx``; what comes back to the host is one
-embedding and a few rows. Engines are two because a gallery that grows needs another search, which
-is built in seconds, and not another tower.
+The gallery stays in the memory of the GPU as fp16. A CUDA graph runs the engine of ``text.onnx``,
+then the engine of ``search.onnx`` on the resulting embedding, which stays on the GPU. Only one
+embedding and a few rows are copied to the host. There are two engines because a growing gallery
+needs a new search engine, which is built in seconds, but not a new text tower.
 
-Tested against stand-ins for CUDA and TensorRT, and TensorRT-RTX builds the engines. Not yet run
-on a GPU.
+Tested with mock objects for CUDA and TensorRT, and with the real builder of TensorRT-RTX. Not yet
+run on a GPU.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ ROWS, ESTIMATES = "rows", "estimates"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Answer:
-    """What a caption's launch brings back.
+    """Result of a launch with a caption.
 
     Attributes:
-        embedding: Of the caption, ``[D]``.
-        rows: Those that score highest, best first, ``[depth]``.
-        estimates: Their scores, of the embedding's direction, ``[depth]``.
+        embedding: Embedding of the caption, ``[D]``.
+        rows: Rows with the highest scores, best first, ``[depth]``.
+        estimates: Estimated scores of the embedding's direction, ``[depth]``.
     """
 
     embedding: Vectors
@@ -57,21 +57,21 @@ class Answer:
 
     @property
     def sent(self) -> Vectors:
-        """What the GPU took for the direction of the query."""
+        """The query's direction after rounding on the GPU."""
         return self.embedding.astype(np.float16).astype(np.float32) / np.float32(self.query.length)
 
 
 class TensorRtScan:
-    """A :class:`~finegrain.index.gpu.mirror.Scan` that captions can be asked of too.
+    """A :class:`~finegrain.index.gpu.mirror.Scan` that also searches by caption.
 
-    Any thread may call it; callers take turns.
+    Any thread may call it; calls run one after the other.
 
     Args:
-        plan: A freshly opened plan that has ``search.onnx``; its graphs are taken out.
-        rows: At least so many vectors have room; none is there yet.
-        spare: Room for so many more, where TensorRT can address them.
-        backend, device, cache, trust_engines: As of
-            :class:`~finegrain.runtime.tensorrt.TensorRtRuntime`, whose text engine it takes.
+        plan: A freshly opened plan with ``search.onnx``; its graphs are removed from it.
+        rows: Minimum capacity; the scan is empty at first.
+        spare: Additional capacity, as far as TensorRT can address it.
+        backend, device, cache, trust_engines: See
+            :class:`~finegrain.runtime.tensorrt.TensorRtRuntime`. Both share the text engine.
 
     Raises:
         PlanError: There is no GPU or no ``search.onnx``, or TensorRT refuses.
@@ -79,7 +79,7 @@ class TensorRtScan:
         MissingExtraError: TensorRT or cuda-python is not installed.
     """
 
-    # Twice what a score loses where it is written in fp16.
+    # Twice the rounding error of a score in fp16.
     coarseness = 2.0**-10
 
     def __init__(
@@ -112,7 +112,7 @@ class TensorRtScan:
             self._prepare(source, stream, held)
             self._held = held.pop_all()
         self.capacity = self._gallery.capacity
-        self.max_depth = self._ready[0].found.output(ROWS).host.shape[1]
+        self.max_depth = self._ready[0].search.output(ROWS).host.shape[1]
 
     def append(self, halves: Halves) -> None:
         """See :class:`~finegrain.index.gpu.mirror.Scan`.
@@ -127,21 +127,21 @@ class TensorRtScan:
     def ask(self, ids: NDArray[np.int32], eot: NDArray[np.int32]) -> list[Answer]:
         """The embedding of each caption, and the ``max_depth`` rows that it scores highest.
 
-        Where fewer rows were appended, the others, with minus infinity, come behind them.
+        If fewer rows were appended, unused rows with minus infinity come last.
 
         Args:
-            ids: Captions as the tokenizer gives them, int32 ``[N, L]``.
-            eot: Their ends, int32 ``[N]``.
+            ids: Token ids of captions, int32 ``[N, L]``.
+            eot: End-of-text positions, int32 ``[N]``.
 
         Raises:
             QueryError: Captions are longer than the plan's context, or their ends do not match.
             PlanError: CUDA failed, or the scan is closed.
         """
         check_captions(ids, eot, self._context_length)
-        some = [{"ids": ids[i : i + 1], "eot": eot[i : i + 1]} for i in range(len(eot))]
+        captions = [{"ids": ids[i : i + 1], "eot": eot[i : i + 1]} for i in range(len(eot))]
         with self._lock:
             self._begin()
-            return [self._answer(inputs) for inputs in some]
+            return [self._answer(inputs) for inputs in captions]
 
     def best(self, queries: Halves, depth: int) -> tuple[Ids, Vectors]:
         """See :class:`~finegrain.index.gpu.mirror.Scan`.
@@ -151,12 +151,12 @@ class TensorRtScan:
         """
         with self._lock:
             self._begin()
-            found = [self._by_vector.run({OUTPUT: query[None]}) for query in queries]
-        rows, estimates = zip(*found, strict=True)
+            results = [self._by_vector.run({OUTPUT: query[None]}) for query in queries]
+        rows, estimates = zip(*results, strict=True)
         return np.stack(rows)[:, :depth], np.stack(estimates)[:, :depth]
 
     def close(self) -> None:
-        """Free all that is on the GPU, after the search that is running."""
+        """Free all memory of the GPU, after the running search."""
         with self._lock:
             self._cuda.activate()
             self._held.close()
@@ -167,7 +167,7 @@ class TensorRtScan:
         self._cuda.activate()
 
     def _prepare(self, source: EngineSource, stream: int, held: ExitStack) -> None:
-        """A launch for each length of a caption, shortest first, and one for a vector."""
+        """Create a launch for each caption length, shortest first, and one for a vector."""
         lengths = text_buckets(self._context_length)
         shapes = {OUTPUT: (1, source.plan.manifest.embed_dim), **self._gallery.bucket}
         text = LoadedEngine(source, self._cuda, TEXT, lengths, held)
@@ -177,9 +177,9 @@ class TensorRtScan:
             resident = dict(self._gallery.addresses)
             if first is not None:
                 resident[OUTPUT] = first.output(OUTPUT).address
-            found = search.lane(stream, 0, shapes, [ROWS, ESTIMATES], held, resident)
-            lanes: Sequence[Lane] = [found] if first is None else [first, found]
-            return _Ready(lanes[0], found, Launch(self._cuda, stream, lanes, held))
+            last = search.lane(stream, 0, shapes, [ROWS, ESTIMATES], held, resident)
+            lanes: Sequence[Lane] = [last] if first is None else [first, last]
+            return _Ready(lanes[0], last, Launch(self._cuda, stream, lanes, held))
 
         self._by_vector = ready(None)
         for profile, bucket in enumerate(lengths):
@@ -192,16 +192,16 @@ class TensorRtScan:
         ready = next(ready for ready in self._ready if ready.first.fits(inputs))
         rows, estimates = ready.run(inputs)
         embedding = ready.first.output(OUTPUT).host[0].astype(np.float32)
-        # Of the direction, which is the embedding but for its last digits.
+        # Scale to the direction. The embedding has length 1 except for rounding.
         length = Query(embedding.astype(np.float64)).length
         return Answer(embedding, rows, estimates / np.float32(length))
 
 
 def require_search(plan: Plan) -> None:
-    """Refuse a plan without ``search.onnx``.
+    """Check that a plan has ``search.onnx``.
 
     Raises:
-        PlanError: There is none.
+        PlanError: It does not.
     """
     if SEARCH not in plan.manifest.sha256:
         raise PlanError(
@@ -211,16 +211,22 @@ def require_search(plan: Plan) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Ready:
-    """A shape of input, and the launch that searches with it."""
+    """A launch for one shape of input.
+
+    Attributes:
+        first: Lane that receives the input.
+        search: Lane that returns rows and estimates.
+        launch: Runs both lanes, which may be the same.
+    """
 
     first: Lane
-    found: Lane
+    search: Lane
     launch: Launch
 
     def run(self, inputs: Inputs) -> tuple[Ids, Vectors]:
         """Rows and estimates, each ``[depth]``."""
         self.first.fill(inputs)
         self.launch.run()
-        # Copies: the next answer is written over the buffers.
-        rows = self.found.output(ROWS).host[0].astype(np.int64)
-        return rows, self.found.output(ESTIMATES).host[0].astype(np.float32)
+        # Copies, because the next run overwrites the buffers.
+        rows = self.search.output(ROWS).host[0].astype(np.int64)
+        return rows, self.search.output(ESTIMATES).host[0].astype(np.float32)

@@ -1,4 +1,4 @@
-"""The scan in PyTorch, on any device."""
+"""A scan by PyTorch, on any device."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from finegrain.index.gpu.halves import Halves
 from finegrain.index.gpu.memory import require_memory
 
 CPU_ROWS = 16_384
-"""Rows that are widened together where the processor has no products of fp16."""
+"""Rows converted to float32 at once on a CPU, which may lack fp16 arithmetic."""
 
 
 class TorchScan:
-    """All products, and the highest of them.
+    """Computes all inner products and selects the highest.
 
     Args:
         halves: Vectors ``[N, D]``, copied to the device.
-        device: Such as ``cuda`` or ``cpu``.
-        capacity: Rows to have room for, also for those of :meth:`append`; by default ``N``.
+        device: Device such as ``cuda`` or ``cpu``.
+        capacity: Most rows after calls of :meth:`append`; ``N`` by default.
 
     Raises:
-        GalleryError: The GPU has no such memory free.
+        GalleryError: The GPU has too little free memory.
     """
 
     coarseness = 0.0
@@ -36,16 +36,16 @@ class TorchScan:
         if torch.device(device).type == "cuda":
             free, _ = torch.cuda.mem_get_info(device)
             require_memory(shape[0] * shape[1] * halves.itemsize, free)
-        self._room = torch.empty(shape, dtype=torch.float16, device=device)
-        self._gallery = self._room[:0]
+        self._buffer = torch.empty(shape, dtype=torch.float16, device=device)
+        self._gallery = self._buffer[:0]
         self.append(halves)
 
     @staticmethod
     def require_gpu() -> None:
-        """See that PyTorch has a GPU.
+        """Check that PyTorch can use a GPU.
 
         Raises:
-            PlanError: There is none, or this PyTorch does not see it.
+            PlanError: There is no GPU, or this build of PyTorch cannot use it.
         """
         if not torch.cuda.is_available():
             raise PlanError(
@@ -55,15 +55,15 @@ class TorchScan:
     def append(self, halves: Halves) -> None:
         """See :class:`~finegrain.index.gpu.mirror.Scan`."""
         start, end = len(self._gallery), len(self._gallery) + len(halves)
-        self._room[start:end] = torch.from_numpy(halves)
-        self._gallery = self._room[:end]
+        self._buffer[start:end] = torch.from_numpy(halves)
+        self._gallery = self._buffer[:end]
         self.max_depth = end
 
     def close(self) -> None:
         """Free the memory."""
-        self._room = self._gallery = self._room.new_empty(0, self._room.shape[1])
-        if self._room.is_cuda:
-            # What PyTorch keeps for later is not free to others, nor counted as free.
+        self._buffer = self._gallery = self._buffer.new_empty(0, self._buffer.shape[1])
+        if self._buffer.is_cuda:
+            # Memory in the cache of PyTorch is not free for others, nor counted as free.
             torch.cuda.empty_cache()
 
     @torch.inference_mode()
@@ -73,7 +73,7 @@ class TorchScan:
         return top.indices.cpu().numpy(), top.values.cpu().numpy()
 
     def _estimates(self, queries: Tensor) -> Tensor:
-        """float32 ``[Q, N]``."""
+        """Estimates, float32 ``[Q, N]``."""
         if self._gallery.is_cuda:
             return torch.mm(queries, self._gallery.T, out_dtype=torch.float32)
         slices = torch.split(self._gallery, CPU_ROWS)

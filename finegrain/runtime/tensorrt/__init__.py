@@ -1,8 +1,8 @@
-"""TensorRT and TensorRT-RTX behind one runtime: numpy in, numpy out, and no torch.
+"""One runtime for TensorRT and TensorRT-RTX, with NumPy arrays and without PyTorch.
 
-The runner, the CUDA calls and everything about TensorRT proper are tested against stand-ins
-that check shapes, addresses, order and lifetimes; parser and builder are tested with the real
-TensorRT-RTX, which works without a GPU. Nothing here has run on a GPU yet.
+The runner and the calls of CUDA and TensorRT are tested with mock objects that check shapes,
+addresses, order and lifetimes. The parser and the builder are tested with the real TensorRT-RTX,
+which builds without a GPU. This code has not run on a GPU yet.
 """
 
 from finegrain.runtime.tensorrt.runner import TensorRtRuntime

@@ -1,7 +1,7 @@
-"""Which TensorRT is installed, and the few places where its versions differ.
+"""The installed TensorRT, and the differences between its versions.
 
-One code path serves TensorRT 10.12 to 11 and TensorRT-RTX 1.2 on: networks are strongly typed,
-precision is in the graph. What is not the same everywhere is in this file.
+The same code supports TensorRT 10.12 to 11 and TensorRT-RTX 1.2 and later: networks are strongly
+typed, and the graph states the precision. This file contains everything that differs.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from finegrain.errors import MissingExtraError, require
 
 BackendName = Literal["tensorrt", "tensorrt-rtx"]
 _MODULES: dict[BackendName, tuple[str, str]] = {
-    # 10.12 deprecated weak typing: from it on, strong typing takes every operator we use.
+    # From 10.12 on, which deprecated weak typing, strong typing supports all our operators.
     "tensorrt": ("tensorrt", "10.12"),
-    # 1.2 brought REQUIRE_USER_ALLOCATION and is_stream_capturable, which capturing needs.
+    # 1.2 added REQUIRE_USER_ALLOCATION and is_stream_capturable, needed for CUDA graphs.
     "tensorrt-rtx": ("tensorrt_rtx", "1.2"),
 }
 KEPT_MESSAGES = 8
@@ -29,8 +29,8 @@ class Backend:
     """One TensorRT module.
 
     Args:
-        name: Which of the two.
-        trt: The module; both have the same classes.
+        name: Name of the backend.
+        trt: The module; both backends have the same classes.
 
     Attributes:
         messages: The last errors that TensorRT reported, oldest first.
@@ -55,37 +55,37 @@ class Backend:
         return self.name == "tensorrt-rtx"
 
     def errors(self) -> str:
-        """What TensorRT has reported since this was last asked."""
-        said = "; ".join(self.messages)
+        """Errors that TensorRT has reported since the last call."""
+        reported = "; ".join(self.messages)
         self.messages.clear()
-        return said or "it gave no reason"
+        return reported or "it gave no reason"
 
     def network_flags(self) -> int:
         """Flags of a strongly typed network."""
         flag = self.trt.NetworkDefinitionCreationFlag
-        # 10.x: has to be asked for. 11: every network is strongly typed, the flag is accepted and
-        # ignored, and may be gone one day.
+        # TensorRT 10 needs the flag. In 11 every network is strongly typed; the flag is ignored and
+        # may be removed.
         return 1 << int(flag.STRONGLY_TYPED) if hasattr(flag, "STRONGLY_TYPED") else 0
 
     def configure(self, config: Any) -> None:
-        """Settings of a build that only one of the two has."""
+        """Set the build options that only one backend has."""
         if self.rtx:
-            # RTX 1.2+: without it an engine may allocate while it runs, which a capture forbids.
+            # Without it, an engine may allocate while it runs, which a graph capture forbids.
             config.set_flag(self.trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
 
     def create_context(self, engine: Any, compiled: Any) -> Any:
-        """An execution context whose scratch memory we provide.
+        """An execution context whose scratch memory the caller provides.
 
         Args:
-            engine: What it runs.
-            compiled: From :meth:`open_compiled`.
+            engine: Engine to run.
+            compiled: Result of :meth:`open_compiled`.
         """
         trt = self.trt
         user_managed = trt.ExecutionContextAllocationStrategy.USER_MANAGED
         if not self.rtx:
             return engine.create_execution_context(user_managed)
-        # RTX compiles kernels on the machine it runs on, and only IRuntimeConfig says when
-        # (eagerly: a kernel compiled amid a capture spoils it) and where they are kept.
+        # RTX compiles kernels at run time. IRuntimeConfig sets when (eagerly, because compiling
+        # during a capture invalidates it) and where they are cached.
         config = engine.create_runtime_config()
         config.set_execution_context_allocation_strategy(user_managed)
         config.dynamic_shapes_kernel_specialization_strategy = (
@@ -95,9 +95,9 @@ class Backend:
         return engine.create_execution_context(config)
 
     def open_compiled(self, engine: Any, saved: bytes) -> Any:
-        """RTX's cache of compiled kernels, filled with what was saved; else ``None``.
+        """RTX's cache of compiled kernels, with saved content; ``None`` for TensorRT.
 
-        It refuses by itself what was saved by another version, GPU or driver.
+        RTX ignores content that another version, GPU or driver saved.
         """
         if not self.rtx:
             return None
@@ -107,28 +107,30 @@ class Backend:
         return compiled
 
     def output_names(self, engine: Any) -> set[str]:
+        """Names of the output tensors."""
         names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
         output = self.trt.TensorIOMode.OUTPUT
         return {name for name in names if engine.get_tensor_mode(name) == output}
 
     def can_capture(self, context: Any, stream: int) -> bool:
-        """Whether a CUDA graph can hold what the context does."""
-        # RTX only. TensorRT captures whatever has no data-dependent shapes, as ours have not.
+        """Whether the work of a context can be captured in a CUDA graph."""
+        # Only RTX has this check. TensorRT can capture engines without data-dependent shapes,
+        # such as ours.
         return bool(context.is_stream_capturable(stream)) if self.rtx else True
 
 
 @cache
 def load_backend(name: BackendName) -> Backend:
-    """The installed TensorRT; one object a process, since TensorRT keeps its first logger.
+    """The installed TensorRT; one object per process, since TensorRT keeps its first logger.
 
     Raises:
-        MissingExtraError: It is not installed, or is too old.
+        MissingExtraError: TensorRT is not installed or too old.
     """
-    module_name, least = _MODULES[name]
+    module_name, minimum = _MODULES[name]
     module = require(module_name, name)
-    if Version(module.__version__) < Version(least):
+    if Version(module.__version__) < Version(minimum):
         raise MissingExtraError(
-            f"expected {module_name} {least} or newer, got {module.__version__}. "
+            f"expected {module_name} {minimum} or newer, got {module.__version__}. "
             f'Upgrade it with: pip install -U "finegrain[{name}]"'
         )
     return Backend(name, module)
@@ -136,7 +138,7 @@ def load_backend(name: BackendName) -> Backend:
 
 def _logger(trt: ModuleType, messages: deque[str]) -> Any:
     class Logger(trt.ILogger):  # type: ignore[misc, name-defined]
-        """Keeps errors for our own messages; the rest is TensorRT's chatter."""
+        """Stores errors for our messages, and drops all other log messages."""
 
         def __init__(self) -> None:
             trt.ILogger.__init__(self)

@@ -1,7 +1,7 @@
-"""From an ONNX graph to an engine.
+"""Building an engine from an ONNX graph.
 
-A bucket is a set of fixed input shapes, and has an optimisation profile of its own: kernels are
-chosen for exactly the shapes that a captured CUDA graph replays.
+A bucket is a set of fixed input shapes with its own optimisation profile, so that TensorRT selects
+kernels for exactly the shapes that a captured CUDA graph replays.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from finegrain.errors import PlanError
 from finegrain.runtime.tensorrt.backend import Backend
 
 Bucket = Mapping[str, tuple[int, ...]]
-"""Shapes by the names of the inputs."""
+"""Input shapes by input name."""
 
 BATCHES = (1, 8, 64)
 LENGTHS = (16, 32)
-"""Below the context length: most captions of person search are under 32 tokens."""
+"""Caption lengths below the context length; most captions of persons have under 32 tokens."""
 WORKSPACE = 1 << 30
-"""Most bytes of GPU memory that a kernel may take for itself."""
+"""Most bytes of GPU memory that a kernel may use as workspace."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Built:
-    """An engine, and the timings of kernels that the next build can take over.
+    """An engine, and kernel timings that the next build can reuse.
 
     Attributes:
-        engine: Serialised.
-        timings: TensorRT's timing cache; empty for TensorRT-RTX, which times nothing.
+        engine: The serialised engine.
+        timings: TensorRT's timing cache; empty for TensorRT-RTX, which does not time kernels.
     """
 
     engine: bytes
@@ -50,22 +50,22 @@ def image_buckets(height: int, width: int) -> tuple[Bucket, ...]:
 def build_engine(
     backend: Backend, graph: bytes, buckets: Sequence[Bucket], *, where: str, timings: bytes = b""
 ) -> Built:
-    """Build an engine; TensorRT needs the GPU for that, TensorRT-RTX does not.
+    """Build an engine. TensorRT needs the GPU to build, TensorRT-RTX does not.
 
     Args:
-        backend: Which TensorRT builds.
-        graph: ONNX, each tensor in the type it is to be computed in.
-        buckets: The shapes that it will run with.
-        where: The graph's name in errors.
-        timings: What an earlier build returned.
+        backend: The TensorRT that builds.
+        graph: ONNX graph; the types of its tensors are those of the computation.
+        buckets: Input shapes that the engine will run with.
+        where: Name of the graph in errors.
+        timings: Timings from an earlier build.
 
     Raises:
-        PlanError: TensorRT does not take the graph; the message names the node.
+        PlanError: TensorRT cannot parse or build the graph; the message names the node.
     """
     backend.messages.clear()
     builder = backend.trt.Builder(backend.logger)
     network = builder.create_network(backend.network_flags())
-    # The network reads the parser's weights until it is built.
+    # Keep the parser, which owns the weights, until the network is built.
     parser = _parse(backend, network, graph, where)
     config = builder.create_builder_config()
     config.set_memory_pool_limit(backend.trt.MemoryPoolType.WORKSPACE, WORKSPACE)
@@ -86,18 +86,18 @@ def _parse(backend: Backend, network: Any, graph: bytes, where: str) -> Any:
     parser = backend.trt.OnnxParser(network, backend.logger)
     if parser.parse(graph):
         return parser
-    refused = [parser.get_error(i) for i in range(parser.num_errors)]
+    errors = [parser.get_error(i) for i in range(parser.num_errors)]
     raise PlanError(
         f"{where}: {backend.title} does not take it: "
-        + "; ".join(map(_describe, refused))
+        + "; ".join(map(_describe, errors))
         + ". Export the model with another opset or profile."
     )
 
 
-def _describe(refused: Any) -> str:
-    if not refused.node_operator():  # a file that is no graph has no nodes
-        return str(refused.desc())
-    return f"node {refused.node_name()!r} ({refused.node_operator()}): {refused.desc()}"
+def _describe(error: Any) -> str:
+    if not error.node_operator():  # the file is not a graph
+        return str(error.desc())
+    return f"node {error.node_name()!r} ({error.node_operator()}): {error.desc()}"
 
 
 def _add_profile(
@@ -120,7 +120,7 @@ def _start_timings(backend: Backend, config: Any, timings: bytes) -> Any:
     if backend.rtx:
         return None
     cache = config.create_timing_cache(timings)
-    # Timings of another GPU are refused here, and the build times its kernels anew.
+    # TensorRT rejects timings of another GPU; the build then times its kernels again.
     if not config.set_timing_cache(cache, False):
         cache = config.create_timing_cache(b"")
         config.set_timing_cache(cache, False)

@@ -1,7 +1,8 @@
-"""The engine cache: an engine is a cache of its graph, for one GPU, version and precision.
+"""The cache of built engines, each for one graph, GPU, version and precision.
 
-Engines are executable content: whoever writes into the cache folder runs code in this process.
-The folder is therefore made for its owner alone, and one that anybody may write to is refused.
+Engines are executable content: anyone who can write to the cache folder can run code in this
+process. The folder is therefore created for its owner only, and a world-writable folder raises an
+error.
 """
 
 from __future__ import annotations
@@ -25,14 +26,14 @@ from finegrain.runtime.tensorrt.eviction import LOCK, evict, stated_limit
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineKey:
-    """All that an engine depends on.
+    """Everything that an engine depends on.
 
     Attributes:
         graph: SHA-256 of the ONNX graph.
-        backend, version: Which TensorRT built it.
-        gpu, driver: What it was built on; ``any`` for TensorRT-RTX, which compiles for the GPU
-            when it is loaded.
-        precision: Of the graph, for people.
+        backend, version: The TensorRT that built it.
+        gpu, driver: GPU and driver it was built on; ``any`` for TensorRT-RTX, which compiles for
+            the GPU when the engine is loaded.
+        precision: Precision of the graph, for readers.
         buckets: Input shapes of each profile, as JSON.
     """
 
@@ -50,24 +51,23 @@ class EngineKey:
 
 
 def default_folder() -> Path:
-    """``finegrain/engines`` in the user's cache folder, by the XDG rules."""
-    stated = os.environ.get("XDG_CACHE_HOME", "")
-    # The rules say that a relative path is to be ignored.
-    base = Path(stated) if Path(stated).is_absolute() else Path.home() / ".cache"
+    """``finegrain/engines`` in the user's cache folder (XDG Base Directory Specification)."""
+    cache_home = os.environ.get("XDG_CACHE_HOME", "")
+    # The specification requires that a relative path is ignored.
+    base = Path(cache_home) if Path(cache_home).is_absolute() else Path.home() / ".cache"
     return base / "finegrain" / "engines"
 
 
 class EngineCache:
-    """Engines in a folder, each with a JSON file that says what it is.
+    """Engines in a folder, each with a JSON file that states its key.
 
     Args:
-        folder: Where; by default :func:`default_folder`.
-        max_bytes: What it may grow to before the engines that were not used for longest are
-            removed; by default ``FINEGRAIN_ENGINE_CACHE_GIB`` of the environment, or 8 GiB.
+        folder: Cache folder; by default :func:`default_folder`.
+        max_bytes: Size above which the least recently used engines are removed; by default the
+            environment variable ``FINEGRAIN_ENGINE_CACHE_GIB``, or 8 GiB.
 
     Raises:
-        PlanError: The folder cannot be made, or anybody may write to it, or the variable is no
-            size.
+        PlanError: The folder cannot be created or is world-writable, or the variable is invalid.
     """
 
     def __init__(self, folder: Path | None = None, *, max_bytes: int | None = None) -> None:
@@ -79,7 +79,7 @@ class EngineCache:
             raise PlanError(
                 f"engines cannot be kept in {self.folder} ({error}); name another folder: cache=..."
             ) from error
-        # Windows reports these bits as set for every folder; there access lists decide.
+        # Windows reports these bits as set for every folder; it uses access control lists.
         if os.name == "posix" and self.folder.stat().st_mode & stat.S_IWOTH:
             raise PlanError(
                 f"anybody may write to {self.folder}, and an engine runs code when it is loaded. "
@@ -87,9 +87,9 @@ class EngineCache:
             )
 
     def get_or_build(self, key: EngineKey, build: Callable[[], bytes]) -> bytes:
-        """The engine of a key, built unless a whole one is there.
+        """The engine of a key; it is built if the cache has no valid one.
 
-        Of processes that want the same engine at once, one builds and the others wait for it.
+        If several processes need the same engine, one builds it and the others wait.
         """
         with FileLock(self.folder / f"{key.digest}{LOCK}"):
             engine = self._read(key)
@@ -101,11 +101,12 @@ class EngineCache:
         return engine
 
     def read_beside(self, name: str) -> bytes:
-        """A file of timings or compiled kernels, which only save time; empty if there is none."""
+        """Content of a file of timings or compiled kernels; empty if there is none."""
         path = self.folder / name
         return path.read_bytes() if path.is_file() else b""
 
     def write_beside(self, name: str, content: bytes) -> None:
+        """Write a file of timings or compiled kernels, unless the content is empty."""
         if content:
             _write_atomically(self.folder / name, content)
 
@@ -116,13 +117,13 @@ class EngineCache:
         engine = path.read_bytes()
         if about.read_bytes() != _describe(key, engine):
             return None
-        os.utime(about)  # used now: what was not for longest is evicted first
+        os.utime(about)  # mark as used; the least recently used entry is evicted first
         return engine
 
     def _write(self, key: EngineKey, engine: bytes) -> None:
         about, path = self._paths(key)
         _write_atomically(path, engine)
-        # Last: an engine counts from the moment that its digest is there.
+        # Write this last: an engine is valid once its digest exists.
         _write_atomically(about, _describe(key, engine))
 
     def _paths(self, key: EngineKey) -> tuple[Path, Path]:
@@ -130,29 +131,29 @@ class EngineCache:
 
 
 def engine_members(key: EngineKey, tower: str, engine: bytes) -> dict[str, bytes]:
-    """The members that a plan carries an engine in; ``tower`` is ``text`` or ``image``."""
+    """Members of a plan that hold an engine; ``tower`` is ``text`` or ``image``."""
     stem = f"engines/{key.backend}/{tower}"
     return {f"{stem}.engine": engine, f"{stem}.json": _describe(key, engine)}
 
 
 def engine_of_plan(plan: Plan, key: EngineKey, tower: str) -> bytes | None:
-    """The engine that came inside a plan, or ``None`` if it brought none.
+    """The engine inside a plan, or ``None`` if the plan has none.
 
-    Call it only for a plan that is trusted: its engine runs code.
+    Call it only for a trusted plan, because an engine runs code.
 
     Raises:
-        PlanError: It was built for something else than this machine, or is damaged.
+        PlanError: The engine was built for another machine, or is damaged.
     """
     stem = f"engines/{key.backend}/{tower}"
     if not {f"{stem}.engine", f"{stem}.json"} <= plan.manifest.sha256.keys():
         return None
     engine, about = plan.take(f"{stem}.engine"), _parse(plan.take(f"{stem}.json"))
-    wanted = asdict(key)
-    if differing := [name for name in wanted if about.get(name) != wanted[name]]:
-        came = ", ".join(f"{name} {about.get(name)!r:.80}" for name in differing)
-        here = ", ".join(f"{name} {wanted[name]!r:.80}" for name in differing)
+    expected = asdict(key)
+    if differing := [name for name in expected if about.get(name) != expected[name]]:
+        built_for = ", ".join(f"{name} {about.get(name)!r:.80}" for name in differing)
+        here = ", ".join(f"{name} {expected[name]!r:.80}" for name in differing)
         raise PlanError(
-            f"{plan.path}: {stem}.engine was built for {came}; here it is {here}. "
+            f"{plan.path}: {stem}.engine was built for {built_for}; here it is {here}. "
             "Open the plan without trust_engines, and one is built from its graph."
         )
     if about.get("sha256") != hashlib.sha256(engine).hexdigest():
@@ -161,16 +162,16 @@ def engine_of_plan(plan: Plan, key: EngineKey, tower: str) -> bytes | None:
 
 
 def _describe(key: EngineKey, engine: bytes) -> bytes:
-    stated = {**asdict(key), "sha256": hashlib.sha256(engine).hexdigest()}
-    return json.dumps(stated, indent=1).encode()
+    description = {**asdict(key), "sha256": hashlib.sha256(engine).hexdigest()}
+    return json.dumps(description, indent=1).encode()
 
 
 def _parse(about: bytes) -> Mapping[str, Any]:
     try:
-        stated = json.loads(about)
+        description = json.loads(about)
     except (ValueError, RecursionError):
         return {}
-    return stated if isinstance(stated, dict) else {}
+    return description if isinstance(description, dict) else {}
 
 
 def _write_atomically(path: Path, content: bytes) -> None:

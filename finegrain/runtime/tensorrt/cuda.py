@@ -1,4 +1,4 @@
-"""The few CUDA calls that a runner makes, through NVIDIA's cuda-python."""
+"""The CUDA calls of the runtime, through NVIDIA's cuda-python."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from finegrain.errors import PlanError, require
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
-    """What an engine depends on.
+    """Name and driver of a GPU, on which an engine depends.
 
     Attributes:
-        name: With the compute capability, such as ``NVIDIA L4 sm_89``.
-        driver: The CUDA version of the driver, such as ``13.2``.
+        name: Name with the compute capability, such as ``NVIDIA L4 sm_89``.
+        driver: CUDA version of the driver, such as ``13.2``.
     """
 
     name: str
@@ -30,7 +30,7 @@ class Cuda:
     """CUDA on one GPU.
 
     Args:
-        index: Which GPU.
+        index: Number of the GPU.
 
     Raises:
         PlanError: There is no GPU, or no driver for it.
@@ -47,20 +47,23 @@ class Cuda:
         self.activate()
 
     def activate(self) -> None:
-        """Make this GPU the one of the calling thread; a new thread begins with the first."""
+        """Select this GPU in the calling thread; a new thread starts with the first GPU."""
         self._call("cudaSetDevice", self.index)
 
     def device(self) -> Device:
-        of = self._call("cudaGetDeviceProperties", self.index)
+        """Name and driver of this GPU."""
+        properties = self._call("cudaGetDeviceProperties", self.index)
         driver = self._call("cudaDriverGetVersion")
-        name = of.name.decode() if isinstance(of.name, bytes) else str(of.name)
+        name = properties.name
+        if isinstance(name, bytes):
+            name = name.decode()
         return Device(
-            name=f"{name} sm_{of.major}{of.minor}",
+            name=f"{name} sm_{properties.major}{properties.minor}",
             driver=f"{driver // 1000}.{driver % 1000 // 10}",
         )
 
     def create_stream(self) -> int:
-        # One that does not wait for the default stream, which other libraries use.
+        # Non-blocking: it does not wait for the default stream, which other libraries use.
         return int(self._call("cudaStreamCreateWithFlags", self._rt.cudaStreamNonBlocking))
 
     def destroy_stream(self, stream: int) -> None:
@@ -70,18 +73,18 @@ class Cuda:
         self._call("cudaStreamSynchronize", stream)
 
     def free_memory(self) -> int:
-        """Bytes of device memory that nobody has allocated."""
+        """Free device memory in bytes."""
         return int(self._call("cudaMemGetInfo"))
 
     def allocate(self, size: int) -> int:
-        """Device memory; its address."""
+        """Allocate device memory; return its address."""
         return int(self._call("cudaMalloc", size))
 
     def free(self, address: int) -> None:
         self._release("cudaFree", address)
 
     def allocate_pinned(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-        """Zeros in host memory that the GPU copies from by itself."""
+        """An array of zeros in pinned host memory, which the GPU copies directly."""
         size = int(np.prod(shape)) * dtype.itemsize
         address = int(self._call("cudaHostAlloc", size, self._rt.cudaHostAllocDefault))
         raw = (ctypes.c_uint8 * size).from_address(address)
@@ -101,14 +104,14 @@ class Cuda:
         self._call("cudaMemcpyAsync", array.ctypes.data, address, array.nbytes, kind, stream)
 
     def capture(self, stream: int, enqueue: Callable[[], None]) -> Any:
-        """Record what ``enqueue`` puts on the stream, as a graph that can be launched."""
-        # Of this thread only: another tower may allocate meanwhile.
+        """Capture the work that ``enqueue`` puts on the stream as an executable CUDA graph."""
+        # Restrict this thread only; another tower may allocate meanwhile.
         mode = self._rt.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         self._call("cudaStreamBeginCapture", stream, mode)
         try:
             enqueue()
         except BaseException:
-            # Unchecked: an error of its own would hide the cause.
+            # Do not check the status: an error here would hide the cause.
             status, half_done = self._rt.cudaStreamEndCapture(stream)
             if status == self._rt.cudaError_t.cudaSuccess:
                 self._release("cudaGraphDestroy", half_done)
@@ -126,18 +129,18 @@ class Cuda:
         self._release("cudaGraphExecDestroy", graph)
 
     def _call(self, name: str, *args: Any) -> Any:
-        """A call's result; each returns its status first."""
+        """Call a function of CUDA, check its status and return its result."""
         status, *results = getattr(self._rt, name)(*args)
         if status != self._rt.cudaError_t.cudaSuccess:
             raise PlanError(
                 f"CUDA failed in {name}: {self._explain(status)}. If the GPU is full, free some of "
-                "its memory; else start the process anew, or use runtime='onnxruntime'"
+                "its memory; else restart the process, or use runtime='onnxruntime'"
             )
         return results[0] if results else None
 
     def _release(self, name: str, what: Any) -> None:
-        # Unchecked: once a kernel failed, every call returns that failure again, and raising it
-        # here would hide the cause that is being told.
+        # Do not check the status: after a kernel has failed, every call returns the same failure,
+        # and raising it here would hide the original error.
         getattr(self._rt, name)(what)
 
     def _explain(self, status: Any) -> str:

@@ -1,4 +1,4 @@
-"""Where a tower's engine comes from: a trusted plan, the cache, or a build."""
+"""Getting a tower's engine from a trusted plan, the cache, or a build."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ ANY = "any"
 
 
 def build_members(plan: Plan, backend: Backend, device: Device | None = None) -> dict[str, bytes]:
-    """Engines for both towers, as members to write into the plan beside its graphs.
+    """Build engines for both towers, as additional members of the plan.
 
     Args:
-        plan: A freshly opened plan; its graphs are taken out.
-        backend: Which TensorRT builds. TensorRT-RTX does without a GPU.
+        plan: A freshly opened plan; its graphs are removed from it.
+        backend: The TensorRT that builds. TensorRT-RTX needs no GPU.
         device: The GPU that TensorRT builds on and for.
 
     Raises:
-        PlanError: TensorRT does not take a graph.
+        PlanError: TensorRT cannot parse or build a graph.
     """
     manifest = plan.manifest
     towers = {
@@ -55,7 +55,7 @@ def build_members(plan: Plan, backend: Backend, device: Device | None = None) ->
 def engine_key(
     plan: Plan, member: str, backend: Backend, device: Device | None, buckets: Sequence[Bucket]
 ) -> EngineKey:
-    """The key of a tower's engine; ``device`` is left out of TensorRT-RTX's, which fits any."""
+    """The key of a tower's engine; without ``device`` for TensorRT-RTX, which runs on any GPU."""
     bound = None if backend.rtx else device
     return EngineKey(
         graph=plan.manifest.sha256[member],
@@ -72,11 +72,11 @@ class EngineSource:
     """The engines of one plan on one GPU.
 
     Args:
-        plan: Its graphs are taken out as engines are opened.
-        backend: Which TensorRT.
+        plan: The plan; opening an engine removes its graph from it.
+        backend: The TensorRT to use.
         device: The GPU.
-        cache: Where engines are kept.
-        trust_engines: Load engines that came inside the plan. They run code.
+        cache: Cache of engines.
+        trust_engines: Load engines inside the plan. Engines run code.
     """
 
     def __init__(
@@ -101,7 +101,8 @@ class EngineSource:
         """The deserialised engine of a graph of the plan.
 
         Raises:
-            PlanError: It cannot be built or loaded, or a trusted one is of another machine.
+            PlanError: The engine cannot be built or loaded, or the plan's engine is for another
+                machine.
         """
         key = engine_key(self.plan, member, self.backend, self.device, buckets)
         graph = self.plan.take(member)
@@ -121,10 +122,11 @@ class EngineSource:
         return engine
 
     def compiled(self, member: str, engine: Any) -> Any:
-        """RTX's kernels for this GPU, as far as they were saved; ``None`` for TensorRT."""
+        """RTX's saved kernels for this GPU; ``None`` for TensorRT."""
         return self.backend.open_compiled(engine, self.cache.read_beside(self._kernels(member)))
 
     def save_compiled(self, member: str, compiled: Any) -> None:
+        """Save RTX's compiled kernels in the cache."""
         if compiled is not None:
             self.cache.write_beside(self._kernels(member), bytes(compiled.serialize()))
 

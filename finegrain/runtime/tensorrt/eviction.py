@@ -1,4 +1,4 @@
-"""Keeping the engine cache within a size: what was not used for longest goes first."""
+"""Limiting the size of the engine cache by removing the least recently used engines."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from finegrain.errors import PlanError
 
 VARIABLE = "FINEGRAIN_ENGINE_CACHE_GIB"
 DEFAULT_GIB = 8.0
-"""A dozen and more pairs of ViT-B/16 towers."""
+"""Enough for more than a dozen pairs of ViT-B/16 towers."""
 FRESH_SECONDS = 3600
-"""What was used within it stays: of a plan's two engines one must not drive out the other."""
+"""Entries used within this time stay, so that one engine of a plan never evicts the other."""
 LOCK = ".lock"
-"""Ending of the empty file that is locked while an engine is read, built or removed.
+"""Suffix of the empty file that is locked while an engine is read, built or removed.
 
-Lock files are never removed: a process may already wait for the file that would be deleted.
+Lock files are never removed, because a process may be waiting for the lock.
 """
-# Whoever names a folder of their own may keep other things in it.
-_OURS = re.compile(
+# A folder that the user chose may hold other files.
+_CACHE_FILE = re.compile(
     r"(?P<stem>[0-9a-f]{16,64}(-[0-9a-f]{16})?)\.(engine|json|kernels|timings)(\.\d+\.\d+\.tmp)?"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """The files of one engine, or of what is kept beside engines."""
+    """The files of one engine, of timings, or of compiled kernels."""
 
     files: tuple[Path, ...]
     size: int
@@ -41,29 +41,29 @@ class _Entry:
 
 
 def stated_limit() -> int:
-    """Bytes that the cache may take, from the environment or by default.
+    """Maximum size of the cache in bytes, from the environment or by default.
 
     Raises:
-        PlanError: The variable is no size.
+        PlanError: The variable is not a valid size.
     """
-    stated = os.environ.get(VARIABLE) or str(DEFAULT_GIB)
+    text = os.environ.get(VARIABLE) or str(DEFAULT_GIB)
     try:
-        size = float(stated)
+        size = float(text)
     except ValueError:
         size = math.nan
     if not 0 <= size < math.inf:
         raise PlanError(
-            f"{VARIABLE} is {stated!r:.40}; expected the size of the engine cache in GiB, such as 8"
+            f"{VARIABLE} is {text!r:.40}; expected the size of the engine cache in GiB, such as 8"
         )
     return int(size * 2**30)
 
 
 def evict(folder: Path, max_bytes: int) -> None:
-    """Remove entries, least recently used first, until the folder is within a size.
+    """Remove entries, least recently used first, until the folder is at most ``max_bytes``.
 
-    An entry that is locked, or was used in the last hour, stays, so that a folder may be larger
-    for a while. Processes may do this at once: each entry is removed under its own lock, and
-    only if nobody used it since it was chosen.
+    An entry that is locked or was used in the last hour stays, so the folder may be larger for a
+    while. Several processes may evict at once: each entry is removed under its own lock, and only
+    if it was not used since it was selected.
     """
     entries = _entries(folder)
     excess = sum(entry.size for entry in entries.values()) - max_bytes
@@ -76,7 +76,7 @@ def evict(folder: Path, max_bytes: int) -> None:
 
 
 def _remove(folder: Path, stem: str, entry: _Entry) -> bool:
-    """Remove an entry unless it is in use; returns whether it is gone."""
+    """Remove an entry unless it is in use; return whether it was removed."""
     try:
         with FileLock(folder / f"{stem}{LOCK}", timeout=0):
             now = _entries(folder).get(stem)
@@ -90,21 +90,21 @@ def _remove(folder: Path, stem: str, entry: _Entry) -> bool:
 
 
 def _entries(folder: Path) -> dict[str, _Entry]:
-    """Entries by the stem of their files; what a process left unfinished is part of its own."""
-    found: defaultdict[str, list[tuple[Path, os.stat_result]]] = defaultdict(list)
+    """Entries by the stem of their files, including unfinished files of killed processes."""
+    files_of: defaultdict[str, list[tuple[Path, os.stat_result]]] = defaultdict(list)
     with os.scandir(folder) as items:
         for item in items:
-            ours = _OURS.fullmatch(item.name)
-            if ours is not None and item.is_file(follow_symlinks=False):
-                # Another process may evict as well.
+            match = _CACHE_FILE.fullmatch(item.name)
+            if match is not None and item.is_file(follow_symlinks=False):
+                # Another process may remove it at the same time.
                 with suppress(FileNotFoundError):
                     about = item.stat()
-                    found[ours["stem"]].append((Path(item.path), about))
+                    files_of[match["stem"]].append((Path(item.path), about))
     return {
         stem: _Entry(
             files=tuple(path for path, _ in files),
             size=sum(about.st_size for _, about in files),
             used=max(about.st_mtime for _, about in files),
         )
-        for stem, files in found.items()
+        for stem, files in files_of.items()
     }

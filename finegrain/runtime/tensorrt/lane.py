@@ -1,4 +1,4 @@
-"""A context at fixed shapes and addresses, and a launch of one or more of them."""
+"""Execution contexts with fixed shapes and addresses, and launches of them."""
 
 from __future__ import annotations
 
@@ -20,23 +20,25 @@ Inputs = Mapping[str, NDArray[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Buffer:
-    """A tensor on both sides."""
+    """A tensor in pinned host memory and on the GPU."""
 
     host: NDArray[Any]
     address: int
 
 
 class Lane:
-    """One bucket: an execution context whose every tensor has its address.
+    """An execution context for one bucket, with fixed addresses of all tensors.
 
     Args:
-        context: With scratch memory, and of no shape yet.
-        stream: What it runs on.
-        profile: Number of the bucket among the engine's profiles.
+        backend: The TensorRT in use.
+        cuda: The GPU.
+        context: A context with scratch memory, whose shapes are not set yet.
+        stream: CUDA stream to run on.
+        profile: Number of the optimisation profile of the bucket.
         bucket: Shapes of the inputs.
-        outputs: Names of the tensors to copy out.
-        held: Frees the buffers.
-        resident: Addresses of inputs that are on the GPU already; they are not copied in.
+        outputs: Names of the tensors to copy to the host.
+        held: Receives the callbacks that free the buffers.
+        resident: Addresses of inputs that are on the GPU already and are not copied.
     """
 
     def __init__(
@@ -66,9 +68,11 @@ class Lane:
             self._allocate(name, held)
 
     def output(self, name: str) -> Buffer:
+        """Buffer of an output."""
         return self._outputs[name]
 
     def fits(self, inputs: Inputs) -> bool:
+        """Whether inputs are at most as large as the bucket."""
         return all(
             got <= most
             for name, array in inputs.items()
@@ -76,7 +80,7 @@ class Lane:
         )
 
     def fill(self, inputs: Inputs) -> None:
-        """Put inputs, which may be smaller than the bucket, where they are copied from."""
+        """Write inputs to the host buffers; smaller inputs are padded with zeros."""
         for name, array in inputs.items():
             host = self._inputs[name].host
             if array.shape != host.shape:
@@ -84,7 +88,7 @@ class Lane:
             host[tuple(slice(size) for size in array.shape)] = array
 
     def enqueue(self) -> None:
-        """Copy in, run and copy out, on the stream."""
+        """Enqueue copying the inputs, running, and copying the outputs."""
         for buffer in self._inputs.values():
             self._cuda.copy_to_device(buffer.address, buffer.host, self._stream)
         self._check(self._context.execute_async_v3(self._stream))
@@ -92,6 +96,7 @@ class Lane:
             self._cuda.copy_to_host(buffer.host, buffer.address, self._stream)
 
     def can_capture(self) -> bool:
+        """Whether the context can be captured in a CUDA graph."""
         return self._backend.can_capture(self._context, self._stream)
 
     def _bind(self, name: str, held: ExitStack) -> Buffer:
@@ -100,7 +105,7 @@ class Lane:
         return Buffer(host, self._allocate(name, held))
 
     def _allocate(self, name: str, held: ExitStack) -> int:
-        """Memory of the GPU for a tensor; TensorRT wants it for what nobody reads as well."""
+        """Allocate GPU memory for a tensor. TensorRT also needs it for unused outputs."""
         shape, dtype = self._layout(name)
         address = self._cuda.allocate(int(np.prod(shape)) * dtype.itemsize)
         held.callback(self._cuda.free, address)
@@ -121,11 +126,11 @@ class Lane:
 
 
 class Launch:
-    """Lanes that run one after the other, as one CUDA graph where they can be captured."""
+    """Lanes that run one after the other, as one CUDA graph if they can be captured."""
 
     def __init__(self, cuda: Cuda, stream: int, lanes: Sequence[Lane], held: ExitStack) -> None:
         self._cuda, self._stream, self._lanes = cuda, stream, tuple(lanes)
-        # The first run prepares kernels, which a capture must not.
+        # The first run prepares kernels, which is not allowed during a capture.
         self._enqueue()
         cuda.synchronize(stream)
         self._graph = None
@@ -134,7 +139,7 @@ class Launch:
             held.callback(cuda.destroy_graph, self._graph)
 
     def run(self) -> None:
-        """Run, and wait until the outputs are on the host."""
+        """Run all lanes, and wait until the outputs are on the host."""
         if self._graph is None:
             self._enqueue()
         else:

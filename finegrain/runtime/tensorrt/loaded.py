@@ -16,13 +16,14 @@ class LoadedEngine:
     """The engine of one graph of a plan.
 
     Args:
-        source: Where it comes from.
-        member: The graph.
+        source: Source of the engine.
+        cuda: The GPU.
+        member: Name of the graph in the plan.
         buckets: Input shapes of its profiles.
-        held: Frees the scratch memory.
+        held: Receives the callback that frees the scratch memory.
 
     Raises:
-        PlanError: It cannot be built or loaded.
+        PlanError: The engine cannot be built or loaded.
     """
 
     def __init__(
@@ -38,7 +39,7 @@ class LoadedEngine:
         self._member = member
         self._engine = source.open(member, buckets)
         self._compiled = source.compiled(member, self._engine)
-        # Lanes run one after the other, so that one scratch memory serves them all.
+        # Lanes run one after the other, so they share one scratch memory.
         self._size = max(self._engine.device_memory_size_v2, 1)
         self._scratch = cuda.allocate(self._size)
         held.callback(cuda.free, self._scratch)
@@ -52,10 +53,10 @@ class LoadedEngine:
         held: ExitStack,
         resident: Mapping[str, int] | None = None,
     ) -> Lane:
-        """A context of one bucket; see :class:`~finegrain.runtime.tensorrt.lane.Lane`.
+        """Create a lane for one bucket; see :class:`~finegrain.runtime.tensorrt.lane.Lane`.
 
         Raises:
-            PlanError: TensorRT gives none.
+            PlanError: TensorRT cannot create a context.
         """
         backend = self._source.backend
         context = backend.create_context(self._engine, self._compiled)
@@ -77,5 +78,5 @@ class LoadedEngine:
         )
 
     def save_compiled(self) -> None:
-        """Keep the kernels that contexts compiled; TensorRT-RTX only."""
+        """Save the kernels that contexts compiled; only for TensorRT-RTX."""
         self._source.save_compiled(self._member, self._compiled)

@@ -1,9 +1,9 @@
 """The TensorRT runtime: the two towers of a plan on an NVIDIA GPU.
 
-All is prepared when the runtime is opened: buffers on both sides, a context for each bucket of
-input shapes, and a CUDA graph that copies in, runs and copies out with one launch. A query is
-then a copy into pinned memory, a launch and a wait. Tested against stand-ins for CUDA and
-TensorRT; not yet run on a GPU.
+Opening the runtime prepares everything: buffers on the host and the GPU, a context for each bucket
+of input shapes, and a CUDA graph that copies inputs, runs, and copies outputs with one launch. A
+query then only copies into pinned memory, launches, and waits. Tested with mock objects for CUDA
+and TensorRT; not yet run on a GPU.
 """
 
 from __future__ import annotations
@@ -34,19 +34,20 @@ OUTPUT = "embeddings"
 class TensorRtRuntime:
     """Runs ``text.onnx`` and ``image.onnx`` of a plan as TensorRT engines.
 
-    Engines are built when the plan is first opened on a machine, which takes minutes with
-    TensorRT and seconds with TensorRT-RTX, and kept in the user's cache folder.
+    Engines are built when the plan is first opened on a machine, and stored in the user's cache
+    folder. Building takes minutes with TensorRT and seconds with TensorRT-RTX.
 
-    Any thread may call it. Each tower runs one batch at a time, on a stream of its own: callers
-    of one tower take turns, and texts run beside pictures. Close it, or use it in ``with``.
+    Any thread may call it. Each tower runs one batch at a time on its own stream, so calls of one
+    tower run one after the other, and the two towers run in parallel. Close the runtime, or use
+    it in a ``with`` statement.
 
     Args:
-        plan: A freshly opened plan; its graphs are taken out.
+        plan: A freshly opened plan; its graphs are removed from it.
         backend: ``tensorrt`` or ``tensorrt-rtx``.
-        device: Which GPU.
+        device: Number of the GPU.
         cache: Folder of built engines; by default in the user's cache folder.
-        trust_engines: Load engines that came inside the plan. They are executable content: do
-            this only for a plan of your own, or of somebody whose programs you would run.
+        trust_engines: Load engines inside the plan. They are executable content: use this only
+            for plans whose author you trust to run code on your machine.
 
     Raises:
         PlanError: There is no GPU, or TensorRT cannot build or load an engine.
@@ -81,7 +82,7 @@ class TensorRtRuntime:
             self._held = held.pop_all()
 
     def encode_images(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """uint8 ``[N, 3, H, W]`` to float32 ``[N, D]``.
+        """Encode pictures, uint8 ``[N, 3, H, W]``, to float32 ``[N, D]``.
 
         Raises:
             ImageError: Pictures are not of the plan's size.
@@ -92,9 +93,9 @@ class TensorRtRuntime:
         return self._image.run({"pixels": pixels})
 
     def encode_texts(self, ids: NDArray[np.int32], eot: NDArray[np.int32]) -> NDArray[np.float32]:
-        """int32 ``[N, L]`` and ``[N]`` to float32 ``[N, D]``.
+        """Encode captions, int32 ``[N, L]`` and ``[N]``, to float32 ``[N, D]``.
 
-        Lengths are padded with zeros after the end of text, which a causal tower never looks at.
+        Captions are padded with zeros after the end of text, which causal attention ignores.
 
         Raises:
             QueryError: Captions are longer than the plan's context, or their ends do not match.
@@ -104,7 +105,7 @@ class TensorRtRuntime:
         return self._text.run({"ids": ids, "eot": eot})
 
     def close(self) -> None:
-        """Free all that is on the GPU, after the batches that are running."""
+        """Free all memory of the GPU, after the running batches."""
         self._held.close()
 
     def __enter__(self) -> Self:
@@ -115,10 +116,10 @@ class TensorRtRuntime:
 
 
 def check_captions(ids: NDArray[np.int32], eot: NDArray[np.int32], context_length: int) -> None:
-    """Refuse captions that no bucket holds.
+    """Check that captions fit into a bucket.
 
     Raises:
-        QueryError: They are longer than the context, or their ends do not match.
+        QueryError: Captions are longer than the context, or their ends do not match.
     """
     if ids.ndim != 2 or eot.shape != ids.shape[:1]:
         raise QueryError(f"expected ids [N, L] and ends [N], got {ids.shape} and {eot.shape}")
@@ -130,7 +131,7 @@ def check_captions(ids: NDArray[np.int32], eot: NDArray[np.int32], context_lengt
 
 @dataclass(frozen=True, slots=True)
 class _Ready:
-    """A bucket of a tower, and the launch that runs it."""
+    """A bucket of a tower, and its launch."""
 
     lane: Lane
     launch: Launch
@@ -144,11 +145,11 @@ class _Ready:
         return sum(int(np.prod(shape)) for shape in self.lane.bucket.values())
 
     def run(self, inputs: Inputs) -> NDArray[np.float32]:
-        """Embeddings of as many rows as came, ``[N, D]``."""
+        """Embeddings ``[N, D]`` of ``N`` input rows, at most a batch."""
         self.lane.fill(inputs)
         self.launch.run()
         rows = len(next(iter(inputs.values())))
-        # A copy: the next batch is written over the buffer.
+        # A copy, because the next batch overwrites the buffer.
         embeddings: NDArray[np.float32] = self.lane.output(OUTPUT).host[:rows].astype(np.float32)
         return embeddings
 
@@ -182,7 +183,7 @@ class _Tower:
             self._held = held.pop_all()
 
     def run(self, inputs: Inputs) -> NDArray[np.float32]:
-        """Embeddings of any number of rows, batch by batch."""
+        """Embeddings ``[N, D]`` of any number of rows, computed in batches."""
         with self._lock:
             if not self._ready:
                 raise PlanError(f"{self._where}: its runtime is closed; open the plan again")
@@ -205,7 +206,7 @@ class _Tower:
     def _split(self, inputs: Inputs) -> Iterator[Inputs]:
         most = max(ready.batch for ready in self._ready)
         rows = len(next(iter(inputs.values())))
-        # At least once: no rows make an empty batch of the right width.
+        # At least one batch, so that zero rows give an array of the right width.
         for start in range(0, max(rows, 1), most):
             yield {name: array[start : start + most] for name, array in inputs.items()}
 
