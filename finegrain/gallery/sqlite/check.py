@@ -28,15 +28,15 @@ _QUERIES = {
     "pictures without a vector": (
         "SELECT id FROM picture WHERE id NOT IN (SELECT picture FROM vector)"
     ),
-    "ids above the last one given": (
+    "ids above the last assigned id": (
         "SELECT id FROM picture WHERE id > (SELECT coalesce(max(seq), 0) FROM sqlite_sequence "
         "WHERE name = 'picture')"
     ),
-    "pictures whose times are none": (
+    "pictures with an invalid time": (
         "SELECT id FROM picture WHERE added_at NOT GLOB :time OR coalesce(time, added_at) NOT GLOB "
         ":time OR coalesce(expires_at, added_at) NOT GLOB :time"
     ),
-    "pictures with a metadata value of another kind than stated": (
+    "pictures with a metadata value of the wrong kind": (
         "SELECT DISTINCT picture FROM attribute WHERE CASE kind WHEN 'null' THEN value IS NOT NULL "
         "WHEN 'text' THEN typeof(value) != 'text' WHEN 'boolean' THEN value NOT IN (0, 1) "
         "WHEN 'number' THEN typeof(value) NOT IN ('integer', 'real') ELSE 1 END"
@@ -45,7 +45,7 @@ _QUERIES = {
         "SELECT DISTINCT picture FROM attribute "
         "WHERE (name, kind) NOT IN (SELECT name, kind FROM seen)"
     ),
-    "pictures whose thumbnail is no JPEG file": (
+    "pictures whose thumbnail is not a JPEG file": (
         "SELECT picture FROM thumbnail WHERE substr(jpeg, 1, 3) != x'FFD8FF'"
     ),
 }

@@ -136,7 +136,7 @@ class ApproximateIndex:
         if k > DEEPEST or (allowed is not None and self._are_few(allowed)):
             return self._exact(prepared, k, allowed)
         searched = trained.num_alive + len(tail) if allowed is None else len(allowed)
-        wanted = min(k, searched)
+        num_expected = min(k, searched)
         candidates = trained.candidates(self.kind, queries, k, allowed)
         newest = tail.search(queries, k, allowed)
         answers = []
@@ -144,7 +144,9 @@ class ApproximateIndex:
             (old,) = exact_best(fetched(self.truth, ids), [query], k)
             best = list(islice(merge(old, new, key=_rank), k))
             # If the index returns too few rows, read all vectors.
-            answers.append(best if len(best) >= wanted else self._exact([query], k, allowed)[0])
+            answers.append(
+                best if len(best) >= num_expected else self._exact([query], k, allowed)[0]
+            )
         return answers
 
     def _are_few(self, allowed: Ids) -> bool:

@@ -74,7 +74,7 @@ class TensorRtScan:
             :class:`~finegrain.runtime.tensorrt.TensorRtRuntime`. Both share the text engine.
 
     Raises:
-        PlanError: There is no GPU or no ``search.onnx``, or TensorRT refuses.
+        PlanError: There is no GPU or no ``search.onnx``, or TensorRT cannot build an engine.
         GalleryError: There are no rows, or too many.
         MissingExtraError: TensorRT or cuda-python is not installed.
     """

@@ -117,11 +117,11 @@ def test_no_damage_of_a_thousand_gives_a_wrong_answer(sound: bytes, tmp_path: Pa
             "UPDATE vector SET picture = 999 WHERE picture = 5",
             "rows of vector belong to no picture",
         ),
-        ("UPDATE sqlite_sequence SET seq = 100", "ids above the last one given: 101, 102"),
-        ("UPDATE picture SET added_at = 'now' WHERE id = 5", "whose times are none: 5"),
-        ("UPDATE attribute SET kind = 'text' WHERE picture = 5", "another kind than stated: 5"),
+        ("UPDATE sqlite_sequence SET seq = 100", "ids above the last assigned id: 101, 102"),
+        ("UPDATE picture SET added_at = 'now' WHERE id = 5", "pictures with an invalid time: 5"),
+        ("UPDATE attribute SET kind = 'text' WHERE picture = 5", "value of the wrong kind: 5"),
         ("DELETE FROM seen WHERE name = 'price'", "column that filters do not know: 1, 2"),
-        ("INSERT INTO thumbnail VALUES (5, x'00')", "thumbnail is no JPEG file: 5"),
+        ("INSERT INTO thumbnail VALUES (5, x'00')", "thumbnail is not a JPEG file: 5"),
     ],
 )
 def test_a_check_names_what_is_wrong(sound: bytes, tmp_path: Path, damage: str, fault: str):
