@@ -1,4 +1,4 @@
-"""Hooks of the site: files of the repository that pages link to, and roles of docstrings."""
+"""Hooks of the site: they add linked files of the repository and convert roles in docstrings."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ OUTSIDE = {
     "SECURITY.md": "security.md",
     **{f"benchmarks/results/{p.name}": p.name for p in ROOT.glob("benchmarks/results/*.png")},
 }
-"""Files of the repository that are part of the site, and where they are in it."""
+"""Files of the repository that are part of the site, with their paths in the site."""
 
 LINK = re.compile(r"\]\((?!https?:|#)([^)#\s]+)")
 ROLE = re.compile(r":(?:class|meth|func|attr|mod|data):<code>~?(?:[^<]*\.)?([^<.]+)</code>")
@@ -32,7 +32,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Links that are right in the repository, as links that are right in the site."""
+    """Convert links of the repository to links of the site."""
     places = {target: source for source, target in OUTSIDE.items()}
     here = places.get(page.file.src_uri, f"docs/{page.file.src_uri}")
 
@@ -46,5 +46,5 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Names of classes and functions, where a docstring marks them with a role of Sphinx."""
+    """Convert roles of Sphinx in docstrings to the names of classes and functions."""
     return ROLE.sub(r"<code>\1</code>", html)
