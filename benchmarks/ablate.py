@@ -116,11 +116,11 @@ def measure(recipe: finegrain.Recipe, folder: Path) -> dict[str, float]:
     seconds = perf_counter() - started
     own, method, _ = load_run(folder)
     encoder = eager_encoder(own, method, torch.device("cpu"))
-    found = finegrain.evaluate(encoder, own.data, split="test", progress=False)
+    evaluation = finegrain.evaluate(encoder, own.data, split="test", progress=False)
     root = Path(own.data.root)  # type: ignore[union-attr]  # studies are on rendered people
     truths = [truth for truth in read_attributes(root) if truth.split == "test"]
     swap = 100 * people_swap_accuracy(encoder, root, truths)
-    measured = {**found.text_to_image.to_dict(), "swap accuracy": swap, "seconds": seconds}
+    measured = {**evaluation.text_to_image.to_dict(), "swap accuracy": swap, "seconds": seconds}
     kept.write_text(json.dumps({name: measured[name] for name in SHOWN}) + "\n")
     return measure(recipe, folder)
 

@@ -56,10 +56,10 @@ Way = Callable[[], NDArray[np.float32]]
 @pytest.fixture(scope="module")
 def report(record: Callable[..., None]) -> Iterator[dict[str, dict[str, Any]]]:
     """What was measured, by test; kept where ``--results`` says."""
-    found: dict[str, dict[str, Any]] = {}
-    yield found
-    if found:
-        record("encode", {"model": "ViT-B/16 random weights", **found})
+    results: dict[str, dict[str, Any]] = {}
+    yield results
+    if results:
+        record("encode", {"model": "ViT-B/16 random weights", **results})
 
 
 @pytest.fixture(scope="module")
@@ -68,14 +68,14 @@ def encoders(
 ) -> dict[str, Encoder]:
     """The plans of this checkout's CPU targets, by name, each on its runtime."""
     folder, threads = tmp_path_factory.mktemp("plans"), torch.get_num_threads()
-    found = {"onnx_fp32": Encoder.from_plan(Plan(plan), threads=threads)}
+    encoders = {"onnx_fp32": Encoder.from_plan(Plan(plan), threads=threads)}
     for name in INT8:
         profile = load_profile(PROFILES / f"{name}.py")
         path = folder / f"{name}.plan"
         _write_plan(path, plan, method, profile)
-        found[name] = Encoder.from_plan(Plan(path), runtime=profile.runtime, threads=threads)
+        encoders[name] = Encoder.from_plan(Plan(path), runtime=profile.runtime, threads=threads)
         path.unlink()
-    return found
+    return encoders
 
 
 def _write_plan(path: Path, fp32: Path, method: Clip, profile: ExportProfile) -> None:
@@ -238,21 +238,21 @@ def _int8_products() -> tuple[str, ...]:
     return INT8 if "VNNI" in instructions or "dotprod" in instructions else INT8[:1]
 
 
-def _array(found: Any) -> NDArray[np.float32]:
+def _array(output: Any) -> NDArray[np.float32]:
     """Features of a library, whatever it wraps them in."""
-    features: torch.Tensor = found if isinstance(found, torch.Tensor) else found.pooler_output
+    features: torch.Tensor = output if isinstance(output, torch.Tensor) else output.pooler_output
     array: NDArray[np.float32] = features.numpy()
     return array
 
 
 def _check(ways: Mapping[str, Way], ours: Mapping[str, Encoder]) -> None:
     """Only equal answers make times comparable; who has weights of another gives other answers."""
-    found = {name: way() for name, way in ways.items()}
-    for name, vectors in found.items():
-        assert vectors.shape == found[BASELINE].shape, name
+    embeddings = {name: way() for name, way in ways.items()}
+    for name, vectors in embeddings.items():
+        assert vectors.shape == embeddings[BASELINE].shape, name
     for name in ours:
-        assert _least_cosine(found[name], found[BASELINE]) > 0.998, name
-    assert _least_cosine(found["sentence-transformers"], found["transformers"]) > 0.999
+        assert _least_cosine(embeddings[name], embeddings[BASELINE]) > 0.998, name
+    assert _least_cosine(embeddings["sentence-transformers"], embeddings["transformers"]) > 0.999
 
 
 def _least_cosine(some: NDArray[np.float32], others: NDArray[np.float32]) -> float:
@@ -290,11 +290,11 @@ def _take_turns(ways: Mapping[str, Way], *, rounds: int, items: int = 1) -> dict
     }
 
 
-def _show(what: str, found: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+def _show(what: str, timings: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
     columns = ("p50_ms", "p95_ms", "p99_ms", "min_ms", "ratio", "ratio_of_min", "per_second")
     rows = [
-        {"way": name, **{column: found[column][name] for column in columns}}
-        for name in found["p50_ms"]
+        {"way": name, **{column: timings[column][name] for column in columns}}
+        for name in timings["p50_ms"]
     ]
     with capsys.disabled():
-        print(f"\n\n{what}, {found['rounds']} rounds\n{tabulate(rows, headers='keys')}")
+        print(f"\n\n{what}, {timings['rounds']} rounds\n{tabulate(rows, headers='keys')}")

@@ -1,6 +1,6 @@
-"""The protocol of ICFG-PEDES, 19,848 captions against as many pictures, beside the plain way.
+"""The protocol of ICFG-PEDES, 19,848 captions and as many pictures, compared with a baseline.
 
-The plain way is how research code of this line evaluates: the whole matrix of similarities,
+The baseline evaluates as research code for person search does: the whole matrix of similarities,
 sorted by position, labels gathered along it, and running sums over all of it.
 """
 

@@ -30,8 +30,8 @@ CAMERA = "gate-3"
 def queries(vectors: NDArray[np.float32]) -> list[NDArray[np.float32]]:
     """Vectors near one of the gallery each, ``[1, D]``."""
     noise = np.random.default_rng(1).standard_normal((NUM_QUERIES, vectors.shape[1]), np.float32)
-    found = vectors[:: len(vectors) // NUM_QUERIES][:NUM_QUERIES] + 0.05 * noise
-    return list((found / np.linalg.norm(found, axis=1, keepdims=True))[:, None])
+    queries = vectors[:: len(vectors) // NUM_QUERIES][:NUM_QUERIES] + 0.05 * noise
+    return list((queries / np.linalg.norm(queries, axis=1, keepdims=True))[:, None])
 
 
 def _best(vectors: NDArray[np.float32], query: NDArray[np.float32]) -> NDArray[np.intp]:
@@ -127,8 +127,8 @@ SIZES = (10_000, 100_000, 1_000_000)
 SHARES = (0.001, 0.01, 0.1, 0.5)
 PEERS = ("faiss", "numpy")
 LEAST_RATIO = 0.5
-"""Of an unfiltered search among a hundred thousand or more. The peers' other searches take less
-than a few milliseconds, of which a busy machine's scheduler decides more than either way does."""
+"""Bound for an unfiltered search of a hundred thousand rows or more. The baselines' other searches
+take less than a few milliseconds, which depend mostly on the scheduler of a busy machine."""
 
 
 @dataclass(frozen=True)
@@ -144,12 +144,12 @@ class Filled:
 def loaded(request: pytest.FixtureRequest, rounds: Callable[[int], int]) -> Filled:
     if request.param > 100_000 and rounds(100) < 100:
         pytest.skip("a million vectors only in the full form")
-    found = np.random.default_rng(2).standard_normal((request.param, WIDTH), np.float32)
-    found /= np.linalg.norm(found, axis=1, keepdims=True)
+    vectors = np.random.default_rng(2).standard_normal((request.param, WIDTH), np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     flat, index = faiss.IndexFlatIP(WIDTH), VectorIndex(WIDTH)
-    flat.add(found)
-    index.add(np.arange(len(found)), found)
-    return Filled(found, flat, index)
+    flat.add(vectors)
+    index.add(np.arange(len(vectors)), vectors)
+    return Filled(vectors, flat, index)
 
 
 def _best_by(peer: str, loaded: Filled) -> Callable[[NDArray[np.float32]], NDArray[np.intp]]:

@@ -134,7 +134,7 @@ def crowd(most: int) -> Crowd:
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of the file of all vectors."""
+    """Path of the file of all vectors."""
     return tmp_path_factory.mktemp("vectors") / "vectors.f32"
 
 

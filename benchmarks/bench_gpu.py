@@ -54,8 +54,8 @@ def timed(work: Callable[[], object], rounds: int) -> dict[str, Any]:
         start = perf_counter()
         work()
         seconds[turn] = perf_counter() - start
-    found = np.percentile(1e3 * seconds, (50, 95, 99)).round(3).tolist()
-    return {**dict(zip(("p50_ms", "p95_ms", "p99_ms"), found, strict=True)), "rounds": rounds}
+    percentiles = np.percentile(1e3 * seconds, (50, 95, 99)).round(3).tolist()
+    return {**dict(zip(("p50_ms", "p95_ms", "p99_ms"), percentiles, strict=True)), "rounds": rounds}
 
 
 def gpu() -> dict[str, str | None]:

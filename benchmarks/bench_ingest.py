@@ -1,8 +1,8 @@
-"""Pictures on their way in: from a file to what the image tower reads, and into a gallery.
+"""Ingest of pictures: from a file to the input of the image tower, and into a gallery.
 
-The plain way is that of research code: Pillow, torchvision's transforms to floats, a data
+The baseline is that of research code: Pillow, torchvision's transforms to floats, a data
 loader with two processes, the eager image tower in fp32, and an array saved at the end. It
-resizes with the same filter, so that both ways see the same pixels.
+resizes with the same filter, so that both see the same pixels.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ EXPORT = Path(__file__).parents[1] / "export"
 SIZE = (384, 128)
 CROP = (270, 128)
 CROPS_ACROSS = (4, 15)
-"""Of a photograph, rows and columns: 1080 by 1920 pixels."""
+"""Height and width of a photograph in pixels."""
 
 NUM_PHOTOGRAPHS = 6
 BATCH = 32
 WORKERS = 2
 LEAST_COSINE = {"onnx_fp32": 0.9999, "cpu_int8": 0.998}
-"""Of a picture's embedding with that of the plain way."""
+"""Smallest cosine of a picture's embedding with that of the baseline."""
 
 NORMALIZE = transforms.Normalize(CLIP_MEAN, CLIP_STD)
 PLAIN_TRANSFORM = transforms.Compose([transforms.Resize(SIZE), transforms.ToTensor(), NORMALIZE])
@@ -123,7 +123,7 @@ class PlainIngest:
 
     @torch.inference_mode()
     def folder(self, folder: Path) -> Path:
-        """Of all files, float32 ``[N, D]`` in the order of their names; where it is."""
+        """Save embeddings of all files, ``[N, D]`` in the order of names, and return the path."""
         pictures = PlainPictures(sorted(folder.glob("*.jpg")))
         loader = DataLoader(pictures, batch_size=BATCH, num_workers=WORKERS)
         embeddings = [F.normalize(self._tower(pixels), dim=-1) for pixels in loader]
@@ -131,7 +131,7 @@ class PlainIngest:
 
     @torch.inference_mode()
     def picture(self, path: Path) -> Path:
-        """Of one file, float32 ``[1, D]``; where it is."""
+        """Save the embedding of one file, float32 ``[1, D]``, and return the path."""
         return self._saved(path, F.normalize(self._tower(plain_pixels(path)[None]), dim=-1))
 
     @staticmethod
@@ -254,9 +254,9 @@ def test_one_picture(
 def _least_cosine(
     searcher: finegrain.Searcher, ids: Sequence[int], embeddings: NDArray[np.float32]
 ) -> float:
-    """Of what the gallery holds with embeddings of the same pictures, ``[N, D]``."""
-    found = searcher.gallery.search(embeddings, len(ids))
-    scores = ({hit.id: hit.score for hit in hits} for hits in found)
+    """Smallest cosine of the gallery's vectors with embeddings of the same pictures, ``[N, D]``."""
+    results = searcher.gallery.search(embeddings, len(ids))
+    scores = ({hit.id: hit.score for hit in hits} for hits in results)
     return min(of_picture[id_] for id_, of_picture in zip(ids, scores, strict=True))
 
 

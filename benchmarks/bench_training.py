@@ -1,10 +1,10 @@
-"""Training steps of IRRA at ViT-B/16 size, beside the way the released code works.
+"""Training steps of IRRA at ViT-B/16 size, compared with a baseline like the released code.
 
-The plain way, written here from its description: fp32; attention as separate products; the
-text tower twice, at all 77 tokens, though both times it sees the same words; logits over the
-vocabulary at every position, of which the loss then ignores most; one optimiser group for each
-tensor. On a GPU the released code computes in half precision, which this machine's CPU has
-none of: there, only the second and third of these differences remain.
+The baseline, written here from its description: fp32; attention as separate products; the text
+tower twice with all 77 tokens, though both times it reads the same words; logits over the
+vocabulary at every position, most of which the loss ignores; one optimiser group for each tensor.
+On a GPU the released code computes in half precision, which a CPU may not support. There, only the
+second and third of these differences remain.
 """
 
 from __future__ import annotations

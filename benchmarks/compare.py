@@ -96,7 +96,7 @@ def _beside(*timings: Timing) -> str | None:
 
 
 def _change(was: Timing, now: Timing) -> float | None:
-    """Of the speed: -0.1 is a tenth slower."""
+    """Relative change of the speed: -0.1 is 10 % slower."""
     other = _beside(was, now)
     return None if other is None else now.speed[other] / was.speed[other] - 1
 

@@ -94,7 +94,7 @@ def sampled(
         scores[name] = score_sampled(encoder, splits[name], lists, progress=True)
     weight = scores["val"].best_weight()
     untrained = score_sampled(before, splits["test"], lists, match=False)
-    found = {
+    metrics = {
         "towers before": untrained.metrics(),
         "towers": scores["test"].metrics(),
         "patch matching": scores["test"].metrics(None),
@@ -102,9 +102,9 @@ def sampled(
     }
     rows = [
         {"ordered by": name, **_cells("T2I", m.text_to_image), **_cells("I2T", m.image_to_text)}
-        for name, m in found.items()
+        for name, m in metrics.items()
     ]
-    return rows, {"protocol": scores["test"].protocol, "chance": found["towers"].chance}
+    return rows, {"protocol": scores["test"].protocol, "chance": metrics["towers"].chance}
 
 
 def full_gallery(before: Encoder, encoder: Encoder, splits: Mapping[str, Split]) -> list[Row]:
@@ -135,7 +135,7 @@ def full_gallery(before: Encoder, encoder: Encoder, splits: Mapping[str, Split])
 
 
 def _towers_alone(encoder: Encoder, split: Split) -> RetrievalMetrics:
-    """Of the same captions."""
+    """Metrics of the towers for the same captions."""
     pairs = [(caption, s.pid) for s in split.samples for caption in s.captions][:QUERIES]
     return retrieval_metrics(
         encoder.encode_texts([caption for caption, _ in pairs]),

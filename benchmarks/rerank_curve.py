@@ -171,17 +171,17 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results")
     arguments = parser.parse_args()
     run = arguments.run or trained(TOWERS, RUN)
-    found = measure(run, arguments.profile, sorted(arguments.depths))
-    first = found["vectors alone"]
+    measured = measure(run, arguments.profile, sorted(arguments.depths))
+    first = measured["vectors alone"]
     rows = [("vectors alone", first["rank1"], first["mAP"], "", first["ms"])]
     rows += [
         (f"{name}, k = {depth}", at["rank1"], at["mAP"], at["scored"], at["ms"])
         for name in ("both", "head alone")
-        for depth, at in found[name].items()
+        for depth, at in measured[name].items()
     ]
     print(tabulate(rows, headers=["", "rank1", "mAP", "scored", "ms a query"], floatfmt=".1f"))
     path = arguments.out / "rerank_curve.json"
-    path.write_text(json.dumps(found, indent=1) + "\n")
+    path.write_text(json.dumps(measured, indent=1) + "\n")
     print(f"wrote {path}; draw it with: python benchmarks/plots.py")
 
 

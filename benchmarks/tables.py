@@ -123,7 +123,7 @@ def encode(result: Result) -> str:
 
 
 def int8_kinds(result: Result) -> str:
-    """Of each kind of weights, numbers on every kind of processor."""
+    """For each kind of weights, the numbers of every kind of processor."""
     measured = list(result["by_processor"].values())
     newest = [_newest(m["machine"]["instructions"]) for m in measured]
 

@@ -141,8 +141,8 @@ class Solid:
     def at(self, height: ArrayLike) -> Points:
         """Half width, half depth and forward offset at given heights, [n, 3]."""
         levels = self.levels if self.levels[0, 0] < self.levels[-1, 0] else self.levels[::-1]
-        asked = np.atleast_1d(np.asarray(height, np.float32))
-        columns = [np.interp(asked, levels[:, 0], levels[:, i]) for i in (1, 2, 3)]
+        heights = np.atleast_1d(np.asarray(height, np.float32))
+        columns = [np.interp(heights, levels[:, 0], levels[:, i]) for i in (1, 2, 3)]
         return np.stack(columns, axis=1).astype(np.float32)
 
     def surface(self, frame: Frame, path: ArrayLike) -> Points:

@@ -49,7 +49,7 @@ def captions_of(
 
     The first caption of a swap person names both exchanged colours.
     """
-    found: list[Caption] = []
+    captions: list[Caption] = []
     for number in range(count):
         rng = random.Random(f"finegrain/{seed}/caption/{identity.pid}/{picture}/{number}")
         must = identity.swap if identity.swap is not None and number == 0 else ()
@@ -58,10 +58,10 @@ def captions_of(
             named = _SLOT.findall(composed)
             text = _fill(composed, _colors(identity.person))
             fits = MIN_WORDS <= len(words(text)) <= MAX_WORDS
-            if fits and set(must) <= set(named) and all(text != c.text for c in found):
+            if fits and set(must) <= set(named) and all(text != c.text for c in captions):
                 break
-        found.append(Caption(text, _swapped(composed, identity, named)))
-    return tuple(found)
+        captions.append(Caption(text, _swapped(composed, identity, named)))
+    return tuple(captions)
 
 
 def _colors(person: Person) -> dict[str, str]:

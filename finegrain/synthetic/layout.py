@@ -132,14 +132,14 @@ def is_complete(folder: Path, settings: Mapping[str, object]) -> bool:
             f"{folder}: expected an empty folder or a synthetic dataset, got neither. {advice}"
         )
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        stored = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise DataError(f"{path}: expected JSON, got {error}. {advice}") from error
-    if found == dict(settings):
+    if stored == dict(settings):
         return not started
     raise DataError(
         f"{folder}: expected a synthetic dataset with {dict(settings)!r}, "
-        f"got one with {found!r}. {advice}"
+        f"got one with {stored!r}. {advice}"
     )
 
 

@@ -136,11 +136,11 @@ def identities(count: int, *, seed: int = 0) -> tuple[Identity, ...]:
     """
     if count < 1:
         raise DataError(f"identities: expected at least 1, got {count!r}. Ask for one or more.")
-    found = list(islice(_population(seed), count))
-    last = found[-1]
+    people = list(islice(_population(seed), count))
+    last = people[-1]
     if last.swap_pid is not None and last.swap_pid > count:
-        found[-1] = replace(last, swap=None, swap_pid=None)
-    return tuple(found)
+        people[-1] = replace(last, swap=None, swap_pid=None)
+    return tuple(people)
 
 
 def _population(seed: int) -> Iterator[Identity]:

@@ -108,16 +108,16 @@ def _hanging_pose(person: Person, yaw: float) -> Pose:
         occluder_side=1,
         scene_seed="",
     )
-    found = pose(person, still)
+    posture = pose(person, still)
     # Sleeves hang away from the body, so that they can be told from it.
     out = points((0.0, 0.0, 0.0), (0.034, 0.006, 0.0), (0.070, 0.018, 0.0))
     left, right = (
-        arm + side * out * (1, side, 1) for arm, side in zip(found.arms, SIDES, strict=True)
+        arm + side * out * (1, side, 1) for arm, side in zip(posture.arms, SIDES, strict=True)
     )
     apart = points((0.006, 0.0, 0.0), (0.016, 0.0, 0.0), (0.026, 0.0, 0.0))
-    legs = tuple(leg + side * apart for leg, side in zip(found.legs, SIDES, strict=True))
-    found = replace(found, legs=(legs[0], legs[1]))
-    return replace(found, arms=(left.astype(np.float32), right.astype(np.float32)))
+    legs = tuple(leg + side * apart for leg, side in zip(posture.legs, SIDES, strict=True))
+    posture = replace(posture, legs=(legs[0], legs[1]))
+    return replace(posture, arms=(left.astype(np.float32), right.astype(np.float32)))
 
 
 def _draw_upper(figure: Figure) -> None:

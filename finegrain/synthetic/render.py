@@ -56,7 +56,7 @@ def render(
 
     Args:
         size: Height and width in pixels.
-        trim: Of one of the garments.
+        trim: Trimming of one of the garments.
 
     Returns:
         RGB, uint8 [H, W, 3]; the same bytes for the same arguments.

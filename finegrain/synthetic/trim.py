@@ -22,11 +22,11 @@ class Trim:
     Attributes:
         slot: Which garment of a person has it, ``upper`` or ``lower``.
         sleeves: Colour of both sleeves.
-        hem: Of a band along the lower edge, or around the ends of both legs.
+        hem: Colour of a band along the lower edge, or around the ends of both legs.
         print: One of :data:`PRINTS`, in front and behind.
         print_color: Its colour.
         stripes: Colour of a stripe down each leg.
-        knees: Of patches on the knees of long trousers.
+        knees: Colour of patches on the knees of long trousers.
     """
 
     slot: str = "upper"
@@ -52,8 +52,8 @@ def draw_trim(
     apart = sorted(set(colors).difference(body))
 
     def color(share: float) -> str | None:
-        found = rng.choice(apart)
-        return found if rng.random() < share else None
+        drawn = rng.choice(apart)
+        return drawn if rng.random() < share else None
 
     if category in LEGGED:
         return Trim(

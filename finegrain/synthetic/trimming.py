@@ -37,7 +37,7 @@ def draw_leg_trimming(
 
     Args:
         leg: Joints from hip to hem, in body units ``[n, 3]``.
-        radii: Of the cloth at the joints.
+        radii: Radii of the cloth at the joints.
         outer: Which side of the leg is the outer one, -1 or 1.
     """
     sizes = np.asarray(radii, np.float32)

@@ -22,7 +22,7 @@ _UPPER = (
 )  # fmt: skip
 _LOWER = ("lower", "lower_color", "lower_pattern", "lower_second_color", "hem")
 _YAWS = (0.0, 30.0, -30.0, 180.0, 150.0, -150.0)
-"""Of a model, in degrees: what is on chest and back is seen from all of them."""
+"""View angles of a model, in degrees. Chest or back is visible from all of them."""
 
 
 def render_worn(item: Product, view: int = 0, *, size: tuple[int, int]) -> Pixels:

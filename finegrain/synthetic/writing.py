@@ -66,28 +66,28 @@ class Writer:
     def _worn(self) -> list[str]:
         """Noun phrases of clothes, upper garment first."""
         person = self._person
-        found = [self._upper()]
+        clothes = [self._upper()]
         if person.lower is not None and self._wants("lower", 0.96):
-            found.append(self._lower())
+            clothes.append(self._lower())
         if self._view.shows_shoes and self._wants("shoes", 0.5):
-            found.append(self._plural("shoes", person.shoes))
+            clothes.append(self._plural("shoes", person.shoes))
         if person.hat is not None and self._wants("hat", 0.75):
-            found.append(f"a {{hat_color}} {self._any(phrases.GARMENT[person.hat])}")
-        return found
+            clothes.append(f"a {{hat_color}} {self._any(phrases.GARMENT[person.hat])}")
+        return clothes
 
     def _held(self) -> list[str]:
         """Participle phrases about what is carried."""
         person = self._person
-        found = []
+        carried = []
         if person.bag is not None and self._wants("bag", 0.8):
             noun = f"a {{bag_color}} {self._any(phrases.GARMENT[person.bag])}"
             hold = self._any(phrases.HOLD_BAG[person.bag])
-            found.append(hold.format(np=noun, poss=self._poss))
+            carried.append(hold.format(np=noun, poss=self._poss))
         if person.umbrella_color is not None and self._wants("umbrella", 0.9):
             bare = "{umbrella_color} umbrella"
             hold = self._any(phrases.HOLD_UMBRELLA)
-            found.append(hold.format(np=f"a {bare}", bare=bare))
-        return found
+            carried.append(hold.format(np=f"a {bare}", bare=bare))
+        return carried
 
     def _upper(self) -> str:
         person = self._person
@@ -182,9 +182,9 @@ class Writer:
             seen.append(f"wearing a {{hat_color}} {self._any(phrases.GARMENT[person.hat])}")
         if self._sees_hair():
             seen.append(f"with {self._hair()}")
-        told = self._rng.sample(seen, min(len(seen), self._rng.choice((1, 1, 2))))
+        named = self._rng.sample(seen, min(len(seen), self._rng.choice((1, 1, 2))))
         someone = self._any((f"a {self._any(phrases.SUBJECT[person.gender])}",) * 3 + ("a person",))
-        return self._any(phrases.GLIMPSE).format(s=f"{someone} {' and '.join(told)}")
+        return self._any(phrases.GLIMPSE).format(s=f"{someone} {' and '.join(named)}")
 
     def _tail(self) -> str:
         """Carried things, hair and action, as phrases after a noun."""
