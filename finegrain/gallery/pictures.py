@@ -113,10 +113,13 @@ def source_of(image: str | None, thumbnail: Callable[[], bytes | None]) -> Path 
     """
     if image is None:
         return thumbnail()
-    crop = Crop.of(image)
-    if crop is None or os.path.lexists(crop.path):
-        return Path(image)
-    return thumbnail() or Path(image)
+    return (thumbnail() if lacks_file(image) else None) or Path(image)
+
+
+def lacks_file(image: str | None) -> bool:
+    """Whether a picture is read from its thumbnail: it has no file, or its video is gone."""
+    crop = None if image is None else Crop.of(image)
+    return image is None or (crop is not None and not os.path.lexists(crop.path))
 
 
 def thumbnail(source: ImageSource) -> bytes:

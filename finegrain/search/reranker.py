@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from finegrain.encoder import Encoder
 from finegrain.errors import GalleryError, PlanError, QueryError
 from finegrain.gallery import Gallery, Hit, Row
-from finegrain.gallery.pictures import source_of
+from finegrain.gallery.pictures import lacks_file
 from finegrain.gallery.sqlite.tokens import TokenFile
 from finegrain.plan import MATCH, Manifest
 from finegrain.records import Matched, PictureTokens, Problem
@@ -184,9 +184,9 @@ class Reranker:
         self, rows: Sequence[Row], problems: list[Problem]
     ) -> Iterator[tuple[list[int], PictureTokens]]:
         """Compute and store the tokens of pictures; unreadable ones are added to ``problems``."""
-        sources = {row.id: self._source(row) for row in rows}
-        rows_with_source = [row for row in rows if sources[row.id] is not None]
-        pictures = [source for source in sources.values() if source is not None]
+        sources = self._sources(rows)
+        rows_with_source = [row for row in rows if row.id in sources]
+        pictures = [sources[row.id] for row in rows_with_source]
         for batch in self._encoder.stream_images(pictures, tokens=True):
             problems += batch.problems
             if batch.tokens is None:
@@ -195,5 +195,10 @@ class Reranker:
             self._token_file.add({row.id: row.added_at for row in encoded}, batch.tokens)
             yield [row.id for row in encoded], batch.tokens
 
-    def _source(self, row: Row) -> Path | bytes | None:
-        return source_of(row.image, lambda: self._gallery.thumbnail(row.id))
+    def _sources(self, rows: Sequence[Row]) -> dict[int, Path | bytes]:
+        """Where to read the pictures, by id; all thumbnails are read in one call."""
+        thumbnails = self._gallery.thumbnails(row.id for row in rows if lacks_file(row.image))
+        sources: dict[int, Path | bytes] = {
+            row.id: Path(row.image) for row in rows if row.image is not None
+        }
+        return sources | thumbnails

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from finegrain.evaluation.reranking import WEIGHTS, second_stage
 from finegrain.exporters import Int8
 from finegrain.exporters.match_export import MatchExport
 from finegrain.exporters.to_onnx import image_graph, match_graph, text_graph
+from finegrain.gallery import Gallery
 from finegrain.gallery.sqlite.tokens import TokenFile
 from finegrain.methods import FashionBert, FashionBertConfig
 from finegrain.methods.match_head import from_codes, to_codes
@@ -200,7 +202,7 @@ def test_tokens_of_deleted_pictures_go(filled: Path) -> None:
         gone = list(searcher.gallery)[:2]
         searcher.gallery.delete(gone)
         searcher.prepare(progress=False)
-        kept = searcher._reranker._kept.ids()  # type: ignore[union-attr]
+        kept = searcher._reranker._token_file.ids()  # type: ignore[union-attr]
     assert sorted(kept) == sorted(set(range(1, 13)) - set(gone))
 
 
@@ -382,3 +384,19 @@ def test_codes_are_near() -> None:
     assert codes.dtype == torch.int8
     error = (from_codes(codes, scales) - tokens).abs().amax(dim=-1)
     assert (error <= 0.5001 * scales).all()
+
+
+def test_thumbnails_are_read_in_one_call(plan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[list[int]] = []
+    read = Gallery.thumbnails
+
+    def counted(self: Gallery, ids: Iterable[int]) -> dict[int, bytes]:
+        calls.append(list(ids))
+        return read(self, calls[-1])
+
+    pictures = [np.full((128, 64, 3), shade, np.uint8) for shade in range(0, 250, 50)]
+    with Searcher(plan, threads=1, rerank="match") as searcher:
+        searcher.add(pictures, progress=False)
+        monkeypatch.setattr(Gallery, "thumbnails", counted)
+        assert searcher.prepare(progress=False).num_encoded == 5
+    assert calls == [[1, 2, 3, 4, 5]]

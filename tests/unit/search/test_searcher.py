@@ -221,6 +221,7 @@ def test_a_wrong_filter_is_refused(found, where):
     [
         ("", "the query is empty"),
         (" \t\n\u3000", "the query is empty"),
+        ("\u200b\u2060 ", "the query is empty"),
         ("a" * 10_000, "10000 characters, more than 2000"),
         ("red\0coat", r"control character '\\x00'"),
         ("red\x1b[31m coat", "control character"),
