@@ -38,9 +38,9 @@ def cmpm(images: Tensor, texts: Tensor, pids: Tensor, *, epsilon: float = 1e-8) 
         >>> cmpm(features, features, torch.tensor([0, 1]))
         tensor(8.7438)
     """
-    one = torch.ones((), device=images.device)
-    onto_texts, _ = pair_up(images, F.normalize(texts, dim=1), pids, one)
-    _, onto_images = pair_up(F.normalize(images, dim=1), texts, pids, one)
+    scale = torch.ones((), device=images.device)
+    onto_texts, _ = pair_up(images, F.normalize(texts, dim=1), pids, scale)
+    _, onto_images = pair_up(F.normalize(images, dim=1), texts, pids, scale)
     return reverse_kl(
         onto_texts.logits, F.normalize(onto_texts.same, dim=1), epsilon=epsilon
     ) + reverse_kl(onto_images.logits, F.normalize(onto_images.same, dim=1), epsilon=epsilon)

@@ -63,5 +63,5 @@ def check_losses(method: str, wanted: Collection[str], known: Sequence[str]) -> 
     if unknown or not wanted:
         raise RecipeError(
             f"{method} computes the losses {', '.join(known)}; the recipe asks for "
-            f"{', '.join(unknown) or 'none'}"
+            f"{', '.join(unknown) or 'none'}; change the losses of the recipe"
         )

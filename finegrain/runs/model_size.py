@@ -1,4 +1,4 @@
-"""A check, before any memory is taken, that the model of a recipe can be built."""
+"""Check of the size of a model before its memory is allocated."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from torch import nn
 from finegrain.errors import RecipeError
 
 MAX_BYTES = 1 << 35
-"""Largest size of the parameters and buffers of a model, in bytes."""
+"""Maximum size of the parameters and buffers of a model, in bytes."""
 
 MAX_NUMBER = 1 << 24
 MAX_DEPTH = 1 << 10
 
 
 def check_model_size(config: object, build: Callable[[], nn.Module]) -> None:
-    """Build a model without its numbers, on PyTorch's ``meta`` device, and measure it.
+    """Build a model on PyTorch's ``meta`` device, without allocating memory, and check its size.
 
     Args:
-        config: The method of a recipe.
-        build: Builds it.
+        config: The configuration of a method.
+        build: Builds the model of this configuration.
 
     Raises:
-        RecipeError: A field has a number that no model has, fields do not fit each other, or the
-            model would be larger than `MAX_BYTES`.
+        RecipeError: A number is too large, fields do not fit each other, or the model would be
+            larger than :data:`MAX_BYTES`.
     """
     for name, number in _whole_numbers(config, "method"):
         most = MAX_DEPTH if name.endswith("depth") else MAX_NUMBER
@@ -37,7 +37,7 @@ def check_model_size(config: object, build: Callable[[], nn.Module]) -> None:
     try:
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
             model = build()
-    except NotImplementedError:  # this model reads numbers while it is built
+    except NotImplementedError:  # building this model reads values of tensors
         return
     except (ValueError, TypeError, ArithmeticError, RuntimeError) as error:
         if isinstance(error, RecipeError):
@@ -53,7 +53,7 @@ def check_model_size(config: object, build: Callable[[], nn.Module]) -> None:
 
 
 def _whole_numbers(config: object, name: str) -> Iterator[tuple[str, int]]:
-    """The whole numbers of a configuration by their dotted names."""
+    """The integers of a configuration, with their dotted names."""
     if type(config) is int:
         yield name, config
     elif is_dataclass(config):

@@ -24,5 +24,5 @@ def autocast_dtype(precision: Precision, device: torch.device) -> torch.dtype | 
             "--set precision=auto trains in fp32 here",
             stacklevel=2,
         )
-    wanted = native if precision == "auto" else precision == "bf16"
-    return torch.bfloat16 if wanted else None
+    uses_bf16 = native if precision == "auto" else precision == "bf16"
+    return torch.bfloat16 if uses_bf16 else None

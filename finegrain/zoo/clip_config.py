@@ -74,7 +74,7 @@ ACTIVATION_UNKNOWN = "no configuration states which activation"
 ACTIVATION_ADVICE = (
     "OpenAI's models and those with 'quickgelu' in their name have quick_gelu, other models of "
     "open_clip have gelu: --set method.image.activation=gelu --set method.text.activation=gelu, "
-    "or put the open_clip_config.json of the model beside the file"
+    "or put the open_clip_config.json of the model next to the file"
 )
 
 
