@@ -144,24 +144,24 @@ def is_complete(folder: Path, settings: Mapping[str, object]) -> bool:
 
 
 def only_drawing(folder: Path) -> FileLock:
-    """A lock: who draws into a folder at the same time waits, and then has it drawn."""
+    """A lock on a folder, so that only one process draws into it."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     return FileLock(folder.with_name(f".{folder.name}.lock"))
 
 
 def start(folder: Path, settings: Mapping[str, object]) -> None:
-    """Note in a folder what is about to be written there."""
+    """Write the settings of a run to the folder before it starts."""
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / STARTED, json.dumps(settings, indent=2) + "\n")
 
 
 def finish(folder: Path) -> None:
-    """Note that all of it is there."""
+    """Mark the folder as complete."""
     (folder / STARTED).replace(folder / SETTINGS)
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write a text file that is there whole or not at all."""
+    """Write a text file completely or not at all."""
     partial = path.with_name(path.name + ".partial")
     partial.write_text(text, encoding="utf-8")
     partial.replace(path)

@@ -1,4 +1,4 @@
-"""Who is drawn: a person's nameable attributes, and how people are made up.
+"""The attributes of synthetic people, and their random generation.
 
 All draws come from `random.Random` seeded with a string, which Python hashes the same
 way on every machine, so one seed is one population everywhere.

@@ -157,18 +157,18 @@ def write_products(
     worn: bool = False,
     progress: bool = True,
 ) -> Path:
-    """Draw a catalogue of made-up garments, or find it drawn already.
+    """Draw a catalogue of synthetic garments, unless the folder already has it.
 
     The folder holds ``catalog.csv`` with one row per picture (columns `COLUMNS`; ``image``
     is relative to the folder), ``images/`` and ``synthetic.json`` with the settings. Pictures
     that an interrupted run finished are kept.
 
     Args:
-        products: How many articles.
-        views: Pictures of each.
+        products: Number of articles.
+        views: Number of pictures of each article.
         size: Height and width of a picture in pixels.
-        colors: Four or more of those that the shop has.
-        worn: By models, in the place of an invisible mannequin.
+        colors: Four or more colours of the shop.
+        worn: Whether models wear the garments, instead of an invisible mannequin.
         progress: Show a bar.
 
     Returns:

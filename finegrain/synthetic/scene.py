@@ -1,4 +1,4 @@
-"""Where people are seen: the place behind them and the shadow under them."""
+"""The background behind people and the shadow under them."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def write_people(
     workers: int | None = None,
     progress: bool = True,
 ) -> Path:
-    """Draw a dataset of made-up people, or find it drawn already.
+    """Draw a dataset of synthetic people, unless the folder already has it.
 
     The folder holds ``reid_raw.json`` and ``imgs/`` as CUHK-PEDES does,
     ``attributes.jsonl`` with the truth about every picture, and ``synthetic.json`` with
@@ -51,7 +51,7 @@ def write_people(
         splits: Split name -> share of the identities (all shares at most 1, adding up to
             1), or number of identities (adding up to ``identities``). Swap partners stay
             in one split, so a part may be one identity larger or smaller than asked.
-        workers: Processes; None for one per processor, 1 for none but this one. They are
+        workers: Number of processes; None for one per processor, 1 for this process only. They are
             spawned, so a script that asks for more than one needs the usual
             ``if __name__ == "__main__":``.
         progress: Show a bar.
@@ -155,7 +155,7 @@ class _Job:
 
 
 def _draw(job: _Job) -> list[AttributeRecord]:
-    # The pictures are the unit of parallel work; OpenCV's own threads only get in the way.
+    # Processes draw in parallel, so OpenCV's own threads would only slow them down.
     cv2.setNumThreads(1)
     return [_draw_picture(job, picture) for picture in range(job.pictures)]
 
