@@ -1,4 +1,4 @@
-"""The command line: ``finegrain VERB ...``."""
+"""The command line ``finegrain VERB ...``."""
 
 from finegrain.cli.parser import main
 

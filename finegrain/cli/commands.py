@@ -1,4 +1,4 @@
-"""What the verbs of the command line do with their parsed arguments."""
+"""Runs the verbs of the command line with their parsed arguments."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tabulate import tabulate
 
@@ -21,6 +22,11 @@ from finegrain.errors import (
 from finegrain.gallery import Gallery
 from finegrain.search.answers import Query, looks_like_a_picture
 from finegrain.search.matches import Matches
+
+if TYPE_CHECKING:
+    from finegrain.evaluation.evaluation import Evaluation
+    from finegrain.evaluation.probes import ProbeReport
+    from finegrain.evaluation.report import Report
 
 
 def train(arguments: argparse.Namespace) -> None:
@@ -40,31 +46,32 @@ def train(arguments: argparse.Namespace) -> None:
 
 def evaluate(arguments: argparse.Namespace) -> None:
     require("torch", "train")
-    from finegrain.evaluation.evaluation import Evaluation
-    from finegrain.evaluation.probes import ProbeReport, probe
+    from finegrain.evaluation.probes import probe
 
     data = finegrain.load_recipe(arguments.recipe).data if arguments.recipe else None
     model, split = arguments.model, arguments.split
-    found: Evaluation | ProbeReport
+    results: Evaluation | ProbeReport
     if arguments.probe:
-        found = probe(model, data, split=split)
+        results = probe(model, data, split=split)
     else:
-        found = finegrain.evaluate(
+        results = finegrain.evaluate(
             model, data, split=split, rerank_k=arguments.rerank_k, rerank_by=arguments.rerank_by
         )
-    print(found)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(found.to_dict(), indent=1) + "\n")
+    _print_results(results, arguments.json)
 
 
 def report(arguments: argparse.Namespace) -> None:
     require("torch", "train")
     from finegrain.evaluation.report import report
 
-    found = report(arguments.runs)
-    print(found)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(found.to_dict(), indent=1) + "\n")
+    _print_results(report(arguments.runs), arguments.json)
+
+
+def _print_results(results: Evaluation | ProbeReport | Report, path: Path | None) -> None:
+    """Print results, and write them as JSON if there is a path."""
+    print(results)
+    if path:
+        path.write_text(json.dumps(results.to_dict(), indent=1) + "\n")
 
 
 def export(arguments: argparse.Namespace) -> None:
@@ -97,8 +104,8 @@ def convert(arguments: argparse.Namespace) -> None:
     if (arguments.source / "recipe.json").is_file():
         if arguments.config or arguments.recipe or arguments.set or arguments.heads:
             raise DataError(
-                f"{arguments.source} is a run, which knows its recipe; --config, --recipe, --set "
-                "and --heads go with a released checkpoint"
+                f"{arguments.source} is a run, which holds its recipe; use --config, --recipe, "
+                "--set and --heads only with a released checkpoint"
             )
         print(f"wrote {run_to_released(arguments.source, out)}")
         return
@@ -117,7 +124,7 @@ def convert(arguments: argparse.Namespace) -> None:
 
 
 def open_searcher(arguments: argparse.Namespace) -> finegrain.Searcher:
-    """The searcher of a verb that takes a plan."""
+    """Open the searcher of a verb that takes a plan."""
     return finegrain.Searcher(
         arguments.plan,
         gallery=arguments.gallery,
@@ -150,7 +157,7 @@ def embed(arguments: argparse.Namespace) -> None:
 def query(arguments: argparse.Namespace) -> None:
     queries = _queries(arguments)
     if len(queries) > 1 and (arguments.grid or arguments.explain):
-        raise QueryError(f"--grid and --explain draw one query; got {len(queries)}")
+        raise QueryError(f"--grid and --explain take one query, got {len(queries)}")
     with open_searcher(arguments) as searcher:
         answers = searcher.query(
             queries,
@@ -173,20 +180,24 @@ def query(arguments: argparse.Namespace) -> None:
 
 
 def _queries(arguments: argparse.Namespace) -> list[Query]:
-    """What is asked for; a text that names a picture file is taken as the picture."""
+    """The queries of the command line; a text that is the path of a picture becomes the picture."""
     if arguments.image:
         if arguments.texts or arguments.queries:
-            raise QueryError("search by --image or by texts, one at a time")
+            raise QueryError("expected --image or texts, got both. Search with one of them.")
         return [Path(arguments.image)]
     texts = list(arguments.texts)
     if arguments.queries:
         try:
             lines = arguments.queries.read_text(encoding="utf-8-sig").splitlines()
         except (OSError, ValueError) as error:
-            raise QueryError(f"{arguments.queries} is no text in UTF-8: {error}") from error
+            raise QueryError(
+                f"{arguments.queries} cannot be read as UTF-8 text: {error}"
+            ) from error
         texts += [line for line in lines if line.strip()]
     if not texts:
-        raise QueryError("nothing to search for: give texts, --queries FILE or --image PICTURE")
+        raise QueryError(
+            "there is nothing to search for: pass texts, --queries FILE or --image PICTURE"
+        )
     return [_picture_or_text(text) for text in texts]
 
 
@@ -198,13 +209,13 @@ def _picture_or_text(text: str) -> Query:
 
 
 def _print_json(answers: Sequence[Matches]) -> None:
-    """The matches of one query, or of several with the query that they answer."""
+    """Print the matches of one query, or for several queries each query with its matches."""
     for answer in answers:
         for note in answer.notes:
             print(f"note: {note}", file=sys.stderr)
-    several = [{"query": answer.query, "matches": answer.to_dicts()} for answer in answers]
-    shown = several if len(several) > 1 else several[0]["matches"]
-    print(json.dumps(shown, indent=1, ensure_ascii=False))
+    results = [{"query": answer.query, "matches": answer.to_dicts()} for answer in answers]
+    output = results if len(results) > 1 else results[0]["matches"]
+    print(json.dumps(output, indent=1, ensure_ascii=False))
 
 
 def demo(arguments: argparse.Namespace) -> None:
@@ -221,15 +232,15 @@ def doctor(arguments: argparse.Namespace) -> None:
         _doctor_data(arguments.subjects[1:])
         return
     print(machine_report())
-    unsound = []
+    invalid = []
     for path in map(Path, arguments.subjects):
         try:
             print(f"\n{examine(path)}")
         except FinegrainError as error:
-            unsound.append(str(path))
+            invalid.append(str(path))
             print(f"\n{path}: NOT SOUND; {error}")
-    if unsound:
-        raise DataError(f"not sound: {', '.join(unsound)}")
+    if invalid:
+        raise DataError(f"not sound: {', '.join(invalid)}")
 
 
 def _doctor_data(words: Sequence[str]) -> None:
@@ -239,23 +250,23 @@ def _doctor_data(words: Sequence[str]) -> None:
         names = ", ".join(dataset_names())
         raise DataError(f"expected finegrain doctor data NAME ROOT [NAME ROOT ...]; NAME: {names}")
     pairs = zip(words[::2], words[1::2], strict=True)
-    sound = True
+    is_sound = True
     for finding in examine_datasets([(known_dataset(name), Path(root)) for name, root in pairs]):
         print(f"{finding}\n")
-        sound = sound and not finding.faults
-    if not sound:
+        is_sound = is_sound and not finding.faults
+    if not is_sound:
         raise DataError("this data would falsify a result; see what is NOT SOUND above")
 
 
 def _expected(recipe: finegrain.Recipe) -> str:
-    """Rank1 that a recipe promises, and what others got who ran it again."""
+    """The rank1 that a recipe expects, with the range that other authors reproduced."""
     if recipe.expected is None:
         return ""
     band = recipe.expected.rank1_band
-    again = f" ({band[0]:g} to {band[1]:g} by others)" if band else ""
+    reproduced = f" ({band[0]:g} to {band[1]:g} by others)" if band else ""
     by = recipe.expected.rerank_by
     order = f", rerank-k {recipe.expected.rerank_k} by {by}" if by else ""
-    return f"{recipe.expected.rank1:g}{again}{order}"
+    return f"{recipe.expected.rank1:g}{reproduced}{order}"
 
 
 def recipe(arguments: argparse.Namespace) -> None:
@@ -269,7 +280,9 @@ def recipe(arguments: argparse.Namespace) -> None:
             recipe = finegrain.load_recipe(path)
             rows.append((str(path), recipe.about, _expected(recipe)))
         if not rows:
-            raise DataError("there is no recipes/*.py here; run this in a checkout of finegrain")
+            raise DataError(
+                "there are no files recipes/*.py here; run this in a checkout of finegrain"
+            )
         print(tabulate(rows, headers=["recipe", "about", "expected rank1"]))
     elif arguments.action == "diff" and len(recipes) == 2:
         rows = [(name, *values) for name, values in difference(*recipes).items()]
@@ -277,7 +290,9 @@ def recipe(arguments: argparse.Namespace) -> None:
     elif arguments.action == "show" and len(recipes) == 1:
         print(recipes[0].to_json(), end="")
     else:
-        raise DataError("`recipe show` takes one recipe, and `recipe diff` takes two")
+        raise DataError(
+            f"`recipe show` takes one recipe, and `recipe diff` takes two; got {len(recipes)}"
+        )
 
 
 def gallery_set(arguments: argparse.Namespace) -> None:

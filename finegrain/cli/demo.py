@@ -1,4 +1,4 @@
-"""The main job from end to end: people are drawn, a model is trained, checked, and searched."""
+"""Runs all of finegrain: renders people, trains a model, exports it, evaluates it and searches."""
 
 from __future__ import annotations
 
@@ -47,22 +47,24 @@ QUERY = "woman in red coat"
 MEASURED = Path("benchmarks/results/demo.json")
 STAGES = ("draw people", "train", "export", "evaluate", "index", "query")
 CHECKPOINT_MINUTES = 1.0
-"""Most minutes of training that an interrupted demo does again."""
+"""Maximum training time in minutes that an interruption of the demo loses."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoResults:
-    """What the demo's model reaches on people it never saw.
+    """Results of the demo's model on people that are not in its training data.
 
     Attributes:
-        evaluation: On the test split.
-        precision: Of twenty attribute queries, by ground truth.
-        detail_precision: Of ten queries for smaller things: caps, shoes, hair, bags by colour.
-        swap_accuracy: How often the true caption of a picture beats the one with two colours
-            exchanged, on swap pairs; chance is 0.5.
-        seconds: Wall-clock time of each stage.
-        cpu_seconds: Processor time of each stage, which other work on the machine changes less.
-        fast: Whether training was cut short by ``FINEGRAIN_FAST=1``.
+        evaluation: Metrics on the test split.
+        precision: Precision of 20 attribute queries, according to the ground truth.
+        detail_precision: Precision of 10 queries for details: colours of caps, shoes, hair and
+            bags.
+        swap_accuracy: Share of the captions of swap pairs whose score is above that of the
+            caption with two colours exchanged; chance is 0.5.
+        seconds: Wall-clock time of each stage, in seconds.
+        cpu_seconds: CPU time of each stage in seconds, which depends less on other work of the
+            machine.
+        fast: Whether training was shortened.
     """
 
     evaluation: Evaluation
@@ -95,18 +97,22 @@ class DemoResults:
 
 
 def _load_average() -> float | None:
-    """Of the last five minutes; above the number of processors, others slowed the demo down."""
+    """Load of the last five minutes; above the number of cores, other work slowed down the demo."""
     return round(os.getloadavg()[1], 1) if hasattr(os, "getloadavg") else None
 
 
 def run_demo(out: Path, *, fast: bool = False) -> DemoResults:
-    """Run the main job and write its results, plan, gallery and picture grid into ``out``.
+    """Run the demo, and write its results, plan, gallery and picture grid into ``out``.
+
+    Args:
+        out: Output folder.
+        fast: Train on fewer people, as with the environment variable ``FINEGRAIN_FAST=1``.
 
     Raises:
         RecipeError: The current folder is not a checkout of finegrain.
     """
     if not RECIPE.is_file():
-        raise RecipeError(f"the demo trains {RECIPE}: run it in a checkout of finegrain")
+        raise RecipeError(f"the demo needs {RECIPE}; run it in a checkout of finegrain")
     fast = fast or os.environ.get("FINEGRAIN_FAST", "0") not in ("", "0")
     recipe = _shortened(load_recipe(RECIPE)) if fast else load_recipe(RECIPE)
     assert isinstance(recipe.data, SyntheticPeople)
@@ -114,14 +120,14 @@ def run_demo(out: Path, *, fast: bool = False) -> DemoResults:
     folder = _run_folder(out, recipe)
     stages = Stages(_reference(fast=fast), _done_before(recipe, folder))
 
-    with stages.stage("draw people", "pictures with captions, or those that are there already"):
+    with stages.stage("draw people", "pictures with captions, unless they exist already"):
         print(*recipe.data.splits().values(), sep="\n")
-    with stages.stage("train", "two towers from random weights, by pictures and captions"):
+    with stages.stage("train", "two towers from random weights, on pictures and captions"):
         run = train(recipe, folder, resume=True, checkpoint_minutes=CHECKPOINT_MINUTES)
-    with stages.stage("export", "ONNX graphs, compared with the model, in one file"):
+    with stages.stage("export", "ONNX graphs in one file, compared with the model"):
         print(_export(run.folder, plan))
     encoder = _RememberingEncoder.from_plan(Plan(plan))
-    with stages.stage("evaluate", "queries on people never seen in training"):
+    with stages.stage("evaluate", "queries on people that are not in the training data"):
         evaluation = evaluate(encoder, recipe.data, split="test")
         truths = [r for r in read_attributes(root) if r.split == "test"]
         precision = _precision(encoder, root, truths, ATTRIBUTE_QUERIES)
@@ -151,20 +157,20 @@ def run_demo(out: Path, *, fast: bool = False) -> DemoResults:
     )
     (out / "results.json").write_text(json.dumps(results.to_dict(), indent=1) + "\n")
     print(
-        f"\nin {results.seconds['all']:.0f} s. Look at {out / 'matches.png'}, and ask it yourself:"
+        f"\nfinished in {results.seconds['all']:.0f} s. Look at {out / 'matches.png'}, or search:"
     )
     print(f'  finegrain query {plan} "man with a backpack" --grid matches.png')
     return results
 
 
 def _reference(*, fast: bool) -> dict[str, float]:
-    """Seconds of each stage as last measured; a fast demo takes about a third."""
+    """Measured seconds of each stage on a reference machine; a fast demo takes about a third."""
     seconds = json.loads(MEASURED.read_text(encoding="utf-8"))["seconds"]
     return {name: seconds[name] / (3 if fast else 1) for name in STAGES}
 
 
 def _done_before(recipe: Recipe, folder: Path) -> dict[str, float]:
-    """Share of the stages that an earlier run has done."""
+    """Share of each stage that an earlier run has done."""
     data = recipe.data
     assert isinstance(data, SyntheticPeople)
     pictures = (data.train + data.val + data.test) * data.pictures_per_identity
@@ -175,46 +181,46 @@ def _done_before(recipe: Recipe, folder: Path) -> dict[str, float]:
 
 
 def _run_folder(out: Path, recipe: Recipe) -> Path:
-    """Where the recipe is trained; the run of another recipe, as of an older version, is moved."""
+    """Folder of the run; an existing run of another recipe is renamed."""
     folder = out / recipe.name
     if last_checkpoint(folder) and difference(load_recipe(folder), recipe):
         numbers = (out / f"{recipe.name}.{number}" for number in count(1))
-        aside = next(path for path in numbers if not path.exists())
-        folder.rename(aside)
-        print(f"{folder} was trained with another recipe; it is now {aside}")
+        new_path = next(path for path in numbers if not path.exists())
+        folder.rename(new_path)
+        print(f"{folder} was trained with another recipe; it is now {new_path}")
     return folder
 
 
 def _export(run: Path, plan: Path) -> str:
-    """Export a run, unless the plan that is there is of its weights and of this version."""
+    """Export a run, unless the existing plan has its weights and was made by this version."""
     digest = hashlib.sha256((best_checkpoint(run) / MODEL).read_bytes()).hexdigest()
     try:
         manifest = Plan(plan).manifest
         if (manifest.checkpoint, manifest.made_by) == (digest, version("finegrain")):
-            return f"{plan} is of these weights already"
+            return f"{plan} exists and has these weights"
     except PlanError:
-        pass  # there is none, or an interrupted or older one
-    # The gallery of other weights is of no use any more, nor what a killed run left beside it.
+        pass  # the plan does not exist, is damaged or has an older format
+    # A gallery of other weights cannot be used, nor can the files that a killed run left.
     for file in plan.parent.glob(f"{plan.stem}.gallery*"):
         file.unlink()
     return str(export(run, load_profile(PROFILE), plan))
 
 
 class _RememberingEncoder(Encoder):
-    """Encodes each picture once, though several questions are asked about it."""
+    """Encodes each picture once, although several stages need it."""
 
     def encode_images(
         self, sources: Sequence[ImageSource], *, progress: bool = False
     ) -> NDArray[np.float32]:
-        known: dict[str, NDArray[np.float32]] = self.__dict__.setdefault("_known", {})
+        cache: dict[str, NDArray[np.float32]] = self.__dict__.setdefault("_cache", {})
         names = [str(source) for source in sources]
-        new = [name for name in dict.fromkeys(names) if name not in known]
-        known.update(zip(new, super().encode_images(new, progress=progress), strict=True))
-        return np.stack([known[name] for name in names])
+        new = [name for name in dict.fromkeys(names) if name not in cache]
+        cache.update(zip(new, super().encode_images(new, progress=progress), strict=True))
+        return np.stack([cache[name] for name in names])
 
 
 def _shortened(recipe: Recipe) -> Recipe:
-    """A third of the people and of the training: it runs through, and finds less."""
+    """Reduce the people and the training to a third; the model is less accurate."""
     assert isinstance(recipe.data, SyntheticPeople)
     return replace(
         recipe,
@@ -237,7 +243,7 @@ def _precision(
 
 
 def _columns(truth: AttributeRecord) -> dict[str, str | int | bool | None]:
-    """The truth as columns to filter by, and in one line to read."""
+    """The ground truth as columns for filters, and as a description in the column ``about``."""
     a = truth.attributes
     worn = [f"{a[f'{slot}_color']} {a[slot]}" for slot in ("upper", "lower") if a[slot]]
     about = ", ".join([str(a["gender"]), *worn])
@@ -249,11 +255,12 @@ def _is_right(predicate: Any, attributes: Any) -> bool:
 
 
 def people_swap_accuracy(encoder: Encoder, root: Path, truths: list[AttributeRecord]) -> float:
-    """Swap accuracy over pictures of swap pairs, each caption that names both exchanged colours.
+    """Swap accuracy over the captions of swap pairs that name both exchanged colours.
 
     Args:
-        root: A folder of rendered people.
-        truths: Those of its pictures that are asked about.
+        encoder: Encoder of the model.
+        root: Folder of rendered people.
+        truths: Ground truth of the pictures to use.
     """
     trials = [
         (root / "imgs" / truth.file_path, caption, swapped)

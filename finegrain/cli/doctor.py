@@ -1,4 +1,4 @@
-"""What this machine has, and whether plans, galleries and datasets are sound."""
+"""Reports the software and processor of this machine, and checks plans, galleries and datasets."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _SHOWN = 10
 
 
 def machine_report() -> str:
-    """Versions of Python, the processor, the profile for it, and every dependency by extra."""
+    """Report Python, the processor, a suitable export profile, and all dependencies by extra."""
     head = (
         f"finegrain {version('finegrain')}, Python {platform.python_version()}, "
         f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
@@ -43,7 +43,7 @@ def machine_report() -> str:
 
 
 def processor_report(processor: Processor) -> str:
-    """The processor's instruction sets, and which export profile suits it."""
+    """Report the instruction sets of a processor and a suitable export profile."""
     products = "saturate; plans of finegrain 0.1 take slower kernels that are exact"
     if not products_saturate():
         products = "are exact for any weights"
@@ -51,14 +51,14 @@ def processor_report(processor: Processor) -> str:
     return (
         f"processor: {processor.name}, {processor.machine}\n"
         f"  instruction sets: {', '.join(processor.instructions) or 'none that speed depends on'}\n"
-        f"  not there: {', '.join(processor.missing) or 'none'}\n"
+        f"  missing: {', '.join(processor.missing) or 'none'}\n"
         f"  products of 8-bit weights in ONNX Runtime: {products}\n"
         f"  export profile for this machine: {profile} ({why})"
     )
 
 
 def suggested_profile(processor: Processor) -> tuple[str, str]:
-    """The export profile that answers quickest on a processor, and why."""
+    """The fastest export profile on a processor, and the reason."""
     fastest_first: tuple[str, ...] = ("AMX", "VNNI", "AVX-512", "AVX2")
     if processor.machine not in X86:
         fastest_first = ("i8mm", "dotprod")
@@ -70,30 +70,32 @@ def suggested_profile(processor: Processor) -> tuple[str, str]:
 
 
 def _database() -> str:
-    """The version of SQLite, and whether it has the fault of its write-ahead log."""
+    """The version of SQLite, and whether it has the known bug in its write-ahead log."""
     text = f"SQLite {sqlite3.sqlite_version}"
     version = sqlite3.sqlite_version_info
-    mended = (3, 44, 6) <= version < (3, 45) or (3, 50, 7) <= version < (3, 51)
-    if mended or version >= (3, 51, 3):
+    is_patched = (3, 44, 6) <= version < (3, 45) or (3, 50, 7) <= version < (3, 51)
+    if is_patched or version >= (3, 51, 3):
         return text
     return (
-        f"{text}: below 3.51.3 a checkpoint beside a commit may damage a file; galleries keep the "
-        "two apart, and a newer Python or system brings a newer SQLite"
+        f"{text}: before 3.51.3, a checkpoint during a commit may damage a file; galleries never "
+        "run both at once. A newer Python or system has a newer SQLite"
     )
 
 
 def examine(path: Path) -> str:
-    """Open a plan with its graphs, or a gallery, and say what it is.
+    """Check a plan with its graphs, or a gallery, and describe it.
 
     Raises:
-        FinegrainError: It is not sound; the message says why.
+        FinegrainError: The plan or gallery is invalid; the message states the reason.
     """
     if path.suffix == ".gallery":
         with Gallery(path, create=False) as gallery:
             report = gallery.check()
             if not report.is_sound:
                 raise GalleryError(str(report))
-            return "\n  ".join([str(report), repr(gallery), *_numbered(gallery), *_gone(gallery)])
+            return "\n  ".join(
+                [str(report), repr(gallery), *_old_pids(gallery), *_missing_files(gallery)]
+            )
     plan = Plan(path)
     Encoder.from_plan(plan)
     parity = ", ".join(f"{name} {value:.6g}" for name, value in plan.manifest.parity.items())
@@ -103,27 +105,27 @@ def examine(path: Path) -> str:
     )
 
 
-def _numbered(gallery: Gallery) -> list[str]:
-    """A line about pids of an older version, where there are any."""
+def _old_pids(gallery: Gallery) -> list[str]:
+    """A line about pids that an older version wrote, if there are any."""
     if not gallery.has_numbered_pids():
         return []
     return [
-        "an older version wrote pids here: those of catalogues are row numbers, not the "
-        "catalogue's keys; index such catalogues again with --replace --pid-column NAME"
+        "an older version wrote pids here, which for catalogues are row numbers instead of "
+        "keys; index such catalogues again with --replace --pid-column NAME"
     ]
 
 
-def _gone(gallery: Gallery) -> list[str]:
-    """Lines about pictures whose files cannot be found any more."""
-    gone = [place.image for place in gallery.places() if not is_there(place.image)]
-    if not gone:
+def _missing_files(gallery: Gallery) -> list[str]:
+    """Lines about pictures whose files do not exist any more."""
+    missing = [place.image for place in gallery.places() if not is_there(place.image)]
+    if not missing:
         return []
-    more = len(gone) - _SHOWN
+    num_more = len(missing) - _SHOWN
     return [
-        f"the files of {len(gone)} pictures are gone; if a folder has moved, say so: "
+        f"the files of {len(missing)} pictures are gone; if a folder has moved, run: "
         "finegrain gallery move GALLERY OLD NEW",
-        *gone[:_SHOWN],
-        *([f"... and {more} more"] if more > 0 else []),
+        *missing[:_SHOWN],
+        *([f"... and {num_more} more"] if num_more > 0 else []),
     ]
 
 
@@ -133,27 +135,27 @@ def dataset_names() -> tuple[str, ...]:
 
 
 def known_dataset(name: str) -> PersonDataset | FashionDataset:
-    """The dataset of a name.
+    """The dataset with a name.
 
     Raises:
-        DataError: There is none.
+        DataError: There is no such dataset.
     """
     for dataset in (*person_datasets.PERSON_DATASETS, *FASHION_DATASETS):
         if dataset.name == name:
             return dataset
     raise DataError(
-        f"there is no dataset {name!r} to examine; there are {', '.join(dataset_names())}"
+        f"there is no dataset {name!r} to examine; expected one of {', '.join(dataset_names())}"
     )
 
 
 def examine_datasets(
     datasets: Sequence[tuple[PersonDataset | FashionDataset, Path]], *, progress: bool = True
 ) -> Iterator[Survey | FashionSurvey | Leaks]:
-    """Survey datasets; of several for person search, also what their splits share.
+    """Survey datasets; for several person datasets, also find pictures that their splits share.
 
     Raises:
         DataError: A picture cannot be read.
-        MissingExtraError: Reading a dataset needs what is not installed.
+        MissingExtraError: A package for reading a dataset is not installed.
     """
     surveys = []
     for dataset, root in datasets:
@@ -178,7 +180,8 @@ def _extra_of(requirement: Requirement) -> str:
 
 def _installed(requirement: Requirement) -> str:
     try:
-        found = version(requirement.name)
+        installed = version(requirement.name)
     except PackageNotFoundError:
         return "no"
-    return found if requirement.specifier.contains(found, prereleases=True) else f"{found} (!)"
+    is_accepted = requirement.specifier.contains(installed, prereleases=True)
+    return installed if is_accepted else f"{installed} (!)"

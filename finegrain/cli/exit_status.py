@@ -1,4 +1,4 @@
-"""How the command line ends: one line on standard error, and an exit status."""
+"""Turns errors of the command line into one line on standard error and an exit status."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from finegrain.records import printable
 
 
 def run_to_status(run: Callable[[], None]) -> int:
-    """Run a verb; what ends it becomes one line and the exit status."""
+    """Run a verb, print an error as one line, and return the exit status."""
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
         try:
@@ -23,13 +23,13 @@ def run_to_status(run: Callable[[], None]) -> int:
             _say(str(error))
             return 1
         except RecursionError:
-            _say("what was given nests too deeply to be read. Flatten it.")
+            _say("the input is nested too deeply to be read. Flatten it.")
             return 1
         except KeyboardInterrupt:
             _say("stopped")
             return 130
         except BrokenPipeError:
-            # Whoever read the output has left, as head does. Python would flush once more at exit.
+            # The reader of the output has ended, as `head` does. Python would flush again at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 141
     return 0
@@ -47,7 +47,7 @@ def _show_warning(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    """A warning of ours is for the user, and says nothing of lines of code."""
+    """Show a warning of finegrain to the user, without the line of code."""
     if issubclass(category, GalleryWarning):
         _say(f"warning: {message}")
     else:

@@ -1,4 +1,4 @@
-"""The verb ``gallery`` of the command line, and the values that several verbs take."""
+"""Defines the verb ``gallery`` of the command line, and a type of arguments for several verbs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from finegrain.records import Scalar
 
 def add_gallery_verb(to: Any) -> None:
     """Add ``finegrain gallery ACTION`` to the verbs of a parser."""
-    about = "back up, restore and check a gallery, and change what it knows of its pictures"
+    about = "back up, restore and check a gallery, and change columns and paths of its pictures"
     gallery = to.add_parser(
         "gallery",
         help=about,
@@ -31,20 +31,22 @@ def add_gallery_verb(to: Any) -> None:
     change = actions.add_parser("set", help="set columns of the pictures that match a filter")
     change.add_argument("gallery", help="file or address")
     change.add_argument(
-        "columns", type=named_value, nargs="+", metavar="NAME=VALUE", help="null takes a value away"
+        "columns", type=named_value, nargs="+", metavar="NAME=VALUE", help="null removes a value"
     )
-    change.add_argument("--where", required=True, help="which pictures, as of query")
+    change.add_argument("--where", required=True, help="filter, as for query")
     change.set_defaults(run=verbs.gallery_set)
-    move = actions.add_parser("move", help="note that a folder or file of pictures has moved")
+    move = actions.add_parser(
+        "move", help="change the paths of pictures whose folder or file has moved"
+    )
     move.add_argument("gallery", help="file or address")
-    move.add_argument("old", type=Path, help="where it was")
-    move.add_argument("new", type=Path, help="where it is now")
+    move.add_argument("old", type=Path, help="old path")
+    move.add_argument("new", type=Path, help="new path")
     move.set_defaults(run=verbs.gallery_move)
     add_care_actions(actions)
 
 
 def named_value(text: str) -> tuple[str, Scalar]:
-    """A column and its value, which is JSON where it reads as such."""
+    """Parse a column and its value, which may be JSON."""
     name, equals, value = text.partition("=")
     if not equals or not name:
         raise argparse.ArgumentTypeError(f"expected NAME=VALUE, got {text!r}")

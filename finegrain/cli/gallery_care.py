@@ -1,4 +1,4 @@
-"""What ``finegrain gallery`` does to keep a gallery safe."""
+"""The actions of ``finegrain gallery`` that protect a gallery."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from finegrain.gallery import Gallery
 
 def add_care_actions(actions: Any) -> None:
     """Add ``backup``, ``restore``, ``check`` and ``expire`` to the actions of a parser."""
-    backup = actions.add_parser("backup", help="copy a gallery, which may be in use meanwhile")
+    backup = actions.add_parser("backup", help="copy a gallery, even while it is in use")
     backup.add_argument("gallery", type=Path)
     backup.add_argument("copy", type=Path)
-    backup.add_argument("--overwrite", action="store_true", help="replace a copy that is there")
+    backup.add_argument("--overwrite", action="store_true", help="replace an existing copy")
     backup.set_defaults(run=_backup)
-    restore = actions.add_parser("restore", help="put a copy in the place of a gallery")
+    restore = actions.add_parser("restore", help="restore a gallery from a copy")
     restore.add_argument("copy", type=Path)
     restore.add_argument("gallery", type=Path)
-    restore.add_argument("--overwrite", action="store_true", help="replace a gallery that is there")
+    restore.add_argument("--overwrite", action="store_true", help="replace an existing gallery")
     restore.set_defaults(run=_restore)
-    check = actions.add_parser("check", help="read all of a gallery, and say whether it is sound")
+    check = actions.add_parser("check", help="read a whole gallery and check it for damage")
     check.add_argument("gallery", type=Path)
     check.set_defaults(run=_check)
-    expire = actions.add_parser("expire", help="delete the pictures whose time is over")
+    expire = actions.add_parser("expire", help="delete the pictures that have expired")
     expire.add_argument("gallery", help="file or address")
     expire.add_argument(
         "--trust-clock", action="store_true",
-        help="the clock of this machine is right, however far it moved since the last use",
+        help="expire even if the clock of this machine has moved far since the last use",
     )  # fmt: skip
     expire.set_defaults(run=_expire)
 

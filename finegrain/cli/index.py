@@ -1,4 +1,4 @@
-"""What the verb ``index`` does with its parsed arguments."""
+"""Runs the verb ``index`` with its parsed arguments."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from finegrain.data.catalog import TextFormat
 
 
-class Following(TypedDict):
-    """What `index` may do to pictures that are there already."""
+class _UpdateOptions(TypedDict):
+    """Options for pictures that are in the gallery already."""
 
     replace: bool
     sync: bool
@@ -31,7 +31,7 @@ class Following(TypedDict):
 
 def index(arguments: argparse.Namespace) -> None:
     if not arguments.pictures and not arguments.reindex:
-        raise ImageError("nothing to index: give folders, pictures, videos or catalogues")
+        raise ImageError("there is nothing to index: pass folders, pictures, videos or catalogues")
     if arguments.reindex:
         done = finegrain.Searcher.reindex(
             arguments.plan,
@@ -52,7 +52,7 @@ def index(arguments: argparse.Namespace) -> None:
 
 
 def _together(sources: Sequence[Path]) -> Iterator[list[Path]]:
-    """Arguments one by one; pictures of one folder that follow each other, together."""
+    """Groups of arguments: consecutive pictures of one folder together, others alone."""
     for (are_pictures, _), group in groupby(sources, key=lambda p: (_is_picture(p), p.parent)):
         if are_pictures:
             yield list(group)
@@ -65,23 +65,23 @@ def _is_picture(source: Path) -> bool:
 
     try:
         return source.is_file() and input_kind(source) == "picture"
-    except DataError:  # said when it is indexed
+    except DataError:  # reported when it is indexed
         return False
 
 
 def _index_sources(
     searcher: finegrain.Searcher, sources: Sequence[Path], arguments: argparse.Namespace
 ) -> Added:
-    """Add several pictures, or what one other argument holds.
+    """Add several pictures, or the pictures of one other argument.
 
-    One of several arguments that cannot be read is a problem, and stops no other.
+    If there are several arguments, an error in one of them becomes a problem in the result.
     """
     from finegrain.data.catalog import input_kind, read_pictures
 
     source = sources[0]
     retention = None if arguments.expire_days is None else arguments.expire_days * 86_400
     columns = dict(arguments.metadata)
-    following: Following = {
+    update_options: _UpdateOptions = {
         "replace": arguments.replace,
         "sync": arguments.sync,
         "dry_run": arguments.dry_run,
@@ -94,7 +94,7 @@ def _index_sources(
                 return removed
         match input_kind(source):
             case "video" if arguments.dry_run:
-                raise ImageError(f"{source} is a video, of which --dry-run says nothing")
+                raise ImageError(f"{source} is a video, which --dry-run does not support")
             case "video":
                 added = searcher.add_video(
                     source,
@@ -107,15 +107,15 @@ def _index_sources(
                 split = read_pictures(
                     sources, name_pattern=arguments.name_pattern, time_format=arguments.time_format
                 )
-                following["replace"] |= following["sync"]
-                following["sync"] = False  # a picture gives nothing but itself
+                update_options["replace"] |= update_options["sync"]
+                update_options["sync"] = False  # a single picture cannot show what its folder lacks
                 added = searcher.add_samples(
                     split.samples,
                     columns,
                     expire_after=retention,
                     source=source.parent,
                     problems=split.problems,
-                    **following,
+                    **update_options,
                 )
             case _:
                 splits = _splits(source, arguments).values()
@@ -127,7 +127,7 @@ def _index_sources(
                     expire_after=retention,
                     source=source,
                     problems=[problem for split in splits for problem in split.problems],
-                    **following,
+                    **update_options,
                 )
     except (DataError, ImageError, MissingExtraError) as error:
         if len(arguments.pictures) == 1:
@@ -144,8 +144,10 @@ def _holds_nothing(source: Path, text: TextFormat) -> bool:
     from finegrain.data.catalog import input_kind, open_table
 
     if source.is_dir():
-        listed = read_folder(source)
-        return not (listed.pictures or listed.tables or any(p.is_unread for p in listed.left_out))
+        listing = read_folder(source)
+        return not (
+            listing.pictures or listing.tables or any(p.is_unread for p in listing.left_out)
+        )
     if not source.exists() or not source.stat().st_size:
         return True
     try:
@@ -158,10 +160,10 @@ def _holds_nothing(source: Path, text: TextFormat) -> bool:
 def _all_removed(
     searcher: finegrain.Searcher, source: Path, arguments: argparse.Namespace
 ) -> Added | None:
-    """Remove what an empty source gave once, if that is asked for; None where that is nothing.
+    """Remove the pictures of an empty source if ``--allow-empty`` is set; None if there are none.
 
     Raises:
-        ImageError: It is not asked for.
+        ImageError: The gallery has pictures of the source, and ``--allow-empty`` is not set.
     """
     is_plan = arguments.dry_run or not arguments.allow_empty
     added = searcher.add_samples([], source=source, sync=True, dry_run=is_plan)
@@ -174,13 +176,13 @@ def _all_removed(
 
 
 def _left_out_path(arguments: argparse.Namespace) -> Path:
-    """Where to name all that was left out: beside the gallery's file, or beside the plan."""
+    """Path of the list of problems: next to the file of the gallery, or next to the plan."""
     if arguments.left_out:
         return Path(arguments.left_out)
     gallery = arguments.gallery
-    beside = arguments.plan.with_suffix(".gallery")
-    place = Path(gallery) if gallery and "://" not in gallery else beside
-    return place.with_name(f"{place.name}.left-out.txt")
+    default = arguments.plan.with_suffix(".gallery")
+    path = Path(gallery) if gallery and "://" not in gallery else default
+    return path.with_name(f"{path.name}.left-out.txt")
 
 
 def _text_format(arguments: argparse.Namespace) -> TextFormat:
@@ -194,7 +196,7 @@ def _text_format(arguments: argparse.Namespace) -> TextFormat:
 
 
 def _splits(source: Path, arguments: argparse.Namespace) -> Mapping[str, Split]:
-    """What a catalogue or a folder of pictures holds."""
+    """Read a catalogue or a folder of pictures."""
     from finegrain.data.catalog import (
         CatalogOptions,
         Roles,

@@ -1,4 +1,4 @@
-"""What the verb ``index`` says at its end, and whether it failed."""
+"""Reports the results of the verb ``index``."""
 
 from __future__ import annotations
 
@@ -12,16 +12,15 @@ from finegrain.search.ingest import Added, described
 
 
 def report_index(total: Added, names: Path, *, num_sources: int) -> None:
-    """Print the sum over all sources, and write the names of all that was left out to a file.
+    """Print the total of all sources, and write the list of all problems to a file.
 
     Args:
-        total: What was done, of all sources together.
-        names: The file. It is removed where nothing was left out, as it would be of an earlier
-            call.
-        num_sources: How many there were.
+        total: Results of all sources.
+        names: Path of the list. If there are no problems, a list of an earlier call is removed.
+        num_sources: Number of sources.
 
     Raises:
-        ImageError: Something was given, and nothing of it is in the gallery.
+        ImageError: There were sources, and nothing of them is in the gallery.
     """
     if num_sources:
         lines = [
@@ -34,7 +33,7 @@ def report_index(total: Added, names: Path, *, num_sources: int) -> None:
         print("\n  ".join(lines))
     if total.problems:
         _write_names(names, total.problems)
-        print(f"all {len(total.problems)} that were left out are named in {names}")
+        print(f"all {len(total.problems)} that were left out are listed in {names}")
     elif num_sources and not total.is_plan:
         names.unlink(missing_ok=True)
     if num_sources and not total.num_given and not total.num_removed:
@@ -43,7 +42,10 @@ def report_index(total: Added, names: Path, *, num_sources: int) -> None:
 
 
 def _write_names(path: Path, problems: Sequence[Problem]) -> None:
-    """One line each: kind, place and reason. Names may tell of people: for the owner alone."""
+    """Write one line for each: kind, place and reason.
+
+    File names may identify people, so only the owner may read the file.
+    """
     try:
         number = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(number, "w", encoding="utf-8", errors="backslashreplace") as file:

@@ -20,13 +20,13 @@ from finegrain.search.retriever import VectorPlace
 from finegrain.search.searcher import RERANK_K
 
 _RERANK_BY = (
-    "what orders them: both is cosine and match together, match is the match head alone, "
-    "as RaSa's paper reports (default: %(default)s)"
+    "the order: both uses cosine and match probability, match uses the match head alone, "
+    "as in RaSa's paper (default: %(default)s)"
 )
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser that asks whether a wrong option or verb was meant to be another."""
+    """A parser that suggests the correct spelling of an unknown option or verb."""
 
     def error(self, message: str) -> NoReturn:
         if option := re.search(r"unrecognized arguments: (--[\w-]+)", message):
@@ -57,9 +57,9 @@ def _character(text: str) -> str:
 
 
 def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Parse arguments; texts and pictures may stand before, between and behind the options.
+    """Parse arguments; texts and pictures may be before, between and after the options.
 
-    argparse takes those of an option "none or several" from one place only.
+    argparse accepts positional arguments with ``nargs="*"`` only in one place.
     """
     parser = _parser()
     arguments, others = parser.parse_known_args(argv)
@@ -75,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="finegrain",
         description="Fine-grained text-to-person and text-to-fashion image search.",
-        epilog="Every verb explains itself: finegrain VERB --help",
+        epilog="Help for a verb: finegrain VERB --help",
     )
     parser.add_argument("--version", action="version", version=finegrain.__version__)
     subparsers = parser.add_subparsers(metavar="VERB", required=True)
@@ -104,9 +104,11 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("recipe", type=Path, help="a recipe's .py, its .json, or a run folder")
     train.add_argument("-o", "--out", type=Path, help="run folder (default: runs/<name>)")
     train.add_argument("--set", action="append", default=[], metavar="A.B=C", help="one field")
-    train.add_argument("--resume", action="store_true", help="go on from the newest checkpoint")
+    train.add_argument("--resume", action="store_true", help="continue from the newest checkpoint")
     train.add_argument("--tiny", action="store_true", help="shrink to seconds, on synthetic people")
-    train.add_argument("--checkpoint-minutes", type=float, default=5.0, help="most between two")
+    train.add_argument(
+        "--checkpoint-minutes", type=float, default=5.0, help="maximum time between two"
+    )
 
     evaluate = verb(
         "evaluate",
@@ -119,29 +121,29 @@ def _parser() -> argparse.ArgumentParser:
     )
     evaluate.add_argument("model", type=Path, help="a run folder or a model.plan")
     evaluate.add_argument("--split", default="val", help="val (default), test or train")
-    evaluate.add_argument("--recipe", type=Path, help="take the dataset of this recipe instead")
+    evaluate.add_argument("--recipe", type=Path, help="use the dataset of this recipe instead")
     evaluate.add_argument("--json", type=Path, help="also write the metrics here")
     evaluate.add_argument(
         "--rerank-k", type=int, metavar="K",
-        help="also put the first K of each caption in order with the match head",
+        help="also re-rank the first K results of each caption with the match head",
     )  # fmt: skip
     evaluate.add_argument(
         "--rerank-by", choices=get_args(RerankBy), default="both", help=_RERANK_BY
     )
     evaluate.add_argument(
         "--probe", action="store_true",
-        help="instead ask it about swapped colours, other attributes and negation, beside chance",
+        help="instead test swapped colours, changed attributes and negation against chance",
     )  # fmt: skip
 
     report = verb(
         "report",
         verbs.report,
-        "say what runs reached on test: selected on validation, and as papers select",
+        "report test metrics of runs, selected on validation and as papers select",
         "  finegrain train recipes/irra_cuhk_pedes.py --set watch_test=true -o runs/s1\n"
         "  finegrain report runs/s1\n"
         "  finegrain report runs/s1 runs/s2 runs/s3        # mean and spread over seeds",
     )
-    report.add_argument("runs", type=Path, nargs="+", help="runs of one recipe by several seeds")
+    report.add_argument("runs", type=Path, nargs="+", help="runs of one recipe with several seeds")
     report.add_argument("--json", type=Path, help="also write the metrics here")
 
     export = verb(
@@ -160,7 +162,7 @@ def _parser() -> argparse.ArgumentParser:
     convert = verb(
         "convert",
         verbs.convert,
-        "make a run of a released checkpoint (IRRA, RDE, RaSa, CLIP), or the other way round",
+        "convert a released checkpoint (IRRA, RDE, RaSa, CLIP) to a run, or a run to a checkpoint",
         "  finegrain convert best.pth -o runs/irra --set data.root=/data/CUHK-PEDES\n"
         "  finegrain convert best.pth -o runs/irra --config configs.yaml --heads\n"
         "  finegrain convert open_clip_model.safetensors -o runs/clip\n"
@@ -169,7 +171,7 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("source", type=Path, help="a weight file, or a run folder")
     convert.add_argument("-o", "--out", type=Path, required=True, help="run folder, or best.pth")
     convert.add_argument("--config", type=Path, help="its configs.yaml (default: beside it)")
-    convert.add_argument("--recipe", type=Path, help="start from it (default: recognised)")
+    convert.add_argument("--recipe", type=Path, help="recipe of the model (default: recognised)")
     convert.add_argument("--set", action="append", default=[], metavar="A.B=C", help="one field")
     convert.add_argument("--heads", action="store_true", help="keep the training heads too")
 
@@ -197,109 +199,113 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     index.add_argument(
         "--expire-days", type=float, metavar="DAYS",
-        help="remove the pictures so long after they were taken (--metadata time=...) or added",
+        help="delete pictures this long after they were taken (--metadata time=...) or added",
     )  # fmt: skip
     index.add_argument(
         "--reindex", action="store_true",
-        help="first encode what the gallery holds of another plan again; after a stop, go on",
+        help="first encode pictures of another plan again; continues after an interruption",
     )  # fmt: skip
     index.set_defaults(several="pictures")
     index.add_argument(
         "--drop-unreadable", action="store_true",
-        help="with --reindex: delete the pictures that cannot be read any more",
+        help="with --reindex: delete pictures that cannot be read any more",
     )  # fmt: skip
-    follow = index.add_argument_group("pictures that are there already")
+    follow = index.add_argument_group("pictures that are in the gallery already")
     follow.add_argument(
         "--replace", action="store_true",
-        help="encode changed files again, and set changed columns (default: pass over both)",
+        help="encode changed files again, and set changed columns (default: skip both)",
     )  # fmt: skip
     follow.add_argument(
         "--sync", action="store_true",
-        help="as --replace, find moved files, and remove what the folder or table lacks now",
+        help="as --replace; also find moved files, and remove those that the source lacks now",
     )  # fmt: skip
     follow.add_argument(
         "--allow-empty", action="store_true",
-        help="with --sync: remove all that a folder or table gave which is empty or gone now",
+        help="with --sync: remove the pictures of a folder or table that is empty or gone now",
     )  # fmt: skip
-    follow.add_argument("--dry-run", action="store_true", help="only say what would be done")
+    follow.add_argument("--dry-run", action="store_true", help="only report what would be done")
     index.add_argument(
         "--left-out", metavar="FILE",
-        help="name all that was left out there (default: GALLERY.left-out.txt)",
+        help="list everything that was left out there (default: GALLERY.left-out.txt)",
     )  # fmt: skip
     index.add_argument(
         "--every", type=float, default=1.0, metavar="SECONDS",
-        help="of a video: time between the frames that are taken (default: 1)",
+        help="videos: time between the frames (default: 1)",
     )  # fmt: skip
     index.add_argument(
         "--start", metavar="TIME",
-        help="of a video: when its first frame was taken, as 2026-05-01T08:00+02:00",
+        help="videos: time of the first frame, such as 2026-05-01T08:00+02:00",
     )  # fmt: skip
     index.add_argument(
         "--exclude", action="append", default=[], metavar="PATTERN",
-        help="of a folder: pass over such names or paths, such as '*.png' or 'old/*'",
+        help="folders: skip these names or paths, such as '*.png' or 'old/*'",
     )  # fmt: skip
     index.add_argument(
         "--name-pattern", metavar="PATTERN",
-        help="of a folder: what file names say, such as {pid}_c{camera}s{seq}_{frame}",
+        help="folders: columns in file names, such as {pid}_c{camera}s{seq}_{frame}",
     )  # fmt: skip
     table = index.add_argument_group("tables, feeds and shards")
-    table.add_argument("--image-column", metavar="NAME", help="default: as its kind names it")
+    table.add_argument(
+        "--image-column", metavar="NAME", help="default: depends on the kind of table"
+    )
     table.add_argument(
         "--image-pattern", metavar="PATTERN",
-        help="where the picture of a row lies, such as images/{id}.jpg",
+        help="path of the picture of a row, such as images/{id}.jpg",
     )  # fmt: skip
-    table.add_argument("--caption-column", metavar="NAME", help="default: as its kind names it")
-    table.add_argument("--pid-column", metavar="NAME", help="pictures of one product share it")
+    table.add_argument(
+        "--caption-column", metavar="NAME", help="default: depends on the kind of table"
+    )
+    table.add_argument("--pid-column", metavar="NAME", help="identifies the person or product")
     table.add_argument("--camera-column", metavar="NAME", help="default: camera")
     table.add_argument("--time-column", metavar="NAME", help="default: time")
     table.add_argument(
         "--time-format", metavar="FORMAT",
-        help="how times are written, such as '%%d/%%m/%%Y %%H:%%M' (default: ISO 8601, and "
-        "forms that can mean one time only)",
+        help="format of times, such as '%%d/%%m/%%Y %%H:%%M' (default: ISO 8601, and "
+        "unambiguous formats)",
     )  # fmt: skip
     table.add_argument(
         "--images-root", type=Path, metavar="FOLDER",
-        help="where the pictures of a feed were downloaded to; nothing is fetched",
+        help="folder of the downloaded pictures of a feed; nothing is downloaded",
     )  # fmt: skip
-    table.add_argument("--encoding", metavar="NAME", help="of a whole table, such as gbk")
+    table.add_argument("--encoding", metavar="NAME", help="encoding of tables, such as gbk")
     table.add_argument(
-        "--fallback-encoding", metavar="NAME", help="of a whole table that is not UTF-8",
+        "--fallback-encoding", metavar="NAME", help="encoding of tables that are not UTF-8",
     )  # fmt: skip
     table.add_argument(
         "--separator", metavar="CHARACTER", type=_character,
-        help="between cells; tab for a tab (default: found out)",
+        help="separator of cells; tab for a tab (default: detected)",
     )  # fmt: skip
     table.add_argument(
         "--max-bad-share", type=float, default=0.1, metavar="SHARE",
-        help="stop where more rows of a catalogue than this are bad (default: 0.1)",
+        help="stop if a larger share of the rows of a catalogue is bad (default: 0.1)",
     )  # fmt: skip
 
     def add_opening(to: argparse.ArgumentParser) -> None:
-        """How a plan and its gallery are opened."""
+        """Add the options for opening a plan and its gallery."""
         to.add_argument(
             "--runtime", default="onnxruntime", metavar="NAME",
             help=f"{', '.join(get_args(RuntimeName))} or triton://HOST:PORT/NAME "
             "(default: onnxruntime)",
         )  # fmt: skip
-        to.add_argument("--gallery", help="file or address (default: beside the plan)")
+        to.add_argument("--gallery", help="file or address (default: next to the plan)")
         to.add_argument(
             "--vectors", default="memory", choices=get_args(VectorPlace),
             help="also keep the vectors on a GPU and search there (default: memory)",
         )  # fmt: skip
         to.add_argument(
             "--trust-engines", action="store_true",
-            help="load TensorRT engines inside the plan: programs, so only from whom you trust",
+            help="load the TensorRT engines of the plan, which are code: only from trusted sources",
         )  # fmt: skip
         to.add_argument(
             "--rerank", action="store_true",
-            help="put the first pictures in order with the plan's match head",
+            help="re-rank the first pictures with the match head of the plan",
         )  # fmt: skip
         to.add_argument(
             "--rerank-k",
             type=int,
             default=RERANK_K,
             metavar="K",
-            help="how many of them (default: %(default)s)",
+            help="how many pictures to re-rank (default: %(default)s)",
         )
         to.add_argument("--rerank-by", choices=get_args(RerankBy), default="both", help=_RERANK_BY)
 
@@ -308,18 +314,26 @@ def _parser() -> argparse.ArgumentParser:
     embed = verb(
         "embed",
         verbs.embed,
-        "encode very many pictures on a Ray cluster, into a folder that a gallery loads",
+        "encode many pictures on a Ray cluster, into a folder that a gallery loads",
         "  finegrain embed model.plan crops/ -o embedded/ --actors 2\n"
         "  finegrain embed model.plan crops.parquet -o embedded/ --ray-address auto --actors 64\n"
         "  finegrain embed model.plan crops.parquet -o embedded/ --actors 8 --gpus 1",
     )
     embed.add_argument("plan", type=Path)
-    embed.add_argument("source", type=Path, help="a folder, or Parquet with a row per picture")
-    embed.add_argument("-o", "--out", type=Path, required=True, help="a stopped one goes on")
-    embed.add_argument("--image-column", default="image_path", help="of Parquet (%(default)s)")
+    embed.add_argument("source", type=Path, help="a folder, or Parquet with a row for each picture")
+    embed.add_argument(
+        "-o",
+        "--out",
+        type=Path,
+        required=True,
+        help="output folder; continues after an interruption",
+    )
+    embed.add_argument(
+        "--image-column", default="image_path", help="column of the paths (%(default)s)"
+    )
     embed.add_argument("--ray-address", help="default: RAY_ADDRESS, else this machine alone")
     embed.add_argument("--actors", type=int, default=1, help="processes with a model (default: 1)")
-    embed.add_argument("--gpus", type=float, default=0, help="of each actor (default: 0)")
+    embed.add_argument("--gpus", type=float, default=0, help="GPUs of each actor (default: 0)")
 
     query = verb(
         "query",
@@ -332,22 +346,24 @@ def _parser() -> argparse.ArgumentParser:
         '  finegrain query model.plan "red coat, no bag" --rerank --explain why.png',
     )
     query.add_argument("plan", type=Path)
-    query.add_argument("texts", nargs="*", metavar="TEXT", help="one or several, each a query")
+    query.add_argument("texts", nargs="*", metavar="TEXT", help="one or more queries")
     query.set_defaults(several="texts")
-    query.add_argument("--queries", type=Path, metavar="FILE", help="more texts, one a line")
+    query.add_argument("--queries", type=Path, metavar="FILE", help="further texts, one per line")
     query.add_argument("--image", type=Path, help="search by this picture instead")
-    query.add_argument("-k", type=int, help="how many of each (default: 10)")
-    query.add_argument("--offset", type=int, default=0, metavar="N", help="leave out the first N")
+    query.add_argument("-k", type=int, help="number of matches (default: 10)")
+    query.add_argument("--offset", type=int, default=0, metavar="N", help="skip the first N")
     query.add_argument("--where", help="filter, such as: camera = 'gate-3' and price < 80")
-    query.add_argument("--group-by", metavar="COLUMN", help="only the best of each pid, track, ...")
+    query.add_argument(
+        "--group-by", metavar="COLUMN", help="only the best match of each pid, track, ..."
+    )
     query.add_argument(
         "--distinct", type=float, metavar="COSINE",
-        help="leave out pictures nearer than this to a better one, such as 0.98",
+        help="leave out pictures with a higher cosine to a better match, such as 0.98",
     )  # fmt: skip
     query.add_argument("--grid", type=Path, help="write a picture grid here")
     query.add_argument(
         "--explain", type=Path, metavar="PICTURE",
-        help="draw here which words the first match has, and where",
+        help="write here a picture of which words the first match fits, and where",
     )  # fmt: skip
     query.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
@@ -367,7 +383,7 @@ def _parser() -> argparse.ArgumentParser:
     doctor = verb(
         "doctor",
         verbs.doctor,
-        "say what this machine has, and whether plans, galleries and datasets are sound",
+        "report on this machine, and check plans, galleries and datasets",
         "  finegrain doctor\n"
         "  finegrain doctor model.plan model.gallery\n"
         "  finegrain doctor data cuhk_pedes data/CUHK-PEDES\n"
@@ -376,8 +392,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     doctor.add_argument(
         "subjects", nargs="*", metavar="SUBJECT",
-        help="plans and galleries to examine; or data NAME ROOT [NAME ROOT ...]: datasets, and "
-        "of those for person search the pictures that training and test splits share",
+        help="plans and galleries to check; or data NAME ROOT [NAME ROOT ...]: datasets, and "
+        "the pictures that the training and test splits of person datasets share",
     )  # fmt: skip
 
     recipe = verb(

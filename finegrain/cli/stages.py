@@ -1,4 +1,4 @@
-"""The stages of a long job: which one runs, and how long the rest will take."""
+"""Announces the stages of a long job and estimates the remaining time."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from contextlib import contextmanager
 
 
 class Stages:
-    """Announces each stage of a job with an estimate of the time that is left in all.
+    """Announces each stage of a job with an estimate of the total remaining time.
 
-    The estimate begins with what the stages took on a reference machine. Each stage that ends
-    tells how fast this machine is, and corrects the estimate of those that follow.
+    The first estimate is the time of the stages on a reference machine. Each finished stage
+    measures the speed of this machine and corrects the estimate.
 
     Args:
         reference: Seconds of each stage on the reference machine, in order.
-        done: Share of a stage that an earlier run did already, where there is any.
+        done: Share of a stage, 0 to 1, that an earlier run has done; 0 if missing.
 
     Attributes:
-        seconds: Wall-clock time of each stage so far.
-        cpu_seconds: Processor time of each stage so far, of this process and of its children.
+        seconds: Wall-clock time of each finished stage, in seconds.
+        cpu_seconds: CPU time of each finished stage, of this process and its children.
     """
 
     def __init__(
@@ -33,31 +33,31 @@ class Stages:
 
     @property
     def left(self) -> float:
-        """Estimated seconds until the end of the last stage."""
+        """Estimated time until the end of the last stage, in seconds."""
         ahead = sum(s for name, s in self._expected.items() if name not in self.seconds)
         expected = sum(self._expected[name] for name in self.seconds)
-        # A stage of a second or two says little of the machine.
-        slowness = sum(self.seconds.values()) / expected if expected > _TELLING else 1.0
-        return ahead * slowness
+        # Stages of one or two seconds are too short to measure the speed.
+        slowdown = sum(self.seconds.values()) / expected if expected > _MIN_EXPECTED else 1.0
+        return ahead * slowdown
 
     @contextmanager
     def stage(self, name: str, about: str) -> Iterator[None]:
-        """Announce a stage, and note how long it takes.
+        """Announce a stage, and measure its time.
 
         Args:
-            name: One of the reference's.
-            about: What it does, in a few words.
+            name: Name of the stage in ``reference``.
+            about: Short description.
         """
         number = f"{len(self.seconds) + 1}/{len(self._expected)}"
-        print(f"\n[{number}] {name}: {about} ({_spoken(self.left)} left in all)", flush=True)
+        print(f"\n[{number}] {name}: {about} ({_rounded(self.left)} left in all)", flush=True)
         start, cpu_start = time.perf_counter(), _cpu_seconds()
         yield
         self.seconds[name] = time.perf_counter() - start
         self.cpu_seconds[name] = _cpu_seconds() - cpu_start
 
 
-_TELLING = 10.0
-"""Expected seconds of stages from which the speed of a machine is judged."""
+_MIN_EXPECTED = 10.0
+"""Minimum expected seconds of the finished stages for measuring the speed of the machine."""
 
 
 def _cpu_seconds() -> float:
@@ -65,7 +65,7 @@ def _cpu_seconds() -> float:
     return times.user + times.system + times.children_user + times.children_system
 
 
-def _spoken(seconds: float) -> str:
+def _rounded(seconds: float) -> str:
     if seconds < 90:
         return f"about {max(5, 5 * round(seconds / 5))} s"
     return f"about {seconds / 60:.0f} min"

@@ -64,7 +64,7 @@ def test_a_warning_is_one_line(path: Path, tmp_path: Path, capsys):
 def test_input_that_nests_too_deeply_is_one_line(path: Path, capsys):
     deep = "x=" + "[" * 100_000
     assert main(["index", "none.plan", "a.jpg", "--metadata", deep]) == 1
-    assert capsys.readouterr().err.startswith("finegrain: what was given nests too deeply")
+    assert capsys.readouterr().err.startswith("finegrain: the input is nested too deeply")
 
 
 def test_names_that_steer_a_terminal_are_escaped(path: Path, capsys):

@@ -132,7 +132,7 @@ def test_all_that_was_left_out_is_in_a_file(shop, capsys):
     assert "left out 12 (12 unreadable picture):" in shown
     assert "... and 2 more" in shown
     names = shop / "model.gallery.left-out.txt"
-    assert f"all 12 that were left out are named in {names}" in shown
+    assert f"all 12 that were left out are listed in {names}" in shown
     lines = names.read_text().splitlines()
     assert len(lines) == 12
     assert all(line.startswith("unreadable picture\t") for line in lines)

@@ -238,7 +238,7 @@ def test_doctor_data_of_what_is_not_there_says_how_to_get_it(tmp_path, capsys):
             "NAME: cuhk_pedes, icfg_pedes, rstpreid, ufine6926, fashion_gen, fashion_iq",
         ),
         (["cuhk_pedes", "a", "rstpreid"], "expected finegrain doctor data NAME ROOT"),
-        (["market", "a"], "there is no dataset 'market' to examine; there are cuhk_pedes, "),
+        (["market", "a"], "there is no dataset 'market' to examine; expected one of cuhk_pedes, "),
     ],
 )
 def test_doctor_data_called_wrongly_is_one_line(capsys, words, why):
