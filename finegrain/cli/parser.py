@@ -106,9 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--set", action="append", default=[], metavar="A.B=C", help="one field")
     train.add_argument("--resume", action="store_true", help="continue from the newest checkpoint")
     train.add_argument("--tiny", action="store_true", help="shrink to seconds, on synthetic people")
-    train.add_argument(
-        "--checkpoint-minutes", type=float, default=5.0, help="maximum time between two"
-    )
+    train.add_argument("--checkpoint-minutes", type=float, default=5.0, help="time between two")
 
     evaluate = verb(
         "evaluate",
@@ -245,16 +243,12 @@ def _parser() -> argparse.ArgumentParser:
         help="folders: columns in file names, such as {pid}_c{camera}s{seq}_{frame}",
     )  # fmt: skip
     table = index.add_argument_group("tables, feeds and shards")
-    table.add_argument(
-        "--image-column", metavar="NAME", help="default: depends on the kind of table"
-    )
+    table.add_argument("--image-column", metavar="NAME", help="default: by the kind of table")
     table.add_argument(
         "--image-pattern", metavar="PATTERN",
         help="path of the picture of a row, such as images/{id}.jpg",
     )  # fmt: skip
-    table.add_argument(
-        "--caption-column", metavar="NAME", help="default: depends on the kind of table"
-    )
+    table.add_argument("--caption-column", metavar="NAME", help="default: by the kind of table")
     table.add_argument("--pid-column", metavar="NAME", help="identifies the person or product")
     table.add_argument("--camera-column", metavar="NAME", help="default: camera")
     table.add_argument("--time-column", metavar="NAME", help="default: time")
@@ -301,12 +295,9 @@ def _parser() -> argparse.ArgumentParser:
             help="re-rank the first pictures with the match head of the plan",
         )  # fmt: skip
         to.add_argument(
-            "--rerank-k",
-            type=int,
-            default=RERANK_K,
-            metavar="K",
+            "--rerank-k", type=int, default=RERANK_K, metavar="K",
             help="how many pictures to re-rank (default: %(default)s)",
-        )
+        )  # fmt: skip
         to.add_argument("--rerank-by", choices=get_args(RerankBy), default="both", help=_RERANK_BY)
 
     add_opening(index)
@@ -326,7 +317,7 @@ def _parser() -> argparse.ArgumentParser:
         "--out",
         type=Path,
         required=True,
-        help="output folder; continues after an interruption",
+        help="output folder, or an unfinished one",
     )
     embed.add_argument(
         "--image-column", default="image_path", help="column of the paths (%(default)s)"
@@ -353,9 +344,7 @@ def _parser() -> argparse.ArgumentParser:
     query.add_argument("-k", type=int, help="number of matches (default: 10)")
     query.add_argument("--offset", type=int, default=0, metavar="N", help="skip the first N")
     query.add_argument("--where", help="filter, such as: camera = 'gate-3' and price < 80")
-    query.add_argument(
-        "--group-by", metavar="COLUMN", help="only the best match of each pid, track, ..."
-    )
+    query.add_argument("--group-by", metavar="COLUMN", help="only the best of each pid, track, ...")
     query.add_argument(
         "--distinct", type=float, metavar="COSINE",
         help="leave out pictures with a higher cosine to a better match, such as 0.98",
