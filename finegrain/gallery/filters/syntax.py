@@ -221,7 +221,10 @@ def _number(token: str, position: int) -> int | float:
     if token.lstrip("+-").isdigit():
         whole = int(token)
         if whole not in INT64:
-            raise PositionedError(position, "whole numbers have at most 64 bits.")
+            raise PositionedError(
+                position,
+                "whole numbers have at most 64 bits; longer ones are text: write it in quotes.",
+            )
         return whole
     number = float(token)
     if not math.isfinite(number):

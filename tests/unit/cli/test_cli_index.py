@@ -325,3 +325,10 @@ def test_a_row_that_nests_too_deeply_costs_itself_only(shop, capsys):
     assert index(table, "--max-bad-share", "0.5") == 0
     assert "t.jsonl:1: nests too deeply" in capsys.readouterr().out
     assert names(hits(capsys)) == ["b.jpg"]
+
+
+def test_a_number_too_wide_for_a_filter_is_asked_for_as_text(shop, capsys):
+    assert index(write("t.csv", "image,caption,pid", "a.jpg,red,9223372036854775808")) == 0
+    assert main(["query", "model.plan", "coat", "--where", "pid = 9223372036854775808"]) == 1
+    assert "write it in quotes" in capsys.readouterr().err
+    assert names(hits(capsys, "--where", "pid = '9223372036854775808'")) == ["a.jpg"]
