@@ -238,9 +238,9 @@ def doctor(arguments: argparse.Namespace) -> None:
             print(f"\n{examine(path)}")
         except FinegrainError as error:
             invalid.append(str(path))
-            print(f"\n{path}: NOT SOUND; {error}")
+            print(f"\n{path}: INVALID; {error}")
     if invalid:
-        raise DataError(f"not sound: {', '.join(invalid)}")
+        raise DataError(f"invalid: {', '.join(invalid)}")
 
 
 def _doctor_data(words: Sequence[str]) -> None:
@@ -250,12 +250,12 @@ def _doctor_data(words: Sequence[str]) -> None:
         names = ", ".join(dataset_names())
         raise DataError(f"expected finegrain doctor data NAME ROOT [NAME ROOT ...]; NAME: {names}")
     pairs = zip(words[::2], words[1::2], strict=True)
-    is_sound = True
+    is_valid = True
     for finding in examine_datasets([(known_dataset(name), Path(root)) for name, root in pairs]):
         print(f"{finding}\n")
-        is_sound = is_sound and not finding.faults
-    if not is_sound:
-        raise DataError("this data would falsify a result; see what is NOT SOUND above")
+        is_valid = is_valid and not finding.faults
+    if not is_valid:
+        raise DataError("this data would falsify a result; see what is INVALID above")
 
 
 def _expected(recipe: finegrain.Recipe) -> str:

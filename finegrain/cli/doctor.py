@@ -91,7 +91,7 @@ def examine(path: Path) -> str:
     if path.suffix == ".gallery":
         with Gallery(path, create=False) as gallery:
             report = gallery.check()
-            if not report.is_sound:
+            if not report.is_valid:
                 raise GalleryError(str(report))
             return "\n  ".join(
                 [str(report), repr(gallery), *_old_pids(gallery), *_missing_files(gallery)]
@@ -100,7 +100,7 @@ def examine(path: Path) -> str:
     Encoder.from_plan(plan)
     parity = ", ".join(f"{name} {value:.6g}" for name, value in plan.manifest.parity.items())
     return (
-        f"{path}: sound; {plan!r}\n  made by finegrain {plan.manifest.made_by}"
+        f"{path}: valid; {plan!r}\n  made by finegrain {plan.manifest.made_by}"
         f"\n  fingerprint {plan.manifest.fingerprint[:12]}\n  parity: {parity or 'not stated'}"
     )
 

@@ -52,8 +52,8 @@ def _check(arguments: argparse.Namespace) -> None:
     with Gallery(arguments.gallery, create=False) as gallery:
         report = gallery.check()
     print(report)
-    if not report.is_sound:
-        raise GalleryError(f"{arguments.gallery} is not sound")
+    if not report.is_valid:
+        raise GalleryError(f"{arguments.gallery} is invalid")
 
 
 def _expire(arguments: argparse.Namespace) -> None:

@@ -49,8 +49,8 @@ class FashionSurvey:
                 *self._problems(),
             ]
         parts += [f"note: {note}" for note in self.notes]
-        parts += [f"NOT SOUND: {fault}" for fault in self.faults]
-        parts.append(f"How to get it: {self.dataset.access}" if self.faults else "sound")
+        parts += [f"INVALID: {fault}" for fault in self.faults]
+        parts.append(f"How to get it: {self.dataset.access}" if self.faults else "valid")
         return "\n\n".join(parts)
 
     def _sizes(self) -> Iterator[tuple[str, int, int, str]]:

@@ -75,7 +75,7 @@ class Leaks:
             ]
             headers = ["trained on", "judged on", "pictures shared", "identities", "one of them"]
             table = tabulate(rows, headers=headers)
-            shown = f"NOT SOUND: a model would be judged on what it was trained on\n\n{table}"
+            shown = f"INVALID: a model would be judged on what it was trained on\n\n{table}"
         else:
             shown = f"no equal file in {self.compared} pairs of a training and a judged split"
         return "\n\n".join([shown, *(f"note: {warning}" for warning in self.warnings)])

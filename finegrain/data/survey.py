@@ -83,8 +83,8 @@ class Survey:
                 f"identities in two splits: {'; '.join(self.overlaps) or 'none'}",
             ]
         parts += [f"note: {note}" for note in self.notes]
-        parts += [f"NOT SOUND: {fault}" for fault in self.faults]
-        parts.append(f"How to get it: {self.dataset.access}" if self.faults else "sound")
+        parts += [f"INVALID: {fault}" for fault in self.faults]
+        parts.append(f"How to get it: {self.dataset.access}" if self.faults else "valid")
         return "\n\n".join(parts)
 
     def _sizes(self) -> Iterator[tuple[str, str, int, int | str, str]]:

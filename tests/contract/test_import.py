@@ -134,7 +134,7 @@ assert not {set(TRAINING_WING)!r} & set(sys.modules)
     shown = python(code, plan, crops, table)
     assert "added 12 pictures" in shown
     assert "added 2 pictures" in shown
-    assert "model.plan: sound" in shown
+    assert "model.plan: valid" in shown
     assert "14 matches for 'woman in red coat'" in shown
 
 

@@ -82,7 +82,7 @@ def refused(path: Path, match: str) -> None:
     assert len(str(caught.value)) < 600
 
 
-# --- what holds of a sound plan ---------------------------------------------------------
+# --- what holds of a valid plan ---------------------------------------------------------
 
 
 def test_what_is_written_is_read(plan):
@@ -265,9 +265,9 @@ def test_a_replaced_member_is_noticed(plan, member):
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_damage_gets_past_as_another_error(plan, data):
     """Whatever bytes of a small plan change, it opens as it was or is refused."""
-    sound = plan.read_bytes()
-    damaged = bytearray(sound)
-    for place in data.draw(st.lists(st.integers(0, len(sound) - 1), min_size=1, max_size=4)):
+    valid = plan.read_bytes()
+    damaged = bytearray(valid)
+    for place in data.draw(st.lists(st.integers(0, len(valid) - 1), min_size=1, max_size=4)):
         damaged[place] = data.draw(st.integers(0, 255))
     copy = plan.with_name("damaged.plan")
     copy.write_bytes(damaged)

@@ -69,12 +69,12 @@ class GalleryReport:
     remarks: list[str]
 
     @property
-    def is_sound(self) -> bool:
+    def is_valid(self) -> bool:
         """Whether the file has no faults."""
         return not self.faults
 
     def __str__(self) -> str:
-        verdict = "sound" if self.is_sound else "NOT SOUND"
+        verdict = "valid" if self.is_valid else "INVALID"
         lines = [f"{self.path}: {verdict}; {self.num_pictures} pictures"]
         lines += [f"fault: {fault}" for fault in self.faults]
         if self.faults:

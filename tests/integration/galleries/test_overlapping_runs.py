@@ -23,7 +23,7 @@ def test_overlapping_index_runs_add_each_picture_once(plan: Path, tmp_path: Path
     assert [run.wait() for run in runs] == [0] * 4
     with Gallery(plan.with_suffix(".gallery")) as gallery:
         assert len(gallery) == len(gallery.images()) == 70
-        assert gallery.check().is_sound
+        assert gallery.check().is_valid
 
 
 def test_several_crops_and_pixels_of_one_picture_are_no_duplicates(tmp_path: Path):

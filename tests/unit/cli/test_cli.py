@@ -259,10 +259,10 @@ def test_the_doctor_examines_plans_and_galleries(indexed, tmp_path, capsys):
     gallery = indexed.with_suffix(".gallery")
     assert main(["doctor", str(indexed), str(gallery), str(tmp_path / "x.plan")]) == 1
     shown, said = capsys.readouterr()
-    assert said.startswith("finegrain: not sound: ")
-    assert f"{indexed}: sound" in shown
-    assert f"{gallery}: sound" in shown
-    assert "x.plan: NOT SOUND; there is no plan at" in shown
+    assert said.startswith("finegrain: invalid: ")
+    assert f"{indexed}: valid" in shown
+    assert f"{gallery}: valid" in shown
+    assert "x.plan: INVALID; there is no plan at" in shown
 
 
 def test_an_interruption_leaves_with_the_shells_status(indexed, monkeypatch, capsys):

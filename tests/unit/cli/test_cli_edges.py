@@ -32,7 +32,7 @@ def test_a_gallery_is_backed_up_restored_and_checked(path: Path, tmp_path: Path,
         gallery.delete([1, 2])
     assert main(["gallery", "restore", str(copy), str(path), "--overwrite"]) == 0
     assert main(["gallery", "check", str(path)]) == 0
-    assert "sound; 3 pictures" in capsys.readouterr().out
+    assert "valid; 3 pictures" in capsys.readouterr().out
     assert main(["gallery", "expire", str(path)]) == 0
     assert capsys.readouterr().out == "deleted 0 pictures\n"
 
@@ -42,9 +42,9 @@ def test_a_damaged_gallery_is_said(path: Path, capsys):
         connection.execute("UPDATE vector SET checksum = checksum + 1 WHERE picture = 2")
     assert main(["gallery", "check", str(path)]) == 1
     shown = capsys.readouterr()
-    assert "NOT SOUND" in shown.out
+    assert "INVALID" in shown.out
     assert "vector of picture 2 does not agree with its checksum" in shown.out
-    assert shown.err == f"finegrain: {path} is not sound\n"
+    assert shown.err == f"finegrain: {path} is invalid\n"
     assert main(["doctor", str(path)]) == 1
     assert "does not agree with its checksum" in capsys.readouterr().out
 

@@ -95,14 +95,14 @@ def test_what_is_missing_or_too_old_is_marked(monkeypatch):
     assert found["pillow"].endswith("999.0")
 
 
-def test_a_sound_plan_says_what_it_is(tiny_plan):
+def test_a_valid_plan_says_what_it_is(tiny_plan):
     shown = examine(tiny_plan)
-    assert shown.startswith(f"{tiny_plan}: sound; Plan(")
+    assert shown.startswith(f"{tiny_plan}: valid; Plan(")
     assert Plan(tiny_plan).manifest.fingerprint[:12] in shown
     assert "parity: not stated" in shown
 
 
-def test_a_damaged_plan_is_not_sound(tiny_plan, tmp_path):
+def test_a_damaged_plan_is_invalid(tiny_plan, tmp_path):
     path = Path(shutil.copy(tiny_plan, tmp_path / "model.plan"))
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
@@ -111,22 +111,22 @@ def test_a_damaged_plan_is_not_sound(tiny_plan, tmp_path):
         examine(path)
 
 
-def test_a_sound_gallery_says_what_it_holds(tmp_path):
+def test_a_valid_gallery_says_what_it_holds(tmp_path):
     path = tmp_path / "crops.gallery"
     with Gallery(path, dim=2) as gallery:
         gallery.add([[1.0, 0.0]], ["1.jpg"])
-    assert examine(path).startswith(f"{path}: sound; ")
+    assert examine(path).startswith(f"{path}: valid; ")
     assert "1 pictures, dim=2" in examine(path)
 
 
 @pytest.mark.parametrize(("name", "error"), [("x.plan", PlanError), ("x.gallery", GalleryError)])
-def test_what_is_missing_is_not_sound_and_not_made(tmp_path, name, error):
+def test_what_is_missing_is_invalid_and_not_made(tmp_path, name, error):
     with pytest.raises(error, match="no"):
         examine(tmp_path / name)
     assert not (tmp_path / name).exists()
 
 
-def test_a_damaged_gallery_is_not_sound_and_stays(tmp_path):
+def test_a_damaged_gallery_is_invalid_and_stays(tmp_path):
     path = tmp_path / "x.gallery"
     path.write_bytes(b"no gallery " * 100)
     with pytest.raises(GalleryError, match="not a database"):
@@ -172,20 +172,20 @@ def test_one_dataset_is_surveyed_several_are_also_compared(copies):
     ]
 
 
-def test_doctor_data_of_a_sound_copy(copies, as_published, capsys):
+def test_doctor_data_of_a_valid_copy(copies, as_published, capsys):
     assert main(["doctor", "data", "cuhk_pedes", str(copies["cuhk_pedes"])]) == 0
     shown, said = capsys.readouterr()
     assert said == ""
     assert shown.startswith(f"CUHK-PEDES in {copies['cuhk_pedes']}\n")
-    assert shown.rstrip().endswith("sound")
+    assert shown.rstrip().endswith("valid")
     assert "onnxruntime" not in shown
 
 
 def test_doctor_data_of_a_copy_of_another_size_fails(copies, capsys):
     assert main(["doctor", "data", "rstpreid", str(copies["rstpreid"])]) == 1
     shown, said = capsys.readouterr()
-    assert "NOT SOUND: RSTPReid test: has 1 identities where 200 are published, 5 pictures" in shown
-    assert said == "finegrain: this data would falsify a result; see what is NOT SOUND above\n"
+    assert "INVALID: RSTPReid test: has 1 identities where 200 are published, 5 pictures" in shown
+    assert said == "finegrain: this data would falsify a result; see what is INVALID above\n"
 
 
 def test_doctor_data_of_several_datasets_compares_them(copies, as_published, tmp_path, capsys):
@@ -199,8 +199,8 @@ def test_doctor_data_of_several_datasets_compares_them(copies, as_published, tmp
     roots[1] = str(icfg)
     assert main(["doctor", "data", *roots]) == 1
     shown, said = capsys.readouterr()
-    assert "NOT SOUND: a model would be judged on what it was trained on" in shown
-    assert said.endswith("would falsify a result; see what is NOT SOUND above\n")
+    assert "INVALID: a model would be judged on what it was trained on" in shown
+    assert said.endswith("would falsify a result; see what is INVALID above\n")
 
 
 def test_doctor_data_of_a_fashion_set(tmp_path, monkeypatch, capsys):
@@ -208,13 +208,13 @@ def test_doctor_data_of_a_fashion_set(tmp_path, monkeypatch, capsys):
     whole = replace(FASHION_IQ, published=dict(FASHION_IQ.count(FASHION_IQ.read(root))))
     monkeypatch.setattr(doctor, "FASHION_DATASETS", (whole,))
     assert main(["doctor", "data", "fashion_iq", str(root)]) == 0
-    assert capsys.readouterr().out.rstrip().endswith("sound")
+    assert capsys.readouterr().out.rstrip().endswith("valid")
     monkeypatch.undo()
     assert main(["doctor", "data", "fashion_iq", str(root)]) == 1
     shown, said = capsys.readouterr()
     assert "note: FashionIQ: has 2 train dress triplets where 5985 are published" in shown
-    assert "NOT SOUND: FashionIQ: has 2 val shirt triplets where 2038 are published" in shown
-    assert said.endswith("would falsify a result; see what is NOT SOUND above\n")
+    assert "INVALID: FashionIQ: has 2 val shirt triplets where 2038 are published" in shown
+    assert said.endswith("would falsify a result; see what is INVALID above\n")
 
 
 def test_fashion_sets_are_not_compared_with_people(copies, tmp_path):

@@ -31,14 +31,14 @@ def row(found, *cells):
 
 
 @pytest.mark.parametrize("dataset", FASHION_DATASETS, ids=lambda dataset: dataset.name)
-def test_a_whole_copy_is_sound(dataset, tmp_path):
+def test_a_whole_copy_is_valid(dataset, tmp_path):
     root = WRITERS[dataset.name](tmp_path / "set")
     whole = as_published(dataset, root)
     found = survey_fashion(root, whole)
     assert (found.faults, found.notes) == ((), ())
     assert found.splits == dataset.read(root)
     assert str(found).startswith(f"{dataset.title} in {root}\n")
-    assert str(found).endswith("sound")
+    assert str(found).endswith("valid")
     assert "How to get it" not in str(found)
     for what, size in whole.published.items():
         assert row(found, what, size, size, "none")

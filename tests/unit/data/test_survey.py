@@ -45,13 +45,13 @@ def row(found, *cells):
     return any(line.split() == [*map(str, cells)] for line in str(found).splitlines())
 
 
-def test_a_whole_copy_is_sound(root, dataset):
+def test_a_whole_copy_is_valid(root, dataset):
     found = survey(root, dataset)
     assert (found.faults, found.notes) == ((), ())
     assert found.splits == read_people(root, dataset)
     assert str(found).startswith(f"CUHK-PEDES in {root}\nannotations: reid_raw.json")
     assert "identities in two splits: none" in str(found)
-    assert str(found).endswith("sound")
+    assert str(found).endswith("valid")
     assert "How to get it" not in str(found)
     assert row(found, "train", "pictures", 12, 12, "none")
     assert row(found, "test", "captions", 6, 6, "none")

@@ -15,7 +15,7 @@ PROFILE = ExportProfile(
     min_rank1_agreement=0.4,
     max_drift=2,
 )
-SOUND = ParityReport(
+VALID = ParityReport(
     num_queries=1,
     num_pictures=1,
     text_cosine=1,
@@ -34,7 +34,7 @@ scores = st.floats(0, 1)
 @given(text=scores, image=scores, overlap=scores, rank1=scores)
 def test_a_report_fails_where_it_is_below_the_bound(text, image, overlap, rank1):
     report = replace(
-        SOUND,
+        VALID,
         text_cosine=text,
         image_cosine=image,
         top10_overlap=overlap,
@@ -46,25 +46,25 @@ def test_a_report_fails_where_it_is_below_the_bound(text, image, overlap, rank1)
 
 @given(lost=st.floats(-10, 10), metric=st.sampled_from(["rank1", "mAP"]))
 def test_a_metric_may_rise_and_not_fall(lost, metric):
-    report = replace(SOUND, **{metric: getattr(SOUND, metric) - lost})
+    report = replace(VALID, **{metric: getattr(VALID, metric) - lost})
     # rank1 and mAP are subtracted from the eager ones, which rounds.
     assert bool(report.failures(PROFILE)) == (report.drift > 2)
     assert abs(report.drift - max(lost, 0)) < 1e-9
 
 
 def test_a_fallen_metric_is_stated():
-    (failure,) = replace(SOUND, mAP=37.5).failures(PROFILE)
+    (failure,) = replace(VALID, mAP=37.5).failures(PROFILE)
     assert failure == "rank1 or mAP falls by 2.50 points, more than 2"
 
 
 def test_nan_fails():
     report = replace(
-        SOUND, text_cosine=NAN, image_cosine=NAN, top10_overlap=NAN, rank1_agreement=NAN, rank1=NAN
+        VALID, text_cosine=NAN, image_cosine=NAN, top10_overlap=NAN, rank1_agreement=NAN, rank1=NAN
     )
     assert len(report.failures(PROFILE)) == 5
-    assert len(replace(SOUND, mAP=NAN).failures(PROFILE)) == 1
+    assert len(replace(VALID, mAP=NAN).failures(PROFILE)) == 1
 
 
 def test_a_printed_report_shows_the_drift():
-    assert "drift" in str(SOUND)
-    assert str(replace(SOUND, mAP=39)).splitlines()[-1].split()[-1] == "1.00"
+    assert "drift" in str(VALID)
+    assert str(replace(VALID, mAP=39)).splitlines()[-1].split()[-1] == "1.00"

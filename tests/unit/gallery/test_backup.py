@@ -32,7 +32,7 @@ def images(path: Path) -> set[str]:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with Gallery(path, create=False) as copy:
-            assert copy.check().is_sound
+            assert copy.check().is_valid
             return copy.images()
 
 
@@ -79,7 +79,7 @@ def test_backups_beside_a_writer_are_each_of_one_moment(gallery: Gallery, tmp_pa
         for number in range(15):
             count = gallery.backup(tmp_path / f"copy-{number}")
             with Gallery(tmp_path / f"copy-{number}") as copy:
-                assert copy.check().is_sound
+                assert copy.check().is_valid
                 assert len(copy) == count
                 assert (count - 3) % 7 == 0
     finally:

@@ -24,8 +24,8 @@ def unit(count: int, seed: int = 0) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def sound(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    path = tmp_path_factory.mktemp("sound") / "g"
+def valid(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    path = tmp_path_factory.mktemp("valid") / "g"
     with Gallery(path, fingerprint="plan", dim=DIM) as gallery:
         gallery.add(
             unit(COUNT),
@@ -77,17 +77,17 @@ def damaged(data: bytes, random: np.random.Generator) -> bytes:
     return bytes(changed)
 
 
-def num_wrong(sound: bytes, folder: Path, count: int) -> list[int]:
+def num_wrong(valid: bytes, folder: Path, count: int) -> list[int]:
     """Seeds of the damage that went unnoticed."""
     warnings.simplefilter("ignore")
     path = folder / "g"
-    path.write_bytes(sound)
+    path.write_bytes(valid)
     expected = answers(path)
     wrong = []
     for seed in range(count):
         for file in folder.iterdir():
             file.unlink()
-        path.write_bytes(damaged(sound, np.random.default_rng(seed)))
+        path.write_bytes(damaged(valid, np.random.default_rng(seed)))
         try:
             given = answers(path)
         except FinegrainError:
@@ -97,13 +97,13 @@ def num_wrong(sound: bytes, folder: Path, count: int) -> list[int]:
     return wrong
 
 
-def test_no_damage_gives_a_wrong_answer(sound: bytes, tmp_path: Path):
-    assert num_wrong(sound, tmp_path, 120) == []
+def test_no_damage_gives_a_wrong_answer(valid: bytes, tmp_path: Path):
+    assert num_wrong(valid, tmp_path, 120) == []
 
 
 @pytest.mark.slow
-def test_no_damage_of_a_thousand_gives_a_wrong_answer(sound: bytes, tmp_path: Path):
-    assert num_wrong(sound, tmp_path, 1000) == []
+def test_no_damage_of_a_thousand_gives_a_wrong_answer(valid: bytes, tmp_path: Path):
+    assert num_wrong(valid, tmp_path, 1000) == []
 
 
 @pytest.mark.parametrize(
@@ -124,20 +124,20 @@ def test_no_damage_of_a_thousand_gives_a_wrong_answer(sound: bytes, tmp_path: Pa
         ("INSERT INTO thumbnail VALUES (5, x'00')", "thumbnail is not a JPEG file: 5"),
     ],
 )
-def test_a_check_names_what_is_wrong(sound: bytes, tmp_path: Path, damage: str, fault: str):
-    (tmp_path / "g").write_bytes(sound)
+def test_a_check_names_what_is_wrong(valid: bytes, tmp_path: Path, damage: str, fault: str):
+    (tmp_path / "g").write_bytes(valid)
     with Gallery(tmp_path / "g") as gallery:
-        assert gallery.check().is_sound
+        assert gallery.check().is_valid
         with sqlite3.connect(tmp_path / "g") as connection:
             connection.execute(damage)
         report = gallery.check()
-        assert not report.is_sound
+        assert not report.is_valid
         assert any(fault in line for line in report.faults), report
-        assert "NOT SOUND" in str(report)
+        assert "INVALID" in str(report)
 
 
-def test_a_picture_without_a_vector_is_not_left_out_in_silence(sound: bytes, tmp_path: Path):
-    (tmp_path / "g").write_bytes(sound)
+def test_a_picture_without_a_vector_is_not_left_out_in_silence(valid: bytes, tmp_path: Path):
+    (tmp_path / "g").write_bytes(valid)
     with sqlite3.connect(tmp_path / "g") as connection:
         connection.execute("DELETE FROM vector WHERE picture = 5")
     with (
@@ -147,8 +147,8 @@ def test_a_picture_without_a_vector_is_not_left_out_in_silence(sound: bytes, tmp
         gallery.search(unit(1), 3)
 
 
-def test_a_check_of_damaged_tokens_and_of_what_may_be_read_by_others(sound: bytes, tmp_path: Path):
-    (tmp_path / "g").write_bytes(sound)
+def test_a_check_of_damaged_tokens_and_of_what_may_be_read_by_others(valid: bytes, tmp_path: Path):
+    (tmp_path / "g").write_bytes(valid)
     (tmp_path / "g").chmod(0o644)
     (tmp_path / "g.tokens").write_bytes(b"no database" * 100)
     with Gallery(tmp_path / "g") as gallery:

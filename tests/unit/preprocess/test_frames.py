@@ -256,7 +256,7 @@ def test_other_files_are_refused(tmp_path: Path, content: bytes):
         VideoReader(tmp_path / "film.mp4")
 
 
-def test_a_folder_and_a_sound_are_refused(tmp_path: Path):
+def test_a_folder_and_a_sound_track_are_refused(tmp_path: Path):
     with pytest.raises(ImageError, match="is not a file"):
         VideoReader(tmp_path)
     with av.open(tmp_path / "sound.mp4", "w") as container:

@@ -62,7 +62,7 @@ BROKEN = {
 
 
 def write_unusual(folder: Path) -> list[str]:
-    """Pictures that are sound but of rare kinds."""
+    """Pictures that are valid but of rare kinds."""
     frames = [Image.new("RGB", (64, 128), colour) for colour in ("red", "green", "blue")]
     frames[0].save(folder / "animated.gif", save_all=True, append_images=frames[1:])
     noise().convert("CMYK").save(folder / "cmyk.jpg")
