@@ -127,7 +127,8 @@ def test_rerank(
     def ours(_: str) -> np.ndarray[Any, Any]:
         match = matcher.matching(caption)
         starts = range(0, count, MATCHED_AT_ONCE)
-        return np.concatenate([match(pictures[slice(a, a + MATCHED_AT_ONCE)]) for a in starts])
+        parts = [match(pictures[slice(a, a + MATCHED_AT_ONCE)]) for a in starts]
+        return np.concatenate([part.logits for part in parts])
 
     @torch.inference_mode()
     def plain(_: str) -> torch.Tensor:
