@@ -112,11 +112,14 @@ def test_what_cannot_be_explained_is_said(
         explain(encoder, query, picture, cells=cells)
 
 
-@pytest.mark.parametrize("name", ["why.gif", "no/why.png"])
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("why.gif", r"ends in \.png or \.jpg, got 'why.gif'"), ("no/why.png", "explanation")],
+)
 def test_where_it_cannot_be_saved_is_said(
-    explanation: Explanation, tmp_path: Path, name: str
+    explanation: Explanation, tmp_path: Path, name: str, message: str
 ) -> None:
-    with pytest.raises(ImageError, match="explanation"):
+    with pytest.raises(ImageError, match=message):
         explanation.save(tmp_path / name)
 
 

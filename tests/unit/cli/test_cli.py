@@ -188,7 +188,7 @@ def test_a_filter_that_nothing_matches_is_no_error(indexed, capsys):
     [
         ([""], "the query is empty"),
         (["coat", "-k", "0"], "k is a whole number"),
-        (["coat", "--grid", "matches.pdf"], "saved as .png or .jpg"),
+        (["coat", "--grid", "matches.pdf"], "ends in .png or .jpg"),
         (["--image", "nowhere.jpg"], "nowhere.jpg"),
         (["coat", "--gallery", "nowhere.gallery"], "no gallery at nowhere.gallery"),
     ],
@@ -244,7 +244,7 @@ def test_what_is_missing_is_one_line(tmp_path, monkeypatch, capsys, argv, why):
 
 def test_recipes_are_listed_shown_and_compared(tiny_recipe, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert "no recipes/*.py here" in refused(capsys, "recipe", "list")
+    assert "there are no files recipes/*.py here" in refused(capsys, "recipe", "list")
     path = tmp_path / "recipe.json"
     path.write_text(tiny_recipe.to_json())
     assert main(["recipe", "show", str(path), "--set", "seed=3"]) == 0

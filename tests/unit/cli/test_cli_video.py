@@ -52,4 +52,4 @@ def test_one_of_several_videos_may_be_broken(plan: Path, film: Path, tmp_path: P
     shown = capsys.readouterr()
     assert "added 4 pictures" in shown.out
     assert f"{broken}: not a video" in shown.err
-    assert "left out 1 (1 unreadable picture):" in shown.out
+    assert "left out 1 (1 unreadable input):" in shown.out

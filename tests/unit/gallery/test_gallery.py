@@ -323,7 +323,7 @@ def test_a_missing_gallery_is_refused_where_none_may_be_made(tmp_path: Path):
         Gallery(tmp_path / "h", dim=0)
     with pytest.raises(GalleryError, match="does not exist"):
         Gallery(tmp_path / "no" / "g", dim=2)
-    with pytest.raises(GalleryError, match="is not a file"):
+    with pytest.raises(GalleryError, match="is a folder"):
         Gallery(tmp_path, dim=2)
 
 

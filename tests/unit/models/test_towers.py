@@ -55,7 +55,7 @@ def test_sizes_must_divide_into_patches():
 def test_unknown_backbone_names_its_neighbours():
     with pytest.raises(RecipeError, match=r"has no model 'resnet10x'.*resnet"):
         TimmConfig(model="resnet10x", height=32, width=32).build(8)
-    with pytest.raises(RecipeError, match="close: none"):
+    with pytest.raises(RecipeError, match="Similar names: none"):
         TimmConfig(model="qqqqqqqq", height=32, width=32).build(8)
 
 

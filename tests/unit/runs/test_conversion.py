@@ -396,7 +396,7 @@ def test_the_verb_goes_both_ways(released, tmp_path, capsys):
     assert capsys.readouterr().out == f"wrote {back}\n"
     assert_same(tensors(back), tensors(released))
     assert main(["convert", str(run), "-o", str(back), "--heads"]) == 1
-    assert "go with a released checkpoint" in capsys.readouterr().err
+    assert "only with a released checkpoint" in capsys.readouterr().err
 
 
 def test_the_verb_of_a_missing_file(tmp_path, capsys):

@@ -142,9 +142,9 @@ def test_the_command_takes_a_path_as_the_picture(indexed: Path, crops: Path, cap
     ("argv", "why"),
     [
         ([], "nothing to search for"),
-        (["--queries", "nowhere.txt"], "is no text in UTF-8"),
-        (["coat", "--image", "a.jpg"], "one at a time"),
-        (["coat", "dress", "--grid", "g.png"], "--grid and --explain draw one query; got 2"),
+        (["--queries", "nowhere.txt"], "cannot be read as UTF-8 text"),
+        (["coat", "--image", "a.jpg"], "expected --image or texts, got both"),
+        (["coat", "dress", "--grid", "g.png"], "--grid and --explain take one query, got 2"),
         (["coat", "--group-by", "track"], "no picture in the gallery has a 'track'"),
         (["coat", "--offset", "-1"], "offset is a whole number"),
     ],
