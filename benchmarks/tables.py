@@ -37,9 +37,17 @@ def demo(result: Result) -> str:
         *((name, f"{text_to_image[name]:.1f} %") for name in ("rank1", "rank5", "rank10")),
         *((name, f"{text_to_image[name]:.1f} %") for name in ("mAP", "mINP")),
         ("captions that search / pictures searched", _sizes(text_to_image)),
-        ("whole demo", f"{result['seconds']['all']:.0f} s on {result['processors']} cores"),
+        ("whole demo", _duration(result)),
     ]
     return _table(rows, ["on people never seen in training", ""])
+
+
+def _duration(result: Result) -> str:
+    """Wall-clock and processor time, and the newest instruction set that was used."""
+    return (
+        f"{result['seconds']['all']:.0f} s ({result['cpu_seconds']['all']:.0f} s of processor time) "
+        f"on {result['processors']} cores of {result['processor']} with {result['instructions'][-1]}"
+    )
 
 
 def demo_queries(result: Result) -> str:
