@@ -44,10 +44,10 @@ def demo(result: Result) -> str:
 
 def _duration(result: Result) -> str:
     """Wall-clock and processor time, and the newest instruction set that was used."""
-    return (
-        f"{result['seconds']['all']:.0f} s ({result['cpu_seconds']['all']:.0f} s of processor time) "
-        f"on {result['processors']} cores of {result['processor']} with {result['instructions'][-1]}"
-    )
+    seconds, computed = result["seconds"]["all"], result["cpu_seconds"]["all"]
+    processor = f"{result['processors']} cores of {result['processor']}"
+    newest = result["instructions"][-1]
+    return f"{seconds:.0f} s ({computed:.0f} s of processor time) on {processor} with {newest}"
 
 
 def demo_queries(result: Result) -> str:
