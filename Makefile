@@ -1,6 +1,6 @@
 # Two commands on a fresh machine with Python 3.11 or newer:
 #   make demo    the main job, from drawing people to a search that works
-#   make test    everything that has to hold
+#   make test    the linters and all tests
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
@@ -15,11 +15,11 @@ demo: $(VENV)/installed
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadgroup
 
-# what takes minutes: TensorRT-RTX engines of ViT-B/16, and a Ray cluster of two nodes
+# Tests that take minutes: TensorRT-RTX engines of ViT-B/16, and a Ray cluster of two nodes.
 test-large: $(VENV)/installed
 	$(BIN)/python -m pytest -q -m slow tests/integration/test_tensorrt_rtx.py tests/integration/test_ray.py
 
-# what depends on the processor, on one that has AVX2 and nothing newer
+# Tests that depend on the processor, on one that has AVX2 and nothing newer.
 test-avx2: $(VENV)/installed
 	.ci/test-avx2 $(BIN)/python
 
@@ -36,7 +36,7 @@ lint: $(VENV)/installed
 bench: $(VENV)/installed
 	$(BIN)/python -m pytest -q benchmarks
 
-# every benchmark at a small size: that it runs, and that nothing is slower than the plain way
+# Runs every benchmark at a small size, and fails if finegrain is slower than the baseline.
 bench-short: $(VENV)/installed
 	FINEGRAIN_FAST=1 $(BIN)/python -m pytest -q benchmarks
 
