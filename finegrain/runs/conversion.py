@@ -17,15 +17,15 @@ from finegrain.recipe import Recipe, override
 from finegrain.runs.checkpoint import State, last_checkpoint, save_checkpoint
 from finegrain.runs.released_recipe import recipe_of
 from finegrain.runs.run import assemble, load_run
-from finegrain.zoo import (
+from finegrain.zoo.clip_config import ACTIVATION_UNKNOWN
+from finegrain.zoo.examination import Examined, examine_weights
+from finegrain.zoo.loading import (
     TRAINING_ONLY,
     export_irra,
     export_rasa,
     export_rde,
     load_clip_weights,
 )
-from finegrain.zoo.clip_config import ACTIVATION_UNKNOWN
-from finegrain.zoo.examination import Examined, examine_weights
 from finegrain.zoo.rasa_config import read_rasa_config
 from finegrain.zoo.recognition import Layout
 from finegrain.zoo.released_config import ReleasedConfig, read_released_config
@@ -105,7 +105,7 @@ def released_to_run(
     rejects it.
 
     Args:
-        released: A weight file; see :func:`~finegrain.zoo.load_clip_weights`.
+        released: A weight file; see :func:`~finegrain.zoo.loading.load_clip_weights`.
         out: The run folder.
         config: The released ``configs.yaml``, or ``config.yaml`` of RaSa. If both this and
             ``recipe`` are None, the file next to the weights is read, if there is one.

@@ -19,7 +19,7 @@ from finegrain.recipe import Recipe, load_recipe, recipe_from_dict
 from finegrain.runs.checkpoint import MODEL, best_checkpoint, last_checkpoint, load_model
 from finegrain.runs.model_size import check_model_size
 from finegrain.runtime.eager import EagerRuntime
-from finegrain.zoo import HEADS, load_clip_weights
+from finegrain.zoo.loading import HEADS, load_clip_weights
 
 
 def build_method(recipe: Recipe) -> TwoTowers:

@@ -14,7 +14,7 @@ from finegrain.errors import WeightsError
 from finegrain.methods import ClipConfig
 from finegrain.models import TextConfig, TimmConfig, VitConfig
 from finegrain.models.image_tower import CLIP_MEAN, CLIP_STD
-from finegrain.zoo import load_clip_weights
+from finegrain.zoo.loading import load_clip_weights
 from finegrain.zoo.positions import resize_positions
 
 CONFIG = ClipConfig(

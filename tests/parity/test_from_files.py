@@ -29,8 +29,8 @@ from finegrain.metrics import retrieval_metrics
 from finegrain.preprocess import load_image
 from finegrain.runs.run import image_transform, training_transform
 from finegrain.training.optim import lr_factor, make_optimizer, set_lr
-from finegrain.zoo import export_irra, load_clip_weights
 from finegrain.zoo import rde as rde_layout
+from finegrain.zoo.loading import export_irra, load_clip_weights
 
 ROOT = Path(__file__).parents[2]
 METHODS = {"irra": "irra_cuhk_pedes", "rde": "rde_cuhk_pedes", "tbps_clip": "tbps_clip_cuhk_pedes"}

@@ -23,7 +23,7 @@ from finegrain.methods.token_masking import MASK, Masked
 from finegrain.models import TextConfig, VitConfig
 from finegrain.recipe import Schedule
 from finegrain.training.optim import lr_factor, make_optimizer, set_lr
-from finegrain.zoo import export_irra, load_clip_weights
+from finegrain.zoo.loading import export_irra, load_clip_weights
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = json.loads((ROOT / "tests/golden/irra/released_code.json").read_text())

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from finegrain.methods import IrraConfig
 from finegrain.models import TextConfig, VitConfig
-from finegrain.zoo import HEADS, export_irra, load_clip_weights
+from finegrain.zoo.loading import HEADS, export_irra, load_clip_weights
 
 SMALL = IrraConfig(
     image=VitConfig(height=48, width=16, patch=8, channels=32, depth=2, heads=2),

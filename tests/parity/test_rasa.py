@@ -22,7 +22,7 @@ from finegrain.methods import rasa as rasa_module
 from finegrain.methods.token_masking import Changed
 from finegrain.models.albef_image import AlbefImageConfig
 from finegrain.models.albef_text import AlbefTextConfig
-from finegrain.zoo import export_rasa, load_clip_weights
+from finegrain.zoo.loading import export_rasa, load_clip_weights
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = json.loads((ROOT / "tests/golden/rasa/released_code.json").read_text())

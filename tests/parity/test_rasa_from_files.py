@@ -29,7 +29,7 @@ from finegrain.runs.run import assemble, build_method, eager_encoder, training_t
 from finegrain.training.loader import Item, Pairs, _collate
 from finegrain.training.optim import lr_factor, make_optimizer, set_lr
 from finegrain.training.pictures import Pictures
-from finegrain.zoo import export_rasa
+from finegrain.zoo.loading import export_rasa
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = json.loads((ROOT / "tests/golden/rasa/released_code_from_files.json").read_text())

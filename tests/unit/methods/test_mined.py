@@ -10,7 +10,7 @@ from finegrain.methods import Batch, IrraConfig, MinedConfig, TwoTowers
 from finegrain.methods.hard_negatives import color_tokens
 from finegrain.methods.mined import LOSSES
 from finegrain.models import ConvConfig, TextConfig, TimmConfig, VitConfig
-from finegrain.zoo import TRAINING_ONLY, export_irra
+from finegrain.zoo.loading import TRAINING_ONLY, export_irra
 
 TINY = MinedConfig(image=ConvConfig(), text=TextConfig()).tiny()
 COLORS = color_tokens(TINY.text.tokenizer())

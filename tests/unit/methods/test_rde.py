@@ -10,8 +10,8 @@ from finegrain.errors import RecipeError, WeightsError
 from finegrain.methods import Batch, RdeConfig, rde
 from finegrain.methods.consensus import Consensus
 from finegrain.models import ConvConfig, TextConfig, TimmConfig, VitConfig
-from finegrain.zoo import HEADS, load_clip_weights
 from finegrain.zoo import rde as layout
+from finegrain.zoo.loading import HEADS, load_clip_weights
 
 TINY = replace(RdeConfig(image=VitConfig(), text=TextConfig()).tiny(), items=6)
 CONV = replace(TINY, image=ConvConfig(height=128, width=64).tiny())

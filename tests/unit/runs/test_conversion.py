@@ -20,7 +20,7 @@ from finegrain.runs.checkpoint import last_checkpoint
 from finegrain.runs.conversion import as_overrides, released_to_run, run_to_released
 from finegrain.runs.run import load_run
 from finegrain.training import train
-from finegrain.zoo import export_irra, export_rde
+from finegrain.zoo.loading import export_irra, export_rde
 from finegrain.zoo.released_config import read_released_config
 
 ALL = ("sdm", "id", "mlm")

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from finegrain.errors import WeightsError
 from finegrain.methods import ClipConfig
 from finegrain.models import TextConfig, VitConfig
-from finegrain.zoo import export_irra, load_clip_weights
 from finegrain.zoo.clip_config import KnownClip, read_clip_config
 from finegrain.zoo.clip_sizes import TowerSizes, read_clip_sizes
+from finegrain.zoo.loading import export_irra, load_clip_weights
 
 IMAGE = VitConfig(height=32, width=32, patch=8, channels=64, depth=2, heads=1)
 TEXT = TextConfig(vocabulary=40, context_length=9, channels=128, depth=1, heads=2)

@@ -12,7 +12,7 @@ from finegrain.errors import WeightsError
 from finegrain.methods import ClipConfig
 from finegrain.models import TextConfig, VitConfig
 from finegrain.models.image_tower import CLIP_MEAN, CLIP_STD
-from finegrain.zoo import load_clip_weights
+from finegrain.zoo.loading import load_clip_weights
 
 DIM, SIDE, WORDS, LENGTH = 16, 32, 60, 10
 SIZES = {

@@ -19,8 +19,8 @@ from finegrain.recipe import Recipe
 from finegrain.runs.checkpoint import last_checkpoint
 from finegrain.runs.conversion import released_to_run, run_to_released
 from finegrain.runs.run import load_run
-from finegrain.zoo import HEADS, export_rasa, load_clip_weights
 from finegrain.zoo.examination import examine_weights
+from finegrain.zoo.loading import HEADS, export_rasa, load_clip_weights
 from finegrain.zoo.rasa import convert
 
 IMAGE = AlbefImageConfig(height=32, width=32, patch=8, channels=16, depth=1, heads=2)

@@ -8,7 +8,7 @@ import torch
 from finegrain.errors import WeightsError
 from finegrain.methods import ClipConfig
 from finegrain.models import TextConfig, VitConfig
-from finegrain.zoo import load_clip_weights
+from finegrain.zoo.loading import load_clip_weights
 from finegrain.zoo.recognition import UNREADABLE, recognise
 
 TRUNK = {"base_model.visual.proj": torch.ones(1), "base_model.ln_final.weight": torch.ones(1)}

@@ -10,7 +10,7 @@ import torch
 from finegrain.errors import WeightsError
 from finegrain.methods import ClipConfig, IrraConfig
 from finegrain.models import ConvConfig, TextConfig, VitConfig
-from finegrain.zoo import HEADS, export_irra, load_clip_weights
+from finegrain.zoo.loading import HEADS, export_irra, load_clip_weights
 from finegrain.zoo.positions import resize_positions
 from finegrain.zoo.renaming import rename
 

@@ -1,0 +1,165 @@
+"""Loading of pretrained weights. Each layout has a module that maps its names to finegrain's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from finegrain.errors import WeightsError
+from finegrain.models.albef_image import AlbefImageTower
+from finegrain.models.image_tower import VisionTransformer
+from finegrain.zoo import hf_clip, irra, openai_clip, rasa, rde
+from finegrain.zoo.clip_config import check_known, read_clip_config
+from finegrain.zoo.files import read_state_dict, weight_file
+from finegrain.zoo.irra import export_irra
+from finegrain.zoo.positions import resize_positions, shorten_positions
+from finegrain.zoo.rasa import export_rasa
+from finegrain.zoo.rde import export_rde
+from finegrain.zoo.recognition import Layout, recognise
+from finegrain.zoo.renaming import check_fits
+
+__all__ = [
+    "HEADS",
+    "TRAINING_ONLY",
+    "export_irra",
+    "export_rasa",
+    "export_rde",
+    "load_clip_weights",
+]
+
+CONVERTERS: Mapping[Layout, Callable[[Mapping[str, Tensor]], dict[str, Tensor]]] = {
+    "ours": dict,
+    "openai_clip": openai_clip.convert,
+    "hf_clip": hf_clip.convert,
+    "irra": irra.convert,
+    "rde": rde.convert,
+    "albef": rasa.convert,
+}
+"""Converter of each layout to finegrain's tensor names."""
+
+IMAGE_POSITIONS = "image_tower.positional_embedding"
+TEXT_POSITIONS = "text_tower.positional_embedding"
+
+MATCHING = ("patches", "joint", "match_head", "word_head", "patch_head")
+"""Parts of FashionBERT besides its towers."""
+
+MEMORY = ("momentum", "image_queue", "text_queue")
+"""Parts that keep state between steps: momentum copies and queues."""
+
+COLORS = "colors"
+"""The heads of the colour tasks, which any method may have."""
+
+TRAINING_ONLY = (
+    COLORS,
+    *irra.HEADS,
+    *MATCHING,
+    *MEMORY,
+    *rasa.HEADS,
+    rde.TRAINED_WITH,
+    "steps_done",
+)
+"""Parts of finegrain's methods that are used in training only; retrieval does not need them."""
+
+HEADS = (*TRAINING_ONLY, *rde.SELECTIONS)
+"""All parts besides the towers; weight files of CLIP do not have them."""
+
+
+def load_clip_weights(model: nn.Module, path: Path, *, fresh: Collection[str] = ()) -> None:
+    """Load a weight file into the towers, and into the heads if the file has them.
+
+    The model is changed in place. Supported are files of OpenAI and of open_clip, folders of
+    Hugging Face, released checkpoints of RDE, of IRRA and its forks (``base_model.*``), of RaSa
+    and of ALBEF, and finegrain's own files. The layout is recognised by the tensor names.
+
+    Image positions are interpolated if the grid of the model differs from that of the
+    checkpoint. A text tower with a shorter context takes the first positions. All other tensors
+    must fit exactly. Half precision is converted to the precision of the model.
+
+    Args:
+        model: A method. Its image tower must be ALBEF's for files of RaSa and ALBEF, any tower
+            for finegrain's own files, and a CLIP transformer for all other layouts.
+        path: A ``.pt``, ``.pth``, ``.bin`` or ``.safetensors`` file, or a folder with one.
+        fresh: Parts of the model that keep their initial values, such as :data:`HEADS`. Tensors
+            of the file for these parts are ignored, with two exceptions: RDE's token selection,
+            which search needs, and the queues of ALBEF, with which the training of RaSa
+            continues.
+
+    Warns:
+        UserWarning: The activation that a CLIP was trained with is unknown.
+
+    Raises:
+        WeightsError: The file cannot be read, or is of a method that finegrain does not support.
+            Or a tensor of the file is unknown, or a tensor of the model is missing in the file
+            and not listed in ``fresh``. Or the configuration next to a CLIP contradicts the
+            model.
+    """
+    file = weight_file(path)
+    state = read_state_dict(file)
+    tower = model.get_submodule("image_tower")
+    layout = recognise(state)
+    _check_kind(layout, tower)
+    if layout in ("openai_clip", "hf_clip"):
+        check_known(model, read_clip_config(file, state, layout), file)
+    own = model.state_dict()
+    if layout == "rde" and hasattr(model, rde.SELECTIONS[0]):
+        fresh = set(fresh).difference(rde.SELECTIONS)
+    converted = CONVERTERS[layout](state)
+    if layout == "albef":
+        queues = rasa.queues_to_go_on_with(state).intersection(fresh)
+        fresh = set(fresh).difference(queues)
+        for queue in queues:
+            converted |= rasa.resize_queue(converted, own, queue)
+    converted = _without(fresh, converted)
+    if "logit_scale" not in own:  # the temperature of IRRA is constant; CLIP's is not used
+        converted.pop("logit_scale", None)
+    if isinstance(tower, AlbefImageTower) and layout == "albef":
+        converted = _with_albef_positions(converted, tower)
+    if IMAGE_POSITIONS in converted and isinstance(tower, VisionTransformer):
+        converted[IMAGE_POSITIONS] = resize_positions(
+            converted[IMAGE_POSITIONS], tower.grid, finetuned=layout in ("irra", "rde")
+        )
+    if TEXT_POSITIONS in converted and TEXT_POSITIONS in own:
+        converted[TEXT_POSITIONS] = shorten_positions(
+            converted[TEXT_POSITIONS], len(own[TEXT_POSITIONS])
+        )
+    loaded = _without(fresh, own)
+    check_fits(converted, loaded, advice=_advice(loaded, layout))
+    model.load_state_dict(own | {n: tensor.to(own[n].dtype) for n, tensor in converted.items()})
+
+
+def _check_kind(layout: Layout, tower: nn.Module) -> None:
+    if layout == "albef" and not isinstance(tower, AlbefImageTower):
+        raise WeightsError(
+            "this is a checkpoint of RaSa, or of another model based on ALBEF or BLIP; expected "
+            "one of CLIP, open_clip, RDE, IRRA or a fork of IRRA without additional parts. To "
+            "load RaSa or ALBEF, use a recipe with a RasaConfig"
+        )
+
+
+def _with_albef_positions(state: Mapping[str, Tensor], tower: AlbefImageTower) -> dict[str, Tensor]:
+    """Resize the positions to the grid of the model, as ALBEF does."""
+    resized = {
+        name: resize_positions(state[name][0], tower.grid, finetuned=True, mode="bicubic")[None]
+        for name in rasa.POSITIONS
+        if name in state
+    }
+    return {**state, **resized}
+
+
+def _without(parts: Collection[str], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in state.items() if name.split(".")[0] not in parts}
+
+
+def _advice(own: Collection[str], layout: Layout) -> str:
+    if layout == "rde" and not any(name.startswith(rde.SELECTIONS) for name in own):
+        return (
+            "This is a checkpoint of RDE, which needs a method of type RdeConfig: use a recipe "
+            "such as recipes/rde_cuhk_pedes.py."
+        )
+    heads = [head for head in HEADS if any(name.startswith(f"{head}.") for name in own)]
+    sizes = "Choose the tower sizes of the checkpoint in the recipe"
+    if not heads:
+        return f"{sizes}, or leave out the heads that the model lacks: fresh=HEADS."
+    return f"{sizes}, or keep heads at their initial values: fresh={heads}."
