@@ -24,6 +24,7 @@ from finegrain.search.answers import Query, looks_like_a_picture
 from finegrain.search.matches import Matches
 
 if TYPE_CHECKING:
+    from finegrain.data.datasets import Dataset
     from finegrain.evaluation.evaluation import Evaluation
     from finegrain.evaluation.probes import ProbeReport
     from finegrain.evaluation.report import Report
@@ -48,7 +49,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     require("torch", "train")
     from finegrain.evaluation.probes import probe
 
-    data = finegrain.load_recipe(arguments.recipe).data if arguments.recipe else None
+    data = _dataset(arguments)
     model, split = arguments.model, arguments.split
     results: Evaluation | ProbeReport
     if arguments.probe:
@@ -58,6 +59,17 @@ def evaluate(arguments: argparse.Namespace) -> None:
             model, data, split=split, rerank_k=arguments.rerank_k, rerank_by=arguments.rerank_by
         )
     _print_results(results, arguments.json)
+
+
+def _dataset(arguments: argparse.Namespace) -> Dataset | None:
+    """The dataset that is named instead of the model's own."""
+    from finegrain.data.datasets import dataset_named
+
+    if arguments.data is not None:
+        return dataset_named(arguments.data, arguments.root)
+    if arguments.root is not None:
+        raise DataError("--root says where the dataset of --data is; also give --data NAME")
+    return finegrain.load_recipe(arguments.recipe).data if arguments.recipe else None
 
 
 def report(arguments: argparse.Namespace) -> None:

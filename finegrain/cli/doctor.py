@@ -13,10 +13,10 @@ from packaging.requirements import Requirement
 from tabulate import tabulate
 
 from finegrain.data import person_datasets
-from finegrain.data.fashion_datasets import FashionDataset
-from finegrain.data.fashion_survey import FASHION_DATASETS, FashionSurvey, survey_fashion
+from finegrain.data.count_survey import COUNTED_DATASETS, CountSurvey, survey_counts
 from finegrain.data.leaks import Leaks, find_leaks
 from finegrain.data.person_datasets import PersonDataset
+from finegrain.data.published_dataset import PublishedDataset
 from finegrain.data.survey import Survey, survey
 from finegrain.encoder import Encoder
 from finegrain.errors import DataError, GalleryError
@@ -131,16 +131,16 @@ def _missing_files(gallery: Gallery) -> list[str]:
 
 def dataset_names() -> tuple[str, ...]:
     """Names of the datasets that can be examined."""
-    return tuple(d.name for d in (*person_datasets.PERSON_DATASETS, *FASHION_DATASETS))
+    return tuple(d.name for d in (*person_datasets.PERSON_DATASETS, *COUNTED_DATASETS))
 
 
-def known_dataset(name: str) -> PersonDataset | FashionDataset:
+def known_dataset(name: str) -> PersonDataset | PublishedDataset:
     """The dataset with a name.
 
     Raises:
         DataError: There is no such dataset.
     """
-    for dataset in (*person_datasets.PERSON_DATASETS, *FASHION_DATASETS):
+    for dataset in (*person_datasets.PERSON_DATASETS, *COUNTED_DATASETS):
         if dataset.name == name:
             return dataset
     raise DataError(
@@ -149,8 +149,8 @@ def known_dataset(name: str) -> PersonDataset | FashionDataset:
 
 
 def examine_datasets(
-    datasets: Sequence[tuple[PersonDataset | FashionDataset, Path]], *, progress: bool = True
-) -> Iterator[Survey | FashionSurvey | Leaks]:
+    datasets: Sequence[tuple[PersonDataset | PublishedDataset, Path]], *, progress: bool = True
+) -> Iterator[Survey | CountSurvey | Leaks]:
     """Survey datasets; for several person datasets, also find pictures that their splits share.
 
     Raises:
@@ -159,8 +159,8 @@ def examine_datasets(
     """
     surveys = []
     for dataset, root in datasets:
-        if isinstance(dataset, FashionDataset):
-            yield survey_fashion(root, dataset)
+        if isinstance(dataset, PublishedDataset):
+            yield survey_counts(root, dataset)
         else:
             surveys.append(survey(root, dataset))
             yield surveys[-1]

@@ -114,12 +114,16 @@ def _parser() -> argparse.ArgumentParser:
         "measure rank1/5/10, mAP and mINP of a run or a plan",
         "  finegrain evaluate runs/tiny_synthetic\n"
         "  finegrain evaluate model.plan --split test --json metrics.json\n"
+        "  finegrain evaluate model.plan --data flickr30k --root data/flickr30k --split test\n"
         "  finegrain evaluate runs/rasa_cuhk_pedes --split test --rerank-k 128 --rerank-by match\n"
         "  finegrain evaluate runs/tiny_synthetic --split test --probe",
     )
     evaluate.add_argument("model", type=Path, help="a run folder or a model.plan")
     evaluate.add_argument("--split", default="val", help="val (default), test or train")
-    evaluate.add_argument("--recipe", type=Path, help="use the dataset of this recipe instead")
+    other = evaluate.add_mutually_exclusive_group()
+    other.add_argument("--recipe", type=Path, help="use the dataset of this recipe instead")
+    other.add_argument("--data", metavar="NAME", help="use a published dataset, such as flickr30k")
+    evaluate.add_argument("--root", help="the folder of --data (default: data/NAME)")
     evaluate.add_argument("--json", type=Path, help="also write the metrics here")
     evaluate.add_argument(
         "--rerank-k", type=int, metavar="K",

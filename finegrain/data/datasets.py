@@ -6,13 +6,13 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, get_args
 
 from finegrain.data.catalog import Shares, divided, read_catalog
 from finegrain.data.deepfashion_multimodal import DEEPFASHION_MULTIMODAL
-from finegrain.data.fashion_datasets import FashionDataset
 from finegrain.data.fashion_gen import FASHION_GEN
 from finegrain.data.fashion_iq import FASHION_IQ
+from finegrain.data.karpathy import FLICKR30K, MSCOCO
 from finegrain.data.own_tables import Catalog, LabelledPhotos, ShopCatalog
 from finegrain.data.person_datasets import (
     CUHK_PEDES,
@@ -22,7 +22,8 @@ from finegrain.data.person_datasets import (
     PersonDataset,
 )
 from finegrain.data.person_json import read_people
-from finegrain.errors import DataError
+from finegrain.data.published_dataset import PublishedDataset
+from finegrain.errors import DataError, did_you_mean
 from finegrain.records import Problem, Split
 from finegrain.synthetic import write_people, write_products
 from finegrain.synthetic.products import CATALOG
@@ -34,13 +35,16 @@ __all__ = [
     "DeepFashionMultiModal",
     "FashionGen",
     "FashionIq",
+    "Flickr30k",
     "IcfgPedes",
     "LabelledPhotos",
+    "MsCoco",
     "RstpReid",
     "ShopCatalog",
     "SyntheticPeople",
     "SyntheticProducts",
     "Ufine6926",
+    "dataset_named",
     "take_split",
 ]
 
@@ -57,7 +61,7 @@ class _Published:
         allow_missing: Whether missing pictures and captions are allowed.
     """
 
-    known: ClassVar[PersonDataset | FashionDataset]
+    known: ClassVar[PersonDataset | PublishedDataset]
 
     root: str
     allow_missing: bool = False
@@ -205,10 +209,10 @@ class SyntheticProducts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Fashion(_Published):
-    """A fashion dataset. Each has its own layout."""
+class _Counted(_Published):
+    """A dataset with a reader of its own."""
 
-    known: ClassVar[FashionDataset]
+    known: ClassVar[PublishedDataset]
 
     def _read(self) -> tuple[Mapping[str, Split], str]:
         access = f"How to get it: {self.known.access.removesuffix('.')}"
@@ -216,30 +220,48 @@ class _Fashion(_Published):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FashionGen(_Fashion):
+class FashionGen(_Counted):
     """Fashion-Gen: several views per product, one text per picture, and no test split."""
 
-    known: ClassVar[FashionDataset] = FASHION_GEN
+    known: ClassVar[PublishedDataset] = FASHION_GEN
 
     root: str = "data/Fashion-Gen"
 
 
 @dataclass(frozen=True, kw_only=True)
-class FashionIq(_Fashion):
+class FashionIq(_Counted):
     """FashionIQ: captions describe how a target differs from the reference in its metadata."""
 
-    known: ClassVar[FashionDataset] = FASHION_IQ
+    known: ClassVar[PublishedDataset] = FASHION_IQ
 
     root: str = "data/FashionIQ"
 
 
 @dataclass(frozen=True, kw_only=True)
-class DeepFashionMultiModal(_Fashion):
+class DeepFashionMultiModal(_Counted):
     """DeepFashion-MultiModal: dressed people with captions and labelled attributes."""
 
-    known: ClassVar[FashionDataset] = DEEPFASHION_MULTIMODAL
+    known: ClassVar[PublishedDataset] = DEEPFASHION_MULTIMODAL
 
     root: str = "data/DeepFashion-MultiModal"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flickr30k(_Counted):
+    """Flickr30k in Karpathy's splits: five captions per picture, 1,000 pictures to test on."""
+
+    known: ClassVar[PublishedDataset] = FLICKR30K
+
+    root: str = "data/flickr30k"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MsCoco(_Counted):
+    """MS-COCO captions in Karpathy's splits: 5,000 pictures to test on."""
+
+    known: ClassVar[PublishedDataset] = MSCOCO
+
+    root: str = "data/mscoco"
 
 
 Dataset = (
@@ -252,10 +274,37 @@ Dataset = (
     | FashionGen
     | FashionIq
     | DeepFashionMultiModal
+    | Flickr30k
+    | MsCoco
     | Catalog
     | ShopCatalog
     | LabelledPhotos
 )
+
+
+def dataset_named(name: str, root: str | None = None) -> Dataset:
+    """A published dataset by its name, such as ``flickr30k``.
+
+    Args:
+        name: One of the names that ``finegrain doctor data`` knows.
+        root: Its folder. The default is the one of its class, ``data/...``.
+
+    Raises:
+        DataError: There is no such dataset.
+
+    >>> dataset_named("flickr30k").root
+    'data/flickr30k'
+    """
+    published = {
+        kind.known.name: kind for kind in get_args(Dataset) if issubclass(kind, _Published)
+    }
+    if name not in published:
+        raise DataError(
+            f"expected one of the datasets {', '.join(published)}, got {name!r}"
+            f"{did_you_mean(name, published)}"
+        )
+    dataset: Dataset = published[name]() if root is None else published[name](root=root)
+    return dataset
 
 
 def _refuse_missing(

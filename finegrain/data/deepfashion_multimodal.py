@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from finegrain.data.fashion_datasets import FashionDataset
 from finegrain.data.pictures import PictureFolder
+from finegrain.data.published_dataset import PublishedDataset
 from finegrain.errors import DataError
 from finegrain.records import Problem, Sample, Scalar, Split
 
@@ -181,7 +181,7 @@ def _attributes(cells: list[str], labels: Labels) -> dict[str, Scalar]:
 
 
 # Jiang et al., "Text2Human: Text-Driven Controllable Human Image Generation", SIGGRAPH 2022.
-DEEPFASHION_MULTIMODAL = FashionDataset(
+DEEPFASHION_MULTIMODAL = PublishedDataset(
     name="deepfashion_multimodal",
     title="DeepFashion-MultiModal",
     published={"pictures": 44096},

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from finegrain.data.catalog.markup import strip_html
-from finegrain.data.fashion_datasets import FashionDataset
+from finegrain.data.published_dataset import PublishedDataset
 from finegrain.errors import DataError, require
 from finegrain.records import Problem, Sample, Scalar, Split
 
@@ -192,7 +192,7 @@ def _count(splits: Mapping[str, Split]) -> Mapping[str, int]:
 
 # Rostamzadeh et al., "Fashion-Gen: The Generative Fashion Dataset and Challenge", 2018.
 # Some papers print 35,528 validation pictures, a misprint.
-FASHION_GEN = FashionDataset(
+FASHION_GEN = PublishedDataset(
     name="fashion_gen",
     title="Fashion-Gen",
     published={

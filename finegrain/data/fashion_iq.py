@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from finegrain.data.fashion_datasets import FashionDataset
 from finegrain.data.pictures import PictureFolder
+from finegrain.data.published_dataset import PublishedDataset
 from finegrain.errors import DataError
 from finegrain.records import Problem, Sample, Split
 
@@ -198,7 +198,7 @@ def _count(splits: Mapping[str, Split]) -> Mapping[str, int]:
 
 # Wu et al., "Fashion IQ: A New Dataset Towards Retrieving Images by Natural Language
 # Feedback", CVPR 2021.
-FASHION_IQ = FashionDataset(
+FASHION_IQ = PublishedDataset(
     name="fashion_iq",
     title="FashionIQ",
     published={

@@ -19,8 +19,8 @@ from finegrain.cli.doctor import (
     suggested_profile,
 )
 from finegrain.cli.parser import main
+from finegrain.data.count_survey import CountSurvey
 from finegrain.data.fashion_iq import FASHION_IQ
-from finegrain.data.fashion_survey import FashionSurvey
 from finegrain.data.leaks import Leaks
 from finegrain.data.person_datasets import CUHK_PEDES, ICFG_PEDES, RSTPREID, Counts
 from finegrain.data.person_json import read_people
@@ -206,7 +206,7 @@ def test_doctor_data_of_several_datasets_compares_them(copies, as_published, tmp
 def test_doctor_data_of_a_fashion_set(tmp_path, monkeypatch, capsys):
     root = write_fashion_iq(tmp_path, triplets=2)
     whole = replace(FASHION_IQ, published=dict(FASHION_IQ.count(FASHION_IQ.read(root))))
-    monkeypatch.setattr(doctor, "FASHION_DATASETS", (whole,))
+    monkeypatch.setattr(doctor, "COUNTED_DATASETS", (whole,))
     assert main(["doctor", "data", "fashion_iq", str(root)]) == 0
     assert capsys.readouterr().out.rstrip().endswith("valid")
     monkeypatch.undo()
@@ -221,7 +221,7 @@ def test_fashion_sets_are_not_compared_with_people(copies, tmp_path):
     root = write_fashion_iq(tmp_path, triplets=1)
     asked = [(ICFG_PEDES, copies["icfg_pedes"]), (FASHION_IQ, root)]
     found = list(examine_datasets(asked, progress=False))
-    assert [type(finding) for finding in found] == [Survey, FashionSurvey]
+    assert [type(finding) for finding in found] == [Survey, CountSurvey]
 
 
 def test_doctor_data_of_what_is_not_there_says_how_to_get_it(tmp_path, capsys):

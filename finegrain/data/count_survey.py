@@ -1,4 +1,4 @@
-"""Compares a fashion dataset on disk with the numbers of its paper."""
+"""Compares the counts of a dataset on disk with those of its paper."""
 
 from __future__ import annotations
 
@@ -9,20 +9,21 @@ from pathlib import Path
 from tabulate import tabulate
 
 from finegrain.data.deepfashion_multimodal import DEEPFASHION_MULTIMODAL
-from finegrain.data.fashion_datasets import FashionDataset
 from finegrain.data.fashion_gen import FASHION_GEN
 from finegrain.data.fashion_iq import FASHION_IQ
+from finegrain.data.karpathy import FLICKR30K, MSCOCO
+from finegrain.data.published_dataset import PublishedDataset
 from finegrain.data.survey import left_out
 from finegrain.errors import DataError
 from finegrain.records import Split
 
-FASHION_DATASETS = (FASHION_GEN, FASHION_IQ, DEEPFASHION_MULTIMODAL)
+COUNTED_DATASETS = (FASHION_GEN, FASHION_IQ, DEEPFASHION_MULTIMODAL, FLICKR30K, MSCOCO)
 
 _SHOWN = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FashionSurvey:
+class CountSurvey:
     """The state of a dataset on disk. Print it to see all of it.
 
     Attributes:
@@ -33,7 +34,7 @@ class FashionSurvey:
         notes: Differences from the published dataset that do not affect results.
     """
 
-    dataset: FashionDataset
+    dataset: PublishedDataset
     root: Path
     splits: Mapping[str, Split]
     faults: tuple[str, ...]
@@ -68,7 +69,7 @@ class FashionSurvey:
                 yield "\n  ".join(rows + ([f"and {more} more"] if more > 0 else []))
 
 
-def survey_fashion(root: Path, dataset: FashionDataset) -> FashionSurvey:
+def survey_counts(root: Path, dataset: PublishedDataset) -> CountSurvey:
     """Survey a dataset on disk. Faults are in the result and are not raised.
 
     Reading Fashion-Gen writes its pictures beside it, as training does.
@@ -79,12 +80,12 @@ def survey_fashion(root: Path, dataset: FashionDataset) -> FashionSurvey:
     try:
         splits = dataset.read(root)
     except DataError as error:
-        return FashionSurvey(dataset=dataset, root=root, splits={}, faults=(str(error),), notes=())
+        return CountSurvey(dataset=dataset, root=root, splits={}, faults=(str(error),), notes=())
     faults = list(left_out(splits))
     notes: list[str] = []
     for what, difference in dataset.differing(splits).items():
         # A training split of another size does not change how a model is tested.
         (notes if what.startswith("train ") else faults).append(str(difference))
-    return FashionSurvey(
+    return CountSurvey(
         dataset=dataset, root=root, splits=splits, faults=tuple(faults), notes=tuple(notes)
     )

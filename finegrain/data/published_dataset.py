@@ -1,4 +1,4 @@
-"""Descriptions of fashion datasets: a reader, the published sizes, and where to get them."""
+"""The description of a published dataset: a reader, its published sizes, and where to get it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from finegrain.records import Problem, Split
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FashionDataset:
-    """The description of a fashion dataset.
+class PublishedDataset:
+    """The description of a published dataset with a reader of its own.
 
     Attributes:
         name: Name for ``finegrain doctor data``.

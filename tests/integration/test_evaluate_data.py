@@ -1,0 +1,27 @@
+"""`finegrain evaluate --data NAME` measures a model on a published dataset."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from fixtures.karpathy_layout import FLICKR_RECORDS, write_karpathy
+
+from finegrain.cli.parser import main
+
+
+@pytest.mark.filterwarnings("ignore:not comparable")
+def test_a_plan_on_flickr30k(tiny_plan, tmp_path, capsys):
+    root = write_karpathy(tmp_path / "data", "dataset_flickr30k.json", FLICKR_RECORDS)
+    metrics = tmp_path / "metrics.json"
+    arguments = ["--data", "flickr30k", "--root", str(root), "--split", "test"]
+    assert main(["evaluate", str(tiny_plan), *arguments, "--json", str(metrics)]) == 0
+    assert json.loads(metrics.read_text())["text_to_image"]["num_queries"] == 1
+    assert "test" in capsys.readouterr().out
+
+
+def test_a_wrong_name_and_a_root_without_a_name(tiny_plan, capsys):
+    assert main(["evaluate", str(tiny_plan), "--data", "flickr"]) == 1
+    assert "Did you mean 'flickr30k'" in capsys.readouterr().err
+    assert main(["evaluate", str(tiny_plan), "--root", "data"]) == 1
+    assert "--data NAME" in capsys.readouterr().err
