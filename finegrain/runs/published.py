@@ -1,0 +1,65 @@
+"""Published models: from a folder or file as it was published to a method to export."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from finegrain.methods import TwoTowers
+from finegrain.recipe import Recipe
+from finegrain.runs.released_recipe import recipe_of
+from finegrain.runs.run import assemble
+from finegrain.zoo import TRAINING_ONLY, load_clip_weights
+from finegrain.zoo.examination import examine_weights
+from finegrain.zoo.recognition import Layout
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedModel:
+    """A published model with its preprocessing, ready for export.
+
+    Attributes:
+        recipe: Towers, tokenizer and preprocessing of the model. It is for evaluation and export
+            only: ``recipe.method.text.tokenizer()`` makes the tokenizer, and
+            :func:`~finegrain.runs.run.image_transform` the transform of pictures.
+        method: The model in evaluation mode.
+        layout: The recognised layout of the file.
+        file: The weight file.
+    """
+
+    recipe: Recipe
+    method: TwoTowers
+    layout: Layout
+    file: Path
+
+    @property
+    def sha256(self) -> str:
+        """Digest of the weight file, in hexadecimal."""
+        with self.file.open("rb") as opened:
+            return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def read_published(folder: Path, file: str | None = None) -> PublishedModel:
+    """Read a published model from its folder, without downloading anything.
+
+    Supported are the layouts of OpenAI and open_clip, Hugging Face's CLIP, and released
+    checkpoints of IRRA and its forks, RDE and RaSa. The layout is recognised by the names of the
+    tensors and by the configuration next to them.
+
+    Args:
+        folder: A folder as it was published, or a weight file.
+        file: Name of the weight file in the folder. By default it is recognised by its name.
+
+    Raises:
+        WeightsError: The folder has no weight file, or several; a file is damaged; or finegrain
+            does not support the model.
+        RecipeError: The sizes in the configuration are invalid or too large.
+    """
+    examined = examine_weights(folder if file is None else folder / file)
+    recipe = recipe_of(examined, None, ())
+    method = assemble(recipe)
+    load_clip_weights(method, examined.file, fresh=TRAINING_ONLY)
+    return PublishedModel(
+        recipe=recipe, method=method.eval(), layout=examined.layout, file=examined.file
+    )

@@ -1,0 +1,89 @@
+"""A folder in the layout of Hugging Face or open_clip becomes a model that can be exported."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import open_clip
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch.nn import functional as F
+from transformers import CLIPConfig, CLIPModel
+
+from finegrain.errors import WeightsError
+from finegrain.runs.published import read_published
+from finegrain.runs.run import image_transform
+
+WORDS, LENGTH, SIDE, DIM = 49408, 12, 32, 16
+
+
+@pytest.fixture(scope="module")
+def hugging_face(tmp_path_factory):
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 64, "intermediate_size": 256, "num_hidden_layers": 2}
+    config = CLIPConfig(
+        text_config={
+            **sizes,
+            "num_attention_heads": 4,
+            "vocab_size": WORDS,
+            "max_position_embeddings": LENGTH,
+            "eos_token_id": WORDS - 1,
+        },
+        vision_config={**sizes, "num_attention_heads": 2, "image_size": SIDE, "patch_size": 8},
+        projection_dim=DIM,
+    )
+    model = CLIPModel(config).eval()
+    folder = tmp_path_factory.mktemp("hugging_face")
+    model.save_pretrained(folder)
+    (folder / "preprocessor_config.json").write_text(
+        json.dumps({"do_center_crop": True, "resample": 3, "image_mean": [0.5, 0.4, 0.3]})
+    )
+    return folder, model
+
+
+@torch.no_grad()
+def test_a_folder_of_hugging_face_is_read_with_its_configuration(hugging_face):
+    folder, model = hugging_face
+    published = read_published(folder)
+    ids = torch.tensor([[49406, 5, 6, 49407], [49406, 7, 49407, 0]])
+    wanted = F.normalize(model.get_text_features(input_ids=ids).pooler_output, dim=-1)
+    got = published.method.encode_texts(ids.int(), torch.tensor([3, 2]))
+    torch.testing.assert_close(got, wanted, atol=1e-5, rtol=0)
+    assert not published.method.training
+    assert published.layout == "hf_clip"
+    transform = image_transform(published.recipe)
+    assert (transform.height, transform.fit, transform.interpolation) == (SIDE, "crop", "bicubic")
+
+
+def test_the_digest_is_that_of_the_weight_file(hugging_face):
+    published = read_published(hugging_face[0], "model.safetensors")
+    assert published.sha256 == hashlib.sha256(published.file.read_bytes()).hexdigest()
+
+
+@torch.no_grad()
+def test_a_folder_of_open_clip_is_read_with_its_configuration(tmp_path):
+    sizes = {
+        "embed_dim": DIM,
+        "vision_cfg": {"image_size": SIDE, "layers": 2, "width": 64, "patch_size": 8},
+        "text_cfg": {"context_length": LENGTH, "width": 64, "heads": 2, "layers": 2},
+    }
+    model = open_clip.model.CLIP(**sizes, quick_gelu=True).eval()
+    save_file(model.state_dict(), tmp_path / "open_clip_model.safetensors")
+    config = {"model_cfg": {**sizes, "quick_gelu": True}, "preprocess_cfg": {"mean": [0.1] * 3}}
+    config["preprocess_cfg"] |= {"std": [0.2] * 3, "resize_mode": "squash"}
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
+    published = read_published(tmp_path)
+    assert published.layout == "openai_clip"
+    assert published.recipe.fit == "stretch"
+    assert published.recipe.method.image.mean == (0.1, 0.1, 0.1)
+    assert published.recipe.method.image.activation == "quick_gelu"
+    pixels = torch.randint(0, 256, (2, 3, SIDE, SIDE), dtype=torch.uint8)
+    wanted = model.encode_image((pixels / 255 - 0.1) / 0.2, normalize=True)
+    torch.testing.assert_close(published.method.encode_images(pixels), wanted, atol=1e-5, rtol=0)
+
+
+def test_a_folder_without_weights_is_refused(tmp_path):
+    with pytest.raises(WeightsError, match="neither model"):
+        read_published(tmp_path)
