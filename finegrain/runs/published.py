@@ -10,8 +10,8 @@ from finegrain.methods import TwoTowers
 from finegrain.recipe import Recipe
 from finegrain.runs.released_recipe import recipe_of
 from finegrain.runs.run import assemble
-from finegrain.zoo import TRAINING_ONLY, load_clip_weights
 from finegrain.zoo.examination import examine_weights
+from finegrain.zoo.loading import TRAINING_ONLY, load_clip_weights
 from finegrain.zoo.recognition import Layout
 
 
