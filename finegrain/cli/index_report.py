@@ -27,6 +27,7 @@ def report_index(total: Added, names: Path, *, num_sources: int) -> None:
             f"in all: added {total.num_new}, updated {total.num_updated + total.num_reencoded}, "
             f"moved {total.num_moved}, unchanged {total.num_known}, removed {total.num_removed}, "
             f"left out {len(total.problems)}"
+            + (f", added by another run {total.num_overtaken}" if total.num_overtaken else "")
         ]
         if num_sources > 1:
             lines += described(total.problems)

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from finegrain.gallery.entries import Entry, OnDuplicate
 from finegrain.gallery.filters.conditions import Value
+from finegrain.gallery.overtaken import Inserted
 from finegrain.gallery.row import Place, Row
 from finegrain.gallery.sqlite.reindex import PictureEncoder, Reindexed
 from finegrain.index.approximate import Tuned
@@ -103,14 +104,10 @@ class Backend(Protocol):
         """Write all rows or none; return ids in input order (a skipped row keeps its old id)."""
         ...
 
-    def last_id(self) -> int:
-        """The highest id assigned so far."""
-        ...
-
     def insert_unless_overtaken(
-        self, vectors: Vectors, entries: Sequence[Entry], since: int, own: Set[int]
-    ) -> list[int]:
-        """Write rows except paths that others added after the id ``since``; return all ids."""
+        self, vectors: Vectors, entries: Sequence[Entry], known: Set[int]
+    ) -> Inserted:
+        """Write rows, except pictures that another process has added under an unknown id."""
         ...
 
     def insert_all(self, batches: Iterable[tuple[Vectors, Sequence[Entry]]]) -> list[int]:

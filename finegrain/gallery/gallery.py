@@ -24,6 +24,7 @@ from finegrain.gallery.entries import (
 from finegrain.gallery.exchange import export, load
 from finegrain.gallery.gallery_rows import GalleryRows
 from finegrain.gallery.grouping import Thinning
+from finegrain.gallery.overtaken import Inserted
 from finegrain.gallery.places import location_exists, open_store
 from finegrain.gallery.sqlite.reindex import PictureEncoder, Reindexed
 from finegrain.gallery.sqlite.upkeep import Upkeep
@@ -168,33 +169,20 @@ class Gallery(GalleryRows, Upkeep):
         )
         return self._store.insert(checked, entries, on_duplicate)
 
-    def last_id(self) -> int:
-        """The highest id assigned so far."""
-        return self._store.last_id()
-
     def add_entries(
-        self,
-        vectors: npt.ArrayLike,
-        entries: Sequence[Entry],
-        *,
-        since: int | None = None,
-        own: Set[int] = frozenset(),
-    ) -> list[int]:
-        """Add pictures whose columns are already validated; see :meth:`add`.
+        self, vectors: npt.ArrayLike, entries: Sequence[Entry], *, known: Set[int] = frozenset()
+    ) -> Inserted:
+        """Add pictures whose columns are already validated, except those that others have added.
+
+        A picture is skipped if another process has added its path with the same pid.
 
         Args:
             vectors: L2-normalised vectors, ``[N, D]``.
             entries: Columns of the ``N`` pictures.
-            since: If set, skip each path that another process has added under an id above this.
-            own: Ids that the caller has added above ``since``.
-
-        Returns:
-            The new ids, in the order of ``vectors``; a skipped path has the id it got meanwhile.
+            known: Ids that the caller has added, or found when it decided to add these pictures.
         """
         checked = checked_vectors(vectors, self.dim)
-        if since is None:
-            return self._store.insert(checked, entries)
-        return self._store.insert_unless_overtaken(checked, entries, since, own)
+        return self._store.insert_unless_overtaken(checked, entries, known)
 
     def search(
         self,

@@ -30,7 +30,8 @@ class Added:
     """Result of :meth:`Searcher.add`, or what it would do in a dry run.
 
     Attributes:
-        ids: Ids of the encoded pictures in the order of the input, both new and changed ones.
+        ids: Ids of the encoded pictures in the order of the input, both new and changed ones. A
+            picture that another run has added has its id there.
         num_new: Number of new pictures.
         num_reencoded: Number of changed pictures, which were encoded again.
         num_updated: Number of pictures of which only the columns were changed.
@@ -38,6 +39,7 @@ class Added:
         num_removed: Number of pictures that were deleted because their source lacks them now.
         num_known: Number of pictures that were in the gallery already and stay as they are.
         num_differing: Number of pictures in ``num_known`` that differ from the input.
+        num_overtaken: Number of pictures that another run added while this one encoded them.
         num_kept_back: Number of pictures that their source may lack now. They stay because parts
             of the source could not be read.
         problems: Pictures, rows and files that were left out.
@@ -52,6 +54,7 @@ class Added:
     num_removed: int = 0
     num_known: int = 0
     num_differing: int = 0
+    num_overtaken: int = 0
     num_kept_back: int = 0
     problems: list[Problem] = field(default_factory=list)
     is_plan: bool = False
@@ -59,8 +62,14 @@ class Added:
     @property
     def num_given(self) -> int:
         """Number of pictures of the input that are in the gallery now."""
-        parts = (self.num_new, self.num_reencoded, self.num_updated, self.num_moved)
-        return sum(parts) + self.num_known
+        return (
+            self.num_new
+            + self.num_reencoded
+            + self.num_updated
+            + self.num_moved
+            + self.num_known
+            + self.num_overtaken
+        )
 
     def __add__(self, other: Added) -> Added:
         names = [name for name in self.__slots__ if name.startswith("num_")]
@@ -80,6 +89,7 @@ class Added:
             (self.num_moved, "updated the paths of {} that have moved"),
             (self.num_removed, "removed {} that are gone"),
             (self.num_known, "skipped {} that were there already"),
+            (self.num_overtaken, "skipped {} that another run added meanwhile"),
         ):
             lines += [would + what.format(count)] if count else []
         if self.num_differing:
@@ -181,7 +191,6 @@ def ingest(
     sources = listing.pictures
     left_out = [*problems, *listing.left_out]
     items = _items(sources, _columns(metadata, len(sources)), options, left_out)
-    last = gallery.last_id()
     changes = plan_changes(
         gallery,
         items,
@@ -193,21 +202,22 @@ def ingest(
     if not options.is_plan:
         gallery.rewrite(changes.rewrite)
     ids: list[int] = []
-    own: set[int] = set()
+    num_overtaken = 0
     if not options.is_plan:
         entries = {item.position: item.entry for item in items} | changes.merged
         to_encode = [sources[position] for position in changes.encode]
         for batch in encoder.stream_images(to_encode, progress=options.progress):
             positions = [changes.encode[i] for i in batch.positions]
             stamped = [_with_file(entries[i], sources[i]) for i in positions]
-            added = gallery.add_entries(batch.embeddings, stamped, since=last, own=own)
-            ids += added
-            own.update(added)
+            inserted = gallery.add_entries(batch.embeddings, stamped, known=changes.seen)
+            ids += inserted.ids
+            num_overtaken += inserted.num_overtaken
+            changes.seen.update(inserted.ids)
             left_out += batch.problems
         to_delete = [*_replaced(gallery, changes, ids), *changes.stale, *changes.remove]
         if to_delete:
             gallery.delete(to_delete)
-    return _added(changes, ids, left_out, options)
+    return _added(changes, ids, num_overtaken, left_out, options)
 
 
 def _replaced(gallery: Gallery, changes: Changes, ids: Sequence[int]) -> list[int]:
@@ -217,9 +227,13 @@ def _replaced(gallery: Gallery, changes: Changes, ids: Sequence[int]) -> list[in
 
 
 def _added(
-    changes: Changes, ids: list[int], left_out: list[Problem], options: IngestOptions
+    changes: Changes,
+    ids: list[int],
+    num_overtaken: int,
+    left_out: list[Problem],
+    options: IngestOptions,
 ) -> Added:
-    num_encoded = len(changes.encode) if options.is_plan else len(ids)
+    num_encoded = len(changes.encode) if options.is_plan else len(ids) - num_overtaken
     num_reencoded = min(changes.num_reencoded, num_encoded)
     return Added(
         ids=ids,
@@ -230,6 +244,7 @@ def _added(
         num_removed=len(changes.remove),
         num_known=changes.num_unchanged,
         num_differing=changes.num_differing,
+        num_overtaken=num_overtaken,
         num_kept_back=changes.kept_back,
         problems=left_out,
         is_plan=options.is_plan,

@@ -45,6 +45,7 @@ class Changes:
         stale: Ids of old rows that an interrupted call left.
         rewrite: New entries by id for rows whose picture is the same.
         remove: Ids of rows that the source no longer holds.
+        seen: Ids of all rows with a path of the input.
         num_reencoded: Number of changed pictures in ``encode``.
         num_updated: Number of rows whose columns change.
         num_moved: Number of rows whose file has moved.
@@ -60,6 +61,7 @@ class Changes:
     stale: list[int] = field(default_factory=list)
     rewrite: dict[int, Entry] = field(default_factory=dict)
     remove: list[int] = field(default_factory=list)
+    seen: set[int] = field(default_factory=set)
     num_reencoded: int = 0
     num_updated: int = 0
     num_moved: int = 0
@@ -104,6 +106,7 @@ def plan_changes(
             by_path.setdefault(item.entry.image, []).append(item)
     for path, rows in gallery.rows_of(by_path):
         pairs, without_row, stale = _paired(by_path[path], rows, source)
+        changes.seen.update(row.id for row in rows)
         changes.num_unchanged += len(by_path[path]) - len(pairs) - len(without_row)
         missing += without_row
         matched |= {row.id for _, row in pairs}

@@ -98,26 +98,26 @@ def ingest_video(
         assert callable(boxes)
         return [] if film.was_looked_at(frame) else film.parts(frame, boxes(frame.pixels))
 
-    last = gallery.last_id()
+    num_overtaken = 0
 
     def keep_all(pieces: Sequence[_Piece]) -> None:
-        ids.extend(
-            gallery.add_entries(
-                encoder.encode_images([piece.image for piece in pieces]),
-                [
-                    checked_entry(
-                        piece.address,
-                        piece.columns,
-                        image=piece.address,
-                        thumbnail=thumbnail(piece.image),
-                        expire_after=expire_after,
-                    )
-                    for piece in pieces
-                ],
-                since=last,
-                own={*ids},
-            )
+        nonlocal num_overtaken
+        inserted = gallery.add_entries(
+            encoder.encode_images([piece.image for piece in pieces]),
+            [
+                checked_entry(
+                    piece.address,
+                    piece.columns,
+                    image=piece.address,
+                    thumbnail=thumbnail(piece.image),
+                    expire_after=expire_after,
+                )
+                for piece in pieces
+            ],
+            known={*ids},
         )
+        ids.extend(inserted.ids)
+        num_overtaken += inserted.num_overtaken
 
     waiting: list[_Piece] = []
     with (
@@ -139,7 +139,13 @@ def ingest_video(
         problems = film.problems + video.problems
     if times is not None and (unused := times.until(math.inf)):
         problems.append(film.problem(f"it ends before the last {len(unused)} boxes"))
-    return Added(ids=ids, num_new=len(ids), num_known=film.num_known, problems=problems)
+    return Added(
+        ids=ids,
+        num_new=len(ids) - num_overtaken,
+        num_overtaken=num_overtaken,
+        num_known=film.num_known,
+        problems=problems,
+    )
 
 
 class _Film:

@@ -3,7 +3,7 @@
 The name of the collection is the name of the gallery and a digest of its plan; the alias is the
 name of the gallery. Creating a gallery and changing its plan are thus atomic for all clients.
 Documents with an id below zero are not pictures but notes: one for the plan, and one for each kind
-of value that a metadata column has held.
+of value that a metadata column has held. The one with the id 0 holds what the clock has shown.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import json
 from collections.abc import Iterable
 
 from finegrain.errors import GalleryError
+from finegrain.gallery.milvus.clock import start_clock
 from finegrain.gallery.milvus.connection import Connection
 from finegrain.gallery.milvus.documents import note, schema
 from finegrain.gallery.sqlite.schema import short
@@ -117,6 +118,7 @@ def _note_id(seen: Seen) -> int:
 
 def _create(connection: Connection, name: str, plan: Plan) -> None:
     collection = ensure_collection(connection, name, plan)
+    start_clock(connection, collection, plan[1])
     try:
         connection.create_alias(collection, name)
     except GalleryError:

@@ -9,6 +9,7 @@ from typing import Never
 from tqdm.auto import tqdm
 
 from finegrain.gallery.entries import checked_vectors
+from finegrain.gallery.milvus.clock import copy_clock
 from finegrain.gallery.milvus.connection import Connection, Document
 from finegrain.gallery.milvus.documents import ROW_FIELDS, THUMBNAIL_FIELDS, row_of, thumbnail_of
 from finegrain.gallery.milvus.layout import ensure_collection, note_kinds, seen_kinds
@@ -64,6 +65,7 @@ def reindex(
         switched = drop_unreadable or not pass_.problems
         if switched:
             note_kinds(connection, new, plan[1], seen_kinds(connection, old))
+            copy_clock(connection, old, new, plan[1])
             connection.settle(new)
             connection.alter_alias(new, name)
             pass_.run(bar)

@@ -9,6 +9,7 @@ import numpy as np
 
 from finegrain import times
 from finegrain.errors import FilterError, GalleryError
+from finegrain.gallery.clock import warn_of_doubt
 from finegrain.gallery.entries import Entry, OnDuplicate, paths_once
 from finegrain.gallery.filters.conditions import (
     And,
@@ -26,6 +27,7 @@ from finegrain.gallery.filters.conditions import (
 from finegrain.gallery.filters.milvus import quoted, stored_text, to_milvus
 from finegrain.gallery.filters.syntax import parse
 from finegrain.gallery.milvus.address import Consistency, MilvusAddress
+from finegrain.gallery.milvus.clock import look
 from finegrain.gallery.milvus.connection import MAX_ROWS, PAGE_ROWS, Connection, Document
 from finegrain.gallery.milvus.documents import (
     ROW_FIELDS,
@@ -40,6 +42,7 @@ from finegrain.gallery.milvus.identifiers import IdSource
 from finegrain.gallery.milvus.layout import Seen, note_kinds, open_collection, seen_kinds
 from finegrain.gallery.milvus.reindex import reindex
 from finegrain.gallery.milvus.search import MilvusSearch, vector_pages
+from finegrain.gallery.overtaken import Inserted, overtaken
 from finegrain.gallery.row import Place, Row, value_of
 from finegrain.gallery.sqlite.reindex import PictureEncoder, Reindexed
 from finegrain.index.approximate import Tuned
@@ -58,8 +61,8 @@ class MilvusStore:
     A change is in the server's log once the method returns. Later reads by any process see it,
     unless the address sets a weaker consistency. An ``insert`` that fails removes what it had
     written, but other processes may have read it; a crash during ``insert`` can leave a part of
-    the rows. Two processes that add the same path at the same time may both add it, whatever
-    the value of ``on_duplicate``.
+    the rows. Two processes that ``index`` the same picture at the same time add it once. With
+    ``on_duplicate``, both may add it.
 
     Deleted rows are hidden at once. Their bytes leave the disk after the server has compacted the
     segments (which is requested) and collected its garbage (at a time the server chooses).
@@ -219,14 +222,27 @@ class MilvusStore:
             min(skipped[entry.image]) if entry.image in skipped else next(new) for entry in entries
         ]
 
-    def last_id(self) -> int:
-        return 0
-
     def insert_unless_overtaken(
-        self, vectors: Vectors, entries: Sequence[Entry], since: int, own: Set[int]
-    ) -> list[int]:
-        """Same as :meth:`insert`: a server does not order the writes of two processes."""
-        return self.insert(vectors, entries)
+        self, vectors: Vectors, entries: Sequence[Entry], known: Set[int]
+    ) -> Inserted:
+        """Write rows, except pictures that another process has added.
+
+        A server does not order the writes of two processes, so both may write the same picture.
+        Each process therefore looks again after it has written. The picture with the lowest id
+        stays; a process that sees another one removes it.
+        """
+        theirs = overtaken(self, entries, known)
+        rows = [row for row in range(len(entries)) if row not in theirs]
+        ids = self.insert_all([(vectors[rows], [entries[row] for row in rows])])
+        ids_by_row = theirs | dict(zip(rows, ids, strict=True))
+        twins = overtaken(self, entries, known | {*ids_by_row.values()})
+        to_remove = []
+        for row, twin in twins.items():
+            to_remove.append(max(twin, ids_by_row[row]))
+            if twin < ids_by_row[row]:
+                ids_by_row[row] = theirs[row] = twin
+        self._remove(to_remove)
+        return Inserted([ids_by_row[row] for row in range(len(entries))], len(theirs))
 
     def insert_all(self, batches: Iterable[tuple[Vectors, Sequence[Entry]]]) -> list[int]:
         new_ids: list[int] = []
@@ -250,8 +266,11 @@ class MilvusStore:
         return self._remove([document["id"] for document in self._among(ids, [])])
 
     def expire(self, *, trust_clock: bool = False) -> int:
-        """See :class:`~finegrain.gallery.backend.Backend`; the clock is always trusted here."""
-        return self._remove(self._ids_of(_expired()).tolist())
+        until, doubted = look(self._connection, self._collection, self.dim, trust=trust_clock)
+        count = self._remove(self._ids_of(_expired(until)).tolist()) if until else 0
+        if doubted is not None:
+            warn_of_doubt(self.path, doubted, stacklevel=3)
+        return count
 
     def reindex(
         self,
@@ -364,8 +383,9 @@ def _alive() -> str:
     return f'{_PICTURES} and (expires_at == "" or expires_at > {_now()})'
 
 
-def _expired() -> str:
-    return f'{_PICTURES} and expires_at != "" and expires_at <= {_now()}'
+def _expired(until: str) -> str:
+    moment = quoted(stored_text(until))
+    return f'{_PICTURES} and expires_at != "" and expires_at <= {moment}'
 
 
 def _possible(ids: Iterable[int]) -> list[int]:

@@ -1,7 +1,7 @@
 """Reading and writing a gallery's file, and erasing deleted and expired pictures.
 
 An expired picture leaves all results at once, and the file soon after
-(:mod:`finegrain.gallery.sqlite.expiry`).
+(:mod:`finegrain.gallery.clock`).
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from finegrain.errors import GalleryError, GalleryWarning
+from finegrain.gallery.clock import warn_of_doubt
 from finegrain.gallery.sqlite.connections import Connections, log_of, patience
 from finegrain.gallery.sqlite.erasure import Later, erase
-from finegrain.gallery.sqlite.expiry import LONGEST_STEP, LOOKS_APART, doubted
+from finegrain.gallery.sqlite.expiry import doubted
 from finegrain.gallery.sqlite.schema import as_gallery_errors, identity, open_database, short
 from finegrain.gallery.sqlite.statements import EXPIRED, remove_expired
 
@@ -83,14 +84,7 @@ class GalleryFile:
             moment = doubted(connection.execute)
         self._erase(removed)
         if moment is not None:
-            warnings.warn(
-                f"{self.path}: the clock says {moment}, more than {LONGEST_STEP.days} days after "
-                "the gallery was last used. Pictures that expired since are in no result. They "
-                f"are deleted if the clock still says so in {LOOKS_APART.seconds // 60} minutes "
-                "or later. If the clock is right: expire(trust_clock=True)",
-                GalleryWarning,
-                stacklevel=4,
-            )
+            warn_of_doubt(self.path, moment, stacklevel=4)
         return len(removed)
 
     def tidy(self) -> bool:

@@ -19,6 +19,7 @@ from finegrain.gallery.entries import Entry, OnDuplicate, paths_once
 from finegrain.gallery.filters.conditions import Value
 from finegrain.gallery.filters.sql import to_sql
 from finegrain.gallery.filters.syntax import parse
+from finegrain.gallery.overtaken import Inserted, overtaken
 from finegrain.gallery.row import Place, Row
 from finegrain.gallery.sqlite.gallery_file import GalleryFile
 from finegrain.gallery.sqlite.selection import (
@@ -211,38 +212,16 @@ class Store(GalleryFile):
             self._erase(removed)
         return all_ids
 
-    def last_id(self) -> int:
-        """The highest id assigned so far."""
-        with self.reading() as run:
-            (last,) = run(
-                "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'picture'"
-            ).fetchone()
-            return int(last)
-
     def insert_unless_overtaken(
-        self, vectors: Vectors, entries: Sequence[Entry], since: int, own: Set[int]
-    ) -> list[int]:
-        """Write rows in one transaction, except paths that another process has just added.
-
-        Args:
-            vectors: ``[N, D]``.
-            entries: ``N`` rows.
-            since: Highest id at the time the caller decided to add the rows.
-            own: Ids above ``since`` that the caller itself has added.
-
-        Returns:
-            Ids in the order of ``vectors``; a path added meanwhile has the id it got then.
-        """
+        self, vectors: Vectors, entries: Sequence[Entry], known: Set[int]
+    ) -> Inserted:
+        """Write rows in one transaction, except pictures that another process has added."""
         with self.writing() as connection:
-            known = self.known({e.image for e in entries if e.image is not None})
-            foreign = ((image, [i for i in ids if i > since]) for image, ids in known.items())
-            overtaken = {image: ids[0] for image, ids in foreign if ids and not own & {*ids}}
-            rows = [row for row, entry in enumerate(entries) if entry.image not in overtaken]
+            theirs = overtaken(self, entries, known)
+            rows = [row for row in range(len(entries)) if row not in theirs]
             new = iter(insert_rows(connection, vectors[rows], [entries[row] for row in rows]))
-            return [
-                overtaken[entry.image] if entry.image in overtaken else next(new)
-                for entry in entries
-            ]
+            ids = [theirs[row] if row in theirs else next(new) for row in range(len(entries))]
+        return Inserted(ids, len(theirs))
 
     def insert_all(self, batches: Iterable[tuple[Vectors, Sequence[Entry]]]) -> list[int]:
         """Write all batches in one transaction, with one in memory at a time; return the ids."""

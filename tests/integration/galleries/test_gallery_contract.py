@@ -431,7 +431,7 @@ def test_stamps_and_sources_come_back(gallery: Gallery):
     entry = checked_entry(
         "it", {"pid": "P", "price": 3}, image="/a/b.jpg", source="/a", stamp=stamp
     )
-    (id_,) = gallery.add_entries(unit(1), [entry])
+    (id_,) = gallery.add_entries(unit(1), [entry]).ids
     gallery.add(unit(1), [None])
     (row,) = gallery.rows([id_])
     assert (row.source, row.stamp, row.pid, row.metadata) == ("/a", stamp, "P", {"price": 3})

@@ -1,0 +1,104 @@
+"""The time up to which expired pictures may be deleted.
+
+Deletion cannot be undone, and a computer's clock may be wrong for a while. A gallery therefore
+stores the last time that it trusted. It trusts a reading of the clock up to two days later. A
+reading further ahead means that the clock jumped, or that nobody opened the gallery for long. The
+gallery only stores such a reading, and trusts the clock if a second reading, at least an hour later
+by that clock, confirms it. Until then, pictures that have expired by that clock are in no result,
+but stay stored.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Self
+
+from finegrain import times
+from finegrain.errors import GalleryWarning
+
+LONGEST_STEP = timedelta(days=2)
+"""Largest step of the clock since the last trusted reading that is trusted at once."""
+
+LOOKS_APART = timedelta(hours=1)
+"""How long after a doubted reading a second reading confirms it."""
+
+_NOTED_STEP = timedelta(minutes=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Looks:
+    """Readings of the clock that a gallery stores.
+
+    Attributes:
+        clock: The latest trusted time, or None if there is none yet.
+        doubted: A later time that was read once and is not trusted yet, or None.
+    """
+
+    clock: datetime | None
+    doubted: datetime | None
+
+    @classmethod
+    def of_texts(cls, clock: str | None, doubted: str | None) -> Self:
+        """The readings that :meth:`texts` returned."""
+        return cls(_moment(clock), _moment(doubted))
+
+    def texts(self) -> tuple[str | None, str | None]:
+        """Both readings in the form of stored times."""
+        return _text(self.clock), _text(self.doubted)
+
+    def after(self, now: datetime, *, trust: bool = False) -> Looks:
+        """The readings to store after one more reading.
+
+        Args:
+            now: The time that the clock shows.
+            trust: Whether the user confirms that the clock is right.
+        """
+        if trust:
+            return Looks(now, None)
+        if self.clock is not None and now <= self.clock + LONGEST_STEP:
+            return Looks(max(self.clock, now), None)
+        if self.doubted is None or now < self.doubted:
+            return Looks(self.clock, now)
+        if now >= self.doubted + LOOKS_APART:
+            return Looks(now, None)
+        return self
+
+    def is_worth_storing(self, before: Looks) -> bool:
+        """Whether these readings differ enough from those that are stored."""
+        if self.doubted != before.doubted or self.clock is None or before.clock is None:
+            return True
+        return abs(self.clock - before.clock) >= _NOTED_STEP
+
+    def deletable_until(self, now: datetime) -> str:
+        """The time up to which expired pictures may be deleted, in the form of stored times."""
+        # Both have to agree: a clock that was ahead may have been set back since.
+        return "" if self.clock is None else times.utc_text(min(now, self.clock))
+
+
+def warn_of_doubt(path: Path | str, moment: str, *, stacklevel: int) -> None:
+    """Issue a :class:`GalleryWarning` that the clock is not trusted yet.
+
+    Args:
+        path: Path or address of the gallery.
+        moment: The time that the clock showed.
+        stacklevel: As of :func:`warnings.warn`, counted from the caller.
+    """
+    warnings.warn(
+        f"{path}: the clock says {moment}, more than {LONGEST_STEP.days} days after "
+        "the gallery was last used. Pictures that expired since are in no result. They "
+        f"are deleted if the clock still says so in {LOOKS_APART.seconds // 60} minutes "
+        "or later. If the clock is right: expire(trust_clock=True)",
+        GalleryWarning,
+        stacklevel=stacklevel + 1,
+    )
+
+
+def _moment(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text)
+
+
+def _text(moment: datetime | None) -> str | None:
+    return None if moment is None else times.utc_text(moment)
