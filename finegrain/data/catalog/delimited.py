@@ -9,16 +9,10 @@ from itertools import islice
 from pathlib import Path
 from typing import IO
 
+from finegrain.data.catalog.dialect import Dialect, detect_dialect
 from finegrain.data.catalog.encoding import Encoding, find_encoding
 from finegrain.data.catalog.row import Row, Table, TextFormat, unambiguous
 from finegrain.errors import DataError
-
-SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "pipes"}
-
-_RARE_SEPARATORS = {"~": "tildes", "^": "carets", "\x01": "the character U+0001", ":": "colons"}
-"""Taken only where no other mark divides the header, and this one divides every row alike."""
-
-_NAMES = {**SEPARATORS, **_RARE_SEPARATORS}
 
 _SAMPLED_LINES = 50
 _SAMPLED_CHARACTERS = 1 << 16
@@ -28,7 +22,6 @@ _MAX_ROW = 1 << 20
 _MAX_REREAD = 1 << 24
 """Most characters that are read again after rows with unmatched quotes."""
 
-_SEPARATOR_LINE = re.compile(r'"?sep=(.)"?[\r\n]*', re.IGNORECASE)
 _ENDING = re.compile(r"\.[A-Za-z0-9]{2,5}$")
 
 
@@ -38,8 +31,9 @@ def read_delimited(table: Path, text: TextFormat) -> Table:
     A first line such as ``sep=;`` states the separator. Otherwise it is the one of comma,
     semicolon, tab and pipe that divides most of the first rows into as many cells as the header.
     If none of these divides the header, it is a tilde, caret, U+0001 or colon that divides every
-    row. A cell in quotes may contain line ends. A row with unmatched quotes is reported with the
-    line where it begins, and reading continues at the next line.
+    row. Titles above the column names are skipped. Cells may be in double or single quotes, and
+    then contain line ends. A row with unmatched quotes is reported with the line where it begins,
+    and reading continues at the next line.
 
     Raises:
         DataError: The file cannot be opened, the encoding is unknown, or the header cannot be
@@ -48,46 +42,16 @@ def read_delimited(table: Path, text: TextFormat) -> Table:
     encoding = find_encoding(table, stated=text.encoding, fallback=text.fallback_encoding)
     lines = _Lines(encoding.open(table))
     sample = lines.peek()
-    separator, notes = _separator(sample, text.separator, table)
-    if sample and _SEPARATOR_LINE.fullmatch(sample[0]):
+    dialect = detect_dialect(sample, text.separator, table)
+    for _ in range(dialect.num_above):
         next(lines)
+    notes = [*dialect.notes]
     if encoding.is_guessed:
         notes.append(f"the text is in {encoding.name}")
-    records = _records(lines, separator)
+    records = _records(lines, dialect)
     columns, more = _header(records, lines, encoding, table)
     rows = _rows(records, lines, columns, encoding, table)
     return Table(path=table, columns=columns, rows=rows, is_text=True, notes=notes + more)
-
-
-def _separator(sample: list[str], stated: str | None, table: Path) -> tuple[str, list[str]]:
-    """The separator, and a note if it is not the usual one of the file's ending."""
-    if stated is not None:
-        if len(stated) != 1 or stated in '"\r\n':
-            raise DataError(f"expected one character as the separator, got {stated!r}.")
-        return stated, []
-    if sample and (match := _SEPARATOR_LINE.fullmatch(sample[0])):
-        return match[1], []
-    # Programs write tabs into .csv and commas into .tsv, so the ending only decides between equals.
-    order = ("\t", *SEPARATORS) if table.suffix.lower() == ".tsv" else tuple(SEPARATORS)
-    best = max(order, key=lambda mark: _fit(sample, mark))
-    if _fit(sample, best) == (0, 0):
-        best = next((mark for mark in _RARE_SEPARATORS if _divides_all(sample, mark)), best)
-    is_usual = best == {".tsv": "\t", ".tab": "\t", ".psv": "|"}.get(table.suffix.lower(), ",")
-    return best, [] if is_usual else [f"the cells are separated by {_NAMES[best]}"]
-
-
-def _divides_all(lines: list[str], mark: str) -> bool:
-    return _fit(lines, mark)[0] == sum(bool(line.strip()) for line in lines) > 1
-
-
-def _fit(lines: list[str], mark: str) -> tuple[int, int]:
-    """Number of rows with as many cells as the header, and number of these cells."""
-    try:
-        rows = [row for row in csv.reader(lines, delimiter=mark) if row]
-    except csv.Error:
-        return 0, 0
-    width = len(rows[0]) if rows else 0
-    return (sum(len(row) == width for row in rows), width) if width > 1 else (0, 0)
 
 
 def _header(
@@ -123,6 +87,8 @@ def _rows(
             if len(cells) < len(columns) or any(map(str.strip, surplus)):
                 raise DataError(f"has {len(cells)} cells, expected {len(columns)}")
             cells = encoding.checked(cells[: len(columns)])
+            if any("\0" in cell for cell in cells):
+                raise DataError("holds a NUL character")
         except DataError as error:
             yield Row(where, {}, str(error))
         else:
@@ -135,10 +101,9 @@ _Record = tuple[int, list[str], str | None]
 """The line where a row begins, its cells, and the reason why it cannot be read."""
 
 
-def _records(lines: _Lines, separator: str) -> Iterator[_Record]:
+def _records(lines: _Lines, dialect: Dialect) -> Iterator[_Record]:
     """Yield the rows that are not empty."""
-    # strict: an unmatched quote is an error
-    reader = csv.reader(lines, delimiter=separator, strict=True)
+    reader = dialect.reader(lines, strict=True)
     while True:
         line = lines.begin()
         try:
@@ -150,7 +115,7 @@ def _records(lines: _Lines, separator: str) -> Iterator[_Record]:
         else:
             if not any(map(str.strip, cells)):
                 continue
-            if not lines.swallowed_rows(cells, separator):
+            if not lines.swallowed_rows(cells, dialect):
                 yield line, cells, None
                 continue
             why = "has a quote that is closed in another row, or not at all"
@@ -235,7 +200,7 @@ class _Lines:
                 "table with each quote inside a cell doubled."
             )
 
-    def swallowed_rows(self, cells: list[str], separator: str) -> bool:
+    def swallowed_rows(self, cells: list[str], dialect: Dialect) -> bool:
         """Whether a lost quote joined a later row to this one.
 
         Such a line has as many cells as the header, and a file name of the same kind in the same
@@ -244,7 +209,7 @@ class _Lines:
         if len(self._taken) < 2 or self.width < 2:
             return False
         try:
-            first, *later = (next(csv.reader([line], delimiter=separator)) for line in self._taken)
+            first, *later = (next(dialect.reader([line])) for line in self._taken)
         except csv.Error:  # a cell that is too long on its own
             return False
         rows = [row for row in later if len(row) == self.width]

@@ -13,7 +13,7 @@ from finegrain.data.catalog.pictures import CatalogPictures
 from finegrain.data.catalog.prices import parse_price
 from finegrain.data.catalog.row import Row, TextFormat
 from finegrain.data.catalog.rows import open_table
-from finegrain.data.catalog.table import DEFAULT_SPLIT, problem_of, shown_before
+from finegrain.data.catalog.table import DEFAULT_SPLIT, left_empty, problem_of, shown_before
 from finegrain.errors import DataError
 from finegrain.records import Problem, ProblemKind, Sample, Scalar, Split
 
@@ -193,6 +193,7 @@ def _gather(rows: Iterable[Row], feed: Feed) -> tuple[list[_Listing], list[Probl
         try:
             if row.why is not None:
                 raise DataError(row.why)
+            problems += left_empty(row)
             cells = {normal_name(name): cell for name, cell in row.cells.items()}
             key = _text(cells, feed.key)
             if not key:

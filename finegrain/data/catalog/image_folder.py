@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from finegrain.data.catalog.pictures import CatalogPictures
@@ -89,4 +90,4 @@ def _rows(table: Table, root: Path, images_root: Path | None) -> Iterator[Row]:
             cells = {**cells, IMAGE_COLUMN: f"{folder.name}/{name.strip()}"}
         if row.why is None:
             cells = {**cells, _SPLIT: split}
-        yield Row(f"{folder.relative_to(root) / row.where}", cells, row.why)
+        yield replace(row, where=str(folder.relative_to(root) / row.where), cells=cells)

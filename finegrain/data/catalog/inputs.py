@@ -20,7 +20,9 @@ _RECORDINGS = {
     b"IMKH": "a recording by a Hikvision camera",
     b"\0\0\1\xba": "an MPEG program stream",
 }
-_BINARY_TABLES = (b"PAR1", b"PK\x03\x04", b"\xff\xfe", b"\xfe\xff")
+_BINARY_TABLES = (
+    b"PAR1", b"PK\x03\x04", b"\xd0\xcf\x11\xe0", b"\xff\xfe", b"\xfe\xff", b"\x1f\x8b"
+)  # fmt: skip
 _TEXT = re.compile(rb"[\t\r\n -\x7e\x80-\xff]+")
 
 

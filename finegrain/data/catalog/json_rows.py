@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,9 @@ from finegrain.errors import DataError
 
 MAX_DOCUMENT_BYTES = 1 << 28
 """Largest JSON document in bytes. A document is read into memory as a whole."""
+
+MAX_DIGITS = 1000
+"""Longest integer. Its conversion takes quadratic time."""
 
 
 def read_json_lines(table: Path, text: TextFormat) -> Iterator[Row]:
@@ -33,8 +38,9 @@ def read_json(table: Path, text: TextFormat) -> Iterator[Row]:
     """Yield one row for each object of an array, or for a single object.
 
     The array may also be the only one inside an object, as in ``{"products": [...]}``, or be
-    stored by columns, as in ``{"image": {"0": "a.jpg"}, "caption": {"0": "coat"}}``. Several
-    objects without an array are read as JSON lines.
+    stored by columns, as in ``{"image": ["a.jpg"], "caption": ["coat"]}`` or
+    ``{"image": {"0": "a.jpg"}, "caption": {"0": "coat"}}``. Several objects without an array are
+    read as JSON lines.
 
     Raises:
         DataError: The file is not JSON, is too large, or has several arrays.
@@ -54,7 +60,7 @@ def read_json(table: Path, text: TextFormat) -> Iterator[Row]:
         yield from _array(content, table)
         return
     try:
-        document = json.loads(content)
+        document = json.loads(content, object_pairs_hook=_pairs, parse_int=_integer)
     except json.JSONDecodeError as error:
         if error.msg != "Extra data":
             raise DataError(f"expected JSON in {table}, got {error}.") from error
@@ -67,7 +73,8 @@ def read_json(table: Path, text: TextFormat) -> Iterator[Row]:
 
 def _row(where: str, line: str, encoding: Encoding) -> Row:
     try:
-        return _object(where, json.loads(encoding.checked([line])[0]))
+        content = encoding.checked([line])[0].rstrip().removesuffix(",")
+        return _object(where, json.loads(content, object_pairs_hook=_pairs, parse_int=_integer))
     except DataError as error:
         return Row(where, {}, str(error))
     except RecursionError:
@@ -77,14 +84,49 @@ def _row(where: str, line: str, encoding: Encoding) -> Row:
 
 
 def _object(where: str, value: Any) -> Row:
-    if isinstance(value, dict):
-        return Row(where, value)
-    return Row(where, {}, f"is not a JSON object but {type(value).__name__}")
+    if not isinstance(value, dict):
+        return Row(where, {}, f"is not a JSON object but {type(value).__name__}")
+    wrong = _first_invalid(value)
+    return Row(where, value) if wrong is None else Row(where, {}, wrong.why)
+
+
+@dataclass(frozen=True, slots=True)
+class _Invalid:
+    """Stands for a value that JSON allows but a row cannot have, so that the rest is read."""
+
+    why: str
+
+
+def _first_invalid(value: Any) -> _Invalid | None:
+    """An invalid value at any depth."""
+    waiting = [value]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, _Invalid):
+            return value
+        if isinstance(value, dict | list):
+            waiting += value.values() if isinstance(value, dict) else value
+    return None
+
+
+def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose names are all different."""
+    cells = dict(pairs)
+    if len(cells) < len(pairs):
+        twice = next(name for name, count in Counter(n for n, _ in pairs).items() if count > 1)
+        cells[twice] = _Invalid(f"has {twice!r:.60} twice")
+    return cells
+
+
+def _integer(digits: str) -> Any:
+    if len(digits) > MAX_DIGITS:
+        return _Invalid(f"has a number of {len(digits):,} digits, expected at most {MAX_DIGITS}")
+    return int(digits)
 
 
 def _array(content: str, table: Path) -> Iterator[Row]:
     """Yield the objects of an array with their lines, up to the first that is not JSON."""
-    decoder = json.JSONDecoder()
+    decoder = json.JSONDecoder(object_pairs_hook=_pairs, parse_int=_integer)
     line, counted, place = 1, 0, content.index("[") + 1
     while True:
         place = _next_value(content, place)
@@ -122,15 +164,25 @@ def _document(document: Any, table: Path) -> Iterator[Row]:
         for place, value in enumerate(array):
             yield _object(f"{table.name} {name}[{place}]", value)
     if not arrays:
-        for number, cells in _by_columns(document):
-            yield Row(f"{table.name} row {number}", cells)
+        for number, cells in _by_columns(document, table):
+            yield _object(f"{table.name} row {number}", cells)
 
 
 def _holds_objects(value: Any) -> bool:
     return isinstance(value, list) and any(isinstance(item, dict) for item in value)
 
 
-def _by_columns(document: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _by_columns(
+    document: Mapping[str, Any], table: Path
+) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    lists = [column for column in document.values() if isinstance(column, list)]
+    if document and len(lists) == len(document):
+        if len(set(map(len, lists))) > 1:
+            lengths = ", ".join(f"{name}: {len(column)}" for name, column in document.items())
+            raise DataError(f"expected columns of one length in {table}, got {lengths:.200}.")
+        for number, cells in enumerate(zip(*lists, strict=True), start=1):
+            yield str(number), dict(zip(document, cells, strict=True))
+        return
     columns = [column for column in document.values() if isinstance(column, dict)]
     if not document or len(columns) < len(document):
         yield "1", document

@@ -10,11 +10,16 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """The cells of one row by column and its position, or why it cannot be read."""
+    """The cells of one row by column and its position, or why it cannot be read.
+
+    Attributes:
+        odd: Reports of cells that were left empty, such as a formula without a stored value.
+    """
 
     where: str
     cells: Mapping[str, Any]
     why: str | None = None
+    odd: tuple[str, ...] = ()
 
 
 @dataclass(slots=True, kw_only=True)

@@ -22,6 +22,7 @@ from finegrain.data.catalog.columns import (
     renamed,
     spelled,
 )
+from finegrain.data.catalog.header import value_in_header
 from finegrain.data.catalog.moments import parse_time
 from finegrain.data.catalog.patterns import ImagePattern
 from finegrain.data.catalog.pictures import CatalogPictures
@@ -248,6 +249,11 @@ def problem_of(where: str, error: FinegrainError) -> Problem:
     return Problem(where=where, why=str(error), kind=kind)
 
 
+def left_empty(row: Row) -> list[Problem]:
+    """The problems of single cells that a reader left empty."""
+    return [Problem(where=row.where, why=why, kind=ProblemKind.VALUE) for why in row.odd]
+
+
 def shown_before(where: str, image: Path, first: str) -> Problem:
     """The problem of a row whose picture an earlier row shows."""
     why = f"shows {image.name!r}, which {first} shows already; a gallery has each picture once"
@@ -295,6 +301,7 @@ def _read_row(
     if pid is None and len(images) > 1:
         pid = os.path.realpath(images[0])  # all pictures of a row show the same product
     times, odd = _times(row, columns)
+    odd += left_empty(row)
     odd += [
         Problem(where=row.where, why=f"{name!r} is infinite; left empty", kind=ProblemKind.VALUE)
         for name, value in cells.items()
@@ -357,6 +364,11 @@ def _nothing_good(
     problems = [problem for part in parts.values() for problem in part.problems]
     if not problems:
         return DataError(f"expected rows in {table.path}, found none.")
+    if picture := value_in_header(table.columns):
+        return DataError(
+            f"expected column names in the first row of {table.path}, got {picture!r:.80}. Write a "
+            "row such as image,caption above it."
+        )
     questions = [did_you_mean(name, names) for name in columns.required if name not in names]
     return DataError(
         f"expected columns {', '.join(columns.required)} and a good row in {table.path}; found "

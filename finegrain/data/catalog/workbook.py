@@ -2,18 +2,48 @@
 
 from __future__ import annotations
 
+import re
+import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import date, datetime, time
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any
 
+from finegrain.data.catalog.header import has_usual_names, header_index
 from finegrain.data.catalog.row import Row, Table, unambiguous
 from finegrain.errors import DataError, require
 
 MAX_UNPACKED_BYTES = 1 << 29
 """Largest size of a workbook's parts after unpacking, in bytes."""
 
+MAX_ROWS = 1 << 20
+"""Number of rows of a sheet in Excel. openpyxl makes a row for each number that a file skips."""
+
+MAX_CELLS = 1 << 26
+"""Most cells of a sheet, with the empty ones before the last filled cell of each row."""
+
+_MAX_SHEETS = 100
+_PEEKED = 50
+_MAX_START = 10_000
+"""The table begins above this row."""
+
+_MERGED = re.compile(rb'<mergeCell ref="([A-Z]{1,3})([0-9]{1,7}):[A-Z]{1,3}([0-9]{1,7})"')
+_FORMULA = re.compile(rb"<f[ >/]")
+_CHUNK = 1 << 20
+_OVERLAP = 64  # more than a tag that is searched
+
+_UNSTORED = "\0formula"  # no cell of a workbook may have a NUL character
+_REPORTED = {
+    _UNSTORED: "a formula whose value is not stored; open and save the workbook in Excel",
+    **{
+        error: f"{error}, a formula that failed"
+        for error in ("#N/A", "#REF!", "#DIV/0!", "#VALUE!", "#NAME?", "#NUM!", "#NULL!")
+    },
+}
+"""Cells that are reported and left empty."""
 
 # openpyxl does not catch errors of the zip and XML parsers, or of missing parts
 _DAMAGE = (
@@ -26,11 +56,15 @@ _DAMAGE = (
     SyntaxError,
 )
 
+_Cells = tuple[Any, ...]
+_Numbered = tuple[int, _Cells]
+
 
 def read_workbook(path: Path) -> Table:
-    """Open the first sheet of an ``.xlsx`` that is not empty. Its first row has the columns.
+    """Open a sheet of an ``.xlsx``: the first with usual column names, or the first with rows.
 
-    A formula is read as the value that is stored with it.
+    Titles above the column names are skipped. A formula is read as the value that is stored with
+    it. The value of merged cells counts for each of their rows.
 
     Raises:
         DataError: The file cannot be read, is too large after unpacking, or has no rows.
@@ -40,21 +74,36 @@ def read_workbook(path: Path) -> Table:
     _refuse_bomb(path)
     try:
         # read_only reads row by row; links to other workbooks are never followed
-        book = openpyxl.load_workbook(path, read_only=True, data_only=True, keep_links=False)
-        sheets = [sheet for sheet in book.worksheets if _first_row(sheet) is not None]
+        with warnings.catch_warnings(action="ignore"):
+            book, formulas = (
+                openpyxl.load_workbook(path, read_only=True, data_only=values, keep_links=False)
+                for values in (True, False)
+            )
+        starts = {sheet: _start(sheet) for sheet in book.worksheets[:_MAX_SHEETS]}
+        sheets = [sheet for sheet, start in starts.items() if start]
+        if not sheets:
+            raise DataError(f"expected rows in {path}, found none.")
+        chosen = next((s for s in sheets if any(map(has_usual_names, starts[s]))), sheets[0])
+        part = _examined(path, chosen)
     except _DAMAGE as error:
         raise DataError(f"expected an Excel workbook at {path}, could not read it: {error}.") from (
             error
         )
-    if not sheets:
-        raise DataError(f"expected rows in {path}, found none.")
-    sheet, *others = sheets
-    start = _first_row(sheet)
-    assert start is not None
-    columns, notes = unambiguous([_name(cell) for cell in start[1]])
-    notes += [f"the sheet {other.title!r} is not read" for other in others]
-    rows = _rows(sheet, start[0], columns, path)
-    return Table(path=path, columns=columns, rows=rows, notes=notes)
+    texts = starts[chosen]
+    index = header_index(texts)
+    rows = _filled(chosen, formulas[chosen.title] if part.has_formulas else None)
+    number, header = next(islice(rows, index, None))
+    columns, notes = unambiguous(list(map(_name, header)))
+    if index:
+        above = " ".join(filter(None, texts[0]))
+        notes.append(f"the column names are in row {number}; above them is {above!r:.80}")
+    notes += [f"the sheet {other.title!r} is not read" for other in sheets if other is not chosen]
+    return Table(
+        path=path,
+        columns=columns,
+        rows=_rows(_with_merged(rows, part.merged), columns, path),
+        notes=notes,
+    )
 
 
 def _refuse_bomb(path: Path) -> None:
@@ -72,33 +121,119 @@ def _refuse_bomb(path: Path) -> None:
         )
 
 
-def _first_row(sheet: Any) -> tuple[int, tuple[Any, ...]] | None:
-    for number, cells in enumerate(sheet.iter_rows(values_only=True), start=1):
-        if any(cell is not None for cell in cells):
-            return number, cells
-    return None
+@dataclass(slots=True)
+class _Part:
+    """What the XML of a sheet says besides its values.
+
+    Attributes:
+        has_formulas: Whether a cell has a formula.
+        merged: The first row of merged cells to their columns, from 0, and last rows.
+    """
+
+    has_formulas: bool = False
+    merged: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
 
 
-def _rows(sheet: Any, header: int, columns: tuple[str, ...], path: Path) -> Iterator[Row]:
+def _examined(path: Path, sheet: Any) -> _Part:
+    """Search the XML of a sheet, as openpyxl does not report these when it reads row by row."""
+    column_number = require("openpyxl.utils", "xlsx").column_index_from_string
+    part = _Part()
+    seen = b""
+    with zipfile.ZipFile(path) as archive, archive.open(sheet._worksheet_path) as stream:
+        while chunk := stream.read(_CHUNK):
+            text = seen + chunk
+            part.has_formulas = part.has_formulas or _FORMULA.search(text) is not None
+            end = 0
+            for match in _MERGED.finditer(text):
+                end = match.end()
+                place = (column_number(match[1].decode()) - 1, int(match[3]))
+                part.merged.setdefault(int(match[2]), []).append(place)
+            seen = text[max(end, len(text) - _OVERLAP) :]
+    return part
+
+
+def _start(sheet: Any) -> list[list[str]]:
+    """The texts of the first rows."""
+    rows = islice(_filled(sheet, last=_MAX_START), _PEEKED)
+    return [[_name(cell) for cell in cells] for _, cells in rows]
+
+
+def _filled(sheet: Any, formulas: Any = None, *, last: int = MAX_ROWS) -> Iterator[_Numbered]:
+    """Yield the rows that are not empty with their numbers, from 1.
+
+    Args:
+        sheet: The sheet with values.
+        formulas: The same sheet with formulas, if it has some. ``_UNSTORED`` then stands for the
+            value of a formula that the file does not have.
+        last: Number of the last row to read.
+
+    Raises:
+        DataError: The sheet has too many cells.
+    """
+    num_cells = 0
+    other = iter(()) if formulas is None else _all_rows(formulas, last)
+    for number, cells in enumerate(_all_rows(sheet, last), start=1):
+        num_cells += len(cells)
+        if num_cells > MAX_CELLS:
+            raise DataError(
+                f"sheet {sheet.title!r} has more than {MAX_CELLS:,} cells with the empty ones. "
+                "Delete its empty columns, or save it as CSV."
+            )
+        for place, formula in enumerate(next(other, ())):
+            if cells[place] is None and formula is not None:
+                cells = (*cells[:place], _UNSTORED, *cells[place + 1 :])
+        if any(cell is not None and str(cell).strip() for cell in cells):
+            yield number, cells
+
+
+def _all_rows(sheet: Any, last: int) -> Iterator[_Cells]:
+    sheet.reset_dimensions()  # a file may state a wrong size
+    rows: Iterator[_Cells] = sheet.iter_rows(max_row=last, values_only=True)
+    return rows
+
+
+def _with_merged(
+    rows: Iterator[_Numbered], merged: Mapping[int, Sequence[tuple[int, int]]]
+) -> Iterator[_Numbered]:
+    """Fill the rows below the first of merged cells with its value."""
+    active: dict[int, tuple[int, Any]] = {}
+    for number, cells in rows:
+        filled = list(cells)
+        for column, (last, value) in active.items():
+            if number <= last:
+                filled += [None] * (column + 1 - len(filled))
+                filled[column] = value if filled[column] is None else filled[column]
+        active = {column: span for column, span in active.items() if number < span[0]}
+        for column, last in merged.get(number, ()):
+            if last > number and column < len(cells):
+                active[column] = (last, cells[column])
+        yield number, tuple(filled)
+
+
+def _rows(rows: Iterator[_Numbered], columns: tuple[str, ...], path: Path) -> Iterator[Row]:
     try:
-        for number, cells in enumerate(
-            sheet.iter_rows(min_row=header + 1, values_only=True), start=header + 1
-        ):
-            if all(cell is None for cell in cells):
-                continue
+        for number, cells in rows:
             where = f"{path.name}:{number}"
             if any(cell is not None for cell in cells[len(columns) :]):
                 yield Row(where, {}, f"has more cells than the {len(columns)} columns")
                 continue
-            padded = [*cells[: len(columns)], *[None] * (len(columns) - len(cells))]
-            yield Row(where, dict(zip(columns, map(_value, padded), strict=True)))
+            row = dict(zip_longest(columns, cells[: len(columns)]))
+            odd = [
+                f"{name!r} is {_REPORTED[cell]}; left empty"
+                for name, cell in row.items()
+                if isinstance(cell, str) and cell in _REPORTED
+            ]
+            values = {name: _value(cell) for name, cell in row.items()}
+            yield Row(where, values, odd=tuple(odd))
     except _DAMAGE as error:
         raise DataError(f"{path} is damaged: {error}.") from error
 
 
 def _name(cell: Any) -> str:
-    return "" if cell is None else str(cell)
+    return "" if cell is None else str(cell).strip()
 
 
 def _value(cell: Any) -> Any:
+    if isinstance(cell, str) and cell in _REPORTED:
+        return None
     return cell.isoformat() if isinstance(cell, datetime | date | time) else cell

