@@ -31,6 +31,7 @@ _MODULES = {
     "evaluate": "finegrain.evaluation.evaluation",
     "export": "finegrain.exporters",
     "load_recipe": "finegrain.recipe",
+    "pull": "finegrain.exporters.pulling",
     "train": "finegrain.training",
 }
 
@@ -46,6 +47,7 @@ __all__ = [
     "evaluate",
     "export",
     "load_recipe",
+    "pull",
     "train",
 ]
 
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
     from finegrain.errors import FinegrainError
     from finegrain.evaluation.evaluation import evaluate
     from finegrain.exporters import ExportProfile, export
+    from finegrain.exporters.pulling import pull
     from finegrain.gallery import Gallery
     from finegrain.metrics import RetrievalMetrics
     from finegrain.recipe import Recipe, load_recipe

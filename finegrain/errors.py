@@ -56,6 +56,10 @@ class WeightsError(FinegrainError, ValueError):
     """Pretrained weights do not fit the model they are loaded into."""
 
 
+class LicenceError(FinegrainError):
+    """The licence of a published model must be accepted first."""
+
+
 class CheckpointError(FinegrainError):
     """A checkpoint is missing, damaged, or belongs to another recipe."""
 

@@ -68,6 +68,9 @@ class Manifest:
         recipe: The resolved recipe of the training.
         parity: Results of the comparison with the eager model.
         compared_on: Description of the pictures and captions of that comparison.
+        source: Where a published model came from, as far as it is known: its ``name``,
+            ``repository``, ``revision`` (the commit) and ``licence``. Empty for own training.
+        weights: SHA-256 of each published weight file.
         match: Settings of the re-ranker; None if the plan has none. ``tokens`` and ``width`` are
             the shape of the tokens of a picture. ``weight`` is the weight of the match
             probability against the cosine (:mod:`finegrain.rerank`).
@@ -93,6 +96,8 @@ class Manifest:
     antialias: bool = True
     cleaning: Mapping[str, Any] = field(default_factory=dict)
     compared_on: str = ""
+    source: Mapping[str, str] = field(default_factory=dict)
+    weights: Mapping[str, str] = field(default_factory=dict)
     match: Mapping[str, float] | None = None
 
     @property
@@ -323,7 +328,9 @@ _FIELDS: Mapping[str, tuple[str, Callable[[object], bool]]] = {
         ("embed_dim", "height", "width", "context_length"), (f"1 to {MAX_SIZE}", _is_size)
     ),
     **dict.fromkeys(("mean", "std"), ("three numbers", _is_rgb)),
-    **dict.fromkeys(("precision", "sha256"), ("a mapping of texts", _is_mapping_of(str))),
+    **dict.fromkeys(
+        ("precision", "sha256", "source", "weights"), ("a mapping of texts", _is_mapping_of(str))
+    ),
     "fit": ("'stretch', 'pad' or 'crop'", _is_one_of("stretch", "pad", "crop")),
     "interpolation": ("'bilinear' or 'bicubic'", _is_one_of("bilinear", "bicubic")),
     "antialias": ("true or false", lambda value: type(value) is bool),

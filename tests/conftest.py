@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pytest
 from filelock import FileLock
+from fixtures.loopback_hub import LoopbackHub, run_hub
 from PIL import Image
 
 if TYPE_CHECKING:
@@ -195,3 +196,16 @@ def found(tiny_plan: Path, crops: Path, tmp_path_factory: pytest.TempPathFactory
     searcher = Searcher(tiny_plan, gallery=tmp_path_factory.mktemp("found") / "g", threads=1)
     searcher.add(crops, progress=False)
     return searcher
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackHub]:
+    """A model hub on the loopback address, and an empty cache of downloads."""
+    constants = pytest.importorskip("huggingface_hub").constants
+    with run_hub() as running:
+        template = running.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "ENDPOINT", running.endpoint)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub_cache"))
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        yield running

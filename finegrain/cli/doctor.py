@@ -22,7 +22,7 @@ from finegrain.encoder import Encoder
 from finegrain.errors import DataError, GalleryError
 from finegrain.gallery import Gallery
 from finegrain.gallery.stamps import is_there
-from finegrain.plan import Plan
+from finegrain.plan import Manifest, Plan
 from finegrain.runtime.byte_products import products_saturate
 from finegrain.runtime.instructions import X86, Processor, this_processor
 
@@ -99,10 +99,21 @@ def examine(path: Path) -> str:
     plan = Plan(path)
     Encoder.from_plan(plan)
     parity = ", ".join(f"{name} {value:.6g}" for name, value in plan.manifest.parity.items())
-    return (
-        f"{path}: valid; {plan!r}\n  made by finegrain {plan.manifest.made_by}"
-        f"\n  fingerprint {plan.manifest.fingerprint[:12]}\n  parity: {parity or 'not stated'}"
+    return "\n  ".join(
+        [
+            f"{path}: valid; {plan!r}",
+            f"made by finegrain {plan.manifest.made_by}",
+            *_origin(plan.manifest),
+            f"fingerprint {plan.manifest.fingerprint[:12]}",
+            f"parity: {parity or 'not stated'}",
+        ]
     )
+
+
+def _origin(manifest: Manifest) -> list[str]:
+    """Lines about where a published model came from."""
+    stated = [f"{name}: {value}" for name, value in manifest.source.items()]
+    return stated + [f"{name}: SHA-256 {digest}" for name, digest in manifest.weights.items()]
 
 
 def _old_pids(gallery: Gallery) -> list[str]:

@@ -13,6 +13,7 @@ from finegrain.cli import commands as verbs
 from finegrain.cli import index as index_verb
 from finegrain.cli.exit_status import run_to_status
 from finegrain.cli.gallery import add_gallery_verb, named_value
+from finegrain.cli.pull import add_pull_verb
 from finegrain.errors import did_you_mean
 from finegrain.rerank import RerankBy
 from finegrain.runtime.base import RuntimeName
@@ -92,6 +93,8 @@ def _parser() -> argparse.ArgumentParser:
         )
         added.set_defaults(run=run)
         return added
+
+    add_pull_verb(subparsers)
 
     train = verb(
         "train",

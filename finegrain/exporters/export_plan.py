@@ -90,8 +90,14 @@ def export_method(
     checkpoint: str,
     samples: Sequence[Sample],
     compared_on: str,
+    source: Mapping[str, str] | None = None,
+    weights: Mapping[str, str] | None = None,
 ) -> ParityReport:
-    """Export a method that is in memory; see :func:`export`."""
+    """Export a method that is in memory; see :func:`export`.
+
+    ``source`` and ``weights`` say where a published model came from; see
+    :class:`~finegrain.plan.Manifest`.
+    """
     eager = eager_encoder(recipe, method.cpu(), torch.device("cpu"))
     transform = eager.transform
     context_length = recipe.method.text.context_length
@@ -140,6 +146,8 @@ def export_method(
         made_by=version("finegrain"),
         sha256={},
         compared_on=compared_on,
+        source=source or {},
+        weights=weights or {},
         match=None if match_export is None else match_export.manifest,
     )
     report = _compared(eager, manifest, members, samples, profile, match_export)
@@ -200,8 +208,7 @@ def _split_to_compare_on(recipe: Recipe, data: Dataset | None, folder: Path) -> 
     except DataError:
         if data is not None:
             raise
-        people = read_people(_draw_people(folder), CUHK_PEDES)
-        return people["val"], f"synthetic people: {kind} of the recipe is not here"
+        return _draw_people(folder), f"synthetic people: {kind} of the recipe is not here"
     for name in ("val", "test", "train"):
         if name in splits and splits[name].num_captions >= MIN_QUERIES:
             return splits[name], f"{name} split of {kind}"
@@ -211,7 +218,13 @@ def _split_to_compare_on(recipe: Recipe, data: Dataset | None, folder: Path) -> 
     )
 
 
-def _draw_people(folder: Path) -> Path:
-    return write_people(
+def drawn_samples(folder: Path) -> Sequence[Sample]:
+    """Draw synthetic people into a folder, for the parity check of a model without a dataset."""
+    return _draw_people(folder).samples
+
+
+def _draw_people(folder: Path) -> Split:
+    written = write_people(
         folder, identities=RENDERED, splits={"val": RENDERED}, workers=1, progress=False
     )
+    return read_people(written, CUHK_PEDES)["val"]

@@ -25,6 +25,7 @@ PUBLIC = [
     "evaluate",
     "export",
     "load_recipe",
+    "pull",
     "train",
 ]
 HEAVY = ("torch", "faiss", "onnxruntime", "cv2", "transformers", "tokenizers", "PIL", "numpy")

@@ -1,0 +1,237 @@
+"""The published models that ``finegrain pull`` knows by name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from finegrain.errors import WeightsError, did_you_mean
+
+Speed = Literal["fast", "medium", "slow"]
+
+_FAST, _MEDIUM = 15.0, 60.0
+"""Largest GFLOPs of the image tower for a picture, of the classes fast and medium."""
+
+_TABLES = "open_clip 89fb801, docs/openclip_retrieval_results.csv and docs/model_profile.csv"
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownModel:
+    """A published model.
+
+    Attributes:
+        name: The name that ``pull`` takes.
+        about: What it is good for, in a few words.
+        repository: Where its PyTorch weights are published, as ``owner/name``.
+        onnx: A repository with its two towers as ONNX, which need no PyTorch; None if there is
+            none.
+        layout: The layout of the PyTorch weights.
+        revision: Commit of ``repository``; None takes the newest. The commit that was pulled is
+            in the manifest of the plan.
+        file: The weight file; None recognises it.
+        sha256: Digest of ``file``; None takes the digest that the hub states.
+        embed_dim: Width of the embeddings.
+        parameters: Number of parameters of both towers, in millions.
+        image_gflops: Billions of floating-point operations of the image tower for a picture;
+            None where no source states it.
+        flickr30k, coco: Zero-shot text-to-picture rank1 on Flickr30k and MS-COCO, in percent.
+        licence: Licence of the weights. What the repository states counts as well.
+        source: Source of the numbers.
+    """
+
+    name: str
+    about: str
+    repository: str
+    onnx: str | None = None
+    layout: str = "open_clip"
+    revision: str | None = None
+    file: str | None = None
+    sha256: str | None = None
+    embed_dim: int
+    parameters: float
+    image_gflops: float | None
+    flickr30k: float | None = None
+    coco: float | None = None
+    licence: str
+    source: str = _TABLES
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of the weights in single precision."""
+        return round(self.parameters * 4e6)
+
+    @property
+    def speed(self) -> Speed | None:
+        """How fast the image tower is, by its number of operations."""
+        if self.image_gflops is None:
+            return None
+        if self.image_gflops < _FAST:
+            return "fast"
+        return "medium" if self.image_gflops < _MEDIUM else "slow"
+
+
+KNOWN: tuple[KnownModel, ...] = (
+    KnownModel(
+        name="clip-vit-b32",
+        about="OpenAI's CLIP ViT-B/32",
+        repository="timm/vit_base_patch32_clip_224.openai",
+        onnx="immich-app/ViT-B-32__openai",
+        embed_dim=512,
+        parameters=151.28,
+        image_gflops=8.82,
+        flickr30k=58.8,
+        coco=30.4,
+        licence="MIT",
+    ),
+    KnownModel(
+        name="clip-b32-laion2b",
+        about="CLIP ViT-B/32, trained on LAION-2B",
+        repository="laion/CLIP-ViT-B-32-laion2B-s34B-b79K",
+        onnx="immich-app/ViT-B-32__laion2b-s34b-b79k",
+        embed_dim=512,
+        parameters=151.28,
+        image_gflops=8.82,
+        flickr30k=66.8,
+        coco=39.3,
+        licence="MIT",
+    ),
+    KnownModel(
+        name="clip-vit-b16",
+        about="OpenAI's CLIP ViT-B/16",
+        repository="timm/vit_base_patch16_clip_224.openai",
+        onnx="immich-app/ViT-B-16__openai",
+        embed_dim=512,
+        parameters=149.62,
+        image_gflops=35.13,
+        flickr30k=62.2,
+        coco=33.1,
+        licence="MIT",
+    ),
+    KnownModel(
+        name="clip-b16-datacomp",
+        about="CLIP ViT-B/16, trained on DataComp-1B",
+        repository="laion/CLIP-ViT-B-16-DataComp.XL-s13B-b90K",
+        embed_dim=512,
+        parameters=149.62,
+        image_gflops=35.13,
+        flickr30k=67.6,
+        coco=40.2,
+        licence="MIT",
+    ),
+    KnownModel(
+        name="clip-b16-laion2b",
+        about="CLIP ViT-B/16, trained on LAION-2B",
+        repository="laion/CLIP-ViT-B-16-laion2B-s34B-b88K",
+        embed_dim=512,
+        parameters=149.62,
+        image_gflops=35.13,
+        flickr30k=69.8,
+        coco=42.3,
+        licence="MIT",
+    ),
+    KnownModel(
+        name="clip-b16-dfn",
+        about="CLIP ViT-B/16, trained on DFN-2B",
+        repository="apple/DFN2B-CLIP-ViT-B-16",
+        embed_dim=512,
+        parameters=149.62,
+        image_gflops=35.13,
+        flickr30k=69.1,
+        coco=43.4,
+        licence="Apple's terms",
+    ),
+    KnownModel(
+        name="clip-vit-l14",
+        about="OpenAI's CLIP ViT-L/14",
+        repository="timm/vit_large_patch14_clip_224.openai",
+        onnx="immich-app/ViT-L-14__openai",
+        embed_dim=768,
+        parameters=427.62,
+        image_gflops=162.03,
+        flickr30k=65.0,
+        coco=36.5,
+        licence="MIT",
+    ),
+    KnownModel(
+        name="clip-l14-datacomp",
+        about="CLIP ViT-L/14, trained on DataComp-1B",
+        repository="laion/CLIP-ViT-L-14-DataComp.XL-s13B-b90K",
+        embed_dim=768,
+        parameters=427.62,
+        image_gflops=162.03,
+        flickr30k=73.4,
+        coco=45.7,
+        licence="MIT",
+    ),
+    KnownModel(
+        name="clip-l14-laion2b",
+        about="CLIP ViT-L/14, trained on LAION-2B",
+        repository="laion/CLIP-ViT-L-14-laion2B-s32B-b82K",
+        onnx="immich-app/ViT-L-14__laion2b-s32b-b82k",
+        embed_dim=768,
+        parameters=427.62,
+        image_gflops=162.03,
+        flickr30k=75.5,
+        coco=46.5,
+        licence="MIT",
+    ),
+    KnownModel(
+        name="fashion-clip",
+        about="products of a shop, by CLIP ViT-B/32",
+        repository="patrickjohncyh/fashion-clip",
+        layout="hugging_face",
+        embed_dim=512,
+        parameters=151.28,
+        image_gflops=8.82,
+        licence="MIT",
+    ),
+    KnownModel(
+        name="marqo-fashionclip",
+        about="products of a shop, by CLIP ViT-B/16",
+        repository="Marqo/marqo-fashionCLIP",
+        embed_dim=512,
+        parameters=149.62,
+        image_gflops=35.13,
+        licence="Apache-2.0",
+    ),
+)
+"""All models, by size."""
+
+_FREE = frozenset(
+    {"mit", "apache-2.0", "bsd", "bsd-2-clause", "bsd-3-clause", "bsd-3-clause-clear"}
+)
+"""The licences that need no acceptance, as the hub spells them."""
+
+
+def known_model(name: str) -> KnownModel:
+    """The model with a name.
+
+    Raises:
+        WeightsError: There is none; the message suggests a name that is spelled alike.
+    """
+    by_name = {model.name: model for model in KNOWN}
+    if name in by_name:
+        return by_name[name]
+    raise WeightsError(
+        f"there is no model {name!r}.{did_you_mean(name, by_name)} `finegrain pull` lists all "
+        "names; a repository is given as owner/name, and files on this machine by --from PATH"
+    )
+
+
+def is_free(licence: str) -> bool:
+    """Whether a licence is MIT, Apache or BSD."""
+    return licence.strip().lower() in _FREE
+
+
+def best_models() -> frozenset[str]:
+    """For each speed, the name of the most accurate model whose licence needs no acceptance."""
+    measured = [m for m in KNOWN if m.flickr30k is not None and m.coco is not None]
+    free = [m for m in measured if is_free(m.licence)]
+    return frozenset(
+        max((m for m in free if m.speed == speed), key=_accuracy).name
+        for speed in {m.speed for m in free}
+    )
+
+
+def _accuracy(model: KnownModel) -> float:
+    return (model.flickr30k or 0.0) + (model.coco or 0.0)

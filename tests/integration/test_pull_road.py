@@ -1,0 +1,137 @@
+"""From a published repository to a search over pictures: pull, index, query, grid."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from fixtures.loopback_hub import COMMIT
+from PIL import Image
+from safetensors.torch import save_file
+from torch.nn import functional as F
+from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel
+
+import finegrain
+from finegrain.cli.parser import main
+from finegrain.encoder import Encoder
+from finegrain.plan import Plan
+
+WORDS, LENGTH, SIDE, DIM = 49408, 77, 32, 16
+SENTENCES = ["woman in red coat", "a man", "", "coat " * 100, "blue jeans, white shirt"]
+MEAN, STD = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
+
+
+@pytest.fixture(scope="module")
+def hugging_face(tmp_path_factory):
+    """A CLIP as transformers writes it, with random weights."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 64, "intermediate_size": 256, "num_hidden_layers": 2}
+    config = CLIPConfig(
+        text_config={
+            **sizes,
+            "num_attention_heads": 4,
+            "vocab_size": WORDS,
+            "max_position_embeddings": LENGTH,
+            "eos_token_id": WORDS - 1,
+            "bos_token_id": WORDS - 2,
+        },
+        vision_config={**sizes, "num_attention_heads": 2, "image_size": SIDE, "patch_size": 8},
+        projection_dim=DIM,
+    )
+    model = CLIPModel(config).eval()
+    folder = tmp_path_factory.mktemp("hugging_face")
+    model.save_pretrained(folder)
+    processor = CLIPImageProcessorPil(
+        size={"shortest_edge": SIDE},
+        crop_size={"height": SIDE, "width": SIDE},
+        image_mean=MEAN,
+        image_std=STD,
+        resample=3,
+    )
+    processor.save_pretrained(folder)
+    return folder, model, processor
+
+
+@pytest.fixture(scope="module")
+def open_clip_folder(tmp_path_factory):
+    """A CLIP as open_clip publishes it, with random weights."""
+    torch.manual_seed(0)
+    sizes = {
+        "embed_dim": DIM,
+        "vision_cfg": {"image_size": SIDE, "layers": 2, "width": 64, "patch_size": 8},
+        "text_cfg": {"context_length": LENGTH, "width": 64, "heads": 4, "layers": 2},
+    }
+    model = open_clip.model.CLIP(**sizes, quick_gelu=True).eval()
+    folder = tmp_path_factory.mktemp("open_clip")
+    save_file(model.state_dict(), folder / "open_clip_model.safetensors")
+    # The file of timm's image tower, which such repositories have as well.
+    save_file({"head.weight": torch.zeros(2)}, folder / "model.safetensors")
+    config = {
+        "model_cfg": {**sizes, "quick_gelu": True},
+        "preprocess_cfg": {"mean": MEAN, "std": STD, "resize_mode": "shortest"},
+    }
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    transform = open_clip.image_transform(SIDE, is_train=False, mean=MEAN, std=STD)
+    return folder, model, transform
+
+
+def walk_the_road(name, tmp_path, crops, capsys):
+    """Pull, index, query; returns the encoder of the plan."""
+    plan, grid = tmp_path / "model.plan", tmp_path / "matches.png"
+    assert main(["pull", name, "-o", str(plan)]) == 0
+    shown = capsys.readouterr().out
+    assert f"finegrain index {plan} photos/" in shown
+    assert f"revision: {COMMIT}" in shown
+    assert main(["index", str(plan), str(crops)]) == 0
+    assert main(["query", str(plan), "woman in red coat", "--grid", str(grid)]) == 0
+    assert "10 matches" in capsys.readouterr().out
+    assert Image.open(grid).width > SIDE
+    assert main(["doctor", str(plan)]) == 0
+    assert f"repository: {name}" in capsys.readouterr().out
+    return Encoder.from_plan(Plan(plan))
+
+
+@torch.no_grad()
+def test_a_clip_of_transformers(hub, hugging_face, tmp_path, crops, capsys):
+    folder, model, processor = hugging_face
+    hub.add_folder("somebody/clip", folder)
+    encoder = walk_the_road("somebody/clip", tmp_path, crops, capsys)
+    tokenize = open_clip.get_tokenizer("ViT-B-32")
+    ids = tokenize(SENTENCES, context_length=LENGTH)
+    texts = F.normalize(model.get_text_features(input_ids=ids).pooler_output, dim=-1)
+    np.testing.assert_allclose(encoder.encode_texts(SENTENCES), texts, atol=1e-5)
+    files = sorted(crops.iterdir())[:10]
+    pixels = processor([Image.open(f).convert("RGB") for f in files], return_tensors="pt")
+    images = F.normalize(model.get_image_features(**pixels).pooler_output, dim=-1)
+    np.testing.assert_allclose(encoder.encode_images(files), images, atol=1e-5)
+
+
+@torch.no_grad()
+def test_a_clip_of_open_clip(hub, open_clip_folder, tmp_path, crops, capsys):
+    folder, model, transform = open_clip_folder
+    hub.add_folder("somebody/clip", folder)
+    encoder = walk_the_road("somebody/clip", tmp_path, crops, capsys)
+    ids = open_clip.get_tokenizer("ViT-B-32")(SENTENCES, context_length=LENGTH)
+    texts = model.encode_text(ids, normalize=True)
+    np.testing.assert_allclose(encoder.encode_texts(SENTENCES), texts, atol=1e-5)
+    files = sorted(crops.iterdir())[:10]
+    pixels = torch.stack([transform(Image.open(f)) for f in files])
+    images = model.encode_image(pixels, normalize=True)
+    np.testing.assert_allclose(encoder.encode_images(files), images, atol=1e-5)
+
+
+def test_the_manifest_says_where_the_model_came_from(hub, open_clip_folder, tmp_path):
+    hub.add_folder("somebody/clip", open_clip_folder[0])
+    pulled = finegrain.pull("somebody/clip@main", tmp_path / "model.plan", progress=False)
+    manifest = Plan(pulled.plan).manifest
+    assert manifest.source == {
+        "name": "clip",
+        "repository": "somebody/clip",
+        "revision": COMMIT,
+        "licence": "mit",
+    }
+    assert manifest.weights == pulled.digests
+    assert list(manifest.weights) == ["open_clip_model.safetensors"]
