@@ -22,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import finegrain
 from finegrain.encoder import Encoder
 from finegrain.exporters import ExportProfile
-from finegrain.exporters.to_onnx import image_graph, match_graph, text_graph
+from finegrain.exporters.to_onnx import image_graph_with_tokens, match_graph, text_graph
 from finegrain.methods.match_head import from_codes
 from finegrain.methods.rasa import Rasa, RasaConfig
 from finegrain.models.albef_text import AlbefTextConfig
@@ -70,7 +70,7 @@ def matcher(rasa: Rasa, config: RasaConfig, tmp_path_factory: pytest.TempPathFac
     tokens, width = 577, image.channels
     members = {
         TEXT: text_graph(rasa, context_length=context, opset=profile.opset),
-        IMAGE: image_graph(rasa, height=384, width=384, opset=profile.opset, tokens=True),
+        IMAGE: image_graph_with_tokens(rasa, height=384, width=384, opset=profile.opset),
         MATCH: match_graph(
             rasa, tokens=tokens, width=width, context_length=context, opset=profile.opset
         ),

@@ -22,7 +22,7 @@ from finegrain.exporters.match_export import MatchExport
 from finegrain.exporters.parity import MIN_QUERIES, ParityReport, compare
 from finegrain.exporters.precision import Fp32, Precision
 from finegrain.exporters.profile import ExportProfile
-from finegrain.exporters.to_onnx import image_graph, text_graph
+from finegrain.exporters.to_onnx import image_graph, image_graph_with_tokens, text_graph
 from finegrain.methods import TwoTowers
 from finegrain.methods.match_head import Matcher
 from finegrain.plan import IMAGE, MATCH, TEXT, TOKENIZER, Manifest, Plan, write_plan
@@ -102,16 +102,13 @@ def export_method(
     transform = eager.transform
     context_length = recipe.method.text.context_length
     text = text_graph(method, context_length=context_length, opset=profile.opset)
+    options = {"height": transform.height, "width": transform.width, "opset": profile.opset}
     match_export = None
     if profile.match is not None and isinstance(method, Matcher):
         match_export = MatchExport(method, eager, samples)
-    image = image_graph(
-        method,
-        height=transform.height,
-        width=transform.width,
-        opset=profile.opset,
-        tokens=match_export is not None,
-    )
+        image = image_graph_with_tokens(method, **options)
+    else:
+        image = image_graph(method, **options)
     graphs = {TEXT: (profile.text, text), IMAGE: (profile.image, image)}
     if match_export is not None and profile.match is not None:
         match = match_export.graph(context_length=context_length, opset=profile.opset)
@@ -124,8 +121,7 @@ def export_method(
     members[TOKENIZER] = eager.tokenizer.to_json().encode()
     norm = method.image_tower.pixel_norm
     manifest = Manifest(
-        # The module of a method has the method's name.
-        method=type(recipe.method).__module__.rpartition(".")[2],
+        method=recipe.method.method_name,
         embed_dim=recipe.method.embed_dim,
         height=transform.height,
         width=transform.width,

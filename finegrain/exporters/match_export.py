@@ -13,7 +13,6 @@ from finegrain.evaluation.reranking import SecondStage, second_stage
 from finegrain.exporters.match_report import MatchReport
 from finegrain.exporters.parity import MAX_COMPARED
 from finegrain.exporters.to_onnx import match_graph
-from finegrain.methods import TwoTowers
 from finegrain.methods.match_head import Matcher
 from finegrain.records import Sample
 
@@ -33,11 +32,10 @@ class MatchExport:
         samples: The samples to compare on. The first 400 pictures and captions are used.
     """
 
-    def __init__(self, method: TwoTowers, eager: Encoder, samples: Sequence[Sample]) -> None:
+    def __init__(self, method: Matcher, eager: Encoder, samples: Sequence[Sample]) -> None:
         self._method = method
         transform = eager.transform
         pixels = torch.zeros(1, 3, transform.height, transform.width, dtype=torch.uint8)
-        assert isinstance(method, Matcher)
         with torch.inference_mode():
             _, self._tokens, self._width = method.match_tokens(pixels).shape
         self._samples = samples[:MAX_COMPARED]

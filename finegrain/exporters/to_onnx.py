@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from typing import Any, Generic, TypeVar
 
 import onnx
 import torch
@@ -19,66 +20,73 @@ EXAMPLE_BATCH, EXAMPLE_LENGTH = 2, 8
 MAX_DIM = 1 << 20
 
 
-class _OfMethod(nn.Module):
+M = TypeVar("M")
+
+
+class _Graph(nn.Module, Generic[M]):
     part: str
 
-    def __init__(self, method: TwoTowers) -> None:
+    def __init__(self, method: M) -> None:
         super().__init__()
         self.method = method
 
 
-class _ImageGraph(_OfMethod):
+class _ImageGraph(_Graph[TwoTowers]):
     part = "image tower"
 
     def forward(self, pixels: Tensor) -> Tensor:
         return self.method.encode_images(pixels)
 
 
-class _ImageGraphWithTokens(_OfMethod):
+class _ImageGraphWithTokens(_Graph[Matcher]):
     part = "image tower"
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        assert isinstance(self.method, Matcher)
         embeddings, tokens = self.method.encode_with_tokens(pixels)
         return embeddings, *to_codes(tokens)
 
 
-class _MatchGraph(_OfMethod):
+class _MatchGraph(_Graph[Matcher]):
     part = "match head"
 
     def forward(self, ids: Tensor, eot: Tensor, codes: Tensor, scales: Tensor) -> Sequence[Tensor]:
-        assert isinstance(self.method, Matcher)
         output = self.method.match_of(ids, eot, from_codes(codes, scales))
         return [tensor for tensor in output if tensor is not None]
 
 
-class _TextGraph(_OfMethod):
+class _TextGraph(_Graph[TwoTowers]):
     part = "text tower"
 
     def forward(self, ids: Tensor, eot: Tensor) -> Tensor:
         return self.method.encode_texts(ids, eot)
 
 
-def image_graph(
-    method: TwoTowers, *, height: int, width: int, opset: int, tokens: bool = False
-) -> bytes:
+def image_graph(method: TwoTowers, *, height: int, width: int, opset: int) -> bytes:
     """A graph from ``pixels`` uint8 ``[N, 3, H, W]`` to ``embeddings`` float32 ``[N, D]``.
 
-    ``N`` is any number. With ``tokens`` the graph also outputs ``codes`` int8 ``[N, T, W]`` and
-    ``scales`` float32 ``[N, T]``.
+    ``N`` is any number.
 
     Raises:
         ExportError: The image tower cannot be exported to this opset.
     """
-    pixels = torch.zeros(EXAMPLE_BATCH, 3, height, width, dtype=torch.uint8)
-    batch = torch.export.Dim("batch", min=1, max=MAX_DIM)
-    graph = _ImageGraphWithTokens(method) if tokens else _ImageGraph(method)
-    outputs = ["embeddings", "codes", "scales"] if tokens else ["embeddings"]
-    return _export(graph, {"pixels": pixels}, {"pixels": {0: batch}}, outputs, opset)
+    return _export_image(_ImageGraph(method), height, width, ["embeddings"], opset)
+
+
+def image_graph_with_tokens(method: Matcher, *, height: int, width: int, opset: int) -> bytes:
+    """A graph like :func:`image_graph` that also outputs the tokens for the match head.
+
+    These are ``codes`` int8 ``[N, T, W]`` and ``scales`` float32 ``[N, T]``.
+
+    Raises:
+        ExportError: The image tower cannot be exported to this opset.
+    """
+    return _export_image(
+        _ImageGraphWithTokens(method), height, width, ["embeddings", "codes", "scales"], opset
+    )
 
 
 def match_graph(
-    method: TwoTowers, *, tokens: int, width: int, context_length: int, opset: int
+    method: Matcher, *, tokens: int, width: int, context_length: int, opset: int
 ) -> bytes:
     """A graph that matches one caption with ``N`` pictures.
 
@@ -124,8 +132,16 @@ def text_graph(method: TwoTowers, *, context_length: int, opset: int) -> bytes:
     return _export(_TextGraph(method), example, shapes, ["embeddings"], opset)
 
 
+def _export_image(
+    graph: _Graph[Any], height: int, width: int, outputs: list[str], opset: int
+) -> bytes:
+    pixels = torch.zeros(EXAMPLE_BATCH, 3, height, width, dtype=torch.uint8)
+    batch = torch.export.Dim("batch", min=1, max=MAX_DIM)
+    return _export(graph, {"pixels": pixels}, {"pixels": {0: batch}}, outputs, opset)
+
+
 def _export(
-    graph: _OfMethod,
+    graph: _Graph[Any],
     example: dict[str, Tensor],
     shapes: dict[str, dict[int, torch.export.Dim]],
     outputs: list[str],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from torch import Tensor
 
@@ -39,6 +39,18 @@ class Batch:
     replaced: Tensor | None = None
     wrong_ids: Tensor | None = None
     wrong_eot: Tensor | None = None
+
+
+class BaseConfig:
+    """Base class of the configuration of every method.
+
+    Attributes:
+        method_name: Name of the method in plans. It is stored in files, so it must not change.
+        head_losses: Losses whose heads search does not use.
+    """
+
+    method_name: ClassVar[str]
+    head_losses: ClassVar[frozenset[str]] = frozenset()
 
 
 class Method(Protocol):

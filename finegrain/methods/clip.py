@@ -8,12 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from finegrain.losses import itc
-from finegrain.methods.base import Batch
+from finegrain.methods.base import BaseConfig, Batch
 from finegrain.methods.two_towers import TwoTowers, check_losses
 from finegrain.models import ImageConfig, ImageTower, TextConfig, TextTower
 
@@ -22,8 +23,10 @@ MAX_LOGIT_SCALE = 100.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClipConfig:
+class ClipConfig(BaseConfig):
     """The towers of CLIP, and the initial temperature of its loss."""
+
+    method_name: ClassVar[str] = "clip"
 
     image: ImageConfig
     text: TextConfig

@@ -21,7 +21,7 @@ from finegrain.losses.colorization import colorization, grey
 from finegrain.methods.base import Batch
 from finegrain.methods.token_masking import MASK, Masked
 from finegrain.methods.two_towers import TwoTowers
-from finegrain.models import ImageTower, TextTower
+from finegrain.models import ClipTextTower
 from finegrain.models.lapscore import Colorizer, WordFiller
 from finegrain.preprocess.clip_bpe import clip_tokenizer
 
@@ -54,10 +54,9 @@ class ColorTasks(nn.Module):
             self.register_buffer("word_ids", words, persistent=False)
         self.tasks = tuple(tasks)
 
-    def forward(
-        self, batch: Batch, image_tower: ImageTower, text_tower: TextTower
-    ) -> dict[str, Tensor]:
-        """Compute the unweighted losses of the enabled tasks."""
+    def forward(self, batch: Batch, method: TwoTowers) -> dict[str, Tensor]:
+        """Compute the unweighted losses of the enabled tasks by the towers of a method."""
+        image_tower, text_tower = method.image_tower, _clip_text_tower(method, self.tasks)
         losses: dict[str, Tensor] = {}
         if "colorize" in self.tasks:
             captions = text_tower(batch.ids, batch.eot)
@@ -86,15 +85,10 @@ def add_color_tasks(method: TwoTowers, tasks: Collection[str]) -> None:
     Raises:
         RecipeError: The text tower is not CLIP's, or has another vocabulary.
     """
-    text = method.get_submodule("text_tower")
-    if not isinstance(text, TextTower):
-        raise RecipeError(
-            f"{' and '.join(tasks)} read captions by CLIP's text tower (TextConfig), and "
-            f"{type(method).__name__} has the text tower {type(text).__name__}; leave them out "
-            "of the losses"
-        )
+    text = _clip_text_tower(method, tasks)
     width, vocabulary = text.text_projection.shape[1], text.token_embedding.num_embeddings
     method.add_module(PART, ColorTasks(width, vocabulary, tasks))
+    method.training_only = (*method.training_only, PART)
     method.register_forward_hook(_with_color_losses)
 
 
@@ -118,9 +112,23 @@ def color_word_ids() -> Tensor:
 
 
 def _with_color_losses(
-    method: nn.Module, inputs: tuple[Batch], losses: dict[str, Tensor]
+    method: TwoTowers, inputs: tuple[Batch], losses: dict[str, Tensor]
 ) -> dict[str, Tensor]:
     (batch,) = inputs
-    assert isinstance(method, TwoTowers)
-    heads = method.get_submodule(PART)
-    return losses | heads(batch, method.image_tower, method.text_tower)
+    return losses | method.get_submodule(PART)(batch, method)
+
+
+def _clip_text_tower(method: TwoTowers, tasks: Collection[str]) -> ClipTextTower:
+    """The text tower of a method.
+
+    Raises:
+        RecipeError: It is not CLIP's.
+    """
+    tower = method.text_tower
+    if not isinstance(tower, ClipTextTower):
+        raise RecipeError(
+            f"{' and '.join(tasks)} read captions by CLIP's text tower (TextConfig), and "
+            f"{type(method).__name__} has the text tower {type(tower).__name__}; leave them out "
+            "of the losses"
+        )
+    return tower

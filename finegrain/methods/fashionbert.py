@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,12 +16,12 @@ from torch.nn import functional as F
 
 from finegrain.errors import RecipeError
 from finegrain.losses import adaptive_weights, gradient_norms, itc, masked_patches, sdm
-from finegrain.methods.base import Batch
+from finegrain.methods.base import BaseConfig, Batch
 from finegrain.methods.hard_negatives import Candidates, draw_candidates, given_candidates
 from finegrain.methods.match_head import MatchOutput
 from finegrain.methods.token_masking import Masked, clip_word_ends, mask_whole_words
 from finegrain.methods.two_towers import TwoTowers, check_losses
-from finegrain.models import ImageConfig, ImageTower, TextConfig, TextTower
+from finegrain.models import ClipTextTower, ImageConfig, ImageTower, TextConfig
 from finegrain.models.joint_bert import (
     BertConfig,
     JointBert,
@@ -43,7 +43,7 @@ Negatives = Literal["subcategory", "any", "mined"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class FashionBertConfig:
+class FashionBertConfig(BaseConfig):
     """Two towers for retrieval, and a joint encoder that re-ranks their hits.
 
     Both use the tokens of CLIP. BERT's WordPiece would need a second vocabulary.
@@ -75,6 +75,9 @@ class FashionBertConfig:
         patch_weights, bert_weights: Local weight files of timm and of Hugging Face. The word
             embeddings of BERT are not loaded.
     """
+
+    method_name: ClassVar[str] = "fashionbert"
+    head_losses: ClassVar[frozenset[str]] = frozenset({"mlm", "mpm"})
 
     image: ImageConfig
     text: TextConfig
@@ -155,11 +158,16 @@ class FashionBert(TwoTowers):
     it has 111.1 M parameters without the patch encoder and the heads.
     """
 
+    training_only = ("word_head", "patch_head")
+    starts_fresh = ("patches", "joint", "match_head")
+
+    text_tower: ClipTextTower
+
     def __init__(
         self,
         config: FashionBertConfig,
         image_tower: ImageTower,
-        text_tower: TextTower,
+        text_tower: ClipTextTower,
         losses: Collection[str],
     ) -> None:
         super().__init__(image_tower, text_tower)
@@ -214,7 +222,7 @@ class FashionBert(TwoTowers):
             # Keep the scale of the initial values: positions and types are added to them.
             own.copy_(learned * (own.std() / learned.std()))
 
-    def load_local_weights(self) -> None:
+    def load_other_weights(self) -> None:
         """Load the weight files of the config into the patch encoder and the joint encoder.
 
         Raises:

@@ -15,10 +15,17 @@ from torch.nn import functional as F
 
 from finegrain.errors import RecipeError
 from finegrain.losses import cmpm, identity, itc, sdm
-from finegrain.methods.base import Batch
+from finegrain.methods.base import BaseConfig, Batch
 from finegrain.methods.token_masking import Masked, mask_words
 from finegrain.methods.two_towers import TwoTowers, check_losses, unit
-from finegrain.models import ImageConfig, ImageTower, TextConfig, TextTower, TimmTower
+from finegrain.models import (
+    ClipTextTower,
+    ImageConfig,
+    ImageTower,
+    TextConfig,
+    TokenTower,
+    with_tokens,
+)
 from finegrain.models.fusion import CrossFormer, MlmHead
 
 LOSSES = ("sdm", "id", "mlm", "itc", "cmpm")
@@ -29,7 +36,7 @@ Hide = Literal["everywhere", "mlm"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class IrraConfig:
+class IrraConfig(BaseConfig):
     """The towers of IRRA, and its heads, which are used in training only.
 
     Attributes:
@@ -42,6 +49,9 @@ class IrraConfig:
             caption in place, so all losses see the masked one, and one pass of the text tower
             serves all. ``mlm`` is figure 2 of the paper: only MLM sees masked captions.
     """
+
+    method_name: ClassVar[str] = "irra"
+    head_losses: ClassVar[frozenset[str]] = frozenset({"id", "mlm"})
 
     image: ImageConfig
     text: TextConfig
@@ -97,14 +107,18 @@ class Irra(TwoTowers):
     CUHK-PEDES, and 149.618 M for the towers, which are the only part that search needs.
     """
 
+    training_only: tuple[str, ...] = ("classifier", "fusion", "mlm_head")
+
     token_losses: ClassVar[tuple[str, ...]] = ("mlm",)
     """Losses that use all tokens instead of one embedding."""
+
+    text_tower: ClipTextTower
 
     def __init__(
         self,
         config: IrraConfig,
         image_tower: ImageTower,
-        text_tower: TextTower,
+        text_tower: ClipTextTower,
         losses: Collection[str],
     ) -> None:
         super().__init__(image_tower, text_tower)
@@ -115,19 +129,21 @@ class Irra(TwoTowers):
             self.classifier = nn.Linear(width, config.identities)
             nn.init.normal_(self.classifier.weight, std=0.001)
             nn.init.zeros_(self.classifier.bias)
-        token_losses = [name for name in self.token_losses if name in losses]
-        self.reads_tokens = bool(token_losses)
-        if token_losses:
-            if isinstance(image_tower, TimmTower):
-                names = " and ".join(token_losses)
-                raise RecipeError(
-                    f"{names} looks at the tokens of a picture, which a timm tower does not give; "
-                    f"leave {names} out of the losses, or choose a VitConfig or a ConvConfig"
-                )
+        self.reads_tokens = not set(self.token_losses).isdisjoint(losses)
+        if self.reads_tokens:
+            self._token_tower()  # raises an error if the tower has no tokens
             depth = config.fusion_depth
             self.fusion = CrossFormer(width, depth=depth, heads=max(1, width // HEAD_WIDTH))
         if "mlm" in losses:
             self.mlm_head = MlmHead(width, vocabulary=config.text.vocabulary, depth=depth)
+
+    def _token_tower(self) -> TokenTower:
+        names = " and ".join(name for name in self.token_losses if name in self.loss_names)
+        return with_tokens(
+            self.image_tower,
+            reason=f"{names} looks at the tokens of a picture",
+            advice=f"leave {names} out of the losses, or choose a VitConfig or a ConvConfig",
+        )
 
     def check_identities(self, count: int) -> None:
         if "id" in self.loss_names and count != self.config.identities:
@@ -148,8 +164,7 @@ class Irra(TwoTowers):
         if not self.reads_tokens:
             images = self.image_tower(batch.pixels)
             return Views(images, self.text_tower(batch.ids, batch.eot)), None
-        assert not isinstance(self.image_tower, TimmTower)
-        image_tokens = self.image_tower.tokens(batch.pixels)
+        image_tokens = self._token_tower().tokens(batch.pixels)
         masked = self._hidden(self._padded(batch.ids))
         text_tokens = self.text_tower.tokens(masked.ids)
         if self.config.hide == "everywhere":

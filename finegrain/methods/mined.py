@@ -20,7 +20,7 @@ from finegrain.methods.hard_negatives import color_tokens, draw_hard_negatives, 
 from finegrain.methods.irra import Irra, IrraConfig, Tokens, Views
 from finegrain.methods.momentum import FeatureQueue, MomentumCopy
 from finegrain.methods.two_towers import TwoTowers, check_losses, unit
-from finegrain.models import ImageTower, TextTower
+from finegrain.models import ClipTextTower, ImageTower
 
 LOSSES = (*irra.LOSSES, "tal", "queue", "itm", "swap")
 
@@ -36,6 +36,9 @@ class MinedConfig(IrraConfig):
         queue: Number of features in each queue (one of pictures, one of captions).
         hardest: Number of negatives from batch and queue per query.
     """
+
+    method_name: ClassVar[str] = "mined"
+    head_losses: ClassVar[frozenset[str]] = frozenset({"id", "mlm", "itm"})
 
     margin: float = 0.1
     decay: float = 0.995
@@ -76,6 +79,13 @@ class Mined(Irra):
     These losses are used in training only. Search uses the two towers, as in IRRA.
     """
 
+    training_only = (
+        *Irra.training_only,
+        "match_head",
+        "momentum",
+        "image_queue",
+        "text_queue",
+    )
     token_losses: ClassVar[tuple[str, ...]] = ("mlm", "itm")
 
     config: MinedConfig
@@ -84,7 +94,7 @@ class Mined(Irra):
         self,
         config: MinedConfig,
         image_tower: ImageTower,
-        text_tower: TextTower,
+        text_tower: ClipTextTower,
         losses: Collection[str],
     ) -> None:
         super().__init__(config, image_tower, text_tower, losses)
@@ -96,9 +106,9 @@ class Mined(Irra):
             self.image_queue = FeatureQueue(config.queue, width)
             self.text_queue = FeatureQueue(config.queue, width)
         if "swap" in losses:
-            self.colors: Tensor
+            self.color_words: Tensor
             tokens = color_tokens(config.text.tokenizer())
-            self.register_buffer("colors", tokens, persistent=False)
+            self.register_buffer("color_words", tokens, persistent=False)
 
     def start_epoch(self, epoch: int, batches: Iterable[Batch]) -> None:
         """At the start of a run, copy the pretrained weights into the momentum copy."""
@@ -193,7 +203,7 @@ class Mined(Irra):
         return self.match_head(mean)[:, 0].float()
 
     def _swap(self, batch: Batch, views: Views) -> Tensor:
-        changed = exchange_words(batch.ids, self.colors)
+        changed = exchange_words(batch.ids, self.color_words)
         negatives = self.encode_texts(changed.ids, batch.eot)
         return exchanged(
             unit(views.images),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -17,28 +18,25 @@ from finegrain.losses import distilled_words, momentum_contrast, pair_matching, 
 from finegrain.losses.distilled_words import DistillAxis
 from finegrain.losses.gather import gather
 from finegrain.losses.momentum_contrast import Pair
-from finegrain.methods.base import Batch
+from finegrain.methods.base import BaseConfig, Batch
 from finegrain.methods.hard_negatives import draw_hard_negatives
 from finegrain.methods.match_head import MatchOutput
 from finegrain.methods.momentum import FeatureQueue, MomentumCopy
 from finegrain.methods.token_masking import Caption, hide_words, replace_words
 from finegrain.methods.two_towers import TwoTowers, check_losses, unit
-from finegrain.models.albef_image import (
-    AlbefImageConfig,
-    AlbefImageTower,
-    ConvImageConfig,
-    TokenTower,
-)
+from finegrain.models import FusionTower
+from finegrain.models.albef_image import AlbefImageConfig, AlbefImageTower, ConvImageConfig
 from finegrain.models.albef_text import AlbefTextConfig, AlbefTextTower
 from finegrain.models.conv_tower import ConvTower
 from finegrain.models.fusion_bert import words_before
 from finegrain.models.joint_bert import initialise
+from finegrain.zoo.rasa import export_rasa
 
 LOSSES = ("cl", "pitm", "mlm", "prd", "mrtd")
 
 
 @dataclass(frozen=True, kw_only=True)
-class RasaConfig:
+class RasaConfig(BaseConfig):
     """ALBEF's towers and the five tasks of RaSa. The defaults are those for CUHK-PEDES.
 
     Attributes:
@@ -53,6 +51,9 @@ class RasaConfig:
         distill_axis: See :func:`~finegrain.losses.distilled_words`; ``sequence`` reproduces the
             released code.
     """
+
+    method_name: ClassVar[str] = "rasa"
+    head_losses: ClassVar[frozenset[str]] = frozenset({"mlm", "prd", "mrtd"})
 
     image: AlbefImageConfig | ConvImageConfig = field(default_factory=AlbefImageConfig)
     text: AlbefTextConfig
@@ -104,8 +105,10 @@ class Rasa(TwoTowers):
     process, as in the released code.
     """
 
-    image_tower: AlbefImageTower | ConvTower  # type: ignore[assignment]  # CLIP's there; the calls are the same
-    text_tower: AlbefTextTower  # type: ignore[assignment]
+    training_only = ("prd_head", "mrtd_head", "image_queue", "text_queue", "steps_done")
+
+    image_tower: AlbefImageTower | ConvTower
+    text_tower: AlbefTextTower
 
     def __init__(
         self,
@@ -114,7 +117,7 @@ class Rasa(TwoTowers):
         text_tower: AlbefTextTower,
         losses: Collection[str],
     ) -> None:
-        super().__init__(image_tower, text_tower)  # type: ignore[arg-type]
+        super().__init__(image_tower, text_tower)
         self.config = config
         self.loss_names = tuple(losses)
         self.temperature = nn.Parameter(torch.tensor(config.temperature))
@@ -132,6 +135,9 @@ class Rasa(TwoTowers):
         self.text_queue = FeatureQueue(config.queue, config.embed_dim)
         self.steps_done: Tensor
         self.register_buffer("steps_done", torch.zeros((), dtype=torch.long))
+
+    def to_released(self) -> dict[str, Tensor]:
+        return export_rasa(self)
 
     def match_tokens(self, pixels: Tensor) -> Tensor:
         """Compute the tokens of pictures: uint8 ``[N, 3, H, W]`` to ``[N, T, W]``."""
@@ -314,7 +320,7 @@ def mirror(pixels: Tensor) -> Tensor:
 
 
 def _features(
-    image_tower: TokenTower, text_tower: AlbefTextTower, tokens: Tensor, words: Tensor
+    image_tower: FusionTower, text_tower: AlbefTextTower, tokens: Tensor, words: Tensor
 ) -> Pair:
     """Embeddings of pictures and captions from their tokens."""
     return Pair(unit(image_tower.embedding_of(tokens)), unit(text_tower.proj(words[:, 0])))

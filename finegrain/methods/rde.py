@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,20 +17,27 @@ from torch.nn import functional as F
 from finegrain.errors import RecipeError
 from finegrain.losses import tal
 from finegrain.losses.gather import gather
-from finegrain.methods.base import Batch
+from finegrain.methods.base import BaseConfig, Batch
 from finegrain.methods.consensus import Consensus, Values, consensus
 from finegrain.methods.token_masking import Disturbed, disturb_words
 from finegrain.methods.two_towers import TwoTowers, unit
-from finegrain.models import ImageConfig, ImageTower, TextConfig, TextTower, TimmTower
+from finegrain.models import (
+    ClipTextTower,
+    ImageConfig,
+    ImageTower,
+    TextConfig,
+    TokenTower,
+    with_tokens,
+)
 from finegrain.models.token_selection import TokenSelection, allowed_patches, allowed_words
-from finegrain.models.transformer import Attended
+from finegrain.zoo.rde import export_rde
 
 LOSSES = ("bge", "tse")
 START_AND_END = 2
 
 
 @dataclass(frozen=True, kw_only=True)
-class RdeConfig:
+class RdeConfig(BaseConfig):
     """The towers of RDE and the options of its embeddings.
 
     Attributes:
@@ -50,6 +57,8 @@ class RdeConfig:
         items: Number of pairs in the training split, which ``consensus`` needs: 68,126 in
             CUHK-PEDES.
     """
+
+    method_name: ClassVar[str] = "rde"
 
     image: ImageConfig
     text: TextConfig
@@ -113,13 +122,21 @@ class Rde(TwoTowers):
     linear layer for images and one normalisation for each modality. They are left out here.
     """
 
-    def __init__(self, config: RdeConfig, image_tower: ImageTower, text_tower: TextTower) -> None:
-        if isinstance(image_tower, TimmTower):
-            raise RecipeError(
-                "RDE selects among the tokens of a picture, which a timm tower does not give; "
-                "choose a VitConfig or a ConvConfig"
-            )
-        super().__init__(image_tower, text_tower)
+    training_only = ("trusted",)
+    starts_fresh = ("image_selection", "text_selection")
+
+    image_tower: TokenTower
+    text_tower: ClipTextTower
+
+    def __init__(
+        self, config: RdeConfig, image_tower: ImageTower, text_tower: ClipTextTower
+    ) -> None:
+        token_tower = with_tokens(
+            image_tower,
+            reason="RDE selects among the tokens of a picture",
+            advice="choose a VitConfig or a ConvConfig",
+        )
+        super().__init__(token_tower, text_tower)
         self.config = config
         self.image_selection = TokenSelection(config.global_dim, config.selected_dim)
         self.text_selection = TokenSelection(config.global_dim, config.selected_dim)
@@ -134,6 +151,9 @@ class Rde(TwoTowers):
 
     def encode_texts(self, ids: Tensor, eot: Tensor) -> Tensor:
         return self._texts(ids, eot).joined()
+
+    def to_released(self) -> dict[str, Tensor]:
+        return export_rde(self, without=self.training_only)
 
     def check_items(self, count: int) -> None:
         if self.trusted is not None and count != self.config.items:
@@ -193,7 +213,6 @@ class Rde(TwoTowers):
         return disturb_words(batch.ids, batch.eot, rate=self.config.disturb)
 
     def _images(self, pixels: Tensor) -> Views:
-        assert not isinstance(self.image_tower, TimmTower)
         attended = self.image_tower.attended(pixels)
         count = self._share(attended.tokens.shape[1] - 1)
         allowed = allowed_patches(attended)
@@ -205,7 +224,7 @@ class Rde(TwoTowers):
         padded = self.training and self.config.short_captions == "padding"
         if padded:
             ids = F.pad(ids, (0, context - ids.shape[1]))
-        attended: Attended = self.text_tower.attended(ids, eot)
+        attended = self.text_tower.attended(ids, eot)
         if padded:
             fill = torch.arange(context, device=ids.device) > eot[:, None]
         rows = torch.arange(ids.shape[0], device=ids.device)

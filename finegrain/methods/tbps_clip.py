@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from finegrain.losses import cyclic, sdm, soft_itc
-from finegrain.methods.base import Batch
+from finegrain.methods.base import BaseConfig, Batch
 from finegrain.methods.clip import MAX_LOGIT_SCALE, Clip
 from finegrain.methods.two_towers import check_losses
 from finegrain.models import ImageConfig, ImageTower, TextConfig, TextTower, VisionTransformer
@@ -22,7 +23,7 @@ RITC_EPSILON = 1e-2
 
 
 @dataclass(frozen=True, kw_only=True)
-class TbpsClipConfig:
+class TbpsClipConfig(BaseConfig):
     """The towers of TBPS-CLIP and its soft labels.
 
     Attributes:
@@ -32,6 +33,8 @@ class TbpsClipConfig:
         softness: Weight of the model's own prediction in the targets of N-ITC.
         ramp: Number of steps in which that weight grows from 0; one epoch in the paper.
     """
+
+    method_name: ClassVar[str] = "tbps_clip"
 
     image: ImageConfig
     text: TextConfig
@@ -60,6 +63,8 @@ class TbpsClip(Clip):
     ``nitc`` and ``ritc`` are the simplified method of the paper. Two losses of the full method
     are missing: SS-I and MVS-I, which need several views of a picture.
     """
+
+    training_only = ("steps_done",)
 
     def __init__(
         self,

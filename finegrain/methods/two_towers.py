@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from typing import ClassVar
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -10,6 +11,8 @@ from torch.nn import functional as F
 from finegrain.errors import RecipeError
 from finegrain.methods.base import Batch
 from finegrain.models import ImageTower, TextTower
+from finegrain.zoo.irra import export_irra
+from finegrain.zoo.renaming import parts_of
 
 
 class TwoTowers(nn.Module):
@@ -17,14 +20,53 @@ class TwoTowers(nn.Module):
 
     Embeddings are normalised in fp32, whatever precision the towers use. In half precision, the
     rounding of the norm would change the order of near neighbours.
+
+    Attributes:
+        training_only: Parts that search does not use: heads of losses, queues, counters. A part
+            is a submodule, parameter or buffer of the method.
+        starts_fresh: Parts that search uses and that pretrained towers do not bring. They start
+            from their initial values.
     """
 
     wants_wrong_captions = False
+    training_only: tuple[str, ...] = ()
+    starts_fresh: ClassVar[tuple[str, ...]] = ()
+
+    image_tower: ImageTower
+    text_tower: TextTower
 
     def __init__(self, image_tower: ImageTower, text_tower: TextTower) -> None:
         super().__init__()
         self.image_tower = image_tower
         self.text_tower = text_tower
+
+    @property
+    def search_parts(self) -> tuple[str, ...]:
+        """Parts that a checkpoint must have before the method can search."""
+        return tuple(p for p in parts_of(self.state_dict()) if p not in self.training_only)
+
+    @property
+    def pretrained_parts(self) -> tuple[str, ...]:
+        """Parts to load from the weights that a recipe names."""
+        return tuple(part for part in self.search_parts if part not in self.starts_fresh)
+
+    def load_other_weights(self) -> None:
+        """Load pretrained weights of other parts than the towers, from files of the config.
+
+        Most methods have no such parts.
+
+        Raises:
+            RecipeError: A file is needed, and the config names none.
+            WeightsError: A file cannot be read, or does not fit.
+        """
+
+    def to_released(self) -> dict[str, Tensor]:
+        """The tensors under the names of the released code: IRRA's, unless a method has its own.
+
+        Raises:
+            WeightsError: The released layout cannot hold the towers or a part of the method.
+        """
+        return export_irra(self, without=self.training_only)
 
     def encode_images(self, pixels: Tensor) -> Tensor:
         return unit(self.image_tower(pixels))

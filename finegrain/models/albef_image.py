@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
@@ -16,20 +16,6 @@ from torch import Tensor, nn
 from finegrain.errors import RecipeError
 from finegrain.models.conv_tower import ConvConfig, ConvTower
 from finegrain.models.image_tower import CLIP_MEAN, CLIP_STD, PixelNorm
-
-
-class TokenTower(Protocol):
-    """An image tower whose tokens are the input of cross-attention."""
-
-    @property
-    def token_width(self) -> int:
-        """Number of channels of a token, ``V``."""
-
-    def tokens(self, pixels: Tensor) -> Tensor:
-        """Compute tokens: uint8 ``[N, 3, H, W]`` to ``[N, T, V]``."""
-
-    def embedding_of(self, tokens: Tensor) -> Tensor:
-        """Compute embeddings from tokens: ``[N, T, V]`` to ``[N, D]``."""
 
 
 @dataclass(frozen=True, kw_only=True)

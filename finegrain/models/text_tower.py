@@ -45,8 +45,8 @@ class TextConfig:
         """Make the tokenizer for training; some other text towers use a different one."""
         return self.tokenizer()
 
-    def build(self, embed_dim: int) -> TextTower:
-        return TextTower(
+    def build(self, embed_dim: int) -> ClipTextTower:
+        return ClipTextTower(
             vocabulary=self.vocabulary,
             context_length=self.context_length,
             channels=self.channels,
@@ -58,7 +58,7 @@ class TextConfig:
         )
 
 
-class TextTower(nn.Module):
+class ClipTextTower(nn.Module):
     """``ids [N, L], eot [N] -> [N, D]``: the projected end-of-text token.
 
     The position of the end-of-text token is an input, not an arg-max over ids. In half precision

@@ -173,6 +173,7 @@ class Transformer(nn.Module):
         for block in blocks:
             block.initialise(width, depth)
         self.resblocks = nn.ModuleList(blocks)
+        self._blocks = blocks  # the same modules, with their type
 
     def forward(self, x: Tensor) -> Tensor:
         for block in self.resblocks:
@@ -184,10 +185,9 @@ class Transformer(nn.Module):
 
         The last block computes this position only, which saves time in a tower of few blocks.
         """
-        *earlier, last = self.resblocks
+        *earlier, last = self._blocks
         for block in earlier:
             x = block(x, causal=self.causal)
-        assert isinstance(last, ResidualBlock)
         return last.at(x, at, causal=self.causal)
 
     def attended(self, x: Tensor, at: Tensor) -> Attended:
@@ -197,9 +197,8 @@ class Transformer(nn.Module):
             x: ``[N, L, W]``.
             at: ``[N]``.
         """
-        *earlier, last = self.resblocks
+        *earlier, last = self._blocks
         for block in earlier:
             x = block(x, causal=self.causal)
-        assert isinstance(last, ResidualBlock)
         attention = last.attn.row(last.ln_1(x), at, causal=self.causal)
         return Attended(last(x, causal=self.causal), attention)

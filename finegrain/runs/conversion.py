@@ -12,20 +12,13 @@ from pathlib import Path
 import torch
 
 from finegrain.errors import CheckpointError
-from finegrain.methods import Rasa, Rde
 from finegrain.recipe import Recipe, override
 from finegrain.runs.checkpoint import State, last_checkpoint, save_checkpoint
 from finegrain.runs.released_recipe import recipe_of
 from finegrain.runs.run import assemble, load_run
 from finegrain.zoo.clip_config import ACTIVATION_UNKNOWN
 from finegrain.zoo.examination import Examined, examine_weights
-from finegrain.zoo.loading import (
-    TRAINING_ONLY,
-    export_irra,
-    export_rasa,
-    export_rde,
-    load_clip_weights,
-)
+from finegrain.zoo.loading import check_method, load_clip_weights
 from finegrain.zoo.rasa_config import read_rasa_config
 from finegrain.zoo.recognition import Layout
 from finegrain.zoo.released_config import ReleasedConfig, read_released_config
@@ -41,7 +34,6 @@ TITLES: dict[Layout, str] = {
     "rde": "RDE",
     "albef": "RaSa or ALBEF",
 }
-_NEED_HEADS = {"id", "mlm", "prd", "mrtd"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,10 +142,11 @@ def released_to_run(
     if not heads:
         resolved = _without_heads(resolved)
     method = assemble(resolved)
+    check_method(examined.layout, method.search_parts)
     with warnings.catch_warnings():
         if recipe is None:  # `recipe_of` has already required the user to state the activation
             warnings.filterwarnings("ignore", message=ACTIVATION_UNKNOWN)
-        load_clip_weights(method, released, fresh=() if heads else TRAINING_ONLY)
+        load_clip_weights(method, released, parts=None if heads else method.search_parts)
     save_checkpoint(out, State(), method, torch.optim.AdamW(method.parameters()))
     (out / "recipe.json").write_text(resolved.to_json(), encoding="utf-8")
     return Converted(
@@ -183,8 +176,7 @@ def run_to_released(run: Path, out: Path) -> Path:
     if out.is_dir():
         raise CheckpointError(f"expected a file to write, such as {out / 'best.pth'}, got a folder")
     _, method, _ = load_run(run)
-    write = {Rde: export_rde, Rasa: export_rasa}.get(type(method), export_irra)
-    tensors = write(method)
+    tensors = method.to_released()
     out.parent.mkdir(parents=True, exist_ok=True)
     unfinished = out.with_name(f".{out.name}.tmp")
     torch.save({"model": tensors}, unfinished)
@@ -207,13 +199,13 @@ def _config_beside(examined: Examined) -> Path | None:
 
 def _without_heads(recipe: Recipe) -> Recipe:
     """The recipe without the losses that need training heads, then for evaluation only."""
-    losses = {name: weight for name, weight in recipe.losses.items() if name not in _NEED_HEADS}
-    if losses == dict(recipe.losses):
+    dropped = sorted(recipe.method.head_losses.intersection(recipe.losses))
+    if not dropped:
         return recipe
-    dropped = ", ".join(sorted(_NEED_HEADS & set(recipe.losses)))
+    losses = {name: weight for name, weight in recipe.losses.items() if name not in dropped}
     return replace(
         recipe,
         losses=losses or {"sdm": 1.0},
         evaluation_only=recipe.evaluation_only
-        or f"the training heads of {dropped} were left out (keep them by --heads)",
+        or f"the training heads of {', '.join(dropped)} were left out (keep them by --heads)",
     )

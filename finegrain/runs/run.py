@@ -12,14 +12,13 @@ from finegrain.encoder import Encoder
 from finegrain.errors import EvaluationError, WeightsError
 from finegrain.methods import TwoTowers
 from finegrain.methods.color_tasks import COLOR_TASKS, add_color_tasks
-from finegrain.methods.fashionbert import FashionBert
 from finegrain.plan import Plan
 from finegrain.preprocess import ImageTransform
 from finegrain.recipe import Recipe, load_recipe, recipe_from_dict
 from finegrain.runs.checkpoint import MODEL, best_checkpoint, last_checkpoint, load_model
 from finegrain.runs.model_size import check_model_size
 from finegrain.runtime.eager import EagerRuntime
-from finegrain.zoo.loading import HEADS, load_clip_weights
+from finegrain.zoo.loading import load_clip_weights
 
 
 def build_method(recipe: Recipe) -> TwoTowers:
@@ -30,10 +29,9 @@ def build_method(recipe: Recipe) -> TwoTowers:
         WeightsError: The weights are missing, damaged, or do not fit.
     """
     method = assemble(recipe)
-    if isinstance(method, FashionBert):
-        method.load_local_weights()
+    method.load_other_weights()
     if recipe.weights is not None:
-        load_clip_weights(method, _weight_file(Path(recipe.weights)), fresh=HEADS)
+        load_clip_weights(method, _weight_file(Path(recipe.weights)), parts=method.pretrained_parts)
     return method
 
 

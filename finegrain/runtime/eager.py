@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from finegrain.errors import PlanError
 from finegrain.methods import Method
 from finegrain.methods.match_head import Matcher, from_codes
 from finegrain.records import Matched, PictureTokens
@@ -24,6 +25,7 @@ class EagerRuntime:
         self, method: Method, *, embed_dim: int, device: str | torch.device = "cpu"
     ) -> None:
         self.method = method
+        self._match_head = method if isinstance(method, Matcher) else None
         self.embed_dim = embed_dim
         self.device = torch.device(device)
 
@@ -47,7 +49,8 @@ class EagerRuntime:
         self, pixels: NDArray[np.uint8]
     ) -> tuple[NDArray[np.float32], PictureTokens]:
         """See :class:`~finegrain.runtime.base.MatchRuntime`; the tokens stay in fp32."""
-        tensors = self._matcher().encode_with_tokens(torch.from_numpy(pixels).to(self.device))
+        match_head = self._require_match_head()
+        tensors = match_head.encode_with_tokens(torch.from_numpy(pixels).to(self.device))
         embeddings, codes = (tensor.float().cpu().numpy() for tensor in tensors)
         scales = np.ones(codes.shape[:2], np.float32)
         return embeddings, PictureTokens(codes=codes, scales=scales)
@@ -61,15 +64,16 @@ class EagerRuntime:
             torch.from_numpy(array).to(self.device)
             for array in (tokens.codes, tokens.scales, ids, eot)
         )
-        output = self._matcher().match_of(ids_, eot_, from_codes(codes, scales))
+        output = self._require_match_head().match_of(ids_, eot_, from_codes(codes, scales))
         logits = output.logits.cpu().numpy()
         scores = logits if output.scores is None else output.scores.cpu().numpy()
         return Matched(logits, scores)
 
     @property
     def has_match_head(self) -> bool:
-        return isinstance(self.method, Matcher)
+        return self._match_head is not None
 
-    def _matcher(self) -> Matcher:
-        assert isinstance(self.method, Matcher)  # the encoder checks has_match_head first
-        return self.method
+    def _require_match_head(self) -> Matcher:
+        if self._match_head is None:
+            raise PlanError(f"{type(self.method).__name__} has no match head, so it cannot re-rank")
+        return self._match_head

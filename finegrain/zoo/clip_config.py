@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from finegrain.errors import WeightsError
 from finegrain.models.image_tower import VisionTransformer
-from finegrain.models.text_tower import TextTower
+from finegrain.models.text_tower import ClipTextTower
 from finegrain.models.transformer import Activation
 from finegrain.preprocess import Fit, Interpolation
 
@@ -151,7 +151,7 @@ def check_known(model: nn.Module, known: KnownClip, file: Path) -> None:
         WeightsError: A tower has another activation, or another number of heads.
     """
     image, text = model.get_submodule("image_tower"), model.get_submodule("text_tower")
-    if not isinstance(image, VisionTransformer) or not isinstance(text, TextTower):
+    if not isinstance(image, VisionTransformer) or not isinstance(text, ClipTextTower):
         return  # the weights will not fit, and that error is more helpful
     for side, tower, heads in (
         ("image", image, known.image_heads),

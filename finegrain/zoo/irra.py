@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from torch import Tensor, nn
 
 from finegrain.errors import WeightsError
 from finegrain.models.image_tower import VisionTransformer
 from finegrain.zoo import openai_clip
-from finegrain.zoo.renaming import rename
+from finegrain.zoo.renaming import rename, without_parts
 
 THEIRS_TO_OURS = {
     **{f"base_model.{theirs}": ours for theirs, ours in openai_clip.THEIRS_TO_OURS.items()},
@@ -22,9 +22,7 @@ THEIRS_TO_OURS = {
     "mlm_head.{}": "mlm_head.{}",
 }
 HEADS = ("classifier", "fusion", "mlm_head")
-"""finegrain's parts that are used in training only."""
-NAMELESS = ("match_head.{}", "momentum.{}", "image_queue.{}", "text_queue.{}", "colors.{}")
-"""Parts of mined negatives and of colour tasks, which IRRA does not have."""
+"""finegrain's parts besides the towers that IRRA has too."""
 
 
 def convert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -36,8 +34,12 @@ def convert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return rename(state, THEIRS_TO_OURS)
 
 
-def export_irra(model: nn.Module) -> dict[str, Tensor]:
+def export_irra(model: nn.Module, *, without: Collection[str] = ()) -> dict[str, Tensor]:
     """Rename the tensors of a model to IRRA's names, which IRRA and its forks can load.
+
+    Args:
+        model: A method.
+        without: Parts that are left out if IRRA does not have them.
 
     Raises:
         WeightsError: The image tower is not a CLIP transformer, or IRRA has no such part.
@@ -49,4 +51,5 @@ def export_irra(model: nn.Module) -> dict[str, Tensor]:
             f"{type(tower).__name__}"
         )
     ours_to_theirs = {ours: theirs for theirs, ours in THEIRS_TO_OURS.items()}
-    return rename(model.state_dict(), ours_to_theirs, NAMELESS)
+    left_out = set(without).difference(HEADS)
+    return rename(without_parts(left_out, model.state_dict()), ours_to_theirs)

@@ -18,11 +18,9 @@ from finegrain.zoo.positions import resize_positions, shorten_positions
 from finegrain.zoo.rasa import export_rasa
 from finegrain.zoo.rde import export_rde
 from finegrain.zoo.recognition import Layout, recognise
-from finegrain.zoo.renaming import check_fits
+from finegrain.zoo.renaming import check_fits, only_parts, parts_of
 
 __all__ = [
-    "HEADS",
-    "TRAINING_ONLY",
     "export_irra",
     "export_rasa",
     "export_rde",
@@ -42,32 +40,16 @@ CONVERTERS: Mapping[Layout, Callable[[Mapping[str, Tensor]], dict[str, Tensor]]]
 IMAGE_POSITIONS = "image_tower.positional_embedding"
 TEXT_POSITIONS = "text_tower.positional_embedding"
 
-MATCHING = ("patches", "joint", "match_head", "word_head", "patch_head")
-"""Parts of FashionBERT besides its towers."""
-
-MEMORY = ("momentum", "image_queue", "text_queue")
-"""Parts that keep state between steps: momentum copies and queues."""
-
-COLORS = "colors"
-"""The heads of the colour tasks, which any method may have."""
-
-TRAINING_ONLY = (
-    COLORS,
-    *irra.HEADS,
-    *MATCHING,
-    *MEMORY,
-    *rasa.HEADS,
-    rde.TRAINED_WITH,
-    "steps_done",
+NEEDS_RDE = (
+    "This is a checkpoint of RDE, which needs a method of type RdeConfig: use a recipe such as "
+    "recipes/rde_cuhk_pedes.py."
 )
-"""Parts of finegrain's methods that are used in training only; retrieval does not need them."""
-
-HEADS = (*TRAINING_ONLY, *rde.SELECTIONS)
-"""All parts besides the towers; weight files of CLIP do not have them."""
 
 
-def load_clip_weights(model: nn.Module, path: Path, *, fresh: Collection[str] = ()) -> None:
-    """Load a weight file into the towers, and into the heads if the file has them.
+def load_clip_weights(
+    model: nn.Module, path: Path, *, parts: Collection[str] | None = None
+) -> None:
+    """Load a weight file into a model, or into some parts of it, such as its towers.
 
     The model is changed in place. Supported are files of OpenAI and of open_clip, folders of
     Hugging Face, released checkpoints of RDE, of IRRA and its forks (``base_model.*``), of RaSa
@@ -81,19 +63,19 @@ def load_clip_weights(model: nn.Module, path: Path, *, fresh: Collection[str] = 
         model: A method. Its image tower must be ALBEF's for files of RaSa and ALBEF, any tower
             for finegrain's own files, and a CLIP transformer for all other layouts.
         path: A ``.pt``, ``.pth``, ``.bin`` or ``.safetensors`` file, or a folder with one.
-        fresh: Parts of the model that keep their initial values, such as :data:`HEADS`. Tensors
-            of the file for these parts are ignored, with two exceptions: RDE's token selection,
-            which search needs, and the queues of ALBEF, with which the training of RaSa
-            continues.
+        parts: Parts of the model to load, such as ``image_tower``; a part is a submodule,
+            parameter or buffer. Other parts keep their values, and their tensors in the file are
+            ignored. Two layouts bring more parts, which are loaded if the model has them: RDE its
+            token selections, and ALBEF its queues, with which the training of RaSa continues.
+            None loads all parts, and the file must have exactly these.
 
     Warns:
         UserWarning: The activation that a CLIP was trained with is unknown.
 
     Raises:
         WeightsError: The file cannot be read, or is of a method that finegrain does not support.
-            Or a tensor of the file is unknown, or a tensor of the model is missing in the file
-            and not listed in ``fresh``. Or the configuration next to a CLIP contradicts the
-            model.
+            Or a tensor of the file is unknown, or a tensor of these parts is missing in the file.
+            Or the configuration next to a CLIP contradicts the model.
     """
     file = weight_file(path)
     state = read_state_dict(file)
@@ -103,15 +85,16 @@ def load_clip_weights(model: nn.Module, path: Path, *, fresh: Collection[str] = 
     if layout in ("openai_clip", "hf_clip"):
         check_known(model, read_clip_config(file, state, layout), file)
     own = model.state_dict()
-    if layout == "rde" and hasattr(model, rde.SELECTIONS[0]):
-        fresh = set(fresh).difference(rde.SELECTIONS)
     converted = CONVERTERS[layout](state)
-    if layout == "albef":
-        queues = rasa.queues_to_go_on_with(state).intersection(fresh)
-        fresh = set(fresh).difference(queues)
-        for queue in queues:
-            converted |= rasa.resize_queue(converted, own, queue)
-    converted = _without(fresh, converted)
+    if parts is None:
+        parts = parts_of({**own, **converted})
+    else:
+        brought = _brought(layout, state).intersection(parts_of(own))
+        parts = brought.union(parts)
+        if layout == "albef":
+            for queue in brought:
+                converted |= rasa.resize_queue(converted, own, queue)
+    converted = only_parts(parts, converted)
     if "logit_scale" not in own:  # the temperature of IRRA is constant; CLIP's is not used
         converted.pop("logit_scale", None)
     if isinstance(tower, AlbefImageTower) and layout == "albef":
@@ -124,9 +107,23 @@ def load_clip_weights(model: nn.Module, path: Path, *, fresh: Collection[str] = 
         converted[TEXT_POSITIONS] = shorten_positions(
             converted[TEXT_POSITIONS], len(own[TEXT_POSITIONS])
         )
-    loaded = _without(fresh, own)
-    check_fits(converted, loaded, advice=_advice(loaded, layout))
+    loaded = only_parts(parts, own)
+    check_fits(converted, loaded, advice=_advice(parts_of(loaded), layout))
     model.load_state_dict(own | {n: tensor.to(own[n].dtype) for n, tensor in converted.items()})
+
+
+def check_method(layout: Layout, parts: Collection[str]) -> None:
+    """Check that a model has the parts by which the method of a checkpoint searches.
+
+    Args:
+        layout: Layout of the checkpoint.
+        parts: Parts of the model.
+
+    Raises:
+        WeightsError: The model would search by the towers alone, with worse results.
+    """
+    if layout == "rde" and not set(rde.SELECTIONS).issubset(parts):
+        raise WeightsError(NEEDS_RDE)
 
 
 def _check_kind(layout: Layout, tower: nn.Module) -> None:
@@ -148,18 +145,17 @@ def _with_albef_positions(state: Mapping[str, Tensor], tower: AlbefImageTower) -
     return {**state, **resized}
 
 
-def _without(parts: Collection[str], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor for name, tensor in state.items() if name.split(".")[0] not in parts}
+def _brought(layout: Layout, state: Mapping[str, Tensor]) -> frozenset[str]:
+    """Parts of a file that are loaded even if only the towers are wanted."""
+    if layout == "rde":
+        return frozenset(rde.SELECTIONS)
+    return rasa.queues_to_go_on_with(state) if layout == "albef" else frozenset()
 
 
-def _advice(own: Collection[str], layout: Layout) -> str:
-    if layout == "rde" and not any(name.startswith(rde.SELECTIONS) for name in own):
-        return (
-            "This is a checkpoint of RDE, which needs a method of type RdeConfig: use a recipe "
-            "such as recipes/rde_cuhk_pedes.py."
-        )
-    heads = [head for head in HEADS if any(name.startswith(f"{head}.") for name in own)]
-    sizes = "Choose the tower sizes of the checkpoint in the recipe"
-    if not heads:
-        return f"{sizes}, or leave out the heads that the model lacks: fresh=HEADS."
-    return f"{sizes}, or keep heads at their initial values: fresh={heads}."
+def _advice(parts: Collection[str], layout: Layout) -> str:
+    if layout == "rde" and not set(rde.SELECTIONS).intersection(parts):
+        return NEEDS_RDE
+    return (
+        "Choose the tower sizes of the checkpoint in the recipe, or load fewer parts, such as "
+        'parts=("image_tower", "text_tower").'
+    )

@@ -15,9 +15,6 @@ from finegrain.zoo.renaming import rename
 PREFIXES = ("visual_encoder.", "text_encoder.")
 """Name prefixes of checkpoints of RaSa, ALBEF, and other models based on ALBEF or BLIP."""
 
-HEADS = ("prd_head", "mrtd_head")
-"""finegrain's parts that ALBEF does not have; used in training only."""
-
 POSITIONS = ("image_tower.vit.pos_embed", "image_momentum.module.vit.pos_embed")
 
 _CROSS = {

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from torch import Tensor, nn
 
 from finegrain.errors import WeightsError
 from finegrain.models.image_tower import VisionTransformer
 from finegrain.zoo import openai_clip
-from finegrain.zoo.renaming import rename
+from finegrain.zoo.renaming import rename, without_parts
 
 _SELECTION = {
     "mlp.layers.0.{}": "hidden.{}",
@@ -32,9 +32,7 @@ IDLE = (
 )
 """Layers that the released code creates but never uses."""
 SELECTIONS = ("image_selection", "text_selection")
-"""finegrain's parts besides the towers that search needs."""
-TRAINED_WITH = "trusted"
-"""finegrain's mask of trusted pairs, which released files do not have."""
+"""finegrain's names of the token selections."""
 
 
 def convert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -46,10 +44,14 @@ def convert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return rename(state, THEIRS_TO_OURS, IDLE)
 
 
-def export_rde(model: nn.Module) -> dict[str, Tensor]:
+def export_rde(model: nn.Module, *, without: Collection[str] = ()) -> dict[str, Tensor]:
     """Rename the tensors of a model to RDE's names, without the layers that RDE never uses.
 
     RDE's loader leaves these layers at their initial values.
+
+    Args:
+        model: A method.
+        without: Parts to leave out, which RDE does not have.
 
     Raises:
         WeightsError: The image tower is not a CLIP transformer, or RDE has no such part.
@@ -61,4 +63,4 @@ def export_rde(model: nn.Module) -> dict[str, Tensor]:
             f"{type(tower).__name__}"
         )
     ours_to_theirs = {ours: theirs for theirs, ours in THEIRS_TO_OURS.items()}
-    return rename(model.state_dict(), ours_to_theirs, [TRAINED_WITH])
+    return rename(without_parts(without, model.state_dict()), ours_to_theirs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from torch import Tensor
 
@@ -91,6 +91,27 @@ def check_fits(
     ]
     if problems:
         raise WeightsError(f"the weights do not fit the model: {'; '.join(problems)}. {advice}")
+
+
+def parts_of(state: Collection[str]) -> list[str]:
+    """The parts of a model, which are the first components of its tensor names.
+
+    Example:
+        >>> from finegrain.zoo.renaming import parts_of
+        >>> parts_of(["image_tower.proj", "image_tower.conv1.weight", "logit_scale"])
+        ['image_tower', 'logit_scale']
+    """
+    return list(dict.fromkeys(name.partition(".")[0] for name in state))
+
+
+def only_parts(parts: Collection[str], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors that belong to the given parts."""
+    return {name: tensor for name, tensor in state.items() if name.partition(".")[0] in parts}
+
+
+def without_parts(parts: Collection[str], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors that do not belong to the given parts."""
+    return {name: tensor for name, tensor in state.items() if name.partition(".")[0] not in parts}
 
 
 def _compiled(pattern: str) -> re.Pattern[str]:

@@ -28,7 +28,12 @@ from finegrain.exporters.int8 import (
     quantise,
     quantise_pairs,
 )
-from finegrain.exporters.to_onnx import image_graph, match_graph, text_graph
+from finegrain.exporters.to_onnx import (
+    image_graph,
+    image_graph_with_tokens,
+    match_graph,
+    text_graph,
+)
 from finegrain.methods.match_head import Matcher
 from finegrain.plan import IMAGE, TEXT, TOKENIZER, Plan, write_plan
 from finegrain.recipe import load_recipe
@@ -183,7 +188,8 @@ def lowered(request, tiny_recipe) -> dict[str, tuple[bytes, dict[str, np.ndarray
     words = config.text.tokenizer().encode(["woman in red coat"])
     caption = {"ids": words.ids, "eot": words.eot}
     pixels = DRAW.integers(0, 256, (3, 3, height, width), np.uint8)
-    image = image_graph(method, height=height, width=width, opset=23, tokens=matcher)
+    image_export = image_graph_with_tokens if matcher else image_graph
+    image = image_export(method, height=height, width=width, opset=23)
     graphs = {
         "text": (text_graph(method, context_length=context, opset=23), caption),
         "image": (image, {"pixels": pixels}),

@@ -31,6 +31,7 @@ from finegrain.runs.run import image_transform, training_transform
 from finegrain.training.optim import lr_factor, make_optimizer, set_lr
 from finegrain.zoo import rde as rde_layout
 from finegrain.zoo.loading import export_irra, load_clip_weights
+from finegrain.zoo.renaming import parts_of
 
 ROOT = Path(__file__).parents[2]
 METHODS = {"irra": "irra_cuhk_pedes", "rde": "rde_cuhk_pedes", "tbps_clip": "tbps_clip_cuhk_pedes"}
@@ -82,7 +83,7 @@ def build(tmp_path):
         recipe = recipe_of(name)
         method = recipe.method.build(list(recipe.losses))
         if name == "rde":
-            layout = rde_layout.export_rde(method)
+            layout = method.to_released()
             state = {n: t if n.endswith("tracked") else drawn(n, t) for n, t in layout.items()}
             method.load_state_dict(rde_layout.convert(state))
             return method
@@ -90,7 +91,11 @@ def build(tmp_path):
         prefix = "" if name == "irra" else "base_model."
         state = {n: drawn(n.removeprefix(prefix), t) for n, t in layout.items()}
         torch.save({"model": state}, tmp_path / "best.pth")
-        load_clip_weights(method, tmp_path / "best.pth", fresh=("logit_scale", "steps_done"))
+        load_clip_weights(
+            method,
+            tmp_path / "best.pth",
+            parts=set(parts_of(method.state_dict())) - {"logit_scale", "steps_done"},
+        )
         return method
 
     return built

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from finegrain.methods import IrraConfig
 from finegrain.models import TextConfig, VitConfig
-from finegrain.zoo.loading import HEADS, export_irra, load_clip_weights
+from finegrain.zoo.loading import export_irra, load_clip_weights
 
 SMALL = IrraConfig(
     image=VitConfig(height=48, width=16, patch=8, channels=32, depth=2, heads=2),
@@ -177,7 +177,7 @@ def test_towers_alone_for_search(with_heads, tmp_path):
     heads = random_state(head_shapes(SMALL)) if with_heads else {}
     torch.save(towers | heads, tmp_path / "best.pth")
     method = SMALL.build(["sdm"])
-    load_clip_weights(method, tmp_path / "best.pth", fresh=HEADS)
+    load_clip_weights(method, tmp_path / "best.pth", parts=method.pretrained_parts)
     assert_same(export_irra(method), towers)
 
 

@@ -62,7 +62,7 @@ def drawn_method(**changes):
     """Filled with the golden run's weights, through the released key layout."""
     method = replace(CONFIG, **changes).build()
     draw = np.random.RandomState(SHAPES["seed"])
-    state = layout.export_rde(method)
+    state = method.to_released()
     for name in sorted(state):
         if not name.endswith("num_batches_tracked"):
             drawn = 0.02 * draw.standard_normal(tuple(state[name].shape)) + around(name)

@@ -17,7 +17,7 @@ from finegrain.errors import GalleryError, PlanError, QueryError
 from finegrain.evaluation.reranking import WEIGHTS, second_stage
 from finegrain.exporters import Int8
 from finegrain.exporters.match_export import MatchExport
-from finegrain.exporters.to_onnx import image_graph, match_graph, text_graph
+from finegrain.exporters.to_onnx import image_graph_with_tokens, match_graph, text_graph
 from finegrain.gallery import Gallery
 from finegrain.gallery.sqlite.tokens import TokenFile
 from finegrain.methods import FashionBert, FashionBertConfig
@@ -82,9 +82,7 @@ def match_plan(
         _, tokens, width = method.match_tokens(pixels).shape
     members = {
         TEXT: text_graph(method, context_length=text.context_length, opset=opset),
-        IMAGE: image_graph(
-            method, height=image.height, width=image.width, opset=opset, tokens=True
-        ),
+        IMAGE: image_graph_with_tokens(method, height=image.height, width=image.width, opset=opset),
         MATCH: match_graph(
             method,
             tokens=tokens,

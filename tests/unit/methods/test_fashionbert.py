@@ -261,17 +261,17 @@ def test_local_files_fill_the_parts_beside_the_towers(tmp_path):
     save_file(backbone.state_dict(), tmp_path / "patches.safetensors")
     model = built(patch_weights=str(tmp_path / "patches.safetensors"))
     assert not same(model.patches.backbone, backbone)
-    model.load_local_weights()
+    model.load_other_weights()
     assert same(model.patches.backbone, backbone)
     missing = built(bert_weights=str(tmp_path / "bert.safetensors"))
     with pytest.raises(WeightsError, match="there is no weight file"):
-        missing.load_local_weights()
+        missing.load_other_weights()
 
 
 def test_a_frozen_patch_encoder_starts_from_a_file():
     with pytest.raises(RecipeError, match=r"these would be random.*patches\.frozen=false"):
-        built(patches=FROZEN).load_local_weights()
-    built().load_local_weights()
+        built(patches=FROZEN).load_other_weights()
+    built().load_other_weights()
 
 
 def test_mined_negatives_are_drawn_by_what_the_towers_find(batch, monkeypatch):

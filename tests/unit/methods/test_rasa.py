@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from onnxruntime import InferenceSession
 
 from finegrain.errors import RecipeError
-from finegrain.exporters.to_onnx import image_graph, match_graph, text_graph
+from finegrain.exporters.to_onnx import image_graph_with_tokens, match_graph, text_graph
 from finegrain.losses.momentum_contrast import Pair
 from finegrain.methods import Batch, RasaConfig
 from finegrain.methods import rasa as rasa_module
@@ -167,7 +167,7 @@ def test_the_graphs_of_captions_and_of_matches():
 def test_words_look_at_the_cells_of_a_net():
     """The exported tower gives what the match door reads, and search the same embedding."""
     method, batch = built(image=NET).eval(), batch_of(captions=1)
-    graph = image_graph(method, height=32, width=16, opset=23, tokens=True)
+    graph = image_graph_with_tokens(method, height=32, width=16, opset=23)
     found, codes, scales = InferenceSession(graph).run(None, {"pixels": batch.pixels.numpy()})
     embeddings, tokens = method.encode_with_tokens(batch.pixels)
     assert tokens.shape == (N, 1 + 2, 16)

@@ -11,7 +11,7 @@ from finegrain.methods import Batch, RdeConfig, rde
 from finegrain.methods.consensus import Consensus
 from finegrain.models import ConvConfig, TextConfig, TimmConfig, VitConfig
 from finegrain.zoo import rde as layout
-from finegrain.zoo.loading import HEADS, load_clip_weights
+from finegrain.zoo.loading import load_clip_weights
 
 TINY = replace(RdeConfig(image=VitConfig(), text=TextConfig()).tiny(), items=6)
 CONV = replace(TINY, image=ConvConfig(height=128, width=64).tiny())
@@ -156,7 +156,7 @@ def test_a_timm_tower_has_no_tokens():
 
 def test_released_names_there_and_back():
     model = TINY.build()
-    theirs = layout.export_rde(model)
+    theirs = model.to_released()
     assert "visul_emb_layer.mlp.layers.1.weight" in theirs
     assert "texual_emb_layer.linear.bias" in theirs
     idle = {
@@ -171,28 +171,28 @@ def test_released_names_there_and_back():
 
 def test_a_conv_tower_has_no_place_in_the_released_layout():
     with pytest.raises(WeightsError, match=r"CLIP vision transformer.*ConvTower"):
-        layout.export_rde(CONV.build())
+        CONV.build().to_released()
 
 
 @pytest.mark.parametrize("prefix", ["", "module."])
 def test_a_released_file_is_loaded_with_its_selections(prefix, tmp_path):
     """Also where heads are asked to stay fresh: search needs the selections."""
     theirs = TINY.build()
-    state = {prefix + name: tensor for name, tensor in layout.export_rde(theirs).items()}
+    state = {prefix + name: tensor for name, tensor in theirs.to_released().items()}
     torch.save({"model": state}, tmp_path / "best.pth")
     ours = TINY.build()
     ours.trusted[3] = False
-    load_clip_weights(ours, tmp_path / "best.pth", fresh=HEADS)
+    load_clip_weights(ours, tmp_path / "best.pth", parts=ours.pretrained_parts)
     left = [n for n, t in ours.state_dict().items() if not torch.equal(t, theirs.state_dict()[n])]
     assert left == ["trusted"]
 
 
 def test_towers_of_a_file_without_selections(tmp_path):
     theirs, ours = TINY.build(), TINY.build()
-    state = layout.export_rde(theirs)
+    state = theirs.to_released()
     towers = {name: tensor for name, tensor in state.items() if name.startswith("base_model.")}
     torch.save(towers, tmp_path / "best.pth")
-    load_clip_weights(ours, tmp_path / "best.pth", fresh=HEADS)
+    load_clip_weights(ours, tmp_path / "best.pth", parts=ours.pretrained_parts)
     assert torch.equal(ours.image_tower.proj, theirs.image_tower.proj)
     with pytest.raises(WeightsError, match="missing: image_selection"):
-        load_clip_weights(ours, tmp_path / "best.pth", fresh=["trusted"])
+        load_clip_weights(ours, tmp_path / "best.pth", parts=ours.search_parts)

@@ -20,7 +20,7 @@ from finegrain.runs.checkpoint import last_checkpoint
 from finegrain.runs.conversion import as_overrides, released_to_run, run_to_released
 from finegrain.runs.run import load_run
 from finegrain.training import train
-from finegrain.zoo.loading import export_irra, export_rde
+from finegrain.zoo.loading import export_irra
 from finegrain.zoo.released_config import read_released_config
 
 ALL = ("sdm", "id", "mlm")
@@ -197,8 +197,8 @@ def full_size(method, losses, path):
     """A checkpoint of the released sizes, with no weights to speak of, and what is in it."""
     with torch.device("meta"):
         built = method.build(losses)
-    write = export_rde if isinstance(method, RdeConfig) else export_irra
-    state = {n: torch.zeros(t.shape, dtype=torch.float16) for n, t in write(built).items()}
+    released = built.to_released()
+    state = {n: torch.zeros(t.shape, dtype=torch.float16) for n, t in released.items()}
     torch.save({"model": state}, path)
     return state
 

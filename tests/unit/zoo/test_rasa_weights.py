@@ -20,7 +20,7 @@ from finegrain.runs.checkpoint import last_checkpoint
 from finegrain.runs.conversion import released_to_run, run_to_released
 from finegrain.runs.run import load_run
 from finegrain.zoo.examination import examine_weights
-from finegrain.zoo.loading import HEADS, export_rasa, load_clip_weights
+from finegrain.zoo.loading import export_rasa, load_clip_weights
 from finegrain.zoo.rasa import convert
 
 IMAGE = AlbefImageConfig(height=32, width=32, patch=8, channels=16, depth=1, heads=2)
@@ -105,10 +105,10 @@ def test_albef_is_a_start(tmp_path):
     """As the recipe loads it: the heads that ALBEF lacks keep their initial values."""
     state = released(tmp_path / "ALBEF.pth", as_albef)
     method = built(seed=2)
-    with pytest.raises(WeightsError, match=r"missing: prd_head.*fresh="):
+    with pytest.raises(WeightsError, match=r"missing: prd_head.*parts="):
         load_clip_weights(method, tmp_path / "ALBEF.pth")
     initial = method.prd_head.weight.clone()
-    load_clip_weights(method, tmp_path / "ALBEF.pth", fresh=HEADS)
+    load_clip_weights(method, tmp_path / "ALBEF.pth", parts=method.pretrained_parts)
     assert torch.equal(method.prd_head.weight, initial)
     assert torch.equal(method.itm_head.weight, state["itm_head.weight"])
     assert torch.equal(method.image_momentum.module.proj.weight, state["vision_proj_m.weight"])
@@ -127,7 +127,7 @@ def test_a_queue_of_another_size_takes_the_newest_rows_along(size, tmp_path):
     )
     method = built(seed=2, queue=size)
     own = method.image_queue.features.clone()
-    load_clip_weights(method, tmp_path / "ALBEF.pth", fresh=HEADS)
+    load_clip_weights(method, tmp_path / "ALBEF.pth", parts=method.pretrained_parts)
     newest_last = state["image_queue"].T[[2, 3, 4, 5, 0, 1]]
     expected = newest_last[-4:] if size == 4 else torch.cat([newest_last, own[6:]])
     assert torch.equal(method.image_queue.features, expected)
@@ -142,7 +142,7 @@ def test_queues_of_rasa_start_anew(tmp_path):
     released(tmp_path / "best.pth")
     method = built(seed=2)
     own = method.image_queue.features.clone()
-    load_clip_weights(method, tmp_path / "best.pth", fresh=HEADS)
+    load_clip_weights(method, tmp_path / "best.pth", parts=method.pretrained_parts)
     assert torch.equal(method.image_queue.features, own)
 
 
@@ -153,7 +153,8 @@ def test_albef_without_queues_is_a_start_too(tmp_path):
             del state[name]
 
     released(tmp_path / "ALBEF.pth", without_queues)
-    load_clip_weights(built(seed=2), tmp_path / "ALBEF.pth", fresh=HEADS)
+    method = built(seed=2)
+    load_clip_weights(method, tmp_path / "ALBEF.pth", parts=method.pretrained_parts)
 
 
 def test_queues_without_identities_are_of_nobody():
@@ -189,8 +190,9 @@ def test_unknown_names_are_listed_up_to_ten(tmp_path):
 
 def test_what_is_missing_is_an_error(tmp_path):
     released(tmp_path / "best.pth", lambda state: state.pop("visual_encoder.norm.bias"))
+    method = built()
     with pytest.raises(WeightsError, match=r"1 missing: image_tower\.vit\.norm\.bias"):
-        load_clip_weights(built(), tmp_path / "best.pth", fresh=HEADS)
+        load_clip_weights(method, tmp_path / "best.pth", parts=method.pretrained_parts)
 
 
 def test_queues_of_another_size(tmp_path):
@@ -198,7 +200,7 @@ def test_queues_of_another_size(tmp_path):
     larger = built(queue=7)
     with pytest.raises(WeightsError, match=r"image_queue.features \(6, 8\) for \(7, 8\)"):
         load_clip_weights(larger, tmp_path / "best.pth")
-    load_clip_weights(larger, tmp_path / "best.pth", fresh=HEADS)
+    load_clip_weights(larger, tmp_path / "best.pth", parts=larger.pretrained_parts)
 
 
 def test_only_albef_towers_are_written():

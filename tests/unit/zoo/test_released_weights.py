@@ -10,9 +10,9 @@ import torch
 from finegrain.errors import WeightsError
 from finegrain.methods import ClipConfig, IrraConfig
 from finegrain.models import ConvConfig, TextConfig, VitConfig
-from finegrain.zoo.loading import HEADS, export_irra, load_clip_weights
+from finegrain.zoo.loading import export_irra, load_clip_weights
 from finegrain.zoo.positions import resize_positions
-from finegrain.zoo.renaming import rename
+from finegrain.zoo.renaming import parts_of, rename
 
 TOWERS = {
     "image": VitConfig(height=32, width=16, patch=8, channels=16, depth=1, heads=2),
@@ -42,9 +42,9 @@ def built(losses=ALL):
 def test_heads_that_the_model_lacks_are_an_error_until_said(tmp_path):
     path, state = released(tmp_path)
     method = built(["sdm"])
-    with pytest.raises(WeightsError, match=r"left over: classifier.weight.*fresh=HEADS"):
+    with pytest.raises(WeightsError, match=r"left over: classifier.weight.*parts="):
         load_clip_weights(method, path)
-    load_clip_weights(method, path, fresh=HEADS)
+    load_clip_weights(method, path, parts=method.pretrained_parts)
     assert torch.equal(method.image_tower.proj, state["base_model.visual.proj"])
 
 
@@ -52,9 +52,9 @@ def test_heads_that_the_file_lacks_are_an_error_until_said(tmp_path):
     path, _ = released(tmp_path, losses=["sdm"])
     method = built()
     initial = method.classifier.weight.clone()
-    with pytest.raises(WeightsError, match=r"missing: classifier.weight.*fresh=\['classifier'"):
+    with pytest.raises(WeightsError, match=r"missing: classifier.weight.*parts="):
         load_clip_weights(method, path)
-    load_clip_weights(method, path, fresh=HEADS)
+    load_clip_weights(method, path, parts=method.pretrained_parts)
     assert torch.equal(method.classifier.weight, initial)
 
 
@@ -64,7 +64,7 @@ def test_a_classifier_of_another_dataset(tmp_path):
     initial = method.classifier.weight.clone()
     with pytest.raises(WeightsError, match=r"classifier.weight \(3, 16\) for \(5, 16\)"):
         load_clip_weights(method, path)
-    load_clip_weights(method, path, fresh=["classifier"])
+    load_clip_weights(method, path, parts=set(parts_of(method.state_dict())) - {"classifier"})
     assert torch.equal(method.classifier.weight, initial)
     assert torch.equal(method.fusion.ln_text.weight, state["ln_pre_t.weight"])
     assert torch.equal(method.mlm_head.fc.weight, state["mlm_head.fc.weight"])
@@ -75,7 +75,7 @@ def test_fresh_heads_do_not_excuse_an_incomplete_tower(tmp_path):
     method = built()
     before = {name: tensor.clone() for name, tensor in method.state_dict().items()}
     with pytest.raises(WeightsError, match=r"1 missing: image_tower\.proj"):
-        load_clip_weights(method, path, fresh=HEADS)
+        load_clip_weights(method, path, parts=method.pretrained_parts)
     assert all(torch.equal(before[name], t) for name, t in method.state_dict().items())
 
 
@@ -104,7 +104,7 @@ def test_a_tensor_under_two_names():
 def test_a_checkpoint_of_another_method_is_named(tmp_path, name, what):
     torch.save({name: torch.ones(1)}, path := tmp_path / "other.pth")
     with pytest.raises(WeightsError, match=f"this is a checkpoint of {what}"):
-        load_clip_weights(built(), path, fresh=HEADS)
+        load_clip_weights(built(), path, parts=["image_tower"])
 
 
 def pretrained_clip(path, **towers):
@@ -119,7 +119,7 @@ def test_pretrained_clip_under_fresh_heads(tmp_path):
     clip = pretrained_clip(tmp_path / "clip.pt")
     method = built()
     initial = method.classifier.weight.clone()
-    load_clip_weights(method, tmp_path / "clip.pt", fresh=HEADS)
+    load_clip_weights(method, tmp_path / "clip.pt", parts=method.pretrained_parts)
     assert torch.equal(method.classifier.weight, initial)
     for name, tensor in clip.state_dict().items():
         if name != "logit_scale":  # IRRA has none
@@ -142,7 +142,7 @@ def test_a_clip_needs_its_scale(tmp_path):
     clip = ClipConfig(**TOWERS).build()
     with pytest.raises(WeightsError, match="1 missing: logit_scale"):
         load_clip_weights(clip, path)
-    load_clip_weights(clip, path, fresh=["logit_scale"])
+    load_clip_weights(clip, path, parts=("image_tower", "text_tower"))
     assert torch.equal(clip.image_tower.proj, state["base_model.visual.proj"])
 
 
