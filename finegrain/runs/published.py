@@ -11,7 +11,7 @@ from finegrain.recipe import Recipe
 from finegrain.runs.released_recipe import recipe_of
 from finegrain.runs.run import assemble
 from finegrain.zoo.examination import examine_weights
-from finegrain.zoo.loading import check_method, load_clip_weights
+from finegrain.zoo.loading import load_clip_weights
 from finegrain.zoo.recognition import Layout
 
 
@@ -59,7 +59,6 @@ def read_published(folder: Path, file: str | None = None) -> PublishedModel:
     examined = examine_weights(folder if file is None else folder / file)
     recipe = recipe_of(examined, None, ())
     method = assemble(recipe)
-    check_method(examined.layout, method.search_parts)
     load_clip_weights(method, examined.file, parts=method.search_parts)
     return PublishedModel(
         recipe=recipe, method=method.eval(), layout=examined.layout, file=examined.file
