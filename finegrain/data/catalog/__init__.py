@@ -12,10 +12,11 @@ from finegrain.data.catalog.kinds import (
     read_any_catalog,
     read_with,
 )
+from finegrain.data.catalog.roles import Roles
 from finegrain.data.catalog.row import TextFormat
 from finegrain.data.catalog.rows import open_table
 from finegrain.data.catalog.shares import DEFAULT_SHARES, PRODUCT_COLUMNS, Shares, divided
-from finegrain.data.catalog.table import DEFAULT_SPLIT, Roles, read_catalog
+from finegrain.data.catalog.table import DEFAULT_SPLIT, read_catalog
 from finegrain.data.catalog.webdataset import read_webdataset
 
 __all__ = [

@@ -7,12 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from finegrain.data.catalog.pictures import CatalogPictures
+from finegrain.data.catalog.roles import USUAL_ROLES, Roles
 from finegrain.data.catalog.row import FIND_OUT, Row, Table, TextFormat
 from finegrain.data.catalog.rows import open_table
 from finegrain.data.catalog.table import (
     DEFAULT_SPLIT,
-    USUAL_ROLES,
-    Roles,
     common_split_name,
     read_table,
 )

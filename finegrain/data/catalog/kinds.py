@@ -9,9 +9,10 @@ from pathlib import Path
 from finegrain.data.catalog.feeds import GOOGLE_MERCHANT, SHOPIFY, Feed, read_feed
 from finegrain.data.catalog.image_folder import METADATA_FILES, metadata_files, read_image_folder
 from finegrain.data.catalog.pictures import CatalogPictures
+from finegrain.data.catalog.roles import USUAL_ROLES, Roles
 from finegrain.data.catalog.row import FIND_OUT, TextFormat
 from finegrain.data.catalog.rows import open_table
-from finegrain.data.catalog.table import USUAL_ROLES, Roles, read_table
+from finegrain.data.catalog.table import read_table
 from finegrain.data.catalog.webdataset import read_webdataset, shards_of
 from finegrain.errors import DataError
 from finegrain.records import Split

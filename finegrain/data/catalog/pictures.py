@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -39,7 +39,8 @@ class CatalogPictures:
     def __init__(
         self, catalog: Path, *, images_root: Path | None = None, check: bool = True
     ) -> None:
-        self._folder = PictureFolder(images_root or catalog.parent)
+        self._root = images_root or catalog.parent
+        self._folder = PictureFolder(self._root)
         self._has_downloads = images_root is not None
         self._check = check
         self._unpacked = catalog.with_name(catalog.name + ".pictures")
@@ -49,10 +50,10 @@ class CatalogPictures:
         """The pictures that a cell names or contains, and the errors of the others.
 
         Args:
-            cell: A path below the folder; a URL, whose file name is searched in ``images_root``;
-                bytes of a picture file; ``{"bytes": ..., "path": ...}``; a list of these, also as
-                JSON; or several names between commas, semicolons, pipes or blanks, if no picture
-                has the whole cell as its name.
+            cell: A path below the folder, also with backslashes; a URL, whose file name is
+                searched in ``images_root``; bytes of a picture file; ``{"bytes": ..., "path":
+                ...}``; a list of these, also as JSON; or several names between commas,
+                semicolons, pipes or blanks, if no picture has the whole cell as its name.
         """
         # A name may contain commas and blanks. A URL never contains another URL.
         if not _is_address(cell) or len(names_in(cell)) == 1:
@@ -88,7 +89,34 @@ class CatalogPictures:
         if not isinstance(cell, str) or not cell.strip():
             raise DataError(f"expected the path of a picture, got {cell!r:.60}")
         name = cell.strip()
-        return self._checked(self._downloaded(name) if "://" in name else self._folder.find(name))
+        if name.startswith("//"):  # a URL of the same protocol as its page
+            name = f"https:{name}"
+        name = _path_of_file_url(name)
+        return self._checked(self._downloaded(name) if "://" in name else self._named(name))
+
+    def _named(self, name: str) -> Path:
+        """A picture by its path, which may be absolute if it is inside the folder."""
+        if "\\" in name:  # as programs for Windows write
+            name = PureWindowsPath(name).as_posix()
+        if name.startswith("/") or PureWindowsPath(name).drive:
+            try:
+                inside = Path(name).relative_to(self._root.absolute())
+            except ValueError:
+                raise DataError(
+                    f"expected a path relative to {self._root}, or to images_root, got "
+                    f"{name!r:.200}, which is outside"
+                ) from None
+            name = inside.as_posix()
+        try:
+            return self._folder.find(name)
+        except MissingPictureError:
+            if "%" not in name:
+                raise
+            try:  # percent-encoded as in a URL
+                return self._folder.find(unquote(name))
+            except DataError:
+                pass
+            raise
 
     def _checked(self, path: Path) -> Path:
         if self._check:
@@ -151,6 +179,15 @@ class CatalogPictures:
                     "Move the catalogue to where that can be written"
                 ) from error
         return path
+
+
+def _path_of_file_url(name: str) -> str:
+    """The path of a ``file://`` URL of this machine; other names are unchanged."""
+    match = re.fullmatch(r"file:/{1,3}(?=[^/])(localhost/)?(.*)", name, re.IGNORECASE | re.DOTALL)
+    if match is None:
+        return name
+    path = unquote(match[2])
+    return path if PureWindowsPath(path).drive else f"/{path}"
 
 
 def _is_address(name: Any) -> bool:

@@ -10,22 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from finegrain.data.catalog.columns import (
-    CAMERA,
-    CAPTION_COLUMNS,
-    IMAGE_COLUMNS,
     PID,
     TIME,
     TRACK,
     Columns,
     kept_name,
-    named,
-    renamed,
-    spelled,
 )
 from finegrain.data.catalog.header import value_in_header
 from finegrain.data.catalog.moments import parse_time
-from finegrain.data.catalog.patterns import ImagePattern
 from finegrain.data.catalog.pictures import CatalogPictures
+from finegrain.data.catalog.price_columns import with_prices
+from finegrain.data.catalog.roles import Roles
 from finegrain.data.catalog.row import Row, Table, TextFormat
 from finegrain.data.catalog.rows import open_table
 from finegrain.data.catalog.values import Metadata, name_of, of_one_type, scalar
@@ -59,10 +54,10 @@ def read_catalog(
 
     Args:
         table: The file.
-        image_column: Column of picture paths, relative to the table's folder. Absolute paths and
-            paths out of the folder are rejected. A Parquet table may contain the pictures; they
-            are unpacked once into a folder beside it. A cell may name several pictures, as a list
-            or between commas, semicolons, pipes or blanks.
+        image_column: Column of picture paths, relative to the table's folder. Paths out of the
+            folder are rejected. A Parquet table may contain the pictures; they are unpacked once
+            into a folder beside it. A cell may name several pictures, as a list or between commas,
+            semicolons, pipes or blanks.
         caption_columns: Columns of captions. A cell may be a list in formats that have lists.
             Empty captions are ignored, but a row needs one caption.
         pid_column: Column whose value is the same for rows of one product. The values are not
@@ -103,83 +98,12 @@ def read_catalog(
     return read_table(opened, roles.in_table(opened), pictures)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Roles:
-    """Names of columns from the user. Columns that are not named are found by their usual names.
-
-    Attributes:
-        for_search: Whether a picture is used only with the first row that shows it, and a row
-            needs no caption unless a column of captions was named.
-    """
-
-    image: str | None = None
-    pattern: str | None = None
-    captions: tuple[str, ...] = ()
-    pid: str | None = None
-    split: str | None = None
-    camera: str | None = None
-    time: str | None = None
-    time_format: str | None = None
-    for_search: bool = False
-
-    def with_split(self, split: str, *, image: str) -> Roles:
-        """A copy with a column of splits, and a column of pictures unless one was named."""
-        return replace(self, split=split, image=self.image or image)
-
-    def in_table(self, table: Table) -> Columns:
-        """The columns in the spelling of a table. Guesses are added to the table's notes."""
-        there = table.columns
-        self._require(table, self.camera, self.time)
-        pattern = None if self.pattern is None else ImagePattern(self.pattern)
-        image = spelled(there, self.image)
-        if image is None and pattern is None:
-            image = named(there, IMAGE_COLUMNS) or IMAGE_COLUMNS[0]
-            if image != IMAGE_COLUMNS[0]:
-                table.notes.append(f"the pictures are those of column {image!r}")
-        captions = tuple(spelled(there, name) or name for name in self.captions)
-        if not captions:
-            guessed = named(there, CAPTION_COLUMNS)
-            if guessed not in (None, CAPTION_COLUMNS[0]):
-                table.notes.append(f"the captions are those of column {guessed!r}")
-            captions = (guessed,) if guessed else () if self.for_search else CAPTION_COLUMNS[:1]
-        columns = Columns(
-            image=image if pattern is None else None,
-            pattern=pattern,
-            captions=captions,
-            needs_caption=bool(self.captions) or not self.for_search,
-            pid=spelled(there, self.pid) or named(there, (PID,)),
-            split=spelled(there, self.split),
-            camera=spelled(there, self.camera) or named(there, (CAMERA,)),
-            time=spelled(there, self.time) or named(there, (TIME,)),
-            track=named(there, (TRACK,)),
-            time_format=self.time_format,
-        )
-        table.notes += [
-            f"the column {theirs!r} is kept as {ours!r}, as every gallery has one called {theirs!r}"
-            for theirs, ours in renamed(there, columns).items()
-        ]
-        return columns
-
-    @staticmethod
-    def _require(table: Table, *wanted: str | None) -> None:
-        """Check that the table has columns which single rows may lack."""
-        for name in wanted:
-            if name is not None and named(table.columns, (name,)) is None:
-                raise DataError(
-                    f"expected a column {name!r} in {table.path}; it has "
-                    f"{', '.join(table.columns)}.{did_you_mean(name, table.columns)}"
-                )
-
-
-USUAL_ROLES = Roles()
-"""Every column by its usual name."""
-
-
 @dataclass(slots=True)
 class _Part:
-    """The samples and problems of a split during reading."""
+    """The samples of a split during reading, the rows of these, and the problems."""
 
     samples: list[Sample] = field(default_factory=list)
+    places: list[str] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
 
 
@@ -214,6 +138,7 @@ def read_table(
             where = shown.setdefault(sample.image, row.where)
             if where == row.where or not for_search:
                 part.samples.append(sample)
+                part.places.append(row.where)
             else:
                 problems.append(shown_before(row.where, sample.image, where))
         part.problems += problems
@@ -387,9 +312,18 @@ def _report_with_the_first(parts: dict[str, _Part]) -> None:
 def _convert_metadata(parts: Mapping[str, _Part], *, is_text: bool) -> None:
     """Give each column the same type in all splits, and convert pids with their column."""
     samples = [sample for part in parts.values() for sample in part.samples]
-    typed = iter(of_one_type([_to_convert(sample) for sample in samples], is_text=is_text))
+    typed, odd = with_prices(
+        of_one_type([_to_convert(sample) for sample in samples], is_text=is_text)
+    )
+    place = 0
     for part in parts.values():
-        part.samples = [_converted(sample, next(typed)) for sample in part.samples]
+        reports: dict[Problem, None] = {}  # once for all pictures of a row
+        for index, (sample, where) in enumerate(zip(part.samples, part.places, strict=True)):
+            part.samples[index] = _converted(sample, typed[place])
+            for why in odd.get(place, ()):
+                reports[Problem(where=where, why=why, kind=ProblemKind.VALUE)] = None
+            place += 1
+        part.problems += reports
 
 
 _PID_CELL = ""
@@ -403,6 +337,8 @@ def _to_convert(sample: Sample) -> Metadata:
 
 def _converted(sample: Sample, cells: Metadata) -> Sample:
     pid: Pid | None = pid_of(cells[_PID_CELL])
+    if isinstance(cells[_PID_CELL], float) and isinstance(pid, str):
+        pid = sample.pid  # 1.10 and 1.1 are two products
     metadata = {name: cell for name, cell in cells.items() if name != _PID_CELL}
     fixed = {name: sample.metadata[name] for name in (TIME, TRACK) if name in sample.metadata}
     return replace(sample, pid=pid, metadata={**metadata, **fixed})

@@ -8,16 +8,23 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from finegrain.data.catalog.prices import Price, parse_price
-from finegrain.errors import DataError
 from finegrain.records import Scalar
 
 Metadata = Mapping[str, Scalar]
 
 _INT64 = range(-(2**63), 2**63)
-_INTEGER = re.compile(r"[+-]?(0|[1-9][0-9]{0,30})")
-_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
-_LEADING_ZERO = re.compile(r"[+-]?0[0-9]+")
+# A plus stays text, as in +49170, and so does 12E4, which may be the code of an article.
+_INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,30})")
+_NUMBER = re.compile(r"-?([0-9]+|([0-9]+\.[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|[0-9]+[eE][+-][0-9]+)")
+LEADING_ZERO = re.compile(r"[+-]?0[0-9]+")
+"""Codes such as 00123, which are names and no quantities."""
+
+MISSING = frozenset(["na", "n/a", "#n/a", "nan", "null", "none", "-", "\u2013", "\u2014"])
+"""Texts in lower case that stand for no value in columns of numbers and prices."""
+
+# 1,234.50 and 1.234,50, also with spaces or apostrophes between groups
+_GROUPED = re.compile(r"-?[0-9]{1,3}(?P<group>[,.' \u00a0\u202f\u2019])[0-9]{3}"
+                      r"((?P=group)[0-9]{3})*((?!(?P=group))(?P<point>[.,])[0-9]+)?")  # fmt: skip
 _EXACT_DIGITS = 15
 """Number of decimal digits that a float represents exactly."""
 
@@ -46,19 +53,18 @@ def of_one_type(rows: Sequence[Metadata], *, is_text: bool) -> list[Metadata]:
 
     Args:
         rows: Rows of one table. A row may lack columns.
-        is_text: Whether the format stores cells as text. Then columns of integers, numbers,
-            booleans or prices are converted. Codes with leading zeros and numbers with more
-            digits than a float can represent stay text. In other formats, only integers of more
-            than 64 bits become text, with all numbers of their column.
+        is_text: Whether the format stores cells as text. Then columns of integers, numbers
+            or booleans are converted. Codes with leading zeros and numbers with more digits
+            than a float can represent stay text. In other formats, only integers of more than 64
+            bits become text, with all numbers of their column.
     """
     names = dict.fromkeys(name for row in rows for name in row)
     convert = _text_converter if is_text else _typed_converter
     converters = {name: convert([row.get(name) for row in rows]) for name in names}
-    converted: list[Metadata] = [
+    return [
         {name: None if cell is None else converters[name](cell) for name, cell in row.items()}
         for row in rows
     ]
-    return _with_prices(converted) if is_text else converted
 
 
 def _typed_converter(cells: Sequence[Scalar]) -> Callable[[Any], Scalar]:
@@ -72,14 +78,56 @@ def _is_whole(cell: Scalar) -> bool:
 
 def _text_converter(cells: Sequence[Scalar]) -> Callable[[Any], Scalar]:
     texts = [str(cell) for cell in cells if cell is not None]
+    filled = [text for text in texts if text.lower() not in MISSING]
+    if filled and len(filled) < len(texts):
+        convert = _text_converter(filled)
+        is_missing = MISSING.__contains__
+        # in a column of names, NA is a name
+        return (
+            convert if convert is str else lambda t: None if is_missing(t.lower()) else convert(t)
+        )
+    if point := _decimal_point(texts):
+        return lambda text: _plain_number(text, point)
     if all(text.lower() in ("true", "false") for text in texts):
         return lambda text: str(text).lower() == "true"
     if all(_INTEGER.fullmatch(text) for text in texts):
         return int if all(int(text) in _INT64 for text in texts) else str
     # An article number such as 00123 is a name, not a quantity.
-    if all(map(_is_exact, texts)) and not any(_LEADING_ZERO.fullmatch(text) for text in texts):
+    if all(map(_is_exact, texts)) and not any(LEADING_ZERO.fullmatch(text) for text in texts):
         return float
     return str
+
+
+def _decimal_point(texts: Sequence[str]) -> str | None:
+    """The decimal point of a column in which some numbers have thousands separators.
+
+    None if all numbers are plain, if a text is no number, or if the convention is uncertain: 1,234
+    alone may be thousands or have a decimal comma.
+    """
+    matches = [match for match in map(_GROUPED.fullmatch, texts) if match is not None]
+    pairs = [match for match in matches if match["point"]]
+    long = [match for match in matches if match[0].count(match["group"]) > 1]
+    points = {match["point"] for match in pairs}
+    points |= {"," if match["group"] == "." else "." for match in long if match["group"] in ".,"}
+    if not points and any(match["group"] not in ".," for match in matches):
+        points = {"."}
+    if len(points) != 1:
+        return None
+    (point,) = points
+    plain = re.compile(rf"-?[0-9]+(\{point}[0-9]+)?")
+    for text in texts:
+        match = _GROUPED.fullmatch(text)
+        is_grouped = (
+            match is not None and match["group"] != point and match["point"] in (None, point)
+        )
+        if not (is_grouped or plain.fullmatch(text)) or LEADING_ZERO.match(text):
+            return None
+    return point
+
+
+def _plain_number(text: str, point: str) -> float:
+    whole, _, decimals = text.partition(point)
+    return float(f"{re.sub('[^0-9-]', '', whole)}.{decimals}")
 
 
 def _is_exact(text: str) -> bool:
@@ -88,24 +136,3 @@ def _is_exact(text: str) -> bool:
         return False
     digits = re.sub("[eE].*|[^0-9]", "", text).strip("0")
     return len(digits) <= _EXACT_DIGITS
-
-
-def _with_prices(rows: list[Metadata]) -> list[Metadata]:
-    """Split ``price`` into a number and a currency if every cell of the column is a price."""
-    written = [row.get("price") for row in rows]
-    if all(cell is None or not isinstance(cell, str) for cell in written):
-        return rows
-    try:
-        prices = [None if cell is None else parse_price(str(cell)) for cell in written]
-    except DataError:
-        return rows
-    if any(_LEADING_ZERO.fullmatch(str(cell)) for cell in written):
-        return rows
-    return [_priced(row, price) for row, price in zip(rows, prices, strict=True)]
-
-
-def _priced(row: Metadata, price: Price | None) -> Metadata:
-    if price is None:
-        return row
-    currency = {} if "currency" in row else {"currency": price.currency}
-    return {**row, "price": price.amount, **currency}

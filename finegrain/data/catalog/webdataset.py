@@ -11,12 +11,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from finegrain.data.catalog.pictures import CatalogPictures
+from finegrain.data.catalog.roles import USUAL_ROLES, Roles
 from finegrain.data.catalog.row import Row
 from finegrain.data.catalog.rows import peeked
 from finegrain.data.catalog.table import (
     DEFAULT_SPLIT,
-    USUAL_ROLES,
-    Roles,
     common_split_name,
     read_table,
 )

@@ -182,16 +182,53 @@ def test_an_endless_cell_is_a_problem(shop):
         (("1760000000000000001", "2"), (1760000000000000001, 2)),
         (("9223372036854775808", "2"), ("9223372036854775808", "2")),
         (("0.1234567890123456", "2"), ("0.1234567890123456", "2")),
-        (('"₹1,29,999.00"', "12"), (129999.0, 12.0)),
-        (("12 EUR", "ask us"), ("12 EUR", "ask us")),
         (("", ""), (None, None)),
+        (("NA", "12"), (None, 12)),
+        (("NA", "x"), ("NA", "x")),
+        (("12E4", "13E7"), ("12E4", "13E7")),
+        (("1.5e3", "1e-05"), (1500.0, 1e-05)),
+        (("+49170", "1"), ("+49170", "1")),
+        (('"1,234,567"', "1"), (1234567.0, 1.0)),
+        (('"1,234.5"', "7"), (1234.5, 7.0)),
+        (('"1.234,5"', '"7,25"'), (1234.5, 7.25)),
+        (("1 234", '"12 345,50"'), (1234.0, 12345.5)),
+        (('"1,234"', "7"), ("1,234", "7")),
+        (('"1,234.5"', '"1.234,5"'), ("1,234.5", "1.234,5")),
+        (('"36,38"', '"40,42"'), ("36,38", "40,42")),
+        (('"1,234,56"', "1"), ("1,234,56", "1")),
     ],
 )
 def test_types_of_csv_columns(shop, cells, values):
-    table = write(shop, HEADER, *(f"images/{i}.jpg,a,{cell}" for i, cell in enumerate(cells, 1)))
-    got = tuple(sample.metadata["price"] for sample in read_catalog(table)["all"].samples)
+    lines = (f"images/{i}.jpg,a,{cell}" for i, cell in enumerate(cells, 1))
+    table = write(shop, "image,caption,stock", *lines)
+    got = tuple(sample.metadata["stock"] for sample in read_catalog(table)["all"].samples)
     assert got == values
     assert [type(value) for value in got] == [type(value) for value in values]
+
+
+@pytest.mark.parametrize(
+    ("name", "cells", "prices", "currencies", "reported"),
+    [
+        ("price", ('"₹1,29,999.00"', "12"), (129999.0, 12.0), ("INR", None), []),
+        ("Price", ("12 EUR", "ask us"), (12.0, None), ("EUR", None), ["ask us"]),
+        ("price", ("10-20", "$12"), (None, 12.0), (None, "$"), ["10-20"]),
+        ("price", ("free", "-5 €"), ("free", "-5 €"), (None, None), []),
+        ("price", ("N/A", "12.50"), (None, 12.5), (None, None), []),
+        ("Price (EUR)", ('"12,50"', "3"), (12.5, 3.0), (None, None), []),
+        ("sale", ("£3", "USD 4"), (3.0, 4.0), ("GBP", "USD"), []),
+        ("sale", ("£3", "soon"), ("£3", "soon"), (None, None), []),
+        ("price band", ("low", "10"), (None, 10.0), (None, None), ["low"]),
+    ],
+)
+def test_columns_of_prices(shop, name, cells, prices, currencies, reported):
+    lines = (f"images/{i}.jpg,a,{cell}" for i, cell in enumerate(cells, 1))
+    split = read_catalog(write(shop, f"image,caption,{name}", *lines))["all"]
+    assert tuple(sample.metadata[name] for sample in split.samples) == prices
+    beside = "currency" if name.lower() == "price" else f"{name}_currency"
+    assert tuple(sample.metadata.get(beside) for sample in split.samples) == currencies
+    for problem, text in zip(split.problems, reported, strict=True):
+        assert problem.where == f"catalog.csv:{2 + cells.index(text)}"
+        assert f"is no price: {text!r}" in problem.why
 
 
 def test_json_lines(shop):

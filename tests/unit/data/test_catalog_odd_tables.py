@@ -309,3 +309,59 @@ def test_encodings_with_separators(shop, encoding, mark):
     if not is_wide:  # without the encoding, nothing is guessed in silence
         with pytest.raises(DataError, match=r"not UTF-8.*State the encoding"):
             read(shop, content.encode(encoding))
+
+
+# --- names of pictures ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "sub\\a b.jpg",
+        ".\\sub\\a b.jpg",
+        "./sub/a b.jpg",
+        "sub//a b.jpg",
+        "sub/a%20b.jpg",
+        "{root}/sub/a b.jpg",
+        "file://{root}/sub/a%20b.jpg",
+        "file://localhost{root}/sub/a%20b.jpg",
+    ],
+)
+def test_ways_to_write_a_path(shop, name):
+    (shop / "sub").mkdir()
+    (shop / "a.jpg").rename(shop / "sub/a b.jpg")
+    captions, _, reports, _ = read(shop, f"image\tcaption\n{name.format(root=shop)}\tred\n")
+    assert (captions, reports) == ({"a b": "red"}, {})
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../in.jpg",
+        "..\\in.jpg",
+        "sub/../../in.jpg",
+        "%2e%2e/in.jpg",
+        "%2e%2e%2fin.jpg",
+        "/etc/hostname",
+        "C:\\pictures\\a.jpg",
+        "C:a.jpg",
+        "\\\\nas\\share\\a.jpg",
+        "{root}/../in.jpg",
+        "file://{root}/../in.jpg",
+        "file:///C:/a.jpg",
+    ],
+)
+def test_paths_that_lead_out_are_reported(shop, name):
+    folder = shop / "shop"
+    folder.mkdir()
+    Image.new("RGB", (8, 16)).save(shop / "in.jpg")
+    Image.new("RGB", (8, 16)).save(folder / "b.jpg")
+    content = f"image\tcaption\n{name.format(root=folder)}\tred\nb.jpg\tblue\n"
+    captions, _, reports, _ = read(folder, content)
+    assert captions == {"b": "blue"}
+    assert list(reports) == [":2"]
+
+
+def test_a_url_without_a_protocol(shop):
+    captions, _, _, _ = read(shop, "image,caption\n//cdn.x/a.jpg,red\n", images_root=shop)
+    assert captions == {"a": "red"}
