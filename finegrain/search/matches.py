@@ -6,6 +6,7 @@ import base64
 import html
 import io
 import shutil
+import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
 
 _MAX_COLUMNS = 8
 _MAX_CELL = 32
+_MIN_IMAGE = 16
+_ALWAYS = ("rank", "score", "match", "image")
+"""Columns that every table has, also in a narrow terminal."""
+
 _MAX_FACTS = 3
 _UNREADABLE = (ImageError, MissingExtraError)
 
@@ -236,12 +241,12 @@ def _table(matches: Matches) -> str:
     title = f"{len(matches)} matches for {matches.query!r}"
     if not matches:
         return title
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "rank": match.rank,
             "score": f"{match.score:.4f}",
             "match": None if match.match is None else f"{match.match:.4f}",
-            "image": _shortened(match.image or "-", from_left=True),
+            "image": _printable(match.image or "-"),
             "pid": match.pid,
             "camera": match.camera,
             "time": match.time,
@@ -250,20 +255,43 @@ def _table(matches: Matches) -> str:
         }
         for match in matches
     ]
-    # Columns without a value are left out. The first columns that fit the terminal are shown.
+    # Columns without a value are left out.
     all_names = dict.fromkeys(name for row in rows for name in row)
     names = [name for name in all_names if any(row.get(name) is not None for row in rows)]
-    width = shutil.get_terminal_size().columns
-    for count in range(min(len(names), _MAX_COLUMNS), 2, -1):
-        table = _drawn(rows, names[:count])
-        if count == 3 or len(table.splitlines()[1]) <= width:
-            break
-    return f"{title}\n{table}"
+    terminal = shutil.get_terminal_size().columns
+    kept, image_width = _fitting(rows, names, terminal)
+    for row in rows:
+        row["image"] = _shortened(row["image"], image_width, from_left=True)
+    cells = [[row.get(name) for name in kept] for row in rows]
+    table = tabulate(cells, headers=kept, disable_numparse=True, missingval="-")
+    dropped = [_printable(name) for name in names if name not in kept]
+    if not dropped:
+        return f"{title}\n{table}"
+    note = f"not shown: {', '.join(dropped)} (--json and to_dicts() have all columns)"
+    return "\n".join([title, table, *textwrap.wrap(note, terminal)])
 
 
-def _drawn(rows: list[dict[str, Any]], names: list[str]) -> str:
-    cells = [[row.get(name) for name in names] for row in rows]
-    return tabulate(cells, headers=names, disable_numparse=True, missingval="-")
+def _fitting(
+    rows: Sequence[Mapping[str, Any]], names: Sequence[str], terminal: int
+) -> tuple[list[str], int]:
+    """The columns that fit the terminal, and the width of the image's.
+
+    Narrow columns, such as numbers and names, come before those of long texts.
+    """
+    padding = 2  # what tabulate adds to headers, and puts between columns
+    widths = {
+        name: max(len(name) + padding, *(len(str(row.get(name) or "")) for row in rows))
+        for name in names
+    }
+    image = min(widths["image"], _MIN_IMAGE)
+    kept = [name for name in names if name in _ALWAYS]
+    room = terminal - image - sum(widths[name] + padding for name in kept if name != "image")
+    for name in sorted((name for name in names if name not in _ALWAYS), key=widths.__getitem__):
+        if len(kept) < _MAX_COLUMNS and widths[name] + padding <= room:
+            kept.append(name)
+            room -= widths[name] + padding
+    room = min(max(room, 0), _MAX_CELL - image)
+    return [name for name in names if name in kept], image + room
 
 
 def _shown(value: Scalar) -> str | None:
@@ -272,14 +300,14 @@ def _shown(value: Scalar) -> str | None:
     return None if value is None else str(value)
 
 
-def _shortened(text: str | None, *, from_left: bool = False) -> str | None:
+def _shortened(text: str | None, width: int = _MAX_CELL, *, from_left: bool = False) -> str | None:
     """Shorten a text to one printable line; a path keeps its end, which tells more."""
     if text is None:
         return None
     line = _printable(text)
-    if len(line) <= _MAX_CELL:
+    if len(line) <= width:
         return line
-    return "…" + line[1 - _MAX_CELL :] if from_left else line[: _MAX_CELL - 1] + "…"
+    return "…" + line[1 - width :] if from_left else line[: width - 1] + "…"
 
 
 def _printable(text: str) -> str:

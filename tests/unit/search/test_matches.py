@@ -139,6 +139,27 @@ def test_the_table_fits_the_terminal_and_has_few_columns(monkeypatch):
     assert "…aaa" in repr(wide)
 
 
+@pytest.mark.parametrize("columns", [50, 60, 80, 200])
+def test_a_narrow_terminal_keeps_numbers_and_names_and_says_what_it_dropped(monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    fields = {"description": "a long coat of wool " * 3, "note": "y" * 25, "price": 1299.5}
+    images = [f"/data/shop/pictures/product_{n}_front.jpg" for n in (1, 2)]
+    text = repr(
+        Matches("q", [Match(rank=1, score=0.1, id=1, image=i, metadata=fields) for i in images])
+    )
+    assert max(map(len, text.splitlines())) <= columns
+    assert text.count("1299.5") == 2
+    assert "_1_front.jpg" in text
+    assert "_2_front.jpg" in text
+    header = text.splitlines()[1].split()
+    assert ("not shown: description" in text) == ("description" not in header)
+    if columns == 200:
+        assert header == ["rank", "score", "image", "description", "note", "price"]
+        assert "not shown" not in text
+    if columns == 80:
+        assert header == ["rank", "score", "image", "note", "price"]
+
+
 def test_control_characters_do_not_reach_the_terminal():
     found = [Match(rank=1, score=0.1, id=1, image="\x1b[31mred\n.jpg", metadata={"a": "\x07"})]
     text = str(Matches("q", found))
