@@ -87,8 +87,6 @@ def _rows(
             if len(cells) < len(columns) or any(map(str.strip, surplus)):
                 raise DataError(f"has {len(cells)} cells, expected {len(columns)}")
             cells = encoding.checked(cells[: len(columns)])
-            if any("\0" in cell for cell in cells):
-                raise DataError("holds a NUL character")
         except DataError as error:
             yield Row(where, {}, str(error))
         else:

@@ -191,8 +191,8 @@ def _gather(rows: Iterable[Row], feed: Feed) -> tuple[list[_Listing], list[Probl
     for row in rows:
         key = ""
         try:
-            if row.why is not None:
-                raise DataError(row.why)
+            if row.invalid is not None:
+                raise DataError(row.invalid)
             problems += left_empty(row)
             cells = {normal_name(name): cell for name, cell in row.cells.items()}
             key = _text(cells, feed.key)

@@ -21,6 +21,18 @@ class Row:
     why: str | None = None
     odd: tuple[str, ...] = ()
 
+    @property
+    def invalid(self) -> str | None:
+        """Why the row cannot be used: it cannot be read, or has a text that cannot be stored."""
+        if self.why is not None:
+            return self.why
+        text = "".join(cell for cell in self.cells.values() if isinstance(cell, str))
+        if "\0" in text:
+            return "holds a NUL character"
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            return "holds half of a surrogate pair, which is no character"
+        return None
+
 
 @dataclass(slots=True, kw_only=True)
 class Table:

@@ -8,6 +8,8 @@ from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
 
+import numpy as np
+
 from finegrain.data.catalog.compressed import GZIP, unpacked
 from finegrain.data.catalog.delimited import read_delimited
 from finegrain.data.catalog.encoding import utf16_without_mark
@@ -133,11 +135,19 @@ def read_parquet(table: Path) -> Iterator[Row]:
     try:
         with parquet.ParquetFile(table) as file:
             # All embedded pictures of a batch are in memory at once.
+            short = [f.name for f in file.schema_arrow if str(f.type) in ("float", "halffloat")]
             for batch in file.iter_batches(batch_size=256):
                 for cells in batch.to_pylist():
+                    for name in short:
+                        cells[name] = _shortest(cells[name])
                     number += 1
                     yield Row(f"{table.name} row {number}", cells)
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(f"expected a Parquet table at {table}, could not read it: {error}.") from (
             error
         )
+
+
+def _shortest(value: float | None) -> float | None:
+    """The shortest decimal number of a 32-bit float: 0.1 instead of 0.10000000149011612."""
+    return None if value is None else float(str(np.float32(value)))

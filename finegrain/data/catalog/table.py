@@ -186,8 +186,8 @@ def shown_before(where: str, image: Path, first: str) -> Problem:
 
 
 def _check_cells(row: Row, columns: Columns) -> None:
-    if row.why is not None:
-        raise DataError(row.why)
+    if row.invalid is not None:
+        raise DataError(row.invalid)
     missing = [name for name in columns.required if name not in row.cells]
     if missing:
         raise DataError(f"has no column {', '.join(map(repr, missing))}")
@@ -231,6 +231,11 @@ def _read_row(
         Problem(where=row.where, why=f"{name!r} is infinite; left empty", kind=ProblemKind.VALUE)
         for name, value in cells.items()
         if isinstance(value, float) and math.isinf(value)
+    ]
+    odd += [
+        Problem(where=row.where, why=f"{name!r} is binary; left empty", kind=ProblemKind.VALUE)
+        for name, value in cells.items()
+        if isinstance(value, bytes) and name not in columns.consumed and scalar(value) is None
     ]
     metadata = {
         kept_name(name): scalar(value)

@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 
 from finegrain.records import Scalar
@@ -30,7 +31,12 @@ _EXACT_DIGITS = 15
 
 
 def scalar(value: Any) -> Scalar:
-    """A cell as a value of metadata: blanks and NaN become None, and dates become text."""
+    """A cell as a value of metadata: blanks, NaN and binary data become None, dates text."""
+    if isinstance(value, bytes):  # Parquet may store texts so
+        value = _decoded(value)
+    if isinstance(value, Decimal):
+        digits = len(value.as_tuple().digits) if value.is_finite() else 0
+        value = float(value) if digits <= _EXACT_DIGITS else str(value)
     if isinstance(value, str):
         return value.strip() or None
     if value is None or isinstance(value, bool | int):
@@ -38,6 +44,14 @@ def scalar(value: Any) -> Scalar:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return json.dumps(value, default=str) if isinstance(value, list | dict) else str(value)
+
+
+def _decoded(value: bytes) -> str | None:
+    try:
+        text = value.decode()
+    except UnicodeDecodeError:
+        return None
+    return text if text.isprintable() else None
 
 
 def name_of(value: Any) -> str | None:

@@ -6,10 +6,14 @@ import gzip
 import itertools
 import json
 import zipfile
+from datetime import date, datetime
+from decimal import Decimal
 
 import openpyxl
+import pyarrow
 import pytest
 from PIL import Image
+from pyarrow import parquet
 
 from finegrain.data.catalog import compressed, input_kind, read_any_catalog, workbook
 from finegrain.errors import DataError
@@ -138,6 +142,44 @@ def test_what_json_allows_and_a_row_does_not(shop, bad, why, name):
     captions, _, reports, _ = read(shop, content, name)
     assert captions == {"b": "blue"}
     assert reports == {":1": why}
+
+
+@pytest.mark.parametrize(
+    ("text", "why"), [("x\\u0000y", "NUL character"), ("x\\ud800y", "surrogate pair")]
+)
+@pytest.mark.parametrize("column", ["caption", "brand"])
+def test_characters_that_cannot_be_stored_cost_their_row(shop, text, why, column):
+    cells = {"image": "a.jpg", "caption": "red", "brand": "x"} | {column: "HERE"}
+    line = json.dumps(cells).replace("HERE", text)
+    captions, _, reports, _ = read(shop, f"{line}\n{json.dumps(ROWS[1])}\n", "t.jsonl")
+    assert captions == {"b": "blue"}
+    assert why in reports[":1"]
+
+
+# --- Parquet ----------------------------------------------------------------------------
+
+
+def test_types_of_parquet(shop):
+    columns = {
+        "image": ["a.jpg", "b.jpg"],
+        "price": pyarrow.array([Decimal("12.50"), None]),
+        "short": pyarrow.array([0.1, None], pyarrow.float32()),
+        "brand": pyarrow.array(["x", "y"]).dictionary_encode(),
+        "name": pyarrow.array([b"coat", None]),
+        "blob": pyarrow.array([b"\xff\x00", None]),
+        "day": pyarrow.array([date(2026, 5, 1), None]),
+        "time": pyarrow.array([datetime(2026, 5, 1, 8), None], pyarrow.timestamp("us")),
+        "tags": [["x", "y"], None],
+        "size": [{"w": 1, "h": 2}, None],
+    }
+    parquet.write_table(pyarrow.table(columns), shop / "t.parquet")
+    _, metadata, reports, _ = read(shop, None, "t.parquet")
+    assert metadata["a"] == {
+        "price": 12.5, "short": 0.1, "brand": "x", "name": "coat", "blob": None,
+        "day": "2026-05-01", "time": "2026-05-01T08:00:00.000Z", "tags": '["x", "y"]',
+        "size": '{"w": 1, "h": 2}',
+    }  # fmt: skip
+    assert reports == {" row 1": "'blob' is binary; left empty"}
 
 
 # --- gzip -------------------------------------------------------------------------------
