@@ -1,0 +1,99 @@
+"""The scripts and notebooks of examples/ run as they are."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "examples"
+
+
+def run(name: str, *arguments: object, cwd: Path) -> str:
+    command = [sys.executable, str(EXAMPLES / name), *map(str, arguments)]
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_search_folder(plan, crops, tmp_path):
+    shown = run("search_folder.py", plan, crops, "woman in red coat", cwd=tmp_path)
+    assert "added" in shown
+    assert "pictures similar to" in shown
+    assert (tmp_path / "matches.png").stat().st_size > 1000
+
+
+def test_search_cameras(plan, crops, tmp_path):
+    for camera in ("gate-1", "gate-2"):
+        shutil.copytree(crops, tmp_path / "crops" / camera)
+    arguments = (plan, "crops", "red coat", "--camera", "gate-2", "--hours", 1e5)
+    arguments += ("--keep-days", 1e5)
+    shown = run("search_cameras.py", *arguments, cwd=tmp_path)
+    table = shown[shown.index("rank") :]
+    assert "gate-2" in table
+    assert "gate-1" not in table
+
+
+def test_follow_catalog(plan, crops, tmp_path):
+    names = sorted(path.name for path in crops.iterdir())[:4]
+    shutil.copytree(crops, tmp_path / "shop")
+    table = tmp_path / "shop" / "catalog.csv"
+
+    def write(prices):
+        rows = [
+            f"sku{i},{name},a coat,{price}"
+            for i, (name, price) in enumerate(zip(names, prices, strict=False))
+        ]
+        table.write_text("sku,image,caption,price\n" + "\n".join(rows) + "\n")
+
+    write([10, 20, 30, 40])
+    shown = run("follow_catalog.py", plan, table, "coat", "--below", 25, cwd=tmp_path)
+    assert {"sku0", "sku1"} <= set(re.findall(r"sku\d", shown))
+    assert "sku3" not in shown[shown.index("rank") :]
+    write([10, 200, 20])
+    shown = run("follow_catalog.py", plan, table, "coat", "--below", 25, cwd=tmp_path)
+    assert set(re.findall(r"sku\d", shown[shown.index("rank") :])) == {"sku0", "sku2"}
+
+
+def test_train_and_export_and_compare(tmp_path):
+    recipe, profiles = ROOT / "recipes" / "tiny_synthetic.py", ROOT / "export"
+    arguments = ("--tiny", "--out", "run", "--profile", profiles / "onnx_fp32.py")
+    shown = run("train_and_export.py", recipe, *arguments, cwd=tmp_path)
+    assert "rank1" in shown
+    assert "woman in red coat" in shown
+    compared = ("run", profiles / "onnx_fp32.py", profiles / "cpu_int8.py")
+    shown = run("compare_exports.py", *compared, cwd=tmp_path)
+    assert float(shown.split()[-1]) > 0.99
+
+
+@pytest.mark.parametrize("name", ["search.ipynb", "evaluate.ipynb"])
+def test_notebooks(name, plan, crops, tmp_path, monkeypatch):
+    monkeypatch.setenv("PLAN", str(plan))
+    monkeypatch.setenv("PICTURES", str(crops))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), *sys.path[1:2]]))
+    notebook = nbformat.read(EXAMPLES / name, as_version=4)
+    client = NotebookClient(notebook, timeout=None, kernel_name="python3")
+    client.execute(cwd=str(tmp_path))
+    kinds = {
+        kind
+        for cell in notebook.cells
+        for out in cell.get("outputs", ())
+        for kind in out.get("data", ())
+    }
+    assert kinds & {"text/html", "image/png"}
+
+
+def test_every_example_is_listed_and_run():
+    readme = (EXAMPLES / "README.md").read_text()
+    tests = Path(__file__).read_text()
+    names = sorted(p.name for p in EXAMPLES.iterdir() if p.suffix in (".py", ".ipynb"))
+    assert len(names) == 7
+    assert [n for n in names if f"({n})" not in readme or n not in tests] == []
