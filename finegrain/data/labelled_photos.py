@@ -91,7 +91,8 @@ def _spelled(columns: LabelColumns, table: Table) -> LabelColumns:
     if image is None or label is None or split is None:
         missing = [name for name in columns.names if named(table.columns, (name,)) is None]
         raise DataError(
-            f"{table.path} needs the columns {columns.names}; it has {table.columns}."
+            f"{table.path} needs the columns {', '.join(map(repr, columns.names))}; it has "
+            f"{', '.join(map(repr, table.columns))}."
             f"{did_you_mean(missing[0], table.columns)}"
         )
     return LabelColumns(image=image, label=label, split=split)
@@ -103,8 +104,8 @@ def _read(
     file, label, named = (name_of(row.cells.get(column)) or "" for column in columns.names)
     split = SPLITS.get(named, named or "train")
     try:
-        if row.why is not None:
-            raise DataError(row.why)
+        if row.invalid is not None:
+            raise DataError(row.invalid)
         if not (file and label and named):
             raise DataError(f"lacks one of {', '.join(columns.names)}")
         path = pictures.find(file)

@@ -33,7 +33,8 @@ def unpacked(path: Path) -> tuple[Path, tempfile.TemporaryDirectory[str]]:
         DataError: The file is damaged, is an archive, or is too large after unpacking.
     """
     limit = min(MAX_BYTES, max(_ALWAYS_ALLOWED, MAX_RATIO * path.stat().st_size))
-    folder = tempfile.TemporaryDirectory(prefix="finegrain-")
+    # On Windows, a file that is still open cannot be removed; the system's cleaning removes it.
+    folder = tempfile.TemporaryDirectory(prefix="finegrain-", ignore_cleanup_errors=True)
     name = path.name.removesuffix(".gz") or path.name
     target = Path(folder.name) / name
     size = 0
