@@ -8,7 +8,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from finegrain.errors import ExportError, PlanError
+from finegrain.errors import PlanError
+from finegrain.exporters.onnx_pair import plan_from_pair
 from finegrain.zoo.choice import Choice
 from finegrain.zoo.fetching import Fetched, fetch
 
@@ -104,7 +105,8 @@ def plan_from_folder(fetched: Fetched, out: Path, profile: ExportProfile | None 
     """
     choice: Choice = fetched.choice
     if choice.kind == "onnx":
-        raise ExportError("published ONNX pairs are not supported yet")
+        plan_from_pair(fetched.folder, out, source=fetched.source, weights=fetched.digests)
+        return
     # Imported here, because it needs torch.
     from finegrain.exporters.published_weights import export_published
 

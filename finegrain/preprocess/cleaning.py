@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import string
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -25,7 +26,7 @@ class Cleaning:
     """Cleans a caption before it is split into tokens. The default is the cleaning of CLIP.
 
     A model needs the cleaning of its training, so recipes and plans state it. The steps run in the
-    order of the attributes. At the end, blanks are collapsed and letters are lower-cased.
+    order of the attributes.
 
     Attributes:
         omit: Characters to remove. If ``omit``, ``blank`` or ``max_words`` is set, letters are
@@ -34,6 +35,9 @@ class Cleaning:
         max_words: Maximum number of words; None keeps all.
         repair: Repair broken Unicode with ftfy, which also straightens curly quotes, and
             resolve HTML entities twice.
+        canonical: Replace underscores by blanks and remove ASCII punctuation, as SigLIP does.
+        collapse: Replace each run of blanks by one, and remove blanks at both ends.
+        lower: Lower-case letters.
 
     Raises:
         RecipeError: ``max_words`` is less than 1.
@@ -49,6 +53,9 @@ class Cleaning:
     blank: str = ""
     max_words: int | None = None
     repair: bool = True
+    canonical: bool = False
+    collapse: bool = True
+    lower: bool = True
 
     def __post_init__(self) -> None:
         if self.max_words is not None and self.max_words < 1:
@@ -62,7 +69,11 @@ class Cleaning:
         """
         text = self.reworded(caption[:MAX_CHARACTERS])
         text = _unescaped(ftfy.fix_text(text)) if self.repair else _without_surrogates(text)
-        return " ".join(text.split()).lower()
+        if self.canonical:
+            text = text.translate(_CANONICAL)
+        if self.collapse:
+            text = " ".join(text.split())
+        return text.lower() if self.lower else text
 
     def reworded(self, caption: str) -> str:
         """Apply only ``omit``, ``blank`` and ``max_words``.
@@ -86,7 +97,8 @@ class Cleaning:
         Raises:
             PlanError: A field is unknown, or its value is invalid.
         """
-        kinds = {"omit": (str,), "blank": (str,), "max_words": (int, type(None)), "repair": (bool,)}
+        kinds: dict[str, tuple[type, ...]] = {n: (type(v),) for n, v in _DEFAULTS.items()}
+        kinds["max_words"] = (int, type(None))
         for name, value in stated.items():
             if type(value) not in kinds.get(name, ()):
                 raise PlanError(
@@ -107,6 +119,17 @@ CLIP_CLEANING = Cleaning()
 
 TBPS_CLIP_CLEANING = Cleaning(blank='.!"()*#:;~', max_words=77)
 """Cleaning of TBPS-CLIP (Cao et al. 2024, https://arxiv.org/abs/2308.10045)."""
+
+SIGLIP_CLEANING = Cleaning(canonical=True)
+"""Cleaning of SigLIP in open_clip (Zhai et al. 2023, https://arxiv.org/abs/2303.15343)."""
+
+HF_SIGLIP_CLEANING = Cleaning(omit=string.punctuation, repair=False)
+"""Cleaning of SigLIP in Hugging Face transformers, which removes underscores as well."""
+
+NO_CLEANING = Cleaning(repair=False, collapse=False, lower=False)
+"""No cleaning, for tokenizers that do all of it themselves."""
+
+_CANONICAL = {ord(character): None for character in string.punctuation} | {ord("_"): " "}
 
 ALBEF_CLEANING = Cleaning(omit=",.'!?\"()*#:;~", blank="-/", max_words=50, repair=False)
 """Cleaning of ALBEF (Li et al. 2021, https://arxiv.org/abs/2107.07651), with the 50 words of RaSa

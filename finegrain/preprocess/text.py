@@ -17,7 +17,8 @@ import tokenizers
 from finegrain.errors import PlanError, QueryError
 from finegrain.preprocess.cleaning import CLIP_CLEANING, Cleaning
 
-_START_AND_END = 2
+_MIN_WIDTH = 2
+"""Minimum number of columns; exported graphs are not made for one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -25,7 +26,8 @@ class TokenBatch:
     """Token ids of ``N`` captions.
 
     Attributes:
-        ids: int32 ``[N, L]``: the start token, the caption, the end-of-text token, then zeros.
+        ids: int32 ``[N, L]``: the start token if there is one, the caption, the end-of-text
+            token, then zeros.
         eot: int32 ``[N]``: position of the end-of-text token. Text towers read this position.
             They do not search for the largest id, because 49406 and 49407 are equal in half
             precision.
@@ -44,7 +46,7 @@ class Tokenizer:
     Attributes:
         context_length: Maximum number of tokens, including the start and end tokens.
         vocabulary_size: Number of different ids.
-        start_id: Id of the start token.
+        start_id: Id of the start token; None if captions have none, as in SigLIP.
         end_id: Id of the end-of-text token.
         cleaning: Cleaning of captions.
     """
@@ -59,10 +61,10 @@ class Tokenizer:
         """Wrap a loaded tokenizer.
 
         Raises:
-            PlanError: ``context_length`` is less than 3, or the tokenizer does not add exactly
-                one start and one end token to a text.
+            PlanError: ``context_length`` is less than 3, or the tokenizer does not add one end
+                token, and at most one start token, to a text.
         """
-        if context_length <= _START_AND_END:
+        if context_length < 3:
             raise PlanError(
                 f"expected a context length of 3 or more, got {context_length}: "
                 "start, end and at least one token of text must fit."
@@ -71,16 +73,19 @@ class Tokenizer:
         tokenizer.no_padding()
         tokenizer.encode_special_tokens = True  # special tokens in a caption are ordinary text
         around = tokenizer.encode("").ids
-        if len(around) != _START_AND_END:
+        ends = bool(around) and tokenizer.encode("a").ids[-1] == around[-1]
+        if not ends or len(around) > 2:
             raise PlanError(
-                "expected a tokenizer that encodes an empty text as its start and end "
-                f"token, got ids {around[:8]}. Give its file a template post-processor."
+                "expected a tokenizer that encodes an empty text as its start and end token, or as "
+                f"its end token, got ids {around[:8]}. Give its file a template post-processor."
             )
         self._tokenizer = tokenizer
         self.context_length = context_length
         self.cleaning = cleaning
         self.vocabulary_size: int = tokenizer.get_vocab_size()
-        self.start_id, self.end_id = around
+        self.end_id: int = around[-1]
+        self.start_id: int | None = around[0] if len(around) == 2 else None
+        self._start: list[int] = around[:-1]
 
     @classmethod
     def from_json(
@@ -126,20 +131,18 @@ class Tokenizer:
                 f"expected a list of captions, got one text {captions!r:.60}. Put it in a list."
             )
         width = self.context_length if pad_to is None else pad_to
-        if not _START_AND_END < width <= self.context_length:
+        if not 2 < width <= self.context_length:
             raise QueryError(
                 f"expected pad_to between 3 and the context length {self.context_length}, "
                 f"got {pad_to}."
             )
-        bodies = [self._body(caption)[: width - _START_AND_END] for caption in captions]
-        eot = np.array([len(body) + 1 for body in bodies], dtype=np.int32)
+        rows = [self._with_ends(self._body(caption), width) for caption in captions]
+        eot = np.array([len(row) - 1 for row in rows], dtype=np.int32)
         if pad_to is None:
-            width = int(eot.max(initial=1)) + 1
-        ids = np.zeros((len(bodies), width), dtype=np.int32)
-        ids[:, 0] = self.start_id
-        for row, body in zip(ids, bodies, strict=True):
-            row[1 : 1 + len(body)] = body
-            row[1 + len(body)] = self.end_id
+            width = max(int(eot.max(initial=1)) + 1, _MIN_WIDTH)
+        ids = np.zeros((len(rows), width), dtype=np.int32)
+        for i, row in enumerate(rows):
+            ids[i, : len(row)] = row
         return TokenBatch(ids=ids, eot=eot)
 
     def beyond_context(self, caption: str) -> str:
@@ -150,13 +153,16 @@ class Tokenizer:
         # Without max_words, words beyond its limit are reported as well.
         cleaned = replace(self.cleaning, max_words=None)(caption)
         offsets = self._tokenizer.encode(cleaned, add_special_tokens=False).offsets
-        capacity = self.context_length - _START_AND_END
+        capacity = self.context_length - len(self._start) - 1
         if len(offsets) <= capacity:
             return ""
         # A token may begin with the blank before its word.
         first = offsets[capacity][0]
         start = first if cleaned[first : first + 1] == " " else cleaned.rfind(" ", 0, first) + 1
         return cleaned[start:].strip()
+
+    def _with_ends(self, body: list[int], width: int) -> list[int]:
+        return [*self._start, *body[: width - len(self._start) - 1], self.end_id]
 
     def _body(self, caption: str) -> list[int]:
         if not isinstance(caption, str):

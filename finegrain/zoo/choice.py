@@ -12,11 +12,17 @@ from finegrain.errors import WeightsError
 
 Kind = Literal["onnx", "torch"]
 
-PAIRS = (
+PAIRS: tuple[tuple[str, ...], ...] = (
     ("visual/model.onnx", "textual/model.onnx"),
     ("onnx/vision_model.onnx", "onnx/text_model.onnx"),
 )
 """Image tower and text tower of the published ONNX layouts."""
+
+LAST_PAIRS: tuple[tuple[str, ...], ...] = (
+    ("onnx/model.onnx",),
+    ("onnx/vision_model_fp16.onnx", "onnx/text_model_fp16.onnx"),
+)
+"""ONNX graphs that are taken where there is nothing else: both towers in one, or in fp16."""
 
 OPEN_CLIP_CONFIG = "open_clip_config.json"
 OPEN_CLIP_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
@@ -90,7 +96,8 @@ def choose_files(names: Collection[str], where: str, file: str | None = None) ->
     folders = {"", *(_parent(name) for name in weights)}
     companions = {n for n in names if PurePosixPath(n).name in COMPANIONS and _parent(n) in folders}
     # The towers of a pair may keep large tensors in files beside them.
-    beside = {n for n in names for w in weights if w.endswith(".onnx") and n.startswith(f"{w}_")}
+    graphs = tuple(w for w in weights if w.endswith(".onnx"))
+    beside = {n for n in names for w in graphs if n.startswith((f"{w}_", f"{w}."))}
     return Choice(
         kind="onnx" if weights[0].endswith(".onnx") else "torch",
         weights=(*weights, *sorted(beside)),
@@ -101,7 +108,7 @@ def choose_files(names: Collection[str], where: str, file: str | None = None) ->
 def _named(names: Collection[str], where: str, file: str) -> tuple[str, ...]:
     if file not in names:
         raise WeightsError(f"{where} has no file {file!r}; it has {_list(_weights(names))}")
-    for pair in PAIRS:
+    for pair in (*PAIRS, *LAST_PAIRS):
         if file in pair and set(pair) <= set(names):
             return pair
     return (file,)
@@ -115,6 +122,9 @@ def _recognised(names: Collection[str], where: str) -> tuple[str, ...]:
     for name in usual:
         if name in names:
             return (name,)
+    for pair in LAST_PAIRS:
+        if set(pair) <= set(names):
+            return pair
     weights = _weights(names)
     if len(weights) == 1:
         return (weights[0],)

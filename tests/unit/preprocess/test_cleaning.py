@@ -14,7 +14,10 @@ from finegrain.errors import PlanError, QueryError, RecipeError
 from finegrain.preprocess.cleaning import (
     ALBEF_CLEANING,
     CLIP_CLEANING,
+    HF_SIGLIP_CLEANING,
     MAX_CHARACTERS,
+    NO_CLEANING,
+    SIGLIP_CLEANING,
     TBPS_CLIP_CLEANING,
     Cleaning,
 )
@@ -129,6 +132,15 @@ def test_an_endless_character_reference_is_refused():
 def test_a_plan_states_what_differs_from_clip():
     assert CLIP_CLEANING.stated() == {}
     for cleaning in (CLIP_CLEANING, TBPS_CLIP_CLEANING, ALBEF_CLEANING):
+        assert Cleaning.from_dict(cleaning.stated()) == cleaning
+
+
+def test_case_and_blanks_are_kept_where_the_tokenizer_decides():
+    caption = "A  Woman, in RED"
+    assert Cleaning(lower=False)(caption) == "A Woman, in RED"
+    assert NO_CLEANING(caption) == caption
+    assert SIGLIP_CLEANING(caption + "_coat!") == "a woman in red coat"
+    for cleaning in (NO_CLEANING, SIGLIP_CLEANING, HF_SIGLIP_CLEANING):
         assert Cleaning.from_dict(cleaning.stated()) == cleaning
 
 

@@ -136,6 +136,16 @@ def test_a_tokenizer_without_start_and_end_is_refused():
         Tokenizer(word_level(template="[CLS] $A"), context_length=77)
 
 
+def test_captions_may_have_no_start():
+    tokenizer = Tokenizer(word_level(template="$A [SEP]"), context_length=4)
+    assert (tokenizer.start_id, tokenizer.end_id) == (None, 2)
+    batch = tokenizer.encode(["red coat", "", "red coat black bag"])
+    np.testing.assert_array_equal(batch.ids, [[4, 5, 2, 0], [2, 0, 0, 0], [4, 5, 6, 2]])
+    np.testing.assert_array_equal(batch.eot, [2, 0, 3])
+    assert tokenizer.beyond_context("red coat black bag") == "bag"
+    assert tokenizer.encode([""]).ids.shape == (1, 2)
+
+
 def test_a_context_without_room_is_refused():
     with pytest.raises(PlanError, match="context length of 3 or more, got 2"):
         Tokenizer(word_level(), context_length=2)
