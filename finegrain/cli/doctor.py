@@ -12,6 +12,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from tabulate import tabulate
 
+from finegrain.cli.index_report import unpacked_lines
 from finegrain.data import person_datasets
 from finegrain.data.count_survey import COUNTED_DATASETS, CountSurvey, survey_counts
 from finegrain.data.leaks import Leaks, find_leaks
@@ -94,7 +95,13 @@ def examine(path: Path) -> str:
             if not report.is_valid:
                 raise GalleryError(str(report))
             return "\n  ".join(
-                [str(report), repr(gallery), *_old_pids(gallery), *_missing_files(gallery)]
+                [
+                    str(report),
+                    repr(gallery),
+                    *_old_pids(gallery),
+                    *_missing_files(gallery),
+                    *unpacked_lines(gallery),
+                ]
             )
     plan = Plan(path)
     Encoder.from_plan(plan)

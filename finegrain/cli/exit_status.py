@@ -12,6 +12,10 @@ from finegrain.errors import FinegrainError, GalleryWarning
 from finegrain.records import printable
 
 
+class IncompleteError(FinegrainError):
+    """A verb has done a part of what was asked. The exit status is 3."""
+
+
 def run_to_status(run: Callable[[], None]) -> int:
     """Run a verb, print an error as one line, and return the exit status."""
     with warnings.catch_warnings():
@@ -21,7 +25,7 @@ def run_to_status(run: Callable[[], None]) -> int:
             sys.stdout.flush()
         except FinegrainError as error:
             _say(str(error))
-            return 1
+            return 3 if isinstance(error, IncompleteError) else 1
         except RecursionError:
             _say("the input is nested too deeply to be read. Flatten it.")
             return 1

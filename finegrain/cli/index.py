@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
@@ -11,11 +12,12 @@ from typing import TYPE_CHECKING, TypedDict
 
 import finegrain
 from finegrain.cli.commands import open_searcher
-from finegrain.cli.index_report import report_index
-from finegrain.errors import DataError, GalleryError, ImageError, MissingExtraError
-from finegrain.preprocess.folder import read_folder
-from finegrain.records import Problem, ProblemKind, Split
+from finegrain.cli.index_report import report_index, unpacked_lines
+from finegrain.errors import DataError, FinegrainError, GalleryError, ImageError, MissingExtraError
+from finegrain.preprocess.folder import UNPACKED, read_folder
+from finegrain.records import Problem, ProblemKind, Split, printable
 from finegrain.search.ingest import Added
+from finegrain.search.removals import AllowRemoving
 
 if TYPE_CHECKING:
     from finegrain.data.catalog import TextFormat
@@ -26,6 +28,7 @@ class _UpdateOptions(TypedDict):
 
     replace: bool
     sync: bool
+    allow_removing: AllowRemoving
     dry_run: bool
 
 
@@ -48,7 +51,9 @@ def index(arguments: argparse.Namespace) -> None:
         if arguments.rerank:
             print(searcher.prepare())
         print(searcher)
-    report_index(total, _left_out_path(arguments), num_sources=len(arguments.pictures))
+        if any(os.path.isdir(f"{source}{UNPACKED}") for source in arguments.pictures):
+            print("\n  ".join(unpacked_lines(searcher.gallery)))
+    report_index(total, _left_out_path(arguments), sources=arguments.pictures)
 
 
 def _together(sources: Sequence[Path]) -> Iterator[list[Path]]:
@@ -65,7 +70,7 @@ def _is_picture(source: Path) -> bool:
 
     try:
         return source.is_file() and input_kind(source) == "picture"
-    except DataError:  # reported when it is indexed
+    except (DataError, OSError, ValueError):  # reported when it is indexed
         return False
 
 
@@ -84,6 +89,7 @@ def _index_sources(
     update_options: _UpdateOptions = {
         "replace": arguments.replace,
         "sync": arguments.sync,
+        "allow_removing": arguments.allow_removing,
         "dry_run": arguments.dry_run,
     }
     try:
@@ -129,10 +135,12 @@ def _index_sources(
                     problems=[problem for split in splits for problem in split.problems],
                     **update_options,
                 )
-    except (DataError, ImageError, MissingExtraError) as error:
+    except (DataError, ImageError, MissingExtraError, OSError, ValueError) as error:
         if len(arguments.pictures) == 1:
+            if not isinstance(error, FinegrainError):
+                raise DataError(f"{source} cannot be read: {error}.") from error
             raise
-        print(error, file=sys.stderr)
+        print(printable(str(error)), file=sys.stderr)
         problem = Problem(where=str(source), why=str(error), kind=ProblemKind.INPUT)
         return Added(problems=[problem])
     print(added)
@@ -160,16 +168,18 @@ def _holds_nothing(source: Path, text: TextFormat) -> bool:
 def _all_removed(
     searcher: finegrain.Searcher, source: Path, arguments: argparse.Namespace
 ) -> Added | None:
-    """Remove the pictures of an empty source if ``--allow-empty`` is set; None if there are none.
+    """Remove the pictures of an empty source if that is allowed; None if there are none.
 
     Raises:
-        ImageError: The gallery has pictures of the source, and ``--allow-empty`` is not set.
+        ImageError: The gallery has pictures of the source, and removing them is not allowed.
     """
-    is_plan = arguments.dry_run or not arguments.allow_empty
-    added = searcher.add_samples([], source=source, sync=True, dry_run=is_plan)
-    if added.num_removed and not arguments.allow_empty:
+    allowed: AllowRemoving = "all" if arguments.allow_empty else arguments.allow_removing or 0
+    added = searcher.add_samples(
+        [], source=source, sync=True, allow_removing=allowed, dry_run=arguments.dry_run
+    )
+    if added.refused:
         raise ImageError(
-            f"{source} is empty or gone, and the gallery has {added.num_removed} pictures of it; "
+            f"{source} is empty or gone, and the gallery has {len(added.refused)} pictures of it; "
             "they stay. Mount or restore it, or add --allow-empty to remove them"
         )
     return added if added.num_removed else None

@@ -1,4 +1,4 @@
-"""Reports the results of the verb ``index``."""
+"""Reports the results of the verb ``index``, and where unpacked pictures are."""
 
 from __future__ import annotations
 
@@ -6,22 +6,26 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from finegrain.cli.exit_status import IncompleteError
 from finegrain.errors import ImageError
+from finegrain.gallery import Gallery
 from finegrain.records import Problem
 from finegrain.search.ingest import Added, described
 
 
-def report_index(total: Added, names: Path, *, num_sources: int) -> None:
+def report_index(total: Added, names: Path, *, sources: Sequence[Path]) -> None:
     """Print the total of all sources, and write the list of all problems to a file.
 
     Args:
         total: Results of all sources.
         names: Path of the list. If there are no problems, a list of an earlier call is removed.
-        num_sources: Number of sources.
+        sources: Paths of the sources.
 
     Raises:
         ImageError: There were sources, and nothing of them is in the gallery.
+        IncompleteError: A source could not be read, or pictures that are gone were kept.
     """
+    num_sources = len(sources)
     if num_sources:
         lines = [
             f"in all: added {total.num_new}, updated {total.num_updated + total.num_reencoded}, "
@@ -40,6 +44,18 @@ def report_index(total: Added, names: Path, *, num_sources: int) -> None:
     if num_sources and not total.num_given and not total.num_removed:
         first = f"; {total.problems[0]}" if total.problems else ""
         raise ImageError(f"nothing was added{first}")
+    paths = {*map(str, sources)}
+    num_bad = len({problem.where for problem in total.problems} & paths)
+    if num_bad:
+        raise IncompleteError(f"{num_bad} of {num_sources} inputs could not be read")
+    if total.refused and not total.is_plan:
+        raise IncompleteError(f"kept {len(total.refused)} pictures that are gone")
+
+
+def unpacked_lines(gallery: Gallery) -> list[str]:
+    """Lines about pictures that were unpacked from archives and tables."""
+    folders = [str(folder) for folder in gallery.unpacked()]
+    return ["unpacked pictures, deleted with their rows:", *folders] if folders else []
 
 
 def _write_names(path: Path, problems: Sequence[Problem]) -> None:

@@ -14,9 +14,10 @@ from finegrain.cli import index as index_verb
 from finegrain.cli.exit_status import run_to_status
 from finegrain.cli.gallery import add_gallery_verb, named_value
 from finegrain.cli.pull import add_pull_verb
-from finegrain.errors import did_you_mean
+from finegrain.errors import GalleryError, did_you_mean
 from finegrain.rerank import RerankBy
 from finegrain.runtime.base import RuntimeName
+from finegrain.search.removals import AllowRemoving, checked_allowance
 from finegrain.search.retriever import VectorPlace
 from finegrain.search.searcher import RERANK_K
 
@@ -55,6 +56,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _character(text: str) -> str:
     return {"tab": "\t", "\\t": "\t"}.get(text, text)
+
+
+def _allowance(text: str) -> AllowRemoving:
+    try:
+        return checked_allowance(text if text == "all" else int(text))
+    except (ValueError, GalleryError) as error:
+        raise argparse.ArgumentTypeError(f"expected a number or 'all', got {text!r}") from error
 
 
 def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -183,7 +191,8 @@ def _parser() -> argparse.ArgumentParser:
     index = verb(
         "index",
         index_verb.index,
-        "add pictures to the gallery of a plan",
+        "add pictures to the gallery of a plan; the exit status is 1 if nothing of what was given "
+        "is in the gallery, and 3 if one of several inputs is not, or --sync kept what is gone",
         "  finegrain index model.plan crops/ --metadata camera=gate-3\n"
         "  finegrain index model.plan crops/ --expire-days 30\n"
         "  finegrain index model.plan catalog.csv --sync --dry-run\n"
@@ -227,6 +236,11 @@ def _parser() -> argparse.ArgumentParser:
     follow.add_argument(
         "--allow-empty", action="store_true",
         help="with --sync: remove the pictures of a folder or table that is empty or gone now",
+    )  # fmt: skip
+    follow.add_argument(
+        "--allow-removing", type=_allowance, metavar="N|all",
+        help="with --sync: remove up to N pictures (default: five, or a fifth of the source, and "
+        "none below a folder that is empty now)",
     )  # fmt: skip
     follow.add_argument("--dry-run", action="store_true", help="only report what would be done")
     index.add_argument(

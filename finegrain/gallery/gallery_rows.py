@@ -11,6 +11,7 @@ from finegrain.gallery.entries import Entry, checked_ids
 from finegrain.gallery.filters.advice import filter_notes
 from finegrain.gallery.filters.conditions import BUILT_IN
 from finegrain.gallery.row import Place, Row
+from finegrain.gallery.unpacked import UnpackedFolder, unpacked_folders
 from finegrain.records import Scalar
 
 _CHUNK_PATHS = 1024
@@ -97,6 +98,13 @@ class GalleryRows:
     def places(self) -> Iterable[Place]:
         """Path, source, size and digest of each picture that has a path, by ascending id."""
         return self._store.places()
+
+    def unpacked(self) -> list[UnpackedFolder]:
+        """The folders of pictures that were unpacked from archives and tables.
+
+        The unpacked file of a picture is deleted together with the picture.
+        """
+        return unpacked_folders(place.image for place in self._store.places())
 
     def rows_of(self, images: Iterable[str]) -> Iterator[tuple[str, list[Row]]]:
         """Each path with the rows of its pictures; an empty list for a path without pictures."""

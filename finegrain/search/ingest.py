@@ -16,8 +16,10 @@ from finegrain.gallery import Gallery
 from finegrain.gallery.entries import Entry, checked_entry
 from finegrain.gallery.pictures import name_problem, path_of, pictures_in, thumbnail
 from finegrain.gallery.stamps import stamp_of
+from finegrain.gallery.unpacked import discard_unpacked, unpacked_file
 from finegrain.preprocess import Crop, ImageSource
-from finegrain.records import Problem, ProblemKind, Sample, Scalar
+from finegrain.records import Problem, ProblemKind, Sample, Scalar, printable
+from finegrain.search.removals import AllowRemoving, checked_allowance
 from finegrain.search.sync import Changes, Item, Mode, plan_changes
 
 _SHOWN = 10
@@ -42,6 +44,9 @@ class Added:
         num_overtaken: Number of pictures that another run added while this one encoded them.
         num_kept_back: Number of pictures that their source may lack now. They stay because parts
             of the source could not be read.
+        removed: Paths of the ``num_removed`` pictures.
+        refused: Paths of pictures that their source lacks now, and that stay because they are too
+            many to be removed without ``allow_removing``.
         problems: Pictures, rows and files that were left out.
         is_plan: Whether this is the result of a dry run.
     """
@@ -56,6 +61,8 @@ class Added:
     num_differing: int = 0
     num_overtaken: int = 0
     num_kept_back: int = 0
+    removed: list[str] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     is_plan: bool = False
 
@@ -76,6 +83,8 @@ class Added:
         return Added(
             **{name: getattr(self, name) + getattr(other, name) for name in names},
             ids=self.ids + other.ids,
+            removed=self.removed + other.removed,
+            refused=self.refused + other.refused,
             problems=self.problems + other.problems,
             is_plan=self.is_plan or other.is_plan,
         )
@@ -92,6 +101,15 @@ class Added:
             (self.num_overtaken, "skipped {} that another run added meanwhile"),
         ):
             lines += [would + what.format(count)] if count else []
+        if self.is_plan and self.removed:
+            lines += ["to remove:", *_first(self.removed)]
+        if self.refused:
+            lines += [
+                f"kept {len(self.refused)} that are gone, because many at once, or all of a "
+                "folder, may be on a disk that is not mounted. If they are to be removed: "
+                f"--allow-removing {len(self.refused)} (or allow_removing=)",
+                *_first(self.refused),
+            ]
         if self.num_differing:
             lines += [
                 f"{self.num_differing} of these differ from the input and stay as they are; "
@@ -111,12 +129,14 @@ def described(problems: Sequence[Problem]) -> list[str]:
         return []
     kinds = Counter(problem.kind.value for problem in problems)
     counts = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
-    num_more = len(problems) - _SHOWN
-    return [
-        f"left out {len(problems)} ({counts}):",
-        *map(str, problems[:_SHOWN]),
-        *([f"... and {num_more} more"] if num_more > 0 else []),
-    ]
+    return [f"left out {len(problems)} ({counts}):", *_first(problems)]
+
+
+def _first(items: Sequence[Problem | str]) -> list[str]:
+    """The first items as lines that a terminal can show, and the number of the others."""
+    num_more = len(items) - _SHOWN
+    lines = [printable(str(item)) for item in items[:_SHOWN]]
+    return [*lines, *([f"... and {num_more} more"] if num_more > 0 else [])]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,6 +147,7 @@ class IngestOptions:
         mode: What may be done to pictures that are in the gallery already.
         source: Real path of the folder or table of the pictures, or any name.
         expire_after: As in :meth:`Searcher.add`.
+        allow_removing: The most pictures that ``sync`` may remove.
         is_plan: Report what would be done without doing it.
         progress: Show a progress bar.
     """
@@ -134,6 +155,7 @@ class IngestOptions:
     mode: Mode
     source: str | None
     expire_after: timedelta | float | None
+    allow_removing: AllowRemoving
     is_plan: bool
     progress: bool
 
@@ -146,11 +168,12 @@ class IngestOptions:
         expire_after: timedelta | float | None,
         dry_run: bool,
         progress: bool,
+        allow_removing: AllowRemoving = None,
     ) -> IngestOptions:
         """Check the arguments of :meth:`Searcher.add`.
 
         Raises:
-            GalleryError: ``sync`` is true and there is no source.
+            GalleryError: ``sync`` is true and there is no source, or ``allow_removing`` is invalid.
         """
         if sync and source is None:
             raise GalleryError(
@@ -163,6 +186,7 @@ class IngestOptions:
             mode="sync" if sync else "replace" if replace else "add",
             source=source,
             expire_after=expire_after,
+            allow_removing=checked_allowance(allow_removing),
             is_plan=dry_run,
             progress=progress,
         )
@@ -198,6 +222,7 @@ def ingest(
         source=options.source,
         is_whole=not any(problem.is_loss for problem in left_out),
         unread=[os.path.realpath(problem.where) for problem in left_out if problem.is_unread],
+        allow_removing=options.allow_removing,
     )
     if not options.is_plan:
         gallery.rewrite(changes.rewrite)
@@ -217,6 +242,8 @@ def ingest(
         to_delete = [*_replaced(gallery, changes, ids), *changes.stale, *changes.remove]
         if to_delete:
             gallery.delete(to_delete)
+        paths = {path for path in map(path_of, sources) if path is not None and unpacked_file(path)}
+        discard_unpacked(paths - gallery.known(paths), lambda path: False)
     return _added(changes, ids, num_overtaken, left_out, options)
 
 
@@ -246,6 +273,8 @@ def _added(
         num_differing=changes.num_differing,
         num_overtaken=num_overtaken,
         num_kept_back=changes.kept_back,
+        removed=list(changes.remove.values()),
+        refused=list(changes.refused.values()),
         problems=left_out,
         is_plan=options.is_plan,
     )

@@ -21,6 +21,7 @@ from finegrain.runtime.base import RuntimeChoice
 from finegrain.search.answers import Query, Request, answer
 from finegrain.search.ingest import Added, IngestOptions, Metadata, columns_of, ingest
 from finegrain.search.matches import Matches
+from finegrain.search.removals import AllowRemoving
 from finegrain.search.reranker import Prepared, Reranker, checked_depth, match_head
 from finegrain.search.retriever import Retriever, VectorPlace, gallery_path
 from finegrain.search.video import Boxes, ingest_video
@@ -114,6 +115,7 @@ class Searcher:
         expire_after: timedelta | float | None = None,
         replace: bool = False,
         sync: bool = False,
+        allow_removing: AllowRemoving = None,
         source: str | Path | None = None,
         dry_run: bool = False,
         progress: bool = True,
@@ -137,6 +139,10 @@ class Searcher:
                 and the result counts those that differ.
             sync: As ``replace``; also delete pictures that are no longer in the source, and
                 detect moved files by their content.
+            allow_removing: The most pictures that ``sync`` may remove: a number or ``"all"``. By
+                default it removes up to five, or a fifth of the source, and nothing below a folder
+                that is empty now, since a disk may not be mounted. Others stay, and the result
+                names them.
             source: The folder or any name that identifies the origin of the pictures. ``sync``
                 deletes only pictures of this source. The default is the folder in ``pictures``.
             dry_run: Report what would be done without doing it.
@@ -148,7 +154,9 @@ class Searcher:
         """
         if source is None and isinstance(pictures, str | Path) and os.path.isdir(pictures):
             source = Path(pictures)
-        options = IngestOptions.of(source, replace, sync, expire_after, dry_run, progress)
+        options = IngestOptions.of(
+            source, replace, sync, expire_after, dry_run, progress, allow_removing
+        )
         with self._retriever.for_ingest(dry_run=dry_run) as gallery:
             return ingest(self._encoder, gallery, pictures, metadata, options)
 
@@ -225,6 +233,7 @@ class Searcher:
         expire_after: timedelta | float | None = None,
         replace: bool = False,
         sync: bool = False,
+        allow_removing: AllowRemoving = None,
         source: str | Path | None = None,
         problems: Sequence[Problem] = (),
         dry_run: bool = False,
@@ -235,13 +244,15 @@ class Searcher:
         Args:
             samples: The samples. The first caption of each becomes the column ``caption``.
             metadata: Further columns for all of them.
-            expire_after, replace, sync, dry_run: As in :meth:`add`.
+            expire_after, replace, sync, allow_removing, dry_run: As in :meth:`add`.
             source: The table or folder of the samples.
             problems: Problems in reading the source. If pictures or rows were lost, ``sync``
                 deletes only pictures whose files are gone.
             progress: Show a progress bar.
         """
-        options = IngestOptions.of(source, replace, sync, expire_after, dry_run, progress)
+        options = IngestOptions.of(
+            source, replace, sync, expire_after, dry_run, progress, allow_removing
+        )
         pictures = [sample.image for sample in samples]
         columns = [columns_of(sample, metadata or {}) for sample in samples]
         with self._retriever.for_ingest(dry_run=dry_run) as gallery:

@@ -13,6 +13,7 @@ from finegrain.gallery.entries import Entry
 from finegrain.gallery.row import Place
 from finegrain.gallery.stamps import file_of, has_changed, is_there, stamp_of
 from finegrain.preprocess import Crop
+from finegrain.search.removals import AllowRemoving, refused_removals
 
 Mode = Literal["add", "replace", "sync"]
 """What happens to pictures in the gallery: ``add`` skips them, ``replace`` updates them, and
@@ -44,7 +45,9 @@ class Changes:
         give_way: Ids of the old rows of changed pictures, to delete after encoding.
         stale: Ids of old rows that an interrupted call left.
         rewrite: New entries by id for rows whose picture is the same.
-        remove: Ids of rows that the source no longer holds.
+        remove: Paths by id of rows that the source no longer holds.
+        refused: The same, of rows that stay because they are too many to remove without a
+            permission.
         seen: Ids of all rows with a path of the input.
         num_reencoded: Number of changed pictures in ``encode``.
         num_updated: Number of rows whose columns change.
@@ -60,7 +63,8 @@ class Changes:
     give_way: list[int] = field(default_factory=list)
     stale: list[int] = field(default_factory=list)
     rewrite: dict[int, Entry] = field(default_factory=dict)
-    remove: list[int] = field(default_factory=list)
+    remove: dict[int, str] = field(default_factory=dict)
+    refused: dict[int, str] = field(default_factory=dict)
     seen: set[int] = field(default_factory=set)
     num_reencoded: int = 0
     num_updated: int = 0
@@ -78,6 +82,7 @@ def plan_changes(
     source: str | None,
     is_whole: bool = True,
     unread: Sequence[str] = (),
+    allow_removing: AllowRemoving = None,
 ) -> Changes:
     """Compare the input with a gallery.
 
@@ -94,6 +99,7 @@ def plan_changes(
             gone are removed.
         unread: Folders of the source that could not be listed, for example because a disk is not
             mounted. Pictures below them are kept.
+        allow_removing: The most rows to remove; see :mod:`finegrain.search.removals`.
     """
     changes = Changes()
     matched: set[int] = set()
@@ -120,7 +126,9 @@ def plan_changes(
     changes.encode = sorted([*changes.encode, *(item.position for item in missing)])
     if mode == "sync":
         assert source is not None  # checked by the caller
-        _plan_removals(changes, gallery, matched, source, is_whole=is_whole, unread=unread)
+        num = _plan_removals(changes, gallery, matched, source, is_whole=is_whole, unread=unread)
+        for id_ in refused_removals(changes.remove, num, source, allow_removing):
+            changes.refused[id_] = changes.remove.pop(id_)
     return changes
 
 
@@ -262,17 +270,21 @@ def _plan_removals(
     *,
     is_whole: bool,
     unread: Sequence[str],
-) -> None:
+) -> int:
+    """Plan what to remove; returns the number of rows of the source."""
+    num_of_source = 0
     below = tuple(folder.rstrip(os.sep) + os.sep for folder in unread)
     for place in _of_source(gallery.places(), source):
+        num_of_source += 1
         if place.id in matched:
             continue
         if place.image.startswith(below):
             changes.kept_back += 1
         elif (place.source == source and is_whole) or not is_there(place.image):
-            changes.remove.append(place.id)
+            changes.remove[place.id] = place.image
         elif place.source == source:
             changes.kept_back += 1
+    return num_of_source
 
 
 def _of_source(places: Iterable[Place], source: str) -> Iterator[Place]:

@@ -45,6 +45,7 @@ from finegrain.gallery.milvus.search import MilvusSearch, vector_pages
 from finegrain.gallery.overtaken import Inserted, overtaken
 from finegrain.gallery.row import Place, Row, value_of
 from finegrain.gallery.sqlite.reindex import PictureEncoder, Reindexed
+from finegrain.gallery.unpacked import discard_unpacked
 from finegrain.index.approximate import Tuned
 from finegrain.index.exact import Ids, Vectors
 from finegrain.records import Scalar
@@ -370,9 +371,19 @@ class MilvusStore:
 
     def _remove(self, ids: Sequence[int]) -> int:
         if ids:
+            documents = self._connection.among(self._collection, ids, _PICTURES, ["image"])
+            leaving = {document["image"][1:]: document["id"] for document in documents}
+            discard_unpacked(leaving, lambda path: self._is_used(path, {*ids}))
             self._connection.remove(self._collection, ids)
             self._connection.compact(self._collection)
         return len(ids)
+
+    def _is_used(self, path: str, without: Set[int]) -> bool:
+        """Whether a picture has a path, or is a part of that picture, apart from some ids."""
+        own, part = quoted(stored_text(path)), (f"{path}#", f"{path}$")
+        low, high = (quoted(stored_text(end)) for end in part)
+        condition = f"{_PICTURES} and (image == {own} or (image >= {low} and image < {high}))"
+        return bool({*self._ids_of(condition).tolist()} - without)
 
 
 def _now() -> str:

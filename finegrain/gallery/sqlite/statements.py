@@ -12,6 +12,7 @@ from finegrain.gallery.entries import Entry
 from finegrain.gallery.filters.conditions import kind_of
 from finegrain.gallery.row import Stamp
 from finegrain.gallery.sqlite.expiry import look
+from finegrain.gallery.unpacked import discard_unpacked
 from finegrain.index.exact import Vectors
 from finegrain.records import Scalar
 
@@ -122,15 +123,28 @@ def stamp_of_cells(size: int | None, mtime: int | None, digest: str | None) -> S
 def remove_rows(
     connection: sqlite3.Connection, condition: str, parameters: tuple[str, ...] = ()
 ) -> list[int]:
-    """Delete rows and record that their bytes must be erased; return their ids."""
-    ids = [
-        id_
-        for (id_,) in connection.execute(f"SELECT id FROM picture WHERE {condition}", parameters)
-    ]
-    if ids:
-        connection.execute(f"DELETE FROM picture WHERE id {AMONG}", (json.dumps(ids),))
+    """Delete rows and record that their bytes must be erased; return their ids.
+
+    Unpacked files of the pictures are deleted before the rows are committed, so that no file stays
+    without a row after a crash.
+    """
+    rows = connection.execute(f"SELECT id, image FROM picture WHERE {condition}", parameters)
+    images = dict(rows.fetchall())
+    if images:
+        connection.execute(f"DELETE FROM picture WHERE id {AMONG}", (json.dumps(list(images)),))
         connection.execute("UPDATE gallery SET deletions = deletions + 1")
-    return ids
+        discard_unpacked(images.values(), lambda path: _is_used(connection, path))
+    return list(images)
+
+
+def _is_used(connection: sqlite3.Connection, path: str) -> bool:
+    """Whether a picture has a path, or is a part of the picture with it (``path#xywh=...``)."""
+    cursor = connection.execute(
+        "SELECT EXISTS (SELECT 1 FROM picture WHERE image = ?) "
+        "OR EXISTS (SELECT 1 FROM picture WHERE image >= ? AND image < ?)",
+        (path, f"{path}#", f"{path}$"),
+    )
+    return bool(cursor.fetchone()[0])
 
 
 def remove_expired(connection: sqlite3.Connection, *, trust_clock: bool = False) -> list[int]:

@@ -152,7 +152,7 @@ def test_nothing_added_is_a_failure(shop, capsys, words):
 
 def test_one_source_that_cannot_be_read_stops_no_other(shop, capsys):
     (shop / "bad.csv").write_text("nothing\n")
-    assert index(shop, shop / "bad.csv", shop / "a.jpg") == 0
+    assert index(shop, shop / "bad.csv", shop / "a.jpg") == 3
     shown = capsys.readouterr()
     assert "in all: added 1, updated 0, moved 0, unchanged 0, removed 0, left out 1" in shown.out
     assert "bad.csv" in shown.err

@@ -50,7 +50,7 @@ def add(gallery, pictures, metadata=None, *, eye=None, **how) -> Added:
     source = how.pop("source", pictures if isinstance(pictures, Path) else None)
     options = IngestOptions.of(
         source, how.get("replace", False), how.get("sync", False), None,
-        how.get("dry_run", False), False,
+        how.get("dry_run", False), False, "all",
     )  # fmt: skip
     return ingest(
         eye or Eye(), gallery, pictures, metadata, options, problems=how.get("problems", ())
