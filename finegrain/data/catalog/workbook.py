@@ -85,7 +85,7 @@ def read_workbook(path: Path) -> Table:
             raise DataError(f"expected rows in {path}, found none.")
         chosen = next((s for s in sheets if any(map(has_usual_names, starts[s]))), sheets[0])
         part = _examined(path, chosen)
-    except _DAMAGE as error:
+    except (*_DAMAGE, openpyxl.utils.exceptions.InvalidFileException) as error:
         raise DataError(f"expected an Excel workbook at {path}, could not read it: {error}.") from (
             error
         )
