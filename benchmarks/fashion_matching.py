@@ -31,7 +31,7 @@ import finegrain
 from finegrain.data.datasets import take_split
 from finegrain.encoder import Encoder
 from finegrain.evaluation.protocols import SampledScores, draw_candidates, score_sampled
-from finegrain.evaluation.reranking import WEIGHTS, SecondStage, second_stage
+from finegrain.evaluation.reranking import WEIGHTS, CandidateScores, score_candidates
 from finegrain.methods import ClipConfig, FashionBertConfig
 from finegrain.metrics import RetrievalMetrics, retrieval_metrics
 from finegrain.recipe import Recipe, Schedule
@@ -110,11 +110,11 @@ def sampled(
 def full_gallery(before: Encoder, encoder: Encoder, splits: Mapping[str, Split]) -> list[Row]:
     """Captions search all pictures; the head orders the first k."""
     deepest = max(DEPTHS)
-    validation = second_stage(
+    validation = score_candidates(
         encoder, splits["val"].samples, depth=deepest, max_captions=VALIDATION_QUERIES,
         progress=True,
     )  # fmt: skip
-    test = second_stage(
+    test = score_candidates(
         encoder, splits["test"].samples, depth=deepest, max_captions=QUERIES, progress=True
     )
     rows = [
@@ -145,7 +145,7 @@ def _towers_alone(encoder: Encoder, split: Split) -> RetrievalMetrics:
     )
 
 
-def _best_weight(stage: SecondStage, depth: int) -> float:
+def _best_weight(stage: CandidateScores, depth: int) -> float:
     return max(WEIGHTS, key=lambda weight: stage.metrics(weight, depth=depth).mAP)
 
 

@@ -33,7 +33,7 @@ from torch import Tensor
 import finegrain
 from finegrain.data.datasets import take_split
 from finegrain.encoder import Encoder
-from finegrain.evaluation.reranking import second_stage
+from finegrain.evaluation.reranking import score_candidates
 from finegrain.exporters import load_profile
 from finegrain.methods import Rasa
 from finegrain.metrics import RetrievalMetrics
@@ -64,7 +64,7 @@ def measure(run: Path, profile: str, depths: Sequence[int]) -> dict[str, Any]:
         plan = Plan(path)
         assert plan.manifest.match is not None
         weight = plan.manifest.match["weight"]
-        stage = second_stage(Encoder.from_plan(plan), samples, depth=max(depths), progress=True)
+        stage = score_candidates(Encoder.from_plan(plan), samples, depth=max(depths), progress=True)
         _fill(path, samples)
         vectors_ms = _milliseconds(path, samples)
         milliseconds = {

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import cv2
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from finegrain.data.lexicon import COLORS
 from finegrain.errors import DataError
 
-_SWATCHES = {
+_SWATCHES: Mapping[str, tuple[str, ...]] = {
     "black": ("101010", "1e1e1e", "2a2a2c", "383838", "1c1a24", "2a2220"),
     "gray": ("585858", "6e6e6e", "8c8c8c", "a4a4a4", "7a8086", "968f88"),
     "white": ("ffffff", "e8e8e8", "d4d4d4", "c4c4c8", "e6e0dc", "d8dde6"),
@@ -35,8 +38,8 @@ _SWATCHES = {
     "pink": ("f0a0b4", "e65a96", "e6c0c4", "c83c78", "d89090", "f5c8d2", "ccb0ba"),
 }
 
-COLORS = tuple(_SWATCHES)
-"""The names of colours."""
+NAMES = tuple(COLORS)
+"""The names of colours, which are those of :mod:`finegrain.data.lexicon`."""
 
 _SIDE = 64
 _BORDER = 4
@@ -55,7 +58,7 @@ def dominant_color(image: Image.Image | npt.NDArray[np.uint8]) -> str:
         image: RGB picture, as a Pillow image or uint8 ``[H, W, 3]``.
 
     Returns:
-        One of :data:`COLORS`.
+        One of :data:`NAMES`.
 
     Raises:
         DataError: ``image`` is not an RGB picture.
@@ -67,9 +70,9 @@ def dominant_color(image: Image.Image | npt.NDArray[np.uint8]) -> str:
         )
     small = cv2.resize(np.ascontiguousarray(pixels), (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
     names = _nearest_name(np.asarray(small, dtype=np.uint8))
-    middle = np.bincount(names.ravel(), weights=_MIDDLE.ravel(), minlength=len(COLORS))
-    border = np.bincount(names.ravel(), weights=_RIM.ravel(), minlength=len(COLORS))
-    return COLORS[int(np.argmax(middle * middle / np.maximum(middle + border, 1e-9)))]
+    middle = np.bincount(names.ravel(), weights=_MIDDLE.ravel(), minlength=len(NAMES))
+    border = np.bincount(names.ravel(), weights=_RIM.ravel(), minlength=len(NAMES))
+    return NAMES[int(np.argmax(middle * middle / np.maximum(middle + border, 1e-9)))]
 
 
 def _to_lab(rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
@@ -97,9 +100,7 @@ def _rim() -> npt.NDArray[np.float64]:
 
 
 _MIDDLE, _RIM = _middle(), _rim()
-_SWATCH_NAME = np.repeat(np.arange(len(COLORS)), [len(codes) for codes in _SWATCHES.values()])
+_SWATCH_NAME = np.repeat(np.arange(len(NAMES)), [len(_SWATCHES[name]) for name in NAMES])
 _SWATCH_LAB = _to_lab(
-    np.array(
-        [[list(bytes.fromhex(code)) for codes in _SWATCHES.values() for code in codes]], np.uint8
-    )
+    np.array([[list(bytes.fromhex(code)) for name in NAMES for code in _SWATCHES[name]]], np.uint8)
 )

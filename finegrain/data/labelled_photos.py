@@ -14,7 +14,7 @@ from finegrain.data.catalog.row import Row, Table, TextFormat
 from finegrain.data.catalog.rows import open_table
 from finegrain.data.catalog.table import problem_of
 from finegrain.data.catalog.values import name_of
-from finegrain.data.colors import COLORS, dominant_color
+from finegrain.data.colors import NAMES, dominant_color
 from finegrain.errors import DataError, ImageError, did_you_mean
 from finegrain.preprocess import load_image
 from finegrain.records import Problem, Sample, Split
@@ -115,6 +115,6 @@ def _read(
     return split, Sample(
         image=path,
         captions=(label, f"{color} {label}", f"a photo of a {color} {label}"),
-        pid=labels.index(label) * len(COLORS) + COLORS.index(color),
+        pid=labels.index(label) * len(NAMES) + NAMES.index(color),
         metadata={"label": label, "color": color},
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 
-from finegrain.errors import DataError
 from finegrain.records import Problem, Split
 
 SPLITS = ("train", "val", "test")
@@ -166,16 +165,3 @@ UFINE6926 = PersonDataset(
 )
 
 PERSON_DATASETS = (CUHK_PEDES, ICFG_PEDES, RSTPREID, UFINE6926)
-
-
-def person_dataset(name: str) -> PersonDataset:
-    """The description of a dataset by its name.
-
-    Raises:
-        DataError: There is no such dataset.
-    """
-    for dataset in PERSON_DATASETS:
-        if dataset.name == name:
-            return dataset
-    names = ", ".join(dataset.name for dataset in PERSON_DATASETS)
-    raise DataError(f"there is no person-search dataset {name!r}; there are {names}")

@@ -13,7 +13,7 @@ from tabulate import tabulate
 
 from finegrain.encoder import Encoder
 from finegrain.errors import EvaluationError, require
-from finegrain.evaluation.reranking import second_stage
+from finegrain.evaluation.reranking import score_candidates
 from finegrain.metrics import RetrievalMetrics, retrieval_metrics
 from finegrain.records import Split
 from finegrain.rerank import RerankBy
@@ -107,7 +107,7 @@ def evaluate(
     selected = take_split(splits, split)
     if rerank_k is None:
         return evaluate_split(encoder, selected, progress=progress)
-    scored = second_stage(encoder, selected.samples, depth=rerank_k, progress=progress)
+    scored = score_candidates(encoder, selected.samples, depth=rerank_k, progress=progress)
     towers = _both_directions(
         split, scored.texts, scored.images, scored.query_pids, scored.gallery_pids
     )
@@ -117,7 +117,7 @@ def evaluate(
     validation = scored
     if split != "val":
         samples = take_split(splits, "val").samples
-        validation = second_stage(encoder, samples, depth=rerank_k, progress=progress)
+        validation = score_candidates(encoder, samples, depth=rerank_k, progress=progress)
     weight = validation.best_weight()
     order = f"cosine + {weight:g} x probability of a match, the first {rerank_k}"
     return replace(towers, reranked=scored.metrics(weight), reranked_by=order)

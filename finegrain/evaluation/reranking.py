@@ -26,7 +26,7 @@ probabilities of two certain matches are equal in floating point, so the cosine 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class SecondStage:
+class CandidateScores:
     """Retriever and re-ranker scores of ``Q`` captions that search ``G`` pictures.
 
     Attributes:
@@ -119,7 +119,7 @@ class SecondStage:
             yield ranking
 
 
-def second_stage(
+def score_candidates(
     encoder: Encoder,
     samples: Sequence[Sample],
     *,
@@ -127,7 +127,7 @@ def second_stage(
     max_captions: int | None = None,
     candidates: NDArray[np.intp] | None = None,
     progress: bool = False,
-) -> SecondStage:
+) -> CandidateScores:
     """Search the pictures of samples by their captions, and score every candidate.
 
     Args:
@@ -156,7 +156,7 @@ def second_stage(
     rows = tqdm(captions, unit=" queries", desc="matching", disable=not progress)
     for row, caption in enumerate(rows):
         logits[row], scores[row] = ask_match_head(encoder, caption, tokens, candidates[row])
-    return SecondStage(
+    return CandidateScores(
         texts=texts,
         images=images,
         query_pids=np.array([pid for _, pid in pairs]),

@@ -9,9 +9,8 @@ import torch
 from numpy.typing import NDArray
 
 from finegrain.encoder import Encoder
-from finegrain.evaluation.reranking import SecondStage, second_stage
-from finegrain.exporters.match_report import MatchReport
-from finegrain.exporters.parity import MAX_COMPARED
+from finegrain.evaluation.reranking import CandidateScores, score_candidates
+from finegrain.exporters.parity import MAX_COMPARED, MatchReport
 from finegrain.exporters.to_onnx import match_graph
 from finegrain.methods.match_head import Matcher
 from finegrain.records import Sample
@@ -74,8 +73,10 @@ class MatchExport:
             mAP=metrics.mAP,
         )
 
-    def _search(self, encoder: Encoder, candidates: NDArray[np.intp] | None = None) -> SecondStage:
-        return second_stage(
+    def _search(
+        self, encoder: Encoder, candidates: NDArray[np.intp] | None = None
+    ) -> CandidateScores:
+        return score_candidates(
             encoder,
             self._samples,
             depth=DEPTH,

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from finegrain.data.colors import COLORS
+from finegrain.data.lexicon import COLORS
 from finegrain.errors import RecipeError
 from finegrain.preprocess import Tokenizer
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from finegrain.data.augment import Augmentation
-from finegrain.data.caption_augment import drop_words
+from finegrain.data.caption_changes import drop_words
 from finegrain.errors import TrainingError
 from finegrain.methods import Batch
 from finegrain.preprocess import Cleaning, Tokenizer

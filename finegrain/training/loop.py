@@ -19,8 +19,8 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm.auto import tqdm
 
 from finegrain.data.augment import Augmentation
+from finegrain.data.caption_changes import shuffled
 from finegrain.data.datasets import take_split
-from finegrain.data.noise import shuffled
 from finegrain.errors import CheckpointError, RecipeError, TrainingError
 from finegrain.evaluation.evaluation import Evaluation, evaluate_split
 from finegrain.evaluation.report import append_metrics

@@ -12,7 +12,7 @@ import torch
 import finegrain
 from finegrain.data.datasets import SyntheticPeople, take_split
 from finegrain.errors import EvaluationError
-from finegrain.evaluation.reranking import second_stage
+from finegrain.evaluation.reranking import score_candidates
 from finegrain.exporters import load_profile
 from finegrain.runs.run import eager_encoder, load_run
 
@@ -73,7 +73,7 @@ def test_the_order_that_rasas_paper_reports(run):
     assert "the match logit alone" in str(found)
     recipe, method, _ = load_run(run.folder)
     samples = take_split(recipe.data.splits(), "test").samples
-    stage = second_stage(eager_encoder(recipe, method, torch.device("cpu")), samples, depth=8)
+    stage = score_candidates(eager_encoder(recipe, method, torch.device("cpu")), samples, depth=8)
     assert not np.allclose(stage.logits, stage.scores), "RaSa's scores are not its log-odds"
     assert found.reranked == stage.match_metrics()
 

@@ -21,7 +21,7 @@ import torch
 
 import finegrain
 from finegrain.data.augment import Augmentation
-from finegrain.data.caption_augment import drop_words
+from finegrain.data.caption_changes import drop_words
 from finegrain.methods import Batch, ClipConfig
 from finegrain.methods import irra as irra_module
 from finegrain.methods.token_masking import MASK, Masked, disturb_words, mask_words

@@ -20,7 +20,7 @@ import torch
 
 from finegrain import load_recipe
 from finegrain.data.augment import Augmentation
-from finegrain.evaluation.reranking import second_stage
+from finegrain.evaluation.reranking import score_candidates
 from finegrain.methods import rasa as rasa_module
 from finegrain.methods.token_masking import Changed
 from finegrain.preprocess import load_image
@@ -202,7 +202,7 @@ def test_weak_positives_are_drawn_as_often(recipe):
 def test_the_order_of_an_evaluation(recipe, method):
     """By the match logit among the first six, as the paper reports of the first 128."""
     encoder = eager_encoder(recipe, method, torch.device("cpu"))
-    stage = second_stage(encoder, SAMPLES, depth=SHAPES["depth"])
+    stage = score_candidates(encoder, SAMPLES, depth=SHAPES["depth"])
     for places, scores, golden in zip(
         stage.candidates, stage.scores, GOLDEN["scores"], strict=True
     ):

@@ -14,7 +14,7 @@ import torch
 import finegrain
 from finegrain.encoder import Encoder
 from finegrain.errors import GalleryError, PlanError, QueryError
-from finegrain.evaluation.reranking import WEIGHTS, second_stage
+from finegrain.evaluation.reranking import WEIGHTS, score_candidates
 from finegrain.exporters import Int8
 from finegrain.exporters.match_export import MatchExport
 from finegrain.exporters.to_onnx import image_graph_with_tokens, match_graph, text_graph
@@ -168,7 +168,7 @@ def test_a_search_by_the_head_alone_is_in_the_order_of_its_logits(
     assert [match.match is not None for match in got] == [i < rerank_k for i in range(k)]
 
 
-def test_the_second_stage_changes_the_order(filled: Path) -> None:
+def test_the_re_ranker_changes_the_order(filled: Path) -> None:
     with Searcher(filled, threads=1) as searcher:
         first = searcher.query(QUERY, 12)
     assert [m.image for m in first] != [m.image for m in answer(filled, 12)]
@@ -348,7 +348,7 @@ def test_metrics_of_both_stages_are_those_of_a_full_sort(
         Sample(image=path, captions=(words[i],) if i < 4 else ("more",), pid=i % 4)
         for i, path in enumerate(sorted(crops.iterdir()))
     ]
-    stage = second_stage(encoder, samples, depth=5, max_captions=4)
+    stage = score_candidates(encoder, samples, depth=5, max_captions=4)
     first_ranks = []
     for row in range(4):
         scores = stage.images.astype(np.float64) @ stage.texts[row].astype(np.float64)

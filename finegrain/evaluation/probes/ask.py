@@ -14,10 +14,10 @@ from finegrain.encoder import Encoder
 from finegrain.errors import require
 from finegrain.evaluation.probes.accuracy import Accuracy, ProbeReport, Skipped, choice_accuracy
 from finegrain.evaluation.probes.attribute_swap import attribute_swaps
+from finegrain.evaluation.probes.attributes import IdentityTexts, attributes_of
 from finegrain.evaluation.probes.color_swap import color_swaps
 from finegrain.evaluation.probes.negation import negations
 from finegrain.evaluation.probes.questions import Probe, Question
-from finegrain.evaluation.probes.told import Told, attributes_of
 from finegrain.records import Split
 
 if TYPE_CHECKING:
@@ -116,11 +116,11 @@ def make_probes(split: Split, *, seed: int = 0) -> list[Probe]:
         replace(sample, pid=number)
         for sample, number in zip(split.samples, split.identities().tolist(), strict=True)
     ]
-    told, attributes = Told(samples), attributes_of(samples)
+    texts, attributes = IdentityTexts(samples), attributes_of(samples)
     return [
-        *color_swaps(samples, told, seed=seed),
-        *attribute_swaps(samples, attributes, told, seed=seed),
-        *negations(samples, attributes, told, seed=seed),
+        *color_swaps(samples, texts, seed=seed),
+        *attribute_swaps(samples, attributes, texts, seed=seed),
+        *negations(samples, attributes, texts, seed=seed),
     ]
 
 

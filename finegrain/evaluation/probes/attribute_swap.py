@@ -6,8 +6,8 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from finegrain.evaluation.probes.attributes import Attribute, IdentityTexts
 from finegrain.evaluation.probes.questions import Probe, Question
-from finegrain.evaluation.probes.told import Attribute, Told
 from finegrain.evaluation.probes.wording import Span, exchanged
 from finegrain.records import Sample
 
@@ -34,26 +34,28 @@ class Naming(NamedTuple):
         return rng.choices(list(self.others), list(self.others.values()))[0]
 
 
-def namings(sample: Sample, attribute: Attribute, told: Told) -> Iterator[Naming]:
+def namings(sample: Sample, attribute: Attribute, texts: IdentityTexts) -> Iterator[Naming]:
     """Yield each place in the captions of a sample where a value can be exchanged."""
     for caption in sample.captions:
         for span, value in attribute.named_in(caption, sample):
-            others = attribute.others(caption, span, value, sample.pid, told)
+            others = attribute.others(caption, span, value, sample.pid, texts)
             if others:
                 yield Naming(caption, span, others)
 
 
 def attribute_swaps(
-    samples: Sequence[Sample], attributes: Sequence[Attribute], told: Told, *, seed: int
+    samples: Sequence[Sample], attributes: Sequence[Attribute], texts: IdentityTexts, *, seed: int
 ) -> list[Probe]:
     """One probe per attribute: a picture's caption against the same with another value."""
-    return [_swaps_of(attribute, samples, told, seed) for attribute in attributes]
+    return [_swaps_of(attribute, samples, texts, seed) for attribute in attributes]
 
 
-def _swaps_of(attribute: Attribute, samples: Sequence[Sample], told: Told, seed: int) -> Probe:
+def _swaps_of(
+    attribute: Attribute, samples: Sequence[Sample], texts: IdentityTexts, seed: int
+) -> Probe:
     questions = []
     for number, sample in enumerate(samples):
-        candidates = list(namings(sample, attribute, told))
+        candidates = list(namings(sample, attribute, texts))
         if not candidates:
             continue
         rng = random.Random(f"finegrain/{seed}/attribute swap/{attribute.name}/{number}")

@@ -13,8 +13,8 @@ from collections.abc import Iterator, Sequence
 from itertools import combinations
 from typing import NamedTuple
 
+from finegrain.evaluation.probes.attributes import IdentityTexts
 from finegrain.evaluation.probes.questions import Probe, Question
-from finegrain.evaluation.probes.told import Told
 from finegrain.evaluation.probes.wording import ColorMention, colors_of, exchanged
 from finegrain.records import Pid, Sample
 
@@ -31,7 +31,7 @@ class Swap(NamedTuple):
     exchanged: Worn
 
 
-def color_swaps(samples: Sequence[Sample], told: Told, *, seed: int) -> list[Probe]:
+def color_swaps(samples: Sequence[Sample], texts: IdentityTexts, *, seed: int) -> list[Probe]:
     """Two probes: a picture chooses its caption, and a caption chooses its picture.
 
     The second one needs a counterpart: a picture of another identity that wears the exchanged
@@ -46,7 +46,7 @@ def color_swaps(samples: Sequence[Sample], told: Told, *, seed: int) -> list[Pro
     by_caption, by_picture = [], []
     for number, sample in enumerate(samples):
         rng = random.Random(f"finegrain/{seed}/color swap/{number}")
-        swaps = [s for caption in sample.captions for s in _swaps(caption, sample, told, worn)]
+        swaps = [s for caption in sample.captions for s in _swaps(caption, sample, texts, worn)]
         if not swaps:
             continue
         swap = rng.choice(swaps)
@@ -86,19 +86,20 @@ def _bound(mentions: Sequence[ColorMention]) -> Worn:
 
 
 def _swaps(
-    caption: str, sample: Sample, told: Told, worn: dict[Pid | None, set[tuple[str, str]]]
+    caption: str, sample: Sample, texts: IdentityTexts, worn: dict[Pid | None, set[tuple[str, str]]]
 ) -> Iterator[Swap]:
     mentions = colors_of(caption)
     for first, second in combinations(mentions, 2):
         if first.color == second.color or (first.thing and first.thing == second.thing):
             continue
-        texts = {first.span.text: second.span.text, second.span.text: first.span.text}
+        other_word = {first.span.text: second.span.text, second.span.text: first.span.text}
         swapped = exchanged(
-            caption, [(m.span, texts[m.span.text]) for m in mentions if m.span.text in texts]
+            caption,
+            [(m.span, other_word[m.span.text]) for m in mentions if m.span.text in other_word],
         )
         pair = _bound([first, second])
         other = _bound([first._replace(color=second.color), second._replace(color=first.color)])
-        if not told.whole(sample.pid, swapped) and not other & worn[sample.pid]:
+        if not texts.has_text(sample.pid, swapped) and not other & worn[sample.pid]:
             yield Swap(caption, swapped, pair, other)
 
 

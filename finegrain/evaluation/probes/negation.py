@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from finegrain.evaluation.probes.attribute_swap import namings
+from finegrain.evaluation.probes.attributes import Attribute, IdentityTexts
 from finegrain.evaluation.probes.questions import Probe, Question
-from finegrain.evaluation.probes.told import Attribute, Told
 from finegrain.evaluation.probes.wording import thing_after, with_article
 from finegrain.records import Sample
 
@@ -44,7 +44,7 @@ class Contrast(NamedTuple):
 
 
 def negations(
-    samples: Sequence[Sample], attributes: Sequence[Attribute], told: Told, *, seed: int
+    samples: Sequence[Sample], attributes: Sequence[Attribute], texts: IdentityTexts, *, seed: int
 ) -> list[Probe]:
     """One probe per kind that asks about every picture, and one that draws a kind per picture.
 
@@ -54,7 +54,7 @@ def negations(
     by_kind: dict[str, list[Question]] = {kind: [] for kind in KINDS}
     for number, sample in enumerate(samples):
         rng = random.Random(f"finegrain/{seed}/negation/{number}")
-        contrasts = [c for a in attributes for c in _contrasts(sample, a, told, rng)]
+        contrasts = [c for a in attributes for c in _contrasts(sample, a, texts, rng)]
         if not contrasts:
             continue
         contrast = rng.choice(contrasts)
@@ -73,10 +73,10 @@ def _question(image: Path, contrast: Contrast, kind: str) -> Question:
 
 
 def _contrasts(
-    sample: Sample, attribute: Attribute, told: Told, rng: random.Random
+    sample: Sample, attribute: Attribute, texts: IdentityTexts, rng: random.Random
 ) -> Iterator[Contrast]:
     """Yield pairs of what is shown and what is absent. An adjective needs the noun after it."""
-    for naming in namings(sample, attribute, told):
+    for naming in namings(sample, attribute, texts):
         rest = ""
         if not attribute.noun:
             thing = thing_after(naming.caption, naming.span)

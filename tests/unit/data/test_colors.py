@@ -4,8 +4,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from finegrain.data.colors import COLORS, dominant_color
+from finegrain.data import lexicon
+from finegrain.data.colors import NAMES, dominant_color
 from finegrain.errors import DataError
+from finegrain.methods import hard_negatives
+from finegrain.synthetic import palette
 
 CLOTH = {
     "black": (22, 22, 24),
@@ -37,10 +40,10 @@ def photo(cloth, ground, *, size=(150, 200)):
 
 
 def test_every_name_has_a_case():
-    assert tuple(CLOTH) == COLORS
+    assert tuple(CLOTH) == NAMES
 
 
-@pytest.mark.parametrize("name", COLORS)
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("ground", GROUNDS)
 def test_the_cloth_decides_and_not_the_ground(name, ground):
     image = photo(CLOTH[name], GROUNDS[ground])
@@ -48,7 +51,7 @@ def test_the_cloth_decides_and_not_the_ground(name, ground):
     assert dominant_color(np.asarray(image)) == name
 
 
-@pytest.mark.parametrize("name", COLORS)
+@pytest.mark.parametrize("name", NAMES)
 def test_a_plain_swatch_is_its_own_colour(name):
     assert dominant_color(np.full((3, 5, 3), CLOTH[name], np.uint8)) == name
 
@@ -90,3 +93,11 @@ def test_noise_of_a_camera_changes_nothing():
 def test_only_rgb_pictures_are_measured(picture):
     with pytest.raises(DataError, match=r"expected an RGB picture \[H, W, 3\]"):
         dominant_color(picture)
+
+
+def test_colour_words_have_one_source():
+    """Words for measured colours, for exchanged words and for paints are those of the lexicon."""
+    words = {word for family in lexicon.COLORS.values() for word in family}
+    assert set(hard_negatives.WORDS) <= words
+    assert set(palette.COLORS) <= words
+    assert tuple(lexicon.COLORS) == NAMES

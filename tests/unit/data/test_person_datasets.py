@@ -7,13 +7,10 @@ import pytest
 from finegrain.data.person_datasets import (
     CUHK_PEDES,
     ICFG_PEDES,
-    PERSON_DATASETS,
     RSTPREID,
     UFINE6926,
     Counts,
-    person_dataset,
 )
-from finegrain.errors import DataError
 from finegrain.records import Sample, Split
 
 
@@ -73,9 +70,3 @@ def test_a_split_that_is_not_there_differs():
 def test_where_only_the_whole_is_published_the_whole_is_compared():
     (difference,) = UFINE6926.differences({"train": split("train", pids=[1])})
     assert str(difference).startswith("UFine6926 all: has 1 identities where 6926 are published, ")
-
-
-def test_datasets_by_name():
-    assert [person_dataset(dataset.name) for dataset in PERSON_DATASETS] == list(PERSON_DATASETS)
-    with pytest.raises(DataError, match="no person-search dataset 'market'; there are cuhk_pedes"):
-        person_dataset("market")

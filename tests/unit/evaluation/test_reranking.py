@@ -5,17 +5,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finegrain.evaluation.reranking import SecondStage
+from finegrain.evaluation.reranking import CandidateScores
 from finegrain.rerank import MATCHED_AT_ONCE
 
 GALLERY, DEPTH = 90, 70
 
 
-def stage_of(seed: int, queries: int = 3) -> SecondStage:
+def stage_of(seed: int, queries: int = 3) -> CandidateScores:
     rng = np.random.default_rng(seed)
     texts, images = (rng.normal(size=(n, 4)).astype(np.float32) for n in (queries, GALLERY))
     pids = rng.integers(0, 20, GALLERY)
-    return SecondStage(
+    return CandidateScores(
         texts=texts,
         images=images,
         query_pids=pids[:queries],
@@ -70,7 +70,7 @@ def test_a_probability_is_the_sigmoid_of_its_logit():
 
 def test_the_head_alone_tells_matches_apart_that_are_both_certain():
     """Both probabilities are 1 in floating point, and the logits 40 and 60 are not equal."""
-    stage = SecondStage(
+    stage = CandidateScores(
         texts=np.array([[1.0, 0.0]], np.float32),
         images=np.array([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3]], np.float32),
         query_pids=np.array([1]),

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from finegrain.evaluation.probes.ask import make_probes
-from finegrain.evaluation.probes.told import MAX_VALUES, Told, attributes_of
+from finegrain.evaluation.probes.attributes import MAX_VALUES, IdentityTexts, attributes_of
 from finegrain.evaluation.probes.wording import normalised
 from finegrain.records import Sample, Split
 
 
-def split_of(*told, metadata=None):
+def split_of(*texts, metadata=None):
     """One picture of one identity a tuple of captions."""
     return Split(
         name="test",
@@ -22,7 +22,7 @@ def split_of(*told, metadata=None):
                 pid=n,
                 metadata=metadata[n] if metadata else {},
             )
-            for n, captions in enumerate(told)
+            for n, captions in enumerate(texts)
         ),
     )
 
@@ -55,7 +55,7 @@ def test_a_colour_that_is_named_twice_changes_twice():
 
 
 @pytest.mark.parametrize(
-    "told",
+    "texts",
     [
         "red coat",
         "red and blue coat",
@@ -66,8 +66,8 @@ def test_a_colour_that_is_named_twice_changes_twice():
         "no colour at all",
     ],
 )
-def test_no_question_where_the_exchange_may_be_true(told):
-    assert asked(split_of(told), "color swap") == []
+def test_no_question_where_the_exchange_may_be_true(texts):
+    assert asked(split_of(texts), "color swap") == []
 
 
 def test_captions_of_the_other_pictures_of_an_identity_count():
@@ -124,8 +124,8 @@ def test_common_values_are_drawn_more_often():
 def test_columns_that_captions_name_are_asked_about():
     metadata = [{"label": "T-Shirt", "sku": f"s{n}"} for n in range(3)]
     metadata += [{"label": "pants", "sku": f"p{n}"} for n in range(3)]
-    told = ["blue t-shirt"] * 3 + ["blue pants", "worn with a t-shirt", "nothing"]
-    split = split_of(*told, metadata=metadata)
+    texts = ["blue t-shirt"] * 3 + ["blue pants", "worn with a t-shirt", "nothing"]
+    split = split_of(*texts, metadata=metadata)
     questions = captions_of(asked(split, "attribute swap: label"))
     assert questions == [("blue t-shirt", "blue pants")] * 3 + [("blue pants", "blue t-shirt")]
     names = {attribute.name for attribute in attributes_of(split.samples)}
@@ -220,9 +220,10 @@ def test_the_questions_follow_from_the_seed():
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_every_wrong_caption_differs_and_is_told_of_nobody_in_the_picture(seed):
+def test_every_wrong_caption_differs_and_is_no_caption_of_the_identity(seed):
     split = split_of(*WARDROBE)
-    told, pids = Told(split.samples), {sample.image: sample.pid for sample in split.samples}
+    texts = IdentityTexts(split.samples)
+    pids = {sample.image: sample.pid for sample in split.samples}
     probes = make_probes(split, seed=seed)
     for probe in probes:
         asked_about = [q.images[0] for q in probe.questions]
@@ -232,7 +233,7 @@ def test_every_wrong_caption_differs_and_is_told_of_nobody_in_the_picture(seed):
             assert min(len(question.images), len(question.captions)) == 1
             assert len(set(map(normalised, question.captions))) == len(question.captions)
             for wrong in question.captions[1:]:
-                assert not told.whole(pids[question.images[0]], wrong)
+                assert not texts.has_text(pids[question.images[0]], wrong)
                 assert not re.search(r"\ba [aeio]|\ban [^aeiou]", wrong)
     assert sum(len(probe.questions) for probe in probes) > 100
 

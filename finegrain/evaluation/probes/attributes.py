@@ -23,8 +23,8 @@ _VALUE = re.compile(r"[^\W\d_][\w'-]*(?: [\w'-]+){0,2}")
 """A value of a column that a caption may contain: up to three words."""
 
 
-class Told:
-    """All statements about each identity, to make sure that a wrong caption is wrong.
+class IdentityTexts:
+    """All texts about each identity. They show whether a changed caption is wrong for it.
 
     The captions of all its pictures count, and so do the texts in its columns.
     """
@@ -36,11 +36,11 @@ class Told:
             texts[sample.pid] += [normalised(text) for text in (*sample.captions, *columns)]
         self._texts = {pid: "\n".join(dict.fromkeys(lines)) for pid, lines in texts.items()}
 
-    def whole(self, pid: Pid | None, caption: str) -> bool:
+    def has_text(self, pid: Pid | None, caption: str) -> bool:
         """Whether this text is a caption or a column of the identity."""
         return normalised(caption) in self._texts[pid].split("\n")
 
-    def names(self, pid: Pid | None, words: Sequence[str]) -> bool:
+    def has_word(self, pid: Pid | None, words: Sequence[str]) -> bool:
         """Whether a text of the identity has one of these words, in singular or plural."""
         text = self._texts[pid]
         return any(f" {word}{end} " in text for word in words for end in ("", "s", "es"))
@@ -77,7 +77,7 @@ class Attribute:
         return [(span, value) for span, value in named if value == own]
 
     def others(
-        self, caption: str, span: Span, value: str, pid: Pid | None, told: Told
+        self, caption: str, span: Span, value: str, pid: Pid | None, texts: IdentityTexts
     ) -> dict[str, int]:
         """Words for values that the identity does not have, and how often captions use each.
 
@@ -89,7 +89,7 @@ class Attribute:
         for other, words in self.values.items():
             word = max(words, key=lambda w: self.counts.get((w, thing), 0))
             count = self.counts.get((word, thing), 0)
-            wrong = other != value and not alike(word, span.text) and not told.names(pid, words)
+            wrong = other != value and not alike(word, span.text) and not texts.has_word(pid, words)
             if count and wrong:
                 counts[word] = count
         return counts
