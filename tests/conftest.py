@@ -201,7 +201,7 @@ def found(tiny_plan: Path, crops: Path, tmp_path_factory: pytest.TempPathFactory
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackHub]:
     """A model hub on the loopback address, and an empty cache of downloads."""
-    constants = pytest.importorskip("huggingface_hub").constants
+    constants = pytest.importorskip("huggingface_hub.constants")
     with run_hub() as running:
         template = running.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
         monkeypatch.setattr(constants, "ENDPOINT", running.endpoint)

@@ -35,6 +35,8 @@ from finegrain.synthetic import write_people
 RENDERED = 116
 """Number of synthetic people that replace a dataset that is not here: 400 pictures to compare, and
 64 more for calibration."""
+FEWEST_RENDERED = 28
+"""Number of synthetic people with enough captions for the comparison, and none for calibration."""
 
 
 def export(
@@ -204,7 +206,7 @@ def _split_to_compare_on(recipe: Recipe, data: Dataset | None, folder: Path) -> 
     except DataError:
         if data is not None:
             raise
-        return _draw_people(folder), f"synthetic people: {kind} of the recipe is not here"
+        return draw_people(folder), f"synthetic people: {kind} of the recipe is not here"
     for name in ("val", "test", "train"):
         if name in splits and splits[name].num_captions >= MIN_QUERIES:
             return splits[name], f"{name} split of {kind}"
@@ -214,13 +216,9 @@ def _split_to_compare_on(recipe: Recipe, data: Dataset | None, folder: Path) -> 
     )
 
 
-def drawn_samples(folder: Path) -> Sequence[Sample]:
+def draw_people(folder: Path, num_people: int = RENDERED) -> Split:
     """Draw synthetic people into a folder, for the parity check of a model without a dataset."""
-    return _draw_people(folder).samples
-
-
-def _draw_people(folder: Path) -> Split:
     written = write_people(
-        folder, identities=RENDERED, splits={"val": RENDERED}, workers=1, progress=False
+        folder, identities=num_people, splits={"val": num_people}, workers=1, progress=False
     )
     return read_people(written, CUHK_PEDES)["val"]

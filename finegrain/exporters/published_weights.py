@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from finegrain.exporters.export_plan import drawn_samples, export_method
+from finegrain.exporters.export_plan import FEWEST_RENDERED, RENDERED, draw_people, export_method
 from finegrain.exporters.parity import ParityReport
 from finegrain.exporters.profile import ExportProfile
 from finegrain.runs.published import read_published
@@ -29,6 +29,8 @@ def export_published(
     """
     weights = fetched.choice.weights[0]
     published = read_published(fetched.folder, weights)
+    # A precision other than fp32 is calibrated on further pictures.
+    num_people = FEWEST_RENDERED if profile is None else RENDERED
     with tempfile.TemporaryDirectory() as folder:
         return export_method(
             published.recipe,
@@ -36,7 +38,7 @@ def export_published(
             profile or ExportProfile(name="onnx_fp32"),
             out,
             checkpoint=fetched.digests[weights],
-            samples=drawn_samples(Path(folder) / "people"),
+            samples=draw_people(Path(folder) / "people", num_people).samples,
             compared_on="synthetic people",
             source=fetched.source,
             weights=fetched.digests,

@@ -16,13 +16,13 @@ PAIRS: tuple[tuple[str, ...], ...] = (
     ("visual/model.onnx", "textual/model.onnx"),
     ("onnx/vision_model.onnx", "onnx/text_model.onnx"),
 )
-"""Image tower and text tower of the published ONNX layouts."""
-
-LAST_PAIRS: tuple[tuple[str, ...], ...] = (
+"""Image tower and text tower of the published ONNX layouts, the preferred first."""
+OTHER_PAIRS: tuple[tuple[str, ...], ...] = (
     ("onnx/model.onnx",),
     ("onnx/vision_model_fp16.onnx", "onnx/text_model_fp16.onnx"),
 )
-"""ONNX graphs that are taken where there is nothing else: both towers in one, or in fp16."""
+"""ONNX layouts that are used where there are no PyTorch weights: both towers in one graph, and
+towers in half precision."""
 
 OPEN_CLIP_CONFIG = "open_clip_config.json"
 OPEN_CLIP_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
@@ -108,10 +108,15 @@ def choose_files(names: Collection[str], where: str, file: str | None = None) ->
 def _named(names: Collection[str], where: str, file: str) -> tuple[str, ...]:
     if file not in names:
         raise WeightsError(f"{where} has no file {file!r}; it has {_list(_weights(names))}")
-    for pair in (*PAIRS, *LAST_PAIRS):
-        if file in pair and set(pair) <= set(names):
-            return pair
-    return (file,)
+    if not file.endswith(".onnx"):
+        return (file,)
+    pair = next((p for p in PAIRS + OTHER_PAIRS if set(p) <= set(names)), None)
+    if pair is None or file not in pair:
+        read = " with ".join(pair) if pair else "none of its graphs"
+        raise WeightsError(
+            f"finegrain cannot read {file} of {where}; of its ONNX files it reads {read}"
+        )
+    return pair
 
 
 def _recognised(names: Collection[str], where: str) -> tuple[str, ...]:
@@ -122,12 +127,12 @@ def _recognised(names: Collection[str], where: str) -> tuple[str, ...]:
     for name in usual:
         if name in names:
             return (name,)
-    for pair in LAST_PAIRS:
-        if set(pair) <= set(names):
-            return pair
     weights = _weights(names)
     if len(weights) == 1:
         return (weights[0],)
+    for pair in OTHER_PAIRS:
+        if not weights and set(pair) <= set(names):
+            return pair
     if any(_PART.search(name) for name in names):
         raise WeightsError(
             f"the weights of {where} are split into several files, which finegrain does not read; "

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from finegrain.errors import WeightsError, require
@@ -75,6 +76,8 @@ def list_repository(repository: str, revision: str | None = None) -> Listing:
             if cached is None:
                 raise
             return cached
+        # The cache notes which commit this is, and finds it under the same name without a network.
+        hub.HfApi().resolve_revision(repository, revision=revision)
     return Listing(
         repository=repository,
         revision=info.sha,
@@ -113,7 +116,7 @@ def download(listing: Listing, names: Iterable[str], *, progress: bool = True) -
             _verify(listing.folder / name, listing.files[name], listing)
         return listing.folder
     hub = require("huggingface_hub", "pull")
-    _check_space(listing, names, Path(hub.constants.HF_HUB_CACHE))
+    _check_space(listing, names, Path(_constants().HF_HUB_CACHE))
     folder = Path()
     with _told(listing.repository, listing.revision):
         for name in names:
@@ -236,6 +239,11 @@ def _disk_full(cache: Path, why: str) -> WeightsError:
     )
 
 
+def _constants() -> ModuleType:
+    """The addresses and folders that ``huggingface_hub`` has read from the environment."""
+    return require("huggingface_hub.constants", "pull")
+
+
 def _unreachable() -> tuple[type[BaseException], ...]:
     """Errors that say that the hub cannot be asked."""
     errors = require("huggingface_hub.errors", "pull")
@@ -246,9 +254,8 @@ def _unreachable() -> tuple[type[BaseException], ...]:
 @contextmanager
 def _told(repository: str, revision: str | None) -> Iterator[None]:
     """Turn errors of the hub into errors that say what to do."""
-    hub = require("huggingface_hub", "pull")
     errors = require("huggingface_hub.errors", "pull")
-    endpoint = hub.constants.ENDPOINT
+    endpoint = _constants().ENDPOINT
     try:
         yield
     except WeightsError:
@@ -283,7 +290,7 @@ def _told(repository: str, revision: str | None) -> Iterator[None]:
         raise _no_connection(repository, f"{endpoint} cannot be reached ({error})") from error
     except OSError as error:
         if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", None)):
-            cache = Path(hub.constants.HF_HUB_CACHE)
+            cache = Path(_constants().HF_HUB_CACHE)
             raise _disk_full(cache, os.strerror(error.errno or 0)) from error
         raise WeightsError(f"{repository} cannot be downloaded: {error}") from error
     except (ValueError, KeyError, TypeError) as error:

@@ -1,0 +1,338 @@
+"""Downloads from a hub on the loopback address, and what may go wrong with them."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import shutil
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+from fixtures.loopback_hub import COMMIT, LARGE, Repository
+
+from finegrain.errors import LicenceError, WeightsError
+from finegrain.zoo import fetching
+from finegrain.zoo.catalog import KnownModel
+from finegrain.zoo.fetching import fetch
+from finegrain.zoo.hub import stated_licence
+
+WEIGHTS = bytes(range(256)) * (4 * LARGE // 256)
+FILES = {"config.json": b"{}", "model.safetensors": WEIGHTS, "code.py": b"raise SystemExit"}
+NAME = "somebody/clip"
+
+
+@pytest.fixture
+def repository(hub):
+    hub.repositories[NAME] = Repository(dict(FILES))
+    return hub.repositories[NAME]
+
+
+@pytest.fixture
+def model(monkeypatch):
+    """Publishes a known model; call it with the fields that differ."""
+
+    def publish(**fields):
+        values = {
+            "name": "tiny",
+            "about": "",
+            "repository": NAME,
+            "embed_dim": 1,
+            "parameters": 1.0,
+            "image_gflops": 1.0,
+            "licence": "MIT",
+        }
+        monkeypatch.setattr("finegrain.zoo.catalog.KNOWN", (KnownModel(**values | fields),))
+
+    return publish
+
+
+def fetched(name=NAME, **options):
+    return fetch(name, progress=False, **options)
+
+
+def cached(tmp_path):
+    """Files in the cache of downloads, with links and unfinished files."""
+    names = (path.name for path in (tmp_path / "hub_cache").rglob("*") if not path.is_dir())
+    return [name for name in names if not name.endswith((".lock", "TAG", "main"))]
+
+
+def test_only_the_files_of_the_model_are_downloaded(hub, repository):
+    got = fetched()
+    assert sorted(path.name for path in got.folder.iterdir()) == [
+        "README.md",
+        "config.json",
+        "model.safetensors",
+    ]
+    assert (got.folder / "model.safetensors").read_bytes() == WEIGHTS
+    assert hub.sent("code.py") == []
+    assert got.digests == {"model.safetensors": hashlib.sha256(WEIGHTS).hexdigest()}
+    assert got.source == {
+        "name": "clip",
+        "repository": NAME,
+        "revision": COMMIT,
+        "licence": "mit",
+    }
+
+
+def test_a_second_time_nothing_is_downloaded(hub, repository):
+    fetched()
+    hub.requests.clear()
+    fetched()
+    assert hub.sent("model.safetensors") == []
+
+
+def test_a_broken_connection_is_taken_up_where_it_broke(hub, repository, monkeypatch):
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 1024)
+    repository.cut_after["model.safetensors"] = 5000
+    assert (fetched().folder / "model.safetensors").read_bytes() == WEIGHTS
+    assert hub.sent("model.safetensors") == [None, "bytes=4096-"]
+
+
+def test_finished_files_are_kept_where_a_later_one_is_interrupted(
+    hub, repository, monkeypatch, tmp_path
+):
+    from huggingface_hub import file_download
+
+    plain = file_download.http_get
+
+    def interrupted(url, file, **options):
+        if url.endswith("model.safetensors"):
+            file.write(b"the first bytes")
+            raise KeyboardInterrupt
+        plain(url, file, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(file_download, "http_get", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            fetched()
+    assert not [name for name in cached(tmp_path) if "incomplete" in name]
+    hub.requests.clear()
+    assert (fetched().folder / "model.safetensors").read_bytes() == WEIGHTS
+    assert hub.sent("config.json") == []
+
+
+def test_a_file_that_differs_from_its_digest_is_refused_and_removed(hub, repository, tmp_path):
+    repository.digests["model.safetensors"] = 64 * "0"
+    with pytest.raises(WeightsError, match=r"not the file whose digest the hub states.*removed"):
+        fetched()
+    assert 64 * "0" not in cached(tmp_path)
+    # The cache does not keep the wrong file: with the right digest it is downloaded again.
+    repository.digests.clear()
+    assert fetched().digests == {"model.safetensors": hashlib.sha256(WEIGHTS).hexdigest()}
+
+
+def test_a_small_file_is_compared_with_the_digest_of_git(hub, repository):
+    repository.digests["config.json"] = 40 * "0"
+    with pytest.raises(WeightsError, match=r"config\.json of somebody/clip is not the file"):
+        fetched()
+    assert hub.sent("model.safetensors") == []
+
+
+def test_a_damaged_cache_is_noticed(hub, repository, tmp_path):
+    got = fetched()
+    (got.folder / "model.safetensors").resolve().write_bytes(b"damaged")
+    with pytest.raises(WeightsError, match="removed from the cache"):
+        fetched()
+    assert (fetched().folder / "model.safetensors").read_bytes() == WEIGHTS
+
+
+def test_a_path_that_climbs_out_is_not_downloaded(hub, repository, tmp_path):
+    repository.files |= {"../../config.json": b"{}", "a\\..\\config.json": b"{}"}
+    got = fetched()
+    assert got.choice.companions == ("README.md", "config.json")
+
+
+def test_the_cache_serves_where_there_is_no_network(hub, repository, monkeypatch):
+    online = fetched()
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    assert fetched() == online
+
+
+def test_offline_mode_asks_nothing(hub, repository, monkeypatch):
+    online = fetched()
+    hub.requests.clear()
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    offline = fetched()
+    assert offline == online
+    assert hub.requests == []
+
+
+def test_no_network_and_nothing_in_the_cache(hub, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(WeightsError, match=r"cannot be reached.*HF_ENDPOINT.*--from"):
+        fetched()
+
+
+def test_offline_mode_and_nothing_in_the_cache(hub, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(WeightsError, match="not in the cache, and HF_HUB_OFFLINE is set"):
+        fetched()
+
+
+def test_a_gated_repository(hub, repository):
+    repository.gated = True
+    with pytest.raises(WeightsError, match=rf"is gated.*{hub.endpoint}/{NAME}.*HF_TOKEN"):
+        fetched()
+
+
+@pytest.mark.parametrize(
+    ("status", "advice"),
+    [(403, "HF_TOKEN"), (429, "too many requests"), (500, "try again later")],
+)
+def test_a_hub_that_refuses(hub, repository, monkeypatch, status, advice):
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    repository.status = status
+    with pytest.raises(WeightsError, match=f"with status {status}: .*{advice}"):
+        fetched()
+
+
+def test_a_repository_that_is_not_there(hub):
+    with pytest.raises(WeightsError, match=r"no repository nobody/nothing at .*, or it is private"):
+        fetched("nobody/nothing")
+
+
+def test_a_revision_that_is_not_there(hub, repository):
+    with pytest.raises(WeightsError, match="has no revision 'v9'"):
+        fetched(f"{NAME}@v9")
+
+
+@pytest.mark.parametrize("name", ["a/b/c", "a/ b", "/b", "a/"])
+def test_a_name_that_is_not_one_of_a_repository(hub, name):
+    with pytest.raises(WeightsError, match=r"expected owner/name|no repository"):
+        fetched(name)
+
+
+def test_a_server_that_is_not_a_hub(hub, monkeypatch):
+    hub.repositories[NAME] = Repository({})
+    monkeypatch.setattr(
+        "fixtures.loopback_hub._Handler._list", lambda self, *_: self._send(200, b"hi")
+    )
+    with pytest.raises(WeightsError, match=r"does not answer as a model hub does.*HF_ENDPOINT"):
+        fetched()
+
+
+def test_a_disk_without_room_is_noticed_before_the_download(hub, repository, monkeypatch):
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(0, 0, 1000))
+    with pytest.raises(WeightsError, match=r"disk of the cache .* is full: .* needed.*HF_HOME"):
+        fetched()
+    assert hub.sent("config.json") == []
+
+
+def test_a_disk_that_fills_up(hub, repository, monkeypatch, tmp_path):
+    def write(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("huggingface_hub.file_download.http_get", write)
+    with pytest.raises(WeightsError, match=r"is full: No space left on device\. Free space there"):
+        fetched()
+    assert cached(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("stated", "shown"), [("cc-by-nc-4.0", "states cc-by-nc-4.0"), (None, "states no licence")]
+)
+def test_a_licence_has_to_be_accepted(hub, repository, stated, shown):
+    repository.licence = stated
+    with pytest.raises(LicenceError, match=rf"{shown}, which is not MIT.*--accept-licence"):
+        fetched()
+    assert hub.sent("config.json") == hub.sent("model.safetensors") == []
+    assert fetched(accept_licence=True).source.get("licence") == stated
+
+
+def test_the_licence_of_the_table_and_of_the_repository_both_count(hub, repository, model):
+    model(licence="Apple's terms")
+    with pytest.raises(LicenceError, match="mit and Apple's terms"):
+        fetched("tiny")
+    model(licence="MIT")
+    repository.licence = "other"
+    with pytest.raises(LicenceError, match="other and MIT"):
+        fetched("tiny")
+    repository.licence = None
+    assert fetched("tiny").source["licence"] == "MIT"
+
+
+@pytest.mark.parametrize(
+    ("card", "licence"),
+    [
+        ({"license": "mit"}, "mit"),
+        ({"license": "other", "license_name": "apple-amlr"}, "apple-amlr"),
+        ({"license": "other"}, "other"),
+        ({"license": ["mit", "cc-by-4.0"]}, "mit, cc-by-4.0"),
+        ({}, None),
+        (None, None),
+    ],
+)
+def test_licences_of_model_cards(card, licence):
+    assert stated_licence(card) == licence
+
+
+def test_without_torch_the_onnx_towers_of_a_known_model_are_taken(hub, repository, model):
+    towers = {"visual/model.onnx": WEIGHTS, "textual/model.onnx": WEIGHTS[::-1]}
+    hub.repositories["somebody/onnx"] = Repository(towers)
+    model(onnx="somebody/onnx", revision=COMMIT)
+    assert fetched("tiny").source["repository"] == NAME
+    got = fetched("tiny", has_torch=False)
+    assert got.source["repository"] == "somebody/onnx"
+    assert list(got.digests) == ["visual/model.onnx", "textual/model.onnx"]
+
+
+def test_without_torch_weights_for_it_are_not_downloaded(hub, repository):
+    with pytest.raises(WeightsError, match=r"published for PyTorch.*finegrain\[train\]"):
+        fetched(has_torch=False)
+    assert hub.sent("model.safetensors") == []
+
+
+def test_a_known_digest_must_be_the_one_that_the_hub_states(hub, repository, model):
+    model(sha256=64 * "1", file="model.safetensors", revision=COMMIT)
+    with pytest.raises(WeightsError, match=f"expected {64 * '1'}. The repository has changed"):
+        fetched("tiny")
+    assert hub.sent("model.safetensors") == []
+
+
+def test_a_folder_of_this_machine(tmp_path, model):
+    for name, content in FILES.items():
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "README.md").write_text("---\nlicense: mit\n---\n# A model\n")
+    got = fetched(None, source=tmp_path)
+    assert got.folder == tmp_path
+    assert got.choice.weights == ("model.safetensors",)
+    assert got.source == {"name": tmp_path.name, "licence": "mit"}
+    assert fetched(None, source=tmp_path / "model.safetensors").digests == got.digests
+    model(sha256=64 * "1")
+    with pytest.raises(WeightsError, match="not the file of tiny: expected SHA-256 1111"):
+        fetched("tiny", source=tmp_path)
+
+
+def test_files_of_this_machine_may_state_no_licence_but_not_an_unfree_one(tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(WEIGHTS)
+    assert "licence" not in fetched(None, source=tmp_path).source
+    (tmp_path / "README.md").write_text("---\nlicense: cc-by-nc-4.0\n---\n")
+    with pytest.raises(LicenceError, match=r"states cc-by-nc-4\.0"):
+        fetched(None, source=tmp_path)
+
+
+def test_paths_of_this_machine_that_are_no_model(tmp_path, monkeypatch):
+    with pytest.raises(WeightsError, match="neither a folder nor a file at"):
+        fetched(None, source=tmp_path / "nothing")
+    with pytest.raises(WeightsError, match="no files at all"):
+        fetched(None, source=tmp_path)
+    (tmp_path / "a.pt").touch()
+    with pytest.raises(WeightsError, match="use --file only with"):
+        fetched(None, source=tmp_path / "a.pt", file="a.pt")
+    (tmp_path / "b.pt").touch()
+    monkeypatch.setattr(fetching, "_MAX_ENTRIES", 1)
+    with pytest.raises(WeightsError, match="more than 1 files"):
+        fetched(None, source=tmp_path)
+    with pytest.raises(WeightsError, match="expected the name of a model"):
+        fetched(None)
+
+
+def test_deep_folders_are_not_searched(tmp_path):
+    deep = Path(tmp_path, "a", "b", "c")
+    deep.mkdir(parents=True)
+    (deep / "model.safetensors").touch()
+    with pytest.raises(WeightsError, match="no files at all"):
+        fetched(None, source=tmp_path)
