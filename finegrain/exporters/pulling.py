@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from finegrain.errors import PlanError
+from finegrain.errors import ExportError, PlanError, require
 from finegrain.exporters.onnx_pair import plan_from_pair
 from finegrain.zoo.choice import Choice
 from finegrain.zoo.fetching import Fetched, fetch
@@ -105,8 +105,14 @@ def plan_from_folder(fetched: Fetched, out: Path, profile: ExportProfile | None 
     """
     choice: Choice = fetched.choice
     if choice.kind == "onnx":
+        if profile is not None:
+            raise ExportError(
+                f"an export profile changes PyTorch weights, and {choice.weights[0]} is ONNX; "
+                "choose a PyTorch file by --file, or leave out the profile"
+            )
         plan_from_pair(fetched.folder, out, source=fetched.source, weights=fetched.digests)
         return
+    require("torch", "train")
     # Imported here, because it needs torch.
     from finegrain.exporters.published_weights import export_published
 

@@ -1,0 +1,70 @@
+"""The three commands of the quick start, in processes that have no PyTorch."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+from fixtures.loopback_hub import Repository
+from fixtures.onnx_pairs import write_immich
+from PIL import Image
+
+NAME = "somebody/pair"
+COMMAND = """
+import sys
+for name in ("torch", "torchvision", "transformers", "open_clip", "timm", "safetensors", "cv2"):
+    sys.modules[name] = None
+from finegrain.__main__ import main
+raise SystemExit(main())
+"""
+
+
+@pytest.fixture
+def finegrain(hub, tmp_path):
+    """Runs a command in a folder of its own; returns its exit status, output and errors."""
+    environment = {**os.environ, "HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path / "home")}
+
+    def run(*arguments):
+        done = subprocess.run(
+            [sys.executable, "-c", COMMAND, *map(str, arguments)],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return done.returncode, done.stdout, done.stderr
+
+    return run
+
+
+def test_from_a_name_to_a_grid(hub, finegrain, crops, tmp_path):
+    (tmp_path / "pair").mkdir()
+    write_immich(tmp_path / "pair")
+    hub.add_folder(NAME, tmp_path / "pair")
+    status, shown, error = finegrain("pull", NAME, "-o", "model.plan")
+    assert status == 0, error
+    assert "visual/model.onnx: SHA-256" in shown
+    assert "finegrain index model.plan photos/" in shown
+    status, _, error = finegrain("index", "model.plan", crops)
+    assert status == 0, error
+    status, _, error = finegrain("query", "model.plan", "red coat", "--grid", "matches.png")
+    assert status == 0, error
+    assert Image.open(tmp_path / "matches.png").width > 100
+    status, shown, _ = finegrain("doctor", "model.plan")
+    assert status == 0
+    assert "licence: mit" in shown
+
+
+def test_pytorch_weights_name_the_extra(hub, finegrain, tmp_path):
+    hub.repositories[NAME] = Repository({"model.safetensors": bytes(5000)})
+    (tmp_path / "model.safetensors").write_bytes(bytes(5000))
+    for arguments in (("pull", NAME), ("pull", "--from", "model.safetensors")):
+        status, _, error = finegrain(*arguments)
+        assert status == 1
+        assert error.count("\n") == 1
+        assert 'pip install "finegrain[train]"' in error
+    assert hub.sent("model.safetensors") == []
+    assert not list(tmp_path.glob("*.plan*"))
