@@ -284,17 +284,14 @@ def _expected(recipe: finegrain.Recipe) -> str:
 def recipe(arguments: argparse.Namespace) -> None:
     require("torch", "train")
     from finegrain.recipe import difference
+    from finegrain.recipe.named_file import named_files
 
     recipes = [finegrain.load_recipe(path, arguments.set) for path in arguments.recipes]
     if arguments.action == "list":
         rows = []
-        for path in sorted(Path("recipes").glob("*.py")):
+        for name, path in sorted(named_files("recipes").items()):
             recipe = finegrain.load_recipe(path)
-            rows.append((str(path), recipe.about, _expected(recipe)))
-        if not rows:
-            raise DataError(
-                "there are no files recipes/*.py here; run this in a checkout of finegrain"
-            )
+            rows.append((name, recipe.about, _expected(recipe)))
         print(tabulate(rows, headers=["recipe", "about", "expected rank1"]))
     elif arguments.action == "diff" and len(recipes) == 2:
         rows = [(name, *values) for name, values in difference(*recipes).items()]

@@ -108,11 +108,16 @@ def _parser() -> argparse.ArgumentParser:
         "train",
         verbs.train,
         "train a recipe",
-        "  finegrain train recipes/tiny_synthetic.py\n"
-        "  finegrain train recipes/tiny_synthetic.py --set optimizer.lr=3e-4 -o runs/lr3\n"
-        "  torchrun --nproc-per-node 2 -m finegrain train recipes/tiny_synthetic.py",
+        "  finegrain train tiny_synthetic\n"
+        "  finegrain train tiny_synthetic --set optimizer.lr=3e-4 -o runs/lr3\n"
+        "  finegrain train my_recipe.py --tiny\n"
+        "  torchrun --nproc-per-node 2 -m finegrain train tiny_synthetic",
     )
-    train.add_argument("recipe", type=Path, help="a recipe's .py, its .json, or a run folder")
+    train.add_argument(
+        "recipe",
+        type=Path,
+        help="a name of `finegrain recipe list`, a .py, a .json, or a run folder",
+    )
     train.add_argument("-o", "--out", type=Path, help="run folder (default: runs/<name>)")
     train.add_argument("--set", action="append", default=[], metavar="A.B=C", help="one field")
     train.add_argument("--resume", action="store_true", help="continue from the newest checkpoint")
@@ -152,7 +157,7 @@ def _parser() -> argparse.ArgumentParser:
         "report",
         verbs.report,
         "report test metrics of runs, selected on validation and as papers select",
-        "  finegrain train recipes/irra_cuhk_pedes.py --set watch_test=true -o runs/s1\n"
+        "  finegrain train irra_cuhk_pedes --set watch_test=true -o runs/s1\n"
         "  finegrain report runs/s1\n"
         "  finegrain report runs/s1 runs/s2 runs/s3        # mean and spread over seeds",
     )
@@ -164,11 +169,14 @@ def _parser() -> argparse.ArgumentParser:
         verbs.export,
         "export a run to a model.plan, checked against the eager model",
         "  finegrain export runs/tiny_synthetic -o model.plan\n"
-        "  finegrain export runs/tiny_synthetic export/cpu_int8.py -o model.plan\n"
-        "  finegrain export runs/irra --data recipes/tiny_synthetic.py",
+        "  finegrain export runs/tiny_synthetic cpu_int8 -o model.plan\n"
+        "  finegrain export runs/irra --data tiny_synthetic",
     )
     export.add_argument("run_folder", type=Path, metavar="RUN")
-    export.add_argument("profile", type=Path, nargs="?", default=Path("export/onnx_fp32.py"))
+    export.add_argument(
+        "profile", type=Path, nargs="?", default=Path("onnx_fp32"),
+        help="a name, such as cpu_int8, or a .py (default: onnx_fp32)",
+    )  # fmt: skip
     export.add_argument("-o", "--out", type=Path, default=Path("model.plan"))
     export.add_argument("--data", type=Path, help="check on the dataset of this recipe instead")
 
@@ -411,8 +419,8 @@ def _parser() -> argparse.ArgumentParser:
         verbs.recipe,
         "list, show or compare recipes",
         "  finegrain recipe list\n"
-        "  finegrain recipe show recipes/tiny_synthetic.py\n"
-        "  finegrain recipe diff recipes/tiny_synthetic.py runs/tiny_synthetic",
+        "  finegrain recipe show tiny_synthetic\n"
+        "  finegrain recipe diff tiny_synthetic runs/tiny_synthetic",
     )
     recipe.add_argument("action", choices=["list", "show", "diff"])
     recipe.add_argument("recipes", type=Path, nargs="*")

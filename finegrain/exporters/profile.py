@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from finegrain.errors import ExportError
+from finegrain.errors import ExportError, did_you_mean
 from finegrain.exporters.precision import Fp32, Precision
 from finegrain.exporters.triton import TritonServing
+from finegrain.recipe.named_file import find_file, named_files
 from finegrain.recipe.python_file import call_in_file
 from finegrain.runtime.base import RuntimeName
 from finegrain.runtime.tensorrt.backend import BackendName
@@ -58,10 +59,18 @@ class ExportProfile:
 def load_profile(path: str | Path) -> ExportProfile:
     """Read a profile from a Python file with ``def profile() -> ExportProfile``.
 
+    Args:
+        path: A Python file, which is executed, so it must be trusted; or the name of a profile in
+            the folder ``export``, or of one that comes with finegrain, such as ``cpu_int8``.
+
     Raises:
         ExportError: The file is missing or defines no profile.
     """
-    path = Path(path)
-    if not path.is_file() or path.suffix != ".py":
-        raise ExportError(f"there is no export profile at {path}; the folder export/ has examples")
-    return call_in_file(path, "profile", ExportProfile, ExportError)
+    file = find_file(Path(path), "export")
+    if file is None or not file.is_file() or file.suffix != ".py":
+        known = named_files("export")
+        raise ExportError(
+            f"there is no export profile at {path}; these have a name: {', '.join(sorted(known))}."
+            f"{did_you_mean(str(path), known)}"
+        )
+    return call_in_file(file, "profile", ExportProfile, ExportError)

@@ -20,6 +20,7 @@ from finegrain.errors import RecipeError, did_you_mean
 from finegrain.methods import MethodConfig
 from finegrain.preprocess import Fit, Interpolation
 from finegrain.recipe.as_json import CONVERTER, explain
+from finegrain.recipe.named_file import find_file, named_files
 from finegrain.recipe.python_file import call_in_file
 from finegrain.rerank import RerankBy
 
@@ -278,22 +279,24 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe from a Python file, its JSON, or a run folder.
 
     Args:
-        path: A Python file, a ``recipe.json``, or a folder with one. A Python file is executed,
-            so it must be trusted.
+        path: A Python file, a ``recipe.json``, or a folder with one; or the name of a recipe in
+            the folder ``recipes``, or of one that comes with finegrain, such as
+            ``irra_cuhk_pedes``. A Python file is executed, so it must be trusted.
         overrides: Fields to set, such as ``"optimizer.lr=3e-4"``. A value is parsed as JSON, and
             is a string where it is not JSON.
 
     Raises:
         RecipeError: The file is missing or invalid, or an override names no field.
     """
-    path = Path(path)
-    if path.is_dir():
-        path = path / "recipe.json"
-    if not path.is_file():
-        question = did_you_mean(str(path), _recipes_beside(path))
+    file = find_file(Path(path), "recipes")
+    if file is not None and file.is_dir():
+        file = file / "recipe.json"
+    if file is None or not file.is_file():
         raise RecipeError(
-            f"there is no recipe at {path}; `finegrain recipe list` shows those here.{question}"
+            f"there is no recipe at {file or path}; `finegrain recipe list` shows those that have "
+            f"a name.{did_you_mean(str(path), _recipes_like(Path(path)))}"
         )
+    path = file
     if path.suffix == ".py":
         recipe = call_in_file(path, "recipe", Recipe, RecipeError)
     else:
@@ -301,10 +304,9 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     return override(recipe, overrides) if overrides else recipe
 
 
-def _recipes_beside(path: Path) -> list[str]:
-    """Recipes near a wrong path, for the suggestion in the error message."""
-    folders = dict.fromkeys((path.parent, Path("recipes")))
-    return [str(recipe) for folder in folders for recipe in sorted(folder.glob("*.py"))]
+def _recipes_like(path: Path) -> list[str]:
+    """Names of recipes, and recipes in the folder of a wrong path, to suggest one."""
+    return [*named_files("recipes"), *map(str, sorted(path.parent.glob("*.py")))]
 
 
 def override(recipe: Recipe, overrides: Sequence[str]) -> Recipe:

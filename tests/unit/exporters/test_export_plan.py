@@ -306,7 +306,7 @@ def test_profiles_of_this_checkout_load():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (None, "there is no export profile at .*mine.py; the folder export/"),
+        (None, "there is no export profile at .*mine.py; these have a name: cpu_int8"),
         ("x = 1\n", "must define `def profile"),
         ("def profile():\n    return 3\n", "must define `def profile"),
         ("profile = 3\n", "must define `def profile"),
