@@ -9,12 +9,13 @@ from typing import Any
 
 from finegrain.cli import commands as verbs
 from finegrain.cli.gallery_care import add_care_actions
+from finegrain.cli.gallery_delete import add_delete_action
 from finegrain.records import Scalar
 
 
 def add_gallery_verb(to: Any) -> None:
     """Add ``finegrain gallery ACTION`` to the verbs of a parser."""
-    about = "back up, restore and check a gallery, and change columns and paths of its pictures"
+    about = "back up, restore and check a gallery, and change or delete its pictures"
     gallery = to.add_parser(
         "gallery",
         help=about,
@@ -22,6 +23,7 @@ def add_gallery_verb(to: Any) -> None:
         epilog="examples:\n"
         "  finegrain gallery set model.gallery reviewed=true --where \"camera = 'gate-3'\"\n"
         "  finegrain gallery move model.gallery /old/crops /new/crops\n"
+        "  finegrain gallery delete model.gallery --where \"camera = 'gate-3'\" --dry-run\n"
         "  finegrain gallery backup model.gallery /backups/model.gallery\n"
         "  finegrain gallery restore /backups/model.gallery model.gallery --overwrite\n"
         "  finegrain gallery check model.gallery",
@@ -42,6 +44,7 @@ def add_gallery_verb(to: Any) -> None:
     move.add_argument("old", type=Path, help="old path")
     move.add_argument("new", type=Path, help="new path")
     move.set_defaults(run=verbs.gallery_move)
+    add_delete_action(actions)
     add_care_actions(actions)
 
 

@@ -28,6 +28,14 @@ class GalleryRows:
         rows = self._store.rows(ordered)
         return [rows[id_] for id_ in ordered if id_ in rows]
 
+    def ids_where(self, where: str) -> list[int]:
+        """Ids of the pictures that match a filter, ascending.
+
+        Raises:
+            FilterError: The filter does not parse, or compares a column with a wrong type.
+        """
+        return list(self._store.ids_where(where).tolist())
+
     def thumbnails(self, ids: Iterable[int]) -> dict[int, bytes]:
         """JPEG thumbnails by id; pictures that were added without one are left out."""
         return self._store.thumbnails(checked_ids(ids))
