@@ -132,7 +132,9 @@ def encode(result: Result) -> str:
 
 def int8_kinds(result: Result) -> str:
     """For each kind of weights, the numbers of every kind of processor."""
-    measured = list(result["by_processor"].values())
+    measured = sorted(
+        result["by_processor"].values(), key=lambda m: len(m["machine"]["instructions"])
+    )
     newest = [_newest(m["machine"]["instructions"]) for m in measured]
 
     def each(way: str, column: str, digits: int) -> str:

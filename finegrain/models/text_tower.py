@@ -128,9 +128,11 @@ class ClipTextTower(nn.Module):
         Evaluation and exported graphs do not split the batch.
         """
         order = eot.argsort(stable=True)
-        parts = []
-        for rows in order.chunk(LENGTH_PARTS):
-            ends = eot[rows]
-            embedded = self._embedded(ids[rows, : int(ends[-1]) + 1])
-            parts.append(self.ln_final(self.transformer.at(embedded, ends)))
+        ends = eot[order]
+        # One lookup for all parts: the gradient of each would be as large as the vocabulary.
+        embedded = self._embedded(ids[order])
+        parts = [
+            self.ln_final(self.transformer.at(part[:, : int(at[-1]) + 1], at))
+            for part, at in zip(embedded.chunk(LENGTH_PARTS), ends.chunk(LENGTH_PARTS), strict=True)
+        ]
         return (torch.cat(parts) @ self.text_projection)[order.argsort()]

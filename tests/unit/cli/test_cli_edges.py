@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from finegrain.__main__ import main as command_line
 from finegrain.cli.parser import main
 from finegrain.gallery import Gallery
 from finegrain.records import Problem, printable
@@ -108,3 +109,13 @@ def test_ctrl_c_while_a_verb_works_is_one_line(path: Path, monkeypatch, capsys):
     monkeypatch.setattr(Gallery, "check", lambda self: signal.raise_signal(signal.SIGINT))
     assert main(["gallery", "check", str(path)]) == 130
     assert capsys.readouterr().err == "finegrain: stopped\n"
+
+
+@pytest.mark.parametrize("chosen", [None, "0"])
+def test_large_tensors_lie_in_huge_pages_unless_the_user_says_no(chosen, monkeypatch):
+    monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", chosen or "")
+    if chosen is None:
+        monkeypatch.delenv("THP_MEM_ALLOC_ENABLE")
+    monkeypatch.setattr("finegrain.cli.parser.main", lambda: 0)
+    assert command_line() == 0
+    assert os.environ["THP_MEM_ALLOC_ENABLE"] == (chosen or "1")

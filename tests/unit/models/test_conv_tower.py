@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from finegrain.errors import RecipeError
 from finegrain.models import ConvConfig
 
 
@@ -45,6 +46,27 @@ def test_rows_stay_apart_and_columns_do_not(tower):
             ]
         )
         torch.testing.assert_close(tower(pixels(2)), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_stem_of_patches_reads_each_patch_alone():
+    torch.manual_seed(0)
+    tower = ConvConfig(height=64, width=32, channels=(8, 16, 16, 32), patch=4).build(24).eval()
+    picture = pixels(1)[:, :, :64, :32]
+    changed = picture.clone()
+    changed[:, :, 8:12, 4:8] = 255 - changed[:, :, 8:12, 4:8]
+    with torch.no_grad():
+        before, after = (tower.backbone.conv1(tower.pixel_norm(p)) for p in (picture, changed))
+        moved = (before != after).any(dim=1)[0]
+        assert moved.nonzero().tolist() == [[2, 1]]
+        # Three of the four stages halve the map of 16x8 patches.
+        assert tower.backbone(tower.pixel_norm(picture)).shape == (1, 32, 2, 1)
+        assert tower(picture).shape == (1, 24)
+
+
+@pytest.mark.parametrize("patch", [-4, 3, 48])
+def test_patches_that_do_not_tile_the_picture(patch):
+    with pytest.raises(RecipeError, match=rf"128x64 does not divide into patches of {patch}"):
+        ConvConfig(height=128, width=64, patch=patch).build(8)
 
 
 def test_the_tiny_twin_is_of_the_same_kind():
