@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -64,7 +65,7 @@ def pull(
         accept_licence: Accept a licence other than MIT, Apache and BSD.
         profile: Precision of the plan; the default is fp32. Models that are published as ONNX
             have the precision of their files.
-        progress: Show a progress bar.
+        progress: Show a progress bar of the download, and what is done after it.
 
     Returns:
         The plan, and where the model came from.
@@ -93,6 +94,8 @@ def pull(
         has_torch=find_spec("torch") is not None,
         progress=progress,
     )
+    if progress:
+        print("making the plan, and comparing it with the published model ...", file=sys.stderr)
     plan_from_folder(fetched, out, profile)
     return Pulled(plan=out, source=fetched.source, digests=fetched.digests)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from pathlib import Path
 
 from finegrain.errors import LicenceError, WeightsError
 from finegrain.zoo.catalog import KnownModel, is_free, known_model
-from finegrain.zoo.choice import Choice, choose_files
+from finegrain.zoo.choice import OPEN_CLIP_CONFIG, Choice, choose_files
 from finegrain.zoo.hub import card_licence, digest, download, list_repository
 
 _MAX_ENTRIES, _MAX_DEPTH = 2000, 3
@@ -88,7 +89,10 @@ def fetch(
                 "trust the new file"
             )
     # Configurations first: they are small, and an error in them is found before a long download.
-    download(listing, choice.companions, progress=progress)
+    if choice.companions:
+        _check_has_pictures(
+            download(listing, choice.companions, progress=progress), choice, repository
+        )
     folder = download(listing, choice.weights, progress=progress)
     return Fetched(
         folder=folder,
@@ -103,6 +107,26 @@ def fetch(
             name: listing.files[name].sha256 or digest(folder / name) for name in choice.weights
         },
     )
+
+
+def _check_has_pictures(folder: Path, choice: Choice, repository: str) -> None:
+    """Refuse a model of texts alone before its weights are downloaded.
+
+    Raises:
+        WeightsError: Its configuration describes no image tower.
+    """
+    if choice.kind == "onnx" or OPEN_CLIP_CONFIG in choice.companions:
+        return
+    try:
+        config = json.loads((folder / "config.json").read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return  # there is none, or the reader of the weights says what is wrong with it
+    if isinstance(config, dict) and "model_type" in config and "vision_config" not in config:
+        raise WeightsError(
+            f"the config.json of {repository} describes a model of type "
+            f"{config['model_type']!r:.60} without an image tower; expected a model of pictures "
+            "and texts, such as CLIP"
+        )
 
 
 def _from_machine(

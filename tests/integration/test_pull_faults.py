@@ -112,6 +112,17 @@ def test_a_pickle_that_would_run_code(refused, tmp_path):
     assert not trace.exists()
 
 
+def test_a_model_of_texts_alone_is_refused_before_its_weights_are_downloaded(hub, refused):
+    files = {"config.json": b'{"model_type": "bert"}', "model.safetensors": bytes(9000)}
+    assert "describes a model of type 'bert' without an image tower" in refused(files)
+    assert hub.sent("model.safetensors") == []
+
+
+def test_weights_of_another_model(refused):
+    files = {"model.safetensors": save({"encoder.layer.0.weight": torch.zeros(2)})}
+    assert "encoder.layer.0.weight. Is it a checkpoint of another model?" in refused(files)
+
+
 def test_two_candidates(refused, weights):
     message = refused({"epoch_1.safetensors": weights, "epoch_2.safetensors": weights})
     assert "epoch_1.safetensors, epoch_2.safetensors. Choose one by --file NAME" in message

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -10,6 +11,8 @@ import pytest
 from fixtures.loopback_hub import Repository
 from fixtures.onnx_pairs import write_immich
 from PIL import Image
+
+from finegrain.cli.parser import main
 
 NAME = "somebody/pair"
 COMMAND = """
@@ -40,10 +43,16 @@ def finegrain(hub, tmp_path):
     return run
 
 
-def test_from_a_name_to_a_grid(hub, finegrain, crops, tmp_path):
-    (tmp_path / "pair").mkdir()
-    write_immich(tmp_path / "pair")
-    hub.add_folder(NAME, tmp_path / "pair")
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    """Two ONNX towers with random weights, as Immich publishes them."""
+    folder = tmp_path_factory.mktemp("pair")
+    write_immich(folder)
+    return folder
+
+
+def test_from_a_name_to_a_grid(hub, pair, finegrain, crops, tmp_path):
+    hub.add_folder(NAME, pair)
     status, shown, error = finegrain("pull", NAME, "-o", "model.plan")
     assert status == 0, error
     assert "visual/model.onnx: SHA-256" in shown
@@ -64,7 +73,35 @@ def test_pytorch_weights_name_the_extra(hub, finegrain, tmp_path):
     for arguments in (("pull", NAME), ("pull", "--from", "model.safetensors")):
         status, _, error = finegrain(*arguments)
         assert status == 1
-        assert error.count("\n") == 1
-        assert 'pip install "finegrain[train]"' in error
+        assert 'pip install "finegrain[train]"' in error.splitlines()[-1]
     assert hub.sent("model.safetensors") == []
     assert not list(tmp_path.glob("*.plan*"))
+
+
+def test_a_tokenizer_file_that_is_not_one(hub, pair, tmp_path, capsys):
+    hub.add_folder(NAME, pair).files["textual/tokenizer.json"] = b"not a tokenizer"
+    assert main(["pull", NAME, "-o", str(tmp_path / "model.plan")]) == 1
+    assert "tokenizer.json" in capsys.readouterr().err
+    assert not list(tmp_path.glob("*.plan*"))
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "shown"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), 1, "No space left on device"),
+        (KeyboardInterrupt(), 130, "stopped"),
+    ],
+)
+def test_an_older_plan_stays_when_the_new_one_cannot_be_written(
+    pair, tmp_path, capsys, monkeypatch, error, status, shown
+):
+    def fail(descriptor):
+        raise error
+
+    plan = tmp_path / "model.plan"
+    plan.write_bytes(b"an older plan")
+    monkeypatch.setattr("finegrain.plan.os.fsync", fail)
+    assert main(["pull", "--from", str(pair), "-o", str(plan)]) == status
+    assert shown in capsys.readouterr().err
+    assert plan.read_bytes() == b"an older plan"
+    assert list(tmp_path.iterdir()) == [plan]
