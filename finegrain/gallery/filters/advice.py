@@ -1,4 +1,4 @@
-"""Notes on a filter that matches few pictures: columns and values that no picture has."""
+"""Notes on a filter that matches few pictures: what no picture has, and reversed bounds."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from finegrain.gallery.filters.conditions import (
     Like,
     Membership,
     Not,
+    Operator,
     Or,
     Value,
 )
@@ -31,7 +32,7 @@ def filter_notes(store: Backend, where: str) -> list[str]:
     """
     notes: list[str] = []
     for leaf in _leaves(parse(where, store.columns())):
-        note = _note(store, leaf)
+        note = _reversed(leaf) or _note(store, leaf)
         if note is not None and note not in notes:
             notes.append(note)
     return notes
@@ -43,11 +44,31 @@ def _leaves(condition: Condition) -> Iterator[Condition]:
         node = pending.pop(0)
         match node:
             case And(terms) | Or(terms):
+                if _reversed(node) is not None:
+                    yield node
                 pending += terms
             case Not(term):
                 pending.append(term)
             case _:
                 yield node
+
+
+def _reversed(condition: Condition) -> str | None:
+    """A note on ``between 20 and 10``, which no value matches."""
+    match condition:
+        case And((Comparison(column, ">=", low), Comparison(other, "<=" | "<" as symbol, high))):
+            # Two comparisons that were written as one have the same position.
+            if column == other and not _is_satisfiable(low, symbol, high):
+                return f"the bounds of {column.name} match nothing: write the lower one first"
+    return None
+
+
+def _is_satisfiable(low: Value, symbol: Operator, high: Value) -> bool:
+    if isinstance(low, str) and isinstance(high, str):
+        return low < high or (symbol == "<=" and low == high)
+    if isinstance(low, str) or isinstance(high, str):
+        return False  # no value is both text and number
+    return low <= high
 
 
 def _note(store: Backend, leaf: Condition) -> str | None:

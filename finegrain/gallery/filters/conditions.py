@@ -2,12 +2,13 @@
 
     camera = 'gate-3' and (price < 50 or sale = true) and not "Base Colour" in ('red', 'navy')
 
-Comparisons are ``= == != < <= > >=`` between a column and a value, ``between 10 and 20`` (both
+Comparisons are ``= == != <> < <= > >=`` between a column and a value, ``between 10 and 20`` (both
 included), ``like '%coat'``, ``in (...)``, ``is null``, and ``not between``, ``not like``,
 ``not in``, ``is not null``; they are joined by ``and``, ``or``, ``not`` and parentheses. Values
-are strings in single or double quotes (``\\`` escapes a character), numbers, ``true`` and
-``false``. Keywords are case-insensitive; column names are case-sensitive. Write a column name that
-is not a plain identifier in double quotes or backquotes: ``"Base Colour" = 'Navy'``.
+are strings in single or double quotes (``\\`` escapes a character, and a doubled quote is one, as
+in ``'O''Brien'``), numbers, ``true`` and ``false``. Keywords are case-insensitive; column names are
+case-sensitive. Write a column name that is not a plain identifier in double quotes or backquotes:
+``"Base Colour" = 'Navy'``.
 Columns are ``id``, ``image``, ``pid``, ``camera``, ``time``, ``track``, ``added_at``,
 ``expires_at`` and the keys of the metadata. ``time``, ``added_at`` and ``expires_at`` are
 compared with times in ISO 8601, to the millisecond, in UTC unless they state an offset:

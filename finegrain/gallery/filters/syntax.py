@@ -23,6 +23,7 @@ from finegrain.gallery.filters.conditions import (
     Like,
     Membership,
     Not,
+    Operator,
     Or,
     Value,
     kind_of,
@@ -34,6 +35,7 @@ from finegrain.gallery.filters.meaning import (
     between,
     compared,
 )
+from finegrain.records import printable
 
 MAX_LENGTH = 4096
 """Longest expression, in characters."""
@@ -97,10 +99,10 @@ column: NAME | DOUBLE_QUOTED | BACKQUOTED
 value: SINGLE_QUOTED | DOUBLE_QUOTED | NUMBER | TRUE | FALSE | NULL
 pattern: SINGLE_QUOTED | DOUBLE_QUOTED
 
-COMPARISON: "==" | "=" | "!=" | "<=" | ">=" | "<" | ">"
-SINGLE_QUOTED: /'(?:[^'\\]|\\.)*'/s
-DOUBLE_QUOTED: /"(?:[^"\\]|\\.)*"/s
-BACKQUOTED: /`(?:[^`\\]|\\.)*`/s
+COMPARISON: "==" | "=" | "!=" | "<>" | "<=" | ">=" | "<" | ">"
+SINGLE_QUOTED: /'(?:[^'\\]|\\.|'')*'/s
+DOUBLE_QUOTED: /"(?:[^"\\]|\\.|"")*"/s
+BACKQUOTED: /`(?:[^`\\]|\\.|``)*`/s
 NUMBER: /[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?(?![A-Za-z0-9_.])/
 AND: /and\b/i
 OR: /or\b/i
@@ -115,6 +117,8 @@ FALSE: /false\b/i
 NAME: /(?!(?i:and|or|not|in|between|like|is|null|true|false)\b)[A-Za-z_][A-Za-z0-9_]*/
 %ignore /\s+/
 """
+
+_OTHER_SPELLINGS: Mapping[str, Operator] = {"==": "=", "<>": "!="}
 
 _NO_ORDER = "true and false have no order; use = or !=."
 
@@ -154,7 +158,7 @@ class _Builder(Transformer[Token, Condition]):
         column, symbol, value = children
         if symbol in ORDERS and isinstance(value, bool):
             raise PositionedError(symbol.start_pos, _NO_ORDER)
-        return compared(column, "=" if symbol == "==" else symbol.value, value)
+        return compared(column, _OTHER_SPELLINGS.get(symbol.value, symbol.value), value)
 
     def contain(self, children: list[Any]) -> Condition:
         column, *words = (c for c in children if not _is_word(c, "IN"))
@@ -177,7 +181,7 @@ class _Builder(Transformer[Token, Condition]):
 
     def pattern(self, children: list[Token]) -> str:
         # Keep the escapes of % _ and the backslash, which have a meaning in the pattern.
-        text = re.sub(r"\\([^%_\\])", r"\1", children[0][1:-1], flags=re.DOTALL)
+        text = re.sub(r"\\([^%_\\])", r"\1", _inside(children[0]), flags=re.DOTALL)
         return _encodable(text, children[0].start_pos or 0)
 
     def column(self, children: list[Token]) -> Column:
@@ -204,7 +208,13 @@ def _is_word(child: object, word: str) -> bool:
 
 
 def _text(token: str, position: int) -> str:
-    return _encodable(re.sub(r"\\(.)", r"\1", token[1:-1], flags=re.DOTALL), position)
+    return _encodable(re.sub(r"\\(.)", r"\1", _inside(token), flags=re.DOTALL), position)
+
+
+def _inside(token: str) -> str:
+    """The text between the quotes of a token, where a doubled quote is one, as in SQL."""
+    quote = re.escape(token[0])
+    return re.sub(rf"(\\.)|({quote}){quote}", r"\1\2", token[1:-1], flags=re.DOTALL)
 
 
 def _encodable(text: str, position: int) -> str:
@@ -236,8 +246,8 @@ def _hint(expression: str, position: int, columns: Iterable[str]) -> str:
     """A hint about quotes if the expression names a column without the quotes it needs."""
     for column in columns:
         at = expression.casefold().find(column.casefold())
-        if not _PLAIN.fullmatch(column) and 0 <= at <= position <= at + len(column):
-            return f' Write that column as "{column}", in double quotes.'
+        if column and not _PLAIN.fullmatch(column) and 0 <= at <= position <= at + len(column):
+            return f" Write that column as {_quoted(column)}, in double quotes."
     return ""
 
 
@@ -315,11 +325,13 @@ def unknown_column(name: str, columns: Iterable[str]) -> str:
     alike = {_plain_name(column): column for column in known}
     close = difflib.get_close_matches(_plain_name(name), alike, n=1)
     hint = f" Did you mean {_quoted(alike[close[0]])}?" if close else ""
-    return f"unknown column {name!r:.60}.{hint} Known are: {', '.join(known[:40])}."
+    names = printable(", ".join(known[:40]))
+    return f"unknown column {name!r:.60}.{hint} Known are: {names}."
 
 
 def _quoted(column: str) -> str:
-    return column if _PLAIN.fullmatch(column) else f'"{column}"'
+    escaped = re.sub(r'(["\\])', r"\\\1", column)
+    return column if _PLAIN.fullmatch(column) else f'"{escaped}"'
 
 
 def _plain_name(column: str) -> str:

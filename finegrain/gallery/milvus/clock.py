@@ -16,7 +16,7 @@ _CLOCK_NOTE = 0
 
 def start_clock(connection: Connection, collection: str, dim: int) -> None:
     """Store the present time as trusted, in a new gallery."""
-    _store(connection, collection, dim, Looks(times.now(), None))
+    _store(connection, collection, dim, Looks(times.now()))
 
 
 def look(
@@ -33,7 +33,7 @@ def look(
     after = before.after(now, trust=trust)
     if after.is_worth_storing(before):
         _store(connection, collection, dim, after)
-    return after.deletable_until(now), after.texts()[1]
+    return after.deletable_until(now), after.doubted_text()
 
 
 def copy_clock(connection: Connection, old: str, new: str, dim: int) -> None:

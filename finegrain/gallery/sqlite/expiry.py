@@ -15,12 +15,18 @@ def look(connection: sqlite3.Connection, *, trust: bool = False) -> str:
     Returns:
         The time up to which expired pictures may be deleted, in the form of stored times.
     """
-    before = Looks.of_texts(*connection.execute("SELECT clock, doubted FROM gallery").fetchone())
+    before = _stored(connection.execute)
     now = times.now()
     after = before.after(now, trust=trust)
     if after.is_worth_storing(before):
         connection.execute("UPDATE gallery SET clock = ?, doubted = ?", after.texts())
     return after.deletable_until(now)
+
+
+def is_due(connection: sqlite3.Connection) -> bool:
+    """Whether the clock shows something worth storing."""
+    before = _stored(connection.execute)
+    return before.after(times.now()).is_worth_storing(before)
 
 
 def doubted(run: Callable[..., sqlite3.Cursor]) -> str | None:
@@ -29,5 +35,8 @@ def doubted(run: Callable[..., sqlite3.Cursor]) -> str | None:
     Args:
         run: The ``execute`` of a connection.
     """
-    (noted,) = run("SELECT doubted FROM gallery").fetchone()
-    return None if noted is None else str(noted)
+    return _stored(run).doubted_text()
+
+
+def _stored(run: Callable[..., sqlite3.Cursor]) -> Looks:
+    return Looks.of_texts(*run("SELECT clock, doubted FROM gallery").fetchone())

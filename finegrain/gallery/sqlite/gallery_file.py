@@ -17,7 +17,7 @@ from finegrain.errors import GalleryError, GalleryWarning
 from finegrain.gallery.clock import warn_of_doubt
 from finegrain.gallery.sqlite.connections import Connections, log_of, patience
 from finegrain.gallery.sqlite.erasure import Later, erase
-from finegrain.gallery.sqlite.expiry import doubted
+from finegrain.gallery.sqlite.expiry import doubted, is_due, look
 from finegrain.gallery.sqlite.schema import as_gallery_errors, identity, open_database, short
 from finegrain.gallery.sqlite.statements import EXPIRED, remove_expired
 
@@ -88,7 +88,7 @@ class GalleryFile:
         return len(removed)
 
     def tidy(self) -> bool:
-        """Remove expired pictures and erase deleted ones, without waiting for other processes.
+        """Note the time, remove expired pictures and erase deleted ones, without waiting.
 
         A failure is harmless: expired pictures are in no result, and the next call tries again.
 
@@ -103,7 +103,7 @@ class GalleryFile:
             patience(self._connections.writer(), 0),
         ):
             try:
-                if self._has_expired():
+                if self._has_expired() or self._is_clock_due():
                     with self._connections.writing() as connection:
                         removed = remove_expired(connection)
                     self._forget(removed)
@@ -162,6 +162,7 @@ class GalleryFile:
             )
         with self._errors(), self._connections.writing() as connection:
             self._check_identity(connection)
+            look(connection)
             yield connection
 
     @contextmanager
@@ -192,6 +193,10 @@ class GalleryFile:
         with self._connections.reading() as connection:
             cursor = connection.execute(f"SELECT EXISTS (SELECT 1 FROM picture WHERE {EXPIRED})")
             return bool(cursor.fetchone()[0])
+
+    def _is_clock_due(self) -> bool:
+        with self._connections.reading() as connection:
+            return is_due(connection)
 
     def _check_at_opening(self, *, lost_log: bool) -> None:
         """Check the integrity of a file that is small or has lost its log."""

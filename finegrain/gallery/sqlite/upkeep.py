@@ -44,7 +44,8 @@ class Upkeep:
         A clock that is more than two days ahead of the last use of the gallery may be wrong. It
         is trusted only if it is still ahead an hour or more later. Until then, a
         :class:`GalleryWarning` is issued, and pictures that have expired by this clock are in no
-        result but stay in the file.
+        result but stay in the file. A gallery that is used regularly, such as once a week, learns
+        that interval, and is in doubt at most the first time.
 
         Args:
             trust_clock: Trust the clock at once.
