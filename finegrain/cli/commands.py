@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from tabulate import tabulate
 
 import finegrain
+from finegrain.cli.terminal_pictures import show_pictures
 from finegrain.errors import (
     DataError,
     FinegrainError,
@@ -183,6 +184,7 @@ def query(arguments: argparse.Namespace) -> None:
             _print_json(answers)
         else:
             print("\n\n".join(map(repr, answers)))
+            show_pictures(answers, arguments.pictures, advise=not arguments.grid)
         if arguments.grid:
             answers[0].save(arguments.grid)
             print(f"\nwrote {arguments.grid}", file=sys.stderr)

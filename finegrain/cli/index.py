@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
@@ -54,6 +55,15 @@ def index(arguments: argparse.Namespace) -> None:
         if any(os.path.isdir(f"{source}{UNPACKED}") for source in arguments.pictures):
             print("\n  ".join(unpacked_lines(searcher.gallery)))
     report_index(total, _left_out_path(arguments), sources=arguments.pictures)
+    if not total.is_plan:
+        print(f"\nsearch it with:\n  {_next_command(arguments)}")
+
+
+def _next_command(arguments: argparse.Namespace) -> str:
+    """The command that searches the gallery."""
+    gallery = ["--gallery", arguments.gallery] if arguments.gallery else []
+    example = ["woman in red coat", *gallery, "--grid", "matches.png"]
+    return shlex.join(["finegrain", "query", str(arguments.plan), *example])
 
 
 def _together(sources: Sequence[Path]) -> Iterator[list[Path]]:

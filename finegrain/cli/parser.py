@@ -11,9 +11,11 @@ from typing import NoReturn, get_args
 import finegrain
 from finegrain.cli import commands as verbs
 from finegrain.cli import index as index_verb
+from finegrain.cli.completion import INSTALL, SHELLS, completion_script
 from finegrain.cli.exit_status import run_to_status
 from finegrain.cli.gallery import add_gallery_verb, named_value
 from finegrain.cli.pull import add_pull_verb
+from finegrain.cli.terminal_pictures import PicturesChoice
 from finegrain.errors import GalleryError, did_you_mean
 from finegrain.rerank import RerankBy
 from finegrain.runtime.base import RuntimeName
@@ -384,6 +386,10 @@ def _parser() -> argparse.ArgumentParser:
         help="write here a picture of which words the first match fits, and where",
     )  # fmt: skip
     query.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    query.add_argument(
+        "--pictures", choices=get_args(PicturesChoice), default="auto",
+        help="show pictures in the terminal (default: auto, which needs finegrain[terminal])",
+    )  # fmt: skip
 
     add_opening(query)
 
@@ -413,6 +419,14 @@ def _parser() -> argparse.ArgumentParser:
         help="plans and galleries to check; or data NAME ROOT [NAME ROOT ...]: datasets, and "
         "the pictures that the training and test splits of person datasets share",
     )  # fmt: skip
+
+    completion = verb(
+        "completion",
+        lambda arguments: print(completion_script(_parser(), arguments.shell)),
+        "print a script that completes commands in a shell",
+        INSTALL,
+    )
+    completion.add_argument("shell", choices=SHELLS)
 
     recipe = verb(
         "recipe",
