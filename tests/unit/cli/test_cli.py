@@ -15,8 +15,8 @@ import finegrain
 from finegrain.cli.parser import main
 
 VERBS = (
-    "train", "evaluate", "report", "export", "convert", "index", "embed", "query", "gallery",
-    "demo", "doctor", "recipe",
+    "pull", "train", "evaluate", "report", "export", "convert", "index", "embed", "query",
+    "gallery", "demo", "doctor", "completion", "recipe",
 )  # fmt: skip
 NUM_CROPS = 12
 
