@@ -48,10 +48,10 @@ def plain_way(texts: np.ndarray, images: np.ndarray, pids: np.ndarray) -> Metric
     similarity = torch.from_numpy(texts) @ torch.from_numpy(images).T
     order = similarity.argsort(dim=1, descending=True)
     hits = people[order] == people[:, None]
-    found = hits.cumsum(dim=1)
+    cumulative_hits = hits.cumsum(dim=1)
     last = [row.nonzero()[-1] for row in hits]
-    inverse_penalty = torch.cat([found[i, at] / (at + 1.0) for i, at in enumerate(last)])
-    columns = [found[:, rank] / (rank + 1.0) for rank in range(found.shape[1])]
+    inverse_penalty = torch.cat([cumulative_hits[i, at] / (at + 1.0) for i, at in enumerate(last)])
+    columns = [cumulative_hits[:, rank] / (rank + 1.0) for rank in range(cumulative_hits.shape[1])]
     precision = (torch.stack(columns, dim=1) * hits).sum(dim=1) / hits.sum(dim=1)
     rank1 = hits[:, 0].float().mean()
     return tuple(100 * x.item() for x in (rank1, precision.mean(), inverse_penalty.mean()))  # type: ignore[return-value]

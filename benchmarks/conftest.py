@@ -312,9 +312,9 @@ def encoder(plan: Path) -> Encoder:
 def vectors(method: Clip) -> NDArray[np.float32]:
     """L2-normalised ``[100000, D]``."""
     width = method.text_tower.text_projection.shape[1]
-    found = np.random.default_rng(0).standard_normal((NUM_PICTURES, width), np.float32)
-    found /= np.linalg.norm(found, axis=1, keepdims=True)
-    return found
+    rows = np.random.default_rng(0).standard_normal((NUM_PICTURES, width), np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows
 
 
 @pytest.fixture(scope="session")

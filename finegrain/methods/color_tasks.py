@@ -1,4 +1,7 @@
-"""The colour tasks of LapsCore, which can be added to any method (Wu et al., ICCV 2021).
+"""The colour tasks of LapsCore, which can be added to any method.
+
+Source: Wu et al., "LapsCore: Language-guided Person Search via Color Reasoning", ICCV 2021,
+https://openaccess.thecvf.com/ICCV2021.
 
 The two tasks are those of the paper, as later papers describe them; its code is not released. The
 networks, the colour space, the colour vocabulary and the masking of all colour words at once are
