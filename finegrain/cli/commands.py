@@ -44,6 +44,21 @@ def train(arguments: argparse.Namespace) -> None:
         checkpoint_minutes=arguments.checkpoint_minutes,
     )
     print(run)
+    if recipe.schedule.evaluate_first:
+        from finegrain.evaluation.report import improvement
+
+        print(f"\n{improvement(run.folder)}\nthe curves are in {run.folder / 'curves.png'}")
+    if recipe.export_plan:
+        _export_best(run.folder)
+
+
+def _export_best(run: Path) -> None:
+    """Export the best checkpoint of a run, and say how to search with it."""
+    from finegrain.exporters import ExportProfile
+
+    plan = run / "model.plan"
+    print(f"\n{finegrain.export(run, ExportProfile(name='onnx_fp32'), plan)}\nwrote {plan}")
+    print(f'search with it:\n  finegrain index {plan} PICTURES\n  finegrain query {plan} "TEXT"')
 
 
 def evaluate(arguments: argparse.Namespace) -> None:

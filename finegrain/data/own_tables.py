@@ -28,6 +28,7 @@ class Catalog:
     """A table with the pictures and captions of a product in each row: CSV, JSON, Excel, Parquet.
 
     Attributes:
+        root: Folder of the table. None takes ``table`` as a path of its own.
         table: The file; picture paths are relative to its folder.
         image_column: Column of pictures.
         image_pattern: Path of a row's picture, such as ``images/{id}.jpg``, instead of a column.
@@ -44,6 +45,7 @@ class Catalog:
             product's id. None makes one split, ``all``.
     """
 
+    root: str | None = None
     table: str = "data/catalog.csv"
     image_column: str = "image"
     image_pattern: str | None = None
@@ -64,8 +66,9 @@ class Catalog:
             DataError: The table cannot be read, too many rows are bad, or a product or a picture
                 is in a training split and in a validation or test split.
         """
+        table = Path(self.root or "", self.table)
         splits = read_catalog(
-            Path(self.table),
+            table,
             image_column=self.image_column,
             image_pattern=self.image_pattern,
             caption_columns=self.caption_columns,
@@ -76,8 +79,8 @@ class Catalog:
             fallback_encoding=self.fallback_encoding,
             separator=self.separator,
         )
-        refuse_mostly_bad(splits, f"table {self.table}", self.max_bad_share)
-        return _own_splits(splits, self.shares, self.pid_column, self.table)
+        refuse_mostly_bad(splits, f"table {table}", self.max_bad_share)
+        return _own_splits(splits, self.shares, self.pid_column, str(table))
 
 
 @dataclass(frozen=True, kw_only=True)

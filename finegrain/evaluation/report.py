@@ -111,6 +111,28 @@ def report(runs: Sequence[Path]) -> Report:
     )
 
 
+def improvement(run: Path) -> str:
+    """A table of a run's validation metrics: starting weights, best step, and the difference.
+
+    Raises:
+        EvaluationError: The starting weights were not evaluated.
+    """
+    by_step = metrics_by_step(run, "val")
+    if 0 not in by_step:
+        raise EvaluationError(
+            f"{run} did not evaluate its starting weights; train with "
+            "--set schedule.evaluate_first=true"
+        )
+    best = max(by_step, key=lambda step: by_step[step]["rank1"])
+    before, after = by_step[0], by_step[best]
+    rows = [
+        ("starting weights", *(before[name] for name in SHOWN)),
+        (f"best checkpoint, step {best}", *(after[name] for name in SHOWN)),
+        ("difference", *(after[name] - before[name] for name in SHOWN)),
+    ]
+    return tabulate(rows, headers=["validation, text to image", *SHOWN], floatfmt=".2f")
+
+
 def append_metrics(run: Path, *, step: int, split: str, metrics: Mapping[str, float]) -> None:
     """Append the metrics of one evaluation to a run's log, as one line of JSON."""
     with (run / FILE).open("a", encoding="utf-8") as file:
@@ -118,7 +140,7 @@ def append_metrics(run: Path, *, step: int, split: str, metrics: Mapping[str, fl
 
 
 def _reached(run: Path) -> tuple[Reached, ...]:
-    val, test = _by_step(run, "val"), _by_step(run, "test")
+    val, test = metrics_by_step(run, "val"), metrics_by_step(run, "test")
     if not test:
         raise EvaluationError(
             f"expected test metrics in {run / FILE}, got none: {run} was not evaluated on test "
@@ -138,7 +160,7 @@ def _reached(run: Path) -> tuple[Reached, ...]:
     )
 
 
-def _by_step(run: Path, split: str) -> dict[int, dict[str, float]]:
+def metrics_by_step(run: Path, split: str) -> dict[int, dict[str, float]]:
     """Metrics of a split by step. Where a resumed run repeated a step, the last line counts."""
     try:
         lines = (run / FILE).read_text(encoding="utf-8").splitlines()

@@ -196,8 +196,8 @@ def _require_runtime(profile: ExportProfile) -> None:
 def _split_to_compare_on(recipe: Recipe, data: Dataset | None, folder: Path) -> tuple[Split, str]:
     """The first of validation, test and train with enough captions, and its description.
 
-    A run made from a released checkpoint may name a dataset that is not on this machine. Then
-    synthetic people are written into ``folder``.
+    A run made from a released checkpoint may name a dataset that is not on this machine, and a
+    user's own table may be small. Then synthetic people are written into ``folder``.
     """
     wanted = data or recipe.data
     kind = type(wanted).__name__
@@ -210,6 +210,10 @@ def _split_to_compare_on(recipe: Recipe, data: Dataset | None, folder: Path) -> 
     for name in ("val", "test", "train"):
         if name in splits and splits[name].num_captions >= MIN_QUERIES:
             return splits[name], f"{name} split of {kind}"
+    if data is None:
+        return draw_people(
+            folder
+        ), f"synthetic people: {kind} has fewer than {MIN_QUERIES} captions"
     raise ExportError(
         f"the parity check needs a split of {MIN_QUERIES} captions or more, got: "
         + "; ".join(str(split) for split in splits.values())

@@ -3,6 +3,7 @@
 from finegrain.recipe.recipe import (
     Augment,
     Expected,
+    Lora,
     Optimizer,
     ParameterRule,
     Precision,
@@ -17,6 +18,7 @@ from finegrain.recipe.recipe import (
 __all__ = [
     "Augment",
     "Expected",
+    "Lora",
     "Optimizer",
     "ParameterRule",
     "Precision",

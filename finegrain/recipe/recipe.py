@@ -104,6 +104,24 @@ class Optimizer:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Lora:
+    """Low-rank updates of the towers' matrices; all else of the towers is frozen.
+
+    Source: Hu et al. 2021, https://arxiv.org/abs/2106.09685. Export adds the updates to the
+    matrices, so that a plan costs what it costs without them.
+
+    Attributes:
+        rank: Rank of the updates.
+        alpha: The updates are multiplied by ``alpha / rank``.
+        names: Shell patterns for names of matrices.
+    """
+
+    rank: int = 8
+    alpha: float = 16.0
+    names: tuple[str, ...] = ("*_tower.transformer.*_weight", "*_tower.transformer.*.weight")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Schedule:
     """A learning-rate schedule: linear warm-up, then decay to ``final`` of the peak rate.
 
@@ -125,6 +143,10 @@ class Schedule:
         hold: Steps at the start of the run that stay at ``initial``.
         by_epoch: Whether the rate changes between epochs only.
         evaluate_every: Epochs between evaluations on the validation split.
+        evaluate_first: Whether the starting weights are evaluated as well, to compare with. If
+            training improves nothing, they remain the best checkpoint.
+        patience: Stop after this number of evaluations without a better rank1 on the validation
+            split. None trains to the end.
     """
 
     decay: Literal["cosine", "linear"] = "cosine"
@@ -138,6 +160,8 @@ class Schedule:
     hold: int = 0
     by_epoch: bool = False
     evaluate_every: int = 1
+    evaluate_first: bool = False
+    patience: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,8 +194,12 @@ class Recipe:
         about: A description of one line.
         data: The dataset.
         method: Towers and heads.
-        weights: Local file or folder of pretrained weights for the towers, or the folder of
-            another run. None starts from random weights.
+        weights: Local file or folder of pretrained weights for the towers, the folder of another
+            run, or a name that ``finegrain pull`` lists, whose towers then replace those of
+            ``method``. None starts from random weights.
+        frozen: Shell patterns for names of parameters that keep their values, such as
+            ``image_tower.transformer.resblocks.[0-5].*``.
+        lora: Low-rank updates instead of training whole matrices. None trains these.
         losses: Name to weight of each loss of the method. Every method also has ``colorize`` and
             ``color_words``; see :mod:`finegrain.methods.color_tasks`.
         fit, interpolation, antialias: How pictures are resized for the image tower; see
@@ -196,6 +224,8 @@ class Recipe:
         watch_test: Whether the test split is evaluated whenever validation is, so that
             ``finegrain report`` can also show the epoch that was best on test, as papers publish
             it. The test split never selects a checkpoint.
+        export_plan: Whether ``finegrain train`` exports the best checkpoint to ``model.plan`` in
+            the run folder when it ends.
         evaluation_only: The reason why the recipe cannot be trained, for recipes that describe
             weights for evaluation and export. None allows training.
         expected: Expected metrics on the test split.
@@ -206,6 +236,8 @@ class Recipe:
     data: Dataset
     method: MethodConfig
     weights: str | None = None
+    frozen: tuple[str, ...] = ()
+    lora: Lora | None = None
     losses: Mapping[str, float] = field(default_factory=lambda: {"itc": 1.0})
     fit: Fit = "stretch"
     interpolation: Interpolation = "bilinear"
@@ -223,6 +255,7 @@ class Recipe:
     workers: int = 0
     seed: int = 0
     watch_test: bool = False
+    export_plan: bool = False
     evaluation_only: str | None = None
     expected: Expected | None = None
 

@@ -28,6 +28,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from finegrain.errors import CheckpointError
+from finegrain.models.low_rank import merged
 from finegrain.zoo.renaming import check_fits
 
 _REFUSALS = {
@@ -175,14 +176,22 @@ def read_state(folder: Path) -> State:
         raise CheckpointError(f"{folder / STATE} is damaged: {error}") from error
 
 
-def load_model(folder: Path, model: nn.Module) -> None:
+def load_model(folder: Path, model: nn.Module, *, merge: bool = False) -> None:
     """Load the weights of a checkpoint into a model.
+
+    Args:
+        folder: The checkpoint.
+        model: The model, changed in place.
+        merge: Add low-rank updates of the checkpoint to their matrices. By default the model has
+            the same updates.
 
     Raises:
         CheckpointError: The file is missing or damaged.
         WeightsError: The tensors do not fit the model exactly.
     """
     tensors = _read(folder / MODEL)
+    if merge:
+        tensors = merged(tensors)
     check_fits(tensors, model.state_dict())
     model.load_state_dict(tensors)
 

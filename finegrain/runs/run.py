@@ -17,6 +17,7 @@ from finegrain.preprocess import ImageTransform
 from finegrain.recipe import Recipe, load_recipe, recipe_from_dict
 from finegrain.runs.checkpoint import MODEL, best_checkpoint, last_checkpoint, load_model
 from finegrain.runs.model_size import check_model_size
+from finegrain.runs.pretrained import is_published, published_file
 from finegrain.runtime.eager import EagerRuntime
 from finegrain.zoo.loading import load_clip_weights
 
@@ -31,7 +32,7 @@ def build_method(recipe: Recipe) -> TwoTowers:
     method = assemble(recipe)
     method.load_other_weights()
     if recipe.weights is not None:
-        load_clip_weights(method, _weight_file(Path(recipe.weights)), parts=method.pretrained_parts)
+        load_clip_weights(method, _weight_file(recipe.weights), parts=method.pretrained_parts)
     return method
 
 
@@ -51,16 +52,20 @@ def assemble(recipe: Recipe) -> TwoTowers:
     return method
 
 
-def _weight_file(path: Path) -> Path:
-    """The weight file of the best checkpoint if ``path`` is a run folder, else ``path``.
+def _weight_file(weights: str) -> Path:
+    """The weight file of a published model or of a run's best checkpoint, else the path itself.
 
     Raises:
-        WeightsError: ``path`` does not exist.
+        WeightsError: ``weights`` does not exist.
     """
+    if is_published(weights):
+        return published_file(weights)
+    path = Path(weights)
     if not path.exists():
         raise WeightsError(
             f"the recipe starts from {path}, which does not exist. Put the file there, name "
-            "another by --set weights=PATH, or start from random weights by --set weights=null"
+            "another by --set weights=PATH, name a model that `finegrain pull` lists, or start "
+            "from random weights by --set weights=null"
         )
     return best_checkpoint(path) / MODEL if last_checkpoint(path) else path
 
@@ -103,7 +108,7 @@ def load_run(folder: Path) -> tuple[Recipe, TwoTowers, Path]:
     recipe = load_recipe(folder)
     checkpoint = best_checkpoint(folder)
     method = assemble(recipe)
-    load_model(checkpoint, method)
+    load_model(checkpoint, method, merge=True)
     method.eval()
     return recipe, method, checkpoint
 

@@ -27,6 +27,14 @@ class World:
         if self.size > 1:
             dist.barrier()
 
+    def from_first(self, value: int) -> int:
+        """The value that the first process passes. All processes have to call this."""
+        if self.size == 1:
+            return value
+        shared = torch.tensor(value, device=self.device)
+        dist.broadcast(shared, src=0)
+        return int(shared)
+
 
 @contextmanager
 def join_world() -> Iterator[World]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -36,14 +36,17 @@ from finegrain.runs.checkpoint import (
     save_checkpoint,
     writing,
 )
+from finegrain.runs.pretrained import with_published_towers
 from finegrain.runs.run import build_method, eager_encoder, training_transform
 from finegrain.training.batches import advice_on, moved, parts_of
+from finegrain.training.curves import Curves
 from finegrain.training.distributed import World, join_world
 from finegrain.training.loader import Order, Pairs, make_loader
 from finegrain.training.optim import lr_factor, make_optimizer, set_eps, set_lr
 from finegrain.training.pictures import Pictures
 from finegrain.training.precision import autocast_dtype
 from finegrain.training.run_lock import only_training
+from finegrain.training.trainable import limit_training
 
 CHECKPOINT_MINUTES = 5.0
 """Minutes between checkpoints: the most that an interruption costs."""
@@ -54,8 +57,8 @@ class Run:
     """Result of a training.
 
     Attributes:
-        folder: The run folder, with the recipe, the checkpoints, ``metrics.jsonl`` and the files
-            of TensorBoard.
+        folder: The run folder, with the recipe, the checkpoints, ``metrics.jsonl``,
+            ``curves.csv``, ``curves.png`` and the files of TensorBoard.
         steps: Number of optimiser steps done.
         losses: Weighted sum of the losses at each step of this call.
         validation: The last evaluation on the validation split; None if there was none.
@@ -115,6 +118,7 @@ def train(
             f"{recipe.evaluation_only}. To train on from these weights, give a recipe of the "
             f"method: finegrain train recipes/NAME.py --set weights={recipe.weights}"
         )
+    recipe = with_published_towers(recipe)
     folder = Path(out) if out is not None else Path("runs") / recipe.name
     with join_world() as world, _held(folder, world):
         _claim(folder, recipe, resume=resume, world=world)
@@ -169,6 +173,7 @@ class _Trainer:
         self.tokenizer = recipe.method.text.training_tokenizer()
         # Convolutions are up to twice as fast in channels-last; other tensors are not affected.
         self.model = build_method(recipe).to(memory_format=torch.channels_last)
+        limit_training(self.model, recipe)
         self.model.to(world.device)
         self.optimizer = make_optimizer(self.model, recipe.optimizer)
         self.parallel: nn.Module = (
@@ -236,11 +241,24 @@ class _Trainer:
         per_epoch = len(self.order)
         validation = None
         writer = SummaryWriter(str(self.folder / "tensorboard")) if self.world.is_first else None
-        with tqdm(
-            total=self.total, initial=state.step, desc="training", unit=" steps",
-            disable=not self.progress,
-        ) as bar, writer or nullcontext():  # fmt: skip
-            while state.step < end:
+        curves = Curves(self.folder, start=state.step) if self.world.is_first else None
+        with ExitStack() as stack:
+            bar = stack.enter_context(
+                tqdm(
+                    total=self.total,
+                    initial=state.step,
+                    desc="training",
+                    unit=" steps",
+                    disable=not self.progress,
+                )
+            )
+            if writer is not None and curves is not None:
+                stack.enter_context(writer)
+                stack.enter_context(closing(curves))
+            if self.recipe.schedule.evaluate_first and state == State():
+                validation, state = self._evaluate(state, writer)
+                self._save(state)
+            while state.step < end and not self._is_over(state):
                 epoch, done = divmod(state.step, per_epoch)
                 if not done:
                     self._start_epoch(epoch)
@@ -248,8 +266,9 @@ class _Trainer:
                 for batch in self.loader:
                     losses = self._step(batch, state.step)
                     state = replace(state, step=state.step + 1)
-                    if writer is not None:
+                    if writer is not None and curves is not None:
                         self._log(writer, losses, state.step)
+                        curves.add(state.step, self._lr(state.step - 1), losses)
                     bar.set_postfix(loss=f"{self.losses[-1]:.3f}", refresh=False)
                     bar.update()
                     if state.step >= end:
@@ -265,9 +284,19 @@ class _Trainer:
                         saved_at = monotonic()
                 if state.step == self.total or self._is_time_to_evaluate(state.step):
                     validation, state = self._evaluate(state, writer)
+                    if curves is not None:
+                        curves.draw()
                 self._save(state)
                 saved_at = monotonic()
         return Run(folder=self.folder, steps=state.step, losses=self.losses, validation=validation)
+
+    def _is_over(self, state: State) -> bool:
+        """Whether validation has not improved for as long as the recipe waits."""
+        schedule = self.recipe.schedule
+        if schedule.patience is None or state.best_step is None:
+            return False
+        waited = (state.step - state.best_step) / (len(self.order) * schedule.evaluate_every)
+        return waited >= schedule.patience
 
     def _restore(self) -> State:
         folder = last_checkpoint(self.folder)
@@ -353,7 +382,8 @@ class _Trainer:
         """Evaluate in the first process, and update the best step on validation."""
         validation = None
         if writer is None:
-            return validation, state
+            best = self.world.from_first(-1)
+            return validation, replace(state, best_step=None if best < 0 else best)
         encoder = eager_encoder(self.recipe, self.model, self.world.device)
         for split in self.evaluated:
             evaluation = evaluate_split(encoder, split, progress=self.progress)
@@ -367,6 +397,8 @@ class _Trainer:
             rank1 = validation.text_to_image.rank1
             if state.best_rank1 is None or rank1 > state.best_rank1:
                 state = replace(state, best_step=state.step, best_rank1=rank1)
+        # All processes stop at the same step, if validation does not improve.
+        self.world.from_first(-1 if state.best_step is None else state.best_step)
         return validation, state
 
     def _save(self, state: State) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from finegrain.errors import WeightsError
 from finegrain.models.albef_image import AlbefImageTower
 from finegrain.models.image_tower import VisionTransformer
+from finegrain.models.low_rank import merged
 from finegrain.zoo import hf_clip, irra, openai_clip, rasa, rde
 from finegrain.zoo.clip_config import check_known, read_clip_config
 from finegrain.zoo.files import read_state_dict, weight_file
@@ -28,7 +29,7 @@ __all__ = [
 ]
 
 CONVERTERS: Mapping[Layout, Callable[[Mapping[str, Tensor]], dict[str, Tensor]]] = {
-    "ours": dict,
+    "ours": merged,
     "openai_clip": openai_clip.convert,
     "hf_clip": hf_clip.convert,
     "irra": irra.convert,

@@ -210,8 +210,10 @@ def test_dataset_without_captions_enough(tiny_recipe, tiny_method, tmp_path):
     optimizer = torch.optim.AdamW(tiny_method.parameters())
     save_checkpoint(run, State(step=1), tiny_method, optimizer)
     with pytest.raises(ExportError, match="needs a split of 200 captions or more, got: train: "):
-        export(run, PROFILE, tmp_path / "x.plan")
+        export(run, PROFILE, tmp_path / "x.plan", data=data)
     assert not (tmp_path / "x.plan").exists()
+    report = export(run, PROFILE, tmp_path / "x.plan")
+    assert "synthetic people: SyntheticPeople has fewer than 200 captions" in str(report)
 
 
 @pytest.fixture

@@ -1,0 +1,95 @@
+"""`finegrain train recipes/finetune_*.py`: from a published model and a table to a plan."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import open_clip
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+import finegrain
+from finegrain.cli.parser import main
+from finegrain.errors import LicenceError
+from finegrain.plan import Plan
+from finegrain.recipe import load_recipe
+from finegrain.runs.pretrained import is_published, with_published_towers
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+REPOSITORY = "timm/vit_base_patch16_clip_224.openai"
+COLOURS = ("red", "blue", "black", "white", "green", "yellow")
+
+
+@pytest.fixture
+def published(hub, tmp_path):
+    """The repository of ``clip-vit-b16`` with a tiny model."""
+    torch.manual_seed(0)
+    sizes = {
+        "embed_dim": 32,
+        "vision_cfg": {"image_size": 32, "layers": 2, "width": 64, "patch_size": 8},
+        "text_cfg": {"context_length": 77, "width": 64, "heads": 1, "layers": 2},
+    }
+    folder = tmp_path / "published"
+    folder.mkdir()
+    state = open_clip.model.CLIP(**sizes, quick_gelu=True).state_dict()
+    save_file(state, folder / "open_clip_model.safetensors")
+    config = {"model_cfg": {**sizes, "quick_gelu": True}, "preprocess_cfg": {}}
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    return hub.add_folder(REPOSITORY, folder)
+
+
+@pytest.fixture
+def shop(tmp_path):
+    """Sixty pictures of one colour and a size of its own each, with a table."""
+    folder = tmp_path / "shop"
+    folder.mkdir()
+    rows = ["image,caption,sku,split"]
+    for number in range(60):
+        colour = COLOURS[number % len(COLOURS)]
+        Image.new("RGB", (40, 60 + number), colour).save(folder / f"{number}.jpg")
+        split = "val" if number >= 48 else "train"
+        rows.append(f"{number}.jpg,a {colour} dress,sku{number},{split}")
+    (folder / "catalog.csv").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+def test_a_catalogue_in_one_command(published, shop, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    settings = [f"data.root={shop}", "data.pid_column=sku", "data.split_column=split",
+                "schedule.epochs=2", "batch_size=16", "lora={}", "optimizer.lr=1e-3"]  # fmt: skip
+    arguments = [part for setting in settings for part in ("--set", setting)]
+    assert main(["train", str(RECIPES / "finetune_catalog.py"), *arguments]) == 0
+    shown = capsys.readouterr().out
+    assert "starting weights" in shown
+    assert "best checkpoint, step" in shown
+    run = Path("runs/finetune_catalog")
+    assert Image.open(run / "curves.png").size[0] > 1000
+    recipe = load_recipe(run)
+    assert recipe.weights == "clip-vit-b16"
+    assert recipe.method.image.height == 32  # the towers are those of the published model
+    with finegrain.Searcher(run / "model.plan") as searcher:
+        searcher.add(shop, progress=False)
+        assert len(searcher.query("a red dress", k=5)) == 5
+    assert Plan(run / "model.plan").manifest.embed_dim == 32
+
+
+def test_people_are_padded_and_know_each_other(published):
+    recipe = with_published_towers(load_recipe(RECIPES / "finetune_people.py"))
+    assert (recipe.fit, recipe.method.image.width) == ("pad", 32)
+    assert recipe.data.pid_column == "pid"
+
+
+def test_a_licence_that_has_to_be_accepted(published):
+    published.licence = "other"
+    with pytest.raises(LicenceError, match=r"--set weights=FOLDER"):
+        with_published_towers(load_recipe(RECIPES / "finetune_catalog.py"))
+
+
+def test_a_folder_with_the_name_of_a_model_counts_more(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert is_published("clip-vit-b16")
+    (tmp_path / "clip-vit-b16").mkdir()
+    assert not is_published("clip-vit-b16")
