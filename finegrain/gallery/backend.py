@@ -36,6 +36,11 @@ class Backend(Protocol):
     @property
     def dim(self) -> int: ...
 
+    @property
+    def damaged(self) -> frozenset[int]:
+        """Ids of stored pictures that are damaged and in no answer."""
+        ...
+
     def searching(self, where: str | None) -> Search:
         """Return a search over the present pictures that match a filter."""
         ...

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 
-from finegrain.errors import GalleryError
 from finegrain.index.exact import Ids, Vectors
 
 LENGTH_TOLERANCE = 1e-2
@@ -18,24 +16,15 @@ StoredVector = tuple[int, object, object]
 """Id of the picture, its vector as little-endian float32, and the CRC-32 (None if unknown)."""
 
 
-def decoded(chunk: Sequence[StoredVector], dim: int, path: Path) -> tuple[Ids, Vectors]:
-    """Ids and vectors ``[n, D]`` of stored rows.
-
-    Args:
-        chunk: At least one row.
-        dim: Width of the vectors.
-        path: Path of the gallery, for error messages.
-
-    Raises:
-        GalleryError: A vector has the wrong width or checksum, or its length is not 1.
-    """
-    for id_, fault in faults_of(chunk, dim):
-        raise GalleryError(
-            f"{path}: the stored vector of picture {id_} {fault}. The file is damaged; restore it "
-            "from a backup, or index the pictures again."
-        )
-    ids, data, _ = zip(*chunk, strict=True)
-    return np.array(ids, np.int64), _numbers(data, dim)
+def decoded(chunk: Sequence[StoredVector], dim: int) -> tuple[Ids, Vectors, list[int]]:
+    """Ids and vectors ``[n, D]`` of the intact rows, and the ids of the damaged ones."""
+    damaged = [id_ for id_, _ in faults_of(chunk, dim)]
+    left_out = set(damaged)
+    intact = [
+        (id_, data) for id_, data, _ in chunk if id_ not in left_out and isinstance(data, bytes)
+    ]
+    ids = np.array([id_ for id_, _ in intact], np.int64)
+    return ids, _numbers([data for _, data in intact], dim), damaged
 
 
 def faults_of(chunk: Sequence[StoredVector], dim: int) -> Iterator[tuple[int, str]]:

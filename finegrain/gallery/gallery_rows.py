@@ -36,6 +36,13 @@ class GalleryRows:
         """
         return list(self._store.ids_where(where).tolist())
 
+    def damaged(self) -> frozenset[int]:
+        """Ids of pictures that were found to be damaged since the gallery was opened.
+
+        No answer holds them. :meth:`check` searches the whole file for damage.
+        """
+        return self._store.damaged
+
     def thumbnails(self, ids: Iterable[int]) -> dict[int, bytes]:
         """JPEG thumbnails by id; pictures that were added without one are left out."""
         return self._store.thumbnails(checked_ids(ids))

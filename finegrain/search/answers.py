@@ -20,6 +20,7 @@ from finegrain.search.reranker import Reranker
 from finegrain.search.retriever import Retriever, check_query
 
 DEFAULT_K = 10
+_SHOWN_DAMAGED = 5
 
 Query = str | ImageSource
 _ScoredHit = tuple[Hit, float | None]
@@ -123,6 +124,12 @@ def _matches(
         notes += text_notes(retriever.encoder.tokenizer, text)
     if request.where is not None and len(hits) < request.k:
         notes += retriever.gallery.notes_on(request.where)
+    if damaged := sorted(retriever.gallery.damaged()):
+        shown = ", ".join(map(str, damaged[:_SHOWN_DAMAGED]))
+        notes.append(
+            f"{len(damaged)} pictures of the gallery are damaged and left out (such as {shown}); "
+            "restore it from a backup, or index them again"
+        )
     return Matches(
         query if isinstance(query, str) else "<picture>",
         list(_rows(retriever.gallery, hits, explainer, first_rank=request.offset + 1)),

@@ -97,6 +97,7 @@ class MilvusStore:
             raise
         self._ids = IdSource()
         self._seen: set[Seen] = set()
+        self.damaged: frozenset[int] = frozenset()  # the server checks its own files
 
     @staticmethod
     def exists(address: MilvusAddress) -> bool:

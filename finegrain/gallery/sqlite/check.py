@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,14 +14,13 @@ from finegrain.gallery.damage import faults_of
 from finegrain.gallery.sqlite.backup import tokens_of
 from finegrain.gallery.sqlite.expiry import doubted
 from finegrain.gallery.sqlite.schema import as_gallery_errors
+from finegrain.gallery.sqlite.selection import Run, damaged_rows, damaged_thumbnails
 from finegrain.gallery.sqlite.store import Store
 
 MAX_FAULTS = 20
 """Most faults of one kind that a report lists."""
 
 _CHUNK_ROWS = 8192
-
-Run = Callable[..., sqlite3.Cursor]
 
 # Each query selects the ids of pictures with one kind of fault.
 _QUERIES = {
@@ -93,6 +92,12 @@ def check(store: Store) -> GalleryReport:
         faults = [*_database_faults(run), *_vector_faults(store, "vector", store.dim)]
         for what, query in _QUERIES.items():
             ids = [id_ for (id_,) in run(query, {"time": _TIME} if ":time" in query else ())]
+            faults += [f"{what}: {_shown(ids)}"] if ids else []
+        for what, damaged in (
+            ("pictures whose columns do not agree with their checksum", damaged_rows(run)),
+            ("pictures whose thumbnail does not agree with its checksum", damaged_thumbnails(run)),
+        ):
+            ids = list(damaged)
             faults += [f"{what}: {_shown(ids)}"] if ids else []
         draft = run("SELECT dim FROM reindexing").fetchone()
         if draft is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
@@ -19,7 +19,8 @@ from finegrain.gallery.sqlite.connections import Connections, log_of, patience
 from finegrain.gallery.sqlite.erasure import Later, erase
 from finegrain.gallery.sqlite.expiry import doubted, is_due, look
 from finegrain.gallery.sqlite.schema import as_gallery_errors, identity, open_database, short
-from finegrain.gallery.sqlite.statements import EXPIRED, remove_expired
+from finegrain.gallery.sqlite.selection import EXPIRED, damaged_rows, lacks_checksums
+from finegrain.gallery.sqlite.statements import add_checksums, remove_expired
 
 CHECKED_BYTES = 64 << 20
 """Largest file for which opening runs SQLite's integrity check, which takes about 0.2 s."""
@@ -28,6 +29,7 @@ ERASE_SECONDS = 5.0
 """How long a deletion waits for readers that began before it."""
 
 _BRIEF_SECONDS = 0.2
+_SHOWN = 20
 
 
 class GalleryFile:
@@ -44,7 +46,10 @@ class GalleryFile:
         self._connections = Connections(path, database.connect, read_only=database.read_only)
         self._connections.adopt(database.connection)
         self._later = Later(self.tidy)
+        self.damaged: frozenset[int] = frozenset()
+        """Ids of pictures whose row or vector was found to be damaged; no answer holds them."""
         try:
+            self._complete_checksums()
             self._check_at_opening(lost_log=database.lost_log)
             if not self.tidy():
                 self._later.begin()
@@ -80,9 +85,10 @@ class GalleryFile:
     def expire(self, *, trust_clock: bool = False) -> int:
         """Remove the expired rows and erase their bytes; return their number."""
         with self.writing() as connection:
-            removed = remove_expired(connection, trust_clock=trust_clock)
+            removed, damaged = remove_expired(connection, trust_clock=trust_clock)
             moment = doubted(connection.execute)
         self._erase(removed)
+        self._name_damaged(damaged)
         if moment is not None:
             warn_of_doubt(self.path, moment, stacklevel=4)
         return len(removed)
@@ -105,11 +111,41 @@ class GalleryFile:
             try:
                 if self._has_expired() or self._is_clock_due():
                     with self._connections.writing() as connection:
-                        removed = remove_expired(connection)
+                        removed, damaged = remove_expired(connection)
                     self._forget(removed)
+                    self._name_damaged(damaged)
                 return erase(self._connections, _BRIEF_SECONDS)
             except sqlite3.OperationalError:
                 return False  # the file is locked, or the disk is full
+
+    def _complete_checksums(self) -> None:
+        """Compute the checksums of rows that an older version wrote.
+
+        Each batch is durable, so the next opening continues after an interruption.
+        """
+        with self.reading() as run:
+            is_complete = self.read_only or not lacks_checksums(run)
+        while not is_complete:
+            with self.writing() as connection:
+                add_checksums(connection)
+                is_complete = not lacks_checksums(connection.execute)
+
+    def _name_damaged(self, ids: Collection[int], what: str = "the row") -> None:
+        """Warn of damaged pictures, once each, and leave them out of all answers."""
+        new = sorted(set(ids) - self.damaged)
+        if new:
+            self.damaged |= set(new)
+            self._warn_of_damage(new, what)
+
+    def _warn_of_damage(self, ids: Sequence[int], what: str) -> None:
+        shown = f"picture{'s' if len(ids) > 1 else ''} {', '.join(map(str, ids[:_SHOWN]))}"
+        more = f" and {len(ids) - _SHOWN} more" if len(ids) > _SHOWN else ""
+        warnings.warn(
+            f"{self.path}: {what} of {shown}{more} is damaged and left out of answers. "
+            "Restore the gallery from a backup, or index the pictures again.",
+            GalleryWarning,
+            stacklevel=4,
+        )
 
     def tidy_soon(self) -> None:
         """Run :meth:`tidy` in a background thread; wait for it for 0.2 s at most."""
@@ -207,11 +243,13 @@ class GalleryFile:
         with self.reading() as run:
             (count,) = run("SELECT count(*) FROM picture").fetchone()
             faults = [text for (text,) in run("PRAGMA integrity_check(3)") if text != "ok"]
+            damaged = [] if faults else list(damaged_rows(run))
         if faults:
             raise GalleryError(
                 f"{self.path} is damaged: {'; '.join(faults)}. Restore it from a backup, or index "
                 "the pictures again."
             )
+        self._name_damaged(damaged)
         if lost_log:
             warnings.warn(
                 f"{self.path} was copied while it was in use, or lost {log_of(self.path).name}. It "

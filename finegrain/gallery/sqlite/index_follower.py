@@ -23,8 +23,9 @@ class Follower:
     """Reads all vectors at the first search, and only changes afterwards.
 
     Ids only grow and the vectors of a plan never change, so new pictures are those above the last
-    id seen. If the file counts more deletions than before, all ids are compared. Expired pictures
-    are found by their time. If the clock was set back, everything is read again.
+    id seen. If the file counts more deletions than before, or a picture was found to be damaged,
+    all ids are compared. Expired pictures are found by their time. If the clock was set back,
+    everything is read again.
 
     Args:
         store: The file.
@@ -49,7 +50,7 @@ class Follower:
     def _begin(self) -> None:
         self._plan = (self._store.fingerprint, self._store.dim)
         self._index = self._empty()
-        self._seen_deletions: int | None = None
+        self._seen_losses: tuple[int, int] | None = None
         self._seen_time = _EVER
 
     def _empty(self) -> VectorIndex | ApproximateIndex:
@@ -67,18 +68,18 @@ class Follower:
             now = times.utc_text(times.now())
             if self._plan != (self._store.fingerprint, self._store.dim) or now < self._seen_time:
                 self._begin()
-            self._drop_deleted()
+            self._drop_lost()
             self._drop_expired(now)
             # Query again for each chunk, since an approximate index may itself read further rows.
             while (chunk := next(self._store.vectors_after(self._index.last_id), None)) is not None:
                 self._index.add(*chunk)
             return self._index
 
-    def _drop_deleted(self) -> None:
-        deletions = self._store.deletions()
-        if deletions != self._seen_deletions:
+    def _drop_lost(self) -> None:
+        losses = self._store.deletions(), len(self._store.damaged)
+        if losses != self._seen_losses:
             self._index.remove(np.setdiff1d(self._index.ids, self._store.ids()))
-            self._seen_deletions = deletions
+            self._seen_losses = losses
 
     def _drop_expired(self, now: str) -> None:
         expired = self._store.ids_expired(self._seen_time, now)

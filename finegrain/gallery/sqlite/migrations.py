@@ -98,6 +98,14 @@ UPDATE gallery SET numbered_until = (SELECT coalesce(max(id), 0) FROM picture);
 Up to the id ``numbered_until``, pids may be numbers that an older reader of catalogues assigned.
 """
 
+# Rows that an older version wrote get their checksums after the migration, in batches
+# (finegrain.gallery.sqlite.checksums); -1 marks those that lack one.
+_ROW_CHECKSUMS_SCHEMA = """
+ALTER TABLE picture ADD COLUMN thumbnail_checksum INTEGER;
+ALTER TABLE picture ADD COLUMN checksum INTEGER NOT NULL DEFAULT -1;
+CREATE INDEX picture_without_checksum ON picture (id) WHERE checksum = -1;
+"""
+
 
 def _first(connection: sqlite3.Connection) -> None:
     run_all(connection, FIRST_SCHEMA)
@@ -117,11 +125,16 @@ def _own_pids_and_sources(connection: sqlite3.Connection) -> None:
     run_all(connection, _FOLLOWING_SCHEMA)
 
 
+def _row_checksums(connection: sqlite3.Connection) -> None:
+    run_all(connection, _ROW_CHECKSUMS_SCHEMA)
+
+
 STEPS: tuple[Step, ...] = (
     _first,
     _times_tracks_and_retention,
     _checksums_and_clock,
     _own_pids_and_sources,
+    _row_checksums,
 )
 SCHEMA_VERSION = len(STEPS)
 

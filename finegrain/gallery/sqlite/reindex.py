@@ -19,7 +19,8 @@ from finegrain.gallery.entries import checked_vectors
 from finegrain.gallery.pictures import source_of
 from finegrain.gallery.sqlite.migrations import NEXT_VECTOR, run_all
 from finegrain.gallery.sqlite.schema import short
-from finegrain.gallery.sqlite.statements import AMONG, blobs, remove_expired, remove_rows
+from finegrain.gallery.sqlite.selection import AMONG, select_thumbnails
+from finegrain.gallery.sqlite.statements import blobs, remove_expired, remove_rows
 from finegrain.gallery.sqlite.store import Store
 from finegrain.records import Problem
 
@@ -189,8 +190,7 @@ class _Draft:
     def _thumbnail(self, id_: int) -> bytes | None:
         """The thumbnail of a picture, which may have expired but not yet been deleted."""
         with self._store.reading() as run:
-            row = run("SELECT jpeg FROM thumbnail WHERE picture = ?", (id_,)).fetchone()
-            return None if row is None else bytes(row[0])
+            return select_thumbnails(run, [id_])[0].get(id_)
 
     def keep(self, ids: Sequence[int], embeddings: NDArray[np.float32]) -> None:
         """Store vectors of the draft; durable once this returns."""

@@ -1,30 +1,30 @@
-"""SQL statements that several modules share."""
+"""Statements that write and delete rows. The caller has begun a transaction."""
 
 from __future__ import annotations
 
 import json
 import sqlite3
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from finegrain import times
 from finegrain.gallery.entries import Entry
 from finegrain.gallery.filters.conditions import kind_of
-from finegrain.gallery.row import Stamp
+from finegrain.gallery.sqlite.checksums import (
+    CELLS,
+    UNKNOWN,
+    UNREADABLE,
+    Attribute,
+    row_checksum,
+)
 from finegrain.gallery.sqlite.expiry import look
+from finegrain.gallery.sqlite.selection import AMONG, select_ids, stored_rows
 from finegrain.gallery.unpacked import discard_unpacked
 from finegrain.index.exact import Vectors
 from finegrain.records import Scalar
 
-# As subqueries, these read the clock once and not for each row.
-ALIVE = "(expires_at IS NULL OR expires_at > (SELECT utc_now()))"
-"""Condition: the picture has not expired."""
-
-EXPIRED = "expires_at <= (SELECT utc_now())"
-"""Condition: the picture has expired."""
-
-AMONG = "IN (SELECT value FROM json_each(?))"
-"""Condition: the value is in a list, which is a parameter in JSON."""
+_MARKS = ", ".join("?" * (CELLS.count(",") + 2))
 
 
 def insert_rows(
@@ -36,25 +36,14 @@ def insert_rows(
         "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'picture'"
     ).fetchone()
     ids = range(last + 1, last + 1 + len(entries))
-    numbered = list(zip(ids, entries, strict=True))
+    attributes = list(map(_attributes, entries))
+    cells = (
+        _cells(id_, entry, now, None if entry.thumbnail is None else zlib.crc32(entry.thumbnail))
+        for id_, entry in zip(ids, entries, strict=True)
+    )
     connection.executemany(
-        "INSERT INTO picture (id, image, pid, camera, time, track, added_at, expires_at, "
-        "source, size, mtime, digest) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            (
-                i,
-                e.image,
-                e.pid,
-                e.camera,
-                e.time,
-                e.track,
-                now,
-                e.expires_at,
-                e.source,
-                *stamp_cells(e.stamp),
-            )
-            for i, e in numbered
-        ),
+        f"INSERT INTO picture ({CELLS}, checksum) VALUES ({_MARKS})",
+        ((*row, row_checksum(row, own)) for row, own in zip(cells, attributes, strict=True)),
     )
     connection.executemany(
         "INSERT INTO vector (picture, data, checksum) VALUES (?, ?, ?)",
@@ -62,45 +51,64 @@ def insert_rows(
     )
     connection.executemany(
         "INSERT INTO thumbnail VALUES (?, ?)",
-        ((id_, entry.thumbnail) for id_, entry in numbered if entry.thumbnail is not None),
+        (
+            (id_, entry.thumbnail)
+            for id_, entry in zip(ids, entries, strict=True)
+            if entry.thumbnail is not None
+        ),
     )
-    _insert_metadata(connection, numbered)
+    _insert_attributes(connection, zip(ids, attributes, strict=True))
     return ids
 
 
 def rewrite_rows(connection: sqlite3.Connection, entries: Mapping[int, Entry]) -> None:
-    """Replace the columns of rows; vectors and thumbnails stay."""
-    ids = json.dumps(list(entries))
-    stored = {i for (i,) in connection.execute(f"SELECT id FROM picture WHERE id {AMONG}", (ids,))}
-    numbered = [(id_, entry) for id_, entry in entries.items() if id_ in stored]
+    """Replace the columns of rows; vectors and thumbnails stay, and so do damaged rows."""
+    stored, _ = stored_rows(connection.execute, list(entries))
+    attributes = {id_: _attributes(entries[id_]) for id_ in stored}
+    rows = []
+    for id_, old in stored.items():
+        (_, *_, added_at, _, _, _, _, _, thumbnail_checksum) = old.cells
+        cells = _cells(id_, entries[id_], added_at, thumbnail_checksum)
+        is_known = old.checksum != UNKNOWN
+        rows.append((*cells, row_checksum(cells, attributes[id_]) if is_known else UNKNOWN, id_))
     connection.executemany(
-        "UPDATE picture SET image = ?, pid = ?, camera = ?, time = ?, track = ?, expires_at = ?, "
-        "source = ?, size = ?, mtime = ?, digest = ? WHERE id = ?",
-        (
-            (
-                entry.image,
-                entry.pid,
-                entry.camera,
-                entry.time,
-                entry.track,
-                entry.expires_at,
-                entry.source,
-                *stamp_cells(entry.stamp),
-                id_,
-            )
-            for id_, entry in numbered
-        ),
+        f"UPDATE picture SET ({CELLS}, checksum) = ({_MARKS}) WHERE id = ?", rows
     )
-    connection.execute(f"DELETE FROM attribute WHERE picture {AMONG}", (ids,))
-    _insert_metadata(connection, numbered)
+    connection.execute(f"DELETE FROM attribute WHERE picture {AMONG}", (json.dumps(list(stored)),))
+    _insert_attributes(connection, attributes.items())
 
 
-def _insert_metadata(connection: sqlite3.Connection, numbered: Sequence[tuple[int, Entry]]) -> None:
-    attributes = [
-        (id_, name, _stored_kind(value), value)
-        for id_, entry in numbered
+def _cells(
+    id_: int, entry: Entry, added_at: str, thumbnail_checksum: int | None
+) -> tuple[Any, ...]:
+    """The values of :data:`CELLS`."""
+    stamp = entry.stamp
+    return (
+        id_,
+        entry.image,
+        entry.pid,
+        entry.camera,
+        entry.time,
+        entry.track,
+        added_at,
+        entry.expires_at,
+        entry.source,
+        *((None, None, None) if stamp is None else (stamp.size, stamp.mtime, stamp.digest)),
+        thumbnail_checksum,
+    )
+
+
+def _attributes(entry: Entry) -> list[Attribute]:
+    return [
+        (name, _stored_kind(value), int(value) if isinstance(value, bool) else value)
         for name, value in entry.metadata.items()
     ]
+
+
+def _insert_attributes(
+    connection: sqlite3.Connection, rows: Iterable[tuple[int, list[Attribute]]]
+) -> None:
+    attributes = [(id_, *attribute) for id_, own in rows for attribute in own]
     connection.executemany("INSERT INTO attribute VALUES (?, ?, ?, ?)", attributes)
     connection.executemany(
         "INSERT OR IGNORE INTO seen VALUES (?, ?)",
@@ -108,16 +116,30 @@ def _insert_metadata(connection: sqlite3.Connection, numbered: Sequence[tuple[in
     )
 
 
-def stamp_cells(stamp: Stamp | None) -> tuple[int | None, int | None, str | None]:
-    """Size, time and digest of a picture's file, as table cells."""
-    return (None, None, None) if stamp is None else (stamp.size, stamp.mtime, stamp.digest)
-
-
-def stamp_of_cells(size: int | None, mtime: int | None, digest: str | None) -> Stamp | None:
-    """The stamp that :func:`stamp_cells` wrote."""
-    if size is None or mtime is None:
-        return None
-    return Stamp(size=size, mtime=mtime, digest=digest)
+def add_checksums(connection: sqlite3.Connection) -> None:
+    """Compute the checksums of some rows that an older version wrote."""
+    run = connection.execute
+    ids = select_ids(run, f"checksum = {UNKNOWN}")
+    rows, damaged = stored_rows(run, ids)
+    chosen = (json.dumps(ids),)
+    thumbnails = {
+        id_: zlib.crc32(jpeg)
+        for id_, jpeg in run(f"SELECT picture, jpeg FROM thumbnail WHERE picture {AMONG}", chosen)
+    }
+    vectors = run(
+        f"SELECT picture, data FROM vector WHERE picture {AMONG} AND checksum IS NULL", chosen
+    ).fetchall()
+    summed = [(None, UNREADABLE, id_) for id_ in damaged]
+    for id_, row in rows.items():
+        cells = (*row.cells[:-1], thumbnails.get(id_))
+        summed.append((cells[-1], row_checksum(cells, row.attributes), id_))
+    connection.executemany(
+        "UPDATE picture SET thumbnail_checksum = ?, checksum = ? WHERE id = ?", summed
+    )
+    connection.executemany(
+        "UPDATE vector SET checksum = ? WHERE picture = ?",
+        ((zlib.crc32(data), id_) for id_, data in vectors),
+    )
 
 
 def remove_rows(
@@ -128,8 +150,11 @@ def remove_rows(
     Unpacked files of the pictures are deleted before the rows are committed, so that no file stays
     without a row after a crash.
     """
-    rows = connection.execute(f"SELECT id, image FROM picture WHERE {condition}", parameters)
-    images = dict(rows.fetchall())
+    # As bytes, since a damaged text may not be UTF-8.
+    rows = connection.execute(
+        f"SELECT id, CAST(image AS BLOB) FROM picture WHERE {condition}", parameters
+    ).fetchall()
+    images = {id_: image and image.decode(errors="replace") for id_, image in rows}
     if images:
         connection.execute(f"DELETE FROM picture WHERE id {AMONG}", (json.dumps(list(images)),))
         connection.execute("UPDATE gallery SET deletions = deletions + 1")
@@ -147,9 +172,18 @@ def _is_used(connection: sqlite3.Connection, path: str) -> bool:
     return bool(cursor.fetchone()[0])
 
 
-def remove_expired(connection: sqlite3.Connection, *, trust_clock: bool = False) -> list[int]:
-    """Delete rows that have expired by the trusted time; return their ids."""
-    return remove_rows(connection, "expires_at <= ?", (look(connection, trust=trust_clock),))
+def remove_expired(
+    connection: sqlite3.Connection, *, trust_clock: bool = False
+) -> tuple[list[int], list[int]]:
+    """Delete rows that have expired by the trusted time.
+
+    Returns:
+        Their ids, and the ids of damaged rows, which stay: their time may be wrong.
+    """
+    until = look(connection, trust=trust_clock)
+    cursor = connection.execute("SELECT id FROM picture WHERE expires_at <= ?", (until,))
+    intact, damaged = stored_rows(connection.execute, [id_ for (id_,) in cursor])
+    return remove_rows(connection, f"id {AMONG}", (json.dumps(list(intact)),)), damaged
 
 
 def blobs(vectors: Vectors) -> Iterator[bytes]:

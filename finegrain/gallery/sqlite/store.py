@@ -23,19 +23,16 @@ from finegrain.gallery.overtaken import Inserted, overtaken
 from finegrain.gallery.row import Place, Row
 from finegrain.gallery.sqlite.gallery_file import GalleryFile
 from finegrain.gallery.sqlite.selection import (
-    select_column,
-    select_places,
-    select_rows,
-    select_values,
-)
-from finegrain.gallery.sqlite.statements import (
     ALIVE,
     AMONG,
     EXPIRED,
-    insert_rows,
-    remove_rows,
-    rewrite_rows,
+    select_column,
+    select_places,
+    select_rows,
+    select_thumbnails,
+    select_values,
 )
+from finegrain.gallery.sqlite.statements import insert_rows, remove_rows, rewrite_rows
 from finegrain.index.exact import Ids, Vectors
 from finegrain.records import Scalar
 
@@ -55,7 +52,7 @@ class Store(GalleryFile):
     def ids(self) -> Ids:
         """All ids, ascending."""
         with self.reading() as run:
-            return _ids(run(f"SELECT id FROM picture WHERE {ALIVE} ORDER BY id"))
+            return self._intact(run(f"SELECT id FROM picture WHERE {ALIVE} ORDER BY id"))
 
     def ids_where(self, expression: str) -> Ids:
         """Ids of the rows that match a filter, ascending."""
@@ -64,7 +61,7 @@ class Store(GalleryFile):
             cursor = run(
                 f"SELECT id FROM picture WHERE {ALIVE} AND {condition.text}", condition.parameters
             )
-            return np.sort(_ids(cursor))
+            return np.sort(self._intact(cursor))
 
     def ids_expired(self, since: str, until: str) -> Ids:
         """Ids of stored rows that expired after ``since`` and not after ``until``."""
@@ -96,19 +93,22 @@ class Store(GalleryFile):
         with self.reading() as run:
             for image in images:  # not as a JSON list: SQLite cuts a text at a null character there
                 cursor = run(f"SELECT id FROM picture WHERE image = ? AND {ALIVE}", (image,))
-                if ids := [id_ for (id_,) in cursor]:
+                if ids := [id_ for (id_,) in cursor if id_ not in self.damaged]:
                     known[image] = ids
         return known
 
     def rows(self, ids: Iterable[int]) -> dict[int, Row]:
         """Rows by id; an id that is not stored is left out."""
         with self.reading() as run:
-            return select_rows(run, ids)
+            rows, damaged = select_rows(run, list(ids))
+        self._name_damaged(damaged)
+        return rows
 
     def groups(self, column: str, ids: Iterable[int]) -> dict[int, Scalar]:
         """Value of one column by id; ids that are not stored or have no value are left out."""
         with self.reading() as run:
-            return select_column(run, column, ids)
+            groups = select_column(run, column, ids)
+        return {id_: value for id_, value in groups.items() if id_ not in self.damaged}
 
     def values(self, column: str, limit: int) -> list[Value]:
         """Up to ``limit`` distinct values of a column."""
@@ -118,13 +118,10 @@ class Store(GalleryFile):
     def thumbnails(self, ids: Iterable[int]) -> dict[int, bytes]:
         """JPEG thumbnails by id; pictures without one are left out."""
         with self.reading() as run:
-            return dict(
-                run(
-                    "SELECT picture, jpeg FROM thumbnail JOIN picture ON id = picture "
-                    f"WHERE picture {AMONG} AND {ALIVE}",
-                    (json.dumps(list(ids)),),
-                ).fetchall()
-            )
+            thumbnails, damaged = select_thumbnails(run, list(ids), ALIVE)
+        if damaged:
+            self._warn_of_damage(damaged, "the thumbnail")
+        return thumbnails
 
     def vectors_after(self, last_id: int) -> Generator[tuple[Ids, Vectors], None, None]:
         """Ids above ``last_id`` with their vectors ``[n, D]``, ascending, in chunks.
@@ -132,14 +129,16 @@ class Store(GalleryFile):
         The file is not locked between two chunks.
         """
         while chunk := self._vectors_of_some(last_id):
-            yield decoded(chunk, self.dim, self.path)
+            ids, vectors = self._decoded(chunk)
             last_id = chunk[-1][0]
+            if len(ids):
+                yield ids, vectors
 
     def _vectors_of_some(self, last_id: int) -> list[StoredVector]:
         with self.reading() as run:
             # LEFT JOIN, so that a picture without a vector is reported as damage.
             return run(
-                "SELECT id, data, checksum FROM picture LEFT JOIN vector ON picture = id "
+                "SELECT id, data, vector.checksum FROM picture LEFT JOIN vector ON picture = id "
                 f"WHERE id > ? AND {ALIVE} ORDER BY id LIMIT ?",
                 (last_id, _CHUNK_ROWS),
             ).fetchall()
@@ -151,10 +150,21 @@ class Store(GalleryFile):
                 f"SELECT picture, data, checksum FROM vector WHERE picture {AMONG}",
                 (json.dumps(list(ids)),),
             ).fetchall()
-        if not chunk:
-            return {}
-        stored_ids, vectors = decoded(chunk, self.dim, self.path)
+        stored_ids, vectors = self._decoded(chunk)
         return dict(zip(stored_ids.tolist(), vectors, strict=True))
+
+    def _decoded(self, chunk: Sequence[StoredVector]) -> tuple[Ids, Vectors]:
+        """The intact vectors; damaged ones are named."""
+        ids, vectors, damaged = decoded(chunk, self.dim)
+        self._name_damaged(damaged, "the vector")
+        if self.damaged.isdisjoint(ids.tolist()):
+            return ids, vectors
+        intact = [row for row, id_ in enumerate(ids.tolist()) if id_ not in self.damaged]
+        return ids[intact], vectors[intact]
+
+    def _intact(self, cursor: sqlite3.Cursor) -> Ids:
+        """The ids that a query selects, without those of damaged pictures."""
+        return _ids(cursor if not self.damaged else (r for r in cursor if r[0] not in self.damaged))
 
     def places(self) -> Iterator[Place]:
         """Origin of each picture that has a path, by ascending id; read in chunks."""
@@ -162,7 +172,7 @@ class Store(GalleryFile):
         while True:
             with self.reading() as run:
                 chunk = select_places(run, last, _CHUNK_ROWS)
-            yield from chunk
+            yield from (place for place in chunk if place.id not in self.damaged)
             if not chunk:
                 return
             last = chunk[-1].id
@@ -208,6 +218,8 @@ class Store(GalleryFile):
                 min(skipped[entry.image]) if entry.image in skipped else next(new)
                 for entry in entries
             ]
+            if on_duplicate != "add":
+                removed += self._remove_damaged(connection, entries)
         if removed:
             self._erase(removed)
         return all_ids
@@ -221,7 +233,23 @@ class Store(GalleryFile):
             rows = [row for row in range(len(entries)) if row not in theirs]
             new = iter(insert_rows(connection, vectors[rows], [entries[row] for row in rows]))
             ids = [theirs[row] if row in theirs else next(new) for row in range(len(entries))]
+            removed = self._remove_damaged(connection, entries)
+        if removed:
+            self._erase(removed)
         return Inserted(ids, len(theirs))
+
+    def _remove_damaged(
+        self, connection: sqlite3.Connection, entries: Sequence[Entry]
+    ) -> list[int]:
+        """Delete the damaged rows whose pictures are added again; return their ids."""
+        if not self.damaged:
+            return []
+        damaged = json.dumps(sorted(self.damaged))
+        removed: list[int] = []
+        for image in {entry.image for entry in entries if entry.image is not None}:
+            condition = f"image = ? AND id {AMONG}"
+            removed += remove_rows(connection, condition, (image, damaged))
+        return removed
 
     def insert_all(self, batches: Iterable[tuple[Vectors, Sequence[Entry]]]) -> list[int]:
         """Write all batches in one transaction, with one in memory at a time; return the ids."""
@@ -245,5 +273,5 @@ class Store(GalleryFile):
         return len(removed)
 
 
-def _ids(cursor: sqlite3.Cursor) -> Ids:
-    return np.fromiter((row[0] for row in cursor), np.int64)
+def _ids(rows: Iterable[tuple[int]]) -> Ids:
+    return np.fromiter((id_ for (id_,) in rows), np.int64)

@@ -27,7 +27,7 @@ from finegrain.gallery.sqlite import raw_file
 from finegrain.gallery.sqlite.connections import transaction
 from finegrain.gallery.sqlite.files import OWNER_ONLY
 from finegrain.gallery.sqlite.schema import BUSY_SECONDS, as_gallery_errors
-from finegrain.gallery.sqlite.statements import AMONG
+from finegrain.gallery.sqlite.selection import AMONG
 from finegrain.gallery.sqlite.unused_bytes import overwrite_unused
 from finegrain.records import PictureTokens
 from finegrain.runtime.forks import pause_at_fork

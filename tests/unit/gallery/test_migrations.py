@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import sqlite3
+from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from finegrain.errors import GalleryError
+from finegrain.errors import GalleryError, GalleryWarning
 from finegrain.gallery import Gallery
 from finegrain.gallery.sqlite import migrations
 from finegrain.gallery.sqlite.migrations import FIRST_SCHEMA, STEPS
 from finegrain.gallery.sqlite.schema import APPLICATION_ID
+from finegrain.gallery.sqlite.statements import add_checksums
 
 VECTORS = np.eye(3, 4, dtype="<f4")
 
@@ -117,9 +123,95 @@ def test_a_migration_happens_whole_or_not_at_all(old: Path, monkeypatch):
 
 def test_an_old_gallery_that_cannot_be_written_says_so(old: Path, monkeypatch):
     monkeypatch.setattr("finegrain.gallery.sqlite.schema._writable", lambda _path: False)
-    with pytest.raises(GalleryError, match="format 1 and must be brought to format 4"):
+    with pytest.raises(GalleryError, match="format 1 and must be brought to format 5"):
         Gallery(old)
 
 
 def test_the_version_is_the_number_of_steps():
-    assert len(STEPS) == migrations.SCHEMA_VERSION == 4
+    assert len(STEPS) == migrations.SCHEMA_VERSION == 5
+
+
+FORMAT_4 = Path(__file__).parents[2] / "fixtures" / "galleries" / "format4"
+"""A gallery of 12 pictures that the version before row checksums wrote, and its content."""
+
+
+@pytest.fixture
+def format_4(tmp_path: Path) -> Path:
+    path = tmp_path / "format4.gallery"
+    path.write_bytes(gzip.decompress(FORMAT_4.with_suffix(".gallery.gz").read_bytes()))
+    return path
+
+
+def content(gallery: Gallery) -> dict[str, Any]:
+    """All rows, vectors and thumbnails, in the form of the fixture."""
+    ids = list(gallery)
+    scores = {hit.id: hit.score for hit in gallery.search(np.eye(8, dtype=np.float32)[:1], 99)[0]}
+    return {
+        "rows": [asdict(row) for row in gallery.rows(ids)],
+        "first_numbers": [scores[id_] for id_ in ids],
+        "thumbnails": {str(i): jpeg.hex() for i, jpeg in gallery.thumbnails(ids).items()},
+    }
+
+
+def expected_content() -> dict[str, Any]:
+    expected = json.loads(FORMAT_4.with_suffix(".json").read_text(encoding="utf-8"))
+    vectors = expected.pop("vectors")
+    first_numbers = [vectors[str(row["id"])][0] for row in expected["rows"]]
+    return {**expected, "first_numbers": pytest.approx(first_numbers, abs=1e-7)}
+
+
+def lacking(path: Path) -> int:
+    """Number of rows without a checksum."""
+    with closing(sqlite3.connect(path)) as connection:
+        (count,) = connection.execute("SELECT count(*) FROM picture WHERE checksum = -1").fetchone()
+        return int(count)
+
+
+def test_a_gallery_without_row_checksums_gets_them(format_4: Path):
+    with Gallery(format_4, fingerprint="plan-a", dim=8, create=False) as gallery:
+        assert content(gallery) == expected_content()
+        assert gallery.check().is_valid
+        gallery.update([1], {"colour": "blue"})
+        assert gallery.check().is_valid
+    assert lacking(format_4) == 0
+    with closing(sqlite3.connect(format_4)) as connection:
+        connection.execute("UPDATE picture SET mtime = 5 WHERE id = 1")
+        connection.execute("UPDATE thumbnail SET jpeg = x'FFD8FF' WHERE picture = 4")
+        connection.commit()
+    with pytest.warns(GalleryWarning, match="the row of picture 1 is damaged"):
+        gallery = Gallery(format_4)
+    with gallery, pytest.warns(GalleryWarning, match="the thumbnail of picture 4 is damaged"):
+        assert gallery.thumbnails([4]) == {}
+
+
+def test_an_interrupted_computation_of_checksums_continues(format_4: Path, monkeypatch):
+    monkeypatch.setattr("finegrain.gallery.sqlite.selection._CHUNK_ROWS", 5)
+    calls = []
+
+    def failing(connection: sqlite3.Connection) -> None:
+        calls.append(1)
+        add_checksums(connection)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("finegrain.gallery.sqlite.gallery_file.add_checksums", failing)
+        with pytest.raises(KeyboardInterrupt):
+            Gallery(format_4)
+    total = len(expected_content()["rows"])
+    assert 0 < lacking(format_4) == total - 5
+    with Gallery(format_4) as gallery:
+        assert content(gallery) == expected_content()
+        assert gallery.check().is_valid
+    assert lacking(format_4) == 0
+
+
+def test_a_row_that_is_damaged_before_it_has_a_checksum_is_named(format_4: Path):
+    with closing(sqlite3.connect(format_4)) as connection:
+        connection.execute("UPDATE picture SET source = CAST(x'ff' AS TEXT) WHERE id = 1")
+        connection.commit()
+    with pytest.warns(GalleryWarning, match="the row of picture 1 is damaged"):
+        gallery = Gallery(format_4)
+    with gallery:
+        assert [row.id for row in gallery.rows([1, 3])] == [3]
+    assert lacking(format_4) == 0
