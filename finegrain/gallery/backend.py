@@ -6,6 +6,9 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence, Se
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from finegrain.gallery.entries import Entry, OnDuplicate
 from finegrain.gallery.filters.conditions import Value
 from finegrain.gallery.overtaken import Inserted
@@ -43,6 +46,12 @@ class Backend(Protocol):
 
     def searching(self, where: str | None) -> Search:
         """Return a search over the present pictures that match a filter."""
+        ...
+
+    def searching_caption(
+        self, ids: NDArray[np.int32], eot: NDArray[np.int32], where: str | None
+    ) -> tuple[Vectors, Search] | None:
+        """Embed a caption; return its embedding ``[1, D]`` and a search, or None if not able to."""
         ...
 
     def tune(self, queries: Vectors, k: int, min_recall: float) -> Tuned:

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import numpy as np
 import numpy.typing as npt
 
 from finegrain.errors import GalleryError
@@ -28,7 +29,8 @@ from finegrain.gallery.overtaken import Inserted
 from finegrain.gallery.places import location_exists, open_store
 from finegrain.gallery.sqlite.reindex import PictureEncoder, Reindexed
 from finegrain.gallery.sqlite.upkeep import Upkeep
-from finegrain.index.approximate import Approximate, Tuned
+from finegrain.index.approximate import Tuned
+from finegrain.index.backend import SearchBackend
 from finegrain.index.exact import Hit
 from finegrain.records import Pid, Scalar
 
@@ -57,8 +59,8 @@ class Gallery(GalleryRows, Upkeep):
             existing gallery opens only with the fingerprint that it stores, or with None.
         dim: Width of the vectors; required for a new gallery.
         create: If False, a missing gallery is an error instead of being created.
-        index: Approximate index, for a file with many millions of pictures; None searches
-            exactly.
+        index: Kind of index, for a gallery in a file: an approximate one for many millions of
+            pictures, or :class:`~finegrain.index.gpu.index.Gpu`. None searches exactly in memory.
 
     Raises:
         GalleryError: The file is missing, damaged, of another application or format, or
@@ -86,7 +88,7 @@ class Gallery(GalleryRows, Upkeep):
         fingerprint: str | None = None,
         dim: int | None = None,
         create: bool = True,
-        index: Approximate | None = None,
+        index: SearchBackend | None = None,
     ) -> None:
         self._store = open_store(path, fingerprint=fingerprint, dim=dim, create=create, index=index)
 
@@ -224,6 +226,34 @@ class Gallery(GalleryRows, Upkeep):
         thinning = Thinning(self._store, group_by=group_by, distinct=distinct)
         hits = thinning.search(self._store.searching(where), queries, depth)
         return [row[offset:] for row in hits]
+
+    def search_caption(
+        self,
+        ids: npt.NDArray[np.int32],
+        eot: npt.NDArray[np.int32],
+        k: int,
+        where: str | None = None,
+        *,
+        group_by: str | None = None,
+        distinct: float | None = None,
+    ) -> list[Hit] | None:
+        """Embed a caption and search for it in one launch, if the index can; see :meth:`search`.
+
+        Args:
+            ids: Token ids of the caption, int32 ``[1, L]``.
+            eot: Position of the end-of-text token, int32 ``[1]``.
+            k, where, group_by, distinct: As in :meth:`search`.
+
+        Returns:
+            The hits; None if the index cannot embed captions, or the gallery is empty.
+        """
+        depth = checked_k(k)
+        thinning = Thinning(self._store, group_by=group_by, distinct=distinct)
+        embedded = self._store.searching_caption(ids, eot, where)
+        if embedded is None:
+            return None
+        vector, search = embedded
+        return thinning.search(search, vector, depth)[0]
 
     def tune(self, vectors: npt.ArrayLike, *, k: int = 10, min_recall: float = 0.99) -> Tuned:
         """Measure the recall of an approximate index, and set its effort accordingly.

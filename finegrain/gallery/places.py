@@ -8,7 +8,7 @@ from finegrain.errors import GalleryError
 from finegrain.gallery.backend import Backend
 from finegrain.gallery.milvus import MilvusAddress, MilvusStore
 from finegrain.gallery.sqlite.followed_store import FollowedStore
-from finegrain.index.approximate import Approximate
+from finegrain.index.backend import SearchBackend
 
 
 def open_store(
@@ -17,7 +17,7 @@ def open_store(
     fingerprint: str | None,
     dim: int | None,
     create: bool,
-    index: Approximate | None,
+    index: SearchBackend | None,
 ) -> Backend:
     """Open the storage at a path or address; see :class:`~finegrain.gallery.Gallery`."""
     address = MilvusAddress.of(path)

@@ -151,6 +151,9 @@ class VectorIndex:
                 hits.append(self._best(parts, [row[number] for row in pools], query, k))
         return hits
 
+    def close(self) -> None:
+        """Free nothing; all memory is freed with the object."""
+
     def _pool(self) -> ThreadPoolExecutor:
         # A search distributes blocks to these threads, so each must not use OpenMP threads too.
         return ThreadPoolExecutor(

@@ -16,10 +16,12 @@ from PIL import Image
 from finegrain.encoder import Encoder
 from finegrain.errors import GalleryError, QueryError
 from finegrain.gallery import Gallery, Hit
+from finegrain.gallery.milvus import MilvusAddress
+from finegrain.index.gpu.index import Gpu
+from finegrain.index.gpu.scans import scan_maker
 from finegrain.plan import Plan
 from finegrain.preprocess import ImageSource
 from finegrain.runtime.base import RuntimeChoice
-from finegrain.search.gpu_gallery import GpuGallery, require_file, scan_maker
 
 MAX_QUERY_CHARACTERS = 2_000
 
@@ -57,11 +59,11 @@ class Retriever:
             raise QueryError(f"expected vectors='memory' or 'gpu', got {vectors!r:.40}")
         self._dim, self._fingerprint = plan.manifest.embed_dim, plan.manifest.fingerprint
         place = gallery_path(plan.path, gallery) if not isinstance(gallery, Gallery) else gallery
-        self._make_scan = None
+        self._index: Gpu | None = None
         if vectors == "gpu":
             # Check this before building the towers, which may take minutes.
-            require_file(place)
-            self._make_scan = scan_maker(plan, runtime, trust_engines=trust_engines)
+            _require_file(place)
+            self._index = Gpu(scan_maker(plan, runtime, trust_engines=trust_engines))
         self.encoder = Encoder.from_plan(
             plan, runtime=runtime, threads=threads, trust_engines=trust_engines
         )
@@ -92,13 +94,8 @@ class Retriever:
     def made(self) -> Gallery:
         """The open gallery; a missing one is created."""
         if self.opened is None:
-            fingerprint, dim = self._fingerprint, self._dim
-            self.opened = (
-                Gallery(self.path, fingerprint=fingerprint, dim=dim)
-                if self._make_scan is None
-                else GpuGallery(
-                    self.path, fingerprint=fingerprint, dim=dim, make_scan=self._make_scan
-                )
+            self.opened = Gallery(
+                self.path, fingerprint=self._fingerprint, dim=self._dim, index=self._index
             )
         return self.opened
 
@@ -129,7 +126,7 @@ class Retriever:
             ImageError: A query picture cannot be read.
         """
         gallery = self.gallery
-        if len(queries) == 1 and isinstance(queries[0], str) and isinstance(gallery, GpuGallery):
+        if len(queries) == 1 and isinstance(queries[0], str) and self._index is not None:
             tokens = self.encoder.tokenizer.encode([queries[0]])
             ids = np.ascontiguousarray(tokens.ids[:, : tokens.eot[0] + 1])
             hits = gallery.search_caption(
@@ -169,6 +166,25 @@ class Retriever:
 def gallery_path(plan: Path, gallery: str | Path | None) -> str | Path:
     """Location of a gallery; by default next to the plan."""
     return plan.with_suffix(".gallery") if gallery is None else gallery
+
+
+def _require_file(place: str | Path | Gallery) -> None:
+    """Check that a gallery is given by the path of a file, so that it can be searched on a GPU.
+
+    Raises:
+        GalleryError: The gallery is at an address, or is open already with an index of its own.
+    """
+    if isinstance(place, Gallery):
+        raise GalleryError(
+            "expected the path of a gallery to search on a GPU, got an open one, which has an "
+            f"index of its own, exact or approximate. Close it and pass {str(place.path)!r}."
+        )
+    address = MilvusAddress.of(place)
+    if address is not None:
+        raise GalleryError(
+            f"expected a gallery in a file to search on a GPU, got the address {address.shown}, "
+            "whose server searches. Leave out vectors='gpu'."
+        )
 
 
 def check_query(query: object) -> None:

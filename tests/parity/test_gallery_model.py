@@ -67,7 +67,7 @@ class Machine(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         self.patch.setattr("finegrain.times.now", lambda: self.now)
-        self.patch.setattr("finegrain.gallery.sqlite.index_follower.TIDY_SECONDS", 0)
+        self.patch.setattr("finegrain.gallery.sqlite.followed_store.TIDY_SECONDS", 0)
         self.gallery = Gallery(self.path, dim=DIM)
 
     def teardown(self) -> None:

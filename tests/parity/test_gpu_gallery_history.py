@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finegrain.gallery import Hit
+from finegrain.gallery import Gallery, Hit
+from finegrain.index.gpu import index as gpu_index
+from finegrain.index.gpu.index import Gpu
 from finegrain.index.gpu.torch_scan import TorchScan
-from finegrain.search import gpu_gallery
-from finegrain.search.gpu_gallery import GpuGallery
 
 DIM, K = 16, 7
 START = datetime(2026, 5, 1, tzinfo=UTC)
@@ -63,9 +63,9 @@ def test_every_history_ends_in_the_exact_answer(history, seed):
     now, pictures, ends = START, {}, {}
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
         patch.setattr("finegrain.times.now", lambda: now)
-        patch.setattr(gpu_gallery, "FEW_ROWS", 10)
-        patch.setattr(gpu_gallery, "LEAST_SPARE", 30)
-        with GpuGallery(Path(folder) / "g", dim=DIM, make_scan=torch_scan) as gallery:
+        patch.setattr(gpu_index, "FEW_ROWS", 10)
+        patch.setattr(gpu_index, "LEAST_SPARE", 30)
+        with Gallery(Path(folder) / "g", dim=DIM, index=Gpu(torch_scan)) as gallery:
             for what, amount, hours in [("add", 40, None), *history]:
                 if what == "add":
                     # Of quarters any sum is exact, and many scores tie.

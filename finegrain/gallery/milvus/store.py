@@ -6,9 +6,11 @@ from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence, Se
 from itertools import chain
 
 import numpy as np
+from numpy.typing import NDArray
 
 from finegrain import times
 from finegrain.errors import FilterError, GalleryError
+from finegrain.gallery.backend import Search
 from finegrain.gallery.clock import warn_of_doubt
 from finegrain.gallery.entries import Entry, OnDuplicate, paths_once
 from finegrain.gallery.filters.conditions import (
@@ -116,6 +118,11 @@ class MilvusStore:
             dim=self.dim,
             consistency=self._consistency,
         )
+
+    def searching_caption(
+        self, ids: NDArray[np.int32], eot: NDArray[np.int32], where: str | None
+    ) -> tuple[Vectors, Search] | None:
+        return None  # a server embeds no captions
 
     def tune(self, queries: Vectors, k: int, min_recall: float) -> Tuned:
         raise GalleryError(f"{self.path} searches exactly, so there is no effort to tune.")

@@ -1,18 +1,106 @@
-"""A gallery's file together with its index in memory."""
+"""A gallery's file together with its index in memory, which follows the file."""
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
+from finegrain import times
 from finegrain.gallery.backend import Search
 from finegrain.gallery.sqlite.backup import tokens_of
-from finegrain.gallery.sqlite.index_follower import Follower
 from finegrain.gallery.sqlite.reindex import PictureEncoder, Reindexed, reindex
 from finegrain.gallery.sqlite.store import Store
 from finegrain.gallery.sqlite.tokens import forget_tokens, keep_tokens
-from finegrain.index.approximate import Approximate, Tuned, tune
-from finegrain.index.exact import Vectors
+from finegrain.index.approximate import Tuned, tune
+from finegrain.index.backend import CaptionIndex, SearchBackend, SearchIndex
+from finegrain.index.exact import VectorIndex, Vectors
+from finegrain.runtime.forks import pause_at_fork
+
+TIDY_SECONDS = 60.0
+"""Seconds between attempts of searches to delete expired pictures from the file."""
+
+_EVER = ""  # before any time
+
+
+class Follower:
+    """Reads all vectors at the first search, and only changes afterwards.
+
+    Ids only grow and the vectors of a plan never change, so new pictures are those above the last
+    id seen. If the file counts more deletions than before, or a picture was found to be damaged,
+    all ids are compared. Expired pictures are found by their time. If the clock was set back,
+    everything is read again.
+
+    Args:
+        store: The file.
+        backend: Kind of index, or None for exact search in memory.
+    """
+
+    def __init__(self, store: Store, backend: SearchBackend | None = None) -> None:
+        self._store = store
+        self._backend = backend
+        self._lock = threading.RLock()
+        self._untidy = False
+        self._tidied = -TIDY_SECONDS
+        self._index = self._begin()
+        pause_at_fork(self)
+
+    def before_fork(self) -> None:
+        self._lock.acquire()
+
+    def after_fork(self) -> None:
+        self._lock.release()
+
+    def close(self) -> None:
+        self._index.close()
+
+    def _begin(self) -> SearchIndex:
+        """An empty index, for the plan that the file has now."""
+        self._plan = (self._store.fingerprint, self._store.dim)
+        self._seen_losses: tuple[int, int] | None = None
+        self._seen_time = _EVER
+        if self._backend is None:
+            return VectorIndex(self._store.dim)
+        return self._backend.over(self._store)
+
+    def index(self) -> SearchIndex:
+        """The index over the current content of the file. Any number of threads may search it.
+
+        Raises:
+            GalleryError: The file cannot be read, or was reindexed with another plan.
+        """
+        with self._lock:
+            now = times.utc_text(times.now())
+            if self._plan != (self._store.fingerprint, self._store.dim) or now < self._seen_time:
+                self._index.close()
+                self._index = self._begin()
+            self._drop_lost()
+            self._drop_expired(now)
+            # Query again for each chunk, since an approximate index may itself read further rows.
+            while (chunk := next(self._store.vectors_after(self._index.last_id), None)) is not None:
+                self._index.add(*chunk)
+            return self._index
+
+    def _drop_lost(self) -> None:
+        losses = self._store.deletions(), len(self._store.damaged)
+        if losses != self._seen_losses:
+            self._index.remove(np.setdiff1d(self._index.ids, self._store.ids()))
+            self._seen_losses = losses
+
+    def _drop_expired(self, now: str) -> None:
+        expired = self._store.ids_expired(self._seen_time, now)
+        self._seen_time = now
+        if len(expired):
+            self._index.remove(expired)
+            self._untidy = True
+        if self._untidy and time.monotonic() - self._tidied >= TIDY_SECONDS:
+            self._store.tidy_soon()
+            self._untidy = False
+            self._tidied = time.monotonic()
 
 
 class FollowedStore(Store):
@@ -28,7 +116,7 @@ class FollowedStore(Store):
         fingerprint: str | None,
         dim: int | None,
         create: bool,
-        index: Approximate | None,
+        index: SearchBackend | None,
     ) -> None:
         self._tokens = tokens_of(path)
         super().__init__(path, fingerprint=fingerprint, dim=dim, create=create)
@@ -44,6 +132,26 @@ class FollowedStore(Store):
         allowed = None if where is None else self.ids_where(where)
         index = self._follower.index()
         return lambda queries, depth: index.search(queries, depth, allowed)
+
+    def searching_caption(
+        self, ids: NDArray[np.int32], eot: NDArray[np.int32], where: str | None
+    ) -> tuple[Vectors, Search] | None:
+        """Embed a caption, and return its embedding ``[1, D]`` and a search for it.
+
+        Returns:
+            None if the index cannot embed captions, or the gallery is empty.
+        """
+        allowed = None if where is None else self.ids_where(where)
+        index = self._follower.index()
+        launched = index.launch(ids, eot) if isinstance(index, CaptionIndex) else None
+        if launched is None:
+            return None
+        return launched.vector, lambda queries, depth: launched.search(queries, depth, allowed)
+
+    def close(self) -> None:
+        if hasattr(self, "_follower"):  # not after an error at opening
+            self._follower.close()
+        super().close()
 
     def tune(self, queries: Vectors, k: int, min_recall: float) -> Tuned:
         return tune(self._follower.index(), queries, k=k, min_recall=min_recall)

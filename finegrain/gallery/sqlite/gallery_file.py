@@ -121,14 +121,20 @@ class GalleryFile:
     def _complete_checksums(self) -> None:
         """Compute the checksums of rows that an older version wrote.
 
-        Each batch is durable, so the next opening continues after an interruption.
+        Each batch is durable, so the next opening continues after an interruption. Rows without a
+        checksum are served meanwhile.
         """
         with self.reading() as run:
             is_complete = self.read_only or not lacks_checksums(run)
-        while not is_complete:
-            with self.writing() as connection:
-                add_checksums(connection)
-                is_complete = not lacks_checksums(connection.execute)
+        try:
+            while not is_complete:
+                with self.writing() as connection:
+                    add_checksums(connection)
+                    is_complete = not lacks_checksums(connection.execute)
+        except GalleryError as error:
+            if not isinstance(error.__cause__, sqlite3.OperationalError | OSError):
+                raise
+            # The file is locked, or the disk is full.
 
     def _name_damaged(self, ids: Collection[int], what: str = "the row") -> None:
         """Warn of damaged pictures, once each, and leave them out of all answers."""

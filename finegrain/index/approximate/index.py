@@ -10,7 +10,8 @@ import numpy as np
 
 from finegrain.index.approximate.kinds import Approximate
 from finegrain.index.approximate.trained import Trained
-from finegrain.index.approximate.truth import Truth, everything, exact_best, fetched
+from finegrain.index.approximate.truth import everything, exact_best, fetched
+from finegrain.index.backend import Truth
 from finegrain.index.estimate import Ids, Query, Vectors
 from finegrain.index.exact import Hit, VectorIndex
 
@@ -127,6 +128,9 @@ class ApproximateIndex:
         for start in range(0, len(queries), _QUERIES_AT_ONCE):
             hits += self._search(queries[start : start + _QUERIES_AT_ONCE], k, allowed)
         return hits
+
+    def close(self) -> None:
+        """Free nothing; all memory is freed with the object."""
 
     def _search(self, queries: Vectors, k: int, allowed: Ids | None) -> list[list[Hit]]:
         trained, tail = self._parts

@@ -10,14 +10,18 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import faiss
 import numpy as np
 import numpy.typing as npt
 
 from finegrain.errors import GalleryError
+from finegrain.index.backend import Truth
 from finegrain.index.estimate import Vectors
+
+if TYPE_CHECKING:
+    from finegrain.index.approximate.index import ApproximateIndex
 
 _faiss: Any = faiss  # its type stubs lack the keyword arguments
 
@@ -32,6 +36,12 @@ _ROWS_A_CENTRE = 39  # with fewer training rows per centre, FAISS warns
 
 class Approximate(ABC):
     """Description of an approximate index. Instances can be compared and printed."""
+
+    def over(self, truth: Truth) -> ApproximateIndex:
+        """An empty index of this kind over the vectors of a gallery's file."""
+        from finegrain.index.approximate.index import ApproximateIndex  # it imports this module
+
+        return ApproximateIndex(truth, self)
 
     @abstractmethod
     def trained_on(self, vectors: Vectors, rows: int) -> faiss.Index:

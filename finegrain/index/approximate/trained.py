@@ -12,7 +12,8 @@ import numpy.typing as npt
 from tqdm.auto import tqdm
 
 from finegrain.index.approximate.kinds import Approximate, selecting
-from finegrain.index.approximate.truth import Chunk, Truth, everything, fetched
+from finegrain.index.approximate.truth import Chunk, everything, fetched
+from finegrain.index.backend import Truth
 from finegrain.index.estimate import Ids, Vectors
 
 SAMPLE_ROWS = 131_072

@@ -2,33 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from typing import Protocol
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
+from finegrain.index.backend import Truth
 from finegrain.index.estimate import Doubles, Ids, Query, Vectors, longest_of
 from finegrain.index.exact import Hit
 
 _FETCH_ROWS = 8192  # 16 MiB of vectors at width 512
-
-
-class Truth(Protocol):
-    """Source of all vectors by id, such as the gallery's file."""
-
-    @property
-    def dim(self) -> int:
-        """Width of the vectors."""
-
-    def ids(self) -> Ids:
-        """All ids, ascending."""
-
-    def vectors(self, ids: Iterable[int]) -> dict[int, Vectors]:
-        """Vectors ``[D]`` by id; an id that is not stored is left out."""
-
-    def vectors_after(self, last_id: int) -> Generator[tuple[Ids, Vectors], None, None]:
-        """Ids above ``last_id`` with their vectors ``[n, D]``, ascending, in chunks."""
 
 
 Chunk = tuple[Ids, Vectors]

@@ -15,8 +15,9 @@ from finegrain.errors import GalleryError, QueryError
 from finegrain.index.approximate.index import ApproximateIndex
 from finegrain.index.approximate.kinds import Approximate
 from finegrain.index.approximate.truth import everything, exact_best
+from finegrain.index.backend import SearchIndex
 from finegrain.index.estimate import Query, Vectors
-from finegrain.index.exact import Hit, VectorIndex
+from finegrain.index.exact import Hit
 
 EXACT_ROWS = 1_000_000
 """Up to about this size, exact search takes tens of milliseconds on two cores."""
@@ -91,9 +92,7 @@ class Tuned:
         return remarks
 
 
-def tune(
-    index: VectorIndex | ApproximateIndex, queries: Vectors, *, k: int, min_recall: float
-) -> Tuned:
+def tune(index: SearchIndex, queries: Vectors, *, k: int, min_recall: float) -> Tuned:
     """Measure recall with increasing effort, and use the first effort that is sufficient.
 
     The exact hits come from reading all vectors once, in chunks.

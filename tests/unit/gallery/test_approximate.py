@@ -15,7 +15,7 @@ import pytest
 from finegrain import times
 from finegrain.errors import GalleryError, QueryError
 from finegrain.gallery import Gallery
-from finegrain.gallery.sqlite.index_follower import Follower
+from finegrain.gallery.sqlite.followed_store import Follower
 from finegrain.gallery.sqlite.store import Store
 from finegrain.index.approximate import ApproximateIndex, Hnsw, Ivf, RaBitQ, kinds, tune
 from finegrain.index.approximate import index as approximate_index

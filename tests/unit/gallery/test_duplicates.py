@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from finegrain.errors import FilterError, GalleryError
+from finegrain.errors import FilterError, GalleryError, GalleryWarning
 from finegrain.gallery import Gallery
 
 DIM = 4
@@ -142,16 +142,16 @@ def test_no_id_is_more_than_a_number(gallery: Gallery, id_):
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_a_vector_that_rotted_is_reported(gallery: Gallery, value: float):
+def test_a_vector_that_rotted_is_reported_and_left_out(gallery: Gallery, value: float):
     rotten = np.full(DIM, value, "<f4").tobytes()
     with sqlite3.connect(gallery.path) as connection:
         connection.execute(
             "UPDATE vector SET data = ?, checksum = NULL WHERE picture = 2", (rotten,)
         )
-    with pytest.raises(
-        GalleryError, match=r"picture 2 does not have length 1\. The file is damaged"
-    ):
-        gallery.search(np.eye(1, DIM), 1)
+    with pytest.warns(GalleryWarning, match="the vector of picture 2 is damaged"):
+        hits = gallery.search(np.eye(1, DIM), 3)
+    assert sorted(hit.id for hit in hits[0]) == [1, 3]
+    assert any("picture 2 does not have length 1" in fault for fault in gallery.check().faults)
 
 
 def test_an_index_that_is_lost_is_made_again(gallery: Gallery):

@@ -270,7 +270,7 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr("finegrain.times.now", clock)
-    monkeypatch.setattr("finegrain.gallery.sqlite.index_follower.TIDY_SECONDS", 0)
+    monkeypatch.setattr("finegrain.gallery.sqlite.followed_store.TIDY_SECONDS", 0)
     return clock
 
 

@@ -206,6 +206,23 @@ def test_an_interrupted_computation_of_checksums_continues(format_4: Path, monke
     assert lacking(format_4) == 0
 
 
+def test_a_gallery_is_served_where_checksums_cannot_be_written(format_4: Path, monkeypatch):
+    def full(connection: sqlite3.Connection) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("finegrain.gallery.sqlite.gallery_file.add_checksums", full)
+        with Gallery(format_4) as gallery:
+            assert content(gallery) == expected_content()
+            gallery.update([1], {"colour": "blue"})
+            assert gallery.check().is_valid
+    assert lacking(format_4) == len(expected_content()["rows"])
+    with Gallery(format_4) as gallery:
+        assert gallery.rows([1])[0].metadata["colour"] == "blue"
+        assert gallery.check().is_valid
+    assert lacking(format_4) == 0
+
+
 def test_a_row_that_is_damaged_before_it_has_a_checksum_is_named(format_4: Path):
     with closing(sqlite3.connect(format_4)) as connection:
         connection.execute("UPDATE picture SET source = CAST(x'ff' AS TEXT) WHERE id = 1")

@@ -201,7 +201,7 @@ def test_searches_remove_now_and_then(gallery: Gallery, clock: Clock, path: Path
     clock.time += DAY
     assert found(gallery) == [3]
     assert stored(path) == 2  # not yet: the last time was within the minute
-    monkeypatch.setattr("finegrain.gallery.sqlite.index_follower.TIDY_SECONDS", 0)
+    monkeypatch.setattr("finegrain.gallery.sqlite.followed_store.TIDY_SECONDS", 0)
     assert found(gallery) == [3]
     assert stored(path) == 1
 

@@ -149,7 +149,7 @@ def test_what_expired_is_hidden_also_where_it_cannot_be_removed(path: Path, monk
     connection.execute("UPDATE picture SET expires_at = '2026-01-01T00:00:00.000Z' WHERE id = 2")
     connection.commit()
     connection.close()
-    monkeypatch.setattr("finegrain.gallery.sqlite.index_follower.TIDY_SECONDS", 0)
+    monkeypatch.setattr("finegrain.gallery.sqlite.followed_store.TIDY_SECONDS", 0)
     with Gallery(path) as gallery:
         assert list(gallery) == [1, 3]
         assert [h.id for h in gallery.search(ONE, 9)[0]] == [1, 3]

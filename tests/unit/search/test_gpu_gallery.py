@@ -14,13 +14,14 @@ from finegrain.cli.parser import main
 from finegrain.errors import GalleryError, MissingExtraError, PlanError, QueryError
 from finegrain.gallery import Gallery
 from finegrain.index.exact import VectorIndex
-from finegrain.index.gpu import faiss_scan
+from finegrain.index.gpu import faiss_scan, scans
+from finegrain.index.gpu import index as gpu_index
 from finegrain.index.gpu.faiss_scan import FaissScan
+from finegrain.index.gpu.index import Gpu
 from finegrain.index.gpu.mirror import Mirror
+from finegrain.index.gpu.scans import scan_maker
 from finegrain.index.gpu.torch_scan import TorchScan
 from finegrain.plan import Plan
-from finegrain.search import gpu_gallery
-from finegrain.search.gpu_gallery import GpuGallery, scan_maker
 from finegrain.search.searcher import Searcher
 
 DIM, COUNT = 12, 400
@@ -72,8 +73,8 @@ class Watched:
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    monkeypatch.setattr(gpu_gallery, "FEW_ROWS", 20)
-    monkeypatch.setattr(gpu_gallery, "LEAST_SPARE", 16)
+    monkeypatch.setattr(gpu_index, "FEW_ROWS", 20)
+    monkeypatch.setattr(gpu_index, "LEAST_SPARE", 16)
 
 
 @pytest.fixture(params=[torch_scan, small_faiss_scan])
@@ -83,7 +84,7 @@ def maker(request):
 
 @pytest.fixture
 def gallery(tmp_path, maker):
-    with GpuGallery(tmp_path / "g", dim=DIM, make_scan=maker) as gallery:
+    with Gallery(tmp_path / "g", dim=DIM, index=Gpu(maker)) as gallery:
         yield gallery
 
 
@@ -227,7 +228,7 @@ def test_a_failed_copy_is_made_anew(gallery, maker):
 
 
 def test_closing_frees_the_gpu(tmp_path, maker):
-    with GpuGallery(tmp_path / "g", dim=DIM, make_scan=maker) as gallery:
+    with Gallery(tmp_path / "g", dim=DIM, index=Gpu(maker)) as gallery:
         fill(gallery)
         check(gallery)
     assert maker.closed == 1
@@ -258,7 +259,7 @@ def test_pytorch_without_a_gpu(opened, no_gpu):
 
 
 def test_neither_pytorch_nor_faiss_for_gpus(opened, no_gpu, monkeypatch):
-    monkeypatch.setattr(gpu_gallery, "find_spec", lambda name: None)
+    monkeypatch.setattr(scans, "find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"FAISS for GPUs.*finegrain\[gpu\]"):
         scan_maker(opened, "onnxruntime")
 
@@ -311,7 +312,6 @@ def test_a_searcher_answers_the_same(on_gpu, plan, crops, maker):
 def test_a_searcher_opens_what_is_there(on_gpu, plan, crops, maker):
     on_gpu.add(crops, progress=False)
     with Searcher(plan, threads=1, vectors="gpu") as again:
-        assert isinstance(again.gallery, GpuGallery)
         assert len(again.query("coat")) == 10
     assert len(maker.scans) == maker.closed == 1
 

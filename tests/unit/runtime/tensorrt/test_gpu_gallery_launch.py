@@ -11,11 +11,12 @@ import pytest
 from finegrain.encoder import Encoder
 from finegrain.errors import PlanError, QueryError
 from finegrain.gallery import Gallery
+from finegrain.index.gpu import index as gpu_index
 from finegrain.index.gpu import resident
+from finegrain.index.gpu.index import Gpu
+from finegrain.index.gpu.scans import scan_maker
 from finegrain.plan import SEARCH, TOKENIZER, Plan
 from finegrain.preprocess.clip_bpe import clip_tokenizer
-from finegrain.search import gpu_gallery
-from finegrain.search.gpu_gallery import GpuGallery, scan_maker
 from finegrain.search.searcher import Searcher
 
 DIM, CONTEXT, ROWS, DEPTH = 8, 40, 150, 60
@@ -28,8 +29,8 @@ def small(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(resident, "CAPACITY_STEP", 64)
     monkeypatch.setattr(resident, "SLICE_ROWS", 50)
-    monkeypatch.setattr(gpu_gallery, "FEW_ROWS", 5)
-    monkeypatch.setattr(gpu_gallery, "LEAST_SPARE", 16)
+    monkeypatch.setattr(gpu_index, "FEW_ROWS", 5)
+    monkeypatch.setattr(gpu_index, "LEAST_SPARE", 16)
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ def plan(make_plan):
 @pytest.fixture
 def gallery(plan, backend, tmp_path, cuda):
     make = scan_maker(Plan(plan), backend.name)
-    with GpuGallery(tmp_path / "g", dim=DIM, make_scan=make) as gallery:
+    with Gallery(tmp_path / "g", dim=DIM, index=Gpu(make)) as gallery:
         yield gallery
     assert not cuda.leaks
 
