@@ -127,7 +127,7 @@ def _matches(
     if damaged := sorted(retriever.gallery.damaged()):
         shown = ", ".join(map(str, damaged[:_SHOWN_DAMAGED]))
         notes.append(
-            f"{len(damaged)} pictures of the gallery are damaged and left out (such as {shown}); "
+            f"left out as damaged: {len(damaged)} of the gallery's pictures, such as {shown}; "
             "restore it from a backup, or index them again"
         )
     return Matches(
