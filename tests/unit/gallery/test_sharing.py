@@ -131,7 +131,7 @@ def test_a_file_that_cannot_be_written_opens_for_reading(path: Path):
 def test_a_reader_without_leave_follows_a_writer(path: Path):
     writer = sqlite3.connect(path)
     writer.execute("PRAGMA journal_mode = WAL")
-    writer.execute("UPDATE picture SET camera = 'z' WHERE id = 3")
+    writer.execute("UPDATE picture SET camera = 'z', checksum = -1 WHERE id = 3")
     writer.commit()  # in the journal, which is there as long as the writer
     with Gallery(path) as gallery:
         assert len(gallery.search(ONE, 9, where="camera = 'z'")[0]) == 1
@@ -146,7 +146,9 @@ def test_a_reader_without_leave_follows_a_writer(path: Path):
 @pytest.mark.usefixtures("_no_leave")
 def test_what_expired_is_hidden_also_where_it_cannot_be_removed(path: Path, monkeypatch):
     connection = sqlite3.connect(path)
-    connection.execute("UPDATE picture SET expires_at = '2026-01-01T00:00:00.000Z' WHERE id = 2")
+    connection.execute(
+        "UPDATE picture SET expires_at = '2026-01-01T00:00:00.000Z', checksum = -1 WHERE id = 2"
+    )
     connection.commit()
     connection.close()
     monkeypatch.setattr("finegrain.gallery.sqlite.followed_store.TIDY_SECONDS", 0)
