@@ -125,7 +125,7 @@ def open_model(model: str | Path | Encoder, data: Dataset | None = None) -> tupl
 
     Raises:
         PlanError, CheckpointError: The model cannot be read.
-        EvaluationError: ``model`` is an encoder and ``data`` is None.
+        EvaluationError: ``data`` is None, and ``model`` is an encoder or a plan without a recipe.
     """
     if isinstance(model, Encoder):
         if data is None:
@@ -137,5 +137,10 @@ def open_model(model: str | Path | Encoder, data: Dataset | None = None) -> tupl
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         return eager_encoder(recipe, method.to(device), device), data or recipe.data
     plan = Plan(path)
-    recipe = recipe_from_dict(plan.manifest.recipe, str(path))
-    return Encoder.from_plan(plan), data or recipe.data
+    if data is None and not plan.manifest.recipe:
+        raise EvaluationError(
+            f"{path} was made from published graphs, so no dataset belongs to it; give one by "
+            "--data NAME or --recipe FILE"
+        )
+    dataset = data or recipe_from_dict(plan.manifest.recipe, str(path)).data
+    return Encoder.from_plan(plan), dataset

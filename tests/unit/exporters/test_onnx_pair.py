@@ -19,12 +19,15 @@ from fixtures import onnx_pairs
 from onnx import TensorProto, helper
 from PIL import Image
 
+from finegrain.data.datasets import CuhkPedes
 from finegrain.encoder import Encoder
-from finegrain.errors import ExportError, MissingExtraError
+from finegrain.errors import EvaluationError, ExportError, MissingExtraError
+from finegrain.evaluation.evaluation import evaluate
 from finegrain.exporters.onnx_pair import is_onnx_pair, plan_from_pair
 from finegrain.exporters.onnx_pair.tensors import read_graph
 from finegrain.exporters.pulling import pull
 from finegrain.plan import IMAGE, TEXT, Plan
+from finegrain.synthetic import write_people
 from finegrain.zoo.choice import choose_files
 
 CAPTIONS = ["woman in red coat", "a", "", "A much longer caption than fits", "Straße 红", "a b"]
@@ -655,6 +658,17 @@ def test_pull_prefers_separate_graphs_and_takes_a_combined_one_last() -> None:
     assert choose_files([combined, *pair], "here").weights == pair
     assert choose_files([combined, "model.safetensors"], "here").weights == ("model.safetensors",)
     assert choose_files([combined], "here").weights == (combined,)
+
+
+def test_plan_of_a_pair_is_evaluated_on_a_dataset_that_is_named(
+    originals: dict[str, Path], tmp_path: Path
+) -> None:
+    plan_from_pair(originals["clip"], tmp_path / "model.plan")
+    with pytest.raises(EvaluationError, match="no dataset belongs to it; give one by --data"):
+        evaluate(tmp_path / "model.plan")
+    write_people(tmp_path / "people", identities=4, splits={"val": 4}, workers=1, progress=False)
+    people = CuhkPedes(root=str(tmp_path / "people"))
+    assert 0 <= evaluate(tmp_path / "model.plan", people, split="val").text_to_image.rank1 <= 100
 
 
 def test_missing_onnx_names_the_extra(
