@@ -36,7 +36,12 @@ def add_pull_verb(to: Any) -> None:
         help="a folder or a weight file on this machine; nothing is downloaded",
     )  # fmt: skip
     pull.add_argument("--file", metavar="NAME", help="the weight file, where there are several")
-    pull.add_argument("--profile", type=Path, metavar="FILE", help="export profile (default: fp32)")
+    pull.add_argument(
+        "--profile",
+        type=Path,
+        metavar="PROFILE",
+        help="export profile, such as cpu_int8 (default: fp32)",
+    )
     pull.add_argument(
         "--accept-licence", "--accept-license", action="store_true",
         help="accept a licence other than MIT, Apache and BSD",

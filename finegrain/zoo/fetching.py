@@ -66,33 +66,41 @@ def fetch(
         return _from_machine(source, name, model, file, accept_licence=accept_licence)
     if name is None:
         raise WeightsError("expected the name of a model, owner/name, or files by --from PATH")
-    repository, _, revision = name.partition("@")
-    file = file or (model.file if model else None)
-    if model is not None:
-        without_torch = model.onnx is not None and not has_torch
-        repository = model.onnx if without_torch and model.onnx else model.repository
-        revision = "" if without_torch else model.revision or ""
+    return _from_hub(
+        name, model, file, accept_licence=accept_licence, has_torch=has_torch, progress=progress
+    )
+
+
+def _from_hub(
+    name: str,
+    model: KnownModel | None,
+    file: str | None,
+    *,
+    accept_licence: bool,
+    has_torch: bool,
+    progress: bool,
+) -> Fetched:
+    """The files of a repository."""
+    repository, revision = _repository(name, model, has_torch=has_torch)
     listing = list_repository(repository, revision or None)
-    choice = choose_files(listing.files, repository, file)
+    choice = choose_files(listing.files, repository, file or (model.file if model else None))
     licence = _licence(repository, listing.licence, model, accept_licence=accept_licence)
     if choice.kind == "torch" and not has_torch:
         raise WeightsError(
             f"{repository} is published for PyTorch, which is not installed. Install it with: "
             'pip install "finegrain[train]"; or pull a model that `finegrain pull` lists as ONNX'
         )
-    if model is not None and model.sha256 is not None and repository == model.repository:
-        stated = listing.files[choice.weights[0]].sha256
-        if stated != model.sha256:
-            raise WeightsError(
-                f"{choice.weights[0]} of {repository} has the digest {stated}; expected "
-                f"{model.sha256}. The repository has changed; pull it as {repository} if you "
-                "trust the new file"
-            )
+    stated = listing.files[choice.weights[0]].sha256
+    if model is not None and repository == model.repository and model.sha256 not in (None, stated):
+        raise WeightsError(
+            f"{choice.weights[0]} of {repository} has the digest {stated}; expected "
+            f"{model.sha256}. The repository has changed; pull it as {repository} if you trust "
+            "the new file"
+        )
     # Configurations first: they are small, and an error in them is found before a long download.
     if choice.companions:
-        _check_has_pictures(
-            download(listing, choice.companions, progress=progress), choice, repository
-        )
+        folder = download(listing, choice.companions, progress=progress)
+        _check_has_pictures(folder, choice, repository)
     folder = download(listing, choice.weights, progress=progress)
     return Fetched(
         folder=folder,
@@ -103,10 +111,18 @@ def fetch(
             revision=listing.revision,
             licence=licence,
         ),
-        digests={
-            name: listing.files[name].sha256 or digest(folder / name) for name in choice.weights
-        },
+        digests={w: listing.files[w].sha256 or digest(folder / w) for w in choice.weights},
     )
+
+
+def _repository(name: str, model: KnownModel | None, *, has_torch: bool) -> tuple[str, str]:
+    """The repository of a name and its revision, which is empty for the newest."""
+    if model is None:
+        repository, _, revision = name.partition("@")
+        return repository, revision
+    if model.onnx is not None and not has_torch:
+        return model.onnx, ""
+    return model.repository, model.revision or ""
 
 
 def _check_has_pictures(folder: Path, choice: Choice, repository: str) -> None:
