@@ -15,6 +15,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from finegrain.errors import ImageError, MissingExtraError
 from finegrain.preprocess.crop import Crop
 from finegrain.preprocess.formats import open_picture
+from finegrain.preprocess.header_bounds import check_directory, check_header_work
 from finegrain.preprocess.large import load_reduced, require_decodable, too_large
 from finegrain.preprocess.work_bounds import check_work
 
@@ -169,6 +170,7 @@ def _require_bytes(size: int, name: str) -> None:
 
 def _opened(stream: IO[bytes], name: str) -> Image.Image:
     """Open a picture, and check the size in its header; nothing is decoded."""
+    check_header_work(stream, name)
     try:
         image = open_picture(stream, name)
     except ImageError:
@@ -205,7 +207,7 @@ def _upright_rgb(image: Image.Image, name: str) -> tuple[Image.Image, _Size]:
     try:
         reduced = load_reduced(image)
         rgb = _to_rgb(reduced, name)
-        turn = _TURNS.get(_orientation(image) or 1)
+        turn = _TURNS.get(_orientation(image, name) or 1)
     except ImageError:
         raise
     except _BOMBS as error:
@@ -236,7 +238,10 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
     return image.convert("RGB")
 
 
-def _orientation(image: Image.Image) -> int | None:
+def _orientation(image: Image.Image, name: str) -> int | None:
+    exif = image.info.get("exif")
+    if isinstance(exif, bytes):
+        check_directory(io.BytesIO(exif.removeprefix(b"Exif\0\0")), name)
     try:
         value = image.getexif().get(ExifTags.Base.Orientation)
     except _DECODER_ERRORS:

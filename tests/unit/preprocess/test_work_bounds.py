@@ -46,6 +46,13 @@ def with_chunks(count: int, kind: bytes, body: bytes = b"", *, after: bool = Fal
     return data[:place] + chunk(kind, body) * count + data[place:]
 
 
+def frame(marker: int, side: int, scans: int) -> bytes:
+    """A JPEG of three components whose scans have one each and no content."""
+    sides = struct.pack(">BHHB", 8, side, side, 3) + bytes((1, 0x11, 0, 2, 0x11, 0, 3, 0x11, 0))
+    data = b"\xff\xd8\xff" + bytes([marker]) + struct.pack(">H", 2 + len(sides)) + sides
+    return data + b"\xff\xda\x00\x08\x01\x01\x00\x00\x3f\x00" * scans + b"\xff\xd9"
+
+
 BOMB = b"icc\0\0" + zlib.compress(bytes(1_000_000))
 
 
@@ -54,6 +61,9 @@ BOMB = b"icc\0\0" + zlib.compress(bytes(1_000_000))
     [
         (with_scans(MAX_SCANS + 1), f"more than {MAX_SCANS} scans"),
         (with_scans(4000), f"more than {MAX_SCANS} scans"),
+        (frame(0xC0, 15_000, 2), "225,000,000 pixels in several scans"),
+        (frame(0xC9, 100, 1), "arithmetic coding"),
+        (frame(0xCA, 8000, 60), "arithmetic coding"),
         (with_segments(100_000), f"more than {MAX_PARTS} segments"),
         (with_chunks(MAX_DESCRIPTIVE_CHUNKS + 1, b"iCCP", BOMB), "a PNG of more than"),
         (with_chunks(30_000, b"iCCP", BOMB, after=True), "a PNG of more than"),
