@@ -1,0 +1,34 @@
+"""``tiny_synthetic`` with a stem of patches: about half the processor time with AVX2.
+
+With AVX2, the convolutions of the other stem on 64x32 and 32x16 cells are the most expensive part
+of a training step. Seven epochs of this recipe come close to the quality of six of its parent.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+from finegrain import Recipe, load_recipe
+from finegrain.methods import ClipConfig
+from finegrain.models import ConvConfig
+from finegrain.recipe import Expected
+
+
+def recipe() -> Recipe:
+    parent = load_recipe(Path(__file__).with_name("tiny_synthetic.py"))
+    towers = parent.method
+    assert isinstance(towers, ClipConfig)
+    return replace(
+        parent,
+        name="quick_synthetic",
+        about="small CLIP on rendered pedestrians, half the time of tiny_synthetic on a CPU",
+        method=replace(
+            towers,
+            image=ConvConfig(height=128, width=64, channels=(32, 64, 128, 256), patch=4),
+        ),
+        schedule=replace(parent.schedule, epochs=7, evaluate_every=7),
+        expected=Expected(
+            rank1=44.1,
+            mAP=44.6,
+            source="our run, test split, in bf16 on an Intel Xeon with AMX",
+        ),
+    )
