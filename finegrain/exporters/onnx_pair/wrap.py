@@ -50,6 +50,7 @@ def text_graph(tower: Tower, *, pad_id: int, pad_to: int | None, embed_dim: int)
     wrapping.constant("one", np.array(1, np.int32))
     wrapping.constant("column", np.array([-1, 1], np.int64))
     wrapping.constant("pad", np.array(pad_id, np.int32))
+    wrapping.node("Reshape", ["eot", "column"], "eot_column")
     ids = "ids"
     if pad_to is not None:
         # As many columns of padding as the context is long, of which the first ones are taken.
@@ -57,14 +58,11 @@ def text_graph(tower: Tower, *, pad_id: int, pad_to: int | None, embed_dim: int)
         wrapping.constant("first", np.array([0], np.int64))
         wrapping.constant("last", np.array([pad_to], np.int64))
         wrapping.constant("axis", np.array([1], np.int64))
-        wrapping.node("Reshape", ["eot", "column"], "eot_column")
         wrapping.node("Mul", ["eot_column", "zero"], "zeros")
         wrapping.node("Add", ["context", "zeros"], "padding")
         wrapping.node("Concat", ["ids", "padding"], "long", axis=1)
         wrapping.node("Slice", ["long", "first", "last", "axis"], "padded")
         ids = "padded"
-    else:
-        wrapping.node("Reshape", ["eot", "column"], "eot_column")
     wrapping.node("Shape", [ids], "shape")
     wrapping.constant("second", np.array(1, np.int64))
     wrapping.node("Gather", ["shape", "second"], "length")
@@ -148,7 +146,6 @@ class _Wrapping:
 
     def graph(self, inputs: Sequence[ValueInfoProto]) -> bytes:
         """Build the graph, with normalised embeddings as its output."""
-        weights = self._weights
         if self._one_by_one:
             self._nodes.append(self._scan())
             rows = "rows"
@@ -164,7 +161,7 @@ class _Wrapping:
             "embeddings", TensorProto.FLOAT, ["N", self._embed_dim]
         )
         graph = helper.make_graph(
-            self._nodes, "tower", inputs, [output], weights, sparse_initializer=self._sparse
+            self._nodes, "tower", inputs, [output], self._weights, sparse_initializer=self._sparse
         )
         return _checked(
             helper.make_model(
