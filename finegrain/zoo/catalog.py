@@ -22,10 +22,10 @@ class KnownModel:
     Attributes:
         name: The name that ``pull`` takes.
         about: What it is good for, in a few words.
-        repository: Where its PyTorch weights are published, as ``owner/name``.
+        repository: Where it is published, as ``owner/name``.
         onnx: A repository with its two towers as ONNX, which need no PyTorch; None if there is
-            none.
-        layout: The layout of the PyTorch weights.
+            none. It may be ``repository`` itself.
+        layout: The layout of ``repository``.
         revision: Commit of ``repository``; None takes the newest. The commit that was pulled is
             in the manifest of the plan.
         file: The weight file; None recognises it.
@@ -139,6 +139,44 @@ KNOWN: tuple[KnownModel, ...] = (
         flickr30k=69.1,
         coco=43.4,
         licence="Apple's terms",
+    ),
+    KnownModel(
+        name="siglip-b16",
+        about="SigLIP ViT-B/16",
+        repository="immich-app/ViT-B-16-SigLIP__webli",
+        onnx="immich-app/ViT-B-16-SigLIP__webli",
+        layout="onnx",
+        embed_dim=768,
+        parameters=203.16,
+        image_gflops=35.42,
+        flickr30k=74.7,
+        coco=47.8,
+        licence="Apache-2.0",
+    ),
+    KnownModel(
+        name="siglip2-b16",
+        about="SigLIP 2 ViT-B/16, many languages",
+        repository="immich-app/ViT-B-16-SigLIP2__webli",
+        onnx="immich-app/ViT-B-16-SigLIP2__webli",
+        layout="onnx",
+        embed_dim=768,
+        # those of SigLIP with 256,000 instead of 32,000 word vectors
+        parameters=375.19,
+        image_gflops=35.42,
+        licence="Apache-2.0",
+    ),
+    KnownModel(
+        name="xlm-r-b32",
+        about="CLIP ViT-B/32 with XLM-R, many languages",
+        repository="immich-app/XLM-Roberta-Base-ViT-B-32__laion5b_s13b_b90k",
+        onnx="immich-app/XLM-Roberta-Base-ViT-B-32__laion5b_s13b_b90k",
+        layout="onnx",
+        embed_dim=512,
+        parameters=366.12,
+        image_gflops=8.82,
+        flickr30k=64.5,
+        coco=37.8,
+        licence="MIT",
     ),
     KnownModel(
         name="clip-vit-l14",

@@ -18,7 +18,9 @@ def table():
         (
             f"{model.name} {'★' if model.name in best else ''}".strip(),
             model.about,
-            f"`{model.repository}`" + (f", `{model.onnx}`" if model.onnx else ""),
+            ", ".join(
+                f"`{name}`" for name in dict.fromkeys((model.repository, model.onnx)) if name
+            ),
             f"{model.num_bytes / 1e9:.2f} GB",
             model.speed,
             model.flickr30k,
