@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tabulate import tabulate
 
@@ -21,8 +22,10 @@ from finegrain.errors import (
     require,
 )
 from finegrain.gallery import Gallery
-from finegrain.search.answers import Query, looks_like_a_picture
+from finegrain.records import printable
+from finegrain.search.answers import Query
 from finegrain.search.matches import Matches
+from finegrain.search.typed_paths import typed_file
 
 if TYPE_CHECKING:
     from finegrain.data.datasets import Dataset
@@ -213,7 +216,7 @@ def _queries(arguments: argparse.Namespace) -> list[Query]:
     if arguments.image:
         if arguments.texts or arguments.queries:
             raise QueryError("expected --image or texts, got both. Search with one of them.")
-        return [Path(arguments.image)]
+        return [typed_file(arguments.image) or Path(arguments.image)]
     texts = list(arguments.texts)
     if arguments.queries:
         try:
@@ -231,20 +234,37 @@ def _queries(arguments: argparse.Namespace) -> list[Query]:
 
 
 def _picture_or_text(text: str) -> Query:
-    if looks_like_a_picture(text) and Path(text).is_file():
-        print(f"{text} is a file, so it is searched for as a picture", file=sys.stderr)
-        return Path(text)
-    return text
+    file = typed_file(text)
+    if file is None:
+        return text
+    print(f"{printable(text)} is a file, so it is searched for as a picture", file=sys.stderr)
+    return file
 
 
 def _print_json(answers: Sequence[Matches]) -> None:
     """Print the matches of one query, or for several queries each query with its matches."""
     for answer in answers:
         for note in answer.notes:
-            print(f"note: {note}", file=sys.stderr)
+            print(f"note: {printable(note)}", file=sys.stderr)
     results = [{"query": answer.query, "matches": answer.to_dicts()} for answer in answers]
     output = results if len(results) > 1 else results[0]["matches"]
-    print(json.dumps(output, indent=1, ensure_ascii=False))
+    print(_json(output))
+
+
+def _json(value: Any) -> str:
+    """JSON in which characters that control a terminal, or that stdout cannot encode, are escaped.
+
+    File names may hold any character, and bytes that are not valid Unicode.
+    """
+    is_unicode = (sys.stdout.encoding or "").lower().startswith("utf")
+    text = json.dumps(value, indent=1, ensure_ascii=not is_unicode)
+    return re.sub(
+        r"[^ -~\n]", lambda match: match[0] if match[0].isprintable() else _escape(match[0]), text
+    )
+
+
+def _escape(character: str) -> str:
+    return f"\\u{ord(character):04x}" if character <= "\x7f" else json.dumps(character)[1:-1]
 
 
 def demo(arguments: argparse.Namespace) -> None:
@@ -327,7 +347,7 @@ def gallery_set(arguments: argparse.Namespace) -> None:
         notes = gallery.notes_on(arguments.where) if not count else []
     print(f"set {', '.join(name for name, _ in arguments.columns)} of {count} pictures")
     for note in notes:
-        print(f"note: {note}", file=sys.stderr)
+        print(f"note: {printable(note)}", file=sys.stderr)
     if not count:
         raise GalleryError(f"no picture matches {arguments.where!r:.200}")
 

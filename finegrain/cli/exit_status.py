@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import warnings
@@ -18,6 +19,7 @@ class IncompleteError(FinegrainError):
 
 def run_to_status(run: Callable[[], None]) -> int:
     """Run a verb, print an error as one line, and return the exit status."""
+    _make_output_safe()
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
         try:
@@ -33,10 +35,32 @@ def run_to_status(run: Callable[[], None]) -> int:
             _say("stopped")
             return 130
         except BrokenPipeError:
-            # The reader of the output has ended, as `head` does. Python would flush again at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            # The reader of the output has ended, as `head` does.
+            _discard_output()
             return 141
+        except OSError as error:
+            _say(str(error))
+            try:
+                sys.stdout.flush()
+            except OSError:  # for example, the disk is full
+                _discard_output()
+            return 1
     return 0
+
+
+def _make_output_safe() -> None:
+    """Let any text be printed, also to a closed stream and in a narrow encoding."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # it was closed before Python started
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _discard_output() -> None:
+    """Discard what could not be written; otherwise Python tries again at its exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _say(message: str) -> None:

@@ -15,8 +15,9 @@ import finegrain
 from finegrain.cli.commands import open_searcher
 from finegrain.cli.index_report import report_index, unpacked_lines
 from finegrain.errors import DataError, FinegrainError, GalleryError, ImageError, MissingExtraError
+from finegrain.gallery.unpacked import unpacked_file
 from finegrain.preprocess.folder import UNPACKED, read_folder
-from finegrain.records import Problem, ProblemKind, Split, printable
+from finegrain.records import Problem, ProblemKind, Sample, Split, printable
 from finegrain.search.ingest import Added
 from finegrain.search.removals import AllowRemoving
 
@@ -137,8 +138,11 @@ def _index_sources(
                 splits = _splits(source, arguments).values()
                 for note in (note for split in splits for note in split.notes):
                     print(note, file=sys.stderr)
+                samples = [sample for split in splits for sample in split.samples]
+                if arguments.dry_run:
+                    _tell_unpacked(samples)
                 added = searcher.add_samples(
-                    [sample for split in splits for sample in split.samples],
+                    samples,
                     columns,
                     expire_after=retention,
                     source=source,
@@ -155,6 +159,17 @@ def _index_sources(
         return Added(problems=[problem])
     print(added)
     return added
+
+
+def _tell_unpacked(samples: Sequence[Sample]) -> None:
+    """Tell where a dry run has unpacked pictures, which their paths require."""
+    files = (unpacked_file(str(sample.image)) for sample in samples)
+    for folder in sorted({file.parent for file in files if file is not None}):
+        print(
+            f"note: a dry run unpacks pictures, too: they are in {printable(str(folder))}, where "
+            "a run without --dry-run uses them. Delete the folder if no gallery uses it",
+            file=sys.stderr,
+        )
 
 
 def _holds_nothing(source: Path, text: TextFormat) -> bool:

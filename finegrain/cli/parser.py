@@ -252,7 +252,10 @@ def _parser() -> argparse.ArgumentParser:
         help="with --sync: remove up to N pictures (default: five, or a fifth of the source, and "
         "none below a folder that is empty now)",
     )  # fmt: skip
-    follow.add_argument("--dry-run", action="store_true", help="only report what would be done")
+    follow.add_argument(
+        "--dry-run", action="store_true",
+        help="only report what would be done; pictures inside archives and tables are unpacked",
+    )  # fmt: skip
     index.add_argument(
         "--left-out", metavar="FILE",
         help="list everything that was left out there (default: GALLERY.left-out.txt)",
@@ -371,7 +374,7 @@ def _parser() -> argparse.ArgumentParser:
     query.add_argument("texts", nargs="*", metavar="TEXT", help="one or more queries")
     query.set_defaults(several="texts")
     query.add_argument("--queries", type=Path, metavar="FILE", help="further texts, one per line")
-    query.add_argument("--image", type=Path, help="search by this picture instead")
+    query.add_argument("--image", metavar="PICTURE", help="search by this picture instead")
     query.add_argument("-k", type=int, help="number of matches (default: 10)")
     query.add_argument("--offset", type=int, default=0, metavar="N", help="skip the first N")
     query.add_argument("--where", help="filter, such as: camera = 'gate-3' and price < 80")

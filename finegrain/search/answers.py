@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from os.path import isfile
-from pathlib import Path
 from typing import Any
 
 from finegrain.errors import GalleryError
 from finegrain.gallery import Gallery, Hit
 from finegrain.gallery.entries import checked_k, checked_offset
 from finegrain.gallery.grouping import checked_cosine
-from finegrain.gallery.pictures import SUFFIXES
 from finegrain.preprocess import ImageSource, Tokenizer
 from finegrain.search.explanation import Explanation, explain
 from finegrain.search.matches import Match, Matches
 from finegrain.search.reranker import Reranker
 from finegrain.search.retriever import Retriever, check_query
+from finegrain.search.typed_paths import path_note
 
 DEFAULT_K = 10
 _SHOWN_DAMAGED = 5
@@ -83,8 +81,8 @@ def answer(
         FilterError: The filter does not parse or does not fit its columns.
         GalleryError: The gallery is empty.
     """
-    for query in queries:
-        check_query(query)
+    for number, query in enumerate(queries, start=1):
+        check_query(query, place=f"query {number} of {len(queries)}" if len(queries) > 1 else "")
     gallery = retriever.gallery
     size = len(gallery)
     if size == 0:
@@ -169,26 +167,17 @@ def _rows(
 
 def text_notes(tokenizer: Tokenizer, text: str) -> list[str]:
     """Notes on a text query: words that the model does not read, or a text that is a path."""
-    notes = []
-    if looks_like_a_picture(text):
-        advice = "search by the picture with pathlib.Path(...), or --image"
-        missing = "" if isfile(text) else ", which does not exist"
-        notes.append(f"{text!r:.80} looks like the path of a picture{missing}; {advice}")
+    note = path_note(text)
+    notes = [] if note is None else [note]
     if unread := tokenizer.beyond_context(text):
         num_words = len(unread.split())
+        words = "word was" if num_words == 1 else f"{num_words} words were"
         notes.append(
             f"the model reads {tokenizer.context_length} tokens of a text; "
-            f"the last {num_words} words were not read: {_shortened(unread)!r}"
+            f"the last {words} not read: {_shortened(unread)!r}"
         )
     return notes
 
 
 def _shortened(text: str) -> str:
     return text if len(text) <= 160 else f"{text[:75]} … {text[-75:]}"
-
-
-def looks_like_a_picture(text: str) -> bool:
-    """Whether a text is one word or a path, and ends like the file name of a picture."""
-    path = Path(text.strip())
-    is_name = len(text.split()) == 1 or len(path.parts) > 1 or isfile(path)
-    return is_name and path.suffix.lower() in SUFFIXES and "\0" not in text

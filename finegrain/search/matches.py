@@ -247,11 +247,11 @@ def _table(matches: Matches) -> str:
             "score": f"{match.score:.4f}",
             "match": None if match.match is None else f"{match.match:.4f}",
             "image": _printable(match.image or "-"),
-            "pid": match.pid,
-            "camera": match.camera,
+            "pid": _cell(match.pid),
+            "camera": _cell(match.camera),
             "time": match.time,
-            "track": match.track,
-            **{name: _shortened(_shown(value)) for name, value in match.metadata.items()},
+            "track": _cell(match.track),
+            **{name: _cell(value) for name, value in match.metadata.items()},
         }
         for match in matches
     ]
@@ -263,8 +263,9 @@ def _table(matches: Matches) -> str:
     for row in rows:
         row["image"] = _shortened(row["image"], image_width, from_left=True)
     cells = [[row.get(name) for name in kept] for row in rows]
-    table = tabulate(cells, headers=kept, disable_numparse=True, missingval="-")
-    dropped = [_printable(name) for name in names if name not in kept]
+    headers = [_shortened(name) for name in kept]
+    table = tabulate(cells, headers=headers, disable_numparse=True, missingval="-")
+    dropped = [_shortened(name) for name in names if name not in kept]
     if not dropped:
         return f"{title}\n{table}"
     note = f"not shown: {', '.join(dropped)} (--json and to_dicts() have all columns)"
@@ -280,7 +281,7 @@ def _fitting(
     """
     padding = 2  # what tabulate adds to headers, and puts between columns
     widths = {
-        name: max(len(name) + padding, *(len(str(row.get(name) or "")) for row in rows))
+        name: max(len(_shortened(name)) + padding, *(len(str(row.get(name) or "")) for row in rows))
         for name in names
     }
     image = min(widths["image"], _MIN_IMAGE)
@@ -294,16 +295,15 @@ def _fitting(
     return [name for name in names if name in kept], image + room
 
 
-def _shown(value: Scalar) -> str | None:
+def _cell(value: Scalar) -> str | None:
+    """A value as one short line, or None if it is missing."""
     if isinstance(value, bool):
         return str(value).lower()
-    return None if value is None else str(value)
+    return None if value is None else _shortened(str(value))
 
 
-def _shortened(text: str | None, width: int = _MAX_CELL, *, from_left: bool = False) -> str | None:
+def _shortened(text: str, width: int = _MAX_CELL, *, from_left: bool = False) -> str:
     """Shorten a text to one printable line; a path keeps its end, which tells more."""
-    if text is None:
-        return None
     line = _printable(text)
     if len(line) <= width:
         return line
@@ -318,14 +318,14 @@ def _facts(match: Match) -> list[str]:
     """The first values of a picture as ``name: value``, the most important columns first."""
     columns: list[tuple[str, str | None]] = [
         ("match", None if match.match is None else f"{match.match:.3f}"),
-        ("pid", None if match.pid is None else str(match.pid)),
-        ("camera", match.camera),
+        ("pid", _cell(match.pid)),
+        ("camera", _cell(match.camera)),
         ("time", None if match.time is None else f"{match.time[:10]} {match.time[11:19]}"),
-        ("track", match.track),
-        *((name, _shown(value)) for name, value in match.metadata.items()),
-        ("file", None if match.image is None else Path(match.image).name),
+        ("track", _cell(match.track)),
+        *((_shortened(name), _cell(value)) for name, value in match.metadata.items()),
+        ("file", None if match.image is None else _shortened(Path(match.image).name)),
     ]
-    facts = [f"{name}: {_shortened(value)}" for name, value in columns if value]
+    facts = [f"{name}: {value}" for name, value in columns if value]
     return facts[:_MAX_FACTS]
 
 

@@ -8,7 +8,7 @@ from functools import partial
 from statistics import median
 from typing import cast
 
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageFont
 
 from finegrain.errors import ImageError
 
@@ -17,6 +17,7 @@ _AREA = 384 * 192
 _MAX_SIDE = 1024
 _PERSON_SHAPE = 2.0  # height divided by width
 _MAX_SHAPE = 2.5
+_MIN_SIDE = 4
 _FACT_UNITS = 3  # line height of a fact, in half units
 _Colour = tuple[int, int, int]
 
@@ -146,11 +147,7 @@ class _Grid:
     def _picture(self, tile: Tile) -> Image.Image:
         height, width = self.tile
         picture = tile.open()
-        shown = (
-            self._missing()
-            if picture is None
-            else ImageOps.contain(picture, (width, height), Image.Resampling.LANCZOS)
-        )
+        shown = self._missing() if picture is None else _contained(picture, width, height)
         if tile.correct is None:
             framed = _framed(shown, self._unit // 2, 1, _LINE)
         else:
@@ -178,6 +175,16 @@ class _Grid:
         for line, fact in enumerate(tile.facts):
             below = top + 2 * unit + line * _FACT_UNITS * unit // 2
             pen.text((left, below), _cut(fact, small, width), _SOFT, small)
+
+
+def _contained(picture: Image.Image, width: int, height: int) -> Image.Image:
+    """A picture scaled to fit; a very long one is stretched to a side that a frame fits on."""
+    scale = min(width / picture.width, height / picture.height)
+    size = (
+        max(_MIN_SIDE, round(picture.width * scale)),
+        max(_MIN_SIDE, round(picture.height * scale)),
+    )
+    return picture.resize(size, Image.Resampling.LANCZOS)
 
 
 def _framed(tile: Image.Image, radius: int, border: int, colour: _Colour) -> Image.Image:

@@ -187,26 +187,32 @@ def _require_file(place: str | Path | Gallery) -> None:
         )
 
 
-def check_query(query: object) -> None:
+def check_query(query: object, *, place: str = "") -> None:
     """Check that a query is a picture, or a text that is valid and not empty or too long.
+
+    Args:
+        query: The query.
+        place: Where it is among several, for the message.
 
     Raises:
         QueryError: The query is invalid.
     """
+    fault = None
     if isinstance(query, str):
-        _check_text(query)
+        fault = _fault_of_text(query)
     elif not isinstance(query, Path | bytes | np.ndarray | Image.Image):
-        raise QueryError(f"expected a text or a picture to search for, got {type(query).__name__}")
+        fault = f"expected a text or a picture to search for, got {type(query).__name__}"
+    if fault is not None:
+        raise QueryError(f"{place}: {fault}" if place else fault)
 
 
-def _check_text(query: str) -> None:
+def _fault_of_text(query: str) -> str | None:
     if all(c.isspace() or unicodedata.category(c) == "Cf" for c in query):
-        raise QueryError("the query is empty; say what to look for, as in 'woman in red coat'")
+        return "the query is empty; say what to look for, as in 'woman in red coat'"
     if len(query) > MAX_QUERY_CHARACTERS:
-        raise QueryError(
+        return (
             f"the query has {len(query)} characters, more than {MAX_QUERY_CHARACTERS}; "
             "a caption of a sentence or two searches best"
         )
     control = [c for c in query if unicodedata.category(c) in ("Cc", "Cs") and c not in "\t\n\r"]
-    if control:
-        raise QueryError(f"the query holds the control character {control[0]!r}; remove it")
+    return f"the query holds the control character {control[0]!r}; remove it" if control else None
