@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -21,7 +20,7 @@ from finegrain.plan import Plan
 STEERING = "a\x1b[31m\x07\x7f\x9b2J\u202e\U000e0001b"
 """Escape sequences of 7 and 8 bits, delete, right-to-left override, a tag character."""
 
-posix = pytest.mark.skipif(os.name != "posix", reason="signals, limits and names of POSIX")
+posix = pytest.mark.skipif(os.name != "posix", reason="limits, names and shells of POSIX")
 
 
 @pytest.fixture
@@ -130,7 +129,6 @@ def many(crops: Path, folder: Path, count: int) -> Path:
     return folder
 
 
-@posix
 def test_ctrl_c_during_index_keeps_what_was_encoded(
     plan: Path, crops: Path, tmp_path: Path, monkeypatch, capsys
 ):
@@ -140,7 +138,7 @@ def test_ctrl_c_during_index_keeps_what_was_encoded(
     def interrupted(self, *words, **options):
         for number, batch in enumerate(stream_images(self, *words, **options)):
             if number:
-                signal.raise_signal(signal.SIGINT)
+                raise KeyboardInterrupt
             yield batch
 
     with monkeypatch.context() as patch:
@@ -157,9 +155,11 @@ def test_ctrl_c_during_index_keeps_what_was_encoded(
         assert before < set(gallery)
 
 
-@posix
 def test_ctrl_c_during_a_query_is_one_line(filled: Path, monkeypatch, capsys):
-    monkeypatch.setattr(Encoder, "encode_texts", lambda *_: signal.raise_signal(signal.SIGINT))
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Encoder, "encode_texts", interrupted)
     assert main(["query", str(filled), "coat"]) == 130
     assert capsys.readouterr() == ("", "finegrain: stopped\n")
 

@@ -145,3 +145,13 @@ def test_they_leave_with_rows_on_milvus(tmp_path: Path):
         assert [sample.image.exists() for sample in samples] == [True, False, False]
         gallery.delete([crop])
     assert not samples[0].image.exists()
+
+
+def test_a_dry_run_says_where_it_has_unpacked(shard: Path, capsys):
+    assert index(shard, "--dry-run") in (0, 1)
+    shown = capsys.readouterr()
+    assert "would have added 4" in shown.out
+    assert f"note: a dry run unpacks pictures, too: they are in {shard}.pictures" in shown.err
+    assert left(shard.parent, range(4)) == set(range(4))
+    assert index(shard) == 0
+    assert "dry run" not in capsys.readouterr().err
