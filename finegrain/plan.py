@@ -71,6 +71,9 @@ class Manifest:
         source: Where a published model came from, as far as it is known: its ``name``,
             ``repository``, ``revision`` (the commit) and ``licence``. Empty for own training.
         weights: SHA-256 of each published weight file.
+        logit_scale, logit_bias: What the model was trained to multiply a cosine by and to add to
+            it, for calibration. The scale is None if the method has none; the bias is None unless
+            the model was trained with a sigmoid loss, as SigLIP.
         match: Settings of the re-ranker; None if the plan has none. ``tokens`` and ``width`` are
             the shape of the tokens of a picture. ``weight`` is the weight of the match
             probability against the cosine (:mod:`finegrain.rerank`).
@@ -98,6 +101,8 @@ class Manifest:
     compared_on: str = ""
     source: Mapping[str, str] = field(default_factory=dict)
     weights: Mapping[str, str] = field(default_factory=dict)
+    logit_scale: float | None = None
+    logit_bias: float | None = None
     match: Mapping[str, float] | None = None
 
     @property
@@ -318,6 +323,12 @@ def _is_rgb(value: object) -> bool:
     return isinstance(value, list) and len(value) == 3 and {*map(type, value)} <= {int, float}
 
 
+def _is_number_or_none(value: object) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return value is None
+    return math.isfinite(value)
+
+
 def _is_text(value: object) -> bool:
     return isinstance(value, str)
 
@@ -337,6 +348,7 @@ _FIELDS: Mapping[str, tuple[str, Callable[[object], bool]]] = {
     "cleaning": ("texts, numbers, true or false", _is_mapping_of(str, int, bool, type(None))),
     "recipe": ("a mapping", lambda value: isinstance(value, dict)),
     "match": ("tokens, width and weight of a re-ranker", _is_match),
+    **dict.fromkeys(("logit_scale", "logit_bias"), ("a finite number", _is_number_or_none)),
     "parity": ("a mapping of numbers", _is_mapping_of(int, float)),
 }
 

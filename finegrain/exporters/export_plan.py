@@ -121,7 +121,7 @@ def export_method(
         for name, (precision, graph) in graphs.items()
     }
     members[TOKENIZER] = eager.tokenizer.to_json().encode()
-    norm = method.image_tower.pixel_norm
+    norm, logits = method.image_tower.pixel_norm, method.logits
     manifest = Manifest(
         method=recipe.method.method_name,
         embed_dim=recipe.method.embed_dim,
@@ -146,6 +146,8 @@ def export_method(
         compared_on=compared_on,
         source=source or {},
         weights=weights or {},
+        logit_scale=logits.scale,
+        logit_bias=logits.bias,
         match=None if match_export is None else match_export.manifest,
     )
     report = _compared(eager, manifest, members, samples, profile, match_export)

@@ -1,7 +1,7 @@
 """Methods: the towers, heads and losses of a paper."""
 
 from finegrain.methods.base import Batch, Method
-from finegrain.methods.clip import Clip, ClipConfig
+from finegrain.methods.clip import BertClipConfig, Clip, ClipConfig
 from finegrain.methods.fashionbert import FashionBert, FashionBertConfig
 from finegrain.methods.irra import Irra, IrraConfig
 from finegrain.methods.mined import Mined, MinedConfig
@@ -12,6 +12,7 @@ from finegrain.methods.two_towers import TwoTowers
 
 __all__ = [
     "Batch",
+    "BertClipConfig",
     "Clip",
     "ClipConfig",
     "FashionBert",
@@ -33,6 +34,7 @@ __all__ = [
 
 MethodConfig = (
     ClipConfig
+    | BertClipConfig
     | FashionBertConfig
     | IrraConfig
     | MinedConfig

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -13,6 +13,13 @@ from finegrain.methods.base import Batch
 from finegrain.models import ImageTower, TextTower
 from finegrain.zoo.irra import export_irra
 from finegrain.zoo.renaming import parts_of
+
+
+class Logits(NamedTuple):
+    """``scale * cosine + bias`` is the logit of a pair; None if a method has no such number."""
+
+    scale: float | None
+    bias: float | None
 
 
 class TwoTowers(nn.Module):
@@ -67,6 +74,11 @@ class TwoTowers(nn.Module):
             WeightsError: The released layout cannot hold the towers or a part of the method.
         """
         return export_irra(self, without=self.training_only)
+
+    @property
+    def logits(self) -> Logits:
+        """The scale and bias of the logits, if the method has them."""
+        return Logits(None, None)
 
     def encode_images(self, pixels: Tensor) -> Tensor:
         return unit(self.image_tower(pixels))

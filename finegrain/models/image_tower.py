@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
-import timm
 import torch
 from torch import Tensor, nn
 
@@ -75,22 +73,6 @@ class VitConfig:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
-class TimmConfig:
-    """Any timm backbone by name, with a linear projection onto the joint space."""
-
-    model: str
-    height: int
-    width: int
-
-    def tiny(self) -> TimmConfig:
-        """The same backbone on small pictures."""
-        return replace(self, height=64, width=32)
-
-    def build(self, embed_dim: int) -> TimmTower:
-        return TimmTower(self.model, size=(self.height, self.width), embed_dim=embed_dim)
-
-
 class VisionTransformer(nn.Module):
     """CLIP's image tower for pictures of any height and width (Radford et al. 2021).
 
@@ -153,25 +135,3 @@ class VisionTransformer(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         return self.ln_post(self._features(pixels)[:, 0]) @ self.proj
-
-
-class TimmTower(nn.Module):
-    """A timm backbone with random weights, pooled and projected: ``[N, 3, H, W] -> [N, D]``."""
-
-    def __init__(self, model: str, *, size: tuple[int, int], embed_dim: int) -> None:
-        super().__init__()
-        if not timm.is_model(model):
-            raise RecipeError(
-                f"timm {timm.__version__} has no model {model!r}. Similar names: "
-                + (", ".join(timm.list_models(f"*{model[:6]}*")[:5]) or "none")
-            )
-        # Vision transformers need the size of the pictures; other backbones reject the argument.
-        sized: dict[str, Any] = {"img_size": size} if "vit" in model or "swin" in model else {}
-        backbone: Any = timm.create_model(model, pretrained=False, num_classes=0, **sized)
-        self.backbone = backbone
-        config = backbone.default_cfg
-        self.pixel_norm = PixelNorm(config["mean"], config["std"])
-        self.proj = nn.Linear(backbone.head_hidden_size, embed_dim, bias=False)
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        return self.proj(self.backbone(self.pixel_norm(pixels)))

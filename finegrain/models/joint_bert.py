@@ -29,6 +29,8 @@ class BertConfig:
         dropout: Share of channels and of attention weights that training sets to zero.
         activation: ``gelu`` is the exact function, as in Hugging Face; ``gelu_tanh`` is the
             approximation in the released code of Google and FashionBERT.
+        mlp_width: Channels inside the MLPs; None is four times ``channels``.
+        norm_eps: Epsilon of the layer normalisations.
     """
 
     vocabulary: int = 49408
@@ -38,9 +40,11 @@ class BertConfig:
     heads: int = 12
     dropout: float = 0.1
     activation: Activation = "gelu"
+    mlp_width: int | None = None
+    norm_eps: float = NORM_EPS
 
     def tiny(self) -> BertConfig:
-        return replace(self, channels=32, depth=2, heads=2)
+        return replace(self, channels=32, depth=2, heads=2, mlp_width=None)
 
 
 class BertLayer(nn.Module):
@@ -48,7 +52,7 @@ class BertLayer(nn.Module):
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
-        width = config.channels
+        width, hidden = config.channels, config.mlp_width or 4 * config.channels
         if width % config.heads:
             raise ValueError(f"width {width} is not a multiple of the {config.heads} heads")
         self.heads = config.heads
@@ -56,10 +60,10 @@ class BertLayer(nn.Module):
         self.key = nn.Linear(width, width)
         self.value = nn.Linear(width, width)
         self.attention_out = nn.Linear(width, width)
-        self.attention_norm = nn.LayerNorm(width, eps=NORM_EPS)
-        self.mlp_in = nn.Linear(width, 4 * width)
-        self.mlp_out = nn.Linear(4 * width, width)
-        self.mlp_norm = nn.LayerNorm(width, eps=NORM_EPS)
+        self.attention_norm = nn.LayerNorm(width, eps=config.norm_eps)
+        self.mlp_in = nn.Linear(width, hidden)
+        self.mlp_out = nn.Linear(hidden, width)
+        self.mlp_norm = nn.LayerNorm(width, eps=config.norm_eps)
         self.dropout = nn.Dropout(config.dropout)
         self.activation = gelu(config.activation)
 
@@ -96,7 +100,7 @@ class BertEncoder(nn.Module):
         self.words = nn.Embedding(config.vocabulary, width)
         self.positions = nn.Embedding(config.positions, width)
         self.types = nn.Embedding(2, width)
-        self.norm = nn.LayerNorm(width, eps=NORM_EPS)
+        self.norm = nn.LayerNorm(width, eps=config.norm_eps)
         self.dropout = nn.Dropout(config.dropout)
         self.layers = nn.ModuleList(BertLayer(config) for _ in range(config.depth))
 

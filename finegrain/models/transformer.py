@@ -12,7 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-Activation = Literal["quick_gelu", "gelu"]
+Activation = Literal["quick_gelu", "gelu", "gelu_tanh"]
+NORM_EPS = 1e-5
+"""Epsilon of the layer normalisations of CLIP."""
 
 
 class Attended(NamedTuple):
@@ -111,12 +113,18 @@ class Attention(nn.Module):
             return scores.softmax(dim=-1).mean(dim=1)
 
 
+def activation_layer(activation: Activation) -> nn.Module:
+    if activation == "quick_gelu":
+        return QuickGELU()
+    return nn.GELU("tanh" if activation == "gelu_tanh" else "none")
+
+
 class Mlp(nn.Module):
-    def __init__(self, width: int, activation: Activation) -> None:
+    def __init__(self, width: int, hidden: int, activation: Activation) -> None:
         super().__init__()
-        self.c_fc = nn.Linear(width, 4 * width)
-        self.activation = QuickGELU() if activation == "quick_gelu" else nn.GELU()
-        self.c_proj = nn.Linear(4 * width, width)
+        self.c_fc = nn.Linear(width, hidden)
+        self.activation = activation_layer(activation)
+        self.c_proj = nn.Linear(hidden, width)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.c_proj(self.activation(self.c_fc(x)))
@@ -124,13 +132,20 @@ class Mlp(nn.Module):
 
 class ResidualBlock(nn.Module):
     def __init__(
-        self, width: int, heads: int, activation: Activation, dropout: float = 0.0
+        self,
+        width: int,
+        heads: int,
+        activation: Activation,
+        dropout: float = 0.0,
+        *,
+        mlp_width: int | None = None,
+        norm_eps: float = NORM_EPS,
     ) -> None:
         super().__init__()
         self.attn = Attention(width, heads, dropout)
-        self.ln_1 = nn.LayerNorm(width)
-        self.mlp = Mlp(width, activation)
-        self.ln_2 = nn.LayerNorm(width)
+        self.ln_1 = nn.LayerNorm(width, norm_eps)
+        self.mlp = Mlp(width, mlp_width or 4 * width, activation)
+        self.ln_2 = nn.LayerNorm(width, norm_eps)
 
     def initialise(self, width: int, depth: int) -> None:
         # As in the released code of CLIP: the scale of residual branches shrinks with depth, so
@@ -165,11 +180,16 @@ class Transformer(nn.Module):
         activation: Activation,
         causal: bool,
         dropout: float = 0.0,
+        mlp_width: int | None = None,
+        norm_eps: float = NORM_EPS,
     ) -> None:
         super().__init__()
         self.causal, self.heads = causal, heads
         self.activation: Activation = activation
-        blocks = [ResidualBlock(width, heads, activation, dropout) for _ in range(depth)]
+        blocks = [
+            ResidualBlock(width, heads, activation, dropout, mlp_width=mlp_width, norm_eps=norm_eps)
+            for _ in range(depth)
+        ]
         for block in blocks:
             block.initialise(width, depth)
         self.resblocks = nn.ModuleList(blocks)

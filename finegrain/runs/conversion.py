@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from finegrain.errors import CheckpointError
+from finegrain.methods import BertClipConfig, ClipConfig
 from finegrain.recipe import Recipe, override
 from finegrain.runs.checkpoint import State, last_checkpoint, save_checkpoint
 from finegrain.runs.released_recipe import recipe_of
@@ -29,7 +30,10 @@ CONFIG, RASA_CONFIG = "configs.yaml", "config.yaml"
 TITLES: dict[Layout, str] = {
     "ours": "finegrain",
     "openai_clip": "CLIP",
+    "open_clip_towers": "a model of open_clip",
     "hf_clip": "CLIP",
+    "hf_siglip": "SigLIP",
+    "chinese_clip": "Chinese-CLIP",
     "irra": "IRRA, or of a fork with its names (NAM, HAM, GA-DMS)",
     "rde": "RDE",
     "albef": "RaSa or ALBEF",
@@ -57,7 +61,7 @@ class Converted:
     heads: bool
 
     def __str__(self) -> str:
-        if self.layout in ("openai_clip", "hf_clip"):
+        if isinstance(self.recipe.method, ClipConfig | BertClipConfig):
             parts = "towers"
         elif self.layout == "rde":
             parts = "towers and token selections"

@@ -8,12 +8,13 @@ from pathlib import Path
 
 from finegrain.data.datasets import CuhkPedes
 from finegrain.errors import WeightsError
-from finegrain.methods import ClipConfig, IrraConfig, RasaConfig, RdeConfig
-from finegrain.models import TextConfig, VitConfig
+from finegrain.methods import BertClipConfig, ClipConfig, IrraConfig, RasaConfig, RdeConfig
+from finegrain.models import BertTextConfig, TextConfig, VitConfig
 from finegrain.models.albef_text import AlbefTextConfig
 from finegrain.preprocess.cleaning import ALBEF_CLEANING
 from finegrain.recipe import Recipe, load_recipe
 from finegrain.zoo.clip_config import ACTIVATION_ADVICE, ACTIVATION_UNKNOWN, HEAD_WIDTH
+from finegrain.zoo.description import Description
 from finegrain.zoo.examination import Examined
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -33,6 +34,7 @@ OWN = {
 """Name of the recipe that reproduces the released training, by layout and dataset."""
 
 _ACTIVATIONS = ("method.image.activation", "method.text.activation")
+_PRETRAINED = "the file is of a pretrained CLIP, which was trained on other data"
 _UNKNOWN_DATASET = (
     "no configuration of the released code says on which dataset and how it was trained (give it "
     "by --config)"
@@ -64,6 +66,8 @@ def recipe_of(examined: Examined, dataset: str | None, overrides: Sequence[str])
         )
     if examined.layout in ("openai_clip", "hf_clip"):
         return _clip(examined, overrides)
+    if examined.described is not None:
+        return _described(examined.described)
     name = OWN.get((examined.layout, dataset or ""))
     if name is not None and (RECIPES / f"{name}.py").is_file():
         return _with_width(load_recipe(RECIPES / f"{name}.py"), examined)
@@ -98,7 +102,9 @@ def _clip(examined: Examined, overrides: Sequence[str]) -> Recipe:
             f"{examined.file} reads {sizes.vocabulary} kinds of tokens, and CLIP's tokenizer "
             f"makes {TextConfig().vocabulary}; finegrain has no tokenizer for this model"
         )
-    size = known.size or (None if sizes.side is None else (sizes.side, sizes.side))
+    size = known.size or (
+        None if sizes.image.side is None else (sizes.image.side, sizes.image.side)
+    )
     if size is None:
         raise WeightsError(
             f"the positions of {examined.file} are not those of a square picture, and no file "
@@ -108,7 +114,7 @@ def _clip(examined: Examined, overrides: Sequence[str]) -> Recipe:
     image = VitConfig(
         height=size[0],
         width=size[1],
-        patch=sizes.patch,
+        patch=sizes.image.patch,
         channels=sizes.image.channels,
         depth=sizes.image.depth,
         heads=known.image_heads or _heads(sizes.image.channels, "image", examined, stated),
@@ -127,11 +133,30 @@ def _clip(examined: Examined, overrides: Sequence[str]) -> Recipe:
         name="clip",
         about="a CLIP",
         data=CuhkPedes(),
-        method=ClipConfig(image=image, text=text, embed_dim=sizes.embed_dim),
+        method=ClipConfig(image=image, text=text, embed_dim=sizes.image.embed_dim),
         losses={"itc": 1.0},
         fit=known.fit or "crop",
         interpolation=known.interpolation or "bicubic",
-        evaluation_only="the file is of a pretrained CLIP, which was trained on other data",
+        evaluation_only=_PRETRAINED,
+    )
+
+
+def _described(model: Description) -> Recipe:
+    image, text, embed_dim = model.image, model.text, model.embed_dim
+    method: ClipConfig | BertClipConfig
+    if isinstance(text, BertTextConfig):
+        method = BertClipConfig(image=image, text=text, embed_dim=embed_dim)
+    else:
+        method = ClipConfig(image=image, text=text, embed_dim=embed_dim, sigmoid=model.sigmoid)
+    return Recipe(
+        name="clip",
+        about="a pair of towers like CLIP's",
+        data=CuhkPedes(),
+        method=method,
+        losses={"itc": 1.0},
+        fit=model.fit,
+        interpolation=model.interpolation,
+        evaluation_only=_PRETRAINED,
     )
 
 

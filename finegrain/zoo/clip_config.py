@@ -8,7 +8,6 @@ JSON file next to the weights.
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -22,20 +21,20 @@ from finegrain.models.image_tower import VisionTransformer
 from finegrain.models.text_tower import ClipTextTower
 from finegrain.models.transformer import Activation
 from finegrain.preprocess import Fit, Interpolation
+from finegrain.zoo.hf_preprocessor import read_hf_preprocessor
+from finegrain.zoo.json_file import choice, normalisation, only, part, read_json, size, whole
 
 OPENAI = frozenset({"input_resolution", "context_length", "vocab_size"})
 """Additional entries by which OpenAI's archives are recognised."""
 
 OPEN_CLIP, HUGGING_FACE = "open_clip_config.json", "config.json"
-HF_PREPROCESSOR = "preprocessor_config.json"
-MAX_BYTES = 1 << 20
 HEAD_WIDTH = 64
 """Channels per attention head of OpenAI's models, and the default of open_clip's."""
 
 QUICK = ("quickgelu", "quick_gelu", "quick-gelu")
 """A model name that contains one of these was trained with QuickGELU."""
 
-_FIXED: Mapping[str, Mapping[str, Any]] = {
+FIXED: Mapping[str, Mapping[str, Any]] = {
     "vision_cfg": {
         "timm_model_name": None,
         "attentional_pool": False,
@@ -61,12 +60,14 @@ _FIXED: Mapping[str, Mapping[str, Any]] = {
 }
 """Settings of open_clip's towers for which finegrain supports one value only."""
 
-_INTERPOLATIONS: Mapping[str, Interpolation] = {
+OPEN_CLIP_FIT: Mapping[str, Fit] = {"shortest": "crop", "squash": "stretch"}
+OPEN_CLIP_FILTER: Mapping[str, Interpolation] = {
     "bicubic": "bicubic",
     "bilinear": "bilinear",
     # Training draws a random interpolation; evaluation uses bicubic.
     "random": "bicubic",
 }
+"""open_clip's names of ways to resize, and finegrain's."""
 
 ACTIVATION_UNKNOWN = "no configuration states which activation"
 """Start of the warning and of the error about an unknown activation."""
@@ -182,131 +183,63 @@ def _is_quick(name: str) -> bool:
 
 
 def _open_clip(file: Path) -> KnownClip | None:
-    values = _read(file)
-    model = _part(values, "model_cfg", file) if "model_cfg" in values else values
+    values = read_json(file)
+    model = part(values, "model_cfg", file) if "model_cfg" in values else values
     if "vision_cfg" not in model or "text_cfg" not in model:
         return None
-    vision, text = _part(model, "vision_cfg", file), _part(model, "text_cfg", file)
-    for part, settings in (("vision_cfg", vision), ("text_cfg", text)):
-        for name, expected in _FIXED[part].items():
-            # An empty table of arguments equals the default.
-            if settings.get(name, expected) not in (expected, {}):
-                raise WeightsError(
-                    f"{file} says {part}.{name} = {settings[name]!r}, and finegrain's CLIP towers "
-                    f"support {expected!r} only; this model cannot be loaded"
-                )
+    vision, text = part(model, "vision_cfg", file), part(model, "text_cfg", file)
+    for tower, settings in (("vision_cfg", vision), ("text_cfg", text)):
+        only(settings, FIXED[tower], f"{file} says {tower}")
     named = (values.get("architecture"), values.get("name"), file.parent.name)
     quick = model.get("quick_gelu", any(_is_quick(str(name)) for name in named))
     width, head = vision.get("width", 768), vision.get("head_width", HEAD_WIDTH)
     config = KnownClip(
         source=str(file),
         activation="quick_gelu" if quick else "gelu",
-        image_heads=_whole(width, file) // max(1, _whole(head, file)),
-        text_heads=_whole(text.get("heads", 8), file),
-        size=_size(vision.get("image_size", 224), file),
+        image_heads=whole(width, file) // max(1, whole(head, file)),
+        text_heads=whole(text.get("heads", 8), file),
+        size=size(vision.get("image_size", 224), file),
     )
-    preprocess = _part(values, "preprocess_cfg", file) if "preprocess_cfg" in values else {}
-    fit = _choice(preprocess, "resize_mode", {"shortest": "crop", "squash": "stretch"}, file)
-    interpolation = _choice(preprocess, "interpolation", _INTERPOLATIONS, file)
+    preprocess = part(values, "preprocess_cfg", file) if "preprocess_cfg" in values else {}
+    fit = choice(preprocess, "resize_mode", OPEN_CLIP_FIT, file)
+    interpolation = choice(preprocess, "interpolation", OPEN_CLIP_FILTER, file)
     config = replace(config, fit=fit, interpolation=interpolation)
-    return replace(config, **_normalisation(preprocess, "mean", "std", file))
+    return replace(config, **normalisation(preprocess, "mean", "std", file))
 
 
 def _hugging_face(file: Path) -> KnownClip | None:
-    values = _read(file)
+    values = read_json(file)
     if "vision_config" not in values or "text_config" not in values:
         return None
     kind = values.get("model_type", "clip")
     if kind != "clip":
         raise WeightsError(f"{file} describes a model of type {kind!r}; expected 'clip'")
-    vision, text = _part(values, "vision_config", file), _part(values, "text_config", file)
-    activations = {part.get("hidden_act", "quick_gelu") for part in (vision, text)}
+    vision, text = part(values, "vision_config", file), part(values, "text_config", file)
+    activations = {tower.get("hidden_act", "quick_gelu") for tower in (vision, text)}
     if activations not in ({"gelu"}, {"quick_gelu"}):
         raise WeightsError(
             f"{file} says hidden_act {' and '.join(map(repr, sorted(map(str, activations))))}; "
             "expected gelu or quick_gelu, the same for both towers"
         )
-    for part in (vision, text):
-        if part.get("layer_norm_eps", 1e-5) != 1e-5:
+    for tower in (vision, text):
+        if tower.get("layer_norm_eps", 1e-5) != 1e-5:
             raise WeightsError(
-                f"{file} says layer_norm_eps {part['layer_norm_eps']!r}; finegrain's CLIP towers "
+                f"{file} says layer_norm_eps {tower['layer_norm_eps']!r}; finegrain's CLIP towers "
                 "have 1e-5"
             )
     config = KnownClip(
         source=str(file),
         activation="gelu" if activations == {"gelu"} else "quick_gelu",
-        image_heads=_whole(vision.get("num_attention_heads", 12), file),
-        text_heads=_whole(text.get("num_attention_heads", 8), file),
-        size=_size(vision.get("image_size", 224), file),
+        image_heads=whole(vision.get("num_attention_heads", 12), file),
+        text_heads=whole(text.get("num_attention_heads", 8), file),
+        size=size(vision.get("image_size", 224), file),
     )
-    second_file = file.with_name(HF_PREPROCESSOR)
-    preprocess = _read(second_file) if second_file.is_file() else {}
-    fit = _choice(preprocess, "do_center_crop", {True: "crop", False: "stretch"}, second_file)
-    interpolation = _choice(preprocess, "resample", {2: "bilinear", 3: "bicubic"}, second_file)
-    config = replace(config, fit=fit, interpolation=interpolation)
-    return replace(config, **_normalisation(preprocess, "image_mean", "image_std", second_file))
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        with file.open("rb") as opened:
-            text = opened.read(MAX_BYTES + 1)
-        values = json.loads(text) if len(text) <= MAX_BYTES else None
-    except (OSError, ValueError, RecursionError) as error:
-        raise WeightsError(f"{file} cannot be read as JSON: {error}") from error
-    if not isinstance(values, dict):
-        raise WeightsError(f"expected an object of at most {MAX_BYTES} bytes of JSON in {file}")
-    return values
-
-
-def _part(values: Mapping[str, Any], name: str, file: Path) -> Mapping[str, Any]:
-    part = values[name]
-    if not isinstance(part, dict):
-        raise WeightsError(f"expected {name} as an object in {file}, got {part!r:.60}")
-    return part
-
-
-def _whole(value: Any, file: Path) -> int:
-    if type(value) is not int or value < 1:
-        raise WeightsError(f"expected a whole number above 0 in {file}, got {value!r:.60}")
-    return value
-
-
-def _size(value: Any, file: Path) -> tuple[int, int]:
-    height, width = value if isinstance(value, list) and len(value) == 2 else (value, value)
-    return _whole(height, file), _whole(width, file)
-
-
-def _choice(settings: Mapping[str, Any], name: str, known: Mapping[Any, Any], file: Path) -> Any:
-    """Translate a value of the file to finegrain's name; None if the file has no such value.
-
-    Raises:
-        WeightsError: finegrain does not support this way of resizing.
-    """
-    value = settings.get(name)
-    if value is None:
-        return None
-    if not isinstance(value, str | int) or value not in known:
-        raise WeightsError(
-            f"{file} says {name} = {value!r:.60}, and finegrain resizes pictures for it only by "
-            f"{', '.join(map(repr, known))}: give a recipe by --recipe"
-        )
-    return known[value]
-
-
-def _normalisation(settings: Mapping[str, Any], mean: str, std: str, file: Path) -> dict[str, Any]:
-    fields = {"mean": settings.get(mean), "std": settings.get(std)}
-    for name, values in fields.items():
-        if values is None:
-            continue
-        least = 0.0 if name == "mean" else 1e-6
-        if (
-            not isinstance(values, list)
-            or len(values) != 3
-            or not all(type(v) in (int, float) and least <= v <= 1 for v in values)
-        ):
-            raise WeightsError(
-                f"expected {name} as three numbers from {least} to 1 in {file}, got {values!r:.60}"
-            )
-        fields[name] = tuple(map(float, values))
-    return fields
+    stated = read_hf_preprocessor(file.parent)
+    return replace(
+        config,
+        size=stated.size or config.size,
+        fit=stated.fit,
+        interpolation=stated.interpolation,
+        mean=stated.mean,
+        std=stated.std,
+    )

@@ -22,24 +22,33 @@ class TowerSizes:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ImageSizes(TowerSizes):
+    """Sizes of an image tower.
+
+    Attributes:
+        patch: Side of a patch, in pixels.
+        side: Side of the pictures, in pixels; None if the positions do not form a square.
+        embed_dim: Width of an embedding.
+    """
+
+    patch: int
+    side: int | None
+    embed_dim: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class ClipSizes:
     """Sizes of both towers. The tensors do not tell the number of heads and the activation.
 
     Attributes:
-        image, text: Sizes of the transformers.
-        patch: Side of a patch, in pixels.
-        side: Side of the pictures, in pixels; None if the positions do not form a square.
+        image, text: Sizes of the towers.
         vocabulary, context_length: Sizes of the text tower, in tokens.
-        embed_dim: Width of an embedding.
     """
 
-    image: TowerSizes
+    image: ImageSizes
     text: TowerSizes
-    patch: int
-    side: int | None
     vocabulary: int
     context_length: int
-    embed_dim: int
 
 
 def read_clip_sizes(state: Mapping[str, Tensor]) -> ClipSizes:
@@ -48,32 +57,45 @@ def read_clip_sizes(state: Mapping[str, Tensor]) -> ClipSizes:
     Raises:
         WeightsError: A tensor is missing or has the wrong number of dimensions.
     """
-
-    def shape(name: str, dims: int) -> tuple[int, ...]:
-        tensor = state.get(name)
-        if tensor is None or tensor.ndim != dims:
-            raise WeightsError(
-                f"expected a CLIP of two transformers, with {name} of {dims} dimensions; the file "
-                f"has {'no such tensor' if tensor is None else f'shape {tuple(tensor.shape)}'}"
-            )
-        return tuple(tensor.shape)
-
-    channels, _, patch, _ = shape("image_tower.conv1.weight", 4)
-    positions, _ = shape("image_tower.positional_embedding", 2)
-    side = math.isqrt(max(0, positions - 1))
-    is_square = side > 0 and 1 + side * side == positions
-    vocabulary, text_channels = shape("text_tower.token_embedding.weight", 2)
-    context_length, _ = shape("text_tower.positional_embedding", 2)
-    _, embed_dim = shape("image_tower.proj", 2)
+    image = image_sizes(state)
+    vocabulary, text_channels = _shape(state, "text_tower.token_embedding.weight", 2)
+    context_length, _ = _shape(state, "text_tower.positional_embedding", 2)
     return ClipSizes(
-        image=TowerSizes(channels=channels, depth=_depth(state, "image_tower")),
+        image=image,
         text=TowerSizes(channels=text_channels, depth=_depth(state, "text_tower")),
-        patch=patch,
-        side=side * patch if is_square else None,
         vocabulary=vocabulary,
         context_length=context_length,
+    )
+
+
+def image_sizes(state: Mapping[str, Tensor]) -> ImageSizes:
+    """Read the sizes of CLIP's image tower from a state dict with finegrain's names.
+
+    Raises:
+        WeightsError: A tensor is missing or has the wrong number of dimensions.
+    """
+    channels, _, patch, _ = _shape(state, "image_tower.conv1.weight", 4)
+    positions, _ = _shape(state, "image_tower.positional_embedding", 2)
+    _, embed_dim = _shape(state, "image_tower.proj", 2)
+    side = math.isqrt(max(0, positions - 1))
+    is_square = side > 0 and 1 + side * side == positions
+    return ImageSizes(
+        channels=channels,
+        depth=_depth(state, "image_tower"),
+        patch=patch,
+        side=side * patch if is_square else None,
         embed_dim=embed_dim,
     )
+
+
+def _shape(state: Mapping[str, Tensor], name: str, dims: int) -> tuple[int, ...]:
+    tensor = state.get(name)
+    if tensor is None or tensor.ndim != dims:
+        raise WeightsError(
+            f"expected a CLIP of two transformers, with {name} of {dims} dimensions; the file "
+            f"has {'no such tensor' if tensor is None else f'shape {tuple(tensor.shape)}'}"
+        )
+    return tuple(tensor.shape)
 
 
 def _depth(state: Mapping[str, Tensor], tower: str) -> int:

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from finegrain.zoo import hf_clip, openai_clip
+from torch import Tensor
+
+from finegrain.zoo import chinese_clip, hf_clip, hf_siglip, open_clip_towers, openai_clip
 from finegrain.zoo.clip_config import KnownClip, read_clip_config
 from finegrain.zoo.clip_sizes import ClipSizes, read_clip_sizes
+from finegrain.zoo.description import Description
 from finegrain.zoo.files import read_state_dict, weight_file
 from finegrain.zoo.recognition import SELECTED, Layout, recognise
+
+DESCRIBERS: Mapping[Layout, Callable[[Path, Mapping[str, Tensor]], Description]] = {
+    "open_clip_towers": open_clip_towers.describe,
+    "hf_siglip": hf_siglip.describe,
+    "chinese_clip": chinese_clip.describe,
+}
+"""For each layout whose configuration describes the towers: its reader."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +32,8 @@ class Examined:
         layout: The layout of its tensor names.
         clip: Sizes of the towers of a CLIP; None for other layouts.
         known: Configuration of a CLIP.
+        described: Description of a model like CLIP that needs more files than its weights; None
+            for other layouts.
         selected_dim: Width of RDE's token selection; None for other methods.
     """
 
@@ -28,6 +41,7 @@ class Examined:
     layout: Layout
     clip: ClipSizes | None
     known: KnownClip
+    described: Description | None
     selected_dim: int | None
 
 
@@ -45,11 +59,13 @@ def examine_weights(path: Path) -> Examined:
         known = read_clip_config(file, state, layout)
         convert = openai_clip.convert if layout == "openai_clip" else hf_clip.convert
         clip = read_clip_sizes(convert(state))
+    describe = DESCRIBERS.get(layout)
     selected = state.get(SELECTED)
     return Examined(
         file=file,
         layout=layout,
         clip=clip,
         known=known,
+        described=None if describe is None else describe(file, state),
         selected_dim=None if selected is None else selected.shape[0],
     )

@@ -12,26 +12,38 @@ from torch import Tensor
 
 from finegrain.errors import WeightsError
 
-FILES = (
-    "model.safetensors",
-    "pytorch_model.bin",
-    "open_clip_model.safetensors",
-    "open_clip_pytorch_model.bin",
-)
+HUGGING_FACE = ("model.safetensors", "pytorch_model.bin")
+OPEN_CLIP = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+FILES = (*HUGGING_FACE, *OPEN_CLIP)
 """Names of weight files in a folder; the first one that exists is used."""
+
+SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 
 
 def weight_file(path: Path) -> Path:
     """The weight file in a folder; any other path is returned as it is.
 
+    It has one of the usual names, or it is the only weight file. In a folder with the
+    configuration of open_clip, the file in the layout of open_clip is preferred, because the
+    other one may be for code that is not part of any library.
+
     Raises:
-        WeightsError: The folder has no weight file.
+        WeightsError: The folder has no weight file, or several with unusual names.
     """
     if not path.is_dir():
         return path
-    for name in FILES:
+    is_open_clip = (path / "open_clip_config.json").is_file()
+    for name in (*OPEN_CLIP, *HUGGING_FACE) if is_open_clip else FILES:
         if (path / name).is_file():
             return path / name
+    others = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES and file.is_file())
+    if len(others) == 1:
+        return others[0]
+    if others:
+        raise WeightsError(
+            f"the folder {path} has {len(others)} weight files, and finegrain cannot tell which is "
+            f"the model: {', '.join(file.name for file in others[:10])}. Name one of them"
+        )
     raise WeightsError(f"the folder {path} has neither {' nor '.join(FILES)}")
 
 

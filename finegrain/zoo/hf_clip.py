@@ -49,14 +49,19 @@ def convert(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         WeightsError: A name is unknown, or one of q, k, v is missing.
     """
-    merged = _merge_qkv(state)
+    merged = merge_qkv(state)
     for name in TRANSPOSED:
         if name in merged:
             merged[name] = merged[name].T
     return rename(merged, THEIRS_TO_OURS, IGNORE)
 
 
-def _merge_qkv(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def merge_qkv(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Concatenate the separate matrices of q, k and v, which Hugging Face's layouts have.
+
+    Raises:
+        WeightsError: One of the three is missing.
+    """
     merged: dict[str, Tensor] = {}
     for name, tensor in state.items():
         if ".q_proj." in name:

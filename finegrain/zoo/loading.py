@@ -11,7 +11,16 @@ from finegrain.errors import WeightsError
 from finegrain.models.albef_image import AlbefImageTower
 from finegrain.models.image_tower import VisionTransformer
 from finegrain.models.low_rank import merged
-from finegrain.zoo import hf_clip, irra, openai_clip, rasa, rde
+from finegrain.zoo import (
+    chinese_clip,
+    hf_clip,
+    hf_siglip,
+    irra,
+    open_clip_towers,
+    openai_clip,
+    rasa,
+    rde,
+)
 from finegrain.zoo.clip_config import check_known, read_clip_config
 from finegrain.zoo.files import read_state_dict, weight_file
 from finegrain.zoo.irra import export_irra
@@ -31,7 +40,10 @@ __all__ = [
 CONVERTERS: Mapping[Layout, Callable[[Mapping[str, Tensor]], dict[str, Tensor]]] = {
     "ours": merged,
     "openai_clip": openai_clip.convert,
+    "open_clip_towers": open_clip_towers.convert,
     "hf_clip": hf_clip.convert,
+    "hf_siglip": hf_siglip.convert,
+    "chinese_clip": chinese_clip.convert,
     "irra": irra.convert,
     "rde": rde.convert,
     "albef": rasa.convert,
@@ -98,6 +110,8 @@ def load_clip_weights(
     converted = only_parts(parts, converted)
     if "logit_scale" not in own:  # the temperature of IRRA is constant; CLIP's is not used
         converted.pop("logit_scale", None)
+    if "logit_bias" not in own:
+        converted.pop("logit_bias", None)
     if isinstance(tower, AlbefImageTower) and layout == "albef":
         converted = _with_albef_positions(converted, tower)
     if IMAGE_POSITIONS in converted and isinstance(tower, VisionTransformer):

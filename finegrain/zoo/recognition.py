@@ -8,10 +8,21 @@ from typing import Literal
 from torch import Tensor
 
 from finegrain.errors import WeightsError
-from finegrain.zoo import rasa
+from finegrain.zoo import chinese_clip, hf_siglip, open_clip_towers, rasa
 
-Layout = Literal["ours", "openai_clip", "hf_clip", "irra", "rde", "albef"]
-"""``openai_clip`` includes open_clip; ``albef`` includes RaSa; ``irra`` includes the forks that
+Layout = Literal[
+    "ours",
+    "openai_clip",
+    "open_clip_towers",
+    "hf_clip",
+    "hf_siglip",
+    "chinese_clip",
+    "irra",
+    "rde",
+    "albef",
+]
+"""``openai_clip`` includes plain CLIPs of open_clip; ``open_clip_towers`` are its other models;
+``albef`` includes RaSa; ``irra`` includes the forks that
 add no parts for search (NAM, HAM, GA-DMS)."""
 
 TRUNK = "base_model."
@@ -65,6 +76,12 @@ def recognise(state: Mapping[str, Tensor]) -> Layout:
         return "albef"
     if _has(state, "image_tower."):
         return "ours"
+    if _has(state, *open_clip_towers.MARKS):
+        return "open_clip_towers"
+    if hf_siglip.MARK in state:
+        return "hf_siglip"
+    if _has(state, chinese_clip.RELEASED, chinese_clip.HF):
+        return "chinese_clip"
     return "hf_clip" if _has(state, "text_model.") else "openai_clip"
 
 

@@ -17,6 +17,7 @@ from finegrain.zoo.renaming import parts_of
 
 RECIPES = Path(__file__).parents[3] / "recipes"
 NAMES = {
+    "BertClipConfig": "bert_clip",
     "ClipConfig": "clip",
     "FashionBertConfig": "fashionbert",
     "IrraConfig": "irra",

@@ -145,11 +145,11 @@ def test_override_replaces_a_union_whole():
         ("expected={}", "missing @ recipe.expected.rank1"),
         (
             "method.image.type=Vit",
-            "type VitConfig or ConvConfig or TimmConfig, got 'Vit' @ recipe.method.image",
+            "TimmConfig or SiglipVitConfig, got 'Vit' @ recipe.method.image",
         ),
         (
             "method.image=5",
-            "type VitConfig or ConvConfig or TimmConfig, got 5 @ recipe.method.image",
+            "TimmConfig or SiglipVitConfig, got 5 @ recipe.method.image",
         ),
         ("data.type=Market", "SyntheticPeople or .*, got 'Market' @ recipe.data"),
         ("accumulate=3", "batch_size 64 must be a positive multiple of accumulate 3"),

@@ -15,7 +15,7 @@ from finegrain.errors import WeightsError
 from finegrain.methods import ClipConfig
 from finegrain.models import TextConfig, VitConfig
 from finegrain.zoo.clip_config import KnownClip, read_clip_config
-from finegrain.zoo.clip_sizes import TowerSizes, read_clip_sizes
+from finegrain.zoo.clip_sizes import ImageSizes, TowerSizes, read_clip_sizes
 from finegrain.zoo.loading import export_irra, load_clip_weights
 
 IMAGE = VitConfig(height=32, width=32, patch=8, channels=64, depth=2, heads=1)
@@ -244,11 +244,8 @@ def test_an_unknown_activation_is_said(tmp_path):
 
 def test_sizes_are_told_by_the_tensors():
     sizes = read_clip_sizes(CLIP.build().state_dict())
-    assert (sizes.image, sizes.text) == (
-        TowerSizes(channels=64, depth=2),
-        TowerSizes(channels=128, depth=1),
-    )
-    assert (sizes.patch, sizes.side, sizes.embed_dim) == (8, 32, 16)
+    assert sizes.image == ImageSizes(channels=64, depth=2, patch=8, side=32, embed_dim=16)
+    assert sizes.text == TowerSizes(channels=128, depth=1)
     assert (sizes.vocabulary, sizes.context_length) == (40, 9)
 
 
@@ -260,7 +257,7 @@ def test_sizes_of_no_clip():
     with pytest.raises(WeightsError, match=r"proj of 2 dimensions; .*shape \(3,\)"):
         read_clip_sizes(wrong)
     tall = tensors | {"image_tower.positional_embedding": torch.ones(193, 64)}
-    assert read_clip_sizes(tall).side is None
+    assert read_clip_sizes(tall).image.side is None
 
 
 def test_a_shorter_context_takes_the_first_positions(tmp_path):

@@ -1,0 +1,98 @@
+"""Reading of the JSON files next to published weights, with checks of types and ranges."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from finegrain.errors import WeightsError
+
+MAX_BYTES = 1 << 20
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    try:
+        with file.open("rb") as opened:
+            text = opened.read(MAX_BYTES + 1)
+        values = json.loads(text) if len(text) <= MAX_BYTES else None
+    except (OSError, ValueError, RecursionError) as error:
+        raise WeightsError(f"{file} cannot be read as JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise WeightsError(f"expected an object of at most {MAX_BYTES} bytes of JSON in {file}")
+    return values
+
+
+def part(values: Mapping[str, Any], name: str, file: Path) -> Mapping[str, Any]:
+    part = values[name]
+    if not isinstance(part, dict):
+        raise WeightsError(f"expected {name} as an object in {file}, got {part!r:.60}")
+    return part
+
+
+def whole(value: Any, file: Path) -> int:
+    if type(value) is not int or value < 1:
+        raise WeightsError(f"expected a whole number above 0 in {file}, got {value!r:.60}")
+    return value
+
+
+def size(value: Any, file: Path) -> tuple[int, int]:
+    height, width = value if isinstance(value, list) and len(value) == 2 else (value, value)
+    return whole(height, file), whole(width, file)
+
+
+def choice(settings: Mapping[str, Any], name: str, known: Mapping[Any, Any], file: Path) -> Any:
+    """Translate a value of the file to finegrain's name; None if the file has no such value.
+
+    Raises:
+        WeightsError: finegrain does not support this way of resizing.
+    """
+    value = settings.get(name)
+    if value is None:
+        return None
+    if not isinstance(value, str | int) or value not in known:
+        raise WeightsError(
+            f"{file} says {name} = {value!r:.60}, and finegrain resizes pictures for it only by "
+            f"{', '.join(map(repr, known))}: give a recipe by --recipe"
+        )
+    return known[value]
+
+
+def normalisation(settings: Mapping[str, Any], mean: str, std: str, file: Path) -> dict[str, Any]:
+    fields = {"mean": settings.get(mean), "std": settings.get(std)}
+    for name, values in fields.items():
+        if values is None:
+            continue
+        least = 0.0 if name == "mean" else 1e-6
+        if (
+            not isinstance(values, list)
+            or len(values) != 3
+            or not all(type(v) in (int, float) and least <= v <= 1 for v in values)
+        ):
+            raise WeightsError(
+                f"expected {name} as three numbers from {least} to 1 in {file}, got {values!r:.60}"
+            )
+        fields[name] = tuple(map(float, values))
+    return fields
+
+
+def number(value: Any, file: Path) -> float:
+    if type(value) not in (int, float) or not 0 < value < 1e6:
+        raise WeightsError(f"expected a number above 0 in {file}, got {value!r:.60}")
+    return float(value)
+
+
+def only(settings: Mapping[str, Any], supported: Mapping[str, Any], where: str) -> None:
+    """Check settings for which finegrain supports one value only.
+
+    Raises:
+        WeightsError: A setting has another value.
+    """
+    for name, expected in supported.items():
+        # An empty table of arguments equals the default.
+        if settings.get(name, expected) not in (expected, {}):
+            raise WeightsError(
+                f"{where}.{name} = {settings[name]!r:.60}, and finegrain supports {expected!r} "
+                "only; this model cannot be loaded"
+            )
