@@ -8,7 +8,7 @@ import open_clip
 import pytest
 import torch
 from fixtures.published_models import Theirs, assert_equal, shake
-from fixtures.published_tokenizers import write_gemma, write_unigram
+from fixtures.published_tokenizers import XLM_R_IDS, write_gemma, write_unigram
 from open_clip.model import CustomTextCLIP
 from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 from safetensors.torch import save_file
@@ -159,14 +159,12 @@ def test_mobileclip_is_read_from_its_folder(tmp_path, trunk, pool, causal):
 
 
 def test_xlm_r_is_read_from_its_folder(tmp_path):
-    write_unigram(tmp_path)
+    write_unigram(tmp_path, special=XLM_R_IDS)
     own = read_tokenizer(
         tmp_path / "spiece.model", context_length=9, cleaning=NO_CLEANING, vocabulary=600
     )._tokenizer
-    own.add_special_tokens(["<s>"])
-    start = own.token_to_id("<s>")
     own.post_processor = processors.TemplateProcessing(
-        single="<s> $A </s>", special_tokens=[("<s>", start), ("</s>", 1)]
+        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
     )
     (tmp_path / "tokenizer.json").write_text(own.to_str(), encoding="utf-8")
     settings = {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": "<pad>"}
@@ -180,7 +178,7 @@ def test_xlm_r_is_read_from_its_folder(tmp_path):
         max_position_embeddings=40,
         type_vocab_size=1,
         layer_norm_eps=1e-5,
-        pad_token_id=0,
+        pad_token_id=1,
     )
     cfg = {
         "embed_dim": 32,
@@ -197,6 +195,6 @@ def test_xlm_r_is_read_from_its_folder(tmp_path):
         patch.setattr(open_clip.hf_model.AutoConfig, "from_pretrained", lambda name: towers)
         model = write_model(tmp_path, cfg, {})
     tokenizer = HFTokenizer(str(tmp_path), context_length=LENGTH)
-    published, manifest = assert_equal(tmp_path, theirs_of(model, {}, tokenizer, 0), tmp_path)
+    published, manifest = assert_equal(tmp_path, theirs_of(model, {}, tokenizer, 1), tmp_path)
     assert published.recipe.method.text.pool == "mean"
     assert manifest.method == "bert_clip"
