@@ -43,9 +43,10 @@ class PublishedModel:
 def read_published(folder: Path, file: str | None = None) -> PublishedModel:
     """Read a published model from its folder, without downloading anything.
 
-    Supported are the layouts of OpenAI and open_clip, Hugging Face's CLIP, and released
-    checkpoints of IRRA and its forks, RDE and RaSa. The layout is recognised by the names of the
-    tensors and by the configuration next to them.
+    Supported are CLIP of OpenAI, open_clip and Hugging Face; SigLIP and SigLIP 2; MobileCLIP and
+    models with XLM-R of open_clip; Chinese-CLIP; and released checkpoints of IRRA and its forks,
+    RDE and RaSa. The layout is recognised by the names of the tensors, and the configuration and
+    the tokenizer next to them are read.
 
     Args:
         folder: A folder as it was published, or a weight file.
@@ -54,6 +55,7 @@ def read_published(folder: Path, file: str | None = None) -> PublishedModel:
     Raises:
         WeightsError: The folder has no weight file, or several; a file is damaged; or finegrain
             does not support the model.
+        DataError: The tokenizer cannot be read, or is of another model.
         RecipeError: The sizes in the configuration are invalid or too large.
     """
     examined = examine_weights(folder if file is None else folder / file)

@@ -46,7 +46,6 @@ def model():
 
 def theirs_of(folder, model, processor):
     tokenizer = BertTokenizer.from_pretrained(str(folder))
-    seen = {}
 
     def ids(texts):
         return tokenizer(
@@ -57,7 +56,6 @@ def theirs_of(folder, model, processor):
         mask = (ids != 0).long()
         return model.get_text_features(input_ids=ids, attention_mask=mask).pooler_output
 
-    del seen
     return Theirs(
         pixels=lambda photo: processor(photo, return_tensors="pt").pixel_values[0],
         ids=ids,
