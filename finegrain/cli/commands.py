@@ -284,10 +284,10 @@ def doctor(arguments: argparse.Namespace) -> None:
     invalid = []
     for path in map(Path, arguments.subjects):
         try:
-            print(f"\n{examine(path)}")
+            print(f"\n{printable(str(examine(path)))}")
         except FinegrainError as error:
             invalid.append(str(path))
-            print(f"\n{path}: INVALID; {error}")
+            print(printable(f"\n{path}: INVALID; {error}"))
     if invalid:
         raise DataError(f"invalid: {', '.join(invalid)}")
 
@@ -301,7 +301,7 @@ def _doctor_data(words: Sequence[str]) -> None:
     pairs = zip(words[::2], words[1::2], strict=True)
     is_valid = True
     for finding in examine_datasets([(known_dataset(name), Path(root)) for name, root in pairs]):
-        print(f"{finding}\n")
+        print(f"{printable(str(finding))}\n")
         is_valid = is_valid and not finding.faults
     if not is_valid:
         raise DataError("this data would falsify a result; see what is INVALID above")
@@ -345,7 +345,8 @@ def gallery_set(arguments: argparse.Namespace) -> None:
     with Gallery(arguments.gallery, create=False) as gallery:
         count = gallery.update(arguments.where, dict(arguments.columns))
         notes = gallery.notes_on(arguments.where) if not count else []
-    print(f"set {', '.join(name for name, _ in arguments.columns)} of {count} pictures")
+    names = printable(", ".join(name for name, _ in arguments.columns))
+    print(f"set {names} of {count} pictures")
     for note in notes:
         print(f"note: {printable(note)}", file=sys.stderr)
     if not count:

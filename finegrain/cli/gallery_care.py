@@ -8,6 +8,7 @@ from typing import Any
 
 from finegrain.errors import GalleryError
 from finegrain.gallery import Gallery
+from finegrain.records import printable
 
 
 def add_care_actions(actions: Any) -> None:
@@ -45,13 +46,13 @@ def _restore(arguments: argparse.Namespace) -> None:
 def _copy(source: Path, target: Path, *, overwrite: bool) -> None:
     with Gallery(source, create=False) as gallery:
         count = gallery.backup(target, overwrite=overwrite)
-    print(f"copied {count} pictures to {target}, and checked them")
+    print(f"copied {count} pictures to {printable(str(target))}, and checked them")
 
 
 def _check(arguments: argparse.Namespace) -> None:
     with Gallery(arguments.gallery, create=False) as gallery:
         report = gallery.check()
-    print(report)
+    print(printable(str(report)))
     if not report.is_valid:
         raise GalleryError(f"{arguments.gallery} is invalid")
 

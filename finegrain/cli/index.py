@@ -137,7 +137,7 @@ def _index_sources(
             case _:
                 splits = _splits(source, arguments).values()
                 for note in (note for split in splits for note in split.notes):
-                    print(note, file=sys.stderr)
+                    print(printable(note), file=sys.stderr)
                 samples = [sample for split in splits for sample in split.samples]
                 if arguments.dry_run:
                     _tell_unpacked(samples)

@@ -24,6 +24,9 @@ from finegrain.runtime.forks import pause_at_fork
 TIDY_SECONDS = 60.0
 """Seconds between attempts of searches to delete expired pictures from the file."""
 
+NOTE_SECONDS = 3600.0
+"""Seconds after which a search of a gallery that stays open notes the time."""
+
 _EVER = ""  # before any time
 
 
@@ -45,7 +48,7 @@ class Follower:
         self._backend = backend
         self._lock = threading.RLock()
         self._untidy = False
-        self._tidied = -TIDY_SECONDS
+        self._tidied = time.monotonic() - TIDY_SECONDS
         self._index = self._begin()
         pause_at_fork(self)
 
@@ -97,7 +100,8 @@ class Follower:
         if len(expired):
             self._index.remove(expired)
             self._untidy = True
-        if self._untidy and time.monotonic() - self._tidied >= TIDY_SECONDS:
+        waited = time.monotonic() - self._tidied
+        if waited >= (TIDY_SECONDS if self._untidy else NOTE_SECONDS):
             self._store.tidy_soon()
             self._untidy = False
             self._tidied = time.monotonic()

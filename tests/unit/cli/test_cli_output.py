@@ -66,6 +66,26 @@ def test_json_escapes_control_characters_and_keeps_every_value(filled: Path, cap
     assert match["metadata"] == {STEERING: STEERING, "line\nbreak": "a\nb"}
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["gallery", "check", "{gallery}"],
+        ["gallery", "set", "{gallery}", f"{STEERING}={STEERING}", "--where", "id = 1"],
+        ["gallery", "delete", "{gallery}", "--where", "id > 0", "--dry-run"],
+        ["gallery", "delete", "{gallery}", "--where", f"camera = 'x{STEERING}'", "--yes"],
+        ["gallery", "delete", "{gallery}", "--where", f"{STEERING} = 1", "--yes"],
+        ["gallery", "backup", "{gallery}", f"{{gallery}}{STEERING}"],
+        ["doctor", "{gallery}"],
+        ["doctor", STEERING],
+    ],
+)
+def test_no_verb_prints_control_characters(filled: Path, words: list[str], capsys):
+    gallery = str(filled.with_suffix(".gallery"))
+    main([word.replace("{gallery}", gallery) for word in words])
+    shown = capsys.readouterr()
+    assert is_safe(shown.out + shown.err)
+
+
 def run(*words: object, code: str = "", **options) -> subprocess.CompletedProcess[str]:
     start = f"{code}\nfrom finegrain.__main__ import main; raise SystemExit(main())"
     command = [sys.executable, "-c", start, *map(str, words)]

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from finegrain.errors import GalleryWarning
 from finegrain.gallery import Gallery
 from finegrain.gallery.clock import LONGEST_STEP, LONGEST_USUAL_STEP, LOOKS_APART, Looks
+from finegrain.gallery.sqlite.gallery_file import GalleryFile
 
 START = datetime(2026, 5, 1, 8, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -124,6 +125,21 @@ def test_an_opening_within_the_hour_does_not_write(machine: Machine):
     machine.time += timedelta(minutes=30)
     Gallery(machine.path).close()
     assert machine.path.stat().st_mtime_ns == before
+
+
+def test_a_gallery_that_stays_open_looks_again(machine: Machine, monkeypatch):
+    for name in ("TIDY_SECONDS", "NOTE_SECONDS"):
+        monkeypatch.setattr(f"finegrain.gallery.sqlite.followed_store.{name}", 0)
+    monkeypatch.setattr(GalleryFile, "tidy_soon", GalleryFile.tidy)
+    machine.add(expire_after=3 * DAY)
+    with Gallery(machine.path) as gallery:
+        assert len(gallery.search([[1, 0]], 1)[0]) == 1
+        machine.time += 5 * DAY  # the machine slept
+        for minutes, num_stored in ((0, 1), (30, 1), (30, 0)):
+            machine.time += timedelta(minutes=minutes)
+            assert gallery.search([[1, 0]], 1) == [[]]
+            with gallery._store.reading() as run:  # type: ignore[union-attr]
+                assert run("SELECT count(*) FROM picture").fetchone() == (num_stored,)
 
 
 @given(st.lists(st.tuples(st.timedeltas(timedelta(0), 60 * DAY), st.booleans()), max_size=30))
