@@ -60,6 +60,8 @@ def read_published(folder: Path, file: str | None = None) -> PublishedModel:
     """
     examined = examine_weights(folder if file is None else folder / file)
     recipe = recipe_of(examined, None, ())
+    if examined.described is not None:
+        recipe.method.text.tokenizer()  # an error in its file comes before the weights are loaded
     method = assemble(recipe)
     load_clip_weights(method, examined.file, parts=method.search_parts)
     return PublishedModel(

@@ -11,7 +11,7 @@ from fixtures.published_tokenizers import write_gemma, write_word_pieces
 from safetensors.torch import save_file
 from transformers import SiglipConfig, SiglipModel
 
-from finegrain.errors import FinegrainError, RecipeError, WeightsError
+from finegrain.errors import DataError, FinegrainError, RecipeError, WeightsError
 from finegrain.runs.published import read_published
 from finegrain.zoo import chinese_clip, hf_siglip, open_clip_towers
 from finegrain.zoo.files import weight_file
@@ -139,6 +139,12 @@ def test_unknown_and_missing_tensors_are_listed(siglip):
     kept = {n: t for n, t in state.items() if "extra" not in n and "layer_norm1.bias" not in n}
     save_file({n: t.contiguous().clone() for n, t in kept.items()}, file)
     with pytest.raises(WeightsError, match="2 missing"):
+        read_published(siglip)
+
+
+def test_the_tokenizer_of_another_model_is_refused(siglip):
+    change(siglip / "config.json", text_config__vocab_size=300)
+    with pytest.raises(DataError, match="the tokenizer of another model"):
         read_published(siglip)
 
 
