@@ -30,6 +30,7 @@ class PictureFolder:
     def __init__(self, *roots: Path) -> None:
         self._roots = roots
         self._entries: dict[Path, Mapping[str, _Entry]] = {}
+        self._files: dict[Path, Mapping[str, str]] = {}
 
     def find(self, relative: str) -> Path:
         """Return the path of a picture.
@@ -73,13 +74,19 @@ class PictureFolder:
 
     def _other_case(self, inside: PurePosixPath) -> str:
         """The part of a message that names a file which differs only by case, or an empty text."""
-        wanted = inside.name.casefold()
         for root in self._roots:
             folder = self._folder(root, inside.parent)
-            for entry in self._list(folder).values() if folder is not None else ():
-                if entry.name.casefold() == wanted and entry.is_file:
-                    return f"; there is {entry.name!r}, which a table has to name in the same case"
+            other = None if folder is None else self._folded(folder).get(inside.name.casefold())
+            if other is not None:
+                return f"; there is {other!r}, which a table has to name in the same case"
         return ""
+
+    def _folded(self, folder: Path) -> Mapping[str, str]:
+        """The files of a folder without case; a table may name thousands that do not exist."""
+        if folder not in self._files:
+            files = [entry.name for entry in self._list(folder).values() if entry.is_file]
+            self._files[folder] = {name.casefold(): name for name in reversed(files)}
+        return self._files[folder]
 
     def _list(self, folder: Path) -> Mapping[str, _Entry]:
         """The entries of a folder, by their names and by the composed Unicode forms of these."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from finegrain.data.catalog.encoding import Encoding, find_encoding
 from finegrain.data.catalog.row import Row, TextFormat
@@ -15,6 +16,9 @@ from finegrain.errors import DataError
 
 MAX_DOCUMENT_BYTES = 1 << 28
 """Largest JSON document in bytes. A document is read into memory as a whole."""
+
+MAX_LINE = 1 << 26
+"""Longest line of JSON lines, in characters. A line is read into memory as a whole."""
 
 MAX_DIGITS = 1000
 """Longest integer. Its conversion takes quadratic time."""
@@ -26,12 +30,21 @@ def read_json_lines(table: Path, text: TextFormat) -> Iterator[Row]:
     number = 0
     with encoding.open(table) as stream:
         try:
-            for number, line in enumerate(stream, start=1):
+            for number, line in enumerate(_lines(stream), start=1):
+                if len(line) > MAX_LINE:
+                    why = f"is longer than {MAX_LINE:,} characters, so that the rest is not read"
+                    yield Row(f"{table.name}:{number}", {}, why)
+                    return
                 if line.strip():
                     yield _row(f"{table.name}:{number}", line, encoding)
         except UnicodeDecodeError:
             why = f"is not {encoding.name} from here on, so the rest is not read"
             yield Row(f"{table.name}:{number + 1}", {}, why)
+
+
+def _lines(stream: IO[str]) -> Iterator[str]:
+    """The lines of a text. The part of a line that is too long is one, too."""
+    return iter(lambda: stream.readline(MAX_LINE + 1), "")
 
 
 def read_json(table: Path, text: TextFormat) -> Iterator[Row]:
@@ -145,10 +158,15 @@ def _array(content: str, table: Path) -> Iterator[Row]:
         yield _object(where, value)
 
 
+_SPARSE_RATIO, _SPARSE_CELLS = 100, 1_000_000
+"""Most cells of columns with the missing ones, for each cell that there is; and in small tables."""
+
+_BETWEEN_VALUES = re.compile(r"[ \t\r\n,]*")
+
+
 def _next_value(content: str, place: int) -> int:
-    while content[place : place + 1] in (" ", "\t", "\r", "\n", ","):
-        place += 1
-    return place
+    match = _BETWEEN_VALUES.match(content, place)
+    return place if match is None else match.end()
 
 
 def _document(document: Any, table: Path) -> Iterator[Row]:
@@ -187,5 +205,12 @@ def _by_columns(
     if not document or len(columns) < len(document):
         yield "1", document
         return
-    for number in dict.fromkeys(number for column in columns for number in column):
+    numbers = dict.fromkeys(number for column in columns for number in column)
+    num_cells = sum(map(len, columns))
+    if len(numbers) * len(columns) > max(_SPARSE_CELLS, _SPARSE_RATIO * num_cells):
+        raise DataError(
+            f"expected columns of one length in {table}, got {num_cells:,} cells in "
+            f"{len(columns):,} columns and {len(numbers):,} rows. Write one object per row."
+        )
+    for number in numbers:
         yield number, {name: column.get(number) for name, column in document.items()}

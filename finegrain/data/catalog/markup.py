@@ -8,6 +8,7 @@ import re
 _INLINE = frozenset(["a", "b", "em", "font", "i", "mark", "s", "span", "strong", "sub", "u"])
 _SILENT = ("script", "style")
 _NAME = re.compile(r"/?([a-zA-Z][^\s/<>]*)")
+_ENDLESS_REFERENCE = re.compile("&#[0-9]{100,};?")
 _DELIMITER = re.compile(r"""[<>]|=\s{0,9}["']""")
 
 
@@ -25,7 +26,7 @@ def strip_html(markup: str) -> str:
     pieces: list[str] = []
     at = 0
     while (start := markup.find("<", at)) >= 0:
-        pieces.append(html.unescape(markup[at:start]))
+        pieces.append(_unescaped(markup[at:start]))
         if markup.startswith("<!--", start):
             at = _after(markup, "-->", start + 4)
         elif (name := _NAME.match(markup, start + 1)) is not None:
@@ -40,8 +41,13 @@ def strip_html(markup: str) -> str:
         else:
             pieces.append("<")  # as in "length < 5 cm"
             at = start + 1
-    pieces.append(html.unescape(markup[at:]))
+    pieces.append(_unescaped(markup[at:]))
     return " ".join("".join(pieces).split())
+
+
+def _unescaped(text: str) -> str:
+    # Python refuses to convert thousands of digits, and no character has so many.
+    return html.unescape(_ENDLESS_REFERENCE.sub("\ufffd", text))
 
 
 def _after(markup: str, end: str, at: int) -> int:

@@ -18,8 +18,9 @@ from finegrain.preprocess.image import MAX_FILE_BYTES, check_header
 _MARKS = ("|", ";", ",", "\n", "\t", " ")
 """Separators between several names in a cell, the most certain first."""
 
-_BEFORE_URL = re.compile(r"[|;,\s]+(?=[A-Za-z][A-Za-z0-9+.-]{1,15}://)")
-_LOOKS_LIKE_A_PICTURE = re.compile(r"\.[A-Za-z0-9]{3,4}(?:[?#]\S*)?$")
+# Each run of separators is tried once, not from each of its characters.
+_BEFORE_URL = re.compile(r"(?<![|;,\s])[|;,\s]++(?=[A-Za-z][A-Za-z0-9+.-]{1,15}://)")
+_PICTURE_ENDING = re.compile(r"\.[A-Za-z0-9]{3,4}(?:[?#]|$)")
 _MAX_NAMES = 1000
 
 
@@ -209,9 +210,14 @@ def names_in(cell: Any) -> list[Any]:
         return _BEFORE_URL.split(text)[:_MAX_NAMES]
     for mark in _MARKS:
         parts = [part.strip() for part in text.split(mark) if part.strip()]
-        if len(parts) > 1 and all(map(_LOOKS_LIKE_A_PICTURE.search, parts)):
+        if len(parts) > 1 and all(map(_looks_like_a_picture, parts)):
             return list(parts[:_MAX_NAMES])
     return [cell]
+
+
+def _looks_like_a_picture(part: str) -> bool:
+    """Whether a text ends with the ending of a file, and maybe the query of a URL after it."""
+    return _PICTURE_ENDING.search(part.split()[-1]) is not None
 
 
 def _listed(text: str) -> list[Any]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from finegrain.data.catalog.columns import normal_name
 from finegrain.data.catalog.prices import Price, parse_price
-from finegrain.data.catalog.values import LEADING_ZERO, MISSING, Metadata
+from finegrain.data.catalog.values import LEADING_ZERO, MISSING, Metadata, by_column
 from finegrain.errors import DataError
 from finegrain.records import Scalar
 
@@ -25,25 +25,21 @@ def with_prices(rows: Sequence[Metadata]) -> tuple[list[Metadata], Mapping[int, 
         The rows; and for the places of rows with invalid prices, which are left empty, the
         reasons.
     """
-    converted = list(rows)
+    converted = [dict(row) for row in rows]
     odd: dict[int, list[str]] = defaultdict(list)
-    names = dict.fromkeys(name for row in rows for name in row)
-    for name in names:
-        cells = [row.get(name) for row in rows]
-        prices = _prices(name, cells)
+    columns = by_column(rows)
+    for name, cells in columns.items():
+        prices = _prices(name, list(cells.values()))
         if prices is None:
             continue
         beside = "currency" if normal_name(name) == _PRICE else f"{name}_currency"
-        for place, price in enumerate(prices):
-            if name not in rows[place]:
-                continue
-            cell = None if price is None else price.amount
-            currency = None if price is None else price.currency
-            stated = {} if beside in names or price is None else {beside: currency}
-            converted[place] = {**converted[place], name: cell, **stated}
-            if price is None and not _is_missing(cells[place]):
-                odd[place].append(f"{name!r} is no price: {cells[place]!r:.40}; left empty")
-    return converted, odd
+        for (place, cell), price in zip(cells.items(), prices, strict=True):
+            converted[place][name] = None if price is None else price.amount
+            if price is not None and beside not in columns:
+                converted[place][beside] = price.currency
+            if price is None and not _is_missing(cell):
+                odd[place].append(f"{name!r} is no price: {cell!r:.40}; left empty")
+    return list(converted), odd
 
 
 def _prices(name: str, cells: Sequence[Scalar]) -> list[Price | None] | None:

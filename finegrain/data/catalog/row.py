@@ -76,7 +76,7 @@ def unambiguous(cells: Sequence[str]) -> tuple[tuple[str, ...], list[str]]:
     """Column names that are neither blank nor repeated, and notes about changed names."""
     cells = [cell.strip() for cell in cells]
     while cells and not cells[-1]:
-        cells = cells[:-1]
+        cells.pop()
     taken = set(cells)
     names: dict[str, None] = {}  # a set that keeps the order
     last: dict[str, int] = {}

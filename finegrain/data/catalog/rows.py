@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,6 +25,11 @@ JSON_LINES = (".jsonl", ".ndjson")
 TABLE_SUFFIXES = frozenset({*DELIMITED, *JSON_LINES, ".txt", ".json", ".parquet", ".xlsx", ".xml"})
 """Endings of tables."""
 
+MAX_READ_RATIO = 200
+"""Largest ratio of the bytes of all cells to the size of a Parquet table."""
+
+_ALWAYS_READ = 1 << 28
+_ALWAYS_ROWS = 1 << 20
 _PEEKED = 50
 _SAMPLE = 1024
 _MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
@@ -134,9 +140,17 @@ def read_parquet(table: Path) -> Iterator[Row]:
     number = 0
     try:
         with parquet.ParquetFile(table) as file:
+            _refuse_absurd(file.metadata, table)
+            left = max(_ALWAYS_READ, MAX_READ_RATIO * table.stat().st_size)
             # All embedded pictures of a batch are in memory at once.
             short = [f.name for f in file.schema_arrow if str(f.type) in ("float", "halffloat")]
             for batch in file.iter_batches(batch_size=256):
+                left -= batch.nbytes
+                if left < 0:
+                    raise DataError(
+                        f"expected at most {MAX_READ_RATIO} times the size of {table} after "
+                        "unpacking, got more. Write it without compression."
+                    )
                 for cells in batch.to_pylist():
                     for name in short:
                         cells[name] = _shortest(cells[name])
@@ -145,6 +159,16 @@ def read_parquet(table: Path) -> Iterator[Row]:
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(f"expected a Parquet table at {table}, could not read it: {error}.") from (
             error
+        )
+
+
+def _refuse_absurd(metadata: Any, table: Path) -> None:
+    """Refuse rows that take no space, which compression can make billions of."""
+    limit = _ALWAYS_ROWS + table.stat().st_size
+    if metadata.num_rows > limit:
+        raise DataError(
+            f"expected at most {limit:,} rows in {table}, which its size suggests; its header "
+            f"states {metadata.num_rows:,}. Write it again."
         )
 
 

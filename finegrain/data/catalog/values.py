@@ -72,13 +72,25 @@ def of_one_type(rows: Sequence[Metadata], *, is_text: bool) -> list[Metadata]:
             than a float can represent stay text. In other formats, only integers of more than 64
             bits become text, with all numbers of their column.
     """
-    names = dict.fromkeys(name for row in rows for name in row)
     convert = _text_converter if is_text else _typed_converter
-    converters = {name: convert([row.get(name) for row in rows]) for name in names}
+    converters = {name: convert(list(cells.values())) for name, cells in by_column(rows).items()}
     return [
         {name: None if cell is None else converters[name](cell) for name, cell in row.items()}
         for row in rows
     ]
+
+
+def by_column(rows: Sequence[Metadata]) -> dict[str, dict[int, Scalar]]:
+    """The cells of each column by the places of their rows.
+
+    A row without a column adds nothing to it, so the work is that of the cells, also if each row
+    has a column of its own.
+    """
+    columns: dict[str, dict[int, Scalar]] = {}
+    for place, row in enumerate(rows):
+        for name, cell in row.items():
+            columns.setdefault(name, {})[place] = cell
+    return columns
 
 
 def _typed_converter(cells: Sequence[Scalar]) -> Callable[[Any], Scalar]:

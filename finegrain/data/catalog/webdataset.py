@@ -71,6 +71,7 @@ def _rows(shard: Path) -> Iterator[Row]:
     try:
         with tarfile.open(shard, "r|") as archive:
             for member in archive:
+                archive.members.clear()  # type: ignore[attr-defined]  # there may be a million
                 if member.isdir() or _is_of_macos(member.name):
                     continue
                 stem, ending = _stem_and_ending(member.name)
@@ -82,8 +83,9 @@ def _rows(shard: Path) -> Iterator[Row]:
                     cells.update(_read(archive, member, ending))
                 except DataError as error:
                     why = why or str(error)
-    # The complete rows of a truncated shard have been read before the error.
-    except (tarfile.TarError, OSError, EOFError) as error:
+    # The complete rows of a truncated shard have been read before the error. A chain of headers
+    # for long names is read by recursion, and numbers in headers may be invalid.
+    except (tarfile.TarError, OSError, EOFError, RecursionError, ValueError) as error:
         yield Row(shard.name, {}, f"breaks off: {error}")
     if key:
         yield _row(shard, key, cells, why, split)
@@ -117,6 +119,8 @@ def _read(archive: tarfile.TarFile, member: tarfile.TarInfo, ending: str) -> dic
         raise DataError(f"its member {member.name!r:.80} leads out of the shard")
     if not member.isfile():
         raise DataError(f"its member {member.name!r:.80} is a link or a device, not a file")
+    if member.issparse():
+        raise DataError(f"its member {member.name!r:.80} is sparse, so that it may be far larger")
     # Other members, such as masks or embeddings, are ignored.
     if ending not in (*IMAGE_ENDINGS, *CAPTION_ENDINGS, "json"):
         return {}

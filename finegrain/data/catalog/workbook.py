@@ -19,6 +19,11 @@ from finegrain.errors import DataError, require
 MAX_UNPACKED_BYTES = 1 << 29
 """Largest size of a workbook's parts after unpacking, in bytes."""
 
+MAX_RATIO = 100
+"""Largest ratio of the sizes after and before unpacking. Workbooks have about 10."""
+
+_ALWAYS_ALLOWED = 1 << 24  # a small workbook of equal rows may have any ratio
+
 MAX_ROWS = 1 << 20
 """Number of rows of a sheet in Excel. openpyxl makes a row for each number that a file skips."""
 
@@ -114,10 +119,10 @@ def _refuse_bomb(path: Path) -> None:
         raise DataError(f"expected an Excel workbook at {path}, could not read it: {error}.") from (
             error
         )
-    if size > MAX_UNPACKED_BYTES:
+    limit = min(MAX_UNPACKED_BYTES, max(_ALWAYS_ALLOWED, MAX_RATIO * path.stat().st_size))
+    if size > limit:
         raise DataError(
-            f"{path} has {size >> 20} MiB after unpacking, more than {MAX_UNPACKED_BYTES >> 20}. "
-            "Save it as CSV."
+            f"{path} has {size >> 20} MiB after unpacking, more than {limit >> 20}. Save it as CSV."
         )
 
 
@@ -179,9 +184,10 @@ def _filled(sheet: Any, formulas: Any = None, *, last: int = MAX_ROWS) -> Iterat
                 f"sheet {sheet.title!r} has more than {MAX_CELLS:,} cells with the empty ones. "
                 "Delete its empty columns, or save it as CSV."
             )
-        for place, formula in enumerate(next(other, ())):
-            if cells[place] is None and formula is not None:
-                cells = (*cells[:place], _UNSTORED, *cells[place + 1 :])
+        cells = tuple(
+            _UNSTORED if cell is None and formula is not None else cell
+            for cell, formula in zip_longest(cells, next(other, ()))
+        )
         if any(cell is not None and str(cell).strip() for cell in cells):
             yield number, cells
 
@@ -197,8 +203,12 @@ def _with_merged(
 ) -> Iterator[_Numbered]:
     """Fill the rows below the first of merged cells with its value."""
     active: dict[int, tuple[int, Any]] = {}
+    num_filled = 0
     for number, cells in rows:
         filled = list(cells)
+        num_filled += len(active)
+        if num_filled > MAX_CELLS:
+            raise DataError(f"more than {MAX_CELLS:,} cells are merged. Save it as CSV.")
         for column, (last, value) in active.items():
             if number <= last:
                 filled += [None] * (column + 1 - len(filled))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 from xml.parsers import expat
 
 from finegrain.data.catalog.row import Row
@@ -27,7 +26,8 @@ def read_xml_items(feed: Path, encoding: str | None = None) -> Iterator[Row]:
         DataError: The file is not XML, or declares a document type.
     """
     items = _Items(feed)
-    parser = expat.ParserCreate(encoding, namespace_separator=" ")
+    # With its support of namespaces, expat would copy their URIs, which may be long, for each name.
+    parser = expat.ParserCreate(encoding)
     parser.buffer_text = True
     parser.StartDoctypeDeclHandler = items.refuse_doctype
     parser.StartElementHandler = lambda name, _: items.start(name, parser.CurrentLineNumber)
@@ -51,7 +51,7 @@ class _Items:
     def __init__(self, feed: Path) -> None:
         self._feed = feed
         self._done: list[Row] = []
-        self._cells: dict[str, Any] | None = None
+        self._cells: dict[str, list[str]] | None = None
         self._where = ""
         self._depth = 0  # below the item
         self._text: list[str] = []
@@ -82,19 +82,15 @@ class _Items:
         if self._cells is None:
             return
         if self._depth == 0:
-            self._done.append(Row(self._where, self._cells))
+            cells = {name: texts if texts[1:] else texts[0] for name, texts in self._cells.items()}
+            self._done.append(Row(self._where, cells))
             self._cells = None
             return
         if self._depth == 1:
             text, column = "".join(self._text).strip(), _local(name)
-            earlier = self._cells.get(column)
-            self._cells[column] = text if earlier is None else [*_as_list(earlier), text]
+            self._cells.setdefault(column, []).append(text)
         self._depth -= 1
 
 
 def _local(name: str) -> str:
-    return name.rpartition(" ")[2]
-
-
-def _as_list(cell: Any) -> list[Any]:
-    return cell if isinstance(cell, list) else [cell]
+    return name.rpartition(":")[2]

@@ -75,3 +75,10 @@ def test_work_grows_no_faster_than_the_text(piece: str):
 def test_any_text_has_some_words(markup: str):
     words = strip_html(markup)
     assert words == " ".join(words.split())
+
+
+def test_an_endless_character_reference_is_one_unknown_character():
+    assert (
+        strip_html("a &#" + "9" * 50_000 + "; b &#x" + "f" * 50_000 + "; c")
+        == "a \ufffd b \ufffd c"
+    )
