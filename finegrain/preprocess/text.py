@@ -152,7 +152,7 @@ class Tokenizer:
         """
         # Without max_words, words beyond its limit are reported as well.
         cleaned = replace(self.cleaning, max_words=None)(caption)
-        offsets = self._tokenizer.encode(cleaned, add_special_tokens=False).offsets
+        offsets = self._encoded(cleaned).offsets
         capacity = self.context_length - len(self._start) - 1
         if len(offsets) <= capacity:
             return ""
@@ -168,5 +168,17 @@ class Tokenizer:
         if not isinstance(caption, str):
             raise QueryError(f"expected a caption as text, got {caption!r:.60}.")
         cleaned = self.cleaning(caption)
-        ids: list[int] = self._tokenizer.encode(cleaned, add_special_tokens=False).ids
+        ids: list[int] = self._encoded(cleaned).ids
         return ids
+
+    def _encoded(self, cleaned: str) -> tokenizers.Encoding:
+        try:
+            return self._tokenizer.encode(cleaned, add_special_tokens=False)
+        except BaseException as error:
+            # The library's panics derive from BaseException and have no public type.
+            if type(error).__name__ != "PanicException":
+                raise
+            raise QueryError(
+                f"the tokenizer of the plan gave up on {cleaned!r:.60}: {error}. A pattern in its "
+                "tokenizer.json takes too long; use another plan."
+            ) from error

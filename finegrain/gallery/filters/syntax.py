@@ -40,6 +40,9 @@ from finegrain.records import printable
 MAX_LENGTH = 4096
 """Longest expression, in characters."""
 
+MAX_PATTERN = 256
+"""Longest pattern of ``like``, in characters. Searching a text takes up to their product."""
+
 MAX_DEPTH = 16
 """Deepest nesting of ``and``, ``or`` and ``not``; redundant parentheses do not count."""
 
@@ -182,7 +185,13 @@ class _Builder(Transformer[Token, Condition]):
     def pattern(self, children: list[Token]) -> str:
         # Keep the escapes of % _ and the backslash, which have a meaning in the pattern.
         text = re.sub(r"\\([^%_\\])", r"\1", _inside(children[0]), flags=re.DOTALL)
-        return _encodable(text, children[0].start_pos or 0)
+        position = children[0].start_pos or 0
+        if len(text) > MAX_PATTERN:
+            raise PositionedError(
+                position,
+                f"the pattern has {len(text)} characters; at most {MAX_PATTERN} are searched for.",
+            )
+        return _encodable(text, position)
 
     def column(self, children: list[Token]) -> Column:
         token = children[0]

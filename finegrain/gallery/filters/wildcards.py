@@ -1,7 +1,7 @@
 """Patterns of ``like``: ``%`` matches any text, ``_`` one character; case is ignored.
 
 A pattern is untrusted input, so its cost is bounded: the parts between the ``%`` are searched for
-from left to right, each once, without backtracking.
+from left to right, each once, without backtracking. The parser bounds the length of a pattern.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ import pytest
 from finegrain.errors import FilterError
 from finegrain.gallery.filters.conditions import Comparison, evaluate
 from finegrain.gallery.filters.sql import to_sql
-from finegrain.gallery.filters.syntax import MAX_DEPTH, MAX_LENGTH, parse
+from finegrain.gallery.filters.syntax import MAX_DEPTH, MAX_LENGTH, MAX_PATTERN, parse
 
 COLUMNS = {
     "price": {"number"},
@@ -189,6 +189,13 @@ def test_length_and_depth_are_bounded():
     deepest = "not " * (MAX_DEPTH - 1) + "id = 1"
     assert holds(deepest, {"id": 2})
     assert holds("(" * 2000 + "id = 1" + ")" * 2000, {"id": 1})
+
+
+def test_patterns_are_bounded():
+    longest = "%" + "_" * (MAX_PATTERN - 1)
+    assert holds(f"colour like '{longest}'", {"colour": "r" * MAX_PATTERN})
+    with pytest.raises(FilterError, match=f"has {MAX_PATTERN + 1} characters"):
+        parse(f"colour like '{longest}%'", COLUMNS)
 
 
 def test_other_types_are_refused():

@@ -189,3 +189,19 @@ def test_a_damaged_vocabulary_is_refused(tmp_path):
     other.write_bytes(gzip.compress(b"#version\na b\nab c\n"))
     with pytest.raises(DataError, match=r"expected CLIP's 48894 merges in .*, got 2"):
         clip_tokenizer(vocabulary=other)
+
+
+def test_a_pattern_that_takes_too_long_is_reported(capfd: pytest.CaptureFixture[str]):
+    pieces = tokenizers.Tokenizer(
+        tokenizers.models.WordLevel({"[UNK]": 0, "a": 1, "<s>": 2, "</s>": 3}, unk_token="[UNK]")
+    )
+    pattern = tokenizers.Regex("(a+)+$")
+    pieces.pre_tokenizer = tokenizers.pre_tokenizers.Split(pattern, "isolated")
+    pieces.post_processor = tokenizers.processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 2), ("</s>", 3)]
+    )
+    tokenizer = Tokenizer(pieces, context_length=8)
+    assert tokenizer.encode(["aaa"]).eot.tolist() == [2]
+    for read in (lambda text: tokenizer.encode([text]), tokenizer.beyond_context):
+        with pytest.raises(QueryError, match="the tokenizer of the plan gave up"):
+            read("a" * 200 + "!")
