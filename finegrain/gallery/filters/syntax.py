@@ -47,6 +47,7 @@ MAX_DEPTH = 16
 """Deepest nesting of ``and``, ``or`` and ``not``; redundant parentheses do not count."""
 
 
+_PLAIN_NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _BUILT_IN_KINDS = {
     name: {"time": {"text"}, "key": {"number", "text"}}.get(kind, {kind})
@@ -280,6 +281,10 @@ def _read(expression: str) -> Condition:
         word = expression[position:].split()[0][:40]
         if word[0] in "'\"`":
             raise PositionedError(position, "this string is never closed.") from None
+        if word[0] in "“”„‘’«»":
+            raise PositionedError(
+                position, "write text in straight quotes, as in 'text'."
+            ) from None
         why = f"expected {_expectation(error.allowed)}; got {word!r}."
         raise PositionedError(position, why) from None
     return condition
@@ -359,5 +364,14 @@ def _check_column(
             raise PositionedError(
                 column.position,
                 f"{column.name} holds {' and '.join(sorted(kinds))}, and {value!r:.40} is "
-                f"{kind_of(value)}.",
+                f"{kind_of(value)}.{_requoted(value, kinds)}",
             )
+
+
+def _requoted(value: Value, kinds: Collection[str]) -> str:
+    """A hint if the value is of the column's kind with other quotes."""
+    if not isinstance(value, str):
+        return " Write it in quotes." if "text" in kinds else ""
+    is_number = "number" in kinds and _PLAIN_NUMBER.fullmatch(value)
+    is_boolean = "boolean" in kinds and value in ("true", "false")
+    return " Write it without quotes." if is_number or is_boolean else ""

@@ -45,3 +45,26 @@ def test_expiry_trusts_a_second_look_only(kind: str, tmp_path: Path, monkeypatch
         assert expire(START + timedelta(days=99), trust_clock=True) == 1
         moment[0] = START
         assert len(gallery) == 0
+
+
+@pytest.mark.parametrize("kind", ["file", "milvus-lite"])
+def test_a_weekly_expiry_is_doubted_once(kind: str, tmp_path: Path, monkeypatch):
+    if kind == "milvus-lite":
+        pytest.importorskip("milvus_lite")
+        pytest.importorskip("pymilvus")
+    moment = [START]
+    monkeypatch.setattr("finegrain.times.now", lambda: moment[0])
+    address = tmp_path / "g" if kind == "file" else f"milvus:{tmp_path}/g.db"
+    with Gallery(address, fingerprint="a", dim=2) as gallery:
+        gallery.add(np.eye(2), [None] * 2, expire_after=timedelta(days=30))
+        moment[0] += timedelta(days=7)
+        with pytest.warns(GalleryWarning, match="the clock says"):
+            assert gallery.expire() == 0
+        deleted = []
+        for _ in range(5):
+            moment[0] += timedelta(days=7)
+            deleted.append(gallery.expire())
+        assert deleted == [0, 0, 0, 2, 0]
+        moment[0] += timedelta(days=365)
+        with pytest.warns(GalleryWarning, match="the clock says"):
+            assert gallery.expire() == 0

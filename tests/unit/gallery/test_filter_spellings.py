@@ -56,13 +56,22 @@ def test_a_quoted_column_may_hold_quotes(name: str, where: str):
         ("'O''Brien' = 3", "expected a column name"),
         ("camera = 'x''", "never closed"),
         ("price in ()", "expected a value"),
+        ("price = '7'", "price holds number, and '7' is text. Write it without quotes."),
+        ("price in (7, '-7.5')", "Write it without quotes."),
+        ("price = 'x'", "price holds number, and 'x' is text.\n"),
+        ("camera = 7", "camera holds text, and 7 is number. Write it in quotes."),
+        ("camera = true", "Write it in quotes."),
+        ("sale = 'true'", "Write it without quotes."),
+        ("sale = 'yes'", "sale holds boolean, and 'yes' is text.\n"),
+        ("camera = “x”", "straight quotes"),
+        ("‘camera’ = 'x'", "straight quotes"),
         ("price >< 3", "expected a value"),
         ("camera <> null", "use 'is null' or 'is not null'"),
     ],
 )
 def test_a_wrong_spelling_is_explained(where: str, advice: str):
     with pytest.raises(FilterError) as caught:
-        parse(where, {**COLUMNS, "price": {"number"}})
+        parse(where, {**COLUMNS, "price": {"number"}, "sale": {"boolean"}})
     assert advice in str(caught.value)
 
 
