@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, time
@@ -23,6 +24,18 @@ MAX_RATIO = 100
 """Largest ratio of the sizes after and before unpacking. Workbooks have about 10."""
 
 _ALWAYS_ALLOWED = 1 << 24  # a small workbook of equal rows may have any ratio
+
+MAX_TAGS = 200_000
+"""Most XML tags of a part without rows, such as the styles. openpyxl makes an object of each."""
+
+_UNCOUNTED = tuple(
+    f"xl/{name}"
+    for name in (
+        "worksheets/", "sharedStrings.xml", "calcChain.xml", "comments", "charts/", "drawings/",
+        "embeddings/", "media/", "pivotCache/", "pivotTables/", "queryTables/", "tables/",
+    )
+)  # fmt: skip
+"""Parts with the rows, and parts that are not read."""
 
 MAX_ROWS = 1 << 20
 """Number of rows of a sheet in Excel. openpyxl makes a row for each number that a file skips."""
@@ -115,15 +128,35 @@ def _refuse_bomb(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             size = sum(part.file_size for part in archive.infolist())
-    except (zipfile.BadZipFile, OSError) as error:
+            limit = min(MAX_UNPACKED_BYTES, max(_ALWAYS_ALLOWED, MAX_RATIO * path.stat().st_size))
+            crowded = None if size > limit else _crowded_part(archive)
+    except (zipfile.BadZipFile, OSError, EOFError, zlib.error, NotImplementedError) as error:
         raise DataError(f"expected an Excel workbook at {path}, could not read it: {error}.") from (
             error
         )
-    limit = min(MAX_UNPACKED_BYTES, max(_ALWAYS_ALLOWED, MAX_RATIO * path.stat().st_size))
     if size > limit:
         raise DataError(
             f"{path} has {size >> 20} MiB after unpacking, more than {limit >> 20}. Save it as CSV."
         )
+
+    if crowded is not None:
+        raise DataError(
+            f"{crowded!r:.80} in {path} has more than {MAX_TAGS:,} tags. Save it as CSV."
+        )
+
+
+def _crowded_part(archive: zipfile.ZipFile) -> str | None:
+    """A part besides those of rows that has too many tags."""
+    for part in archive.infolist():
+        if part.filename.startswith(_UNCOUNTED):
+            continue
+        num_tags = 0
+        with archive.open(part) as stream:
+            while chunk := stream.read(_CHUNK):
+                num_tags += chunk.count(b"<")
+                if num_tags > MAX_TAGS:
+                    return part.filename
+    return None
 
 
 @dataclass(slots=True)

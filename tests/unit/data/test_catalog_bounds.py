@@ -129,6 +129,20 @@ def test_a_workbook_that_unpacks_to_far_more_is_refused(tmp_path: Path):
         rows.open_table(path)
 
 
+def test_a_workbook_of_millions_of_styles_is_refused(tmp_path: Path):
+    openpyxl = pytest.importorskip("openpyxl")
+    path = tmp_path / "t.xlsx"
+    book = openpyxl.Workbook()
+    book.active.append(["image"])
+    book.active.append(["a.jpg"])
+    book.save(path)
+    assert len(list(rows.open_table(path).rows)) == 1
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("xl/more.xml", b"<font/>" * (workbook.MAX_TAGS + 1))
+    with pytest.raises(DataError, match="more than 200,000 tags"):
+        rows.open_table(path)
+
+
 def test_merged_cells_count_in_each_of_their_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     openpyxl = pytest.importorskip("openpyxl")
     book = openpyxl.Workbook()
