@@ -290,7 +290,7 @@ def test_pictures_given_one_by_one_are_encoded_together(shop, capsys):
 def test_a_name_pattern_is_used_for_pictures_given_one_by_one(shop, capsys):
     shutil.move("a.jpg", "0002_c1s1_000451_03.jpg")
     pattern = "{pid}_c{camera}s{seq}_{frame}"
-    assert index("0002_c1s1_000451_03.jpg", "b.jpg", "--name-pattern", pattern) == 0
+    assert index("0002_c1s1_000451_03.jpg", "b.jpg", "--name-pattern", pattern) == 3
     assert "b.jpg: its name does not have the form" in capsys.readouterr().out
     (match,) = hits(capsys, "--where", "camera = '1'")
     assert match["pid"] == "0002"
@@ -299,7 +299,7 @@ def test_a_name_pattern_is_used_for_pictures_given_one_by_one(shop, capsys):
 def test_an_input_that_needs_a_missing_extra_stops_no_other(shop, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "openpyxl", None)
     Path("t.xlsx").write_bytes(b"PK\x03\x04")
-    assert index("t.xlsx", "a.jpg") == 0
+    assert index("t.xlsx", "a.jpg") == 3
     shown = capsys.readouterr()
     assert "1 unreadable input" in shown.out
     assert "finegrain[xlsx]" in shown.err

@@ -48,7 +48,7 @@ def test_one_of_several_videos_may_be_broken(plan: Path, film: Path, tmp_path: P
     broken.write_bytes(b"no film")
     assert main(["index", str(plan), str(broken)]) == 1
     assert "not a video that can be read" in capsys.readouterr().err
-    assert main(["index", str(plan), str(broken), str(film)]) == 0
+    assert main(["index", str(plan), str(broken), str(film)]) == 3
     shown = capsys.readouterr()
     assert "added 4 pictures" in shown.out
     assert f"{broken}: not a video" in shown.err
