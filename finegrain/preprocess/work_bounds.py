@@ -30,7 +30,8 @@ _PIXEL_CHUNKS = (b"IDAT", b"fdAT", b"fcTL")
 _LEAST_CHUNK_BYTES = 512
 
 # A marker. In compressed data 0 follows 0xFF; restart markers (D0 to D7) cost nothing.
-_MARKER = re.compile(rb"\xff+([^\x00\xd0-\xd7\xff])", re.DOTALL)
+# More 0xFF before it are padding. With "+", a long run of them would take quadratic time.
+_MARKER = re.compile(rb"\xff([^\x00\xd0-\xd7\xff])", re.DOTALL)
 _START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
 _WITHOUT_LENGTH = (0x01, 0xD8)
 _START_OF_FRAME = (0xC0, 0xC1, 0xC2, 0xC3)

@@ -145,7 +145,7 @@ def read_parquet(table: Path) -> Iterator[Row]:
             # All embedded pictures of a batch are in memory at once.
             short = [f.name for f in file.schema_arrow if str(f.type) in ("float", "halffloat")]
             for batch in file.iter_batches(batch_size=256):
-                left -= batch.nbytes
+                left -= sum(map(_unpacked_bytes, batch.columns))
                 if left < 0:
                     raise DataError(
                         f"expected at most {MAX_READ_RATIO} times the size of {table} after "
@@ -170,6 +170,19 @@ def _refuse_absurd(metadata: Any, table: Path) -> None:
             f"expected at most {limit:,} rows in {table}, which its size suggests; its header "
             f"states {metadata.num_rows:,}. Write it again."
         )
+
+
+def _unpacked_bytes(column: Any) -> int:
+    """Bytes of the cells of a column, with a repeated value counted each time."""
+    pyarrow = require("pyarrow", "parquet")
+    if not pyarrow.types.is_dictionary(column.type):
+        return int(column.nbytes)
+    values = column.dictionary
+    if not pyarrow.types.is_string(values.type) and not pyarrow.types.is_binary(values.type):
+        return int(column.nbytes)
+    compute = require("pyarrow.compute", "parquet")
+    lengths = compute.take(compute.binary_length(values), column.indices)
+    return int(column.nbytes) + (compute.sum(lengths).as_py() or 0)
 
 
 def _shortest(value: float | None) -> float | None:

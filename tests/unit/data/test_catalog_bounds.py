@@ -215,3 +215,17 @@ def test_parquet_of_absurdly_many_rows_or_bytes_is_refused(
     monkeypatch.setattr(rows, "_ALWAYS_READ", 1 << 26)
     with pytest.raises(DataError, match="after unpacking"):
         list(rows.open_table(path).rows)
+
+
+def test_repeated_values_of_parquet_count_each_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    arrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    path = tmp_path / "t.parquet"
+    repeated = arrow.array(["x" * 100_000, None] * 1000).dictionary_encode()
+    parquet.write_table(arrow.table({"image": repeated}), path, compression="gzip")
+    assert len(list(rows.open_table(path).rows)) == 2000
+    monkeypatch.setattr(rows, "_ALWAYS_READ", 1 << 26)
+    with pytest.raises(DataError, match="after unpacking"):
+        list(rows.open_table(path).rows)

@@ -13,7 +13,12 @@ from PIL.PngImagePlugin import PngInfo
 
 from finegrain.errors import ImageError
 from finegrain.preprocess import load_image
-from finegrain.preprocess.work_bounds import MAX_DESCRIPTIVE_CHUNKS, MAX_PARTS, MAX_SCANS
+from finegrain.preprocess.work_bounds import (
+    MAX_DESCRIPTIVE_CHUNKS,
+    MAX_PARTS,
+    MAX_SCANS,
+    check_work,
+)
 
 
 def saved(kind: str, **options) -> bytes:
@@ -110,3 +115,9 @@ def test_a_truncated_or_damaged_header_ends_the_look(kind: str):
     for length in range(2, 60):
         with pytest.raises(ImageError):
             load_image(data[:length])
+
+
+def test_a_run_of_padding_is_searched_once():
+    padded = saved("JPEG")[:-2] + b"\xff" * 1_000_000
+    assert load_image(padded + b"\xd9").size == (80, 96)
+    check_work(padded, "cut")  # would take hours if each byte of the run began a search
