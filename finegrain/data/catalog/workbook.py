@@ -26,12 +26,13 @@ MAX_RATIO = 100
 _ALWAYS_ALLOWED = 1 << 24  # a small workbook of equal rows may have any ratio
 
 MAX_TAGS = 200_000
-"""Most XML tags of a part without rows, such as the styles. openpyxl makes an object of each."""
+"""Most XML tags of the styles, the texts and other parts without rows. openpyxl makes an object of
+each. Two more are allowed for each byte of the file."""
 
 _UNCOUNTED = tuple(
     f"xl/{name}"
     for name in (
-        "worksheets/", "sharedStrings.xml", "calcChain.xml", "comments", "charts/", "drawings/",
+        "worksheets/", "calcChain.xml", "comments", "charts/", "drawings/",
         "embeddings/", "media/", "pivotCache/", "pivotTables/", "queryTables/", "tables/",
     )
 )  # fmt: skip
@@ -129,7 +130,9 @@ def _refuse_bomb(path: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             size = sum(part.file_size for part in archive.infolist())
             limit = min(MAX_UNPACKED_BYTES, max(_ALWAYS_ALLOWED, MAX_RATIO * path.stat().st_size))
-            crowded = None if size > limit else _crowded_part(archive)
+            crowded = (
+                None if size > limit else _crowded_part(archive, MAX_TAGS + 2 * path.stat().st_size)
+            )
     except (zipfile.BadZipFile, OSError, EOFError, zlib.error, NotImplementedError) as error:
         raise DataError(f"expected an Excel workbook at {path}, could not read it: {error}.") from (
             error
@@ -141,11 +144,12 @@ def _refuse_bomb(path: Path) -> None:
 
     if crowded is not None:
         raise DataError(
-            f"{crowded!r:.80} in {path} has more than {MAX_TAGS:,} tags. Save it as CSV."
+            f"{crowded!r:.80} in {path} has far more tags than the size of the file suggests. "
+            "Save it as CSV."
         )
 
 
-def _crowded_part(archive: zipfile.ZipFile) -> str | None:
+def _crowded_part(archive: zipfile.ZipFile, max_tags: int) -> str | None:
     """A part besides those of rows that has too many tags."""
     for part in archive.infolist():
         if part.filename.startswith(_UNCOUNTED):
@@ -154,7 +158,7 @@ def _crowded_part(archive: zipfile.ZipFile) -> str | None:
         with archive.open(part) as stream:
             while chunk := stream.read(_CHUNK):
                 num_tags += chunk.count(b"<")
-                if num_tags > MAX_TAGS:
+                if num_tags > max_tags:
                     return part.filename
     return None
 

@@ -138,8 +138,8 @@ def test_a_workbook_of_millions_of_styles_is_refused(tmp_path: Path):
     book.save(path)
     assert len(list(rows.open_table(path).rows)) == 1
     with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("xl/more.xml", b"<font/>" * (workbook.MAX_TAGS + 1))
-    with pytest.raises(DataError, match="more than 200,000 tags"):
+        archive.writestr("xl/more.xml", b"<font/>" * (2 * workbook.MAX_TAGS))
+    with pytest.raises(DataError, match="far more tags"):
         rows.open_table(path)
 
 
