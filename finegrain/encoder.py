@@ -10,6 +10,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from copy import copy
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -22,6 +23,7 @@ from tqdm.auto import tqdm
 from finegrain.errors import ImageError, MissingExtraError, PlanError
 from finegrain.plan import TOKENIZER, Plan
 from finegrain.preprocess import Cleaning, ImageSource, ImageTransform, Tokenizer, load_image
+from finegrain.preprocess.text import checked_prompt
 from finegrain.records import Matched, PictureTokens, Problem
 from finegrain.runtime.base import (
     TRITON,
@@ -104,6 +106,7 @@ class Encoder:
             plan.take(TOKENIZER),
             context_length=manifest.context_length,
             cleaning=Cleaning.from_dict(manifest.cleaning),
+            prompt=manifest.prompt,
         )
         transform = ImageTransform(
             height=manifest.height,
@@ -114,6 +117,17 @@ class Encoder:
         )
         started = _start(runtime, plan, threads, trust_engines=trust_engines)
         return cls(started, tokenizer, transform)
+
+    def with_prompt(self, prompt: str) -> Encoder:
+        """An encoder with the same runtime that puts each text into a template.
+
+        Raises:
+            QueryError: The template does not have one ``{}``.
+        """
+        changed = copy(self)
+        changed.tokenizer = copy(self.tokenizer)
+        changed.tokenizer.prompt = checked_prompt(prompt)
+        return changed
 
     @property
     def runtime(self) -> Runtime:

@@ -26,7 +26,7 @@ import struct
 import zipfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
@@ -74,6 +74,8 @@ class Manifest:
         logit_scale, logit_bias: What the model was trained to multiply a cosine by and to add to
             it, for calibration. The scale is None if the method has none; the bias is None unless
             the model was trained with a sigmoid loss, as SigLIP.
+        prompt: Template whose ``{}`` is replaced by each text, such as ``a photo of {}``. It does
+            not change the embeddings of pictures.
         match: Settings of the re-ranker; None if the plan has none. ``tokens`` and ``width`` are
             the shape of the tokens of a picture. ``weight`` is the weight of the match
             probability against the cosine (:mod:`finegrain.rerank`).
@@ -103,6 +105,7 @@ class Manifest:
     weights: Mapping[str, str] = field(default_factory=dict)
     logit_scale: float | None = None
     logit_bias: float | None = None
+    prompt: str = "{}"
     match: Mapping[str, float] | None = None
 
     @property
@@ -173,6 +176,17 @@ class Plan:
             f"Plan({str(self.path)!r}, method={m.method!r}, embed_dim={m.embed_dim}, "
             f"image={m.height}x{m.width})"
         )
+
+
+def set_prompt(path: Path, prompt: str) -> None:
+    """Set the prompt of a plan, atomically.
+
+    Raises:
+        PlanError: The plan cannot be read or written.
+    """
+    plan = Plan(path)
+    members = {name: plan.take(name) for name in plan.manifest.sha256}
+    write_plan(path, replace(plan.manifest, prompt=prompt), members)
 
 
 def write_plan(path: Path, manifest: Manifest, members: Mapping[str, bytes]) -> None:
@@ -342,6 +356,7 @@ _FIELDS: Mapping[str, tuple[str, Callable[[object], bool]]] = {
     **dict.fromkeys(
         ("precision", "sha256", "source", "weights"), ("a mapping of texts", _is_mapping_of(str))
     ),
+    "prompt": ("a text with one {}", lambda value: str(value).count("{}") == 1),
     "fit": ("'stretch', 'pad' or 'crop'", _is_one_of("stretch", "pad", "crop")),
     "interpolation": ("'bilinear' or 'bicubic'", _is_one_of("bilinear", "bicubic")),
     "antialias": ("true or false", lambda value: type(value) is bool),

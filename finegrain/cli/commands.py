@@ -75,9 +75,28 @@ def evaluate(arguments: argparse.Namespace) -> None:
         results = probe(model, data, split=split)
     else:
         results = finegrain.evaluate(
-            model, data, split=split, rerank_k=arguments.rerank_k, rerank_by=arguments.rerank_by
+            model,
+            data,
+            split=split,
+            rerank_k=arguments.rerank_k,
+            rerank_by=arguments.rerank_by,
+            prompt=arguments.prompt,
         )
     _print_results(results, arguments.json)
+    if (published := _published_rank1(arguments)) is not None:
+        print(f"published: text to image, rank1 {published:g}")
+
+
+def _published_rank1(arguments: argparse.Namespace) -> float | None:
+    """The published zero-shot rank1 of a pulled model on the dataset that it is evaluated on."""
+    from finegrain.plan import Plan
+    from finegrain.zoo.catalog import KNOWN
+
+    if arguments.split != "test" or arguments.probe or arguments.model.is_dir():
+        return None
+    name = Plan(arguments.model).manifest.source.get("name")
+    figures = {m.name: {"flickr30k": m.flickr30k, "mscoco": m.coco} for m in KNOWN}
+    return figures.get(name or "", {}).get(arguments.data)
 
 
 def _dataset(arguments: argparse.Namespace) -> Dataset | None:

@@ -144,6 +144,9 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--root", help="the folder of --data (default: data/NAME)")
     evaluate.add_argument("--json", type=Path, help="also write the metrics here")
     evaluate.add_argument(
+        "--prompt", metavar="TEMPLATE", help='put each caption into this, such as "a photo of {}"'
+    )
+    evaluate.add_argument(
         "--rerank-k", type=int, metavar="K",
         help="also re-rank the first K results of each caption with the match head",
     )  # fmt: skip

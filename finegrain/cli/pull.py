@@ -46,6 +46,10 @@ def add_pull_verb(to: Any) -> None:
         "--accept-licence", "--accept-license", action="store_true",
         help="accept a licence other than MIT, Apache and BSD",
     )  # fmt: skip
+    pull.add_argument(
+        "--prompt", metavar="TEMPLATE",
+        help='put each text into this, such as "a photo of {}" (default: texts as they are)',
+    )  # fmt: skip
     pull.set_defaults(run=run_pull)
 
 
@@ -69,6 +73,7 @@ def run_pull(arguments: argparse.Namespace) -> None:
             file=arguments.file,
             accept_licence=arguments.accept_licence,
             profile=profile,
+            prompt=arguments.prompt,
         )
     )
     print(f"\nindex your pictures with it, and search:\n  finegrain index {out} photos/")

@@ -66,6 +66,7 @@ def evaluate(
     split: str = "val",
     rerank_k: int | None = None,
     rerank_by: RerankBy = "both",
+    prompt: str | None = None,
     progress: bool = True,
 ) -> Evaluation:
     """Evaluate a model on a split of a dataset.
@@ -79,6 +80,8 @@ def evaluate(
         rerank_by: ``both`` orders by ``cosine + weight * probability of a match``, with the
             weight that is best on the validation split. ``match`` orders by the match head
             alone, as RaSa's paper reports (https://arxiv.org/abs/2305.13653).
+        prompt: Template to put each caption into, such as ``a photo of {}``. The default is the
+            one of the plan.
         progress: Show progress bars.
 
     Returns:
@@ -87,6 +90,7 @@ def evaluate(
     Raises:
         DataError: The dataset cannot be read, or has no such split.
         PlanError, CheckpointError: The model cannot be read, or has no match head to re-rank by.
+        QueryError: ``prompt`` does not have one ``{}``.
         EvaluationError: ``rerank_by`` is unknown, or is set without ``rerank_k``.
         MissingExtraError: The ``train`` extra, which reads the datasets, is not installed.
     """
@@ -101,6 +105,8 @@ def evaluate(
     from finegrain.runs.run import open_model
 
     encoder, data = open_model(model, data)
+    if prompt is not None:
+        encoder = encoder.with_prompt(prompt)
     if rerank_k is not None:
         encoder.require_match_head()  # fails before minutes of encoding
     splits = data.splits()

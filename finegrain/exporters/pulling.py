@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 from finegrain.errors import ExportError, PlanError, require
 from finegrain.exporters.onnx_pair import plan_from_pair
+from finegrain.plan import set_prompt
+from finegrain.preprocess.text import checked_prompt
 from finegrain.zoo.choice import Choice
 from finegrain.zoo.fetching import Fetched, fetch
 
@@ -47,6 +49,7 @@ def pull(
     file: str | None = None,
     accept_licence: bool = False,
     profile: ExportProfile | None = None,
+    prompt: str | None = None,
     progress: bool = True,
 ) -> Pulled:
     """Make a plan from a published model.
@@ -76,6 +79,7 @@ def pull(
         LicenceError: The licence has to be accepted first.
         ExportError: The plan would not give the embeddings of the published model.
         PlanError: The plan cannot be written.
+        QueryError: ``prompt`` does not have one ``{}``.
         MissingExtraError: A package is not installed.
 
     Example:
@@ -84,6 +88,8 @@ def pull(
         >>> finegrain.Searcher("model.plan").add("photos/")         # doctest: +SKIP
     """
     out = Path(out)
+    if prompt is not None:
+        checked_prompt(prompt)
     if out.is_dir():
         raise PlanError(f"expected a file to write, such as {out / 'model.plan'}, got a folder")
     fetched = fetch(
@@ -97,6 +103,8 @@ def pull(
     if progress:
         print("making the plan, and comparing it with the published model ...", file=sys.stderr)
     plan_from_folder(fetched, out, profile)
+    if prompt is not None:
+        set_prompt(out, prompt)
     return Pulled(plan=out, source=fetched.source, digests=fetched.digests)
 
 

@@ -17,8 +17,25 @@ import tokenizers
 from finegrain.errors import PlanError, QueryError
 from finegrain.preprocess.cleaning import CLIP_CLEANING, Cleaning
 
+NO_PROMPT = "{}"
+"""The template that leaves captions as they are."""
+
 _MIN_WIDTH = 2
 """Minimum number of columns; exported graphs are not made for one."""
+
+
+def checked_prompt(prompt: str) -> str:
+    """The template, if it has a place for the caption.
+
+    Raises:
+        QueryError: It does not have one ``{}``.
+    """
+    if prompt.count("{}") != 1:
+        raise QueryError(
+            f"expected a prompt with one {{}} for the text, got {prompt!r}; for example "
+            "'a photo of {}'"
+        )
+    return prompt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -49,6 +66,7 @@ class Tokenizer:
         start_id: Id of the start token; None if captions have none, as in SigLIP.
         end_id: Id of the end-of-text token.
         cleaning: Cleaning of captions.
+        prompt: Template whose ``{}`` is replaced by each caption before cleaning.
     """
 
     def __init__(
@@ -57,10 +75,12 @@ class Tokenizer:
         *,
         context_length: int,
         cleaning: Cleaning = CLIP_CLEANING,
+        prompt: str = NO_PROMPT,
     ) -> None:
         """Wrap a loaded tokenizer.
 
         Raises:
+            QueryError: ``prompt`` does not have one ``{}``.
             PlanError: ``context_length`` is less than 3, or the tokenizer does not add one end
                 token, and at most one start token, to a text.
         """
@@ -82,6 +102,7 @@ class Tokenizer:
         self._tokenizer = tokenizer
         self.context_length = context_length
         self.cleaning = cleaning
+        self.prompt = checked_prompt(prompt)
         self.vocabulary_size: int = tokenizer.get_vocab_size()
         self.end_id: int = around[-1]
         self.start_id: int | None = around[0] if len(around) == 2 else None
@@ -89,7 +110,12 @@ class Tokenizer:
 
     @classmethod
     def from_json(
-        cls, data: bytes | str, *, context_length: int, cleaning: Cleaning = CLIP_CLEANING
+        cls,
+        data: bytes | str,
+        *,
+        context_length: int,
+        cleaning: Cleaning = CLIP_CLEANING,
+        prompt: str = NO_PROMPT,
     ) -> Tokenizer:
         """Create a tokenizer from the content of its JSON file.
 
@@ -104,7 +130,7 @@ class Tokenizer:
                 f"expected the JSON of a tokenizer, got {data!r:.60} ({error}). "
                 "Export the plan again."
             ) from error
-        return cls(tokenizer, context_length=context_length, cleaning=cleaning)
+        return cls(tokenizer, context_length=context_length, cleaning=cleaning, prompt=prompt)
 
     def to_json(self) -> str:
         """Return the content of the JSON file that :meth:`from_json` reads."""
@@ -151,7 +177,8 @@ class Tokenizer:
         A word that is partly cut counts as cut.
         """
         # Without max_words, words beyond its limit are reported as well.
-        cleaned = replace(self.cleaning, max_words=None)(caption)
+        prompted = self.prompt.replace("{}", caption)
+        cleaned = replace(self.cleaning, max_words=None)(prompted)
         offsets = self._encoded(cleaned).offsets
         capacity = self.context_length - len(self._start) - 1
         if len(offsets) <= capacity:
@@ -167,7 +194,7 @@ class Tokenizer:
     def _body(self, caption: str) -> list[int]:
         if not isinstance(caption, str):
             raise QueryError(f"expected a caption as text, got {caption!r:.60}.")
-        cleaned = self.cleaning(caption)
+        cleaned = self.cleaning(self.prompt.replace("{}", caption))
         ids: list[int] = self._encoded(cleaned).ids
         return ids
 

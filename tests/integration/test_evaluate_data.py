@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from fixtures.karpathy_layout import FLICKR_RECORDS, write_karpathy
 
 from finegrain.cli.parser import main
+from finegrain.plan import Plan, write_plan
 
 
 @pytest.mark.filterwarnings("ignore:not comparable")
@@ -24,4 +26,18 @@ def test_a_wrong_name_and_a_root_without_a_name(tiny_plan, capsys):
     assert main(["evaluate", str(tiny_plan), "--data", "flickr"]) == 1
     assert "Did you mean 'flickr30k'" in capsys.readouterr().err
     assert main(["evaluate", str(tiny_plan), "--root", "data"]) == 1
+    assert "--data NAME" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore:not comparable")
+def test_a_pulled_model_beside_its_published_figure(plan, tmp_path, capsys):
+    """Such a plan may have no recipe; its name is in its manifest."""
+    opened = Plan(plan)
+    manifest = replace(opened.manifest, source={"name": "clip-vit-b16"}, recipe={})
+    write_plan(plan, manifest, {name: opened.take(name) for name in manifest.sha256})
+    root = write_karpathy(tmp_path / "data", "dataset_flickr30k.json", FLICKR_RECORDS)
+    arguments = ["--data", "flickr30k", "--root", str(root), "--split", "test"]
+    assert main(["evaluate", str(plan), *arguments, "--prompt", "a photo of {}"]) == 0
+    assert "published: text to image, rank1 62.2" in capsys.readouterr().out
+    assert main(["evaluate", str(plan)]) == 1
     assert "--data NAME" in capsys.readouterr().err
