@@ -201,16 +201,12 @@ class Store(GalleryFile):
         """
         with self.writing() as connection:
             known = self.known(paths_once(entries)) if on_duplicate != "add" else {}
-            removed: list[int] = []
             if on_duplicate == "error" and known:
                 raise GalleryError(
                     f"{self.path} holds {next(iter(known))!r:.200} already. Pass "
                     "on_duplicate='skip' to keep what is there, or 'replace' to put the new "
                     "picture in its place."
                 )
-            if on_duplicate == "replace":
-                replaced = json.dumps(list(chain.from_iterable(known.values())))
-                removed = remove_rows(connection, f"id {AMONG}", (replaced,))
             skipped = known if on_duplicate == "skip" else {}
             rows = [row for row, entry in enumerate(entries) if entry.image not in skipped]
             new = iter(insert_rows(connection, vectors[rows], [entries[row] for row in rows]))
@@ -218,6 +214,11 @@ class Store(GalleryFile):
                 min(skipped[entry.image]) if entry.image in skipped else next(new)
                 for entry in entries
             ]
+            removed: list[int] = []
+            if on_duplicate == "replace":
+                # After the insert, so that an unpacked file that a new row uses is kept.
+                replaced = json.dumps(list(chain.from_iterable(known.values())))
+                removed = remove_rows(connection, f"id {AMONG}", (replaced,))
             if on_duplicate != "add":
                 removed += self._remove_damaged(connection, entries)
         if removed:

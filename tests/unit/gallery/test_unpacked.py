@@ -155,3 +155,15 @@ def test_a_dry_run_says_where_it_has_unpacked(shard: Path, capsys):
     assert left(shard.parent, range(4)) == set(range(4))
     assert index(shard) == 0
     assert "dry run" not in capsys.readouterr().err
+
+
+def test_a_picture_that_is_replaced_keeps_its_file(shard: Path):
+    """The new row has the same path; its file must not go with the old row."""
+    assert index(shard) == 0
+    with gallery_of(shard) as gallery:
+        image = next(place.image for place in gallery.places())
+        vector = np.eye(1, gallery.dim, dtype=np.float32)
+        gallery.add(vector, images=[image], on_duplicate="replace")
+        assert len(gallery) == 4
+    assert Path(image).is_file()
+    assert left(shard.parent, range(4)) == set(range(4))
