@@ -94,8 +94,8 @@ class Crowd:
 
 
 def _unit(vectors: Vectors) -> Vectors:
-    found: Vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
-    return found
+    result: Vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    return result
 
 
 @dataclass(frozen=True)
@@ -174,8 +174,8 @@ def keep(
 
     def earlier(subject: str) -> dict[str, dict[str, Any]]:
         path = folder / f"{subject}.json" if folder is not None else None
-        found: dict[str, dict[str, Any]] = {}
-        return json.loads(path.read_text())["by_rows"] if path and path.is_file() else found
+        result: dict[str, dict[str, Any]] = {}
+        return json.loads(path.read_text())["by_rows"] if path and path.is_file() else result
 
     def add(subject: str, rows: int, results: dict[str, Any]) -> None:
         by_rows = earlier(subject)
@@ -300,21 +300,23 @@ def test_growth(
     rows, path = vectors[:size], tmp_path / "gallery"
     places = np.arange(CAMERA, size, NUM_CAMERAS)
     with finegrain.Gallery(path, dim=WIDTH) as gallery:
-        found: dict[str, Any] = {"build_s": _seconds(lambda: _fill(gallery, rows))}
-    found["bytes_a_row"] = path.stat().st_size / size
+        result: dict[str, Any] = {"build_s": _seconds(lambda: _fill(gallery, rows))}
+    result["bytes_a_row"] = path.stat().st_size / size
     with finegrain.Gallery(path) as gallery:
-        found["open_s"] = _seconds(lambda: gallery.search(texts[:1], K))
+        result["open_s"] = _seconds(lambda: gallery.search(texts[:1], K))
         flat = faiss.IndexFlatIP(WIDTH)
         flat.add(np.ascontiguousarray(rows))
         ways = _ways(gallery, flat, rows, None, None)
         filtered = _ways(gallery, flat, rows, f"camera = 'gate-{CAMERA}'", places)
-        found["query_ms"] = _compared(ways, texts, short)
-        found["filtered_ms"] = _compared(filtered, texts, short)
+        result["query_ms"] = _compared(ways, texts, short)
+        result["filtered_ms"] = _compared(filtered, texts, short)
         if size <= (SHORT_MILVUS_ROWS if short else MILVUS_ROWS):
             # Alone: its threads work on between two queries and would slow down the others.
-            found["milvus-lite"] = _milvus_lite(tmp_path / "milvus.db", rows, texts, ways, filtered)
-        found |= _changes(gallery, vectors, texts)
-    keep("gallery_growth", size, found)
+            result["milvus-lite"] = _milvus_lite(
+                tmp_path / "milvus.db", rows, texts, ways, filtered
+            )
+        result |= _changes(gallery, vectors, texts)
+    keep("gallery_growth", size, result)
 
 
 def _milvus_lite(
@@ -329,9 +331,9 @@ def _milvus_lite(
     all_of, some_of = _ask_milvus(client, ""), _ask_milvus(client, f"camera == 'gate-{CAMERA}'")
     for ask, ours in ((all_of, ways["finegrain"]), (some_of, filtered["finegrain"])):
         assert ask(texts[:1]) == ours(texts[:1])
-    found = _in_turns({"query_ms": all_of, "filtered_ms": some_of}, texts, MILVUS_ROUNDS)
+    result = _in_turns({"query_ms": all_of, "filtered_ms": some_of}, texts, MILVUS_ROUNDS)
     client.close()
-    return {"build_s": build, **found}
+    return {"build_s": build, **result}
 
 
 def _compared(ways: Mapping[str, Ask], queries: Vectors, short: bool) -> dict[str, float]:
@@ -378,7 +380,7 @@ def test_approximate(
     index = ApproximateIndex(mapped, kind)
     build = _seconds(lambda: _follow(index, mapped))
     tuned = tune(index, texts, k=K, min_recall=0.99)
-    found: dict[str, Any] = {
+    result: dict[str, Any] = {
         "build_s": build,
         "bytes_a_row": _bytes_of(index) / size,
         "chosen": str(tuned.chosen.kind),
@@ -400,10 +402,10 @@ def test_approximate(
     allowed = np.arange(CAMERA, size, NUM_CAMERAS) + 1
     for subject, ids in (("query_ms", None), ("filtered_ms", allowed)):
         ways = {name: _ask_index(each, ids) for name, each in indexes.items()}
-        found[subject] = _in_turns(ways, texts, 5 if short else ROUNDS)
-    found |= _index_changes(index, mapped, texts)
-    keep("gallery_approximate", size, {type(kind).__name__: found})
-    print(f"\n{size} rows, built in {build:.1f} s, {found['query_ms']}\n{tuned}")
+        result[subject] = _in_turns(ways, texts, 5 if short else ROUNDS)
+    result |= _index_changes(index, mapped, texts)
+    keep("gallery_approximate", size, {type(kind).__name__: result})
+    print(f"\n{size} rows, built in {build:.1f} s, {result['query_ms']}\n{tuned}")
 
 
 def _follow(index: ApproximateIndex | VectorIndex, mapped: Mapped) -> None:

@@ -56,9 +56,9 @@ Report = defaultdict[str, dict[str, Any]]
 @pytest.fixture(scope="module")
 def report(record: Callable[..., None]) -> Iterator[Report]:
     """What was measured, by subject and part; kept where ``--results`` says."""
-    found: Report = defaultdict(dict)
-    yield found
-    for subject, parts in found.items():
+    result: Report = defaultdict(dict)
+    yield result
+    for subject, parts in result.items():
         record(subject, parts)
 
 
@@ -110,8 +110,8 @@ class PlainPictures(Dataset[Tensor]):
 
 
 def plain_pixels(path: Path) -> Tensor:
-    found: Tensor = PLAIN_TRANSFORM(Image.open(path).convert("RGB"))
-    return found
+    result: Tensor = PLAIN_TRANSFORM(Image.open(path).convert("RGB"))
+    return result
 
 
 class PlainIngest:

@@ -68,14 +68,14 @@ def growth(exact: ByRows, approximate: ByRows) -> Figure:
 
 def _by_rows(measured: ByRows, *keys: str) -> dict[int, float]:
     """One number of each size that has it."""
-    found: dict[int, float] = {}
+    result: dict[int, float] = {}
     for rows, value in measured.items():
         inner: Any = value
         for key in keys:
             inner = inner.get(key, {})
         if inner != {}:
-            found[rows] = inner
-    return found
+            result[rows] = inner
+    return result
 
 
 def _line(

@@ -46,23 +46,23 @@ class Leaks:
 
     Attributes:
         compared: Number of pairs of splits that were compared.
-        found: The pairs that share pictures.
+        sharing: The pairs that share pictures.
         warnings: Datasets that were made from the same pictures, even if no file is equal.
     """
 
     compared: int
-    found: tuple[Leak, ...]
+    sharing: tuple[Leak, ...]
     warnings: tuple[str, ...]
 
     @property
     def faults(self) -> tuple[str, ...]:
         return tuple(
             f"{leak.judged} shares {leak.pictures} of {leak.of} pictures with {leak.trained}"
-            for leak in self.found
+            for leak in self.sharing
         )
 
     def __str__(self) -> str:
-        if self.found:
+        if self.sharing:
             rows = [
                 (
                     leak.trained,
@@ -71,7 +71,7 @@ class Leaks:
                     leak.identities,
                     " = ".join(map(str, leak.example)),
                 )
-                for leak in self.found
+                for leak in self.sharing
             ]
             headers = ["trained on", "judged on", "pictures shared", "identities", "one of them"]
             table = tabulate(rows, headers=headers)
@@ -102,7 +102,7 @@ def find_leaks(surveys: Sequence[Survey], *, progress: bool = True) -> Leaks:
     leaks = (_compare(*pair, digests=digests) for pair in pairs)
     return Leaks(
         compared=len(pairs),
-        found=tuple(leak for leak in leaks if leak is not None),
+        sharing=tuple(leak for leak in leaks if leak is not None),
         warnings=tuple(_same_pictures(surveys)),
     )
 

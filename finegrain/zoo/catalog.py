@@ -70,6 +70,8 @@ class KnownModel:
         return "medium" if self.image_gflops < _MEDIUM else "slow"
 
 
+_MOBILE = "ml-mobileclip 4144bb1, list of MobileCLIP2 models; widths by open_clip's configurations"
+
 KNOWN: tuple[KnownModel, ...] = (
     KnownModel(
         name="clip-vit-b32",
@@ -143,9 +145,8 @@ KNOWN: tuple[KnownModel, ...] = (
     KnownModel(
         name="siglip-b16",
         about="SigLIP ViT-B/16",
-        repository="immich-app/ViT-B-16-SigLIP__webli",
+        repository="timm/ViT-B-16-SigLIP",
         onnx="immich-app/ViT-B-16-SigLIP__webli",
-        layout="onnx",
         embed_dim=768,
         parameters=203.16,
         image_gflops=35.42,
@@ -156,9 +157,8 @@ KNOWN: tuple[KnownModel, ...] = (
     KnownModel(
         name="siglip2-b16",
         about="SigLIP 2 ViT-B/16, many languages",
-        repository="immich-app/ViT-B-16-SigLIP2__webli",
+        repository="timm/ViT-B-16-SigLIP2",
         onnx="immich-app/ViT-B-16-SigLIP2__webli",
-        layout="onnx",
         embed_dim=768,
         # those of SigLIP with 256,000 instead of 32,000 word vectors
         parameters=375.19,
@@ -232,8 +232,88 @@ KNOWN: tuple[KnownModel, ...] = (
         image_gflops=35.13,
         licence="Apache-2.0",
     ),
+    KnownModel(
+        name="marqo-fashionsiglip",
+        about="products of a shop, by SigLIP ViT-B/16",
+        repository="Marqo/marqo-fashionSigLIP",
+        embed_dim=768,
+        parameters=203.16,
+        image_gflops=35.42,
+        licence="Apache-2.0",
+    ),
+    KnownModel(
+        name="chinese-clip-b16",
+        about="Chinese CLIP ViT-B/16",
+        repository="OFA-Sys/chinese-clip-vit-base-patch16",
+        layout="hugging_face",
+        embed_dim=512,
+        parameters=188.0,
+        image_gflops=None,
+        licence="MIT",
+        source="Chinese-CLIP's list of models, 31863c7",
+    ),
+    KnownModel(
+        name="tinyclip-39m",
+        about="TinyCLIP ViT-39M/16, distilled from CLIP",
+        repository="wkcn/TinyCLIP-ViT-39M-16-Text-19M-YFCC15M",
+        embed_dim=512,
+        parameters=58.0,
+        image_gflops=None,
+        licence="MIT",
+        source="TinyCLIP's list of models, ad981bf",
+    ),
+    KnownModel(
+        name="mobileclip2-s0",
+        about="MobileCLIP2-S0, for phones",
+        repository="timm/MobileCLIP2-S0-OpenCLIP",
+        embed_dim=512,
+        parameters=74.8,
+        image_gflops=None,
+        licence="Apple's terms",
+        source=_MOBILE,
+    ),
+    KnownModel(
+        name="mobileclip2-s2",
+        about="MobileCLIP2-S2, for phones",
+        repository="timm/MobileCLIP2-S2-OpenCLIP",
+        embed_dim=512,
+        parameters=99.1,
+        image_gflops=None,
+        licence="Apple's terms",
+        source=_MOBILE,
+    ),
+    KnownModel(
+        name="mobileclip2-b",
+        about="MobileCLIP2-B, for phones",
+        repository="timm/MobileCLIP2-B-OpenCLIP",
+        embed_dim=512,
+        parameters=149.7,
+        image_gflops=None,
+        licence="Apple's terms",
+        source=_MOBILE,
+    ),
+    KnownModel(
+        name="mobileclip2-s3",
+        about="MobileCLIP2-S3, for phones",
+        repository="timm/MobileCLIP2-S3-OpenCLIP",
+        embed_dim=768,
+        parameters=248.7,
+        image_gflops=None,
+        licence="Apple's terms",
+        source=_MOBILE,
+    ),
+    KnownModel(
+        name="mobileclip2-s4",
+        about="MobileCLIP2-S4, for phones",
+        repository="timm/MobileCLIP2-S4-OpenCLIP",
+        embed_dim=768,
+        parameters=445.2,
+        image_gflops=None,
+        licence="Apple's terms",
+        source=_MOBILE,
+    ),
 )
-"""All models, by size."""
+"""All models: general ones by size, then those for fashion, Chinese and phones."""
 
 _FREE = frozenset(
     {"mit", "apache-2.0", "bsd", "bsd-2-clause", "bsd-3-clause", "bsd-3-clause-clear"}

@@ -38,16 +38,16 @@ def test_every_folder_is_a_package():
 
 def unsafe(tree: ast.AST) -> list[str]:
     """Whatever would run code that came with data."""
-    found = []
+    result = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            found += [a.name for a in node.names if a.name.partition(".")[0] in UNSAFE_MODULES]
+            result += [a.name for a in node.names if a.name.partition(".")[0] in UNSAFE_MODULES]
         elif isinstance(node, ast.ImportFrom):
             if (node.module or "").partition(".")[0] in UNSAFE_MODULES:
-                found.append(str(node.module))
+                result.append(str(node.module))
         elif isinstance(node, ast.Call):
-            found += _unsafe_call(node)
-    return found
+            result += _unsafe_call(node)
+    return result
 
 
 def _unsafe_call(call: ast.Call) -> list[str]:

@@ -79,8 +79,8 @@ with Gallery(sys.argv[1], dim=16) as gallery:
 
 
 def vector(name: int) -> np.ndarray:
-    found = np.random.default_rng(name).standard_normal(DIM).astype(np.float32)
-    return found / np.linalg.norm(found)
+    result = np.random.default_rng(name).standard_normal(DIM).astype(np.float32)
+    return result / np.linalg.norm(result)
 
 
 class Truth:
@@ -175,12 +175,12 @@ def _filled(path: Path, limit: int) -> Iterator[dict]:
 @pytest.mark.parametrize("limit", [500_000, 1_000_000, 3_000_000])
 def test_a_full_disk_loses_nothing_and_says_what_to_do(tmp_path: Path, limit: int):
     path = tmp_path / "g"
-    *batches, error, found = _filled(path, limit)
+    *batches, error, result = _filled(path, limit)
     assert "Nothing stored is lost" in error["error"]
     assert "space" in error["error"]
     truth = Truth()
     truth.hear([json.dumps(said) for said in batches])
-    assert found["found"] == sorted(truth.alive)
+    assert result["found"] == sorted(truth.alive)
     truth.check(path)
     with Gallery(path) as gallery:  # with space again it goes on
         before = len(gallery)

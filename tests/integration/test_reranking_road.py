@@ -44,38 +44,38 @@ def test_a_head_travels_in_its_plan(run, name, tmp_path):
     with finegrain.Searcher(tmp_path / "model.plan", rerank="match", rerank_k=16) as searcher:
         searcher.add_samples(samples, progress=False)
         assert searcher.prepare(progress=False).num_encoded == len(samples)
-        found = searcher.query(samples[0].captions[0], 5)
+        result = searcher.query(samples[0].captions[0], 5)
     with finegrain.Searcher(
         tmp_path / "model.plan", rerank="match", rerank_k=16, rerank_by="match"
     ) as searcher:
         alone = searcher.query(samples[0].captions[0], 5)
     assert all(match.match is not None for match in alone)
-    assert len(found) == 5
-    assert any(match.match is not None for match in found)
+    assert len(result) == 5
+    assert any(match.match is not None for match in result)
     assert searcher.manifest.precision["match.onnx"] == profile.match.name
 
 
 def test_both_stages_are_evaluated(run):
-    found = finegrain.evaluate(run.folder, split="test", rerank_k=8, progress=False)
-    assert found.reranked is not None
-    assert found.reranked.num_queries == found.text_to_image.num_queries
-    assert "reranked" in str(found)
-    assert "reranked" in found.to_dict()
-    assert found.to_dict()["reranked_by"].startswith("cosine + ")
+    result = finegrain.evaluate(run.folder, split="test", rerank_k=8, progress=False)
+    assert result.reranked is not None
+    assert result.reranked.num_queries == result.text_to_image.num_queries
+    assert "reranked" in str(result)
+    assert "reranked" in result.to_dict()
+    assert result.to_dict()["reranked_by"].startswith("cosine + ")
 
 
 def test_the_order_that_rasas_paper_reports(run):
     """By the eager model and by its plan: the match logit alone, among the first."""
-    found = finegrain.evaluate(
+    result = finegrain.evaluate(
         run.folder, split="test", rerank_k=8, rerank_by="match", progress=False
     )
-    assert found.reranked_by == "the match logit alone, the first 8"
-    assert "the match logit alone" in str(found)
+    assert result.reranked_by == "the match logit alone, the first 8"
+    assert "the match logit alone" in str(result)
     recipe, method, _ = load_run(run.folder)
     samples = take_split(recipe.data.splits(), "test").samples
     stage = score_candidates(eager_encoder(recipe, method, torch.device("cpu")), samples, depth=8)
     assert not np.allclose(stage.logits, stage.scores), "RaSa's scores are not its log-odds"
-    assert found.reranked == stage.match_metrics()
+    assert result.reranked == stage.match_metrics()
 
 
 def test_the_order_by_match_needs_a_depth(run):

@@ -91,8 +91,8 @@ def test_reading_in_chunks_equals_the_index_in_memory(seed, points, scale, k, sh
     queries = (scale * random.standard_normal((3, WIDTH))).astype(np.float32)
     allowed = None if share is None else np.flatnonzero(random.random(700) < share)
     chunks = everything(memory) if allowed is None else fetched(memory, allowed)
-    found = exact_best(chunks, [Query(query.astype(np.float64)) for query in queries], k)
-    assert found == held.search(queries, k, allowed)
+    result = exact_best(chunks, [Query(query.astype(np.float64)) for query in queries], k)
+    assert result == held.search(queries, k, allowed)
 
 
 steps = st.lists(

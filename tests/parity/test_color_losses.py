@@ -26,8 +26,8 @@ def test_grey_and_chroma_are_those_of_jpeg():
     pixels = pictures(1, 16, 8)
     image = Image.fromarray(pixels[0].permute(1, 2, 0).numpy()).convert("YCbCr")
     expected = torch.from_numpy(np.asarray(image).astype(np.float32)).permute(2, 0, 1)
-    found = torch.cat([255 * grey(pixels)[0], 255 / 2 * chroma(pixels)[0] + 128])
-    assert (found - expected).abs().max() < 1.01
+    result = torch.cat([255 * grey(pixels)[0], 255 / 2 * chroma(pixels)[0] + 128])
+    assert (result - expected).abs().max() < 1.01
 
 
 def test_a_grey_picture_has_no_chroma_and_is_its_own_luma():
@@ -38,11 +38,11 @@ def test_a_grey_picture_has_no_chroma_and_is_its_own_luma():
 
 def test_chroma_reaches_one_at_pure_blue_and_red():
     pixels = torch.tensor([[0, 0, 255], [255, 0, 0], [255, 255, 0], [0, 255, 255]])
-    found = chroma(pixels.to(torch.uint8)[..., None, None])[..., 0, 0]
-    torch.testing.assert_close(found[:, 0].abs().max(), torch.tensor(1.0))
-    torch.testing.assert_close(found[:, 1].abs().max(), torch.tensor(1.0))
-    torch.testing.assert_close(found[0], -found[2])
-    torch.testing.assert_close(found[1], -found[3])
+    result = chroma(pixels.to(torch.uint8)[..., None, None])[..., 0, 0]
+    torch.testing.assert_close(result[:, 0].abs().max(), torch.tensor(1.0))
+    torch.testing.assert_close(result[:, 1].abs().max(), torch.tensor(1.0))
+    torch.testing.assert_close(result[0], -result[2])
+    torch.testing.assert_close(result[1], -result[3])
 
 
 @settings(deadline=None, max_examples=20)

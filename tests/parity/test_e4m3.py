@@ -28,8 +28,8 @@ POSITIVE = [(value_of(byte), byte) for byte in range(127)]
 def nearest(value: float) -> tuple[float, int]:
     """The nearest value and its bits, of two as near the one whose last bit is zero."""
     magnitude = abs(value)
-    found, byte = min(POSITIVE, key=lambda pair: (abs(pair[0] - magnitude), pair[1] & 1))
-    return (-found, byte | 128) if np.signbit(value) else (found, byte)
+    result, byte = min(POSITIVE, key=lambda pair: (abs(pair[0] - magnitude), pair[1] & 1))
+    return (-result, byte | 128) if np.signbit(value) else (result, byte)
 
 
 @given(st.lists(st.floats(-448, 448, width=32), min_size=1, max_size=40))
@@ -93,7 +93,7 @@ def test_a_product_equals_its_slow_twin(seed, grown, spread):
     wanted = rounded(x, x_step) @ rounded(weights, power_of_two(float(np.abs(weights).max())))
     graph = Fp8().lower(graph_of(weights), [{"x": seen}])
     session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
-    found = session.run(None, {"x": x.astype(np.float32)})[0]
+    result = session.run(None, {"x": x.astype(np.float32)})[0]
     # What is left is the rounding of sums to fp16.
     lost = np.abs(wanted).max() * 2.0**-9 + 2.0**-23
-    np.testing.assert_allclose(found, wanted, atol=lost)
+    np.testing.assert_allclose(result, wanted, atol=lost)

@@ -38,7 +38,7 @@ def literal(images, texts, negatives, exists, temperature):
 def test_values_and_gradients(exists, captions, seed, temperature):
     count = len(exists)
     told = torch.tensor(exists).repeat_interleave(captions)
-    found = []
+    result = []
     for loss in (
         lambda i, t, r: exchanged(i, t, r, told, temperature=temperature),
         lambda i, t, r: literal(i, t, r, told, temperature),
@@ -47,8 +47,8 @@ def test_values_and_gradients(exists, captions, seed, temperature):
         for leaf in leaves:
             leaf.requires_grad_()
         value = loss(*leaves)
-        found.append((value.double(), *torch.autograd.grad(value, leaves)))
-    for ours, theirs in zip(*found, strict=True):
+        result.append((value.double(), *torch.autograd.grad(value, leaves)))
+    for ours, theirs in zip(*result, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
 
 

@@ -81,11 +81,11 @@ def test_relevance_is_the_second_difference_of_the_score(
     ("size", "cells"), [((1, 1), 50), ((300, 2), 50), ((7, 90), 1), ((9, 9), 7)]
 )
 def test_any_picture_has_places(encoder: Encoder, size: tuple[int, int], cells: int) -> None:
-    found = explain(encoder, "coat", Image.new("RGB", size, "red"), cells=cells)
-    _, rows, columns = found.relevance.shape
+    result = explain(encoder, "coat", Image.new("RGB", size, "red"), cells=cells)
+    _, rows, columns = result.relevance.shape
     assert 1 <= rows * columns <= 2 * cells
-    assert np.isfinite(found.relevance).all()
-    assert found.draw().size > (48, 48)
+    assert np.isfinite(result.relevance).all()
+    assert result.draw().size > (48, 48)
 
 
 def test_it_prints_saves_and_is_json(explanation: Explanation, tmp_path: Path) -> None:
@@ -99,9 +99,9 @@ def test_it_prints_saves_and_is_json(explanation: Explanation, tmp_path: Path) -
 
 
 def test_a_long_query_is_drawn_in_rows(encoder: Encoder, picture: Image.Image) -> None:
-    found = explain(encoder, " ".join(f"word{i}" for i in range(90)), picture, cells=2)
-    assert len(found.words) == 64
-    assert found.draw().height < 3000
+    result = explain(encoder, " ".join(f"word{i}" for i in range(90)), picture, cells=2)
+    assert len(result.words) == 64
+    assert result.draw().height < 3000
 
 
 @pytest.mark.parametrize(("query", "cells"), [("   ", 4), ("coat", 0)])
@@ -123,13 +123,13 @@ def test_where_it_cannot_be_saved_is_said(
         explanation.save(tmp_path / name)
 
 
-def test_a_match_explains_itself(found: Searcher, encoder: Encoder) -> None:
-    match = found.query(QUERY, 3)[1]
+def test_a_match_explains_itself(result: Searcher, encoder: Encoder) -> None:
+    match = result.query(QUERY, 3)[1]
     why = match.explain()
     assert why.query == QUERY
     assert why.score == pytest.approx(match.score, abs=1e-4)
 
 
-def test_a_match_of_a_picture_has_no_words(found: Searcher, picture: Image.Image) -> None:
+def test_a_match_of_a_picture_has_no_words(result: Searcher, picture: Image.Image) -> None:
     with pytest.raises(QueryError, match="text"):
-        found.query(picture, 1)[0].explain()
+        result.query(picture, 1)[0].explain()

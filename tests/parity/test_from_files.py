@@ -147,15 +147,15 @@ def batch_of(recipe, ten_pictures, pixels, rows=range(10)):
 @pytest.mark.parametrize("name", METHODS)
 def test_pixels(name, images):
     recipe = recipe_of(name)
-    found = normalised(recipe, shown(image_transform(recipe), images))
-    np.testing.assert_allclose(at_spots(found), golden(name)["pixels"], atol=2e-6)
+    result = normalised(recipe, shown(image_transform(recipe), images))
+    np.testing.assert_allclose(at_spots(result), golden(name)["pixels"], atol=2e-6)
 
 
 def test_tbps_clip_trains_on_other_pixels(images):
     recipe = recipe_of("tbps_clip")
-    found = at_spots(normalised(recipe, shown(training_transform(recipe), images)))
-    np.testing.assert_allclose(found, golden("tbps_clip")["training_pixels"], atol=2e-6)
-    assert np.abs(found - golden("tbps_clip")["pixels"]).max() > 0.05
+    result = at_spots(normalised(recipe, shown(training_transform(recipe), images)))
+    np.testing.assert_allclose(result, golden("tbps_clip")["training_pixels"], atol=2e-6)
+    assert np.abs(result - golden("tbps_clip")["pixels"]).max() > 0.05
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -210,15 +210,15 @@ def test_augmented_pictures_look_like_those_of_the_released_code(name, images):
         color_jitter=told.jitter,
         picks=told.picks,
     )
-    found, erased = [], []
+    result, erased = [], []
     for draw in range(DRAWS):
         pixels = augment(pictures[draw % 10], draw)
-        found.append(measures(normalised(recipe, pixels)))
+        result.append(measures(normalised(recipe, pixels)))
         if name == "tbps_clip":
-            found[-1]["black"] = (pixels == 0).all(axis=0).mean()
+            result[-1]["black"] = (pixels == 0).all(axis=0).mean()
         erased.append((pixels == np.array(told.fill)[:, None, None]).all(axis=0).mean())
     for measure, percentiles in golden(name)["augmented"].items():
-        assert apart([f[measure] for f in found], percentiles) < MOST_APART, measure
+        assert apart([f[measure] for f in result], percentiles) < MOST_APART, measure
     if told.erase:
         areas = [area for area in erased if area > 0.015]
         assert len(areas) / DRAWS == pytest.approx(golden(name)["erased_share"], abs=0.05)
@@ -231,8 +231,8 @@ def test_irra_hides_as_many_words(ten_pictures):
     hidden = masked.targets > 0
     exchanged = hidden & (masked.ids != MASK) & (masked.ids != ids)
     counts = [hidden, masked.ids == MASK, exchanged]
-    found = [count.sum().item() / DRAWS for count in counts]
-    assert found == pytest.approx(golden("irra")["hidden_words"], rel=0.08)
+    result = [count.sum().item() / DRAWS for count in counts]
+    assert result == pytest.approx(golden("irra")["hidden_words"], rel=0.08)
 
 
 def test_rde_disturbs_as_many_words(ten_pictures):
@@ -240,8 +240,8 @@ def test_rde_disturbs_as_many_words(ten_pictures):
     changed = disturb_words(ids, torch.full((DRAWS,), ids.shape[1] - 1), rate=0.2).ids
     foreign = ~torch.isin(changed, torch.cat([ids[0], torch.tensor([0, MASK])]))
     counts = [changed > 0, changed == MASK, foreign]
-    found = [count.sum().item() / DRAWS for count in counts]
-    assert found == pytest.approx(golden("rde")["disturbed_words"], rel=0.08)
+    result = [count.sum().item() / DRAWS for count in counts]
+    assert result == pytest.approx(golden("rde")["disturbed_words"], rel=0.08)
 
 
 def batch_words(name, ten_pictures):
@@ -325,8 +325,8 @@ def test_losses_gradient_and_a_step(name, build, images, ten_pictures, monkeypat
     batch = batch_of(recipe, ten_pictures, pixels, told.get("kept", range(10)))
     named, norm = two_steps(recipe, method, batch)
     assert norm == pytest.approx(told["gradient_norm"], rel=1e-4)
-    for found, expected in zip(named, told["losses"], strict=True):
-        assert found == pytest.approx(
+    for result, expected in zip(named, told["losses"], strict=True):
+        assert result == pytest.approx(
             {key.removesuffix("_loss"): value for key, value in expected.items()}, rel=1e-4
         )
 
@@ -345,5 +345,5 @@ def test_the_rates_of_tbps_clip():
     """Of a run of five epochs of 212 steps."""
     schedule = recipe_of("tbps_clip").schedule
     for step, rate in golden("tbps_clip")["rates"].items():
-        found = lr_factor(int(step), schedule, per_epoch=212, total=5 * 212)
-        assert found == pytest.approx(rate, rel=1e-9)
+        result = lr_factor(int(step), schedule, per_epoch=212, total=5 * 212)
+        assert result == pytest.approx(rate, rel=1e-9)

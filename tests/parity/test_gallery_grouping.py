@@ -83,9 +83,9 @@ def literal(hits: list[Hit], pictures, k: int, group_by, distinct) -> list[Hit]:
 )
 def test_thinning_is_exact(gallery: Gallery, pictures, seed, k, where, group_by, distinct):
     queries = unit(np.random.default_rng(seed).standard_normal((2, DIM)))
-    found = gallery.search(queries, k, where, group_by=group_by, distinct=distinct)
+    result = gallery.search(queries, k, where, group_by=group_by, distinct=distinct)
     every = gallery.search(queries, COUNT, where)
-    assert found == [literal(hits, pictures, k, group_by, distinct) for hits in every]
+    assert result == [literal(hits, pictures, k, group_by, distinct) for hits in every]
 
 
 def test_it_looks_as_deep_as_it_must(tmp_path: Path):

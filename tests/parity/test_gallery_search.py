@@ -64,8 +64,8 @@ def test_search_equals_a_literal_loop(steps, query, end: int):
                     if where is None or id_ not in (2, 3, 5, 7, 11, 13)
                 }
                 (hits,) = gallery.search(queries, value, where=where)
-                found = [(hit.id, hit.score) for hit in hits]
-                assert found == literal_search(looked_at, queries[0], value)
+                result = [(hit.id, hit.score) for hit in hits]
+                assert result == literal_search(looked_at, queries[0], value)
 
 
 @settings(max_examples=60, deadline=None)

@@ -86,7 +86,7 @@ def test_every_history_ends_in_the_exact_answer(history, seed):
                 queries = signs(random, 2)
                 for where, fits in FILTERS.items():
                     for group_by in (None, "pid"):
-                        found = gallery.search(queries, K, where, group_by=group_by)
-                        assert found == [
+                        result = gallery.search(queries, K, where, group_by=group_by)
+                        assert result == [
                             literal(pictures, query, K, fits, group_by) for query in queries
                         ]

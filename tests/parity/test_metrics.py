@@ -28,13 +28,13 @@ def literal(queries, gallery, query_pids, gallery_pids, query_cameras=None, gall
             continue
         for k in hits_at:
             hits_at[k] += any(relevant[:k])
-        found, precision, last = 0, 0.0, 0
+        result, precision, last = 0, 0.0, 0
         for rank, same in enumerate(relevant, start=1):
             if same:
-                found, last = found + 1, rank
-                precision += found / rank
-        precisions.append(precision / found)
-        penalties.append(found / last)
+                result, last = result + 1, rank
+                precision += result / rank
+        precisions.append(precision / result)
+        penalties.append(result / last)
     n = len(precisions)
     return {
         **{f"rank{k}": 100 * hits / n if n else 0 for k, hits in hits_at.items()},

@@ -64,12 +64,12 @@ def test_values_and_gradients(pids, queued, seed, hardest, temperature, margin):
         ]
         return torch.stack(rows)
 
-    found = []
+    result = []
     for loss in (lambda q: mined_tal(q, batch.ids, batch, queue, **given_to_both), literal):
         queries = unit(len(pids), seed + 2).requires_grad_()
         values = loss(queries)
-        found.append((values, *torch.autograd.grad((weights * values).sum(), queries)))
-    for ours, theirs in zip(*found, strict=True):
+        result.append((values, *torch.autograd.grad((weights * values).sum(), queries)))
+    for ours, theirs in zip(*result, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-9)
 
 

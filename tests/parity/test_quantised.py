@@ -94,6 +94,6 @@ def test_a_product_equals_its_slow_twin(int8, twin, seed, rows, spread):
     wanted = twin(x, weights)
     # Where fp32 and exact arithmetic round an activation to two sides, its products follow.
     step = np.ptp(np.append(x, 0)) / 255 * np.abs(weights).max()
-    found = run(int8.lower(graph_of(weights)), x)
-    np.testing.assert_allclose(found, wanted, atol=2.1 * step)
-    assert np.median(np.abs(found - wanted)) <= 1e-3 * step
+    result = run(int8.lower(graph_of(weights)), x)
+    np.testing.assert_allclose(result, wanted, atol=2.1 * step)
+    assert np.median(np.abs(result - wanted)) <= 1e-3 * step

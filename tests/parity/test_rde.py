@@ -100,13 +100,13 @@ def drawn_batch(number, *, shortest):
 def test_embeddings(method):
     batch = drawn_batch(0, shortest=1)
     method.eval()
-    for kind, found in (
+    for kind, result in (
         ("image", method.encode_images(batch.pixels)),
         ("text", method.encode_texts(batch.ids, batch.eot)),
     ):
         parts = [torch.tensor(GOLDEN["features"][f"{kind}_{view}"]) for view in ("bge", "tse")]
         expected = torch.cat(parts, dim=1) / 2**0.5
-        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(result, expected, atol=1e-5, rtol=1e-5)
 
 
 @torch.no_grad()
@@ -114,16 +114,16 @@ def test_a_product_is_the_mean_of_both_cosines(method):
     batch = drawn_batch(0, shortest=1)
     method.eval()
     scores = method.encode_texts(batch.ids, batch.eot) @ method.encode_images(batch.pixels).T
-    told = {name: torch.tensor(found) for name, found in GOLDEN["features"].items()}
+    told = {name: torch.tensor(result) for name, result in GOLDEN["features"].items()}
     bge, tse = (told[f"text_{view}"] @ told[f"image_{view}"].T for view in ("bge", "tse"))
     torch.testing.assert_close(scores, (bge + tse) / 2, atol=1e-5, rtol=1e-5)
 
 
 @torch.no_grad()
 def test_losses_of_each_pair(method):
-    found = method.eval()._item_losses(drawn_batch(0, shortest=1))
+    result = method.eval()._item_losses(drawn_batch(0, shortest=1))
     for view, losses in GOLDEN["per_pair"].items():
-        torch.testing.assert_close(found[view], torch.tensor(losses), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(result[view], torch.tensor(losses), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("view", ["bge", "tse"])

@@ -50,10 +50,10 @@ def test_pictures(method):
     for count in (1, 5):
         size = (count, 3, image.height, image.width)
         pixels = draw.integers(0, 256, size, dtype=np.uint8)
-        (found,) = graph.run(None, {"pixels": pixels})
+        (result,) = graph.run(None, {"pixels": pixels})
         expected = method.encode_images(torch.from_numpy(pixels)).numpy()
-        assert found.shape == (count, method.config.embed_dim)
-        np.testing.assert_allclose(found, expected, atol=1e-5)
+        assert result.shape == (count, method.config.embed_dim)
+        np.testing.assert_allclose(result, expected, atol=1e-5)
 
 
 @torch.no_grad()
@@ -64,8 +64,8 @@ def test_captions_of_any_length_and_padding(method):
     ids, eot = captions(words, 40)
     expected = method.encode_texts(torch.from_numpy(ids), torch.from_numpy(eot)).numpy()
     for length in (32, 40):
-        (found,) = graph.run(None, {"ids": ids[:, :length], "eot": eot})
-        np.testing.assert_allclose(found, expected, atol=1e-5)
+        (result,) = graph.run(None, {"ids": ids[:, :length], "eot": eot})
+        np.testing.assert_allclose(result, expected, atol=1e-5)
     for row, count in enumerate(words):
         one = {"ids": ids[row : row + 1, : count + 2], "eot": eot[row : row + 1]}
         np.testing.assert_allclose(graph.run(None, one)[0][0], expected[row], atol=1e-5)

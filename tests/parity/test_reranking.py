@@ -246,10 +246,10 @@ def test_filters_and_groups_hold_in_both_stages(plan: Path, crops: Path) -> None
         pictures = sorted(crops.iterdir())
         columns = [{"pid": i % 3, "half": i // 6} for i in range(len(pictures))]
         searcher.add(pictures, columns, progress=False)
-        found = searcher.query(QUERY, 5, where="half = 1", group_by="pid")
-    assert len(found) == 3
-    assert {match.metadata["half"] for match in found} == {1}
-    assert len({match.pid for match in found}) == 3
+        result = searcher.query(QUERY, 5, where="half = 1", group_by="pid")
+    assert len(result) == 3
+    assert {match.metadata["half"] for match in result} == {1}
+    assert len({match.pid for match in result}) == 3
 
 
 def test_a_plan_without_a_head_is_refused(tiny_plan: Path, tmp_path: Path) -> None:

@@ -36,14 +36,14 @@ def test_the_highest_products(seed, queries, rows, padding, depth, opset):
     embeddings = draw.standard_normal((queries, DIM)).astype(np.float32) / 4
     depth = min(depth, rows + padding)
     graph = search_graph(embed_dim=DIM, depth=depth, opset=opset)
-    found, estimates = run(graph, embeddings=embeddings, gallery=gallery, offsets=offsets)
+    result, estimates = run(graph, embeddings=embeddings, gallery=gallery, offsets=offsets)
 
     exact = embeddings.astype(np.float64) @ gallery.astype(np.float64).T
-    known = found < rows
+    known = result < rows
     assert known.sum(axis=1).tolist() == [min(rows, depth)] * queries
     lost = 2.0**-9 * np.abs(exact).max() + 2.0**-10  # of a query and of a product in fp16
     for q in range(queries):
-        kept = found[q][known[q]]
+        kept = result[q][known[q]]
         assert len(set(kept.tolist())) == len(kept)
         np.testing.assert_allclose(estimates[q][known[q]], exact[q, kept], atol=lost)
         left = np.delete(exact[q, :rows], kept)

@@ -105,5 +105,5 @@ def test_half_precision_is_widened():
 @pytest.mark.parametrize("temperature", [1e-3, 1e-4])
 def test_no_temperature_overflows(temperature):
     images = unit(4, 0).float()
-    found = tal(images, images, torch.arange(4), temperature=temperature, margin=0.1)
-    assert found.isfinite().all()
+    result = tal(images, images, torch.arange(4), temperature=temperature, margin=0.1)
+    assert result.isfinite().all()

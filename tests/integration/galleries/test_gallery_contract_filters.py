@@ -168,10 +168,10 @@ def test_awkward_texts_are_found_and_inject_nothing(gallery: Gallery):
     assert [row.camera for row in gallery.rows(ids)] == AWKWARD
     for id_, text in zip(ids, AWKWARD, strict=True):
         for column in ("camera", "text"):
-            found = gallery.search(
+            result = gallery.search(
                 [[1, 0]], 300, where=f"track = 'awkward' and {column} = {spelled(text)}"
             )[0]
-            assert [hit.id for hit in found] == [id_], text
+            assert [hit.id for hit in result] == [id_], text
     again = gallery.add(
         np.tile([1.0, 0.0], (len(AWKWARD), 1)),
         [f"{text}/x" for text in AWKWARD],

@@ -89,10 +89,10 @@ def test_what_is_missing_or_too_old_is_marked(monkeypatch):
         return {"finegrain": "0.1.0", "numpy": "1.0"}.get(name, "999.0")
 
     monkeypatch.setattr(doctor, "version", installed)
-    found = {name: line for line in machine_report().splitlines() for name in line.split()[:2]}
-    assert found["torch"].split()[-1] == "no"
-    assert found["numpy"].endswith("1.0 (!)")
-    assert found["pillow"].endswith("999.0")
+    result = {name: line for line in machine_report().splitlines() for name in line.split()[:2]}
+    assert result["torch"].split()[-1] == "no"
+    assert result["numpy"].endswith("1.0 (!)")
+    assert result["pillow"].endswith("999.0")
 
 
 def test_a_valid_plan_says_what_it_is(tiny_plan):
@@ -162,10 +162,10 @@ def as_published(copies, monkeypatch):
 
 def test_one_dataset_is_surveyed_several_are_also_compared(copies):
     one = [(ICFG_PEDES, copies["icfg_pedes"])]
-    (found,) = examine_datasets(one, progress=False)
-    assert isinstance(found, Survey)
+    (result,) = examine_datasets(one, progress=False)
+    assert isinstance(result, Survey)
     two = [*one, (RSTPREID, copies["rstpreid"])]
-    assert [type(found) for found in examine_datasets(two, progress=False)] == [
+    assert [type(result) for result in examine_datasets(two, progress=False)] == [
         Survey,
         Survey,
         Leaks,
@@ -220,8 +220,8 @@ def test_doctor_data_of_a_fashion_set(tmp_path, monkeypatch, capsys):
 def test_fashion_sets_are_not_compared_with_people(copies, tmp_path):
     root = write_fashion_iq(tmp_path, triplets=1)
     asked = [(ICFG_PEDES, copies["icfg_pedes"]), (FASHION_IQ, root)]
-    found = list(examine_datasets(asked, progress=False))
-    assert [type(finding) for finding in found] == [Survey, CountSurvey]
+    result = list(examine_datasets(asked, progress=False))
+    assert [type(finding) for finding in result] == [Survey, CountSurvey]
 
 
 def test_doctor_data_of_what_is_not_there_says_how_to_get_it(tmp_path, capsys):

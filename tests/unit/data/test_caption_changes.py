@@ -31,23 +31,23 @@ def captions_of(split):
 )
 def test_captions_change_places_and_nothing_else_does(counts, share, seed):
     split = split_of(counts)
-    found = shuffled(split, share, seed=seed)
-    before, after = captions_of(split), captions_of(found)
+    result = shuffled(split, share, seed=seed)
+    before, after = captions_of(split), captions_of(result)
     assert Counter(before) == Counter(after)
-    assert [len(sample.captions) for sample in found.samples] == counts
-    assert [(s.image, s.pid) for s in found.samples] == [(s.image, s.pid) for s in split.samples]
+    assert [len(sample.captions) for sample in result.samples] == counts
+    assert [(s.image, s.pid) for s in result.samples] == [(s.image, s.pid) for s in split.samples]
     moved = sum(a != b for a, b in zip(before, after, strict=True))
     assert moved <= int(share * len(before))
-    assert found == shuffled(split, share, seed=seed)
+    assert result == shuffled(split, share, seed=seed)
 
 
 @pytest.mark.parametrize("share", [0.2, 0.5, 1.0])
 def test_as_many_are_moved_as_asked_for(share):
     split = split_of([2] * 500)
-    found = captions_of(shuffled(split, share, seed=0))
-    moved = sum(a != b for a, b in zip(captions_of(split), found, strict=True))
+    result = captions_of(shuffled(split, share, seed=0))
+    moved = sum(a != b for a, b in zip(captions_of(split), result, strict=True))
     assert moved / 1000 == pytest.approx(share, abs=0.01)
-    assert found != captions_of(shuffled(split, share, seed=1))
+    assert result != captions_of(shuffled(split, share, seed=1))
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.1, float("nan")])
@@ -61,11 +61,11 @@ words = st.lists(st.text("abc", min_size=1, max_size=3), min_size=1, max_size=12
 
 @given(words=words, share=st.floats(0, 1), seed=st.integers(0, 99))
 def test_what_is_left_is_in_order_and_is_not_nothing(words, share, seed):
-    found = drop_words(" ".join(words), share, seed).split()
-    assert found
+    result = drop_words(" ".join(words), share, seed).split()
+    assert result
     rest = iter(words)
-    assert all(word in rest for word in found)
-    assert found == drop_words(" ".join(words), share, seed).split()
+    assert all(word in rest for word in result)
+    assert result == drop_words(" ".join(words), share, seed).split()
 
 
 def test_share():

@@ -62,12 +62,12 @@ def test_bad_labels_captions_and_missing_pictures_are_problems(copy):
     with (copy / "labels" / "texture" / "fabric_ann.txt").open("a") as stream:
         stream.write("x.jpg 1 2\nx.jpg 1 2 8\n\nx.jpg 1 2 ²\n")
     splits = read_deepfashion_multimodal(copy)
-    found = {p.where: p.why for split in splits.values() for p in split.problems}
+    result = {p.where: p.why for split in splits.values() for p in split.problems}
     assert len(by_name(splits)) == 38
-    assert found.pop("fabric_ann.txt:41") == "has 2 labels, expected 3"
-    assert found.pop("fabric_ann.txt:42") == "expected outer_material from 0 to 7, got '8'"
-    assert found.pop("fabric_ann.txt:44") == "expected outer_material from 0 to 7, got '²'"
-    assert set(found) == {f"captions.json {name!r}" for name in
+    assert result.pop("fabric_ann.txt:41") == "has 2 labels, expected 3"
+    assert result.pop("fabric_ann.txt:42") == "expected outer_material from 0 to 7, got '8'"
+    assert result.pop("fabric_ann.txt:44") == "expected outer_material from 0 to 7, got '²'"
+    assert set(result) == {f"captions.json {name!r}" for name in
                           (gone, blank, "unknown.jpg", "../x.jpg")}  # fmt: skip
 
 

@@ -126,7 +126,7 @@ def test_h5py_names_its_extra(copy, monkeypatch):
 
 
 def test_differences_from_the_published_size(copy):
-    found = {problem.why for problem in FASHION_GEN.differences(read_fashion_gen(copy))}
-    assert "has 4 train pictures where 260480 are published" in found
-    assert "has 1 val products where 7519 are published" in found
+    result = {problem.why for problem in FASHION_GEN.differences(read_fashion_gen(copy))}
+    assert "has 4 train pictures where 260480 are published" in result
+    assert "has 1 val products where 7519 are published" in result
     assert FASHION_GEN.published["train pictures"] + FASHION_GEN.published["val pictures"] == 293008

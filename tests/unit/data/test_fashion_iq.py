@@ -45,8 +45,8 @@ def test_missing_pictures_and_bad_records_are_problems(copy):
     change(copy / "captions" / "cap.toptee.train.json", target=None)
     read_fashion_iq(copy)["val"].samples[0].image.unlink()
     splits = read_fashion_iq(copy)
-    found = [(p.where, p.why.partition("'")[0]) for s in splits.values() for p in s.problems]
-    assert found == [
+    result = [(p.where, p.why.partition("'")[0]) for s in splits.values() for p in s.problems]
+    assert result == [
         ("cap.toptee.train.json record 1", "its picture None not found under " + str(copy)),
         # The target of one and the reference of the next.
         ("cap.dress.val.json record 1", "its picture "),
@@ -88,6 +88,6 @@ def test_nothing_there_says_how_to_get_it(tmp_path):
 
 
 def test_differences_from_the_published_size(copy):
-    found = [problem.why for problem in FASHION_IQ.differences(read_fashion_iq(copy))]
-    assert len(found) == 6
-    assert found[0] == "has 2 train dress triplets where 5985 are published"
+    result = [problem.why for problem in FASHION_IQ.differences(read_fashion_iq(copy))]
+    assert len(result) == 6
+    assert result[0] == "has 2 train dress triplets where 5985 are published"

@@ -37,40 +37,40 @@ def leaks(*pairs):
 
 
 def test_different_people_share_nothing(roots):
-    found = leaks((CUHK_PEDES, roots["cuhk_pedes"]), (ICFG_PEDES, roots["icfg_pedes"]))
-    assert (found.found, found.warnings, found.faults) == ((), (), ())
+    result = leaks((CUHK_PEDES, roots["cuhk_pedes"]), (ICFG_PEDES, roots["icfg_pedes"]))
+    assert (result.sharing, result.warnings, result.faults) == ((), (), ())
     # Two training splits, and three splits to be judged on.
-    assert str(found) == "no equal file in 6 pairs of a training and a judged split"
+    assert str(result) == "no equal file in 6 pairs of a training and a judged split"
 
 
 def test_a_file_in_training_and_in_test_is_found_under_any_name(roots, icfg):
     trained = pictures(icfg, ICFG_PEDES, "train")[0]
     judged = pictures(roots["cuhk_pedes"], CUHK_PEDES, "test")[:2]
     shutil.copy(judged[1], trained)
-    found = leaks((ICFG_PEDES, icfg), (CUHK_PEDES, roots["cuhk_pedes"]))
-    (leak,) = found.found
+    result = leaks((ICFG_PEDES, icfg), (CUHK_PEDES, roots["cuhk_pedes"]))
+    (leak,) = result.sharing
     assert (leak.trained, leak.judged) == ("ICFG-PEDES train", "CUHK-PEDES test")
     assert (leak.pictures, leak.of, leak.identities) == (1, 3, 1)
     assert leak.example == (trained, judged[1])
-    assert found.faults == ("CUHK-PEDES test shares 1 of 3 pictures with ICFG-PEDES train",)
-    assert f"{trained} = {judged[1]}" in str(found)
+    assert result.faults == ("CUHK-PEDES test shares 1 of 3 pictures with ICFG-PEDES train",)
+    assert f"{trained} = {judged[1]}" in str(result)
 
 
 def test_two_splits_to_be_judged_on_may_share(roots, icfg):
     judged = pictures(roots["cuhk_pedes"], CUHK_PEDES, "val")[0]
     shutil.copy(judged, pictures(icfg, ICFG_PEDES, "test")[0])
-    assert leaks((ICFG_PEDES, icfg), (CUHK_PEDES, roots["cuhk_pedes"])).found == ()
+    assert leaks((ICFG_PEDES, icfg), (CUHK_PEDES, roots["cuhk_pedes"])).sharing == ()
 
 
 def test_one_dataset_that_leaks_into_itself(icfg):
     shutil.copy(pictures(icfg, ICFG_PEDES, "train")[0], pictures(icfg, ICFG_PEDES, "test")[0])
-    (leak,) = leaks((ICFG_PEDES, icfg)).found
+    (leak,) = leaks((ICFG_PEDES, icfg)).sharing
     assert (leak.trained, leak.judged, leak.pictures) == ("ICFG-PEDES train", "ICFG-PEDES test", 1)
 
 
 def test_two_copies_of_one_dataset(roots, icfg):
-    found = leaks((ICFG_PEDES, roots["icfg_pedes"]), (ICFG_PEDES, icfg))
-    assert (found.found, found.warnings) == ((), ())
+    result = leaks((ICFG_PEDES, roots["icfg_pedes"]), (ICFG_PEDES, icfg))
+    assert (result.sharing, result.warnings) == ((), ())
 
 
 def test_datasets_made_of_the_same_pictures_are_named(roots):
@@ -79,8 +79,8 @@ def test_datasets_made_of_the_same_pictures_are_named(roots):
 
 
 def test_a_dataset_that_is_not_there_shares_nothing(roots, tmp_path):
-    found = leaks((ICFG_PEDES, roots["icfg_pedes"]), (CUHK_PEDES, tmp_path / "nowhere"))
-    assert (found.compared, found.found) == (1, ())
+    result = leaks((ICFG_PEDES, roots["icfg_pedes"]), (CUHK_PEDES, tmp_path / "nowhere"))
+    assert (result.compared, result.sharing) == (1, ())
 
 
 def test_a_picture_that_cannot_be_read(icfg):
@@ -102,4 +102,4 @@ def test_the_same_picture_twice_is_compared_by_bytes_not_by_name(roots, tmp_path
         for record in records:
             content = bytes_ + record["split"].encode()
             (tmp_path / name / record["file_path"]).write_bytes(content)
-    assert leaks((CUHK_PEDES, tmp_path / "a"), (CUHK_PEDES, tmp_path / "b")).found == ()
+    assert leaks((CUHK_PEDES, tmp_path / "a"), (CUHK_PEDES, tmp_path / "b")).sharing == ()

@@ -61,7 +61,7 @@ def test_splits_of_the_published_size_do_not_differ():
 
 
 def test_a_split_that_is_not_there_differs():
-    assert [found.where for found in ICFG_PEDES.differences({})] == [
+    assert [result.where for result in ICFG_PEDES.differences({})] == [
         "ICFG-PEDES train",
         "ICFG-PEDES test",
     ]

@@ -315,15 +315,15 @@ entries = st.lists(
 
 def simply(dataset, root, entries):
     """Samples by split as ``(image, captions, pid)``, found the slow way."""
-    found = {}
+    result = {}
     for number, entry in enumerate(entries):
         captions = tuple(text for text in entry["captions"] if text.strip())
         images = [root / name / path_of(number, entry) for name in dataset.image_roots]
         image = next((path for path in images if path.exists()), None)
         if captions and image:
             split = entry["split"].lower()
-            found.setdefault(split, []).append((image, captions, pid_of(entry)))
-    return found
+            result.setdefault(split, []).append((image, captions, pid_of(entry)))
+    return result
 
 
 def path_of(number, entry):

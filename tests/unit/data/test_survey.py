@@ -40,35 +40,35 @@ def change(root, edit):
     file.write_text(json.dumps(records))
 
 
-def row(found, *cells):
+def row(result, *cells):
     """Whether the print-out has a line of these cells."""
-    return any(line.split() == [*map(str, cells)] for line in str(found).splitlines())
+    return any(line.split() == [*map(str, cells)] for line in str(result).splitlines())
 
 
 def test_a_whole_copy_is_valid(root, dataset):
-    found = survey(root, dataset)
-    assert (found.faults, found.notes) == ((), ())
-    assert found.splits == read_people(root, dataset)
-    assert str(found).startswith(f"CUHK-PEDES in {root}\nannotations: reid_raw.json")
-    assert "identities in two splits: none" in str(found)
-    assert str(found).endswith("valid")
-    assert "How to get it" not in str(found)
-    assert row(found, "train", "pictures", 12, 12, "none")
-    assert row(found, "test", "captions", 6, 6, "none")
-    assert row(found, "cam_a", 3, 3, 0)
+    result = survey(root, dataset)
+    assert (result.faults, result.notes) == ((), ())
+    assert result.splits == read_people(root, dataset)
+    assert str(result).startswith(f"CUHK-PEDES in {root}\nannotations: reid_raw.json")
+    assert "identities in two splits: none" in str(result)
+    assert str(result).endswith("valid")
+    assert "How to get it" not in str(result)
+    assert row(result, "train", "pictures", 12, 12, "none")
+    assert row(result, "test", "captions", 6, 6, "none")
+    assert row(result, "cam_a", 3, 3, 0)
 
 
 def test_a_folder_that_newer_archives_lack(root, dataset):
     shutil.rmtree(root / "imgs" / "train_query")
-    found = survey(root, dataset)
-    lost = {folder.name: folder.missing for folder in found.folders}
+    result = survey(root, dataset)
+    lost = {folder.name: folder.missing for folder in result.folders}
     assert lost["train_query"] > 0
     assert sum(lost.values()) == lost["train_query"]
-    assert row(found, "train_query", 0, lost["train_query"], lost["train_query"])
+    assert row(result, "train_query", 0, lost["train_query"], lost["train_query"])
     assert any(
-        "pictures or captions are missing; the first: reid_raw.json" in f for f in found.faults
+        "pictures or captions are missing; the first: reid_raw.json" in f for f in result.faults
     )
-    assert f"How to get it: {CUHK_PEDES.access}" in str(found)
+    assert f"How to get it: {CUHK_PEDES.access}" in str(result)
 
 
 def test_lengths_of_captions_in_words(root, dataset):
@@ -83,28 +83,28 @@ def test_lengths_of_captions_in_words(root, dataset):
 
 def test_people_in_two_splits(root, dataset):
     change(root, lambda records: records[-1].update(id=1))
-    found = survey(root, dataset)
+    result = survey(root, dataset)
     shared = "expected train and test to have no identity in common, got 1: 1"
-    assert found.overlaps == (shared,)
-    assert shared in found.faults
-    assert f"identities in two splits: {shared}" in str(found)
+    assert result.overlaps == (shared,)
+    assert shared in result.faults
+    assert f"identities in two splits: {shared}" in str(result)
 
 
 def test_another_size_of_the_test_split_is_a_fault(root, dataset):
     change(root, lambda records: records[-1]["captions"].append("a man"))
-    found = survey(root, dataset)
-    (fault,) = found.faults
+    result = survey(root, dataset)
+    (fault,) = result.faults
     assert fault == "CUHK-PEDES test: has 7 captions where 6 are published"
-    assert row(found, "test", "captions", 7, 6, "+1")
+    assert row(result, "test", "captions", 7, 6, "+1")
 
 
 def test_more_captions_to_train_on_are_told_and_no_fault(root, dataset):
     change(root, lambda records: records[0]["captions"].append("a man"))
-    found = survey(root, dataset)
-    assert found.faults == ()
-    (note,) = found.notes
+    result = survey(root, dataset)
+    assert result.faults == ()
+    (note,) = result.notes
     assert note == "CUHK-PEDES train: has 25 captions where 24 are published"
-    assert f"note: {note}" in str(found)
+    assert f"note: {note}" in str(result)
 
 
 @pytest.mark.parametrize(
@@ -117,25 +117,25 @@ def test_more_captions_to_train_on_are_told_and_no_fault(root, dataset):
 )
 def test_annotations_that_cannot_be_read(root, dataset, text, why):
     (root / "reid_raw.json").write_text(text)
-    found = survey(root, dataset)
-    (fault,) = found.faults
+    result = survey(root, dataset)
+    (fault,) = result.faults
     assert why in fault
     # What pictures there are is told all the same.
-    assert row(found, "cam_a", 3, 0, 0)
+    assert row(result, "cam_a", 3, 0, 0)
 
 
 def test_no_annotations(root, dataset):
     (root / "reid_raw.json").unlink()
-    found = survey(root, dataset)
-    assert found.faults == (f"{root}: no reid_raw.json or caption_all.json",)
-    assert "annotations: none" in str(found)
+    result = survey(root, dataset)
+    assert result.faults == (f"{root}: no reid_raw.json or caption_all.json",)
+    assert "annotations: none" in str(result)
 
 
 @pytest.mark.parametrize("dataset", PERSON_DATASETS, ids=lambda dataset: dataset.name)
 def test_no_folder_says_how_to_get_it(tmp_path, dataset):
-    found = survey(tmp_path / "nowhere", dataset)
-    assert found.faults == (f"{tmp_path / 'nowhere'}: no such folder",)
-    assert str(found).endswith(f"How to get it: {dataset.access}")
+    result = survey(tmp_path / "nowhere", dataset)
+    assert result.faults == (f"{tmp_path / 'nowhere'}: no such folder",)
+    assert str(result).endswith(f"How to get it: {dataset.access}")
 
 
 def test_pictures_in_no_folder(tmp_path):
@@ -146,9 +146,9 @@ def test_pictures_in_no_folder(tmp_path):
 
 def test_a_dataset_of_which_only_the_whole_is_published(tmp_path):
     root = write_fixture(UFINE6926, tmp_path / "set", identities=3)
-    found = survey(root, UFINE6926)
-    assert row(found, "test", "pictures", 4, "not", "stated")
-    assert row(found, "all", "identities", 3, 6926, "-6923")
+    result = survey(root, UFINE6926)
+    assert row(result, "test", "pictures", 4, "not", "stated")
+    assert row(result, "all", "identities", 3, 6926, "-6923")
 
 
 def test_a_path_that_leads_out_is_counted_and_not_followed(root, dataset):

@@ -96,9 +96,9 @@ def shop(sizes=(6, 5, 1), views=2):
 def literal_sampled(encoder, split, candidates):
     """Rank 1, 5, 10 of texts for pictures and back, one query and one score at a time."""
     by_id = dict(zip(sample_ids(split.samples), split.samples, strict=True))
-    found = {"text": [], "image": []}
+    results = {"text": [], "image": []}
     for query, names in candidates.lists.items():
-        for direction, hits in found.items():
+        for direction, hits in results.items():
             scores = {}
             for name in names:
                 picture, text = (query, name) if direction == "image" else (name, query)
@@ -109,7 +109,7 @@ def literal_sampled(encoder, split, candidates):
             hits.append(1 + len(better))
     return {
         direction: [100 * sum(rank <= k for rank in ranks) / len(ranks) for k in (1, 5, 10)]
-        for direction, ranks in found.items()
+        for direction, ranks in results.items()
     }
 
 
@@ -203,8 +203,8 @@ def test_the_best_weight_is_the_least_of_those_with_the_highest_map():
     scores = score_sampled(Matching(3.0), split, candidates)
 
     def value(weight):
-        found = scores.metrics(weight)
-        return found.text_to_image.mAP + found.image_to_text.mAP
+        results = scores.metrics(weight)
+        return results.text_to_image.mAP + results.image_to_text.mAP
 
     assert value(scores.best_weight()) == max(map(value, WEIGHTS))
 

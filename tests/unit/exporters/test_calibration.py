@@ -51,8 +51,8 @@ def test_pictures_as_the_graph_takes_them(encoder, crops):
     samples = [Sample(image=p, captions=("a",), pid=n) for n, p in enumerate(pictures)]
     batches = [batch["pixels"] for batch in calibration_batches(encoder, samples)[IMAGE]]
     assert [len(pixels) for pixels in batches] == [8, 4]
-    found = np.concatenate([encoder.runtime.encode_images(pixels) for pixels in batches])
-    np.testing.assert_allclose(found, encoder.encode_images(pictures), atol=1e-6)
+    result = np.concatenate([encoder.runtime.encode_images(pixels) for pixels in batches])
+    np.testing.assert_allclose(result, encoder.encode_images(pictures), atol=1e-6)
 
 
 def test_no_picture_is_opened_before_it_is_asked_for(encoder):

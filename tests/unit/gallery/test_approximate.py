@@ -39,9 +39,9 @@ class Memory:
         return np.array(sorted(self.rows), np.int64)
 
     def vectors(self, ids: Iterable[int]) -> dict[int, np.ndarray]:
-        found = {id_: self.rows[id_] for id_ in ids if id_ in self.rows}
-        self.fetched.append(len(found))
-        return found
+        results = {id_: self.rows[id_] for id_ in ids if id_ in self.rows}
+        self.fetched.append(len(results))
+        return results
 
     def vectors_after(self, last_id: int) -> Generator[tuple[np.ndarray, np.ndarray], None, None]:
         ids = self.ids()[self.ids() > last_id]
@@ -72,9 +72,9 @@ def over(vectors: np.ndarray, kind) -> ApproximateIndex:
 
 
 def exact(truth: Memory) -> VectorIndex:
-    found = VectorIndex(truth.dim)
-    found.add(truth.ids(), np.stack([truth.rows[id_] for id_ in truth.ids().tolist()]))
-    return found
+    results = VectorIndex(truth.dim)
+    results.add(truth.ids(), np.stack([truth.rows[id_] for id_ in truth.ids().tolist()]))
+    return results
 
 
 def score_of(index: ApproximateIndex, query: np.ndarray, id_: int) -> float:
@@ -118,8 +118,8 @@ def test_scores_and_their_order_are_exact(kind):
 @OPEN_KINDS
 def test_a_picture_finds_itself(kind):
     index = over(unit(2000), kind)
-    found = [hits[0].id for hits in index.search(unit(2000)[::100], 1)]
-    assert found == list(range(1, 2001, 100))
+    results = [hits[0].id for hits in index.search(unit(2000)[::100], 1)]
+    assert results == list(range(1, 2001, 100))
 
 
 @pytest.mark.parametrize("kind", [RaBitQ(), Ivf(), Hnsw()], ids=str)
@@ -249,8 +249,8 @@ def test_new_rows_are_found_at_once(kind, learned: list[int]):
         some = new[start : start + 60]
         index.truth.rows |= dict(enumerate(some, start=1001 + start))
         follow(index)
-        found = [hits[0].id for hits in index.search(some[::20], 1)]
-        assert found == list(range(1001 + start, 1061 + start, 20))
+        results = [hits[0].id for hits in index.search(some[::20], 1)]
+        assert results == list(range(1001 + start, 1061 + start, 20))
     assert len(index) == 2200
     assert learned == [1000]
     np.testing.assert_array_equal(index.ids, np.arange(1, 2201))
@@ -364,9 +364,9 @@ def test_the_index_follows_the_file(gallery: Gallery, store: Store, kind):
     assert not follower.index().is_exact
     gallery.delete(ids[:300])
     (newest,) = gallery.add(queries[:1], [None])
-    found = [hits[0].id for hits in follower.index().search(queries, 1)]
-    assert found[0] == newest
-    assert found[3:] == ids[300:600:100]
+    results = [hits[0].id for hits in follower.index().search(queries, 1)]
+    assert results[0] == newest
+    assert results[3:] == ids[300:600:100]
     np.testing.assert_array_equal(follower.index().ids, list(gallery))
 
 
@@ -389,11 +389,11 @@ def test_what_expires_is_found_no_more(
 
 def literal_recall(index: ApproximateIndex, queries: np.ndarray, k: int) -> float:
     vectors = np.stack(list(index.truth.rows.values())).astype(np.float64)
-    found = 0
+    results = 0
     for query, hits in zip(queries, index.search(queries, k), strict=True):
         best = np.argsort(-(vectors @ query))[:k] + 1
-        found += len({hit.id for hit in hits} & set(best.tolist()))
-    return found / (k * len(queries))
+        results += len({hit.id for hit in hits} & set(best.tolist()))
+    return results / (k * len(queries))
 
 
 @OPEN_KINDS

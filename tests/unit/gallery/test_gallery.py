@@ -194,8 +194,8 @@ def test_equal_scores_are_ordered_by_id_also_at_the_last_place(gallery: Gallery)
 
 def test_a_filter_restricts_the_search(gallery: Gallery):
     fill(gallery)
-    found = gallery.search(unit(6), 10, where="camera = 'gate-1' and price < 5")
-    assert all({hit.id for hit in hits} == {2, 4} for hits in found)
+    result = gallery.search(unit(6), 10, where="camera = 'gate-1' and price < 5")
+    assert all({hit.id for hit in hits} == {2, 4} for hits in result)
     assert gallery.search(unit(1), 3, where="pid = 5") == [[]]
 
 
@@ -274,8 +274,8 @@ def test_deletion_is_physical(gallery: Gallery, path: Path):
     gone = random.permutation(count)[: count * 9 // 10]
     gallery.delete(ids[i] for i in gone)
     stored = b"".join(file.read_bytes() for file in path.parent.iterdir())
-    found = set(re.findall(rb"secret-\d{6}", stored))
-    assert found == {secrets[i].encode() for i in set(range(count)) - set(gone.tolist())}
+    result = set(re.findall(rb"secret-\d{6}", stored))
+    assert result == {secrets[i].encode() for i in set(range(count)) - set(gone.tolist())}
     assert not any(vectors[i].tobytes() in stored for i in gone[:500])
 
 

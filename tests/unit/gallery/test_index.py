@@ -46,9 +46,9 @@ def read_in_full(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def filled(vectors: np.ndarray) -> VectorIndex:
-    found = VectorIndex(vectors.shape[1])
-    found.add(np.arange(len(vectors)), vectors)
-    return found
+    results = VectorIndex(vectors.shape[1])
+    results.add(np.arange(len(vectors)), vectors)
+    return results
 
 
 def codes_of(vectors: np.ndarray) -> Codes:
@@ -119,11 +119,11 @@ def test_vectors_closer_than_a_code_can_tell_are_read(read_in_full: list[int]):
     vectors = np.tile(unit(1), (600, 1))
     vectors[:512, 0] += np.linspace(0, 1e-6, 512, dtype=np.float32)
     vectors[512:] = -vectors[512:]
-    found = filled(vectors).search(unit(1), 3)[0]
+    results = filled(vectors).search(unit(1), 3)[0]
     # the block of 512 holds them all, the other 88 rows are too few for codes
     assert sorted(read_in_full) == [88, 512]
     best = np.argsort(-np.float32(vectors.astype(np.float64) @ unit(1)[0]), kind="stable")
-    assert [hit.id for hit in found] == best[:3].tolist()
+    assert [hit.id for hit in results] == best[:3].tolist()
 
 
 def test_of_a_selective_filter_only_its_vectors_are_read(read_in_full: list[int]):

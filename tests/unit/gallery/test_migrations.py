@@ -65,9 +65,9 @@ def old(tmp_path: Path) -> Path:
 
 def tables(path: Path) -> set[tuple[str, str]]:
     connection = sqlite3.connect(path)
-    found = set(connection.execute("SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL"))
+    result = set(connection.execute("SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL"))
     connection.close()
-    return found
+    return result
 
 
 def test_an_old_gallery_opens_with_all_it_held(old: Path):

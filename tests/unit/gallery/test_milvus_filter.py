@@ -40,21 +40,21 @@ def holds(test: str, value: int | float) -> bool:
 
 
 @given(
-    found=st.one_of(wholes, near),
+    result=st.one_of(wholes, near),
     symbol=st.sampled_from(["=", "!=", "<", "<=", ">", ">="]),
     asked=st.one_of(wholes, near, reals, near.map(float), near.map(lambda n: n / 2)),
 )
-def test_whole_numbers_compare_exactly(found: int, symbol, asked: int | float):
-    assert holds(_test_whole("x", symbol, asked), found) == SYMBOLS[symbol](found, asked)
+def test_whole_numbers_compare_exactly(result: int, symbol, asked: int | float):
+    assert holds(_test_whole("x", symbol, asked), result) == SYMBOLS[symbol](result, asked)
 
 
 @given(
-    found=st.one_of(reals, near.map(float), wholes.map(float)),
+    result=st.one_of(reals, near.map(float), wholes.map(float)),
     symbol=st.sampled_from(["=", "!=", "<", "<=", ">", ">="]),
     asked=st.one_of(wholes, near, reals),
 )
-def test_real_numbers_compare_exactly(found: float, symbol, asked: int | float):
-    assert holds(_test_real("x", symbol, asked), found) == SYMBOLS[symbol](found, asked)
+def test_real_numbers_compare_exactly(result: float, symbol, asked: int | float):
+    assert holds(_test_real("x", symbol, asked), result) == SYMBOLS[symbol](result, asked)
 
 
 @given(symbol=st.sampled_from(list(SYMBOLS)), asked=st.one_of(wholes, st.just(-(2.0**63))))

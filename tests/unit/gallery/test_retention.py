@@ -53,7 +53,7 @@ def add(gallery: Gallery, count: int = 1, **options) -> list[int]:
     return gallery.add(np.tile(np.eye(1, DIM), (count, 1)), [None] * count, **options)
 
 
-def found(gallery: Gallery, where: str | None = None) -> list[int]:
+def result(gallery: Gallery, where: str | None = None) -> list[int]:
     return [hit.id for hit in gallery.search(np.eye(1, DIM), 100, where)[0]]
 
 
@@ -92,10 +92,10 @@ def test_the_order_of_the_text_is_the_order_of_time(moments: list[datetime]):
 
 def test_times_are_filtered(gallery: Gallery):
     add(gallery, 3, times=["2026-05-01T07:59:59.999", "2026-05-01T08:00", None])
-    assert found(gallery, "time >= '2026-05-01T08:00'") == [2]
-    assert found(gallery, "time < '2026-05-01T10:00+02:00'") == [1]
-    assert found(gallery, "time is null") == [3]
-    assert found(gallery, "added_at <= '2026-05-01T08:00' and track is null") == [1, 2, 3]
+    assert result(gallery, "time >= '2026-05-01T08:00'") == [2]
+    assert result(gallery, "time < '2026-05-01T10:00+02:00'") == [1]
+    assert result(gallery, "time is null") == [3]
+    assert result(gallery, "added_at <= '2026-05-01T08:00' and track is null") == [1, 2, 3]
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_retention_counts_from_when_a_picture_was_taken_or_added(gallery: Galler
         "2026-05-03T08:00:00.000Z",
         "2026-05-02T08:00:00.000Z",
     ]
-    assert found(gallery, "expires_at < '2026-05-02T08:00:01'") == [1, 3]
+    assert result(gallery, "expires_at < '2026-05-02T08:00:01'") == [1, 3]
 
 
 def test_the_expired_is_in_no_answer(gallery: Gallery, clock: Clock, path: Path):
@@ -143,24 +143,24 @@ def test_the_expired_is_in_no_answer(gallery: Gallery, clock: Clock, path: Path)
     add(gallery, 1, pids=[3])
     with Gallery(path) as other:
         for opened in (gallery, other):
-            assert found(opened) == [1, 2, 3]
+            assert result(opened) == [1, 2, 3]
         clock.time += DAY - timedelta(milliseconds=1)
-        assert found(gallery) == [1, 2, 3]
+        assert result(gallery) == [1, 2, 3]
         clock.time += timedelta(milliseconds=1)
         for opened in (gallery, other):
             assert (len(opened), list(opened)) == (1, [3])
             assert [row.id for row in opened.rows([1, 2, 3])] == [3]
             assert (1 in opened, 3 in opened) == (False, True)
             assert opened.thumbnail(1) is None
-            assert found(opened) == found(opened, "pid < 9") == [3]
+            assert result(opened) == result(opened, "pid < 9") == [3]
             assert opened.search(np.eye(1, DIM), 9, group_by="pid")[0][0].id == 3
             assert opened.delete([1]) == 0
 
 
 def test_what_is_added_too_late_is_never_there(gallery: Gallery):
-    assert found(gallery) == []
+    assert result(gallery) == []
     add(gallery, 2, times=[START - 2 * DAY, START], expire_after=DAY)
-    assert found(gallery) == list(gallery) == [2]
+    assert result(gallery) == list(gallery) == [2]
 
 
 def stored(path: Path) -> int:
@@ -188,7 +188,7 @@ def test_opening_removes(gallery: Gallery, clock: Clock, path: Path):
     clock.time += DAY
     Gallery(path).close()
     assert stored(path) == 1
-    assert found(gallery) == [4]
+    assert result(gallery) == [4]
 
 
 def test_searches_remove_now_and_then(gallery: Gallery, clock: Clock, path: Path, monkeypatch):
@@ -196,13 +196,13 @@ def test_searches_remove_now_and_then(gallery: Gallery, clock: Clock, path: Path
     add(gallery, 1, expire_after=2 * DAY)
     add(gallery, 1)
     clock.time += DAY
-    found(gallery)
+    result(gallery)
     assert stored(path) == 2
     clock.time += DAY
-    assert found(gallery) == [3]
+    assert result(gallery) == [3]
     assert stored(path) == 2  # not yet: the last time was within the minute
     monkeypatch.setattr("finegrain.gallery.sqlite.followed_store.TIDY_SECONDS", 0)
-    assert found(gallery) == [3]
+    assert result(gallery) == [3]
     assert stored(path) == 1
 
 
@@ -211,7 +211,7 @@ def test_a_search_does_not_wait_for_a_writer_to_remove(gallery, clock: Clock, pa
     clock.time += DAY
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    assert found(gallery) == []
+    assert result(gallery) == []
     with Gallery(path) as opened:
         assert len(opened) == 0
     assert stored(path) == 2
@@ -244,7 +244,7 @@ def test_an_interrupted_erasure_is_made_up_for_at_the_next_opening(path: Path, m
             patch.setattr("finegrain.gallery.sqlite.erasure.overwrite_unused", killed)
             with pytest.raises(KeyboardInterrupt):
                 gallery.delete([1])
-        assert found(gallery) == [2]
+        assert result(gallery) == [2]
 
     def noted() -> tuple[int, int]:
         """Deletions in all, and how many of these were erased."""

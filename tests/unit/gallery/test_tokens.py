@@ -53,9 +53,9 @@ def test_what_is_kept_comes_back(
     with TokenFile(path, fingerprint="a", tokens=TOKENS, width=WIDTH) as file:
         file.add(dict.fromkeys(kept, "t"), tokens)
     with TokenFile(path, fingerprint="a", tokens=TOKENS, width=WIDTH) as file:
-        found, got = file.read(dict.fromkeys(wanted, "t"))
+        result, got = file.read(dict.fromkeys(wanted, "t"))
     there = [id_ for id_ in dict.fromkeys(wanted) if id_ in kept]
-    assert found == there
+    assert result == there
     rows = np.array([kept.index(id_) for id_ in there], np.intp)
     assert np.array_equal(got.codes, tokens.codes[rows])
     assert np.array_equal(got.scales, tokens.scales[rows])

@@ -29,9 +29,9 @@ def test_embeddings_have_unit_length_in_fp32_also_under_autocast(tiny_method, ba
             tiny_method.encode_images(batch.pixels),
             tiny_method.encode_texts(batch.ids, batch.eot),
         )
-    for found in embeddings:
-        assert (found.shape, found.dtype) == ((4, 32), torch.float32)
-        torch.testing.assert_close(found.norm(dim=1), torch.ones(4), atol=1e-6, rtol=0)
+    for result in embeddings:
+        assert (result.shape, result.dtype) == ((4, 32), torch.float32)
+        torch.testing.assert_close(result.norm(dim=1), torch.ones(4), atol=1e-6, rtol=0)
 
 
 @torch.no_grad()

@@ -128,9 +128,9 @@ METHODS = [
 @pytest.mark.parametrize(("config", "losses"), METHODS, ids=["vit", "conv", "timm", "irra", "rde"])
 def test_any_method_learns_them_beside_its_own(config, losses):
     method = with_tasks(config, losses=losses)
-    found = method(batch_of())
-    assert list(found) == [*losses, *COLOR_TASKS]
-    assert all(loss.ndim == 0 and torch.isfinite(loss) for loss in found.values())
+    result = method(batch_of())
+    assert list(result) == [*losses, *COLOR_TASKS]
+    assert all(loss.ndim == 0 and torch.isfinite(loss) for loss in result.values())
 
 
 @pytest.mark.parametrize(
@@ -204,8 +204,8 @@ def test_the_tasks_can_be_learned():
 def test_it_computes_in_half_precision_too():
     method = with_tasks()
     with torch.autocast("cpu", torch.bfloat16):
-        found = method(batch_of())
-    assert all(found[name].dtype == torch.float32 for name in COLOR_TASKS)
+        result = method(batch_of())
+    assert all(result[name].dtype == torch.float32 for name in COLOR_TASKS)
 
 
 # --- recipes ----------------------------------------------------------------------------

@@ -117,12 +117,12 @@ def test_views_that_agree_decide_and_else_a_coin():
     losses, right = drawn()
     other = losses.copy()
     other[:100] = drawn(1)[0][800:900]
-    found = consensus(losses, other, DEFAULT, seed=0)
-    assert 25 < found[:100].sum() < 75
-    assert np.array_equal(found[100:], is_low(losses, DEFAULT)[100:])
-    assert np.array_equal(found, consensus(losses, other, DEFAULT, seed=0))
-    assert not np.array_equal(found, consensus(losses, other, DEFAULT, seed=1))
-    assert (found[100:] == right[100:]).mean() > 0.98
+    result = consensus(losses, other, DEFAULT, seed=0)
+    assert 25 < result[:100].sum() < 75
+    assert np.array_equal(result[100:], is_low(losses, DEFAULT)[100:])
+    assert np.array_equal(result, consensus(losses, other, DEFAULT, seed=0))
+    assert not np.array_equal(result, consensus(losses, other, DEFAULT, seed=1))
+    assert (result[100:] == right[100:]).mean() > 0.98
 
 
 @pytest.mark.parametrize(("noise", "fine"), [(0.0, False), (0.4, False), (0.41, True), (0.8, True)])

@@ -67,19 +67,19 @@ def test_a_trained_patch_encoder_learns_too(batch):
 
 
 def test_the_adaptive_loss_is_returned_in_its_parts(batch):
-    found = {}
+    result = {}
     for weighting in ("fixed", "values", "gradients"):
         model = built(weighting=weighting).eval()
         torch.manual_seed(2)
-        found[weighting] = model(batch)
-    plain = torch.stack([found["fixed"][name] for name in JOINT])
-    weighted = torch.stack([found["values"][name] for name in JOINT])
+        result[weighting] = model(batch)
+    plain = torch.stack([result["fixed"][name] for name in JOINT])
+    weighted = torch.stack([result["values"][name] for name in JOINT])
     torch.testing.assert_close(weighted, adaptive_weights(plain) * plain)
-    shares = torch.stack([found["gradients"][name] for name in JOINT]) / plain
+    shares = torch.stack([result["gradients"][name] for name in JOINT]) / plain
     assert shares.sum().item() == pytest.approx(1, abs=1e-5)
     assert 2 / 7 - 1e-5 <= shares.min() <= shares.max() <= 3 / 7 + 1e-5
     for name in ("sdm", "itc"):
-        assert torch.equal(found["fixed"][name], found["values"][name])
+        assert torch.equal(result["fixed"][name], result["values"][name])
 
 
 def test_the_towers_are_trained_by_products(batch):
@@ -95,8 +95,8 @@ def test_the_towers_are_trained_by_products(batch):
 def gradients(loss, model):
     """Of the parameters that a loss depends on, by name."""
     names, parameters = zip(*model.named_parameters(), strict=True)
-    found = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
-    return {name: g for name, g in zip(names, found, strict=True) if g is not None}
+    result = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+    return {name: g for name, g in zip(names, result, strict=True) if g is not None}
 
 
 @pytest.mark.parametrize("negatives", ["any", "subcategory"])

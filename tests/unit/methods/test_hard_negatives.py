@@ -152,9 +152,9 @@ AMONG = torch.tensor([5, 6, 7])
 def test_two_different_words_change_places_wherever_there_are_two(captions, seed):
     torch.manual_seed(seed)
     ids = torch.tensor(captions, dtype=torch.int32)
-    found = exchange_words(ids, AMONG)
-    assert found.ids.dtype == ids.dtype
-    for before, after, exists in zip(captions, found.ids.tolist(), found.exists, strict=True):
+    result = exchange_words(ids, AMONG)
+    assert result.ids.dtype == ids.dtype
+    for before, after, exists in zip(captions, result.ids.tolist(), result.exists, strict=True):
         colors = [(i, word) for i, word in enumerate(before) if word in (5, 6, 7)]
         pairs = [
             {i, j}
@@ -170,8 +170,8 @@ def test_two_different_words_change_places_wherever_there_are_two(captions, seed
 def test_every_pair_is_drawn():
     torch.manual_seed(0)
     ids = torch.tensor([[5, 0, 0, 6, 0, 0, 7]])
-    found = {tuple(row[::3]) for row in exchange_words(ids.repeat(64, 1), AMONG).ids.tolist()}
-    assert found == {(6, 5, 7), (7, 6, 5), (5, 7, 6)}
+    result = {tuple(row[::3]) for row in exchange_words(ids.repeat(64, 1), AMONG).ids.tolist()}
+    assert result == {(6, 5, 7), (7, 6, 5), (5, 7, 6)}
 
 
 def test_two_colors_of_one_thing_stay():

@@ -82,11 +82,11 @@ def test_irras_losses_are_irras(batch):
     torch.manual_seed(1)
     known = [field.name for field in fields(IrraConfig)]
     irra = IrraConfig(**{name: getattr(TINY, name) for name in known}).build(names)
-    found = []
+    result = []
     for model in (ours, irra):
         torch.manual_seed(2)
-        found.append(model(batch))
-    assert found[0] == found[1]
+        result.append(model(batch))
+    assert result[0] == result[1]
 
 
 def test_every_parameter_learns_but_those_of_the_copy(batch):

@@ -168,11 +168,11 @@ def test_words_look_at_the_cells_of_a_net():
     """The exported tower gives what the match door reads, and search the same embedding."""
     method, batch = built(image=NET).eval(), batch_of(captions=1)
     graph = image_graph_with_tokens(method, height=32, width=16, opset=23)
-    found, codes, scales = InferenceSession(graph).run(None, {"pixels": batch.pixels.numpy()})
+    result, codes, scales = InferenceSession(graph).run(None, {"pixels": batch.pixels.numpy()})
     embeddings, tokens = method.encode_with_tokens(batch.pixels)
     assert tokens.shape == (N, 1 + 2, 16)
     torch.testing.assert_close(embeddings, method.encode_images(batch.pixels), atol=1e-5, rtol=0)
-    np.testing.assert_allclose(found, embeddings, atol=1e-5)
+    np.testing.assert_allclose(result, embeddings, atol=1e-5)
     kept = from_codes(torch.from_numpy(codes), torch.from_numpy(scales))
     expected = from_codes(*to_codes(tokens))
     # Where the graph rounds otherwise, a code is off by one.

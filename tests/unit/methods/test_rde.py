@@ -52,8 +52,8 @@ def test_parameter_counts_of_the_released_code_less_what_it_never_calls():
 def test_both_embeddings_are_one_vector_of_unit_length(config):
     model, batch = config.build().eval(), batch_of(config)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        found = model.encode_images(batch.pixels), model.encode_texts(batch.ids, batch.eot)
-    for embeddings in found:
+        result = model.encode_images(batch.pixels), model.encode_texts(batch.ids, batch.eot)
+    for embeddings in result:
         assert (embeddings.shape, embeddings.dtype) == ((4, config.embed_dim), torch.float32)
         torch.testing.assert_close(embeddings.norm(dim=1), torch.ones(4), atol=1e-5, rtol=0)
 

@@ -49,13 +49,13 @@ def test_all_but_the_patches_learn(batch):
 def test_labels_soften_over_the_ramp(batch):
     """Without dropout the guess is the model's own: the loss moves by the softness alone."""
     model = TINY.build(("nitc",)).eval()
-    found = []
+    result = []
     with torch.no_grad():
         for _ in range(8):
-            found.append(model(batch)["nitc"].item())
+            result.append(model(batch)["nitc"].item())
             model.after_step()
     assert int(model.steps_done) == 8
-    differences = [b - a for a, b in pairwise(found)]
+    differences = [b - a for a, b in pairwise(result)]
     assert differences[:5] == pytest.approx([differences[0]] * 5, abs=1e-5)
     assert abs(differences[0]) > 1e-4
     assert differences[5:] == [0, 0]

@@ -71,10 +71,10 @@ def test_shares_of_bert_masking():
     masked, targets = mask_words(ids)
     chosen = targets > 0
     assert chosen.float().mean().item() == pytest.approx(0.15, abs=0.005)
-    found = masked[chosen]
-    assert (found == MASK).float().mean().item() == pytest.approx(0.8, abs=0.01)
-    assert (found == 777).float().mean().item() == pytest.approx(0.1, abs=0.01)
-    assert found[(found != MASK) & (found != 777)].unique().numel() > 1000
+    result = masked[chosen]
+    assert (result == MASK).float().mean().item() == pytest.approx(0.8, abs=0.01)
+    assert (result == 777).float().mean().item() == pytest.approx(0.1, abs=0.01)
+    assert result[(result != MASK) & (result != 777)].unique().numel() > 1000
 
 
 WORD_END, INSIDE = 400, 5
@@ -194,10 +194,10 @@ def captions_with_ends(lengths, length):
 def test_captions_stay_captions_with_ends(lengths, rate, seed):
     torch.manual_seed(seed)
     ids, eot = captions_with_ends(lengths, 12)
-    found, ends = disturb_words(ids, eot, rate=rate)
-    assert (found.shape, found.dtype, ends.dtype) == (ids.shape, ids.dtype, eot.dtype)
+    result, ends = disturb_words(ids, eot, rate=rate)
+    assert (result.shape, result.dtype, ends.dtype) == (ids.shape, ids.dtype, eot.dtype)
     assert (ends <= eot).all()
-    for row, end in zip(found.tolist(), ends.tolist(), strict=True):
+    for row, end in zip(result.tolist(), ends.tolist(), strict=True):
         assert row[0] == START
         assert row[end] == END
         assert all(0 < word <= MASK for word in row[1:end])
@@ -206,8 +206,8 @@ def test_captions_stay_captions_with_ends(lengths, rate, seed):
 
 def test_at_rate_zero_nothing_changes():
     ids, eot = captions_with_ends([3, 0, 10], 12)
-    found, ends = disturb_words(ids, eot, rate=0.0)
-    assert torch.equal(found, ids)
+    result, ends = disturb_words(ids, eot, rate=0.0)
+    assert torch.equal(result, ids)
     assert torch.equal(ends, eot)
 
 
@@ -216,11 +216,11 @@ def test_shares_of_disturbed_words():
     torch.manual_seed(0)
     ids = torch.full((2000, 62), 777, dtype=torch.int32)
     ids[:, 0], ids[:, -1] = START, END
-    found, ends = disturb_words(ids, torch.full((2000,), 61, dtype=torch.int32))
+    result, ends = disturb_words(ids, torch.full((2000,), 61, dtype=torch.int32))
     words = 2000 * 60
     left = int((ends - 1).sum())
-    hidden = int((found == MASK).sum())
-    stayed = int((found == 777).sum())
+    hidden = int((result == MASK).sum())
+    stayed = int((result == 777).sum())
     assert (words - left) / words == pytest.approx(0.04, abs=0.003)
     assert hidden / words == pytest.approx(0.12, abs=0.004)
     assert (left - hidden - stayed) / words == pytest.approx(0.04, abs=0.003)

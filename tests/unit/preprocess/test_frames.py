@@ -67,12 +67,12 @@ def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def seen(path: Path, due: Callable[[float], float | None]) -> list[float]:
     """Times of the frames; each is checked to show its time."""
     with VideoReader(path) as video:
-        found = []
+        result = []
         for frame in video.frames(due):
             assert abs(int(np.median(frame.pixels)) - shade(frame.time)) <= 4, frame.time
-            found.append(round(frame.time, 3))
+            result.append(round(frame.time, 3))
         assert video.problems == []
-    return found
+    return result
 
 
 @pytest.mark.parametrize("step", [0.1, 0.3, 1.0, 2.5, 5.0, 100.0])

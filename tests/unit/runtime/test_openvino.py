@@ -78,8 +78,8 @@ def test_threads_may_share_it(encoder):
     wanted = {caption: encoder.encode_texts([caption]) for caption in CAPTIONS}
     with ThreadPoolExecutor(4) as pool:
         asked = CAPTIONS * 10
-        found = list(pool.map(lambda caption: encoder.encode_texts([caption]), asked))
-    for caption, got in zip(asked, found, strict=True):
+        result = list(pool.map(lambda caption: encoder.encode_texts([caption]), asked))
+    for caption, got in zip(asked, result, strict=True):
         np.testing.assert_allclose(got, wanted[caption], atol=1e-6)
 
 

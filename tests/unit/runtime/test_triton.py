@@ -134,8 +134,8 @@ def test_more_than_the_server_takes_goes_in_parts(runtime, server, rows):
 
 def test_threads_share_a_runtime(runtime):
     with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(lambda n: runtime.encode_texts(*caption(1, n))[0, 0], range(2, 60)))
-    assert found == [sum(range(n)) + n - 1 for n in range(2, 60)]
+        result = list(pool.map(lambda n: runtime.encode_texts(*caption(1, n))[0, 0], range(2, 60)))
+    assert result == [sum(range(n)) + n - 1 for n in range(2, 60)]
 
 
 def test_a_caption_over_the_context_is_refused(runtime):
@@ -311,11 +311,11 @@ def test_what_is_no_address_is_refused(address):
 @given(st.text(max_size=30))
 def test_no_text_breaks_the_parser(text):
     try:
-        found = TritonAddress.parse(f"triton://{text}")
+        result = TritonAddress.parse(f"triton://{text}")
     except PlanError:
         return
-    assert found.name.strip("/") in text
-    assert "/" not in found.server
+    assert result.name.strip("/") in text
+    assert "/" not in result.server
 
 
 @pytest.mark.parametrize("runtime", ["triton", "tritons://host/people", "TensorRT"])

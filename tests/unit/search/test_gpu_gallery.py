@@ -109,10 +109,10 @@ def fill(gallery, rows=COUNT, seed=0, **options):
 def check(gallery, queries=None, **options):
     """The answers are those of the file's own gallery; returns them."""
     queries = vectors_of(3, seed=99) if queries is None else queries
-    found = gallery.search(queries, 10, **options)
+    result = gallery.search(queries, 10, **options)
     with Gallery(gallery.path, dim=DIM) as plain:
-        assert found == plain.search(queries, 10, **options)
-    return found
+        assert result == plain.search(queries, 10, **options)
+    return result
 
 
 def test_many_queries_and_every_depth(gallery):
@@ -304,8 +304,8 @@ def test_a_searcher_answers_the_same(on_gpu, plan, crops, maker):
     asked = [("woman in red coat", None), (crops / "03.jpg", None), ("hat", "camera = 'gate-3'")]
     with Searcher(plan, threads=1) as plain:
         for query, where in asked:
-            found, wanted = (s.query(query, 5, where=where).to_dicts() for s in (on_gpu, plain))
-            assert found == wanted
+            result, wanted = (s.query(query, 5, where=where).to_dicts() for s in (on_gpu, plain))
+            assert result == wanted
     assert len(maker.scans) == 1
 
 

@@ -161,8 +161,8 @@ def test_a_narrow_terminal_keeps_numbers_and_names_and_says_what_it_dropped(monk
 
 
 def test_control_characters_do_not_reach_the_terminal():
-    found = [Match(rank=1, score=0.1, id=1, image="\x1b[31mred\n.jpg", metadata={"a": "\x07"})]
-    text = str(Matches("q", found))
+    result = [Match(rank=1, score=0.1, id=1, image="\x1b[31mred\n.jpg", metadata={"a": "\x07"})]
+    text = str(Matches("q", result))
     assert "\x1b" not in text
     assert "\x07" not in text
     assert len(text.splitlines()) == 4
@@ -186,8 +186,8 @@ def test_html_holds_every_picture_inline(matches: Matches):
 
 def test_html_escapes_everything_from_outside():
     evil = "<script>alert('x')</script>\"'>"
-    found = [Match(rank=1, score=0.1, id=1, image=evil, camera=evil, metadata={"a": evil})]
-    page = Matches(evil, found)._repr_html_()
+    result = [Match(rank=1, score=0.1, id=1, image=evil, camera=evil, metadata={"a": evil})]
+    page = Matches(evil, result)._repr_html_()
     assert "<script" not in page
     assert "&lt;script&gt;" in page
     assert page.count('"') % 2 == 0

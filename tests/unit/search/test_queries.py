@@ -24,34 +24,34 @@ def indexed(plan: Path, crops: Path) -> Path:
     return plan
 
 
-def test_more_than_there_is_gives_all(found: Searcher):
-    assert len(found.query("coat", 99)) == 12
-    assert len(found.query("coat", 99, where="id < 4")) == 3
-    assert len(found.query("coat", 99, distinct=1.0)) == 12
-    assert [match.rank for match in found.query("coat", np.int64(13))] == list(range(1, 13))
+def test_more_than_there_is_gives_all(filled: Searcher):
+    assert len(filled.query("coat", 99)) == 12
+    assert len(filled.query("coat", 99, where="id < 4")) == 3
+    assert len(filled.query("coat", 99, distinct=1.0)) == 12
+    assert [match.rank for match in filled.query("coat", np.int64(13))] == list(range(1, 13))
 
 
-def test_several_queries_are_answered_as_each_alone(found: Searcher, crops: Path):
+def test_several_queries_are_answered_as_each_alone(filled: Searcher, crops: Path):
     queries = ["red coat", crops / "03.jpg", "a man", np.zeros((128, 64, 3), np.uint8)]
     for several in (queries, tuple(queries)):
-        answers = found.query(several, 4, where="id > 2")
-        alone = [found.query(query, 4, where="id > 2") for query in queries]
+        answers = filled.query(several, 4, where="id > 2")
+        alone = [filled.query(query, 4, where="id > 2") for query in queries]
         assert [a.query for a in answers] == ["red coat", "<picture>", "a man", "<picture>"]
         for together, single in zip(answers, alone, strict=True):
             assert [m.id for m in together] == [m.id for m in single]
             np.testing.assert_allclose(
                 [m.score for m in together], [m.score for m in single], atol=1e-5
             )
-    assert found.query([]) == []
+    assert filled.query([]) == []
 
 
-def test_an_offset_gives_the_next_page(found: Searcher):
-    every = found.query("coat", 12)
-    page = found.query("coat", 5, offset=5)
+def test_an_offset_gives_the_next_page(filled: Searcher):
+    every = filled.query("coat", 12)
+    page = filled.query("coat", 5, offset=5)
     assert [m.id for m in page] == [m.id for m in every[5:10]]
     assert [m.rank for m in page] == [6, 7, 8, 9, 10]
-    assert len(found.query("coat", 5, offset=10)) == 2
-    assert len(found.query("coat", 5, offset=100)) == 0
+    assert len(filled.query("coat", 5, offset=10)) == 2
+    assert len(filled.query("coat", 5, offset=100)) == 0
 
 
 @pytest.mark.parametrize(
@@ -62,27 +62,27 @@ def test_an_offset_gives_the_next_page(found: Searcher):
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("query", ["coat", ["coat", "dress"]])
-def test_arguments_are_checked(found: Searcher, query, arguments):
+def test_arguments_are_checked(filled: Searcher, query, arguments):
     with pytest.raises(QueryError):
-        found.query(query, **arguments)
+        filled.query(query, **arguments)
 
 
 @pytest.mark.parametrize("queries", [["coat", ""], ["coat", 3], [["coat"]], ["x" * 2001]])
-def test_one_bad_query_of_several_is_refused(found: Searcher, queries):
+def test_one_bad_query_of_several_is_refused(filled: Searcher, queries):
     with pytest.raises(QueryError):
-        found.query(queries)
+        filled.query(queries)
 
 
 # --- notes ------------------------------------------------------------------------------
 
 
-def test_words_beyond_the_context_are_named(found: Searcher):
+def test_words_beyond_the_context_are_named(filled: Searcher):
     long = "a person " * 60 + "in a red coat"
-    (note,) = found.query(long).notes
+    (note,) = filled.query(long).notes
     assert note.startswith("the model reads 77 tokens of a text; the last ")
     assert note.endswith("a person in a red coat'")
-    assert found.query("a person in a red coat").notes == ()
-    assert "note: the model reads 77 tokens" in repr(found.query(long))
+    assert filled.query("a person in a red coat").notes == ()
+    assert "note: the model reads 77 tokens" in repr(filled.query(long))
 
 
 @pytest.mark.parametrize("length", range(70, 80))
@@ -98,12 +98,12 @@ def test_what_is_cut_is_what_does_not_change_the_ids(length: int):
     )
 
 
-def test_a_path_typed_as_text_is_said(found: Searcher, crops: Path):
-    (note,) = found.query(str(crops / "00.jpg")).notes
+def test_a_path_typed_as_text_is_said(filled: Searcher, crops: Path):
+    (note,) = filled.query(str(crops / "00.jpg")).notes
     assert "looks like the path of a picture; search by the picture" in note
-    (note,) = found.query("nowhere/a.jpg").notes
+    (note,) = filled.query("nowhere/a.jpg").notes
     assert "which does not exist" in note
-    assert found.query("a dress as in a.jpg").notes == ()
+    assert filled.query("a dress as in a.jpg").notes == ()
 
 
 def test_a_value_of_another_case_is_said(indexed: Path, capsys):

@@ -113,22 +113,22 @@ def test_metadata_stays_with_its_picture_when_others_are_left_out(searcher, crop
     paths = [crops / "00.jpg", tmp_path / "broken.jpg", crops / "01.jpg", crops / "02.jpg"]
     searcher.add(crops / "01.jpg", {"place": "known"}, progress=False)
     searcher.add(paths, [{"place": name} for name in "abcd"], progress=False)
-    found = {Path(m.image).name: m.metadata["place"] for m in searcher.query("coat")}
-    assert found == {"00.jpg": "a", "01.jpg": "known", "02.jpg": "d"}
+    result = {Path(m.image).name: m.metadata["place"] for m in searcher.query("coat")}
+    assert result == {"00.jpg": "a", "01.jpg": "known", "02.jpg": "d"}
 
 
-def test_metadata_of_another_length_is_refused(found, crops):
+def test_metadata_of_another_length_is_refused(filled, crops):
     with pytest.raises(GalleryError, match="metadata for each of the 1 pictures, got 2"):
-        found.add([noise()], [{}, {}], progress=False)
-    assert len(found.gallery) == NUM_CROPS
+        filled.add([noise()], [{}, {}], progress=False)
+    assert len(filled.gallery) == NUM_CROPS
 
 
 @pytest.mark.parametrize("row", [{"tags": ["a"]}, {"pid": 7.5}, {"camera": [3]}, {3: "x"}])
-def test_metadata_of_another_kind_is_refused_and_nothing_is_lost(found, row):
+def test_metadata_of_another_kind_is_refused_and_nothing_is_lost(filled, row):
     with pytest.raises(GalleryError):
-        found.add([noise()], row, progress=False)
-    assert len(found.gallery) == NUM_CROPS
-    assert len(found.query("coat")) == 10
+        filled.add([noise()], row, progress=False)
+    assert len(filled.gallery) == NUM_CROPS
+    assert len(filled.query("coat")) == 10
 
 
 @pytest.mark.parametrize("pictures", ["nowhere", Path("nowhere/at-all.jpg"), 3, None, "x" * 300])
@@ -174,18 +174,18 @@ def test_a_file_whose_name_is_not_unicode_stops_nothing(searcher, crops, tmp_pat
 # --- querying ---------------------------------------------------------------------------
 
 
-def test_a_picture_finds_itself_first(found, crops):
+def test_a_picture_finds_itself_first(filled, crops):
     for path in crops.iterdir():
-        first = found.query(path, 3)[0]
+        first = filled.query(path, 3)[0]
         assert (first.rank, first.image) == (1, str(path.resolve()))
         assert first.score == pytest.approx(1, abs=1e-4)
 
 
-def test_a_text_ranks_by_the_inner_product(found, tiny_plan, crops):
+def test_a_text_ranks_by_the_inner_product(filled, tiny_plan, crops):
     paths = sorted(crops.iterdir())
     encoder = Encoder.from_plan(Plan(tiny_plan), threads=1)
     scores = encoder.encode_images(paths) @ encoder.encode_texts(["woman in red coat"])[0]
-    matches = found.query("woman in red coat", NUM_CROPS)
+    matches = filled.query("woman in red coat", NUM_CROPS)
     wanted = [str(paths[i].resolve()) for i in np.argsort(-scores)]
     assert [match.image for match in matches] == wanted
     assert [match.rank for match in matches] == list(range(1, NUM_CROPS + 1))
@@ -210,10 +210,10 @@ def test_where_looks_at_what_matches_only(searcher, crops):
 
 
 @pytest.mark.parametrize("where", ["colour = 'red'", "camera = ", "camera = 3", "; drop table", ""])
-def test_a_wrong_filter_is_refused(found, where):
+def test_a_wrong_filter_is_refused(filled, where):
     with pytest.raises(FilterError):
-        found.query("coat", where=where)
-    assert len(found.query("coat")) == 10
+        filled.query("coat", where=where)
+    assert len(filled.query("coat")) == 10
 
 
 @pytest.mark.parametrize(
@@ -232,25 +232,25 @@ def test_a_wrong_filter_is_refused(found, where):
         ({"text": "red coat"}, "got dict"),
     ],
 )
-def test_a_query_that_cannot_be_searched_for_is_refused(found, query, why):
+def test_a_query_that_cannot_be_searched_for_is_refused(filled, query, why):
     with pytest.raises(QueryError, match=why):
-        found.query(query)
-    assert len(found.query("red coat")) == 10
+        filled.query(query)
+    assert len(filled.query("red coat")) == 10
 
 
 @pytest.mark.parametrize(
     "query",
     ["红色外套", "🧥", "a\tred\ncoat", "a" * 2_000, "<end_of_text>", "&#65; &lt;", "' OR 1=1"],
 )
-def test_an_odd_text_is_searched_for_all_the_same(found, query):
-    assert len(found.query(query)) == 10
+def test_an_odd_text_is_searched_for_all_the_same(filled, query):
+    assert len(filled.query(query)) == 10
 
 
 @pytest.mark.parametrize("k", [0, -1, True, False, 2.0, "3", b"3"])
-def test_a_k_that_does_not_fit_is_refused(found, k):
+def test_a_k_that_does_not_fit_is_refused(filled, k):
     with pytest.raises(QueryError, match="k "):
-        found.query("coat", k)
-    assert len(found.query("coat", NUM_CROPS)) == NUM_CROPS
+        filled.query("coat", k)
+    assert len(filled.query("coat", NUM_CROPS)) == NUM_CROPS
 
 
 def test_before_the_first_picture_a_query_says_what_to_do(searcher):

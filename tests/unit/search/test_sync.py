@@ -115,12 +115,12 @@ def test_a_table_that_changes_is_followed_like_a_dictionary(tmp_path_factory, ro
                 eye=eye, source="table", replace=True, sync=is_sync,
             )  # fmt: skip
             order = {(Path(row.image).name, row.pid): row.id for row in gallery.rows(gallery)}
-            found = state(gallery)
+            result = state(gallery)
             given = {(name, str(pid)): value for (name, pid), value in rows.items()}
-            assert {key: found[key] for key in given} == given
+            assert {key: result[key] for key in given} == given
             if is_sync:
-                assert found == given
-            assert len(found) == len(gallery)
+                assert result == given
+            assert len(result) == len(gallery)
             # Doing it again changes nothing, and encodes nothing.
             again = add(
                 gallery,
@@ -129,7 +129,7 @@ def test_a_table_that_changes_is_followed_like_a_dictionary(tmp_path_factory, ro
                 eye=(idle := Eye()), source="table", replace=True, sync=is_sync,
             )  # fmt: skip
             assert (again.num_known, idle.seen) == (len(rows), [])
-            assert state(gallery) == found
+            assert state(gallery) == result
 
 
 # --- case by case -------------------------------------------------------------------------

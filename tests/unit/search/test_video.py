@@ -96,8 +96,8 @@ def test_boxes_of_a_detector(searcher: Searcher, film: Path):
 
 
 def test_boxes_found_before_say_what_frames_are_taken(searcher: Searcher, film: Path):
-    found = {3.14: [(0, 0, 10, 20)], 1.0: [(0, 0, 9, 9), LEFT], 1.02: [RIGHT], 77.0: [RIGHT]}
-    added = searcher.add_video(film, boxes=found, progress=False)
+    result = {3.14: [(0, 0, 10, 20)], 1.0: [(0, 0, 9, 9), LEFT], 1.02: [RIGHT], 77.0: [RIGHT]}
+    added = searcher.add_video(film, boxes=result, progress=False)
     addresses = [str(row.image).rpartition("#")[2] for row in rows(searcher)]
     assert addresses == [
         "t=1.000&xywh=0,0,9,9",

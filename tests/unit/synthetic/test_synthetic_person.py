@@ -62,18 +62,18 @@ def test_a_pair_cut_by_the_count_becomes_an_ordinary_identity():
 
 def test_attributes_agree_with_each_other():
     for identity in identities(800):
-        found = identity.person.attributes()
-        assert (found["lower"] is None) == (found["upper"] == "dress")
-        assert (found["lower"] is None) == (found["lower_color"] is None)
-        assert (found["bag"] is None) == (found["bag_color"] is None)
-        assert (found["hat"] is None) == (found["hat_color"] is None)
-        assert found["umbrella"] == (found["umbrella_color"] is not None)
-        assert (found["upper_pattern"] == "plain") == (found["upper_second_color"] is None)
-        if found["upper"] == "coat":
-            assert found["lower"] != "shorts"
-            assert found["lower"] != "skirt" or found["hem"] == "long"
-        if found["lower"] == "jeans":
-            assert found["lower_color"] in ("blue", "black", "grey")
+        result = identity.person.attributes()
+        assert (result["lower"] is None) == (result["upper"] == "dress")
+        assert (result["lower"] is None) == (result["lower_color"] is None)
+        assert (result["bag"] is None) == (result["bag_color"] is None)
+        assert (result["hat"] is None) == (result["hat_color"] is None)
+        assert result["umbrella"] == (result["umbrella_color"] is not None)
+        assert (result["upper_pattern"] == "plain") == (result["upper_second_color"] is None)
+        if result["upper"] == "coat":
+            assert result["lower"] != "shorts"
+            assert result["lower"] != "skirt" or result["hem"] == "long"
+        if result["lower"] == "jeans":
+            assert result["lower_color"] in ("blue", "black", "grey")
 
 
 def test_views_change_cameras_and_are_reproducible():

@@ -55,8 +55,8 @@ def _nearest_color(rgb):
 def test_a_coat_keeps_the_name_of_its_color_before_every_camera(color, camera):
     for tone in (-1.0, 1.0):
         person = replace(PLAIN, upper_color=color, tone=tone)
-        found = render_with_regions(person, replace(VIEW, camera=camera))
-        median = np.median(found.image[found.mask("upper")], axis=0)
+        result = render_with_regions(person, replace(VIEW, camera=camera))
+        median = np.median(result.image[result.mask("upper")], axis=0)
         assert _nearest_color(median) == color, (median, COLORS[color])
 
 
@@ -67,8 +67,8 @@ def test_other_things_keep_the_name_of_their_color(slot):
         if slot in ("hat", "bag"):
             changes[slot] = {"hat": "beanie", "bag": "backpack"}[slot]
         person = replace(PLAIN, shoes="boots", tone=0.0, **changes)
-        found = render_with_regions(person, replace(VIEW, yaw=np.pi))
-        median = np.median(found.image[found.mask(slot)], axis=0)
+        result = render_with_regions(person, replace(VIEW, yaw=np.pi))
+        median = np.median(result.image[result.mask(slot)], axis=0)
         assert _nearest_color(median) == color, (slot, median)
 
 
@@ -84,11 +84,11 @@ def test_same_arguments_same_bytes():
 def test_regions_do_not_change_the_picture():
     view = view_of(PEOPLE[3], 0)
 
-    found = render_with_regions(PEOPLE[3].person, view)
+    result = render_with_regions(PEOPLE[3].person, view)
 
-    np.testing.assert_array_equal(found.image, render(PEOPLE[3].person, view))
-    assert found.regions.shape == (128, 64)
-    assert not found.mask("nothing of the kind").any()
+    np.testing.assert_array_equal(result.image, render(PEOPLE[3].person, view))
+    assert result.regions.shape == (128, 64)
+    assert not result.mask("nothing of the kind").any()
 
 
 @settings(max_examples=12, deadline=None)
@@ -149,7 +149,7 @@ def test_the_face_is_seen_from_the_front_only():
 def test_every_picture_shows_its_person():
     for identity in PEOPLE:
         for picture in range(2):
-            found = render_with_regions(identity.person, view_of(identity, picture))
-            share = (found.regions > 0).mean()
+            result = render_with_regions(identity.person, view_of(identity, picture))
+            share = (result.regions > 0).mean()
             assert 0.10 < share < 0.65
-            assert found.mask("upper").sum() > 150
+            assert result.mask("upper").sum() > 150

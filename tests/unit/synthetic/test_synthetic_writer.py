@@ -225,8 +225,8 @@ def test_twenty_queries_each_with_enough_answers():
     assert len({query.text for query in ATTRIBUTE_QUERIES}) == 20
     for query in (*ATTRIBUTE_QUERIES, *DETAIL_QUERIES):
         assert set(query.predicate) <= set(rows[0]), query.text
-        found = sum(matches(row, query.predicate) for row in rows)
-        assert 12 <= found <= 0.25 * len(rows), (query.text, found)
+        result = sum(matches(row, query.predicate) for row in rows)
+        assert 12 <= result <= 0.25 * len(rows), (query.text, result)
 
 
 def test_a_predicate_allows_one_value_or_several():

@@ -36,10 +36,10 @@ def pairs_of(split, *, drop_words, captions=1, cleaning=CLIP_CLEANING):
 
 def test_words_are_left_out_anew_each_epoch(split):
     whole, changed = pairs_of(split, drop_words=0.0), pairs_of(split, drop_words=0.5)
-    found = [[changed[epoch, i][1][0] for i in range(len(changed))] for epoch in range(2)]
-    assert found[0] != found[1]
-    assert found[0] == [changed[0, i][1][0] for i in range(len(changed))]
-    for i, caption in enumerate(found[0]):
+    result = [[changed[epoch, i][1][0] for i in range(len(changed))] for epoch in range(2)]
+    assert result[0] != result[1]
+    assert result[0] == [changed[0, i][1][0] for i in range(len(changed))]
+    for i, caption in enumerate(result[0]):
         assert 0 < len(caption.split()) <= len(whole[0, i][1][0].split())
 
 

@@ -164,8 +164,8 @@ def test_the_best_checkpoint_is_kept_and_selected(recipe, tmp_path, monkeypatch)
     evaluate_split = loop.evaluate_split
 
     def told(encoder, split, *, progress):
-        found = evaluate_split(encoder, split)
-        return replace(found, text_to_image=replace(found.text_to_image, rank1=next(rank1)))
+        result = evaluate_split(encoder, split)
+        return replace(result, text_to_image=replace(result.text_to_image, rank1=next(rank1)))
 
     monkeypatch.setattr(loop, "evaluate_split", told)
     train(replace(recipe, schedule=Schedule(epochs=3)), tmp_path, progress=False)

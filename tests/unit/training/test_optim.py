@@ -50,11 +50,11 @@ def test_a_warm_up_may_begin_with_its_first_rate():
     after = np.arange(total - warm)
     cosine = 0.05 + 0.5 * (1 - 0.05) * (1 + np.cos(np.pi * after / len(after)))
     expected = [*np.linspace(0.01, 1, warm), *cosine]
-    found = [
+    result = [
         by_step(step, total, warmup=0.2, initial=0.01, from_initial=True, final=0.05)
         for step in range(total)
     ]
-    assert found == pytest.approx(expected, rel=1e-12)
+    assert result == pytest.approx(expected, rel=1e-12)
     assert by_step(0, 5, warmup=0.2, initial=0.01, from_initial=True) == 0.01
 
 
@@ -195,8 +195,8 @@ def settings_of(model, config):
 
 
 def test_only_matrices_are_decayed():
-    found = settings_of(model_of_all_kinds(), Optimizer(lr=0.3, weight_decay=0.2))
-    assert found == {
+    result = settings_of(model_of_all_kinds(), Optimizer(lr=0.3, weight_decay=0.2))
+    assert result == {
         "0.weight": (0.3, 0.2), "1.weight": (0.3, 0.2), "token_embedding.weight": (0.3, 0.2),
         "0.bias": (0.3, 0.0), "1.bias": (0.3, 0.0), "2.bias": (0.3, 0.0), "2.weight": (0.3, 0.0),
         "scale": (0.3, 0.0),
@@ -210,11 +210,11 @@ def test_of_the_rules_that_name_a_parameter_the_last_decides():
         ParameterRule(names="0.*", lr=3.0),
     )
     config = Optimizer(lr=1.0, weight_decay=0.2, decay_vectors=True, rules=rules)
-    found = settings_of(model_of_all_kinds(), config)
-    assert found["1.weight"] == (5.0, 0.2)
-    assert found["1.bias"] == (2.0, 0.0)
-    assert found["0.bias"] == (3.0, 0.0)
-    assert found["2.weight"] == (1.0, 0.2)
+    result = settings_of(model_of_all_kinds(), config)
+    assert result["1.weight"] == (5.0, 0.2)
+    assert result["1.bias"] == (2.0, 0.0)
+    assert result["0.bias"] == (3.0, 0.0)
+    assert result["2.weight"] == (1.0, 0.2)
 
 
 def test_the_rate_of_a_run_keeps_the_shares_of_the_rules():

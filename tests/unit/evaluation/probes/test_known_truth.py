@@ -20,9 +20,9 @@ class ColourEncoder:
 
     def _embedding(self, words: str):
         """Top and trousers one-hot, ``[6]``, of length one."""
-        found = [COLOURS.index(word) for word in words.split() if word in COLOURS]
+        results = [COLOURS.index(word) for word in words.split() if word in COLOURS]
         vector = np.zeros(6, np.float32)
-        vector[[place * 3 + colour for place, colour in enumerate(found)]] = 1
+        vector[[place * 3 + colour for place, colour in enumerate(results)]] = 1
         return vector / np.linalg.norm(vector)
 
 

@@ -108,9 +108,9 @@ class Seeing:
 
     def _embedding(self, text):
         words = text.replace("-", " ").replace(".", " ").lower().split()
-        found = [COLOURS.index(word) for word in words if word in COLOURS]
+        actual = [COLOURS.index(word) for word in words if word in COLOURS]
         vector = np.zeros(6, np.float32)
-        vector[[place * 3 + colour for place, colour in enumerate(found[:2])]] = 1
+        vector[[place * 3 + colour for place, colour in enumerate(actual[:2])]] = 1
         return vector / np.linalg.norm(vector)
 
 
@@ -147,15 +147,15 @@ def accuracies(encoder, split):
 
 
 def test_a_model_that_binds_colours_to_things_is_right(split):
-    found = accuracies(Seeing(), split)
-    assert found["color swap"] == found["color swap, caption to picture"] == (30, 1.0)
-    assert found["attribute swap: color"] == (30, 1.0)
+    actual = accuracies(Seeing(), split)
+    assert actual["color swap"] == actual["color swap, caption to picture"] == (30, 1.0)
+    assert actual["attribute swap: color"] == (30, 1.0)
 
 
 def test_a_bag_of_words_stays_at_chance(split):
-    found = accuracies(Counting(), split)
-    assert found["color swap"] == found["color swap, caption to picture"] == (30, 0.5)
-    assert found["attribute swap: color"] == (30, 1.0)
+    actual = accuracies(Counting(), split)
+    assert actual["color swap"] == actual["color swap, caption to picture"] == (30, 0.5)
+    assert actual["attribute swap: color"] == (30, 1.0)
 
 
 def test_a_model_that_hears_no_negation_prefers_what_is_denied(split):
@@ -170,9 +170,9 @@ def test_a_model_that_hears_no_negation_prefers_what_is_denied(split):
         Sample(image=s.image, captions=(s.captions[0].split(" over ")[0],), pid=s.pid)
         for s in split.samples
     ]
-    found = accuracies(Naming(), Split(name="test", samples=tuple(upper)))
-    assert found["negation: negative"][1] == 0.0
-    assert found["negation: affirmative"][1] == 0.5  # with it, and without it, alike
+    actual = accuracies(Naming(), Split(name="test", samples=tuple(upper)))
+    assert actual["negation: negative"][1] == 0.0
+    assert actual["negation: affirmative"][1] == 0.5  # with it, and without it, alike
 
 
 def test_too_few_items_are_not_asked_and_say_so(split):
@@ -208,8 +208,8 @@ def catalog(tmp_path):
 
 def test_a_plan_is_asked_about_a_catalogue(tiny_plan, catalog):
     report = probe(tiny_plan, catalog, split="test", progress=False)
-    found = {result.probe: result.items for result in report.results}
-    assert found["color swap"] == found["attribute swap: material"] == found["negation"] == 32
+    actual = {result.probe: result.items for result in report.results}
+    assert actual["color swap"] == actual["attribute swap: material"] == actual["negation"] == 32
     encoder = Encoder.from_plan(Plan(tiny_plan), threads=1)
     again = probe(encoder, catalog, split="test", progress=False)
     assert [r.items for r in again.results] == [r.items for r in report.results]

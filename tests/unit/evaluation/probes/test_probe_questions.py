@@ -166,8 +166,8 @@ def test_a_column_takes_the_place_of_the_kind_of_its_name():
     split = split_of(
         *["red coat", "blue coat"] * 2, metadata=[{"color": "red"}, {"color": "blue"}] * 2
     )
-    found = [a for a in attributes_of(split.samples) if a.name == "color"]
-    assert [a.column for a in found] == [True]
+    result = [a for a in attributes_of(split.samples) if a.name == "color"]
+    assert [a.column for a in result] == [True]
 
 
 # --- negation ---------------------------------------------------------------------------

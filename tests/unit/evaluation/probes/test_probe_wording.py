@@ -52,12 +52,12 @@ def test_colours_of_one_thing_are_left_alone(caption):
 
 def test_a_noun_belongs_to_the_adjective_before_it():
     caption = "red leather hand bag, blue with a coat and black, shoes"
-    found = {text: thing_after(caption, span) for span, text in
+    result = {text: thing_after(caption, span) for span, text in
              ((Span(caption.index(t), caption.index(t) + len(t), t), t)
               for t in ("red", "blue", "black"))}  # fmt: skip
-    assert found["red"] is not None
-    assert found["red"].text == "hand bag"
-    assert found["blue"] is found["black"] is None
+    assert result["red"] is not None
+    assert result["red"].text == "hand bag"
+    assert result["blue"] is result["black"] is None
 
 
 def test_a_shirt_is_not_found_in_a_t_shirt():

@@ -44,12 +44,12 @@ class FakeCuda:
         self._handles = iter(range(7001, 10**6))
 
     def __getattribute__(self, name):
-        found = super().__getattribute__(name)
-        if name.startswith("cuda") and callable(found) and name != "cudaError_t":
+        result = super().__getattribute__(name)
+        if name.startswith("cuda") and callable(result) and name != "cudaError_t":
             self.calls[name] += 1
             if name in self.fails:
                 return lambda *args: (self.fails[name], None)
-        return found
+        return result
 
     def cudaGetDeviceCount(self):
         return (CudaError.cudaSuccess if self.gpus else CudaError(35)), self.gpus
@@ -89,8 +89,8 @@ class FakeCuda:
         return CudaError.cudaSuccess, ctypes.addressof(buffer)
 
     def _free(self, kind, address):
-        found, buffer = self.memory.pop(address)
-        assert found == kind
+        result, buffer = self.memory.pop(address)
+        assert result == kind
         ctypes.memset(buffer, 0xDD, len(buffer))
         self.freed.append(buffer)
         return OK
@@ -114,8 +114,8 @@ class FakeCuda:
         """The memory is allocated, of the kind, and large enough; it may be amid a piece of it."""
         start = max((base for base in self.memory if base <= address), default=None)
         assert start is not None, "no such memory"
-        found, buffer = self.memory[start]
-        assert found == kind
+        result, buffer = self.memory[start]
+        assert result == kind
         assert address - start + size <= len(buffer)
         return address
 

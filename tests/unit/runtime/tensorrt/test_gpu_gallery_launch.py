@@ -136,11 +136,11 @@ def test_a_searcher_asks_by_caption(plan, backend, references, cuda, monkeypatch
         fill(searcher.gallery)
         searcher.query("red coat")
         cuda.calls.clear()
-        found = searcher.query("red coat")
+        result = searcher.query("red coat")
         assert cuda.calls["cudaGraphLaunch"] == 1
         with Gallery(searcher.gallery.path) as plain:
             (wanted,) = plain.search(references.texts(IDS, EOT), 10)
-        assert [match.id for match in found] == [hit.id for hit in wanted]
+        assert [match.id for match in result] == [hit.id for hit in wanted]
         assert len(searcher.query(np.full((4, 2, 3), 200, np.uint8))) == 10
     assert not cuda.leaks
 
