@@ -41,8 +41,7 @@ from finegrain.synthetic import (
 )
 from finegrain.training import train
 
-RECIPE = Path("recipes/tiny_synthetic.py")
-PROFILE = Path("export/onnx_fp32.py")
+RECIPE, PROFILE = "quick_synthetic", "onnx_fp32"
 QUERY = "woman in red coat"
 MEASURED = Path("benchmarks/results/demo.json")
 STAGES = ("draw people", "train", "export", "evaluate", "index", "query")
@@ -111,8 +110,8 @@ def run_demo(out: Path, *, fast: bool = False) -> DemoResults:
     Raises:
         RecipeError: The current folder is not a checkout of finegrain.
     """
-    if not RECIPE.is_file():
-        raise RecipeError(f"the demo needs {RECIPE}; run it in a checkout of finegrain")
+    if not MEASURED.is_file():
+        raise RecipeError(f"the demo needs {MEASURED}; run it in a checkout of finegrain")
     fast = fast or os.environ.get("FINEGRAIN_FAST", "0") not in ("", "0")
     recipe = _shortened(load_recipe(RECIPE)) if fast else load_recipe(RECIPE)
     assert isinstance(recipe.data, SyntheticPeople)

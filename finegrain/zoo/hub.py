@@ -68,7 +68,7 @@ def list_repository(repository: str, revision: str | None = None) -> Listing:
             hub cannot be reached and the cache does not have it.
     """
     hub = require("huggingface_hub", "pull")
-    with _told(repository, revision):
+    with _plain_errors(repository, revision):
         try:
             info = hub.HfApi().model_info(repository, revision=revision, files_metadata=True)
         except _unreachable():
@@ -118,7 +118,7 @@ def download(listing: Listing, names: Iterable[str], *, progress: bool = True) -
     hub = require("huggingface_hub", "pull")
     _check_space(listing, names, Path(_constants().HF_HUB_CACHE))
     folder = Path()
-    with _told(listing.repository, listing.revision):
+    with _plain_errors(listing.repository, listing.revision):
         for name in names:
             stated = listing.files[name]
             path = Path(
@@ -252,7 +252,7 @@ def _unreachable() -> tuple[type[BaseException], ...]:
 
 
 @contextmanager
-def _told(repository: str, revision: str | None) -> Iterator[None]:
+def _plain_errors(repository: str, revision: str | None) -> Iterator[None]:
     """Turn errors of the hub into errors that say what to do."""
     errors = require("huggingface_hub.errors", "pull")
     endpoint = _constants().ENDPOINT

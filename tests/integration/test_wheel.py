@@ -13,6 +13,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from fixtures.onnx_pairs import write_immich
 from PIL import Image
 
 ROOT = Path(__file__).parents[2]
@@ -57,8 +58,9 @@ def python(dist, tmp_path_factory):
     return python
 
 
-def run(command, cwd):
-    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+def run(command, cwd, **variables):
+    inherited = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    environment = inherited | variables
     done = subprocess.run(
         command, cwd=cwd, env=environment, capture_output=True, text=True, check=False
     )
@@ -109,3 +111,22 @@ def test_the_road_in_an_empty_folder(python, tmp_path):
         Image.new("RGB", (60, 120), name).save(tmp_path / f"photos/{name}.png")
     finegrain("index", "model.plan", "photos")
     assert "red.png" in finegrain("query", "model.plan", "woman in red coat", "-k", "3")
+
+
+def test_the_quick_start_with_a_model_of_the_hub(python, hub, crops, tmp_path):
+    """The commands of the README, with random weights under a name that `pull` lists."""
+    write_immich(tmp_path / "pair")
+    hub.add_folder("immich-app/ViT-B-16__openai", tmp_path / "pair")
+    variables = {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path / "home")}
+
+    def finegrain(*arguments):
+        # As after `pip install "finegrain[pull]"`, without PyTorch.
+        code = "import sys; sys.modules['torch'] = None; from finegrain.__main__ import main; "
+        command = [python, "-c", f"{code} raise SystemExit(main())", *map(str, arguments)]
+        return run(command, tmp_path, **variables)
+
+    assert "clip-vit-b16" in finegrain("pull")
+    assert "licence: mit" in finegrain("pull", "clip-vit-b16", "-o", "model.plan")
+    assert "finegrain query" in finegrain("index", "model.plan", crops)
+    assert "10 matches" in finegrain("query", "model.plan", "red coat", "--grid", "matches.png")
+    assert Image.open(tmp_path / "matches.png").width > 100

@@ -54,7 +54,7 @@ def test_weights_solve_the_stated_problem(values):
     """Stationarity under the constraint, as one linear system in weights and multiplier."""
     count = len(values)
     system = np.ones((count + 1, count + 1))
-    # Of sum_{i<j} (w_i - w_j)^2 / 2 the derivative by w_i is K w_i - sum_j w_j.
+    # The derivative of sum_{i<j} (w_i - w_j)^2 / 2 by w_i is K w_i - sum_j w_j.
     system[:count, :count] = count * np.eye(count) - 1 - np.diag(normed(values))
     system[count, count] = 0
     expected = np.linalg.solve(system, [0] * count + [1])[:count]

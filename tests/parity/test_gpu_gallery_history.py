@@ -68,7 +68,7 @@ def test_every_history_ends_in_the_exact_answer(history, seed):
         with Gallery(Path(folder) / "g", dim=DIM, index=Gpu(torch_scan)) as gallery:
             for what, amount, hours in [("add", 40, None), *history]:
                 if what == "add":
-                    # Of quarters any sum is exact, and many scores tie.
+                    # Sums of quarters are exact, and many scores tie.
                     vectors = signs(random, amount)
                     pids = random.integers(0, 10, amount).tolist()
                     after = None if hours is None else timedelta(hours=hours)

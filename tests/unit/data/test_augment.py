@@ -123,7 +123,7 @@ def test_erased_rectangles_are_distributed_as_published(size):
     literal = [box for box in (drawn_literally(size, rng) for _ in range(DRAWS)) if box]
     assert abs(len(ours) - len(literal)) < 20
     ours, literal = np.array(ours, float).T, np.array(literal, float).T
-    # Of two samples of 2,000 the distance is under 0.062 in 999 cases of 1,000.
+    # The distance of two samples of 2,000 is under 0.062 in 999 cases of 1,000.
     for name, of in {
         "area": lambda top, left, h, w: h * w / (size[0] * size[1]),
         "ratio": lambda top, left, h, w: np.log(h / w),
@@ -241,7 +241,7 @@ def test_a_picked_operation_may_do_nothing_and_more_picks_do_more(picture):
         same = channels_first(picture)
         return np.mean([np.array_equal(augmentation(picture, seed), same) for seed in range(300)])
 
-    # Of six: 0.9 of grey, half of mirroring, half of erasing.
+    # Six operations: 0.9 of grey, half of mirroring, half of erasing.
     assert share_left_alone(1) == pytest.approx(1.9 / 6, abs=0.08)
     assert share_left_alone(2) == pytest.approx((1.9 / 6) ** 2, abs=0.08)
 

@@ -115,10 +115,10 @@ def test_mined_negatives_are_the_likelier_the_nearer():
     drawn = [
         draw_candidates(torch.arange(4), groups, captions=1, logits=nearness) for _ in range(2000)
     ]
-    rivals = torch.stack([pairs.pictures[4] + pairs.captions[4] for pairs in drawn])
-    # Of its own group only, however near another is: 1 to 3.
-    assert set(rivals.tolist()) == {1, 2}
-    assert (rivals == 2).float().mean().item() == pytest.approx(0.75, abs=0.04)
+    negatives = torch.stack([pairs.pictures[4] + pairs.captions[4] for pairs in drawn])
+    # Hard negatives come from the own group only, however near another one is: 1 to 3.
+    assert set(negatives.tolist()) == {1, 2}
+    assert (negatives == 2).float().mean().item() == pytest.approx(0.75, abs=0.04)
 
 
 @given(products, st.integers(0, 99))
