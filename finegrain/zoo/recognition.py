@@ -21,9 +21,9 @@ Layout = Literal[
     "rde",
     "albef",
 ]
-"""``openai_clip`` includes plain CLIPs of open_clip; ``open_clip_towers`` are its other models;
-``albef`` includes RaSa; ``irra`` includes the forks that
-add no parts for search (NAM, HAM, GA-DMS)."""
+"""``openai_clip`` includes plain CLIPs of open_clip, and ``open_clip_towers`` are its other models;
+``albef`` includes RaSa; ``irra`` includes the forks that add no parts for search (NAM, HAM,
+GA-DMS)."""
 
 TRUNK = "base_model."
 """Name prefix of the towers of IRRA and its forks."""
