@@ -189,11 +189,15 @@ def searcher(plan: Path) -> Iterator[Searcher]:
 
 
 @pytest.fixture(scope="session")
-def filled(tiny_plan: Path, crops: Path, tmp_path_factory: pytest.TempPathFactory) -> Searcher:
+def crops_searcher(
+    tiny_plan: Path, crops: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Searcher:
     """A searcher of all crops. Shared: only ask it."""
     from finegrain.search.searcher import Searcher
 
-    searcher = Searcher(tiny_plan, gallery=tmp_path_factory.mktemp("filled") / "g", threads=1)
+    searcher = Searcher(
+        tiny_plan, gallery=tmp_path_factory.mktemp("crops_searcher") / "g", threads=1
+    )
     searcher.add(crops, progress=False)
     return searcher
 

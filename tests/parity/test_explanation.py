@@ -123,13 +123,13 @@ def test_where_it_cannot_be_saved_is_said(
         explanation.save(tmp_path / name)
 
 
-def test_a_match_explains_itself(result: Searcher, encoder: Encoder) -> None:
-    match = result.query(QUERY, 3)[1]
+def test_a_match_explains_itself(crops_searcher: Searcher, encoder: Encoder) -> None:
+    match = crops_searcher.query(QUERY, 3)[1]
     why = match.explain()
     assert why.query == QUERY
     assert why.score == pytest.approx(match.score, abs=1e-4)
 
 
-def test_a_match_of_a_picture_has_no_words(result: Searcher, picture: Image.Image) -> None:
+def test_a_match_of_a_picture_has_no_words(crops_searcher: Searcher, picture: Image.Image) -> None:
     with pytest.raises(QueryError, match="text"):
-        result.query(picture, 1)[0].explain()
+        crops_searcher.query(picture, 1)[0].explain()

@@ -24,34 +24,36 @@ def indexed(plan: Path, crops: Path) -> Path:
     return plan
 
 
-def test_more_than_there_is_gives_all(filled: Searcher):
-    assert len(filled.query("coat", 99)) == 12
-    assert len(filled.query("coat", 99, where="id < 4")) == 3
-    assert len(filled.query("coat", 99, distinct=1.0)) == 12
-    assert [match.rank for match in filled.query("coat", np.int64(13))] == list(range(1, 13))
+def test_more_than_there_is_gives_all(crops_searcher: Searcher):
+    assert len(crops_searcher.query("coat", 99)) == 12
+    assert len(crops_searcher.query("coat", 99, where="id < 4")) == 3
+    assert len(crops_searcher.query("coat", 99, distinct=1.0)) == 12
+    assert [match.rank for match in crops_searcher.query("coat", np.int64(13))] == list(
+        range(1, 13)
+    )
 
 
-def test_several_queries_are_answered_as_each_alone(filled: Searcher, crops: Path):
+def test_several_queries_are_answered_as_each_alone(crops_searcher: Searcher, crops: Path):
     queries = ["red coat", crops / "03.jpg", "a man", np.zeros((128, 64, 3), np.uint8)]
     for several in (queries, tuple(queries)):
-        answers = filled.query(several, 4, where="id > 2")
-        alone = [filled.query(query, 4, where="id > 2") for query in queries]
+        answers = crops_searcher.query(several, 4, where="id > 2")
+        alone = [crops_searcher.query(query, 4, where="id > 2") for query in queries]
         assert [a.query for a in answers] == ["red coat", "<picture>", "a man", "<picture>"]
         for together, single in zip(answers, alone, strict=True):
             assert [m.id for m in together] == [m.id for m in single]
             np.testing.assert_allclose(
                 [m.score for m in together], [m.score for m in single], atol=1e-5
             )
-    assert filled.query([]) == []
+    assert crops_searcher.query([]) == []
 
 
-def test_an_offset_gives_the_next_page(filled: Searcher):
-    every = filled.query("coat", 12)
-    page = filled.query("coat", 5, offset=5)
+def test_an_offset_gives_the_next_page(crops_searcher: Searcher):
+    every = crops_searcher.query("coat", 12)
+    page = crops_searcher.query("coat", 5, offset=5)
     assert [m.id for m in page] == [m.id for m in every[5:10]]
     assert [m.rank for m in page] == [6, 7, 8, 9, 10]
-    assert len(filled.query("coat", 5, offset=10)) == 2
-    assert len(filled.query("coat", 5, offset=100)) == 0
+    assert len(crops_searcher.query("coat", 5, offset=10)) == 2
+    assert len(crops_searcher.query("coat", 5, offset=100)) == 0
 
 
 @pytest.mark.parametrize(
@@ -62,27 +64,27 @@ def test_an_offset_gives_the_next_page(filled: Searcher):
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("query", ["coat", ["coat", "dress"]])
-def test_arguments_are_checked(filled: Searcher, query, arguments):
+def test_arguments_are_checked(crops_searcher: Searcher, query, arguments):
     with pytest.raises(QueryError):
-        filled.query(query, **arguments)
+        crops_searcher.query(query, **arguments)
 
 
 @pytest.mark.parametrize("queries", [["coat", ""], ["coat", 3], [["coat"]], ["x" * 2001]])
-def test_one_bad_query_of_several_is_refused(filled: Searcher, queries):
+def test_one_bad_query_of_several_is_refused(crops_searcher: Searcher, queries):
     with pytest.raises(QueryError):
-        filled.query(queries)
+        crops_searcher.query(queries)
 
 
 # --- notes ------------------------------------------------------------------------------
 
 
-def test_words_beyond_the_context_are_named(filled: Searcher):
+def test_words_beyond_the_context_are_named(crops_searcher: Searcher):
     long = "a person " * 60 + "in a red coat"
-    (note,) = filled.query(long).notes
+    (note,) = crops_searcher.query(long).notes
     assert note.startswith("the model reads 77 tokens of a text; the last ")
     assert note.endswith("a person in a red coat'")
-    assert filled.query("a person in a red coat").notes == ()
-    assert "note: the model reads 77 tokens" in repr(filled.query(long))
+    assert crops_searcher.query("a person in a red coat").notes == ()
+    assert "note: the model reads 77 tokens" in repr(crops_searcher.query(long))
 
 
 @pytest.mark.parametrize("length", range(70, 80))
@@ -98,12 +100,12 @@ def test_what_is_cut_is_what_does_not_change_the_ids(length: int):
     )
 
 
-def test_a_path_typed_as_text_is_said(filled: Searcher, crops: Path):
-    (note,) = filled.query(str(crops / "00.jpg")).notes
+def test_a_path_typed_as_text_is_said(crops_searcher: Searcher, crops: Path):
+    (note,) = crops_searcher.query(str(crops / "00.jpg")).notes
     assert "looks like the path of a picture; search by the picture" in note
-    (note,) = filled.query("nowhere/a.jpg").notes
+    (note,) = crops_searcher.query("nowhere/a.jpg").notes
     assert "which does not exist" in note
-    assert filled.query("a dress as in a.jpg").notes == ()
+    assert crops_searcher.query("a dress as in a.jpg").notes == ()
 
 
 def test_a_value_of_another_case_is_said(indexed: Path, capsys):

@@ -15,21 +15,21 @@ from finegrain.search.searcher import Searcher
 
 @pytest.mark.parametrize("k", [1, 5, 12, 13, 10**9, 10**30, np.int64(5), np.uint8(5), np.int32(99)])
 @pytest.mark.parametrize("options", [{}, {"group_by": "image"}, {"distinct": 1.0}])
-def test_a_large_or_numpy_k_gives_what_there_is(filled: Searcher, k, options):
-    assert len(filled.query("coat", k, **options)) == min(int(k), 12)
-    query = filled.query("coat", 12)
-    assert len(filled.query("coat", 12, offset=k)) == max(0, len(query) - int(k))
+def test_a_large_or_numpy_k_gives_what_there_is(crops_searcher: Searcher, k, options):
+    assert len(crops_searcher.query("coat", k, **options)) == min(int(k), 12)
+    query = crops_searcher.query("coat", 12)
+    assert len(crops_searcher.query("coat", 12, offset=k)) == max(0, len(query) - int(k))
 
 
 @pytest.mark.parametrize(
     "k", [0, -1, True, "ten", 1.0, np.float64(3), np.True_, [3], np.array([3])]
 )
 @pytest.mark.parametrize("name", ["k", "offset"])
-def test_other_numbers_are_refused(filled: Searcher, name: str, k):
+def test_other_numbers_are_refused(crops_searcher: Searcher, name: str, k):
     if name == "offset" and k is not True and k == 0:
         pytest.skip("an offset of 0 is valid")
     with pytest.raises(QueryError, match=f"{name} is a whole number"):
-        filled.query("coat", **{name: k})
+        crops_searcher.query("coat", **{name: k})
 
 
 @pytest.mark.parametrize(
@@ -48,25 +48,25 @@ def test_other_numbers_are_refused(filled: Searcher, name: str, k):
         ({"coat"}, "got set"),
     ],
 )
-def test_a_query_that_cannot_be_read_is_named(filled: Searcher, query, message: str):
+def test_a_query_that_cannot_be_read_is_named(crops_searcher: Searcher, query, message: str):
     with pytest.raises(QueryError, match=message) as alone:
-        filled.query(query)
+        crops_searcher.query(query)
     with pytest.raises(QueryError) as among:
-        filled.query(["red coat", query, "blue coat"])
+        crops_searcher.query(["red coat", query, "blue coat"])
     assert str(among.value) == f"query 2 of 3: {alone.value}"
 
 
 @pytest.mark.parametrize(
     "query", ["😀", "👩‍👩‍👧 🧥", "e\u0301", "中文", "red\tcoat\r\nx", "%", "''", "x" * 2000]
 )
-def test_unusual_texts_are_searched(filled: Searcher, query: str):
-    assert len(filled.query(query, 3)) == 3
+def test_unusual_texts_are_searched(crops_searcher: Searcher, query: str):
+    assert len(crops_searcher.query(query, 3)) == 3
 
 
-def test_words_beyond_the_context_are_counted(filled: Searcher):
-    (note,) = filled.query("word " * 390).notes
+def test_words_beyond_the_context_are_counted(crops_searcher: Searcher):
+    (note,) = crops_searcher.query("word " * 390).notes
     assert "the last 315 words were not read" in note
-    (note,) = filled.query("x" * 2000).notes
+    (note,) = crops_searcher.query("x" * 2000).notes
     assert "the last word was not read" in note
 
 
@@ -75,16 +75,16 @@ def test_words_beyond_the_context_are_counted(filled: Searcher):
     [Path(), Path("nowhere.jpg"), Path("a\0.jpg"), Path("x" * 5000), b"", b"xx", np.zeros(3),
      np.zeros((0, 0, 3), np.uint8)],
 )  # fmt: skip
-def test_a_picture_that_cannot_be_read_is_named(filled: Searcher, picture):
+def test_a_picture_that_cannot_be_read_is_named(crops_searcher: Searcher, picture):
     with pytest.raises(ImageError):
-        filled.query(picture)
+        crops_searcher.query(picture)
 
 
-def test_a_folder_is_no_picture(filled: Searcher, crops: Path):
+def test_a_folder_is_no_picture(crops_searcher: Searcher, crops: Path):
     with pytest.raises(ImageError, match="is not a file"):
-        filled.query(crops)
-    assert "is a folder" in filled.query(f"'{crops}'").notes[0]
-    assert "search by the picture" in filled.query(f"file://{crops}/00.jpg").notes[0]
+        crops_searcher.query(crops)
+    assert "is a folder" in crops_searcher.query(f"'{crops}'").notes[0]
+    assert "search by the picture" in crops_searcher.query(f"file://{crops}/00.jpg").notes[0]
 
 
 @pytest.fixture(scope="module")

@@ -117,18 +117,18 @@ def test_metadata_stays_with_its_picture_when_others_are_left_out(searcher, crop
     assert result == {"00.jpg": "a", "01.jpg": "known", "02.jpg": "d"}
 
 
-def test_metadata_of_another_length_is_refused(filled, crops):
+def test_metadata_of_another_length_is_refused(crops_searcher, crops):
     with pytest.raises(GalleryError, match="metadata for each of the 1 pictures, got 2"):
-        filled.add([noise()], [{}, {}], progress=False)
-    assert len(filled.gallery) == NUM_CROPS
+        crops_searcher.add([noise()], [{}, {}], progress=False)
+    assert len(crops_searcher.gallery) == NUM_CROPS
 
 
 @pytest.mark.parametrize("row", [{"tags": ["a"]}, {"pid": 7.5}, {"camera": [3]}, {3: "x"}])
-def test_metadata_of_another_kind_is_refused_and_nothing_is_lost(filled, row):
+def test_metadata_of_another_kind_is_refused_and_nothing_is_lost(crops_searcher, row):
     with pytest.raises(GalleryError):
-        filled.add([noise()], row, progress=False)
-    assert len(filled.gallery) == NUM_CROPS
-    assert len(filled.query("coat")) == 10
+        crops_searcher.add([noise()], row, progress=False)
+    assert len(crops_searcher.gallery) == NUM_CROPS
+    assert len(crops_searcher.query("coat")) == 10
 
 
 @pytest.mark.parametrize("pictures", ["nowhere", Path("nowhere/at-all.jpg"), 3, None, "x" * 300])
@@ -174,18 +174,18 @@ def test_a_file_whose_name_is_not_unicode_stops_nothing(searcher, crops, tmp_pat
 # --- querying ---------------------------------------------------------------------------
 
 
-def test_a_picture_finds_itself_first(filled, crops):
+def test_a_picture_finds_itself_first(crops_searcher, crops):
     for path in crops.iterdir():
-        first = filled.query(path, 3)[0]
+        first = crops_searcher.query(path, 3)[0]
         assert (first.rank, first.image) == (1, str(path.resolve()))
         assert first.score == pytest.approx(1, abs=1e-4)
 
 
-def test_a_text_ranks_by_the_inner_product(filled, tiny_plan, crops):
+def test_a_text_ranks_by_the_inner_product(crops_searcher, tiny_plan, crops):
     paths = sorted(crops.iterdir())
     encoder = Encoder.from_plan(Plan(tiny_plan), threads=1)
     scores = encoder.encode_images(paths) @ encoder.encode_texts(["woman in red coat"])[0]
-    matches = filled.query("woman in red coat", NUM_CROPS)
+    matches = crops_searcher.query("woman in red coat", NUM_CROPS)
     wanted = [str(paths[i].resolve()) for i in np.argsort(-scores)]
     assert [match.image for match in matches] == wanted
     assert [match.rank for match in matches] == list(range(1, NUM_CROPS + 1))
@@ -210,10 +210,10 @@ def test_where_looks_at_what_matches_only(searcher, crops):
 
 
 @pytest.mark.parametrize("where", ["colour = 'red'", "camera = ", "camera = 3", "; drop table", ""])
-def test_a_wrong_filter_is_refused(filled, where):
+def test_a_wrong_filter_is_refused(crops_searcher, where):
     with pytest.raises(FilterError):
-        filled.query("coat", where=where)
-    assert len(filled.query("coat")) == 10
+        crops_searcher.query("coat", where=where)
+    assert len(crops_searcher.query("coat")) == 10
 
 
 @pytest.mark.parametrize(
@@ -232,25 +232,25 @@ def test_a_wrong_filter_is_refused(filled, where):
         ({"text": "red coat"}, "got dict"),
     ],
 )
-def test_a_query_that_cannot_be_searched_for_is_refused(filled, query, why):
+def test_a_query_that_cannot_be_searched_for_is_refused(crops_searcher, query, why):
     with pytest.raises(QueryError, match=why):
-        filled.query(query)
-    assert len(filled.query("red coat")) == 10
+        crops_searcher.query(query)
+    assert len(crops_searcher.query("red coat")) == 10
 
 
 @pytest.mark.parametrize(
     "query",
     ["红色外套", "🧥", "a\tred\ncoat", "a" * 2_000, "<end_of_text>", "&#65; &lt;", "' OR 1=1"],
 )
-def test_an_odd_text_is_searched_for_all_the_same(filled, query):
-    assert len(filled.query(query)) == 10
+def test_an_odd_text_is_searched_for_all_the_same(crops_searcher, query):
+    assert len(crops_searcher.query(query)) == 10
 
 
 @pytest.mark.parametrize("k", [0, -1, True, False, 2.0, "3", b"3"])
-def test_a_k_that_does_not_fit_is_refused(filled, k):
+def test_a_k_that_does_not_fit_is_refused(crops_searcher, k):
     with pytest.raises(QueryError, match="k "):
-        filled.query("coat", k)
-    assert len(filled.query("coat", NUM_CROPS)) == NUM_CROPS
+        crops_searcher.query("coat", k)
+    assert len(crops_searcher.query("coat", NUM_CROPS)) == NUM_CROPS
 
 
 def test_before_the_first_picture_a_query_says_what_to_do(searcher):

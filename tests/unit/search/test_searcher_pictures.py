@@ -100,12 +100,12 @@ def test_a_broken_picture_is_tried_again_once_repaired(searcher, crops, tmp_path
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_broken_query_picture_is_refused(filled, tmp_path, name):
+def test_a_broken_query_picture_is_refused(crops_searcher, tmp_path, name):
     path = tmp_path / name
     path.write_bytes(BROKEN[name])
     with pytest.raises(ImageError, match=name):
-        filled.query(path)
-    assert len(filled.query("coat")) == 10
+        crops_searcher.query(path)
+    assert len(crops_searcher.query("coat")) == 10
 
 
 def test_unusual_pictures_are_added_and_found(searcher, tmp_path):
