@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import runpy
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -17,32 +17,39 @@ ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
 
 
-def run(name: str, *arguments: object, cwd: Path) -> str:
-    command = [sys.executable, str(EXAMPLES / name), *map(str, arguments)]
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+@pytest.fixture
+def run(tmp_path, monkeypatch, capsys):
+    """Runs a script in a folder of its own, in this process; returns what it prints."""
+
+    def run(name: str, *arguments: object) -> str:
+        script = str(EXAMPLES / name)
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
+        runpy.run_path(script, run_name="__main__")
+        return capsys.readouterr().out
+
+    return run
 
 
-def test_search_folder(plan, crops, tmp_path):
-    shown = run("search_folder.py", plan, crops, "woman in red coat", cwd=tmp_path)
+def test_search_folder(run, plan, crops, tmp_path):
+    shown = run("search_folder.py", plan, crops, "woman in red coat")
     assert "added" in shown
     assert "pictures similar to" in shown
     assert (tmp_path / "matches.png").stat().st_size > 1000
 
 
-def test_search_cameras(plan, crops, tmp_path):
+def test_search_cameras(run, plan, crops, tmp_path):
     for camera in ("gate-1", "gate-2"):
         shutil.copytree(crops, tmp_path / "crops" / camera)
     arguments = (plan, "crops", "red coat", "--camera", "gate-2", "--hours", 1e5)
     arguments += ("--keep-days", 1e5)
-    shown = run("search_cameras.py", *arguments, cwd=tmp_path)
+    shown = run("search_cameras.py", *arguments)
     table = shown[shown.index("rank") :]
     assert "gate-2" in table
     assert "gate-1" not in table
 
 
-def test_follow_catalog(plan, crops, tmp_path):
+def test_follow_catalog(run, plan, crops, tmp_path):
     names = sorted(path.name for path in crops.iterdir())[:4]
     shutil.copytree(crops, tmp_path / "shop")
     table = tmp_path / "shop" / "catalog.csv"
@@ -55,22 +62,22 @@ def test_follow_catalog(plan, crops, tmp_path):
         table.write_text("sku,image,caption,price\n" + "\n".join(rows) + "\n")
 
     write([10, 20, 30, 40])
-    shown = run("follow_catalog.py", plan, table, "coat", "--below", 25, cwd=tmp_path)
+    shown = run("follow_catalog.py", plan, table, "coat", "--below", 25)
     assert {"sku0", "sku1"} <= set(re.findall(r"sku\d", shown))
     assert "sku3" not in shown[shown.index("rank") :]
     write([10, 200, 20])
-    shown = run("follow_catalog.py", plan, table, "coat", "--below", 25, cwd=tmp_path)
+    shown = run("follow_catalog.py", plan, table, "coat", "--below", 25)
     assert set(re.findall(r"sku\d", shown[shown.index("rank") :])) == {"sku0", "sku2"}
 
 
-def test_train_and_export_and_compare(tmp_path):
+def test_train_and_export_and_compare(run):
     recipe, profiles = ROOT / "recipes" / "tiny_synthetic.py", ROOT / "export"
     arguments = ("--tiny", "--out", "run", "--profile", profiles / "onnx_fp32.py")
-    shown = run("train_and_export.py", recipe, *arguments, cwd=tmp_path)
+    shown = run("train_and_export.py", recipe, *arguments)
     assert "rank1" in shown
     assert "woman in red coat" in shown
     compared = ("run", profiles / "onnx_fp32.py", profiles / "cpu_int8.py")
-    shown = run("compare_exports.py", *compared, cwd=tmp_path)
+    shown = run("compare_exports.py", *compared)
     assert float(shown.split()[-1]) > 0.99
 
 
