@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Literal
 
 import torch
@@ -13,8 +12,7 @@ from finegrain.errors import RecipeError
 from finegrain.models.joint_bert import NORM_EPS, BertConfig, BertEncoder, initialise
 from finegrain.preprocess import Cleaning, Tokenizer
 from finegrain.preprocess.cleaning import NO_CLEANING
-from finegrain.preprocess.clip_bpe import clip_tokenizer
-from finegrain.preprocess.tokenizer_file import read_tokenizer
+from finegrain.preprocess.tokenizer_file import tokenizer_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,10 +75,8 @@ class BertTextConfig:
         Raises:
             DataError: The tokenizer file cannot be read, or has ids beyond the vocabulary.
         """
-        if self.tokenizer_file is None:
-            return clip_tokenizer(self.context_length, cleaning=self.cleaning)
-        return read_tokenizer(
-            Path(self.tokenizer_file),
+        return tokenizer_of(
+            self.tokenizer_file,
             context_length=self.context_length,
             cleaning=self.cleaning,
             vocabulary=self.vocabulary,

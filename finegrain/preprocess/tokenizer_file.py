@@ -9,6 +9,7 @@ from tokenizers import models, normalizers, pre_tokenizers, processors
 
 from finegrain.errors import DataError, MissingExtraError, PlanError
 from finegrain.preprocess.cleaning import Cleaning
+from finegrain.preprocess.clip_bpe import clip_tokenizer
 from finegrain.preprocess.sentence_pieces import UNIGRAM, parse_sentence_pieces
 from finegrain.preprocess.text import Tokenizer
 
@@ -47,6 +48,20 @@ def read_tokenizer(
         return Tokenizer(loaded, context_length=context_length, cleaning=cleaning)
     except PlanError as error:
         raise DataError(f"{file} is not the tokenizer of a text tower: {error}") from error
+
+
+def tokenizer_of(
+    file: str | None, *, context_length: int, cleaning: Cleaning, vocabulary: int
+) -> Tokenizer:
+    """Make the tokenizer of a text tower: that of a file, or CLIP's without one.
+
+    The arguments and errors are those of :func:`read_tokenizer`.
+    """
+    if file is None:
+        return clip_tokenizer(context_length, cleaning=cleaning)
+    return read_tokenizer(
+        Path(file), context_length=context_length, cleaning=cleaning, vocabulary=vocabulary
+    )
 
 
 def read_vocabulary(file: Path) -> dict[str, int]:
