@@ -42,18 +42,22 @@ def published_file(name: str) -> Path:
     return fetched.folder / fetched.choice.weights[0]
 
 
-def with_published_towers(recipe: Recipe) -> Recipe:
+def with_published_towers(recipe: Recipe) -> tuple[Recipe, Path | None]:
     """The recipe with the towers of the published model that it starts from.
 
     Only recipes of plain CLIP towers change: other methods state the sizes that they were
     published with. How pictures are resized stays as the recipe says.
 
+    Returns:
+        The recipe, and the weight file of the published model; None if it starts from none.
+
     Raises:
         WeightsError, LicenceError, MissingExtraError: See :func:`published_file`.
     """
     if recipe.weights is None or not is_published(recipe.weights):
-        return recipe
+        return recipe, None
+    file = published_file(recipe.weights)
     if not isinstance(recipe.method, ClipConfig):
-        return recipe
-    published = recipe_of(examine_weights(published_file(recipe.weights)), None, ())
-    return replace(recipe, method=published.method)
+        return recipe, file
+    published = recipe_of(examine_weights(file), None, ())
+    return replace(recipe, method=published.method), file

@@ -22,8 +22,12 @@ from finegrain.runtime.eager import EagerRuntime
 from finegrain.zoo.loading import load_clip_weights
 
 
-def build_method(recipe: Recipe) -> TwoTowers:
+def build_method(recipe: Recipe, file: Path | None = None) -> TwoTowers:
     """Build the method of a recipe and load the pretrained weights that it names.
+
+    Args:
+        recipe: The recipe.
+        file: The weight file that its ``weights`` name, where the caller has looked it up.
 
     Raises:
         RecipeError: A loss is unknown, or does not fit the towers.
@@ -32,7 +36,8 @@ def build_method(recipe: Recipe) -> TwoTowers:
     method = assemble(recipe)
     method.load_other_weights()
     if recipe.weights is not None:
-        load_clip_weights(method, _weight_file(recipe.weights), parts=method.pretrained_parts)
+        file = file or _weight_file(recipe.weights)
+        load_clip_weights(method, file, parts=method.pretrained_parts)
     return method
 
 

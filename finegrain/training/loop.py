@@ -118,11 +118,13 @@ def train(
             f"{recipe.evaluation_only}. To train on from these weights, give a recipe of the "
             f"method: finegrain train recipes/NAME.py --set weights={recipe.weights}"
         )
-    recipe = with_published_towers(recipe)
+    recipe, weights = with_published_towers(recipe)
     folder = Path(out) if out is not None else Path("runs") / recipe.name
     with join_world() as world, _held(folder, world):
         _claim(folder, recipe, resume=resume, world=world)
-        trainer = _Trainer(recipe, folder, world, progress=progress and world.is_first)
+        trainer = _Trainer(
+            recipe, folder, world, weights=weights, progress=progress and world.is_first
+        )
         with writing(folder):
             return trainer.run(stop_after, checkpoint_seconds=60 * checkpoint_minutes)
 
@@ -164,7 +166,15 @@ def _claim(folder: Path, recipe: Recipe, *, resume: bool, world: World) -> None:
 class _Trainer:
     """The model, data and options of one run."""
 
-    def __init__(self, recipe: Recipe, folder: Path, world: World, *, progress: bool) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        folder: Path,
+        world: World,
+        *,
+        weights: Path | None,
+        progress: bool,
+    ) -> None:
         self.recipe = recipe
         self.folder = folder
         self.world = world
@@ -172,7 +182,7 @@ class _Trainer:
         torch.manual_seed(recipe.seed)
         self.tokenizer = recipe.method.text.training_tokenizer()
         # Convolutions are up to twice as fast in channels-last; other tensors are not affected.
-        self.model = build_method(recipe).to(memory_format=torch.channels_last)
+        self.model = build_method(recipe, weights).to(memory_format=torch.channels_last)
         limit_training(self.model, recipe)
         self.model.to(world.device)
         self.optimizer = make_optimizer(self.model, recipe.optimizer)

@@ -8,7 +8,7 @@ from torch import nn
 
 from finegrain.errors import RecipeError
 from finegrain.models.low_rank import add_low_rank
-from finegrain.recipe import Recipe
+from finegrain.recipe import Lora, Recipe
 
 
 def limit_training(model: nn.Module, recipe: Recipe) -> None:
@@ -27,15 +27,13 @@ def limit_training(model: nn.Module, recipe: Recipe) -> None:
         for name in names:
             model.get_parameter(name).requires_grad_(False)
     if recipe.lora is not None:
-        _train_low_rank_only(model, recipe)
+        _train_low_rank_only(model, recipe.lora)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise RecipeError("all parameters are frozen, so there is nothing to train")
 
 
-def _train_low_rank_only(model: nn.Module, recipe: Recipe) -> None:
+def _train_low_rank_only(model: nn.Module, lora: Lora) -> None:
     """Freeze the towers, and give their matrices low-rank updates."""
-    lora = recipe.lora
-    assert lora is not None
     for name, parameter in model.named_parameters():
         if name.startswith(("image_tower.", "text_tower.")):
             parameter.requires_grad_(False)

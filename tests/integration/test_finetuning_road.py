@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-import open_clip
 import pytest
-import torch
+from fixtures.published_models import write_open_clip
 from PIL import Image
-from safetensors.torch import save_file
 
 import finegrain
 from finegrain.cli.parser import main
@@ -26,18 +23,8 @@ COLOURS = ("red", "blue", "black", "white", "green", "yellow")
 @pytest.fixture
 def published(hub, tmp_path):
     """The repository of ``clip-vit-b16`` with a tiny model."""
-    torch.manual_seed(0)
-    sizes = {
-        "embed_dim": 32,
-        "vision_cfg": {"image_size": 32, "layers": 2, "width": 64, "patch_size": 8},
-        "text_cfg": {"context_length": 77, "width": 64, "heads": 1, "layers": 2},
-    }
     folder = tmp_path / "published"
-    folder.mkdir()
-    state = open_clip.model.CLIP(**sizes, quick_gelu=True).state_dict()
-    save_file(state, folder / "open_clip_model.safetensors")
-    config = {"model_cfg": {**sizes, "quick_gelu": True}, "preprocess_cfg": {}}
-    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    write_open_clip(folder, {}, length=77, dim=32, heads=1)
     return hub.add_folder(REPOSITORY, folder)
 
 
@@ -77,7 +64,7 @@ def test_a_catalogue_in_one_command(published, shop, tmp_path, monkeypatch, caps
 
 
 def test_people_are_padded_and_know_each_other(published):
-    recipe = with_published_towers(load_recipe(RECIPES / "finetune_people.py"))
+    recipe, _ = with_published_towers(load_recipe(RECIPES / "finetune_people.py"))
     assert (recipe.fit, recipe.method.image.width) == ("pad", 32)
     assert recipe.data.pid_column == "pid"
 
