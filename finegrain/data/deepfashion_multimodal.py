@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from finegrain.data.pictures import PictureFolder
-from finegrain.data.published_dataset import PublishedDataset
+from finegrain.data.published_dataset import PublishedDataset, read_annotations
 from finegrain.errors import DataError
 from finegrain.records import Problem, Sample, Scalar, Split
 
@@ -133,12 +132,7 @@ def _split_of(product: str) -> str:
 
 
 def _load(file: Path) -> Mapping[str, Any]:
-    try:
-        content = json.loads(file.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(
-            f"expected JSON at {file}, could not read it: {error}. How to get it: {_ACCESS}"
-        ) from error
+    content = read_annotations(file, f"How to get it: {_ACCESS}")
     if not isinstance(content, dict) or not content:
         raise DataError(f"expected captions by picture in {file}, got {content!r:.60}.")
     return content

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from finegrain.data.pictures import PictureFolder
-from finegrain.data.published_dataset import PublishedDataset
+from finegrain.data.published_dataset import PublishedDataset, read_annotations
 from finegrain.errors import DataError
 from finegrain.records import Problem, Sample, Split
 
@@ -177,12 +176,7 @@ def _triplets(file: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 def _load_list(file: Path) -> list[Any]:
-    try:
-        content = json.loads(file.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(
-            f"expected JSON at {file}, could not read it: {error}. {_ACCESS}"
-        ) from error
+    content = read_annotations(file, _ACCESS)
     if not isinstance(content, list):
         raise DataError(f"expected a list in {file}, got {type(content).__name__}.")
     return content

@@ -7,14 +7,13 @@ their test splits.
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from finegrain.data.pictures import PictureFolder
-from finegrain.data.published_dataset import PublishedDataset
+from finegrain.data.published_dataset import PublishedDataset, read_annotations
 from finegrain.errors import DataError
 from finegrain.records import Problem, Sample, Split
 
@@ -64,14 +63,9 @@ def read_karpathy(root: Path, *, annotations: str, access: str) -> dict[str, Spl
 
 
 def _records(file: Path, access: str) -> list[Any]:
-    try:
-        if file.stat().st_size > _MAX_BYTES:
-            raise DataError(f"expected {file} to be smaller than 1 GB. Is it the right file?")
-        content = json.loads(file.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(
-            f"expected JSON at {file}, could not read it: {error}. How to get it: {access}"
-        ) from error
+    if file.is_file() and file.stat().st_size > _MAX_BYTES:
+        raise DataError(f"expected {file} to be smaller than 1 GB. Is it the right file?")
+    content = read_annotations(file, f"How to get it: {access}")
     records = content.get("images") if isinstance(content, dict) else None
     if not isinstance(records, list):
         raise DataError(f"expected a list 'images' in {file}, got {content!r:.60}.")

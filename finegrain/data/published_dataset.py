@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from finegrain.errors import DataError
 from finegrain.records import Problem, Split
 
 
@@ -45,3 +48,19 @@ class PublishedDataset:
             for what, published in self.published.items()
             if counts.get(what, 0) != published
         }
+
+
+def read_annotations(file: Path, advice: str) -> Any:
+    """Read a JSON file of annotations.
+
+    Args:
+        file: The file.
+        advice: How to get the dataset, for errors.
+
+    Raises:
+        DataError: The file is missing or is not JSON.
+    """
+    try:
+        return json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"expected JSON at {file}, could not read it: {error}. {advice}") from error
