@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -40,6 +39,7 @@ from finegrain.synthetic import (
     read_attributes,
 )
 from finegrain.training import train
+from finegrain.zoo.hub import digest
 
 RECIPE, PROFILE = "quick_synthetic", "onnx_fp32"
 QUERY = "woman in red coat"
@@ -192,10 +192,10 @@ def _run_folder(out: Path, recipe: Recipe) -> Path:
 
 def _export(run: Path, plan: Path) -> str:
     """Export a run, unless the existing plan has its weights and was made by this version."""
-    digest = hashlib.sha256((best_checkpoint(run) / MODEL).read_bytes()).hexdigest()
+    checkpoint = digest(best_checkpoint(run) / MODEL)
     try:
         manifest = Plan(plan).manifest
-        if (manifest.checkpoint, manifest.made_by) == (digest, version("finegrain")):
+        if (manifest.checkpoint, manifest.made_by) == (checkpoint, version("finegrain")):
             return f"{plan} exists and has these weights"
     except PlanError:
         pass  # the plan does not exist, is damaged or has an older format

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -31,6 +30,7 @@ from finegrain.records import Sample, Split
 from finegrain.runs.checkpoint import MODEL
 from finegrain.runs.run import eager_encoder, load_run
 from finegrain.synthetic import write_people
+from finegrain.zoo.hub import digest
 
 RENDERED = 116
 """Number of synthetic people that replace a dataset that is not here: 400 pictures to compare, and
@@ -77,7 +77,7 @@ def export(
             method,
             profile,
             Path(out),
-            checkpoint=hashlib.sha256((checkpoint / MODEL).read_bytes()).hexdigest(),
+            checkpoint=digest(checkpoint / MODEL),
             samples=split.samples,
             compared_on=compared_on,
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from finegrain.recipe import Recipe
 from finegrain.runs.released_recipe import recipe_of
 from finegrain.runs.run import assemble
 from finegrain.zoo.examination import examine_weights
+from finegrain.zoo.hub import digest
 from finegrain.zoo.loading import load_clip_weights
 from finegrain.zoo.recognition import Layout
 
@@ -36,8 +36,7 @@ class PublishedModel:
     @property
     def sha256(self) -> str:
         """Digest of the weight file, in hexadecimal."""
-        with self.file.open("rb") as opened:
-            return hashlib.file_digest(opened, "sha256").hexdigest()
+        return digest(self.file)
 
 
 def read_published(folder: Path, file: str | None = None) -> PublishedModel:
