@@ -92,11 +92,14 @@ def _published_rank1(arguments: argparse.Namespace) -> float | None:
     from finegrain.plan import Plan
     from finegrain.zoo.catalog import KNOWN
 
-    if arguments.split != "test" or arguments.probe or arguments.model.is_dir():
-        return None
-    name = Plan(arguments.model).manifest.source.get("name")
-    figures = {m.name: {"flickr30k": m.flickr30k, "mscoco": m.coco} for m in KNOWN}
-    return figures.get(name or "", {}).get(arguments.data)
+    figures = {
+        "flickr30k": {model.name: model.flickr30k for model in KNOWN},
+        "mscoco": {model.name: model.coco for model in KNOWN},
+    }
+    is_comparable = arguments.split == "test" and not arguments.probe
+    if arguments.data not in figures or not is_comparable or arguments.model.is_dir():
+        return None  # without reading the plan again
+    return figures[arguments.data].get(Plan(arguments.model).manifest.source.get("name", ""))
 
 
 def _dataset(arguments: argparse.Namespace) -> Dataset | None:
