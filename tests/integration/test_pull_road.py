@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import open_clip
 import pytest
 import torch
 from fixtures.loopback_hub import COMMIT
+from fixtures.published_models import SIDE, write_hugging_face_clip, write_open_clip
 from PIL import Image
 from safetensors.torch import save_file
 from torch.nn import functional as F
-from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel
+from transformers import CLIPImageProcessorPil
 
 from finegrain.cli.parser import main
 from finegrain.encoder import Encoder
 from finegrain.plan import Plan
 
-WORDS, LENGTH, SIDE, DIM = 49408, 77, 32, 16
+LENGTH, DIM = 77, 16
 SENTENCES = ["woman in red coat", "a man", "", "coat " * 100, "blue jeans, white shirt"]
 MEAN, STD = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
 
@@ -26,23 +25,8 @@ MEAN, STD = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.2757
 @pytest.fixture(scope="module")
 def hugging_face(tmp_path_factory):
     """A CLIP as transformers writes it, with random weights."""
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 64, "intermediate_size": 256, "num_hidden_layers": 2}
-    config = CLIPConfig(
-        text_config={
-            **sizes,
-            "num_attention_heads": 4,
-            "vocab_size": WORDS,
-            "max_position_embeddings": LENGTH,
-            "eos_token_id": WORDS - 1,
-            "bos_token_id": WORDS - 2,
-        },
-        vision_config={**sizes, "num_attention_heads": 2, "image_size": SIDE, "patch_size": 8},
-        projection_dim=DIM,
-    )
-    model = CLIPModel(config).eval()
     folder = tmp_path_factory.mktemp("hugging_face")
-    model.save_pretrained(folder)
+    model = write_hugging_face_clip(folder, length=LENGTH, dim=DIM)
     processor = CLIPImageProcessorPil(
         size={"shortest_edge": SIDE},
         crop_size={"height": SIDE, "width": SIDE},
@@ -57,22 +41,11 @@ def hugging_face(tmp_path_factory):
 @pytest.fixture(scope="module")
 def open_clip_folder(tmp_path_factory):
     """A CLIP as open_clip publishes it, with random weights."""
-    torch.manual_seed(0)
-    sizes = {
-        "embed_dim": DIM,
-        "vision_cfg": {"image_size": SIDE, "layers": 2, "width": 64, "patch_size": 8},
-        "text_cfg": {"context_length": LENGTH, "width": 64, "heads": 4, "layers": 2},
-    }
-    model = open_clip.model.CLIP(**sizes, quick_gelu=True).eval()
     folder = tmp_path_factory.mktemp("open_clip")
-    save_file(model.state_dict(), folder / "open_clip_model.safetensors")
+    preprocess = {"mean": MEAN, "std": STD, "resize_mode": "shortest"}
+    model = write_open_clip(folder, preprocess, length=LENGTH, dim=DIM, heads=4)
     # The file of timm's image tower, which such repositories have as well.
     save_file({"head.weight": torch.zeros(2)}, folder / "model.safetensors")
-    config = {
-        "model_cfg": {**sizes, "quick_gelu": True},
-        "preprocess_cfg": {"mean": MEAN, "std": STD, "resize_mode": "shortest"},
-    }
-    (folder / "open_clip_config.json").write_text(json.dumps(config))
     transform = open_clip.image_transform(SIDE, is_train=False, mean=MEAN, std=STD)
     return folder, model, transform
 

@@ -5,38 +5,22 @@ from __future__ import annotations
 import hashlib
 import json
 
-import open_clip
 import pytest
 import torch
-from safetensors.torch import save_file
+from fixtures.published_models import SIDE, write_hugging_face_clip, write_open_clip
 from torch.nn import functional as F
-from transformers import CLIPConfig, CLIPModel
 
 from finegrain.errors import WeightsError
 from finegrain.runs.published import read_published
 from finegrain.runs.run import image_transform
 
-WORDS, LENGTH, SIDE, DIM = 49408, 12, 32, 16
+LENGTH, DIM = 12, 16
 
 
 @pytest.fixture(scope="module")
 def hugging_face(tmp_path_factory):
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 64, "intermediate_size": 256, "num_hidden_layers": 2}
-    config = CLIPConfig(
-        text_config={
-            **sizes,
-            "num_attention_heads": 4,
-            "vocab_size": WORDS,
-            "max_position_embeddings": LENGTH,
-            "eos_token_id": WORDS - 1,
-        },
-        vision_config={**sizes, "num_attention_heads": 2, "image_size": SIDE, "patch_size": 8},
-        projection_dim=DIM,
-    )
-    model = CLIPModel(config).eval()
     folder = tmp_path_factory.mktemp("hugging_face")
-    model.save_pretrained(folder)
+    model = write_hugging_face_clip(folder, length=LENGTH, dim=DIM)
     (folder / "preprocessor_config.json").write_text(
         json.dumps({"do_center_crop": True, "resample": 3, "image_mean": [0.5, 0.4, 0.3]})
     )
@@ -64,16 +48,8 @@ def test_the_digest_is_that_of_the_weight_file(hugging_face):
 
 @torch.no_grad()
 def test_a_folder_of_open_clip_is_read_with_its_configuration(tmp_path):
-    sizes = {
-        "embed_dim": DIM,
-        "vision_cfg": {"image_size": SIDE, "layers": 2, "width": 64, "patch_size": 8},
-        "text_cfg": {"context_length": LENGTH, "width": 64, "heads": 2, "layers": 2},
-    }
-    model = open_clip.model.CLIP(**sizes, quick_gelu=True).eval()
-    save_file(model.state_dict(), tmp_path / "open_clip_model.safetensors")
-    config = {"model_cfg": {**sizes, "quick_gelu": True}, "preprocess_cfg": {"mean": [0.1] * 3}}
-    config["preprocess_cfg"] |= {"std": [0.2] * 3, "resize_mode": "squash"}
-    (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
+    preprocess = {"mean": [0.1] * 3, "std": [0.2] * 3, "resize_mode": "squash"}
+    model = write_open_clip(tmp_path, preprocess, length=LENGTH, dim=DIM, heads=2)
     published = read_published(tmp_path)
     assert published.layout == "openai_clip"
     assert published.recipe.fit == "stretch"
