@@ -41,7 +41,7 @@ class Backend(Protocol):
 
     @property
     def damaged(self) -> frozenset[int]:
-        """Ids of stored pictures that are damaged and in no answer."""
+        """Ids of stored pictures that are damaged; they are left out of all answers."""
         ...
 
     def searching(self, where: str | None) -> Search:

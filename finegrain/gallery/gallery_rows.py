@@ -37,9 +37,9 @@ class GalleryRows:
         return list(self._store.ids_where(where).tolist())
 
     def damaged(self) -> frozenset[int]:
-        """Ids of pictures that were found to be damaged since the gallery was opened.
+        """Ids of the pictures whose damage was detected since the gallery was opened.
 
-        No answer holds them. :meth:`check` searches the whole file for damage.
+        They are left out of all answers. :meth:`check` examines the whole file.
         """
         return self._store.damaged
 

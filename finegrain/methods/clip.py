@@ -99,7 +99,7 @@ class Clip(TwoTowers):
     def logits(self) -> Logits:
         """The learned scale, and the bias of a sigmoid model."""
         bias = None if self.logit_bias is None else float(self.logit_bias)
-        return Logits(float(self.logit_scale.exp()), bias)
+        return Logits(float(self.logit_scale.detach().exp()), bias)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         images = self.encode_images(batch.pixels)
