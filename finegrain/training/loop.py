@@ -172,7 +172,7 @@ class _Trainer:
         folder: Path,
         world: World,
         *,
-        weights: Path | None,
+        weights: Path | None = None,
         progress: bool,
     ) -> None:
         self.recipe = recipe

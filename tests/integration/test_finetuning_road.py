@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from fixtures.published_models import write_open_clip
+from fixtures.published_clips import write_open_clip
 from PIL import Image
 
 import finegrain

@@ -7,7 +7,7 @@ import open_clip
 import pytest
 import torch
 from fixtures.loopback_hub import COMMIT
-from fixtures.published_models import SIDE, write_hugging_face_clip, write_open_clip
+from fixtures.published_clips import SIDE, write_hugging_face_clip, write_open_clip
 from PIL import Image
 from safetensors.torch import save_file
 from torch.nn import functional as F

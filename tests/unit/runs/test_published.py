@@ -7,7 +7,7 @@ import json
 
 import pytest
 import torch
-from fixtures.published_models import SIDE, write_hugging_face_clip, write_open_clip
+from fixtures.published_clips import SIDE, write_hugging_face_clip, write_open_clip
 from torch.nn import functional as F
 
 from finegrain.errors import WeightsError
