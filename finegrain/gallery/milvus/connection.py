@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -45,6 +46,8 @@ class Connection:
         self._failures = (pymilvus.MilvusException, require("grpc", _EXTRA).RpcError)
         self._is_open = True
         self._process = os.getpid()
+        # Two flushes of milvus-lite at once fail, because one overtakes the other.
+        self._flushing = threading.Lock()
         with self._errors():
             self._client = pymilvus.MilvusClient(
                 uri=str(Path(address.uri).absolute()) if self.is_local else address.uri,
@@ -119,7 +122,7 @@ class Connection:
         A server flushes by itself, and limits the rate of explicit flushes.
         """
         if self.is_local:
-            with self._errors():
+            with self._errors(), self._flushing:
                 self._client.flush(name, timeout=WAIT_SECONDS)
 
     def remove(self, name: str, ids: Sequence[int]) -> None:
