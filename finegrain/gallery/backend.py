@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Generator, Iterable, Sequence, Set
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from finegrain.gallery.entries import Entry, OnDuplicate
+from finegrain.gallery.entries import OnDuplicate
 from finegrain.gallery.filters.conditions import Value
 from finegrain.gallery.overtaken import Inserted
-from finegrain.gallery.row import Place, Row
+from finegrain.gallery.row import Entry, Place, Row
 from finegrain.gallery.sqlite.reindex import PictureEncoder, Reindexed
 from finegrain.index.approximate import Tuned
 from finegrain.index.exact import Hit, Ids, Vectors
@@ -108,8 +108,8 @@ class Backend(Protocol):
         """Whether an older version may have replaced some pids with numbers of its own."""
         ...
 
-    def rewrite(self, entries: Mapping[int, Entry]) -> None:
-        """Replace all columns of rows by those of entries; vectors and thumbnails stay."""
+    def rewrite(self, rows: Sequence[Row]) -> None:
+        """Replace the columns of stored rows; ``added_at``, vectors and thumbnails stay."""
         ...
 
     def insert(

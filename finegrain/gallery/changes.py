@@ -10,34 +10,15 @@ from typing import Any
 
 from finegrain.errors import GalleryError
 from finegrain.gallery.backend import Backend
-from finegrain.gallery.entries import Entry, checked_entry
-from finegrain.gallery.row import Row
+from finegrain.gallery.entries import CHANGEABLE, entry_from_mapping
+from finegrain.gallery.row import Entry, Row
 from finegrain.gallery.stamps import is_there, stamp_of
-
-CHANGEABLE = ("pid", "camera", "time", "track")
-"""Built-in columns that a caller may change."""
 
 _CHUNK_ROWS = 2048
 
 
-def entry_of(row: Row) -> Entry:
-    """The entry of a stored row, without its thumbnail."""
-    return Entry(
-        image=row.image,
-        pid=row.pid,
-        camera=row.camera,
-        time=row.time,
-        track=row.track,
-        expires_at=row.expires_at,
-        metadata=row.metadata,
-        thumbnail=None,
-        source=row.source,
-        stamp=row.stamp,
-    )
-
-
-def with_columns(row: Row, changes: Entry, names: Collection[str]) -> Entry:
-    """The entry of a row after some of its columns change.
+def with_columns(row: Row, changes: Entry, names: Collection[str]) -> Row:
+    """A row after some of its columns change.
 
     Args:
         row: The stored row.
@@ -45,7 +26,7 @@ def with_columns(row: Row, changes: Entry, names: Collection[str]) -> Entry:
         names: Built-in columns to take from ``changes``. All its metadata is taken.
     """
     built_in = {name: getattr(changes, name) for name in CHANGEABLE if name in names}
-    return replace(entry_of(row), metadata={**row.metadata, **changes.metadata}, **built_in)
+    return replace(row, metadata={**row.metadata, **changes.metadata}, **built_in)
 
 
 def update(store: Backend, ids: Iterable[int], columns: Mapping[str, Any]) -> int:
@@ -57,12 +38,12 @@ def update(store: Backend, ids: Iterable[int], columns: Mapping[str, Any]) -> in
     fixed = sorted({"id", "image", "added_at", "expires_at"} & columns.keys())
     if fixed:
         raise GalleryError(f"{', '.join(fixed)} cannot be set; a gallery gives these itself.")
-    changes = checked_entry("columns", columns)
+    changes = entry_from_mapping("columns", columns)
     all_ids = list(ids)
     count = 0
     for start in range(0, len(all_ids), _CHUNK_ROWS):
         rows = store.rows(all_ids[start : start + _CHUNK_ROWS])
-        store.rewrite({id_: with_columns(row, changes, columns) for id_, row in rows.items()})
+        store.rewrite([with_columns(row, changes, columns) for row in rows.values()])
         count += len(rows)
     return count
 
@@ -95,17 +76,17 @@ def move(store: Backend, old: Path, new: Path) -> int:
     twins: list[int] = []
     for start in range(0, len(targets), _CHUNK_ROWS):
         chunk_ids = list(targets)[start : start + _CHUNK_ROWS]
-        entries = {}
+        moved = []
         for id_, row in store.rows(chunk_ids).items():
             image = targets[id_]
             stamp = row.stamp or stamp_of(image)
-            entries[id_] = replace(entry_of(row), image=image, source=sources[id_], stamp=stamp)
+            moved.append(replace(row, image=image, source=sources[id_], stamp=stamp))
             twins += [
                 other
                 for other, digest in by_path.get(image, ())
                 if other not in targets and digest is not None and stamp and digest == stamp.digest
             ]
-        store.rewrite(entries)
+        store.rewrite(moved)
     if twins:
         store.delete(twins)
     return len(targets)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import reprlib
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Literal, get_args
 
@@ -16,7 +15,7 @@ from finegrain import times as clock  # a parameter is called times
 from finegrain.errors import GalleryError, QueryError
 from finegrain.gallery.damage import not_normalised
 from finegrain.gallery.filters.conditions import BUILT_IN
-from finegrain.gallery.row import Stamp
+from finegrain.gallery.row import Entry
 from finegrain.index.exact import Vectors
 from finegrain.records import Pid, Scalar
 
@@ -26,27 +25,10 @@ MAX_NAME_LENGTH = 256
 OnDuplicate = Literal["add", "skip", "replace", "error"]
 """What to do with a picture whose path is in the gallery already."""
 
-_NOT_METADATA = ("pid", "camera", "time", "track")
+CHANGEABLE = ("pid", "camera", "time", "track")
+"""Built-in columns whose values a caller gives and may change."""
+
 _INT64 = range(-(2**63), 2**63)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
-    """The columns of one picture, without its vector.
-
-    Times are text in the form of :func:`finegrain.times.utc_text`.
-    """
-
-    image: str | None
-    pid: Pid | None
-    camera: str | None
-    time: str | None
-    track: str | None
-    expires_at: str | None
-    metadata: Mapping[str, Scalar]
-    thumbnail: bytes | None
-    source: str | None = None
-    stamp: Stamp | None = None
 
 
 def checked_entries(
@@ -71,70 +53,105 @@ def checked_entries(
         _column("images", images, count),
         _column("pids", pids, count),
         _column("cameras", cameras, count),
-        [
-            checked_time(f"times[{row}]", time)
-            for row, time in enumerate(_column("times", times, count))
-        ],
+        _column("times", times, count),
         _column("tracks", tracks, count),
         _column("metadata", metadata, count),
         _column("thumbnails", thumbnails, count),
         strict=True,
     )
-    retention = _retention(expire_after)
+    retention = checked_retention(expire_after)
     return [
-        Entry(
-            image=_text(f"images[{row}]", image),
-            pid=checked_pid(f"pids[{row}]", pid),
-            camera=_name(f"cameras[{row}]", camera),
+        checked_entry(
+            _place_in_columns(row),
+            image=image,
+            pid=pid,
+            camera=camera,
             time=time,
-            track=_name(f"tracks[{row}]", track),
-            expires_at=None if retention is None else _expiry(time, retention),
-            metadata=_metadata(f"metadata[{row}]", fields),
-            thumbnail=_thumbnail(f"thumbnails[{row}]", thumbnail),
+            track=track,
+            metadata=fields,
+            thumbnail=thumbnail,
+            retention=retention,
         )
         for row, (image, pid, camera, time, track, fields, thumbnail) in enumerate(columns)
     ]
 
 
-def checked_entry(
-    where: str,
+def _place_in_columns(row: int) -> Callable[[str], str]:
+    return lambda name: f"{name if name == 'metadata' else f'{name}s'}[{row}]"
+
+
+def entry_from_mapping(
+    place: str,
     columns: Mapping[str, Any],
     *,
     image: str | None = None,
     thumbnail: bytes | None = None,
-    expire_after: timedelta | float | None = None,
+    retention: timedelta | None = None,
     source: str | None = None,
-    stamp: Stamp | None = None,
 ) -> Entry:
-    """The entry of one picture.
+    """The entry of a picture whose built-in columns and metadata are in one mapping.
 
     Args:
-        where: Place of the picture, for error messages.
-        columns: Built-in columns and metadata in one mapping.
-        image: Path, or None.
-        thumbnail: JPEG file, or None.
-        expire_after: Seconds or timedelta, or None to keep the picture.
-        source: Folder or table that the picture comes from.
-        stamp: State of the picture's file.
+        place: Place of the picture, for error messages.
+        columns: The columns by name.
+        image, thumbnail, retention, source: As in :func:`checked_entry`.
 
     Raises:
         GalleryError: A value is of a type that cannot be stored.
     """
-    time = checked_time(f"{where}: time", columns.get("time"))
-    retention = _retention(expire_after)
-    return Entry(
-        image=_text(f"{where}: image", image),
-        pid=checked_pid(f"{where}: pid", columns.get("pid")),
-        camera=_name(f"{where}: camera", columns.get("camera")),
-        time=time,
-        track=_name(f"{where}: track", columns.get("track")),
-        expires_at=None if retention is None else _expiry(time, retention),
-        metadata=_metadata(
-            f"{where}: metadata", {n: v for n, v in columns.items() if n not in _NOT_METADATA}
-        ),
-        thumbnail=_thumbnail(f"{where}: thumbnail", thumbnail),
+    return checked_entry(
+        lambda name: f"{place}: {name}",
+        image=image,
+        pid=columns.get("pid"),
+        camera=columns.get("camera"),
+        time=columns.get("time"),
+        track=columns.get("track"),
+        metadata={name: v for name, v in columns.items() if name not in CHANGEABLE},
+        thumbnail=thumbnail,
+        retention=retention,
         source=source,
-        stamp=stamp,
+    )
+
+
+def checked_entry(
+    place: Callable[[str], str],
+    *,
+    image: Any,
+    pid: Any,
+    camera: Any,
+    time: Any,
+    track: Any,
+    metadata: Any,
+    thumbnail: Any,
+    expires_at: Any = None,
+    retention: timedelta | None = None,
+    source: str | None = None,
+) -> Entry:
+    """Validate the columns of one picture.
+
+    Args:
+        place: Place of the column of a name, for error messages.
+        image, pid, camera, time, track, metadata, thumbnail: As in :class:`Entry`, unchecked.
+        expires_at: When the picture expires, unchecked; ignored if there is a retention.
+        retention: How long to keep the picture after the time it was taken, or from now if that
+            is unknown.
+        source: Folder or table that the picture comes from.
+
+    Raises:
+        GalleryError: A value is of a type that cannot be stored.
+    """
+    taken = checked_time(place("time"), time)
+    expires_at = checked_time(place("expires_at"), expires_at)
+    return Entry(
+        image=_text(place("image"), image),
+        pid=checked_pid(place("pid"), pid),
+        camera=_name(place("camera"), camera),
+        time=taken,
+        track=_name(place("track"), track),
+        expires_at=expires_at if retention is None else _expiry(taken, retention),
+        metadata=_metadata(place("metadata"), metadata),
+        thumbnail=_thumbnail(place("thumbnail"), thumbnail),
+        source=source,
     )
 
 
@@ -299,7 +316,12 @@ def checked_time(where: str, value: Any) -> str | None:
     )
 
 
-def _retention(expire_after: Any) -> timedelta | None:
+def checked_retention(expire_after: Any) -> timedelta | None:
+    """How long to keep pictures.
+
+    Raises:
+        GalleryError: It is neither a positive timedelta or number of seconds, nor None.
+    """
     if expire_after is None or isinstance(expire_after, timedelta):
         retention = expire_after
     else:

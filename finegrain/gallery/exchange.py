@@ -21,11 +21,10 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import replace
 from datetime import datetime
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -34,7 +33,8 @@ import numpy as np
 
 from finegrain.errors import GalleryError, require
 from finegrain.gallery.backend import Backend
-from finegrain.gallery.entries import Entry, checked_entries, checked_time, checked_vectors
+from finegrain.gallery.entries import checked_entry, checked_vectors
+from finegrain.gallery.row import Entry, Row
 from finegrain.gallery.sqlite.schema import short
 from finegrain.index.exact import Vectors
 from finegrain.records import Pid
@@ -58,6 +58,8 @@ _TIMES = ("time", "added_at", "expires_at")
 
 About = Mapping[str, Any]
 Record = dict[str, Any]
+"""A row in the exported form: values by the names above."""
+
 Chunk = tuple[Vectors, list[Record]]
 
 
@@ -74,7 +76,7 @@ def export(store: Backend, target: Path) -> int:
     unfinished = target.with_name(f"{target.name}.{os.getpid()}.tmp")
     write = _write_parquet if target.suffix == ".parquet" else _write_folder
     try:
-        count = write(unfinished, about, _chunks(store))
+        num_rows = write(unfinished, about, _chunks(store))
         _restrict_to_owner(unfinished)
         os.replace(unfinished, target)
     except OSError as error:
@@ -85,7 +87,7 @@ def export(store: Backend, target: Path) -> int:
         shutil.rmtree(unfinished, ignore_errors=True)
         if unfinished.is_file():
             unfinished.unlink()
-    return count
+    return num_rows
 
 
 def _restrict_to_owner(export: Path) -> None:
@@ -109,8 +111,13 @@ def load(store: Backend, source: Path) -> list[int]:
             f"{source} holds vectors of plan {short(fingerprint)}, and {store.path} those of plan "
             f"{short(store.fingerprint)}; they do not compare. Load it into a gallery of its own."
         )
+    numbers = count()
     return store.insert_all(
-        (checked_vectors(vectors, store.dim), _entries(records)) for vectors, records in chunks
+        (
+            checked_vectors(vectors, store.dim),
+            [_entry(next(numbers), record) for record in records],
+        )
+        for vectors, records in chunks
     )
 
 
@@ -127,46 +134,38 @@ def _chunks(store: Backend) -> Iterator[Chunk]:
         rows = store.rows(ids.tolist())
         thumbnails = store.thumbnails(rows)
         is_stored = [id_ in rows for id_ in ids.tolist()]  # some may just have been deleted
-        yield (
-            vectors[is_stored],
-            [
-                {
-                    "id": row.id,
-                    "image_path": row.image,
-                    "pid": row.pid,
-                    "camera": row.camera,
-                    "time": row.time,
-                    "track": row.track,
-                    "added_at": row.added_at,
-                    "expires_at": row.expires_at,
-                    "thumbnail": thumbnails.get(row.id),
-                    "metadata": dict(row.metadata),
-                }
-                for _, row in sorted(rows.items())
-            ],
-        )
+        records = [_record(row, thumbnails.get(row.id)) for _, row in sorted(rows.items())]
+        yield vectors[is_stored], records
 
 
-def _entries(records: Sequence[Record]) -> list[Entry]:
-    entries = checked_entries(
-        len(records),
-        images=[record.get("image_path") for record in records],
-        pids=[_pid(record) for record in records],
-        cameras=[record.get("camera") for record in records],
-        times=[record.get("time") for record in records],
-        tracks=[record.get("track") for record in records],
-        metadata=[
-            {
-                **(record.get("metadata") or {}),
-                **{n: v for n, v in record.items() if n not in _BUILT_IN_FIELDS | _IGNORED},
-            }
-            for record in records
-        ],
-        thumbnails=[record.get("thumbnail") for record in records],
-        expire_after=None,
+def _record(row: Row, thumbnail: bytes | None) -> Record:
+    return {
+        "id": row.id,
+        "image_path": row.image,
+        "pid": row.pid,
+        "camera": row.camera,
+        "time": row.time,
+        "track": row.track,
+        "added_at": row.added_at,
+        "expires_at": row.expires_at,
+        "thumbnail": thumbnail,
+        "metadata": dict(row.metadata),
+    }
+
+
+def _entry(number: int, record: Record) -> Entry:
+    other = {n: v for n, v in record.items() if n not in _BUILT_IN_FIELDS | _IGNORED}
+    return checked_entry(
+        lambda name: f"picture {number}: {name}",
+        image=record.get("image_path"),
+        pid=_pid(record),
+        camera=record.get("camera"),
+        time=record.get("time"),
+        track=record.get("track"),
+        metadata={**(record.get("metadata") or {}), **other},
+        thumbnail=record.get("thumbnail"),
+        expires_at=record.get("expires_at"),
     )
-    ends = [checked_time("expires_at", record.get("expires_at")) for record in records]
-    return [replace(entry, expires_at=end) for entry, end in zip(entries, ends, strict=True)]
 
 
 def _pid(record: Record) -> Pid | None:
@@ -181,7 +180,7 @@ def _write_folder(folder: Path, about: About, chunks: Iterator[Chunk]) -> int:
     (folder / "img_emb").mkdir(parents=True)
     (folder / "metadata").mkdir()
     (folder / _ABOUT).write_text(json.dumps(about))
-    count = 0
+    num_rows = 0
     for number, (vectors, records) in enumerate(chunks):
         np.save(folder / "img_emb" / f"img_emb_{number}.npy", vectors, allow_pickle=False)
         with (folder / "metadata" / f"metadata_{number}.jsonl").open("w", encoding="utf-8") as out:
@@ -189,8 +188,8 @@ def _write_folder(folder: Path, about: About, chunks: Iterator[Chunk]) -> int:
                 if (jpeg := record["thumbnail"]) is not None:
                     record["thumbnail"] = base64.b64encode(jpeg).decode()
                 out.write(json.dumps(record, ensure_ascii=False) + "\n")
-        count += len(records)
-    return count
+        num_rows += len(records)
+    return num_rows
 
 
 def _read_folder(folder: Path) -> tuple[About, Iterator[Chunk]]:
@@ -247,7 +246,7 @@ def _number(shard: Path) -> int:
 def _write_parquet(path: Path, about: About, chunks: Iterator[Chunk]) -> int:
     arrow, parquet = require("pyarrow", "train"), _parquet()
     moment = arrow.timestamp("ms", "UTC")
-    schema = arrow.schema(
+    columns = arrow.schema(
         [
             ("id", arrow.int64()),
             ("image_path", arrow.string()),
@@ -260,11 +259,11 @@ def _write_parquet(path: Path, about: About, chunks: Iterator[Chunk]) -> int:
             ("expires_at", moment),
             ("thumbnail", arrow.binary()),
             ("metadata", arrow.string()),
-            ("vector", arrow.list_(arrow.float32(), about["dim"])),
-        ],
-        {_KEY: json.dumps(about).encode()},
+        ]
     )
-    count = 0
+    vector = arrow.field("vector", arrow.list_(arrow.float32(), about["dim"]))
+    schema = columns.append(vector).with_metadata({_KEY: json.dumps(about).encode()})
+    num_rows = 0
     with parquet.ParquetWriter(path, schema) as writer:
         for vectors, records in chunks:
             for record in records:
@@ -273,16 +272,12 @@ def _write_parquet(path: Path, about: About, chunks: Iterator[Chunk]) -> int:
                 record["pid"] = None if isinstance(record["pid"], str) else record["pid"]
                 for name in _TIMES:
                     record[name] = record[name] and datetime.fromisoformat(record[name])
-            columns = [[r[name] for r in records] for name in schema.names[:-1]]
-            arrays = [
-                arrow.array(values, kind)
-                for values, kind in zip(columns, schema.types, strict=False)  # except vectors
-            ]
+            rows = arrow.RecordBatch.from_pylist(records, columns)
             flat = arrow.array(vectors.reshape(-1), arrow.float32())
-            arrays.append(arrow.FixedSizeListArray.from_arrays(flat, about["dim"]))
-            writer.write_batch(arrow.record_batch(arrays, schema=schema))
-            count += len(records)
-    return count
+            arrays = arrow.FixedSizeListArray.from_arrays(flat, about["dim"])
+            writer.write_batch(arrow.record_batch([*rows.columns, arrays], schema=schema))
+            num_rows += len(records)
+    return num_rows
 
 
 def _read_parquet(path: Path) -> tuple[About, Iterator[Chunk]]:

@@ -13,7 +13,6 @@ import numpy.typing as npt
 
 from finegrain.errors import GalleryError
 from finegrain.gallery.entries import (
-    Entry,
     OnDuplicate,
     checked_choice,
     checked_entries,
@@ -27,6 +26,7 @@ from finegrain.gallery.gallery_rows import GalleryRows
 from finegrain.gallery.grouping import Thinning
 from finegrain.gallery.overtaken import Inserted
 from finegrain.gallery.places import location_exists, open_store
+from finegrain.gallery.row import Entry
 from finegrain.gallery.sqlite.reindex import PictureEncoder, Reindexed
 from finegrain.gallery.sqlite.upkeep import Upkeep
 from finegrain.index.approximate import Tuned

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from finegrain.gallery.backend import Backend
 from finegrain.gallery.changes import move, update
-from finegrain.gallery.entries import Entry, checked_ids
+from finegrain.gallery.entries import checked_ids
 from finegrain.gallery.filters.advice import filter_notes
 from finegrain.gallery.filters.conditions import BUILT_IN
 from finegrain.gallery.row import Place, Row
@@ -105,10 +105,10 @@ class GalleryRows:
         """
         return self._store.has_numbered_pids()
 
-    def rewrite(self, entries: Mapping[int, Entry]) -> None:
-        """Replace the columns of rows by those of entries, which are already validated."""
-        if entries:
-            self._store.rewrite(entries)
+    def rewrite(self, rows: Sequence[Row]) -> None:
+        """Replace the columns of stored rows by those of these rows, which are validated."""
+        if rows:
+            self._store.rewrite(rows)
 
     def places(self) -> Iterable[Place]:
         """Path, source, size and digest of each picture that has a path, by ascending id."""

@@ -6,8 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Protocol
 
-from finegrain.gallery.entries import Entry
-from finegrain.gallery.row import Row
+from finegrain.gallery.row import Entry, Row
 from finegrain.records import Pid
 
 

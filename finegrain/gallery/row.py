@@ -1,4 +1,4 @@
-"""Records that a gallery returns for one picture."""
+"""Records of one picture: its columns before and after it is stored."""
 
 from __future__ import annotations
 
@@ -25,37 +25,49 @@ class Stamp:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """One picture of a gallery, without its vector.
+class Entry:
+    """The columns of one picture, without its vector.
 
     Times are text in UTC, such as ``2026-01-31T12:00:00.000Z``. None means unknown.
 
     Attributes:
-        id: Id of the picture; never reused, even after a deletion.
         image: Path of the picture, or None if it was added as pixels.
         pid: Key of the person or product, as the caller passed it.
         camera: Name of the camera.
         time: When the picture was taken.
         track: Name of the track that the picture belongs to.
-        metadata: Further columns, in alphabetical order.
-        added_at: When the picture was added.
+        metadata: Further columns.
         expires_at: When the picture expires, or None for never.
         source: Folder or table that the picture came from.
         stamp: State of the picture's file; None without a file and for pictures that an older
             version added.
+        thumbnail: JPEG file to store. It is None in a row that was read, since
+            :meth:`~finegrain.gallery.Gallery.thumbnails` reads these files.
     """
 
-    id: int
     image: str | None
     pid: Pid | None
     camera: str | None
     time: str | None
     track: str | None
     metadata: Mapping[str, Scalar]
-    added_at: str
-    expires_at: str | None
+    expires_at: str | None = None
     source: str | None = None
     stamp: Stamp | None = None
+    thumbnail: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row(Entry):
+    """An :class:`Entry` that a gallery stores. Its metadata is in alphabetical order.
+
+    Attributes:
+        id: Id of the picture; never reused, even after a deletion.
+        added_at: When the picture was added.
+    """
+
+    id: int
+    added_at: str
 
 
 @dataclass(frozen=True, slots=True)

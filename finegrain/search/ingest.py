@@ -13,8 +13,9 @@ from finegrain import times
 from finegrain.encoder import Encoder
 from finegrain.errors import GalleryError
 from finegrain.gallery import Gallery
-from finegrain.gallery.entries import Entry, checked_entry
+from finegrain.gallery.entries import checked_retention, entry_from_mapping
 from finegrain.gallery.pictures import name_problem, path_of, pictures_in, thumbnail
+from finegrain.gallery.row import Entry
 from finegrain.gallery.stamps import stamp_of
 from finegrain.gallery.unpacked import discard_unpacked, unpacked_file
 from finegrain.preprocess import Crop, ImageSource
@@ -146,7 +147,7 @@ class IngestOptions:
     Attributes:
         mode: What may be done to pictures that are in the gallery already.
         source: Real path of the folder or table of the pictures, or any name.
-        expire_after: As in :meth:`Searcher.add`.
+        retention: How long to keep the pictures, or None to keep them until they are deleted.
         allow_removing: The most pictures that ``sync`` may remove.
         is_plan: Report what would be done without doing it.
         progress: Show a progress bar.
@@ -154,7 +155,7 @@ class IngestOptions:
 
     mode: Mode
     source: str | None
-    expire_after: timedelta | float | None
+    retention: timedelta | None
     allow_removing: AllowRemoving
     is_plan: bool
     progress: bool
@@ -173,7 +174,8 @@ class IngestOptions:
         """Check the arguments of :meth:`Searcher.add`.
 
         Raises:
-            GalleryError: ``sync`` is true and there is no source, or ``allow_removing`` is invalid.
+            GalleryError: ``sync`` is true and there is no source, or ``expire_after`` or
+                ``allow_removing`` is invalid.
         """
         if sync and source is None:
             raise GalleryError(
@@ -185,7 +187,7 @@ class IngestOptions:
         return cls(
             mode="sync" if sync else "replace" if replace else "add",
             source=source,
-            expire_after=expire_after,
+            retention=checked_retention(expire_after),
             allow_removing=checked_allowance(allow_removing),
             is_plan=dry_run,
             progress=progress,
@@ -229,28 +231,24 @@ def ingest(
     ids: list[int] = []
     num_overtaken = 0
     if not options.is_plan:
-        entries = {item.position: item.entry for item in items} | changes.merged
+        replaced: list[int] = []
+        entries = {item.position: item.entry for item in items} | changes.replaced
         to_encode = [sources[position] for position in changes.encode]
         for batch in encoder.stream_images(to_encode, progress=options.progress):
             positions = [changes.encode[i] for i in batch.positions]
             stamped = [_with_file(entries[i], sources[i]) for i in positions]
             inserted = gallery.add_entries(batch.embeddings, stamped, known=changes.seen)
             ids += inserted.ids
+            replaced += [changes.replaced[i].id for i in positions if i in changes.replaced]
             num_overtaken += inserted.num_overtaken
             changes.seen.update(inserted.ids)
             left_out += batch.problems
-        to_delete = [*_replaced(gallery, changes, ids), *changes.stale, *changes.remove]
+        to_delete = [*replaced, *changes.stale, *changes.remove]
         if to_delete:
             gallery.delete(to_delete)
         paths = {path for path in map(path_of, sources) if path is not None and unpacked_file(path)}
         discard_unpacked(paths - gallery.known(paths), lambda path: False)
     return _added(changes, ids, num_overtaken, left_out, options)
-
-
-def _replaced(gallery: Gallery, changes: Changes, ids: Sequence[int]) -> list[int]:
-    """Ids of the old rows of changed pictures that could be encoded again."""
-    encoded = {row.image for row in gallery.rows(ids)} if changes.give_way else set()
-    return [row.id for row in gallery.rows(changes.give_way) if row.image in encoded]
 
 
 def _added(
@@ -261,7 +259,7 @@ def _added(
     options: IngestOptions,
 ) -> Added:
     num_encoded = len(changes.encode) if options.is_plan else len(ids) - num_overtaken
-    num_reencoded = min(changes.num_reencoded, num_encoded)
+    num_reencoded = min(len(changes.replaced), num_encoded)
     return Added(
         ids=ids,
         num_new=num_encoded - num_reencoded,
@@ -294,11 +292,11 @@ def _items(
             left_out.append(misnamed)
             continue
         path = path_of(source)
-        entry = checked_entry(
+        entry = entry_from_mapping(
             f"pictures[{position}]",
             row,
             image=path,
-            expire_after=options.expire_after,
+            retention=options.retention,
             source=options.source,
         )
         if entry.expires_at is not None and entry.expires_at <= now:

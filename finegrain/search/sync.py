@@ -8,9 +8,8 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from finegrain.gallery import Gallery, Row, Stamp
-from finegrain.gallery.changes import entry_of, with_columns
-from finegrain.gallery.entries import Entry
-from finegrain.gallery.row import Place
+from finegrain.gallery.changes import with_columns
+from finegrain.gallery.row import Entry, Place
 from finegrain.gallery.stamps import file_of, has_changed, is_there, stamp_of
 from finegrain.preprocess import Crop
 from finegrain.search.removals import AllowRemoving, refused_removals
@@ -41,15 +40,14 @@ class Changes:
 
     Attributes:
         encode: Positions of pictures that are new or have changed.
-        merged: Entries of changed pictures by position.
-        give_way: Ids of the old rows of changed pictures, to delete after encoding.
+        replaced: Rows of changed pictures by position, with the columns to store them with again.
+            The old rows are to be deleted after the pictures are encoded.
         stale: Ids of old rows that an interrupted call left.
-        rewrite: New entries by id for rows whose picture is the same.
+        rewrite: Rows whose picture is the same, with their new columns.
         remove: Paths by id of rows that the source no longer holds.
         refused: The same, of rows that stay because they are too many to remove without a
             permission.
         seen: Ids of all rows with a path of the input.
-        num_reencoded: Number of changed pictures in ``encode``.
         num_updated: Number of rows whose columns change.
         num_moved: Number of rows whose file has moved.
         num_unchanged: Number of rows that stay as they are.
@@ -59,14 +57,12 @@ class Changes:
     """
 
     encode: list[int] = field(default_factory=list)
-    merged: dict[int, Entry] = field(default_factory=dict)
-    give_way: list[int] = field(default_factory=list)
+    replaced: dict[int, Row] = field(default_factory=dict)
     stale: list[int] = field(default_factory=list)
-    rewrite: dict[int, Entry] = field(default_factory=dict)
+    rewrite: list[Row] = field(default_factory=list)
     remove: dict[int, str] = field(default_factory=dict)
     refused: dict[int, str] = field(default_factory=dict)
     seen: set[int] = field(default_factory=set)
-    num_reencoded: int = 0
     num_updated: int = 0
     num_moved: int = 0
     num_unchanged: int = 0
@@ -175,20 +171,18 @@ def _compare(changes: Changes, item: Item, row: Row, mode: Mode, source: str | N
     if expires_at is not None and (row.expires_at is None or merged.time is not None):
         merged = replace(merged, expires_at=expires_at)
     is_new_picture = has_changed(row)
-    is_new_text = merged != entry_of(row)
+    is_new_text = merged != row
     if mode == "add":
         changes.num_unchanged += 1
         changes.num_differing += is_new_picture or is_new_text
     elif is_new_picture:
         changes.encode.append(item.position)
-        changes.merged[item.position] = replace(merged, source=source or row.source)
-        changes.give_way.append(row.id)
-        changes.num_reencoded += 1
+        changes.replaced[item.position] = replace(merged, source=source or row.source)
     else:
         assert row.image is not None  # rows are looked up by path
-        entry = replace(merged, source=source or row.source, stamp=_stamp_now(row, row.image))
-        if is_new_text or entry.source != row.source or entry.stamp != row.stamp:
-            changes.rewrite[row.id] = entry
+        rewritten = replace(merged, source=source or row.source, stamp=_stamp_now(row, row.image))
+        if rewritten != row:
+            changes.rewrite.append(rewritten)
         changes.num_updated += is_new_text
         changes.num_unchanged += not is_new_text
 
@@ -234,11 +228,13 @@ def _without_moved(
             continue
         (row,) = same_pid
         assert item.entry.image is not None
-        changes.rewrite[row.id] = replace(
-            with_columns(row, item.entry, item.names),
-            image=item.entry.image,
-            source=source or row.source,
-            stamp=stamp_of(item.entry.image),
+        changes.rewrite.append(
+            replace(
+                with_columns(row, item.entry, item.names),
+                image=item.entry.image,
+                source=source or row.source,
+                stamp=stamp_of(item.entry.image),
+            )
         )
         changes.num_moved += 1
         matched.add(row.id)

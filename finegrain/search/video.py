@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 from finegrain.encoder import Encoder
 from finegrain.errors import ImageError
 from finegrain.gallery import Gallery
-from finegrain.gallery.entries import checked_entry, checked_time
+from finegrain.gallery.entries import checked_retention, checked_time, entry_from_mapping
 from finegrain.gallery.pictures import name_problem, thumbnail
 from finegrain.preprocess import Crop
 from finegrain.preprocess.frames import LONGEST_SIDE, Frame, VideoReader, at_times, each
@@ -86,6 +86,7 @@ def ingest_video(
     if (misnamed := name_problem(path)) is not None:
         raise ImageError(str(misnamed))
     first = checked_time("start", start)
+    retention = checked_retention(expire_after)
     times = _Timeline(boxes) if isinstance(boxes, Mapping) else None
     due = each(step) if times is None else at_times(times.all)
     ids: list[int] = []
@@ -105,12 +106,12 @@ def ingest_video(
         inserted = gallery.add_entries(
             encoder.encode_images([piece.image for piece in pieces]),
             [
-                checked_entry(
+                entry_from_mapping(
                     piece.address,
                     piece.columns,
                     image=piece.address,
                     thumbnail=thumbnail(piece.image),
-                    expire_after=expire_after,
+                    retention=retention,
                 )
                 for piece in pieces
             ],

@@ -17,10 +17,9 @@ from typing import Any
 import numpy as np
 
 from finegrain.errors import GalleryError
-from finegrain.gallery.entries import Entry
 from finegrain.gallery.filters.milvus import OWN_LETTER, SLOT_KEYS, SlotKind, stored_text
 from finegrain.gallery.milvus.connection import Document
-from finegrain.gallery.row import Row, Stamp
+from finegrain.gallery.row import Entry, Row, Stamp
 from finegrain.index.exact import Vectors
 from finegrain.records import Scalar
 

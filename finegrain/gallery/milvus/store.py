@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Generator, Iterable, Iterator, Sequence, Set
 from itertools import chain
 
 import numpy as np
@@ -12,7 +12,7 @@ from finegrain import times
 from finegrain.errors import FilterError, GalleryError
 from finegrain.gallery.backend import Search
 from finegrain.gallery.clock import warn_of_doubt
-from finegrain.gallery.entries import Entry, OnDuplicate, paths_once
+from finegrain.gallery.entries import OnDuplicate, paths_once
 from finegrain.gallery.filters.conditions import (
     And,
     Column,
@@ -45,7 +45,7 @@ from finegrain.gallery.milvus.layout import Seen, note_kinds, open_collection, s
 from finegrain.gallery.milvus.reindex import reindex
 from finegrain.gallery.milvus.search import MilvusSearch, vector_pages
 from finegrain.gallery.overtaken import Inserted, overtaken
-from finegrain.gallery.row import Place, Row, value_of
+from finegrain.gallery.row import Entry, Place, Row, value_of
 from finegrain.gallery.sqlite.reindex import PictureEncoder, Reindexed
 from finegrain.gallery.unpacked import discard_unpacked
 from finegrain.index.approximate import Tuned
@@ -201,14 +201,15 @@ class MilvusStore:
     def has_numbered_pids(self) -> bool:
         return False  # a collection does not record which version wrote a row
 
-    def rewrite(self, entries: Mapping[int, Entry]) -> None:
-        self._note(list(entries.values()))
+    def rewrite(self, rows: Sequence[Row]) -> None:
+        self._note(rows)
+        new = {row.id: row for row in rows}
         fields = [*ROW_FIELDS, *THUMBNAIL_FIELDS, "vector"]
-        stored = list(self._among(entries, fields))
+        stored = list(self._among(new, fields))
         for start in range(0, len(stored), _IMAGES_AT_ONCE):
             chunk = stored[start : start + _IMAGES_AT_ONCE]
             self._connection.write(
-                self._collection, [rewritten(old, entries[old["id"]]) for old in chunk]
+                self._collection, [rewritten(old, new[old["id"]]) for old in chunk]
             )
         self._connection.settle(self._collection)
 

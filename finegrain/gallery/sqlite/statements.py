@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import sqlite3
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from finegrain import times
-from finegrain.gallery.entries import Entry
 from finegrain.gallery.filters.conditions import kind_of
+from finegrain.gallery.row import Entry, Row
 from finegrain.gallery.sqlite.checksums import (
     CELLS,
     UNKNOWN,
@@ -61,18 +61,19 @@ def insert_rows(
     return ids
 
 
-def rewrite_rows(connection: sqlite3.Connection, entries: Mapping[int, Entry]) -> None:
+def rewrite_rows(connection: sqlite3.Connection, rows: Sequence[Row]) -> None:
     """Replace the columns of rows; vectors and thumbnails stay, and so do damaged rows."""
-    stored, _ = stored_rows(connection.execute, list(entries))
-    attributes = {id_: _attributes(entries[id_]) for id_ in stored}
-    rows = []
+    new = {row.id: row for row in rows}
+    stored, _ = stored_rows(connection.execute, list(new))
+    attributes = {id_: _attributes(new[id_]) for id_ in stored}
+    updates = []
     for id_, old in stored.items():
         (_, *_, added_at, _, _, _, _, _, thumbnail_checksum) = old.cells
-        cells = _cells(id_, entries[id_], added_at, thumbnail_checksum)
+        cells = _cells(id_, new[id_], added_at, thumbnail_checksum)
         is_known = old.checksum != UNKNOWN
-        rows.append((*cells, row_checksum(cells, attributes[id_]) if is_known else UNKNOWN, id_))
+        updates.append((*cells, row_checksum(cells, attributes[id_]) if is_known else UNKNOWN, id_))
     connection.executemany(
-        f"UPDATE picture SET ({CELLS}, checksum) = ({_MARKS}) WHERE id = ?", rows
+        f"UPDATE picture SET ({CELLS}, checksum) = ({_MARKS}) WHERE id = ?", updates
     )
     connection.execute(f"DELETE FROM attribute WHERE picture {AMONG}", (json.dumps(list(stored)),))
     _insert_attributes(connection, attributes.items())

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Generator, Iterable, Iterator, Sequence, Set
 from itertools import chain
 
 import numpy as np
 
 from finegrain.errors import GalleryError
 from finegrain.gallery.damage import StoredVector, decoded
-from finegrain.gallery.entries import Entry, OnDuplicate, paths_once
+from finegrain.gallery.entries import OnDuplicate, paths_once
 from finegrain.gallery.filters.conditions import Value
 from finegrain.gallery.filters.sql import to_sql
 from finegrain.gallery.filters.syntax import parse
 from finegrain.gallery.overtaken import Inserted, overtaken
-from finegrain.gallery.row import Place, Row
+from finegrain.gallery.row import Entry, Place, Row
 from finegrain.gallery.sqlite.gallery_file import GalleryFile
 from finegrain.gallery.sqlite.selection import (
     ALIVE,
@@ -186,10 +186,10 @@ class Store(GalleryFile):
             )
             return bool(cursor.fetchone()[0])
 
-    def rewrite(self, entries: Mapping[int, Entry]) -> None:
+    def rewrite(self, rows: Sequence[Row]) -> None:
         """Replace the columns of rows in one transaction; vectors and thumbnails stay."""
         with self.writing() as connection:
-            rewrite_rows(connection, entries)
+            rewrite_rows(connection, rows)
 
     def insert(
         self, vectors: Vectors, entries: Sequence[Entry], on_duplicate: OnDuplicate = "add"

@@ -15,7 +15,7 @@ import pytest
 
 from finegrain.errors import GalleryError, QueryError
 from finegrain.gallery import Gallery, Stamp
-from finegrain.gallery.entries import checked_entry
+from finegrain.gallery.row import Entry
 from finegrain.records import Problem
 
 DIM = 8
@@ -428,8 +428,15 @@ def test_columns_are_set_and_everything_else_stays(gallery: Gallery):
 
 def test_stamps_and_sources_come_back(gallery: Gallery):
     stamp = Stamp(size=2**40, mtime=2**62 + 1, digest="ab" * 16)
-    entry = checked_entry(
-        "it", {"pid": "P", "price": 3}, image="/a/b.jpg", source="/a", stamp=stamp
+    entry = Entry(
+        image="/a/b.jpg",
+        pid="P",
+        camera=None,
+        time=None,
+        track=None,
+        metadata={"price": 3},
+        source="/a",
+        stamp=stamp,
     )
     (id_,) = gallery.add_entries(unit(1), [entry]).ids
     gallery.add(unit(1), [None])

@@ -13,10 +13,10 @@ import pytest
 
 from finegrain.errors import GalleryError, MissingExtraError
 from finegrain.gallery import Gallery, RaBitQ
-from finegrain.gallery.entries import Entry
 from finegrain.gallery.milvus import documents, search, store
 from finegrain.gallery.milvus.address import TOKEN_VARIABLE, MilvusAddress
 from finegrain.gallery.milvus.identifiers import IdSource
+from finegrain.gallery.row import Entry
 
 JPEG = b"\xff\xd8\xff"
 

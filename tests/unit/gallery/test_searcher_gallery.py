@@ -84,6 +84,20 @@ def test_replacing_encodes_again(searcher: Searcher, crops: Path, tmp_path: Path
     assert len(searcher.gallery) == 2
 
 
+def test_a_changed_picture_that_cannot_be_read_keeps_its_row(
+    searcher: Searcher, crops: Path, tmp_path: Path
+):
+    damaged, changed = (shutil.copy(crops / n, tmp_path / n) for n in ("00.jpg", "01.jpg"))
+    searcher.add([damaged, changed], {"day": 1}, progress=False)
+    before = searcher.gallery.rows([1])
+    Path(damaged).write_bytes(b"no picture")
+    shutil.copy(crops / "02.jpg", changed)
+    result = searcher.add([damaged, changed], {"day": 2}, replace=True, progress=False)
+    assert [problem.where for problem in result.problems] == [str(damaged)]
+    assert (list(searcher.gallery), result.ids) == ([1, 3], [3])
+    assert searcher.gallery.rows([1]) == before
+
+
 # --- another plan -----------------------------------------------------------------------
 
 
