@@ -69,7 +69,8 @@ class Manifest:
         parity: Results of the comparison with the eager model.
         compared_on: Description of the pictures and captions of that comparison.
         source: Where a published model came from, as far as it is known: its ``name``,
-            ``repository``, ``revision`` (the commit) and ``licence``. Empty for own training.
+            ``repository``, ``revision`` (the commit), ``licence`` and ``model``, the kind of its
+            layout. Empty for own training.
         weights: SHA-256 of each published weight file.
         logit_scale, logit_bias: What the model was trained to multiply a cosine by and to add to
             it, for calibration. The scale is None if the method has none; the bias is None unless

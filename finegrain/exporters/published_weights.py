@@ -10,6 +10,7 @@ from finegrain.exporters.parity import ParityReport
 from finegrain.exporters.profile import ExportProfile
 from finegrain.runs.published import read_published
 from finegrain.zoo.fetching import Fetched
+from finegrain.zoo.recognition import TITLES
 
 
 def export_published(
@@ -40,6 +41,6 @@ def export_published(
             checkpoint=fetched.digests[weights],
             samples=draw_people(Path(folder) / "people", num_people).samples,
             compared_on="synthetic people",
-            source=fetched.source,
+            source={**fetched.source, "model": TITLES[published.layout]},
             weights=fetched.digests,
         )

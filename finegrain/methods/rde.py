@@ -46,6 +46,7 @@ class RdeConfig(BaseConfig):
         selected_dim: Width of the token selection embedding (TSE).
         ratio: Share of the tokens that TSE selects. For captions, it is a share of the context
             length.
+        global_share: Share of BGE in the score; TSE has the rest. RDE takes the mean of both.
         temperature, margin: Options of the triplet alignment loss.
         disturb: Share of words that training masks, replaces or drops.
         short_captions: What fills the batch statistics of TSE if a caption has fewer words than
@@ -65,12 +66,20 @@ class RdeConfig(BaseConfig):
     global_dim: int = 512
     selected_dim: int = 1024
     ratio: float = 0.3
+    global_share: float = 0.5
     temperature: float = 0.015
     margin: float = 0.1
     disturb: float = 0.2
     short_captions: Literal["words", "padding"] = "words"
     consensus: Consensus | None = field(default_factory=Consensus)
     items: int = 68126
+
+    def __post_init__(self) -> None:
+        if not 0 < self.global_share < 1:
+            raise RecipeError(
+                "expected method.global_share above 0 and below 1, because search uses both "
+                f"embeddings; got {self.global_share}"
+            )
 
     @property
     def embed_dim(self) -> int:
@@ -107,16 +116,21 @@ class Views(NamedTuple):
     bge: Tensor
     tse: Tensor
 
-    def joined(self) -> Tensor:
-        """Concatenate to one vector; an inner product is then the mean of the two cosines."""
-        return torch.cat(self, dim=1) / math.sqrt(len(self))
+    def joined(self, share: float) -> Tensor:
+        """Concatenate to one vector.
+
+        An inner product is then ``share`` times the cosine of BGE plus ``1 - share`` times that
+        of TSE.
+        """
+        return torch.cat([math.sqrt(share) * self.bge, math.sqrt(1 - share) * self.tse], dim=1)
 
 
 class Rde(TwoTowers):
     """CLIP's towers with token selection, trained by the triplet alignment loss.
 
     Search uses one vector per picture and caption, ``[BGE, TSE] / sqrt(2)``. An inner product is
-    then the score of the paper, the mean of the two cosines.
+    then the score of the paper, the mean of the two cosines. Methods that are based on RDE have
+    the same embeddings, and weigh them by ``global_share``.
 
     The released code has 3.158 M parameters besides the towers. It never uses 0.529 M of them: a
     linear layer for images and one normalisation for each modality. They are left out here.
@@ -147,10 +161,10 @@ class Rde(TwoTowers):
         self._noise = 0.0
 
     def encode_images(self, pixels: Tensor) -> Tensor:
-        return self._images(pixels).joined()
+        return self._images(pixels).joined(self.config.global_share)
 
     def encode_texts(self, ids: Tensor, eot: Tensor) -> Tensor:
-        return self._texts(ids, eot).joined()
+        return self._texts(ids, eot).joined(self.config.global_share)
 
     def to_released(self) -> dict[str, Tensor]:
         return export_rde(self, without=self.training_only)

@@ -21,23 +21,11 @@ from finegrain.zoo.clip_config import ACTIVATION_UNKNOWN
 from finegrain.zoo.examination import Examined, examine_weights
 from finegrain.zoo.loading import check_method, load_clip_weights
 from finegrain.zoo.rasa_config import read_rasa_config
-from finegrain.zoo.recognition import Layout
+from finegrain.zoo.recognition import FINE_TUNED, SELECTING, TITLES, Layout
 from finegrain.zoo.released_config import ReleasedConfig, read_released_config
 
 CONFIG, RASA_CONFIG = "configs.yaml", "config.yaml"
-"""Configuration files next to released checkpoints: of IRRA and RDE, and of RaSa."""
-
-TITLES: dict[Layout, str] = {
-    "ours": "finegrain",
-    "openai_clip": "CLIP",
-    "open_clip_towers": "a model of open_clip",
-    "hf_clip": "CLIP",
-    "hf_siglip": "SigLIP",
-    "chinese_clip": "Chinese-CLIP",
-    "irra": "IRRA, or of a fork with its names (NAM, HAM, GA-DMS)",
-    "rde": "RDE",
-    "albef": "RaSa or ALBEF",
-}
+"""Configuration files next to released checkpoints: of IRRA and its forks, and of RaSa."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +51,7 @@ class Converted:
     def __str__(self) -> str:
         if isinstance(self.recipe.method, ClipConfig | BertClipConfig):
             parts = "towers"
-        elif self.layout == "rde":
+        elif self.layout in SELECTING:
             parts = "towers and token selections"
         else:
             parts = "towers and training heads" if self.heads else "towers, and no training heads"
@@ -128,7 +116,7 @@ def released_to_run(
         read = (
             read_rasa_config(config)
             if examined.layout == "albef"
-            else read_released_config(config, rde=examined.layout == "rde")
+            else read_released_config(config, rde=examined.layout in SELECTING)
         )
     base = replace(
         recipe or recipe_of(examined, read.dataset, overrides),
@@ -195,7 +183,9 @@ def as_overrides(fields: Mapping[str, object]) -> list[str]:
 
 def _config_beside(examined: Examined) -> Path | None:
     """The released configuration next to a weight file, or None."""
-    names = {"irra": CONFIG, "rde": CONFIG, "albef": RASA_CONFIG}
+    # The losses of an ITSELF without token selections are not those of the towers it is read as.
+    read = FINE_TUNED - {"itself_global"}
+    names = {**dict.fromkeys(read, CONFIG), "albef": RASA_CONFIG}
     name = names.get(examined.layout)
     file = None if name is None else examined.file.parent / name
     return file if file is not None and file.is_file() else None

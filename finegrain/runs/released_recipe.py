@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from finegrain.data.datasets import CuhkPedes
 from finegrain.errors import WeightsError
@@ -13,12 +12,15 @@ from finegrain.models import BertTextConfig, TextConfig, VitConfig
 from finegrain.models.albef_text import AlbefTextConfig
 from finegrain.preprocess.cleaning import ALBEF_CLEANING
 from finegrain.recipe import Recipe, load_recipe
+from finegrain.recipe.named_file import shipped_folder
+from finegrain.zoo import itself, lpnc
 from finegrain.zoo.clip_config import ACTIVATION_ADVICE, ACTIVATION_UNKNOWN, HEAD_WIDTH
 from finegrain.zoo.description import Description
 from finegrain.zoo.examination import Examined
+from finegrain.zoo.recognition import SELECTING, TITLES, Layout
 
-RECIPES = Path(__file__).parents[2] / "recipes"
-"""Folder of the recipes in a checkout; an installed package does not have it."""
+RECIPES = shipped_folder("recipes")
+"""Folder of the recipes that come with finegrain."""
 
 OWN = {
     ("irra", "CuhkPedes"): "irra_cuhk_pedes",
@@ -32,6 +34,14 @@ OWN = {
     ("albef", "RstpReid"): "rasa_rstpreid",
 }
 """Name of the recipe that reproduces the released training, by layout and dataset."""
+
+_SELECTION: Mapping[Layout, tuple[float, float]] = {
+    "rde": (0.3, 0.5),
+    "itself": (itself.RATIO, 0.5),
+    "lpnc": (lpnc.RATIO, lpnc.GLOBAL_SHARE),
+}
+"""Share of the tokens that the released code selects, and share of the global embedding in a score.
+ITSELF's code chooses the latter on the test split, so the mean of both is taken instead."""
 
 _ACTIVATIONS = ("method.image.activation", "method.text.activation")
 _PRETRAINED = "the file is of a pretrained CLIP, which was trained on other data"
@@ -68,6 +78,9 @@ def recipe_of(examined: Examined, dataset: str | None, overrides: Sequence[str])
         return _clip(examined, overrides)
     if examined.described is not None:
         return _described(examined.described)
+    if examined.layout in ("itself", "itself_global", "lpnc"):
+        why = f"no recipe of finegrain trains {TITLES[examined.layout]}"
+        return replace(_person(examined), evaluation_only=why)
     name = OWN.get((examined.layout, dataset or ""))
     if name is not None and (RECIPES / f"{name}.py").is_file():
         return _with_width(load_recipe(RECIPES / f"{name}.py"), examined)
@@ -76,9 +89,8 @@ def recipe_of(examined: Examined, dataset: str | None, overrides: Sequence[str])
         if name is None
         else f"recipes/{name}.py, which trains it, is not part of this installation"
     )
-    bases = {"albef": _rasa, "rde": _rde}
-    base = bases.get(examined.layout, _irra)()
-    return replace(_with_width(base, examined), evaluation_only=why)
+    base = _rasa() if examined.layout == "albef" else _person(examined)
+    return replace(base, evaluation_only=why)
 
 
 def _with_width(recipe: Recipe, examined: Examined) -> Recipe:
@@ -170,24 +182,37 @@ def _heads(channels: int, side: str, examined: Examined, stated: set[str]) -> in
     return max(1, channels // HEAD_WIDTH)
 
 
-def _irra() -> Recipe:
-    return Recipe(
-        name="irra",
-        about="IRRA on CLIP ViT-B/16",
-        data=CuhkPedes(),
-        method=IrraConfig(image=VitConfig(), text=TextConfig()),
-        losses={"sdm": 1.0, "id": 1.0, "mlm": 1.0},
+def _person(examined: Examined) -> Recipe:
+    """The towers of IRRA or one of its forks, with the sizes of the file."""
+    layout, sizes = examined.layout, examined.clip
+    assert sizes is not None
+    size = sizes.image.person_size or (VitConfig().height, VitConfig().width)
+    image = VitConfig(
+        height=size[0],
+        width=size[1],
+        patch=sizes.image.patch,
+        channels=sizes.image.channels,
+        depth=sizes.image.depth,
+        heads=max(1, sizes.image.channels // HEAD_WIDTH),
     )
-
-
-def _rde() -> Recipe:
-    return Recipe(
-        name="rde",
-        about="RDE on CLIP ViT-B/16",
-        data=CuhkPedes(),
-        method=RdeConfig(image=VitConfig(), text=TextConfig()),
-        losses={"bge": 1.0, "tse": 1.0},
+    text = TextConfig(
+        vocabulary=sizes.vocabulary,
+        context_length=sizes.context_length,
+        channels=sizes.text.channels,
+        depth=sizes.text.depth,
+        heads=max(1, sizes.text.channels // HEAD_WIDTH),
     )
+    embed_dim = sizes.image.embed_dim
+    method: IrraConfig | RdeConfig = IrraConfig(image=image, text=text, embed_dim=embed_dim)
+    losses = {"sdm": 1.0, "id": 1.0, "mlm": 1.0}
+    if layout in SELECTING:
+        ratio, share = _SELECTION[layout]
+        method = RdeConfig(
+            image=image, text=text, global_dim=embed_dim, ratio=ratio, global_share=share
+        )
+        losses = {"bge": 1.0, "tse": 1.0}
+    base = Recipe(name=layout, about=TITLES[layout], data=CuhkPedes(), method=method, losses=losses)
+    return _with_width(base, examined)
 
 
 def _rasa() -> Recipe:

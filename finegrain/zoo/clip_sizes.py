@@ -27,13 +27,25 @@ class ImageSizes(TowerSizes):
 
     Attributes:
         patch: Side of a patch, in pixels.
+        patches: Number of patches of a picture.
         side: Side of the pictures, in pixels; None if the positions do not form a square.
         embed_dim: Width of an embedding.
     """
 
     patch: int
+    patches: int
     side: int | None
     embed_dim: int
+
+    @property
+    def person_size(self) -> tuple[int, int] | None:
+        """Height and width of pictures that are three times as high as wide, as of persons.
+
+        None if the number of positions is that of another shape.
+        """
+        columns = math.isqrt(self.patches // 3)
+        is_person = columns > 0 and 3 * columns * columns == self.patches
+        return (3 * columns * self.patch, columns * self.patch) if is_person else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +95,7 @@ def image_sizes(state: Mapping[str, Tensor]) -> ImageSizes:
         channels=channels,
         depth=_depth(state, "image_tower"),
         patch=patch,
+        patches=positions - 1,
         side=side * patch if is_square else None,
         embed_dim=embed_dim,
     )

@@ -8,12 +8,19 @@ from pathlib import Path
 
 from torch import Tensor
 
-from finegrain.zoo import chinese_clip, hf_clip, hf_siglip, open_clip_towers, openai_clip
+from finegrain.zoo import (
+    chinese_clip,
+    hf_clip,
+    hf_siglip,
+    irra,
+    open_clip_towers,
+    openai_clip,
+)
 from finegrain.zoo.clip_config import KnownClip, read_clip_config
 from finegrain.zoo.clip_sizes import ClipSizes, read_clip_sizes
 from finegrain.zoo.description import Description
 from finegrain.zoo.files import read_state_dict, weight_file
-from finegrain.zoo.recognition import SELECTED, Layout, recognise
+from finegrain.zoo.recognition import FINE_TUNED, SELECTED, TRUNK, Layout, recognise
 
 DESCRIBERS: Mapping[Layout, Callable[[Path, Mapping[str, Tensor]], Description]] = {
     "open_clip_towers": open_clip_towers.describe,
@@ -30,7 +37,7 @@ class Examined:
     Attributes:
         file: The weight file, also if a folder was examined.
         layout: The layout of its tensor names.
-        clip: Sizes of the towers of a CLIP; None for other layouts.
+        clip: Sizes of the towers of a CLIP, or of IRRA and its forks; None for other layouts.
         known: Configuration of a CLIP.
         described: Description of a model like CLIP that needs more files than its weights; None
             for other layouts.
@@ -59,6 +66,9 @@ def examine_weights(path: Path) -> Examined:
         known = read_clip_config(file, state, layout)
         convert = openai_clip.convert if layout == "openai_clip" else hf_clip.convert
         clip = read_clip_sizes(convert(state))
+    if layout in FINE_TUNED:
+        trunk = {name: tensor for name, tensor in state.items() if name.startswith(TRUNK)}
+        clip = read_clip_sizes(irra.convert(trunk))
     describe = DESCRIBERS.get(layout)
     selected = state.get(SELECTED)
     return Examined(

@@ -16,6 +16,8 @@ from finegrain.zoo import (
     hf_clip,
     hf_siglip,
     irra,
+    itself,
+    lpnc,
     open_clip_towers,
     openai_clip,
     rasa,
@@ -27,7 +29,7 @@ from finegrain.zoo.irra import export_irra
 from finegrain.zoo.positions import resize_positions, shorten_positions
 from finegrain.zoo.rasa import export_rasa
 from finegrain.zoo.rde import export_rde
-from finegrain.zoo.recognition import Layout, recognise
+from finegrain.zoo.recognition import FINE_TUNED, SELECTING, TITLES, Layout, recognise
 from finegrain.zoo.renaming import check_fits, only_parts, parts_of
 
 __all__ = [
@@ -45,7 +47,10 @@ CONVERTERS: Mapping[Layout, Callable[[Mapping[str, Tensor]], dict[str, Tensor]]]
     "hf_siglip": hf_siglip.convert,
     "chinese_clip": chinese_clip.convert,
     "irra": irra.convert,
+    "itself_global": itself.convert,
     "rde": rde.convert,
+    "itself": itself.convert,
+    "lpnc": lpnc.convert,
     "albef": rasa.convert,
 }
 """Converter of each layout to finegrain's tensor names."""
@@ -54,7 +59,7 @@ IMAGE_POSITIONS = "image_tower.positional_embedding"
 TEXT_POSITIONS = "text_tower.positional_embedding"
 
 NEEDS_RDE = (
-    "This is a checkpoint of RDE, which needs a method of type RdeConfig: use a recipe such as "
+    "This is a checkpoint of {}, which needs a method of type RdeConfig: use a recipe such as "
     "recipes/rde_cuhk_pedes.py."
 )
 
@@ -65,8 +70,8 @@ def load_clip_weights(
     """Load a weight file into a model, or into some parts of it, such as its towers.
 
     The model is changed in place. Supported are files of OpenAI and of open_clip, folders of
-    Hugging Face, released checkpoints of RDE, of IRRA and its forks (``base_model.*``), of RaSa
-    and of ALBEF, and finegrain's own files. The layout is recognised by the tensor names.
+    Hugging Face, released checkpoints of IRRA and its forks (``base_model.*``), of RaSa and of
+    ALBEF, and finegrain's own files. The layout is recognised by the tensor names.
 
     Image positions are interpolated if the grid of the model differs from that of the
     checkpoint. A text tower with a shorter context takes the first positions. All other tensors
@@ -116,7 +121,7 @@ def load_clip_weights(
         converted = _with_albef_positions(converted, tower)
     if IMAGE_POSITIONS in converted and isinstance(tower, VisionTransformer):
         converted[IMAGE_POSITIONS] = resize_positions(
-            converted[IMAGE_POSITIONS], tower.grid, finetuned=layout in ("irra", "rde")
+            converted[IMAGE_POSITIONS], tower.grid, finetuned=layout in FINE_TUNED
         )
     if TEXT_POSITIONS in converted and TEXT_POSITIONS in own:
         converted[TEXT_POSITIONS] = shorten_positions(
@@ -137,8 +142,8 @@ def check_method(layout: Layout, parts: Collection[str]) -> None:
     Raises:
         WeightsError: The model would search by the towers alone, with worse results.
     """
-    if layout == "rde" and not set(rde.SELECTIONS).issubset(parts):
-        raise WeightsError(NEEDS_RDE)
+    if layout in SELECTING and not set(rde.SELECTIONS).issubset(parts):
+        raise WeightsError(NEEDS_RDE.format(TITLES[layout]))
 
 
 def _check_kind(layout: Layout, tower: nn.Module) -> None:
@@ -162,14 +167,14 @@ def _with_albef_positions(state: Mapping[str, Tensor], tower: AlbefImageTower) -
 
 def _brought(layout: Layout, state: Mapping[str, Tensor]) -> frozenset[str]:
     """Parts of a file that are loaded even if only the towers are wanted."""
-    if layout == "rde":
+    if layout in SELECTING:
         return frozenset(rde.SELECTIONS)
     return rasa.queues_to_go_on_with(state) if layout == "albef" else frozenset()
 
 
 def _advice(parts: Collection[str], layout: Layout) -> str:
-    if layout == "rde" and not set(rde.SELECTIONS).intersection(parts):
-        return NEEDS_RDE
+    if layout in SELECTING and not set(rde.SELECTIONS).intersection(parts):
+        return NEEDS_RDE.format(TITLES[layout])
     return (
         "Choose the tower sizes of the checkpoint in the recipe, or load fewer parts, such as "
         'parts=("image_tower", "text_tower").'

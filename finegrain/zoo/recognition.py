@@ -8,7 +8,7 @@ from typing import Literal
 from torch import Tensor
 
 from finegrain.errors import WeightsError
-from finegrain.zoo import chinese_clip, hf_siglip, open_clip_towers, rasa
+from finegrain.zoo import chinese_clip, hf_siglip, itself, lpnc, open_clip_towers, rasa
 
 Layout = Literal[
     "ours",
@@ -18,39 +18,39 @@ Layout = Literal[
     "hf_siglip",
     "chinese_clip",
     "irra",
+    "itself_global",
     "rde",
+    "itself",
+    "lpnc",
     "albef",
 ]
 """``openai_clip`` includes plain CLIPs of open_clip, and ``open_clip_towers`` are its other models;
-``albef`` includes RaSa; ``irra`` includes the forks that add no parts for search (NAM, HAM,
-GA-DMS)."""
+``albef`` includes RaSa; ``irra`` includes the forks that add no parts (NAM, HAM, GA-DMS);
+``itself_global`` is an ITSELF that was trained with its global embedding alone."""
+
+TITLES: Mapping[Layout, str] = {
+    "ours": "finegrain",
+    "openai_clip": "CLIP",
+    "open_clip_towers": "a model of open_clip",
+    "hf_clip": "CLIP",
+    "hf_siglip": "SigLIP",
+    "chinese_clip": "Chinese-CLIP",
+    "irra": "IRRA, or of a fork with its names (NAM, HAM, GA-DMS)",
+    "itself_global": "ITSELF, trained with its global embedding alone",
+    "rde": "RDE",
+    "itself": "ITSELF",
+    "lpnc": "LPNC",
+    "albef": "RaSa or ALBEF",
+}
+"""What a layout is a checkpoint of."""
+
+SELECTING: frozenset[Layout] = frozenset({"rde", "itself", "lpnc"})
+"""Layouts with RDE's token selections, which search uses."""
+FINE_TUNED = SELECTING | {"irra", "itself_global"}
+"""Layouts of IRRA and its forks, whose towers are fine-tuned on pictures of persons."""
 
 TRUNK = "base_model."
 """Name prefix of the towers of IRRA and its forks."""
-
-UNREADABLE = {
-    "ITSELF (WACV 2026)": (
-        "classifier_global.",
-        "classifier_grab.",
-        "classifier_id_global.",
-        "classifier_id_grab.",
-        "mlp_global.",
-        "mlp_grab.",
-    ),
-    "LPNC (TIFS 2025)": (
-        "bottleneck_proj.",
-        "classifier_bge.",
-        "classifier_id_bge.",
-        "classifier_id_tse.",
-        "classifier_proj.",
-        "classifier_tse.",
-        "img2text.",
-        "mlp_bge.",
-        "mlp_tse.",
-        "prompt_learner.",
-    ),
-}
-"""Methods that are based on RDE but search differently, and the prefixes that identify them."""
 
 SELECTION, SELECTED = "visul_emb_layer.", "texual_emb_layer.linear.weight"
 """Name prefix of RDE's token selection, and the tensor that tells its width."""
@@ -63,15 +63,10 @@ def recognise(state: Mapping[str, Tensor]) -> Layout:
     """Recognise the layout of a state dict.
 
     Raises:
-        WeightsError: It is a checkpoint of a method that finegrain does not support.
+        WeightsError: It is a checkpoint of ITSELF or of LPNC, and nothing tells which.
     """
     if _has(state, TRUNK):
-        for method, prefixes in UNREADABLE.items():
-            if _has(state, *prefixes):
-                raise _unreadable(method)
-        if SELECTED in state and state[SELECTED].shape[0] == WIDE:
-            raise _unreadable(" or ".join(UNREADABLE))
-        return "rde" if _has(state, SELECTION) else "irra"
+        return _fork(state)
     if _has(state, *rasa.PREFIXES):
         return "albef"
     if _has(state, "image_tower."):
@@ -89,10 +84,18 @@ def _has(state: Mapping[str, Tensor], *prefixes: str) -> bool:
     return any(name.startswith(prefixes) for name in state)
 
 
-def _unreadable(method: str) -> WeightsError:
-    return WeightsError(
-        f"this is a checkpoint of {method}, which finegrain cannot read yet. It has the tensor "
-        "names of IRRA and RDE, but searches with another embedding, so loading it as one of them "
-        "would give wrong results. Expected a checkpoint of CLIP, open_clip, IRRA (also NAM, HAM, "
-        "GA-DMS), RDE, RaSa or ALBEF"
-    )
+def _fork(state: Mapping[str, Tensor]) -> Layout:
+    """Tell IRRA and its forks apart."""
+    selects = _has(state, SELECTION)
+    if _has(state, *itself.TRAINING):
+        return "itself" if selects else "itself_global"
+    if _has(state, *lpnc.MARKS):
+        return "lpnc"
+    if SELECTED in state and state[SELECTED].shape[0] == WIDE:
+        raise WeightsError(
+            f"this is a checkpoint of {TITLES['itself']} or of {TITLES['lpnc']}, and the heads of "
+            "its training, which tell the two apart, were removed. They have the same embeddings "
+            "and weigh them differently in a score. Expected the file as it was published, with "
+            f"tensors such as {itself.TRAINING[0]}weight or {lpnc.MARKS[-1]}token_prefix"
+        )
+    return "rde" if selects else "irra"

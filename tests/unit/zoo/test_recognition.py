@@ -1,4 +1,4 @@
-"""Checkpoints whose names begin alike are told apart, and named where they cannot be read."""
+"""Checkpoints whose tensor names begin alike are told apart."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import torch
 from finegrain.errors import WeightsError
 from finegrain.methods import ClipConfig
 from finegrain.models import TextConfig, VitConfig
+from finegrain.zoo import itself, lpnc
 from finegrain.zoo.loading import load_clip_weights
-from finegrain.zoo.recognition import UNREADABLE, recognise
+from finegrain.zoo.recognition import recognise
 
 TRUNK = {"base_model.visual.proj": torch.ones(1), "base_model.ln_final.weight": torch.ones(1)}
 
@@ -37,6 +38,10 @@ IRRA_HEADS = names("classifier.weight", "cross_attn.in_proj_weight", "mlm_head.f
         (TRUNK | IRRA_HEADS, "irra"),
         (TRUNK | selection(1024), "rde"),
         (TRUNK | selection(512), "rde"),
+        (TRUNK | selection(4096) | ITSELF, "itself"),
+        # Trained with its global half alone, as its script does.
+        (TRUNK | names("classifier_global.weight", "mlp_global.1.bias"), "itself_global"),
+        (TRUNK | selection(4096) | LPNC | IRRA_HEADS, "lpnc"),
         (names("image_tower.proj", "text_tower.text_projection"), "ours"),
         (names("text_model.final_layer_norm.weight"), "hf_clip"),
         (names("visual.proj", "transformer.resblocks.0.ln_1.bias"), "openai_clip"),
@@ -48,19 +53,9 @@ def test_layouts_are_told_by_their_names(state, layout):
     assert recognise(state) == layout
 
 
-@pytest.mark.parametrize(
-    ("state", "method"),
-    [
-        (TRUNK | selection(4096) | ITSELF, r"ITSELF \(WACV 2026\)"),
-        # Trained with its global half alone, as its script does.
-        (TRUNK | names("classifier_global.weight", "mlp_global.1.bias"), r"ITSELF \(WACV 2026\)"),
-        (TRUNK | selection(4096) | LPNC | IRRA_HEADS, r"LPNC \(TIFS 2025\)"),
-        # Without the heads of training either is as wide.
-        (TRUNK | selection(4096), r"ITSELF \(WACV 2026\) or LPNC \(TIFS 2025\)"),
-    ],
-)
-def test_what_cannot_be_read_is_named(state, method, tmp_path):
-    wanted = f"this is a checkpoint of {method}, which finegrain cannot read yet"
+def test_a_wide_selection_without_heads_may_be_of_either_of_two_methods(tmp_path):
+    state = TRUNK | selection(4096)
+    wanted = "a checkpoint of ITSELF or of LPNC, and the heads of its training.* were removed"
     with pytest.raises(WeightsError, match=wanted):
         recognise(state)
     torch.save({"model": {f"module.{n}": t for n, t in state.items()}}, tmp_path / "best.pth")
@@ -69,8 +64,12 @@ def test_what_cannot_be_read_is_named(state, method, tmp_path):
         load_clip_weights(clip, tmp_path / "best.pth")
 
 
-@pytest.mark.parametrize("method", UNREADABLE)
-def test_every_prefix_gives_its_method_away(method):
-    for prefix in UNREADABLE[method]:
-        with pytest.raises(WeightsError, match=method.split()[0]):
-            recognise(TRUNK | names(f"{prefix}weight"))
+@pytest.mark.parametrize("prefix", itself.TRAINING)
+def test_every_head_of_itself_tells_it(prefix):
+    assert recognise(TRUNK | names(f"{prefix}weight")) == "itself_global"
+    assert recognise(TRUNK | selection(1024) | names(f"{prefix}weight")) == "itself"
+
+
+@pytest.mark.parametrize("prefix", lpnc.MARKS)
+def test_every_part_of_lpnc_tells_it(prefix):
+    assert recognise(TRUNK | selection(1024) | names(f"{prefix}weight")) == "lpnc"
