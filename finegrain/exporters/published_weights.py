@@ -10,6 +10,7 @@ from finegrain.exporters.parity import ParityReport
 from finegrain.exporters.profile import ExportProfile
 from finegrain.runs.published import read_published
 from finegrain.zoo.fetching import Fetched
+from finegrain.zoo.hub import joint_digest
 from finegrain.zoo.recognition import TITLES
 
 
@@ -38,7 +39,7 @@ def export_published(
             published.method,
             profile or ExportProfile(name="onnx_fp32"),
             out,
-            checkpoint=fetched.digests[weights],
+            checkpoint=joint_digest(fetched.digests.values()),
             samples=draw_people(Path(folder) / "people", num_people).samples,
             compared_on="synthetic people",
             source={**fetched.source, "model": TITLES[published.layout]},

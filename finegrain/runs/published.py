@@ -10,7 +10,8 @@ from finegrain.recipe import Recipe
 from finegrain.runs.released_recipe import recipe_of
 from finegrain.runs.run import assemble
 from finegrain.zoo.examination import examine_weights
-from finegrain.zoo.hub import digest
+from finegrain.zoo.files import weight_files
+from finegrain.zoo.hub import digest, joint_digest
 from finegrain.zoo.loading import load_clip_weights
 from finegrain.zoo.recognition import Layout
 
@@ -25,7 +26,7 @@ class PublishedModel:
             :func:`~finegrain.runs.run.image_transform` the transform of pictures.
         method: The model in evaluation mode.
         layout: The recognised layout of the file.
-        file: The weight file.
+        file: The weight file, or the index of several.
     """
 
     recipe: Recipe
@@ -35,8 +36,8 @@ class PublishedModel:
 
     @property
     def sha256(self) -> str:
-        """Digest of the weight file, in hexadecimal."""
-        return digest(self.file)
+        """Digest of the weight file, in hexadecimal; of all files, if there are several."""
+        return joint_digest(map(digest, weight_files(self.file)))
 
 
 def read_published(folder: Path, file: str | None = None) -> PublishedModel:

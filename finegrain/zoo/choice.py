@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 from typing import Literal
 
 from finegrain.errors import WeightsError
+from finegrain.zoo.shards import INDEX_SUFFIX, INDEXES, is_shard, shards_of
 
 Kind = Literal["onnx", "torch"]
 
@@ -68,7 +69,7 @@ class Choice:
 
     Attributes:
         kind: Whether the weights are two ONNX towers or a PyTorch state dict.
-        weights: Paths of the weights, the image tower first.
+        weights: Paths of the weights. The first is the image tower, or the index of several files.
         companions: Paths of the configurations, tokenizers and the model card.
     """
 
@@ -81,13 +82,13 @@ def choose_files(names: Collection[str], where: str, file: str | None = None) ->
     """Choose the files of a model.
 
     Two ONNX towers in a published layout are preferred, because they need no PyTorch. Next are
-    the usual names of weight files, safetensors first. A repository with other names must have
-    one weight file, or ``file`` names it.
+    the usual names of weight files, safetensors first, and then of an index of several files. A
+    repository with other names must have one weight file, or ``file`` names it.
 
     Args:
         names: All paths of the repository, with ``/`` between folders.
         where: The repository or folder, for messages.
-        file: The weight file, or the image tower of an ONNX pair.
+        file: The weight file, the index of several, or the image tower of an ONNX pair.
 
     Raises:
         WeightsError: There are no weights in a layout that is known, or several models.
@@ -108,6 +109,13 @@ def choose_files(names: Collection[str], where: str, file: str | None = None) ->
 def _named(names: Collection[str], where: str, file: str) -> tuple[str, ...]:
     if file not in names:
         raise WeightsError(f"{where} has no file {file!r}; it has {_list(_weights(names))}")
+    if file.endswith(INDEX_SUFFIX):
+        return (file, *shards_of(file, names, where))
+    if is_shard(file):
+        raise WeightsError(
+            f"{file} of {where} is one of several files of a model; choose their index, such as "
+            f"--file {INDEXES[0]}"
+        )
     if not file.endswith(".onnx"):
         return (file,)
     pair = next((p for p in PAIRS + OTHER_PAIRS if set(p) <= set(names)), None)
@@ -127,6 +135,10 @@ def _recognised(names: Collection[str], where: str) -> tuple[str, ...]:
     for name in usual:
         if name in names:
             return (name,)
+    indexes = [name for name in INDEXES if name in names]
+    if indexes:
+        index = indexes[-1] if OPEN_CLIP_CONFIG in names else indexes[0]
+        return (index, *shards_of(index, names, where))
     weights = _weights(names)
     if len(weights) == 1:
         return (weights[0],)
@@ -135,9 +147,9 @@ def _recognised(names: Collection[str], where: str) -> tuple[str, ...]:
             return pair
     if any(_PART.search(name) for name in names):
         raise WeightsError(
-            f"the weights of {where} are split into several files, which finegrain does not read; "
-            "expected one file. Join them with the library that wrote them, and pull the result "
-            "by --from PATH"
+            f"the weights of {where} are split into several files, of which finegrain reads "
+            f"safetensors with the index {INDEXES[0]}; expected these, or one file. Convert them "
+            "with the library that wrote them, and pull the result by --from PATH"
         )
     if weights:
         raise WeightsError(

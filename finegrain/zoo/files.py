@@ -11,10 +11,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from finegrain.errors import WeightsError
+from finegrain.zoo.shards import INDEX_SUFFIX, INDEXES, is_shard, read_index
 
 HUGGING_FACE = ("model.safetensors", "pytorch_model.bin")
 OPEN_CLIP = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
-FILES = (*HUGGING_FACE, *OPEN_CLIP)
+FILES = (*HUGGING_FACE, *OPEN_CLIP, *INDEXES)
 """Names of weight files in a folder; the first one that exists is used."""
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
@@ -33,7 +34,7 @@ def weight_file(path: Path) -> Path:
     if not path.is_dir():
         return path
     is_open_clip = (path / "open_clip_config.json").is_file()
-    for name in (*OPEN_CLIP, *HUGGING_FACE) if is_open_clip else FILES:
+    for name in (*OPEN_CLIP, *HUGGING_FACE, *reversed(INDEXES)) if is_open_clip else FILES:
         if (path / name).is_file():
             return path / name
     others = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES and file.is_file())
@@ -47,8 +48,17 @@ def weight_file(path: Path) -> Path:
     raise WeightsError(f"the folder {path} has neither {' nor '.join(FILES)}")
 
 
+def weight_files(file: Path) -> tuple[Path, ...]:
+    """A weight file, or the index of several with the files that it names.
+
+    Raises:
+        WeightsError: The index is damaged, or a file is missing.
+    """
+    return (file, *read_index(file)) if file.name.endswith(INDEX_SUFFIX) else (file,)
+
+
 def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """Read a state dict from ``.safetensors``, a torch file, or OpenAI's archive.
+    """Read a state dict from ``.safetensors``, an index of them, a torch file, or OpenAI's archive.
 
     Torch files are read by the restricted unpickler (``weights_only``), which creates only
     tensors and containers. OpenAI publishes TorchScript archives. Their reader is restricted as
@@ -59,14 +69,20 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     """
     if not path.is_file():
         raise WeightsError(f"there is no weight file at {path}")
+    if path.name.endswith(INDEX_SUFFIX):
+        return _read_shards(path)
+    if is_shard(path.name):
+        raise WeightsError(
+            f"{path} is one of several files of a model; expected their index, such as {INDEXES[0]}"
+        )
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
         if _is_torchscript(path):
             archive = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
             return dict(archive.state_dict())
         loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
+    except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
         raise WeightsError(f"{path} cannot be read as weights: {error}") from error
     except Exception as error:  # torch re-raises the unpickler's errors under its own names
         if "UnpicklingError" not in type(error).__name__:
@@ -76,6 +92,27 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             f"file. If you trust the file, save its state dict as .safetensors."
         ) from error
     return _state_dict_in(loaded, path)
+
+
+def _read_shards(index: Path) -> dict[str, Tensor]:
+    """Read the files of an index; each must have exactly the tensors that the index says."""
+    state: dict[str, Tensor] = {}
+    for path, names in read_index(index).items():
+        tensors = _read_safetensors(path)
+        differing = sorted(names.symmetric_difference(tensors))
+        if differing:
+            raise WeightsError(
+                f"{path} has other tensors than {index.name} says: {', '.join(differing[:5])}"
+            )
+        state |= tensors
+    return state
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path} cannot be read as weights: {error}") from error
 
 
 def _is_torchscript(path: Path) -> bool:

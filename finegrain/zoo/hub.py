@@ -165,6 +165,14 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def joint_digest(digests: Iterable[str]) -> str:
+    """One digest of the digests of several files; that of a single file is returned as it is."""
+    first, *others = digests
+    if not others:
+        return first
+    return hashlib.sha256("\n".join((first, *others)).encode()).hexdigest()
+
+
 def _stays_inside(name: str) -> bool:
     """Whether a path of a repository cannot leave the folder of the snapshot."""
     parts = name.split("/")

@@ -244,7 +244,9 @@ def test_an_unknown_activation_is_said(tmp_path):
 
 def test_sizes_are_told_by_the_tensors():
     sizes = read_clip_sizes(CLIP.build().state_dict())
-    assert sizes.image == ImageSizes(channels=64, depth=2, patch=8, side=32, embed_dim=16)
+    assert sizes.image == ImageSizes(
+        channels=64, depth=2, patch=8, patches=16, side=32, embed_dim=16
+    )
     assert sizes.text == TowerSizes(channels=128, depth=1)
     assert (sizes.vocabulary, sizes.context_length) == (40, 9)
 
@@ -258,6 +260,15 @@ def test_sizes_of_no_clip():
         read_clip_sizes(wrong)
     tall = tensors | {"image_tower.positional_embedding": torch.ones(193, 64)}
     assert read_clip_sizes(tall).image.side is None
+
+
+@pytest.mark.parametrize(("patches", "size"), [(192, (192, 64)), (3, (24, 8)), (196, None)])
+def test_the_shape_of_a_person_is_told_by_the_positions(patches, size):
+    image = read_clip_sizes(
+        CLIP.build().state_dict()
+        | {"image_tower.positional_embedding": torch.ones(1 + patches, 64)}
+    ).image
+    assert image.person_size == size
 
 
 def test_a_shorter_context_takes_the_first_positions(tmp_path):
