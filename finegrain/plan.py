@@ -26,7 +26,7 @@ import struct
 import zipfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
@@ -177,17 +177,6 @@ class Plan:
             f"Plan({str(self.path)!r}, method={m.method!r}, embed_dim={m.embed_dim}, "
             f"image={m.height}x{m.width})"
         )
-
-
-def set_prompt(path: Path, prompt: str) -> None:
-    """Set the prompt of a plan, atomically.
-
-    Raises:
-        PlanError: The plan cannot be read or written.
-    """
-    plan = Plan(path)
-    members = {name: plan.take(name) for name in plan.manifest.sha256}
-    write_plan(path, replace(plan.manifest, prompt=prompt), members)
 
 
 def write_plan(path: Path, manifest: Manifest, members: Mapping[str, bytes]) -> None:

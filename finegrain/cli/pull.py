@@ -23,7 +23,7 @@ def add_pull_verb(to: Any) -> None:
         epilog="examples:\n"
         "  finegrain pull\n"
         "  finegrain pull clip-vit-b16 -o model.plan\n"
-        "  finegrain pull owner/name@revision -o model.plan\n"
+        "  finegrain pull owner/name --revision v1 -o model.plan\n"
         "  finegrain pull clip-vit-b16 --from downloads/clip/ -o model.plan",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -34,6 +34,10 @@ def add_pull_verb(to: Any) -> None:
     pull.add_argument(
         "--from", dest="source", type=Path, metavar="PATH",
         help="a folder or a weight file on this machine; nothing is downloaded",
+    )  # fmt: skip
+    pull.add_argument(
+        "--revision", metavar="REV",
+        help="a branch, tag or commit of the repository (default: the newest)",
     )  # fmt: skip
     pull.add_argument("--file", metavar="NAME", help="the weight file, where there are several")
     pull.add_argument(
@@ -55,7 +59,7 @@ def add_pull_verb(to: Any) -> None:
 
 def run_pull(arguments: argparse.Namespace) -> None:
     if arguments.name is None and arguments.source is None:
-        if arguments.file or arguments.profile or arguments.accept_licence:
+        if arguments.file or arguments.profile or arguments.accept_licence or arguments.revision:
             raise DataError("expected the name of a model, or files by --from PATH")
         print(known_models())
         return
@@ -70,6 +74,7 @@ def run_pull(arguments: argparse.Namespace) -> None:
             arguments.name,
             out,
             source=arguments.source,
+            revision=arguments.revision,
             file=arguments.file,
             accept_licence=arguments.accept_licence,
             profile=profile,

@@ -94,11 +94,12 @@ def export_method(
     compared_on: str,
     source: Mapping[str, str] | None = None,
     weights: Mapping[str, str] | None = None,
+    prompt: str = "{}",
 ) -> ParityReport:
     """Export a method that is in memory; see :func:`export`.
 
-    ``source`` and ``weights`` say where a published model came from; see
-    :class:`~finegrain.plan.Manifest`.
+    ``source``, ``weights`` and ``prompt`` are those of :class:`~finegrain.plan.Manifest`. The
+    comparison has no prompt.
     """
     eager = eager_encoder(recipe, method.cpu(), torch.device("cpu"))
     transform = eager.transform
@@ -157,7 +158,7 @@ def export_method(
             f"{profile.name}: the exported model does not agree with the eager one, and was not "
             f"written: {'; '.join(failures)}.\ncompared on {compared_on}\n{report}"
         )
-    manifest = replace(manifest, parity=report.to_dict())
+    manifest = replace(manifest, parity=report.to_dict(), prompt=prompt)
     write_plan(out, manifest, members | gpu_members(profile, manifest, members))
     return report
 

@@ -15,7 +15,7 @@ from finegrain.zoo.recognition import TITLES
 
 
 def export_published(
-    fetched: Fetched, out: Path, profile: ExportProfile | None = None
+    fetched: Fetched, out: Path, profile: ExportProfile | None = None, prompt: str = "{}"
 ) -> ParityReport:
     """Export published weights to a plan, compared with the eager model on synthetic people.
 
@@ -23,6 +23,7 @@ def export_published(
         fetched: The files of the model.
         out: Path of the plan.
         profile: Precision of the plan; None is fp32.
+        prompt: Template around texts.
 
     Raises:
         WeightsError: The weights are damaged, or their layout is not supported.
@@ -44,4 +45,5 @@ def export_published(
             compared_on="synthetic people",
             source={**fetched.source, "model": TITLES[published.layout]},
             weights=fetched.digests,
+            prompt=prompt,
         )

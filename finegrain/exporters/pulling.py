@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from finegrain.errors import ExportError, PlanError, require
 from finegrain.exporters.onnx_pair import plan_from_pair
-from finegrain.plan import set_prompt
 from finegrain.preprocess.text import checked_prompt
 from finegrain.zoo.choice import Choice
 from finegrain.zoo.fetching import Fetched, fetch
@@ -46,6 +45,7 @@ def pull(
     out: str | Path = "model.plan",
     *,
     source: str | Path | None = None,
+    revision: str | None = None,
     file: str | None = None,
     accept_licence: bool = False,
     profile: ExportProfile | None = None,
@@ -64,10 +64,12 @@ def pull(
             of a repository, with ``@revision`` if it should not be the newest.
         out: Path of the plan.
         source: A folder or a weight file on this machine; nothing is downloaded then.
+        revision: A branch, tag or commit of the repository; the default is the newest.
         file: The weight file, where a repository has several.
         accept_licence: Accept a licence other than MIT, Apache and BSD.
         profile: Precision of the plan; the default is fp32. Models that are published as ONNX
             have the precision of their files.
+        prompt: Template into which search puts each text, such as ``a photo of {}``.
         progress: Show a progress bar of the download, and what is done after it.
 
     Returns:
@@ -95,6 +97,7 @@ def pull(
     fetched = fetch(
         name,
         source=None if source is None else Path(source),
+        revision=revision,
         file=file,
         accept_licence=accept_licence,
         has_torch=find_spec("torch") is not None,
@@ -102,13 +105,13 @@ def pull(
     )
     if progress:
         print("making the plan, and comparing it with the published model ...", file=sys.stderr)
-    plan_from_folder(fetched, out, profile)
-    if prompt is not None:
-        set_prompt(out, prompt)
+    plan_from_folder(fetched, out, profile, "{}" if prompt is None else prompt)
     return Pulled(plan=out, source=fetched.source, digests=fetched.digests)
 
 
-def plan_from_folder(fetched: Fetched, out: Path, profile: ExportProfile | None = None) -> None:
+def plan_from_folder(
+    fetched: Fetched, out: Path, profile: ExportProfile | None = None, prompt: str = "{}"
+) -> None:
     """Write a plan from the files of a published model, by the reader of their layout.
 
     Raises:
@@ -121,10 +124,12 @@ def plan_from_folder(fetched: Fetched, out: Path, profile: ExportProfile | None 
                 f"an export profile changes PyTorch weights, and {choice.weights[0]} is ONNX; "
                 "choose a PyTorch file by --file, or leave out the profile"
             )
-        plan_from_pair(fetched.folder, out, source=fetched.source, weights=fetched.digests)
+        plan_from_pair(
+            fetched.folder, out, source=fetched.source, weights=fetched.digests, prompt=prompt
+        )
         return
     require("torch", "train")
     # Imported here, because it needs torch.
     from finegrain.exporters.published_weights import export_published
 
-    export_published(fetched, out, profile)
+    export_published(fetched, out, profile, prompt)

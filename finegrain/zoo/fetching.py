@@ -11,7 +11,7 @@ from pathlib import Path
 from finegrain.errors import LicenceError, WeightsError
 from finegrain.zoo.catalog import KnownModel, is_free, known_model
 from finegrain.zoo.choice import OPEN_CLIP_CONFIG, Choice, choose_files
-from finegrain.zoo.hub import card_licence, digest, download, list_repository
+from finegrain.zoo.hub import Listing, card_licence, digest, download, list_repository
 
 _MAX_ENTRIES, _MAX_DEPTH = 2000, 3
 """Bounds of the search for files in a folder of this machine."""
@@ -38,6 +38,7 @@ def fetch(
     name: str | None,
     *,
     source: Path | None = None,
+    revision: str | None = None,
     file: str | None = None,
     accept_licence: bool = False,
     has_torch: bool = True,
@@ -49,6 +50,8 @@ def fetch(
         name: A name of :mod:`~finegrain.zoo.catalog`, or ``owner/name`` with or without
             ``@revision``. None if ``source`` says everything.
         source: A folder or a weight file on this machine; None downloads.
+        revision: A branch, tag or commit of the repository; None takes that of the name, or of the
+            table of known models, or the newest.
         file: The weight file, where there are several.
         accept_licence: Accept a licence other than MIT, Apache and BSD.
         has_torch: Whether PyTorch weights can be converted here. Otherwise the ONNX towers of a
@@ -61,18 +64,46 @@ def fetch(
         LicenceError: The licence has to be accepted first.
         MissingExtraError: ``huggingface_hub`` is not installed.
     """
+    name, revision = _without_revision(name, revision)
     model = known_model(name) if name is not None and "/" not in name else None
     if source is not None:
+        if revision is not None:
+            raise WeightsError(
+                f"expected a revision only with a repository; the files at {source} are taken as "
+                "they are"
+            )
         return _from_machine(source, name, model, file, accept_licence=accept_licence)
     if name is None:
         raise WeightsError("expected the name of a model, owner/name, or files by --from PATH")
+    repository = name
+    if model is not None:
+        is_onnx = model.onnx is not None and not has_torch
+        repository = model.onnx if is_onnx and model.onnx else model.repository
+        revision = revision or (None if is_onnx else model.revision)
+    listing = list_repository(repository, revision)
     return _from_hub(
-        name, model, file, accept_licence=accept_licence, has_torch=has_torch, progress=progress
+        listing, model, file, accept_licence=accept_licence, has_torch=has_torch, progress=progress
     )
 
 
+def _without_revision(name: str | None, revision: str | None) -> tuple[str | None, str | None]:
+    """A name without its ``@revision``, and the revision.
+
+    Raises:
+        WeightsError: The name has another revision.
+    """
+    if name is None or "@" not in name:
+        return name, revision
+    name, _, named = name.partition("@")
+    if revision is not None and revision != named:
+        raise WeightsError(
+            f"expected one revision, got {named!r} in the name and {revision!r} by --revision"
+        )
+    return name, named or revision
+
+
 def _from_hub(
-    name: str,
+    listing: Listing,
     model: KnownModel | None,
     file: str | None,
     *,
@@ -81,8 +112,7 @@ def _from_hub(
     progress: bool,
 ) -> Fetched:
     """The files of a repository."""
-    repository, revision = _repository(name, model, has_torch=has_torch)
-    listing = list_repository(repository, revision or None)
+    repository = listing.repository
     choice = choose_files(listing.files, repository, file or (model.file if model else None))
     licence = _licence(repository, listing.licence, model, accept_licence=accept_licence)
     if choice.kind == "torch" and not has_torch:
@@ -113,16 +143,6 @@ def _from_hub(
         ),
         digests={w: listing.files[w].sha256 or digest(folder / w) for w in choice.weights},
     )
-
-
-def _repository(name: str, model: KnownModel | None, *, has_torch: bool) -> tuple[str, str]:
-    """The repository of a name and its revision, which is empty for the newest."""
-    if model is None:
-        repository, _, revision = name.partition("@")
-        return repository, revision
-    if model.onnx is not None and not has_torch:
-        return model.onnx, ""
-    return model.repository, model.revision or ""
 
 
 def _check_has_pictures(folder: Path, choice: Choice, repository: str) -> None:

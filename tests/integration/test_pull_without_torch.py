@@ -13,6 +13,7 @@ from fixtures.onnx_pairs import write_immich
 from PIL import Image
 
 from finegrain.cli.parser import main
+from finegrain.plan import Plan
 
 NAME = "somebody/pair"
 COMMAND = """
@@ -49,6 +50,18 @@ def pair(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pair")
     write_immich(folder)
     return folder
+
+
+def test_a_prompt_is_in_the_plan_from_the_start(pair, tmp_path, monkeypatch):
+    """A plan that is written a second time could lose its prompt to a full disk in between."""
+    written = []
+    replace = os.replace
+    monkeypatch.setattr(os, "replace", lambda a, b: (written.append(str(b)), replace(a, b)))
+    out = tmp_path / "model.plan"
+    pulled = ["pull", "--from", str(pair), "--prompt", "a photo of {}", "-o", str(out)]
+    assert main(pulled) == 0
+    assert written.count(str(out)) == 1
+    assert Plan(out).manifest.prompt == "a photo of {}"
 
 
 def test_from_a_name_to_a_grid(hub, pair, finegrain, crops, tmp_path):

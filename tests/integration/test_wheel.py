@@ -79,6 +79,7 @@ def test_the_wheel_has_the_recipes_and_profiles_and_nothing_beside_the_package(d
         inside = f"finegrain/_{folder}/"
         packed = {m.removeprefix(inside) for m in members if m.startswith(inside)}
         assert names(folder) <= packed
+    assert "finegrain/_results/demo.json" in members
     assert {m.partition("/")[0].partition("-")[0] for m in members} == {"finegrain"}
 
 
@@ -106,6 +107,9 @@ def test_the_road_in_an_empty_folder(python, tmp_path):
     assert '"irra_cuhk_pedes"' in finegrain("recipe", "show", "irra_cuhk_pedes")
     finegrain("train", "irra_cuhk_pedes", "--tiny", "-o", "runs/irra")
     assert "cosine" in finegrain("export", "runs/irra", "onnx_fp32", "-o", "model.plan")
+    # The demo itself takes minutes.
+    code = "from finegrain.cli import demo; print(demo._reference(fast=True))"
+    assert "'draw people':" in run([python, "-c", code], tmp_path)
     (tmp_path / "photos").mkdir()
     for name in ("red", "green", "blue"):
         Image.new("RGB", (60, 120), name).save(tmp_path / f"photos/{name}.png")

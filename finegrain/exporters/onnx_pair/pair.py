@@ -37,6 +37,7 @@ def plan_from_pair(
     *,
     source: Mapping[str, str] | None = None,
     weights: Mapping[str, str] | None = None,
+    prompt: str = "{}",
 ) -> PairReport:
     """Write a plan from a published pair of ONNX graphs; see the module for the layouts.
 
@@ -50,6 +51,7 @@ def plan_from_pair(
         out: Path of the plan.
         source: Where the model came from, for the manifest.
         weights: SHA-256 of each published weight file, for the manifest.
+        prompt: Template around texts, for the manifest.
 
     Returns:
         The comparison of the plan with the published graphs, which its manifest also contains.
@@ -94,7 +96,11 @@ def plan_from_pair(
             f"not written: {'; '.join(failures)}"
         )
     complete = replace(
-        manifest, parity=report.to_dict(), source=source or {}, weights=weights or {}
+        manifest,
+        parity=report.to_dict(),
+        source=source or {},
+        weights=weights or {},
+        prompt=prompt,
     )
     write_plan(Path(out), complete, members)
     return report

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -18,15 +19,87 @@ printf "%s\\n" "${{COMPREPLY[@]}}"
 """
 
 
+FISH = """
+source {script}
+complete -C "{line}"
+"""
+ZSH = """
+zmodload zsh/zpty
+zpty shell zsh -f
+zpty -w shell 'PS1="" PS2="" COLUMNS=200 LINES=200; cd {folder}; fpath=({scripts} $fpath)'
+zpty -w shell 'autoload -Uz compinit; compinit -u -d {folder}/.zcompdump'
+zpty -w shell 'zstyle ":completion:*" format ""; zstyle ":completion:*" menu no; print READY'
+zpty -r shell text '*READY*READY*'
+zpty -w -n shell $'{line}\\t\\t'
+text=''
+for ((i = 0; i < 300; i++)) {{
+  zpty -rt shell part && text+=$part
+  [[ $text == *{last}* ]] && break
+  sleep 0.1
+}}
+print -r -- $text
+"""
+"""Runs an interactive zsh in a terminal of its own, and presses the tabulator twice.
+
+It waits until the last expected name is shown, because a busy machine takes seconds.
+"""
+
+
 @pytest.fixture(scope="module")
-def script(tmp_path_factory):
-    path = tmp_path_factory.mktemp("completion") / "finegrain.bash"
-    with pytest.MonkeyPatch.context() as patch:
-        lines = []
-        patch.setattr("builtins.print", lambda text, **_: lines.append(text))
-        assert main(["completion", "bash"]) == 0
-    path.write_text("\n".join(lines))
-    return path
+def scripts(tmp_path_factory):
+    """A folder with the script of each shell, under the name by which the shell finds it."""
+    folder = tmp_path_factory.mktemp("completion")
+    names = {"bash": "finegrain.bash", "zsh": "_finegrain", "fish": "finegrain.fish"}
+    for shell, name in names.items():
+        with pytest.MonkeyPatch.context() as patch:
+            lines = []
+            patch.setattr("builtins.print", lambda text, lines=lines, **_: lines.append(text))
+            assert main(["completion", shell]) == 0
+        (folder / name).write_text("\n".join(lines))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def script(scripts):
+    return scripts / "finegrain.bash"
+
+
+def offered(shell, scripts, folder, line, last):
+    """What a shell offers after a line whose last word is unfinished."""
+    if shutil.which(shell) is None:
+        pytest.skip(f"there is no {shell}")
+    if shell == "bash":
+        return completed(scripts / "finegrain.bash", folder, *line.split(" ")[1:])
+    template = FISH if shell == "fish" else ZSH
+    text = template.format(
+        script=scripts / "finegrain.fish", scripts=scripts, folder=folder, line=line, last=last
+    )
+    home = {"HOME": str(folder), "XDG_CONFIG_HOME": str(folder), "TERM": "dumb"}
+    done = subprocess.run(
+        [shell, "-c", text], cwd=folder, env=os.environ | home, capture_output=True, text=True,
+        check=True, timeout=120,
+    )  # fmt: skip
+    return done.stdout.split()
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize(
+    ("line", "names"),
+    [
+        ("finegrain que", {"query"}),
+        ("finegrain train irra_", {"irra_cuhk_pedes", "irra_synthetic"}),
+        ("finegrain recipe show rde_", {"rde_rstpreid", "rde_synthetic"}),
+        ("finegrain export run cpu_i", {"cpu_int8"}),
+        ("finegrain pull clip-b16-", {"clip-b16-datacomp", "clip-b16-dfn"}),
+        ("finegrain pull x --profile cpu_i", {"cpu_int8"}),
+        ("finegrain train my_", {"my_recipe.py"}),
+    ],
+)
+def test_each_shell_completes_names(shell, line, names, scripts, tmp_path):
+    (tmp_path / "my_recipe.py").touch()
+    (tmp_path / "my_notes.txt").touch()
+    shown = offered(shell, scripts, tmp_path, line, max(names))
+    assert all(any(name in word for word in shown) for name in names), shown
 
 
 def completed(script, folder, *words):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -9,9 +11,15 @@ import finegrain
 from finegrain.cli.parser import main
 from finegrain.encoder import Encoder
 from finegrain.errors import PlanError, QueryError
-from finegrain.plan import Plan, set_prompt
+from finegrain.plan import Plan, write_plan
 
 PROMPT = "a photo of a person, {}"
+
+
+def set_prompt(path, prompt):
+    plan = Plan(path)
+    members = {name: plan.take(name) for name in plan.manifest.sha256}
+    write_plan(path, replace(plan.manifest, prompt=prompt), members)
 
 
 def test_a_prompt_of_the_plan_is_the_text_written_out(plan):

@@ -196,6 +196,27 @@ def test_a_repository_that_is_not_there(hub):
 def test_a_revision_that_is_not_there(hub, repository):
     with pytest.raises(WeightsError, match="has no revision 'v9'"):
         fetched(f"{NAME}@v9")
+    with pytest.raises(WeightsError, match="has no revision 'v9'"):
+        fetched(revision="v9")
+
+
+@pytest.mark.parametrize(
+    ("name", "revision"),
+    [(NAME, "v1"), (f"{NAME}@v1", None), (f"{NAME}@v1", "v1"), ("tiny", "v1"), ("tiny@v1", None)],
+)
+def test_a_tag_is_recorded_as_its_commit(hub, repository, model, name, revision):
+    repository.tags.add("v1")
+    model(revision="the revision of the table")
+    assert fetched(name, revision=revision).source["revision"] == COMMIT
+    assert f"/api/models/{NAME}/revision/v1" in [path for _, path, _ in hub.requests]
+
+
+def test_two_revisions_and_one_of_files_are_refused(hub, repository, tmp_path):
+    with pytest.raises(WeightsError, match="'v1' in the name and 'v2' by --revision"):
+        fetched(f"{NAME}@v1", revision="v2")
+    for name in (NAME, None):
+        with pytest.raises(WeightsError, match="a revision only with a repository"):
+            fetched(name, revision="v1", source=tmp_path)
 
 
 @pytest.mark.parametrize("name", ["a/b/c", "a/ b", "/b", "a/"])
