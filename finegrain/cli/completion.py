@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from finegrain.errors import require
-from finegrain.recipe.named_file import named_files
 from finegrain.zoo.catalog import KNOWN
 
 SHELLS = ("bash", "zsh", "fish")
@@ -32,12 +32,13 @@ def completion_script(parser: argparse.ArgumentParser, shell: str) -> str:
         MissingExtraError: ``shtab`` is not installed.
     """
     shtab = require("shtab", "terminal")
-    named = {
-        "recipe": Named("recipe", named_files("recipes")),
-        "recipes": Named("recipe", named_files("recipes")),
-        "profile": Named("profile", named_files("export")),
-        "pull name": Named("model", [model.name for model in KNOWN], or_files=False),
-    }
+    named = {"pull name": Named("model", [model.name for model in KNOWN], or_files=False)}
+    # Without the packages for training, recipes and export profiles cannot be used either.
+    with suppress(ImportError):
+        from finegrain.recipe.named_file import named_files
+
+        named["recipe"] = named["recipes"] = Named("recipe", named_files("recipes"))
+        named["profile"] = Named("profile", named_files("export"))
     used: dict[str, Named] = {}
     for verb, action in _actions(parser):
         names = named.get(f"{verb} {action.dest}") or named.get(action.dest)

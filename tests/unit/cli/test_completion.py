@@ -136,6 +136,14 @@ def test_each_shell_has_a_script(shell, capsys):
         subprocess.run([path, "-n"], input=script, text=True, check=True)
 
 
+def test_without_the_packages_for_training_there_are_no_recipes_to_complete(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "finegrain.recipe.named_file", None)
+    assert main(["completion", "fish"]) == 0
+    script = capsys.readouterr().out
+    assert "clip-vit-b16" in script
+    assert "irra_cuhk_pedes" not in script
+
+
 def test_an_unknown_shell_and_a_missing_library(capsys, monkeypatch):
     with pytest.raises(SystemExit):
         main(["completion", "bsh"])
