@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from finegrain.index.estimate import Codes, Ids, Pool, Query, Rows, Vectors, longest_of
-
-CODED_ROWS = 4096
-"""Smallest block with codes. For fewer rows, scanning float32 is faster than making codes."""
+from finegrain.index import codes as coding
+from finegrain.index.codes import Asked, Codes
+from finegrain.index.estimate import Ids, Pool, Query, Rows, Vectors, longest_of
 
 GATHER_SHARE = 0.15
 """Below this share of allowed rows, reading their vectors is faster than scanning all codes
 (measured at width 512 on an AMD EPYC of the Zen 4 generation)."""
-
-_SCAN_SHARE = 0.25  # selecting a larger share of the scanned rows is slower than scanning float32
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,18 +51,17 @@ class Block:
 
     def coded(self) -> Block:
         """The same rows with codes, if the block is large enough."""
-        if self.codes is not None or len(self) < CODED_ROWS:
+        if self.codes is not None or len(self) < coding.least_rows():
             return self
-        return Block(self.ids, self.vectors, self.longest, Codes(self.vectors, self.longest))
+        return Block(self.ids, self.vectors, self.longest, coding.coded(self.vectors, self.longest))
 
     def without(self, rows: Rows) -> Block:
         """A copy without these rows."""
-        codes = None
-        if self.codes is not None and len(rows) < len(self):
-            codes = self.codes.without(rows)
-        return Block(
-            np.delete(self.ids, rows), np.delete(self.vectors, rows, axis=0), self.longest, codes
-        )
+        vectors = np.delete(self.vectors, rows, axis=0)
+        remaining = None
+        if self.codes is not None and len(vectors):
+            remaining = self.codes.without(rows, vectors)
+        return Block(np.delete(self.ids, rows), vectors, self.longest, remaining)
 
     def rows_of(self, ids: Ids) -> Rows:
         """Rows of the ids (ascending) that are in this block."""
@@ -98,19 +95,16 @@ class Part:
     def __len__(self) -> int:
         return len(self._block) if self._rows is None else len(self._rows)
 
-    def likely(self, query: Query, depth: int) -> Pool:
-        """Estimates for about ``depth`` of the best rows, or for all rows if that is as fast."""
-        share = len(self) / len(self._block)
-        deep = int(depth / share)
-        codes = self._block.codes
-        if codes is None or share < GATHER_SHARE or deep > _SCAN_SHARE * len(self._block):
-            return self.all(query)
-        pool = codes.best(query, deep)
-        if self._allowed is None:
-            return pool
-        # FAISS could filter rows itself, but its scan would take more than twice as long.
-        allowed = self._allowed[pool.rows]
-        return Pool(pool.rows[allowed], pool.scores[allowed], pool.error, pool.rest)
+    @property
+    def codes(self) -> Codes | None:
+        """The codes of all rows of the block."""
+        return self._block.codes
+
+    def asked(self, query: Query, k: int) -> Asked | None:
+        """What to ask the codes of the block for; None where reading the vectors is faster."""
+        if self._block.codes is None or len(self) < GATHER_SHARE * len(self._block):
+            return None
+        return Asked(query, k, self._allowed)
 
     def all(self, query: Query) -> Pool:
         """Estimates for all rows, computed from the vectors in float32."""
@@ -124,3 +118,19 @@ class Part:
     def scored(self, query: Query, rows: Rows) -> tuple[Ids, Vectors]:
         """Ids and exact scores of some of the block's rows."""
         return self._block.ids[rows], query.scores(self._block.vectors[rows])
+
+
+def likely(wanted: Sequence[tuple[Part, Query, int]]) -> list[Pool]:
+    """Estimates for the rows that may be among the ``k`` best of each part.
+
+    Args:
+        wanted: Parts of one block, each with a query and ``k``. Their codes are scanned once.
+    """
+    asked = [part.asked(query, k) for part, query, k in wanted]
+    scanned = [one for one in asked if one is not None]
+    block_codes = wanted[0][0].codes if scanned else None
+    pools = iter(block_codes.best(scanned) if block_codes else [])
+    return [
+        (next(pools) if one is not None else None) or part.all(query)
+        for one, (part, query, _) in zip(asked, wanted, strict=True)
+    ]

@@ -7,21 +7,20 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import faiss
 import numpy as np
 import numpy.typing as npt
 
-from finegrain.index.block import Block, Part
+from finegrain.index.block import Block, Part, likely
 from finegrain.index.estimate import Ids, Pool, Query, Vectors
+from finegrain.index.micro_batching import MicroBatcher
 
 __all__ = ["Hit", "Ids", "VectorIndex", "Vectors"]
 
 BLOCK_ROWS = 16_384
 """Rows of a full block: 8 MiB of codes at width 512, read in about 0.3 ms."""
-
-SPARE_ROWS = 64
-"""Extra rows that a block returns; the more, the rarer it is that all its vectors are read."""
 
 _QUERIES_AT_ONCE = 16  # bounds the memory for estimates; a block stays in the cache for all of them
 
@@ -44,6 +43,21 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=lambda: faiss.omp_set_num_threads(1))
 
 
+class _Request(NamedTuple):
+    """What one caller searches for."""
+
+    queries: Sequence[Query]
+    k: int
+    allowed: Ids | None
+
+
+class _Scanned(NamedTuple):
+    """Parts of blocks, and their estimates by part and query."""
+
+    parts: Sequence[Part]
+    pools: Sequence[Sequence[Pool]]
+
+
 class VectorIndex:
     """Exact search over vectors in memory, with one-byte codes to select candidates.
 
@@ -52,8 +66,8 @@ class VectorIndex:
     1. Scan the codes of each block for more than ``k`` candidates, and compute the exact scores
        of the ``k`` rows with the highest estimates. The lowest of these scores is the bar.
     2. Compute exact scores of all candidates whose estimate plus error reaches the bar. The
-       error is bounded (:class:`~finegrain.index.estimate.Codes`), so all other candidates are
-       not among the best.
+       error is bounded (:class:`~finegrain.index.codes.Grid`), so all other candidates are not
+       among the best.
     3. If a row that a block left out may reach the bar, read all vectors of that block.
 
     The result therefore equals that of a full scan, for any data. If vectors differ by less than
@@ -65,9 +79,11 @@ class VectorIndex:
     Memory is five bytes per number, four for the vector and one for its code: 2,560 bytes for a
     row of width 512.
 
-    Searches take no lock. Any number may run at once, also during one ``add`` or ``remove``; they
-    then see all, none or some of its rows. Only one thread at a time may add or remove. A
-    search uses a pool of as many threads as FAISS may use (``OMP_NUM_THREADS``, or all cores).
+    Any number of searches may run at once, also during one ``add`` or ``remove``; they then see
+    all, none or some of its rows. Searches that wait at the same time share one scan of the codes,
+    of up to 16 queries (:class:`~finegrain.index.micro_batching.MicroBatcher`). Only one thread at
+    a time may add or remove. A scan uses a pool of as many threads as FAISS may use
+    (``OMP_NUM_THREADS``, or all cores).
 
     Args:
         dim: Width of the vectors, ``D``.
@@ -84,8 +100,7 @@ class VectorIndex:
         self._dim = dim
         self._blocks: tuple[Block, ...] = ()
         self._num_threads = faiss.omp_get_max_threads()
-        self._threads = self._pool()
-        self._process = os.getpid()
+        self._start_threads()
 
     @property
     def ids(self) -> Ids:
@@ -138,46 +153,60 @@ class VectorIndex:
             allowed: If set, search only these ids, ascending. If they are few, only their vectors
                 are read, so the search is faster.
         """
-        self._own_threads()
-        parts = _parts(self._blocks, allowed)
+        if self._process != os.getpid():  # a forked process does not inherit the threads
+            self._start_threads()
         hits: list[list[Hit]] = []
         for start in range(0, len(queries), _QUERIES_AT_ONCE):
             batch = [
                 Query(vector.astype(np.float64))
                 for vector in queries[start : start + _QUERIES_AT_ONCE]
             ]
-            pools = self._pools(parts, batch, depth=4 * k + SPARE_ROWS)
+            scanned = self._scan(_Request(batch, k, allowed))
             for number, query in enumerate(batch):
-                hits.append(self._best(parts, [row[number] for row in pools], query, k))
+                pools = [row[number] for row in scanned.pools]
+                hits.append(self._best(scanned.parts, pools, query, k))
         return hits
 
     def close(self) -> None:
         """Free nothing; all memory is freed with the object."""
 
-    def _pool(self) -> ThreadPoolExecutor:
-        # A search distributes blocks to these threads, so each must not use OpenMP threads too.
-        return ThreadPoolExecutor(
+    def _start_threads(self) -> None:
+        # A scan distributes blocks to these threads, so each must not use OpenMP threads too.
+        self._threads = ThreadPoolExecutor(
             self._num_threads, "finegrain-search", faiss.omp_set_num_threads, (1,)
         )
+        self._scan = MicroBatcher(
+            self._scan_together, lambda request: len(request.queries), _QUERIES_AT_ONCE
+        )
+        self._process = os.getpid()
 
-    def _own_threads(self) -> None:
-        """Create a new pool in a forked process, which does not inherit the parent's threads."""
-        if self._process != os.getpid():
-            self._threads = self._pool()
-            self._process = os.getpid()
-
-    def _pools(
-        self, parts: Sequence[Part], queries: Sequence[Query], depth: int
-    ) -> list[list[Pool]]:
-        """Estimates by part and query."""
-        pools: list[list[Pool]] = [[] for _ in parts]
+    def _scan_together(self, requests: Sequence[_Request]) -> list[_Scanned]:
+        """Scan each block once for several requests."""
+        blocks = self._blocks
+        parts: list[list[Part | None]] = [_parts(blocks, one.allowed) for one in requests]
+        pools: list[list[Sequence[Pool]]] = [[()] * len(blocks) for _ in requests]
 
         def scan(first: int) -> None:
-            for number in range(first, len(parts), self._num_threads):
-                pools[number] = [parts[number].likely(query, depth) for query in queries]
+            for number in range(first, len(blocks), self._num_threads):
+                wanted = [
+                    (index, [(part, query, request.k) for query in request.queries])
+                    for index, request in enumerate(requests)
+                    if (part := parts[index][number]) is not None
+                ]
+                if not wanted:
+                    continue
+                results = iter(likely([one for _, several in wanted for one in several]))
+                for index, several in wanted:
+                    pools[index][number] = [next(results) for _ in several]
 
-        list(self._threads.map(scan, range(min(self._num_threads, len(parts)))))
-        return pools
+        list(self._threads.map(scan, range(min(self._num_threads, len(blocks)))))
+        return [
+            _Scanned(
+                [part for part in own if part is not None],
+                [estimates for part, estimates in zip(own, of, strict=True) if part is not None],
+            )
+            for own, of in zip(parts, pools, strict=True)
+        ]
 
     def _best(
         self, parts: Sequence[Part], pools: Sequence[Pool], query: Query, k: int
@@ -220,11 +249,11 @@ def _reaching(
     }
 
 
-def _parts(blocks: Sequence[Block], allowed: Ids | None) -> list[Part]:
+def _parts(blocks: Sequence[Block], allowed: Ids | None) -> list[Part | None]:
+    """The allowed part of each block; None if it is empty."""
     if allowed is None:
         return [Part(block) for block in blocks]
-    chosen = ((block, block.rows_of(allowed)) for block in blocks)
-    return [Part(block, rows) for block, rows in chosen if len(rows)]
+    return [Part(block, rows) if len(rows := block.rows_of(allowed)) else None for block in blocks]
 
 
 def _kth(scores: Iterable[npt.NDArray[np.floating]], k: int) -> float:

@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finegrain.gallery import Gallery
-from finegrain.index import block
+from finegrain.index import codes
 from finegrain.index import exact as index
 from finegrain.index.exact import VectorIndex
+from finegrain.runtime.byte_matrix import copies_weights
 
 DIM = 4
 
@@ -164,12 +165,15 @@ POINTS = {
 }
 
 
-@pytest.fixture(scope="module")
-def _small_blocks() -> Iterator[None]:
-    """Several blocks, with and without codes, of few rows."""
+@pytest.fixture(scope="module", params=["FAISS", "bytes"])
+def _small_blocks(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Several blocks, with and without codes, of few rows, for both kinds of codes."""
+    if request.param == "bytes" and not copies_weights():
+        pytest.skip("ONNX Runtime does not copy weights on this processor")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(index, "BLOCK_ROWS", 512)
-        patch.setattr(block, "CODED_ROWS", 128)
+        patch.setattr(codes, "least_rows", lambda: 128)
+        patch.setattr(codes, "multiplies_bytes", lambda: request.param == "bytes")
         yield
 
 

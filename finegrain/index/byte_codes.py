@@ -1,0 +1,133 @@
+"""Codes that are multiplied with bytes."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import numpy as np
+
+from finegrain.index.codes import SCAN_SHARE, Asked, encode
+from finegrain.index.estimate import Doubles, Pool, Rows, Vectors
+from finegrain.runtime.byte_matrix import LARGEST, ByteMatrix, Bytes, Sums
+
+MOST_REMOVED = 1 / 8
+"""Above this share of removed rows, which a scan still reads, codes are made again."""
+
+_MOST_IN_GROUP = 64  # rows of which only the highest product is looked at to find the k-th highest
+_GROUPS_PER_HIT = 8  # the more groups, the closer their k-th highest product is to the k-th of all
+_LOWEST = np.iinfo(np.int32).min  # instead of the product of a row that must not be returned
+
+
+class ByteCodes:
+    """Codes that are multiplied with queries of 7 bits (:class:`~finegrain.index.codes.Grid`).
+
+    Codes are stored as the bytes ``b = c - 1/2``. The weights ``w = u∘s`` of a query become
+    integers ``q``, the nearest to ``w / t`` with ``t = max|w| / 63``, so that with the rest
+    ``e = w - t q``::
+
+        w·c = t q·c + e·c = t (q·b + Σq / 2) + e·c
+
+    ``q·b`` is an exact sum of integers. By the Cauchy-Schwarz inequality, the error of the kernel
+    is at most::
+
+        |e| max|c|  +  (D + 16) 2^-50 |w| max|c|
+
+    The second term bounds all rounding in float64. For unit vectors of width 512 with normally
+    distributed columns, the first is about 0.015.
+
+    A scan computes all products, and returns the rows whose estimates are at most two errors below
+    the ``k``-th highest of the block. The other rows are not among the ``k`` best: each of these
+    ``k`` rows scores at least its estimate minus the error, and a row below scores at most its
+    estimate plus the error, which is less. So a scan leaves out no row that may be needed.
+
+    The ``k``-th highest product is bounded from below by the ``k``-th highest of the maxima of
+    groups of rows, since each of ``k`` groups has a row with its maximum.
+
+    Args:
+        vectors: Vectors ``[n, D]``, at least one.
+        longest: Upper bound on their L2 norm.
+    """
+
+    def __init__(self, vectors: Vectors, longest: float) -> None:
+        def fill(weights: Bytes) -> None:
+            def write(start: int, codes: Vectors) -> None:
+                weights[:, start : start + len(codes)] = np.floor(codes).T
+
+            self._grid = encode(vectors, longest, write)
+
+        rows, width = vectors.shape
+        self._matrix = ByteMatrix((width, rows), fill)
+        self._kept = np.arange(rows)
+        self._removed: Rows = np.empty(0, np.int64)
+
+    def best(self, asked: Sequence[Asked]) -> list[Pool | None]:
+        """See :class:`~finegrain.index.codes.Codes`."""
+        weights = np.stack([self._grid.weights(one.query) for one in asked])
+        units = np.abs(weights).max(axis=1) / LARGEST
+        units[units == 0] = 1.0
+        queries = np.rint(weights / units[:, None])
+        rests = np.linalg.norm(weights - units[:, None] * queries, axis=1)
+        rounding = (weights.shape[1] + 16) * 2.0**-50 * np.linalg.norm(weights, axis=1)
+        kernel = (rests + rounding) * self._grid.largest
+        errors = [
+            self._grid.error(one.query, float(error))
+            for one, error in zip(asked, kernel, strict=True)
+        ]
+        products = self._products(asked, queries.astype(np.int8))
+        bars = self._kth(products, [one.k for one in asked]) - np.floor(
+            2 * np.array(errors) / units + 2
+        )
+        # Rows that are removed, or not allowed, stay below every bar.
+        bars = np.clip(bars, _LOWEST + 1, None).astype(np.int32)
+        places = np.flatnonzero(products >= bars[:, None])
+        number, columns = np.divmod(places, products.shape[1])
+        ends = np.searchsorted(number, np.arange(1, len(asked)))
+        sums = products.ravel()[places] + queries.sum(axis=1)[number] / 2
+        offsets = [self._grid.offset(one.query) for one in asked]
+        parts = zip(np.split(columns, ends), np.split(sums, ends), strict=True)
+        pools: list[Pool | None] = []
+        for one, (kept, own), unit, offset, error in zip(
+            asked, parts, units, offsets, errors, strict=True
+        ):
+            most = len(self._kept) if one.allowed is None else int(one.allowed.sum())
+            close = len(kept) <= max(SCAN_SHARE * most, one.k) and one.k <= SCAN_SHARE * most
+            rows = kept - np.searchsorted(self._removed, kept)
+            pools.append(Pool(rows, unit * own + offset, error, -np.inf) if close else None)
+        return pools
+
+    def _products(self, asked: Sequence[Asked], queries: Bytes) -> Sums:
+        """Products ``[Q, n]`` with all bytes; the lowest number for rows not to be returned."""
+        products = self._matrix.products(queries)
+        if not products.flags.writeable:
+            products = products.copy()
+        products[:, self._removed] = _LOWEST
+        for row, one in zip(products, asked, strict=True):
+            if one.allowed is not None:
+                row[self._kept[~one.allowed]] = _LOWEST
+        return products
+
+    def _kth(self, products: Sums, ks: Sequence[int]) -> Doubles:
+        """Lower bounds of the ``k``-th highest product of each query."""
+        columns = products.shape[1]
+        size = min(max(columns // (_GROUPS_PER_HIT * max(ks)), 1), _MOST_IN_GROUP)
+        groups = columns // size
+        # Rows of a group are far apart, since neighbours are often similar.
+        maxima = products[:, : size * groups].reshape(-1, size, groups).max(axis=1)
+        maxima.sort(axis=1)
+        return np.array(
+            [row[-k] if k <= groups else _LOWEST for row, k in zip(maxima, ks, strict=True)],
+            np.float64,
+        )
+
+    def without(self, rows: Rows, remaining: Vectors) -> ByteCodes:
+        """See :class:`~finegrain.index.codes.Codes`.
+
+        The bytes of removed rows stay in memory until an eighth of the rows is removed.
+        """
+        removed = np.sort(np.concatenate([self._removed, self._kept[rows]]))
+        if len(removed) > MOST_REMOVED * (len(self._removed) + len(self._kept)):
+            return ByteCodes(remaining, self._grid.longest)
+        fewer = copy.copy(self)
+        fewer._kept, fewer._removed = np.delete(self._kept, rows), removed
+        return fewer
