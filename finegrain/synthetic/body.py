@@ -64,6 +64,14 @@ _HEAD = points(
 )
 
 
+_SWEEP = np.linspace(0.0, np.pi, 9, dtype=np.float32)[1:-1]
+_RIM_COS = np.cos(_SWEEP)
+_RIM_SIN = np.sin(_SWEEP)
+_HALF_TURN = np.linspace(-0.5, 0.5, 9) * np.pi
+
+Lengths = NDArray[np.floating]
+
+
 @dataclass(frozen=True, slots=True)
 class Frame:
     """From body units to pixels: a turned body under a camera that looks down.
@@ -92,12 +100,12 @@ class Frame:
         rise = place[..., 1] * self.tilt[0] - self.depth(place) * self.tilt[1]
         return self.at(across, rise)
 
-    def at(self, across: ArrayLike, rise: ArrayLike) -> Points:
-        """Pixels of positions on the picture plane, in body units."""
-        x, y = np.broadcast_arrays(np.asarray(across), np.asarray(rise))
-        return np.stack([self.x + x * self.unit, self.ground - y * self.unit], axis=-1).astype(
-            np.float32
-        )
+    def at(self, across: Lengths, rise: Lengths) -> Points:
+        """Pixels of positions on the picture plane, in body units; both of one shape."""
+        place = np.empty((*across.shape, 2), np.float32)
+        place[..., 0] = self.x + across * self.unit
+        place[..., 1] = self.ground - rise * self.unit
+        return place
 
     def sees(self, azimuth: float) -> bool:
         """Whether the body's surface at this azimuth (0 is its front) faces the camera."""
@@ -124,9 +132,8 @@ class Solid:
         rise = height * frame.tilt[0] - forward * cos * frame.tilt[1]
         low = int(np.argmin(height))
         reach = np.sqrt((wide[low] * sin) ** 2 + (deep[low] * cos) ** 2)
-        sweep = np.linspace(0.0, np.pi, 9, dtype=np.float32)[1:-1]
-        rim_x = middle[low] - half[low] * np.cos(sweep)
-        rim_y = rise[low] - reach * np.sin(sweep) * frame.tilt[1]
+        rim_x = middle[low] - half[low] * _RIM_COS
+        rim_y = rise[low] - reach * _RIM_SIN * frame.tilt[1]
         order = slice(None) if low else slice(None, None, -1)
         x = np.concatenate([(middle - half)[order], rim_x, (middle + half)[order][::-1]])
         y = np.concatenate([rise[order], rim_y, rise[order][::-1]])
@@ -135,15 +142,19 @@ class Solid:
     def band(self, frame: Frame, height: float) -> Points:
         """Pixels along the visible half of the surface at one height."""
         yaw = np.arctan2(frame.turn[1], frame.turn[0])
-        azimuth = np.linspace(-0.5, 0.5, 9) * np.pi - yaw
+        azimuth = _HALF_TURN - yaw
         return self.surface(frame, np.stack([azimuth, np.full(9, height)], axis=1))
 
     def at(self, height: ArrayLike) -> Points:
         """Half width, half depth and forward offset at given heights, [n, 3]."""
         levels = self.levels if self.levels[0, 0] < self.levels[-1, 0] else self.levels[::-1]
+        # `np.interp` computes in float64: the rows are converted once for all three.
+        knots, *rows = np.ascontiguousarray(levels.T, np.float64)
         heights = np.atleast_1d(np.asarray(height, np.float32))
-        columns = [np.interp(heights, levels[:, 0], levels[:, i]) for i in (1, 2, 3)]
-        return np.stack(columns, axis=1).astype(np.float32)
+        section = np.empty((len(heights), 3), np.float32)
+        for column, row in enumerate(rows):
+            section[:, column] = np.interp(heights, knots, row)
+        return section
 
     def surface(self, frame: Frame, path: ArrayLike) -> Points:
         """Pixels of surface points given as (azimuth, height) rows.
@@ -156,10 +167,13 @@ class Solid:
         # Azimuth counts from the front towards the person's left; the camera is at -yaw.
         # The path is unwrapped as a whole: its hidden points belong to the nearer edge.
         seen = azimuth + yaw
-        seen -= 2.0 * np.pi * np.round(seen.mean() / (2.0 * np.pi))
-        azimuth = np.clip(seen, -0.5 * np.pi, 0.5 * np.pi) - yaw
+        seen -= 2.0 * np.pi * round(float(seen.sum()) / len(seen) / (2.0 * np.pi))
+        azimuth = np.minimum(np.maximum(seen, -0.5 * np.pi), 0.5 * np.pi) - yaw
         wide, deep, forward = self.at(height).T
-        place = np.stack([wide * np.sin(azimuth), height, deep * np.cos(azimuth) + forward], axis=1)
+        place = np.empty((len(height), 3), azimuth.dtype)
+        place[:, 0] = wide * np.sin(azimuth)
+        place[:, 1] = height
+        place[:, 2] = deep * np.cos(azimuth) + forward
         return frame.project(place)
 
 

@@ -131,10 +131,7 @@ class Canvas:
         left, top, right, bottom = box
         mask = np.zeros((bottom - top, right - left), np.uint8)
         origin = points((left, top))
-        for outline in shape.add:
-            cv2.fillPoly(mask, [_fixed(outline - origin)], 255, cv2.LINE_AA, _SHIFT)
-        for outline in shape.cut:
-            cv2.fillPoly(mask, [_fixed(outline - origin)], 0, cv2.LINE_AA, _SHIFT)
+        _fill(mask, shape, origin)
         shade = self._shade(mask, relief * self._unit, depth)
         if wrinkles:
             y, x = (left * 7 + top * 3) % 97, (top * 5 + left) % 89
@@ -176,8 +173,8 @@ class Canvas:
 
     def _box(self, shape: Shape) -> tuple[int, int, int, int] | None:
         height, width = self.cover.shape
-        low = np.min([outline.min(axis=0) for outline in shape.add], axis=0)
-        high = np.max([outline.max(axis=0) for outline in shape.add], axis=0)
+        corners = np.concatenate(shape.add)
+        low, high = corners.min(axis=0), corners.max(axis=0)
         left, top = max(int(low[0]) - 2, 0), max(int(low[1]) - 2, 0)
         right, bottom = min(int(high[0]) + 3, width), min(int(high[1]) + 3, height)
         if right - left < 2 or bottom - top < 2:
@@ -212,12 +209,12 @@ class Canvas:
         weave: Weave | None,
     ) -> None:
         left, top, right, bottom = box
-        levels = cv2.convertScaleAbs(np.maximum(shade, 8.0))
-        cloth = ramp(color)[levels]
+        levels = np.asarray(cv2.convertScaleAbs(np.maximum(shade, 8.0)), np.uint8)
+        cloth = ramp(color).take(levels, axis=0)
         if weave is not None:
-            second = ramp(weave.color)[levels]
+            second = ramp(weave.color).take(levels, axis=0)
             share = _weave_map(mask.shape, weave, (left, top))
-            cloth = cv2.blendLinear(cloth, second, 1.0 - share, share)
+            cloth = np.asarray(cv2.blendLinear(cloth, second, 1.0 - share, share), np.uint8)
         alpha = mask.astype(np.float32) * np.float32(1.0 / 255.0)
         view = self.pixels[top:bottom, left:right]
         view[:] = cv2.blendLinear(cloth, view, alpha, 1.0 - alpha)
@@ -235,6 +232,18 @@ class Canvas:
 
 def _fixed(outline: Points) -> NDArray[np.int32]:
     return np.asarray(np.rint(outline * _SUBPIXEL), np.int32)
+
+
+def _fill(mask: Pixels, shape: Shape, origin: Points) -> None:
+    """Draw a shape's outlines one by one: overlapping outlines of one call would cancel."""
+    outlines = [*shape.add, *shape.cut]
+    corners = _fixed(np.concatenate(outlines) - origin)
+    start = 0
+    for number, outline in enumerate(outlines):
+        stop = start + len(outline)
+        level = 255 if number < len(shape.add) else 0
+        cv2.fillPoly(mask, [corners[start:stop]], level, cv2.LINE_AA, _SHIFT)
+        start = stop
 
 
 def _fold_map(shape: tuple[int, ...], folds: Sequence[Fold], origin: Points) -> Field:

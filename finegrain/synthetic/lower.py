@@ -29,6 +29,9 @@ _LEG_WEAR = {
 # Share of the leg that the cloth covers.
 _REACH = {"short": 0.36, "knee": 0.50, "cropped": 0.84, "long": 0.99}
 SKIRT_HEM = {"short": 0.345, "knee": 0.265, "long": 0.10}
+# Creases across a trouser leg: shares of its length, and how dark they are.
+_CREASES = (0.47, 0.55, 0.90, 0.95)
+_CREASE_STRENGTHS = (-30.0, -24.0, -34.0, -26.0)
 _SKIRT_FLARE = {"short": 0.040, "knee": 0.036, "long": 0.050}
 
 
@@ -153,9 +156,9 @@ def _draw_trouser_legs(figure: Figure, sides: Sequence[int], *, seat: bool) -> N
 def _leg_folds(figure: Figure, line: Points, near: bool) -> list[Fold]:
     width = figure.px(0.045)
     folds = []
-    for share, strength in ((0.47, -30.0), (0.55, -24.0), (0.90, -34.0), (0.95, -26.0)):
-        x = np.interp(share, np.linspace(0, 1, len(line)), line[:, 0])
-        y = np.interp(share, np.linspace(0, 1, len(line)), line[:, 1])
+    at = np.linspace(0, 1, len(line))
+    across, down = (np.interp(_CREASES, at, line[:, axis]) for axis in (0, 1))
+    for x, y, strength in zip(across, down, _CREASE_STRENGTHS, strict=True):
         slant = 0.35 if near else -0.35
         crease = points((x - width, y - slant * width), (x + 0.4 * width, y + slant * width * 0.5))
         folds.append(Fold(crease, figure.px(0.011), strength))

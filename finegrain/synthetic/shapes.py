@@ -13,6 +13,8 @@ Points = NDArray[np.float32]
 
 _TURN = np.linspace(0.0, 2.0 * np.pi, 16, endpoint=False)
 _CIRCLE = np.stack([np.cos(_TURN), np.sin(_TURN)], axis=1).astype(np.float32)
+_QUARTER_TURN = np.asarray([-1.0, 1.0], np.float32)
+"""Signs that turn a vector with exchanged coordinates a quarter round."""
 
 
 def points(*rows: ArrayLike) -> Points:
@@ -42,17 +44,18 @@ def ribbon(line: Points, radii: ArrayLike, *, round_end: bool = True) -> list[Po
 
     Pieces rather than one outline, so that a limb folded over itself stays whole.
     """
-    sizes = np.broadcast_to(np.asarray(radii, np.float32), (len(line),))
+    sizes = np.broadcast_to(np.asarray(radii, np.float32), (len(line),))[:, None]
     steps = line[1:] - line[:-1]
     lengths = np.maximum(np.hypot(steps[:, 0], steps[:, 1]), 1e-3)[:, None]
-    normals = np.stack([-steps[:, 1], steps[:, 0]], axis=1) / lengths
-    pieces = [
-        np.stack([a + n * ra, b + n * rb, b - n * rb, a - n * ra]).astype(np.float32)
-        for a, b, n, ra, rb in zip(line[:-1], line[1:], normals, sizes[:-1], sizes[1:], strict=True)
-    ]
+    normals = steps[:, ::-1] * _QUARTER_TURN / lengths
+    start, end = normals * sizes[:-1], normals * sizes[1:]
+    quads = np.stack(
+        [line[:-1] + start, line[1:] + end, line[1:] - end, line[:-1] - start], axis=1
+    ).astype(np.float32)
     last = len(line) if round_end else len(line) - 1
-    pieces += [disc(line[i], float(sizes[i])) for i in range(last)]
-    return pieces
+    # In float64, as `disc` does: both round to the same pixels.
+    discs = line[:last, None] + _CIRCLE * sizes[:last, None].astype(np.float64)
+    return [*quads, *discs.astype(np.float32)]
 
 
 @lru_cache(maxsize=64)
