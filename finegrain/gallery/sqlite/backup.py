@@ -7,9 +7,8 @@ from contextlib import closing
 from pathlib import Path
 
 from finegrain.errors import GalleryError
-from finegrain.gallery.sqlite.connections import log_of
+from finegrain.gallery.sqlite.connections import as_gallery_errors, log_of
 from finegrain.gallery.sqlite.files import publish_new, publish_over, unfinished_file
-from finegrain.gallery.sqlite.schema import as_gallery_errors
 from finegrain.gallery.sqlite.store import Store
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from finegrain.gallery.damage import faults_of
 from finegrain.gallery.sqlite.backup import tokens_of
+from finegrain.gallery.sqlite.connections import as_gallery_errors
 from finegrain.gallery.sqlite.expiry import doubted
-from finegrain.gallery.sqlite.schema import as_gallery_errors
-from finegrain.gallery.sqlite.selection import Run, damaged_rows, damaged_thumbnails
+from finegrain.gallery.sqlite.rows import Run, damaged_rows, damaged_thumbnails
 from finegrain.gallery.sqlite.store import Store
 
 MAX_FAULTS = 20

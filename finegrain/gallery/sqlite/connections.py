@@ -9,6 +9,10 @@ Checkpoints copy the log into the file. They run after each write, while the wri
 SQLite's automatic checkpoints are off: before SQLite 3.51.3 a checkpoint during a commit may damage
 the file (https://www.sqlite.org/wal.html#walresetbug). With a checkpoint after each write, a plain
 copy of the file is usually complete.
+
+The bytes of a file are also overwritten directly (:func:`opened_file`). On POSIX systems, closing
+any descriptor of a file drops all locks of the process on that file, including those of SQLite. A
+file is therefore opened once per process, and stays open until no gallery in the process uses it.
 """
 
 from __future__ import annotations
@@ -19,19 +23,28 @@ import sqlite3
 import threading
 import time
 import weakref
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Self
+from typing import BinaryIO, Self
 
 from finegrain.errors import GalleryError
-from finegrain.gallery.sqlite import raw_file
 from finegrain.runtime.forks import pause_at_fork
+
+BUSY_SECONDS = 30.0
+"""How long to wait for another process that writes."""
 
 _LEAVE_ATTEMPTS = 3
 _CHECKPOINT_SECONDS = 0.05
 
 Connect = Callable[[], sqlite3.Connection]
+
+FileId = tuple[int, int]
+"""Device and inode number of a file; they do not change when it is renamed."""
+
+_FILES = threading.RLock()
+_USERS: dict[FileId, int] = {}
+_OPENED: dict[FileId, BinaryIO] = {}
 
 
 @contextmanager
@@ -66,7 +79,7 @@ class _Open:
         self.path = path
         self.process = os.getpid()
         self.connections: set[sqlite3.Connection] = set()
-        self.file: raw_file.FileId | None = None
+        self.file: FileId | None = None
 
     def close(self) -> None:
         if self.process != os.getpid():
@@ -76,7 +89,7 @@ class _Open:
                 connection.close()
         self.connections.clear()
         if self.file is not None:
-            raw_file.leave(self.file)
+            leave_file(self.file)
             self.file = None
 
 
@@ -95,7 +108,7 @@ class Connections:
         self.lock = threading.RLock()
         """Held while this process writes."""
         self._connect = connect
-        self._file = raw_file.file_id(path)
+        self._file = file_id(path)
         self._gate = threading.Condition()
         self._num_reading = 0
         self._forking = False
@@ -210,7 +223,7 @@ class Connections:
             return os.stat(log_of(self.path)).st_size
         return 0
 
-    def file_id(self) -> raw_file.FileId:
+    def file_id(self) -> FileId:
         """Identity of the open file."""
         return self._file
 
@@ -274,14 +287,14 @@ class Connections:
 
     def _enter(self) -> None:
         if self._open.file is None:
-            raw_file.enter(self._file)
+            enter_file(self._file)
             self._open.file = self._file
 
     def _check_open(self) -> None:
         if self._closed:
             raise sqlite3.ProgrammingError("Cannot operate on a closed database.")
         try:
-            same = raw_file.file_id(self.path) == self._file
+            same = file_id(self.path) == self._file
         except OSError:
             same = False
         if not same:
@@ -337,3 +350,93 @@ def _leave(opened: _Open, connect: Connect, *, read_only: bool) -> None:
 
 def _is_busy(error: sqlite3.OperationalError) -> bool:
     return (error.sqlite_errorcode & 0xFF) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+def file_id(path: Path) -> FileId:
+    """Identity of the file that is at a path now.
+
+    Raises:
+        OSError: The file does not exist.
+    """
+    about = os.stat(path)
+    return about.st_dev, about.st_ino
+
+
+def enter_file(file: FileId) -> None:
+    """Register a user of a file in this process."""
+    with _FILES:
+        _USERS[file] = _USERS.get(file, 0) + 1
+
+
+def leave_file(file: FileId) -> None:
+    """Unregister a user, after all its connections to the file are closed."""
+    with _FILES:
+        _USERS[file] -= 1
+        if not _USERS[file]:
+            del _USERS[file]
+            if (opened := _OPENED.pop(file, None)) is not None:
+                opened.close()
+
+
+def opened_file(path: Path, file: FileId) -> BinaryIO:
+    """The file, unbuffered, for reading and writing; valid until :func:`leave_file`.
+
+    Raises:
+        OSError: It cannot be opened, or another file is at the path.
+    """
+    with _FILES:
+        if file not in _OPENED:
+            if file_id(path) != file:
+                raise FileNotFoundError(f"{path} is another file now")
+            _OPENED[file] = path.open("r+b", buffering=0)
+        return _OPENED[file]
+
+
+@contextmanager
+def as_gallery_errors(path: Path) -> Iterator[None]:
+    """Turn errors of SQLite into :class:`GalleryError` with advice."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise GalleryError(f"{path}: {error}. {_advice(error)}") from error
+    except OSError as error:
+        raise GalleryError(
+            f"{path}: {error}. Nothing stored is lost; check the file, its folder and its disk."
+        ) from error
+
+
+def identity(connection: sqlite3.Connection, path: Path) -> tuple[str | None, int]:
+    """Fingerprint and width of the vectors in the file.
+
+    Raises:
+        GalleryError: The file does not state them.
+    """
+    match connection.execute("SELECT fingerprint, dim FROM gallery").fetchone():
+        case (str() | None as fingerprint, int(dim)) if dim > 0:
+            return fingerprint, dim
+        case row:
+            raise GalleryError(
+                f"{path} does not state its plan and width, but {row!r:.80}. The file is "
+                "damaged; restore it from a backup."
+            )
+
+
+def _advice(error: sqlite3.Error) -> str:
+    if isinstance(error, sqlite3.ProgrammingError):
+        return "The gallery is closed; open it again."
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return {
+        sqlite3.SQLITE_BUSY: (
+            f"Another process has been writing to it for {BUSY_SECONDS:g} s; let it finish or "
+            "stop it, and try again."
+        ),
+        sqlite3.SQLITE_FULL: "Nothing stored is lost; make space on the disk and try again.",
+        sqlite3.SQLITE_IOERR: (
+            "Nothing stored is lost by this. Check that the disk works and has space, and that "
+            "no limit on the size of files is reached (ulimit -f), and try again."
+        ),
+        sqlite3.SQLITE_READONLY: "Give write access to the file and its folder.",
+        sqlite3.SQLITE_CANTOPEN: "Give read and write access to the file and its folder.",
+        sqlite3.SQLITE_NOTADB: "It is not a gallery; choose another path.",
+        sqlite3.SQLITE_CORRUPT: "The file is damaged; restore it from a backup.",
+    }.get(code, "Check the file and its disk.")

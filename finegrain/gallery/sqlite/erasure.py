@@ -8,8 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from finegrain.errors import GalleryError
-from finegrain.gallery.sqlite import raw_file
-from finegrain.gallery.sqlite.connections import Connections, transaction
+from finegrain.gallery.sqlite.connections import Connections, opened_file, transaction
 from finegrain.gallery.sqlite.unused_bytes import overwrite_unused
 
 _ATTEMPTS = 3
@@ -61,7 +60,7 @@ def _overwritten(connections: Connections, deletions: int) -> bool:
     change by another connection and drop their cached pages. Otherwise they could write the
     unused bytes of these pages back.
     """
-    file = raw_file.opened(connections.path, connections.file_id())
+    file = opened_file(connections.path, connections.file_id())
     with connections.extra() as connection, transaction(connection):
         if connections.log_bytes():
             return False

@@ -99,7 +99,7 @@ Up to the id ``numbered_until``, pids may be numbers that an older reader of cat
 """
 
 # Rows that an older version wrote get their checksums after the migration, in batches
-# (finegrain.gallery.sqlite.checksums); -1 marks those that lack one.
+# (finegrain.gallery.sqlite.rows); -1 marks those that lack one.
 _ROW_CHECKSUMS_SCHEMA = """
 ALTER TABLE picture ADD COLUMN thumbnail_checksum INTEGER;
 ALTER TABLE picture ADD COLUMN checksum INTEGER NOT NULL DEFAULT -1;

@@ -18,9 +18,14 @@ from finegrain.errors import GalleryError
 from finegrain.gallery.entries import checked_vectors
 from finegrain.gallery.pictures import source_of
 from finegrain.gallery.sqlite.migrations import NEXT_VECTOR, run_all
+from finegrain.gallery.sqlite.rows import (
+    AMONG,
+    blobs,
+    remove_expired,
+    remove_rows,
+    select_thumbnails,
+)
 from finegrain.gallery.sqlite.schema import short
-from finegrain.gallery.sqlite.selection import AMONG, select_thumbnails
-from finegrain.gallery.sqlite.statements import blobs, remove_expired, remove_rows
 from finegrain.gallery.sqlite.store import Store
 from finegrain.records import Problem
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,15 +13,19 @@ from pathlib import Path
 from finegrain import times
 from finegrain.errors import GalleryError
 from finegrain.gallery.filters.sql import sql_is_like
-from finegrain.gallery.sqlite.connections import log_of, lost_its_log, transaction
+from finegrain.gallery.sqlite.connections import (
+    BUSY_SECONDS,
+    as_gallery_errors,
+    identity,
+    log_of,
+    lost_its_log,
+    transaction,
+)
 from finegrain.gallery.sqlite.files import publish_new, unfinished_file
 from finegrain.gallery.sqlite.migrations import SCHEMA_VERSION, STEPS
 
 APPLICATION_ID = 0x66677261
 """Application id in SQLite's header ("fgra") that marks a finegrain gallery."""
-
-BUSY_SECONDS = 30.0
-"""How long to wait for another process that writes."""
 
 
 ALONE_SINCE = 3
@@ -86,59 +90,9 @@ def open_database(
     return Database(connection, connect, *stored, read_only, lost_log)
 
 
-@contextmanager
-def as_gallery_errors(path: Path) -> Iterator[None]:
-    """Turn errors of SQLite into :class:`GalleryError` with advice."""
-    try:
-        yield
-    except sqlite3.Error as error:
-        raise GalleryError(f"{path}: {error}. {_advice(error)}") from error
-    except OSError as error:
-        raise GalleryError(
-            f"{path}: {error}. Nothing stored is lost; check the file, its folder and its disk."
-        ) from error
-
-
-def identity(connection: sqlite3.Connection, path: Path) -> tuple[str | None, int]:
-    """Fingerprint and width of the vectors in the file.
-
-    Raises:
-        GalleryError: The file does not state them.
-    """
-    match connection.execute("SELECT fingerprint, dim FROM gallery").fetchone():
-        case (str() | None as fingerprint, int(dim)) if dim > 0:
-            return fingerprint, dim
-        case row:
-            raise GalleryError(
-                f"{path} does not state its plan and width, but {row!r:.80}. The file is "
-                "damaged; restore it from a backup."
-            )
-
-
 def short(fingerprint: str | None) -> str:
     """A fingerprint, shortened for messages."""
     return "(none)" if fingerprint is None else fingerprint[:12]
-
-
-def _advice(error: sqlite3.Error) -> str:
-    if isinstance(error, sqlite3.ProgrammingError):
-        return "The gallery is closed; open it again."
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    return {
-        sqlite3.SQLITE_BUSY: (
-            f"Another process has been writing to it for {BUSY_SECONDS:g} s; let it finish or "
-            "stop it, and try again."
-        ),
-        sqlite3.SQLITE_FULL: "Nothing stored is lost; make space on the disk and try again.",
-        sqlite3.SQLITE_IOERR: (
-            "Nothing stored is lost by this. Check that the disk works and has space, and that "
-            "no limit on the size of files is reached (ulimit -f), and try again."
-        ),
-        sqlite3.SQLITE_READONLY: "Give write access to the file and its folder.",
-        sqlite3.SQLITE_CANTOPEN: "Give read and write access to the file and its folder.",
-        sqlite3.SQLITE_NOTADB: "It is not a gallery; choose another path.",
-        sqlite3.SQLITE_CORRUPT: "The file is damaged; restore it from a backup.",
-    }.get(code, "Check the file and its disk.")
 
 
 def _check_path(path: Path, create: bool) -> None:

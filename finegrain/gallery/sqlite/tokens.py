@@ -23,11 +23,17 @@ from typing import Self
 import numpy as np
 
 from finegrain.errors import GalleryError
-from finegrain.gallery.sqlite import raw_file
-from finegrain.gallery.sqlite.connections import transaction
+from finegrain.gallery.sqlite.connections import (
+    BUSY_SECONDS,
+    as_gallery_errors,
+    enter_file,
+    file_id,
+    leave_file,
+    opened_file,
+    transaction,
+)
 from finegrain.gallery.sqlite.files import OWNER_ONLY
-from finegrain.gallery.sqlite.schema import BUSY_SECONDS, as_gallery_errors
-from finegrain.gallery.sqlite.selection import AMONG
+from finegrain.gallery.sqlite.rows import AMONG
 from finegrain.gallery.sqlite.unused_bytes import overwrite_unused
 from finegrain.records import PictureTokens
 from finegrain.runtime.forks import pause_at_fork
@@ -198,19 +204,19 @@ def _forget(path: Path, delete: Callable[[Callable[..., sqlite3.Cursor]], sqlite
             deleted = delete(connection.execute).rowcount
         if not deleted:
             return
-    file = raw_file.file_id(path)
-    raw_file.enter(file)
+    file = file_id(path)
+    enter_file(file)
     try:
         # A new connection writes, so that all others notice a change and drop their cached pages.
         with as_gallery_errors(path), closing(_connected(path)) as connection:
             connection.execute("BEGIN EXCLUSIVE")
             (page_size,) = connection.execute("PRAGMA page_size").fetchone()
             (num_pages,) = connection.execute("PRAGMA page_count").fetchone()
-            overwrite_unused(raw_file.opened(path, file), page_size, num_pages)
+            overwrite_unused(opened_file(path, file), page_size, num_pages)
             connection.execute("UPDATE made_for SET plan = plan")
             connection.execute("COMMIT")
     finally:
-        raw_file.leave(file)
+        leave_file(file)
 
 
 def _opened(path: Path, made_for: str) -> sqlite3.Connection:

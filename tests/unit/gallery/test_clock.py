@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from finegrain.errors import GalleryWarning
 from finegrain.gallery import Gallery
 from finegrain.gallery.clock import LONGEST_STEP, LONGEST_USUAL_STEP, LOOKS_APART, Looks
-from finegrain.gallery.sqlite.gallery_file import GalleryFile
+from finegrain.gallery.sqlite.store import Store
 
 START = datetime(2026, 5, 1, 8, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -130,7 +130,7 @@ def test_an_opening_within_the_hour_does_not_write(machine: Machine):
 def test_a_gallery_that_stays_open_looks_again(machine: Machine, monkeypatch):
     for name in ("TIDY_SECONDS", "NOTE_SECONDS"):
         monkeypatch.setattr(f"finegrain.gallery.sqlite.followed_store.{name}", 0)
-    monkeypatch.setattr(GalleryFile, "tidy_soon", GalleryFile.tidy)
+    monkeypatch.setattr(Store, "tidy_soon", Store.tidy)
     machine.add(expire_after=3 * DAY)
     with Gallery(machine.path) as gallery:
         assert len(gallery.search([[1, 0]], 1)[0]) == 1

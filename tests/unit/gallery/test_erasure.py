@@ -184,7 +184,7 @@ def test_nothing_is_written_to_the_folder_for_temporary_files(
 def test_a_readers_snapshot_is_waited_for_and_then_erased(
     gallery: Gallery, tmp_path: Path, monkeypatch
 ):
-    monkeypatch.setattr("finegrain.gallery.sqlite.gallery_file.ERASE_SECONDS", 0.05)
+    monkeypatch.setattr("finegrain.gallery.sqlite.store.ERASE_SECONDS", 0.05)
     id_ = add_secret(gallery, 1)
     reader = sqlite3.connect(tmp_path / "g", isolation_level=None)
     reader.execute("BEGIN")

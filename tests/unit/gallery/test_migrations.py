@@ -17,8 +17,8 @@ from finegrain.errors import GalleryError, GalleryWarning
 from finegrain.gallery import Gallery
 from finegrain.gallery.sqlite import migrations
 from finegrain.gallery.sqlite.migrations import FIRST_SCHEMA, STEPS
+from finegrain.gallery.sqlite.rows import add_checksums
 from finegrain.gallery.sqlite.schema import APPLICATION_ID
-from finegrain.gallery.sqlite.statements import add_checksums
 
 VECTORS = np.eye(3, 4, dtype="<f4")
 
@@ -185,7 +185,7 @@ def test_a_gallery_without_row_checksums_gets_them(format_4: Path):
 
 
 def test_an_interrupted_computation_of_checksums_continues(format_4: Path, monkeypatch):
-    monkeypatch.setattr("finegrain.gallery.sqlite.selection._CHUNK_ROWS", 5)
+    monkeypatch.setattr("finegrain.gallery.sqlite.rows._CHUNK_ROWS", 5)
     calls = []
 
     def failing(connection: sqlite3.Connection) -> None:
@@ -195,7 +195,7 @@ def test_an_interrupted_computation_of_checksums_continues(format_4: Path, monke
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("finegrain.gallery.sqlite.gallery_file.add_checksums", failing)
+        patch.setattr("finegrain.gallery.sqlite.store.add_checksums", failing)
         with pytest.raises(KeyboardInterrupt):
             Gallery(format_4)
     total = len(expected_content()["rows"])
@@ -211,7 +211,7 @@ def test_a_gallery_is_served_where_checksums_cannot_be_written(format_4: Path, m
         raise sqlite3.OperationalError("database or disk is full")
 
     with monkeypatch.context() as patch:
-        patch.setattr("finegrain.gallery.sqlite.gallery_file.add_checksums", full)
+        patch.setattr("finegrain.gallery.sqlite.store.add_checksums", full)
         with Gallery(format_4) as gallery:
             assert content(gallery) == expected_content()
             gallery.update([1], {"colour": "blue"})
