@@ -22,7 +22,7 @@ from finegrain.data.survey import Survey, survey
 from finegrain.encoder import Encoder
 from finegrain.errors import DataError, GalleryError
 from finegrain.gallery import Gallery
-from finegrain.gallery.stamps import is_there
+from finegrain.gallery.picture_files import is_there
 from finegrain.plan import Manifest, Plan
 from finegrain.runtime.byte_products import products_saturate
 from finegrain.runtime.instructions import X86, Processor, this_processor

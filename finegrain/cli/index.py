@@ -15,7 +15,7 @@ import finegrain
 from finegrain.cli.commands import open_searcher
 from finegrain.cli.index_report import report_index, unpacked_lines
 from finegrain.errors import DataError, FinegrainError, GalleryError, ImageError, MissingExtraError
-from finegrain.gallery.unpacked import unpacked_file
+from finegrain.gallery.picture_files import unpacked_file
 from finegrain.preprocess.folder import UNPACKED, read_folder
 from finegrain.records import Problem, ProblemKind, Sample, Split, printable
 from finegrain.search.ingest import Added

@@ -11,8 +11,8 @@ from typing import Any
 from finegrain.errors import GalleryError
 from finegrain.gallery.backend import Backend
 from finegrain.gallery.entries import CHANGEABLE, entry_from_mapping
+from finegrain.gallery.picture_files import is_there, stamp_of
 from finegrain.gallery.row import Entry, Row
-from finegrain.gallery.stamps import is_there, stamp_of
 
 _CHUNK_ROWS = 2048
 

@@ -7,10 +7,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from finegrain.gallery.entries import not_normalised
 from finegrain.index.exact import Ids, Vectors
-
-LENGTH_TOLERANCE = 1e-2
-"""Largest allowed distance of a vector's length from 1; fp16 keeps about three digits."""
 
 StoredVector = tuple[int, object, object]
 """Id of the picture, its vector as little-endian float32, and the CRC-32 (None if unknown)."""
@@ -39,13 +37,6 @@ def faults_of(chunk: Sequence[StoredVector], dim: int) -> Iterator[tuple[int, st
             intact.append((id_, stored))
     for row in not_normalised(_numbers([stored for _, stored in intact], dim)).tolist():
         yield intact[row][0], "does not have length 1"
-
-
-def not_normalised(vectors: Vectors) -> Ids:
-    """Indices of the rows of ``[N, D]`` whose length is not 1, including NaN and infinity."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        squares = np.einsum("nd,nd->n", vectors, vectors)
-        return np.flatnonzero(~(np.abs(np.sqrt(squares) - 1) < LENGTH_TOLERANCE))
 
 
 def _numbers(data: Sequence[bytes], dim: int) -> Vectors:

@@ -13,14 +13,16 @@ import numpy.typing as npt
 
 from finegrain import times as clock  # a parameter is called times
 from finegrain.errors import GalleryError, QueryError
-from finegrain.gallery.damage import not_normalised
 from finegrain.gallery.filters.conditions import BUILT_IN
 from finegrain.gallery.row import Entry
-from finegrain.index.exact import Vectors
+from finegrain.index.exact import Ids, Vectors
 from finegrain.records import Pid, Scalar
 
 MAX_NAME_LENGTH = 256
 """Longest name of a metadata column, in characters."""
+
+LENGTH_TOLERANCE = 1e-2
+"""Largest allowed distance of a vector's length from 1; fp16 keeps about three digits."""
 
 OnDuplicate = Literal["add", "skip", "replace", "error"]
 """What to do with a picture whose path is in the gallery already."""
@@ -174,6 +176,13 @@ def checked_vectors(vectors: npt.ArrayLike, dim: int) -> Vectors:
     return array
 
 
+def not_normalised(vectors: Vectors) -> Ids:
+    """Indices of the rows of ``[N, D]`` whose length is not 1, including NaN and infinity."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        squares = np.einsum("nd,nd->n", vectors, vectors)
+        return np.flatnonzero(~(np.abs(np.sqrt(squares) - 1) < LENGTH_TOLERANCE))
+
+
 def checked_queries(vectors: npt.ArrayLike, dim: int) -> Vectors:
     """Vectors to search for, as contiguous float32 ``[Q, D]``.
 
@@ -208,6 +217,23 @@ def checked_offset(offset: Any) -> int:
     if isinstance(offset, bool) or not isinstance(offset, int | np.integer) or offset < 0:
         raise QueryError(f"offset is a whole number of at least 0; got {offset!r:.40}.")
     return int(offset)
+
+
+def checked_cosine(distinct: Any) -> float | None:
+    """Validate the cosine above which a hit is a near-duplicate.
+
+    Raises:
+        QueryError: It is not a number from 0 to 1.
+    """
+    if distinct is None:
+        return None
+    number = isinstance(distinct, int | float | np.number) and not isinstance(distinct, bool)
+    if not number or not 0 <= distinct <= 1:
+        raise QueryError(
+            "distinct is a cosine from 0 to 1, such as 0.98, above which a hit is folded into a "
+            f"better one; got {distinct!r:.40}."
+        )
+    return float(distinct)
 
 
 def checked_choice(on_duplicate: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
@@ -12,30 +12,38 @@ import numpy as np
 import numpy.typing as npt
 
 from finegrain.errors import GalleryError
+from finegrain.gallery.changes import move, update
 from finegrain.gallery.entries import (
     OnDuplicate,
     checked_choice,
     checked_entries,
+    checked_ids,
     checked_k,
     checked_offset,
     checked_queries,
     checked_vectors,
 )
 from finegrain.gallery.exchange import export, load
-from finegrain.gallery.gallery_rows import GalleryRows
+from finegrain.gallery.filters.advice import filter_notes
+from finegrain.gallery.filters.conditions import BUILT_IN
 from finegrain.gallery.grouping import Thinning
 from finegrain.gallery.overtaken import Inserted
+from finegrain.gallery.picture_files import UnpackedFolder, unpacked_folders
 from finegrain.gallery.places import location_exists, open_store
-from finegrain.gallery.row import Entry
+from finegrain.gallery.row import Entry, Place, Row
+from finegrain.gallery.sqlite.backup import back_up
+from finegrain.gallery.sqlite.check import GalleryReport, check
 from finegrain.gallery.sqlite.reindex import PictureEncoder, Reindexed
-from finegrain.gallery.sqlite.upkeep import Upkeep
+from finegrain.gallery.sqlite.store import Store
 from finegrain.index.approximate import Tuned
 from finegrain.index.backend import SearchBackend
 from finegrain.index.exact import Hit
 from finegrain.records import Pid, Scalar
 
+_CHUNK_PATHS = 1024
 
-class Gallery(GalleryRows, Upkeep):
+
+class Gallery:
     """Vectors of pictures with their paths and metadata, in one durable file.
 
     The effect of :meth:`add` and :meth:`delete` survives a crash once the call has returned.
@@ -223,8 +231,9 @@ class Gallery(GalleryRows, Upkeep):
         """
         queries = checked_queries(vectors, self.dim)
         depth = checked_k(k) + checked_offset(offset)
-        thinning = Thinning(self._store, group_by=group_by, distinct=distinct)
-        hits = thinning.search(self._store.searching(where), queries, depth)
+        thinning = self._thinning(group_by, distinct)
+        search = self._store.searching(where)
+        hits = search(queries, depth) if thinning is None else thinning(search, queries, depth)
         return [row[offset:] for row in hits]
 
     def search_caption(
@@ -248,12 +257,137 @@ class Gallery(GalleryRows, Upkeep):
             The hits; None if the index cannot embed captions, or the gallery is empty.
         """
         depth = checked_k(k)
-        thinning = Thinning(self._store, group_by=group_by, distinct=distinct)
+        thinning = self._thinning(group_by, distinct)
         embedded = self._store.searching_caption(ids, eot, where)
         if embedded is None:
             return None
         vector, search = embedded
-        return thinning.search(search, vector, depth)[0]
+        hits = search(vector, depth) if thinning is None else thinning(search, vector, depth)
+        return hits[0]
+
+    def _thinning(self, group_by: str | None, distinct: float | None) -> Thinning | None:
+        if group_by is None and distinct is None:
+            return None
+        return Thinning(self._store, group_by=group_by, distinct=distinct)
+
+    def rows(self, ids: Iterable[int]) -> list[Row]:
+        """Rows in the order of the ids; ids that are not stored, or no longer, are left out."""
+        ordered = checked_ids(ids)
+        rows = self._store.rows(ordered)
+        return [rows[id_] for id_ in ordered if id_ in rows]
+
+    def ids_where(self, where: str) -> list[int]:
+        """Ids of the pictures that match a filter, ascending.
+
+        Raises:
+            FilterError: The filter does not parse, or compares a column with a wrong type.
+        """
+        return list(self._store.ids_where(where).tolist())
+
+    def damaged(self) -> frozenset[int]:
+        """Ids of the pictures whose damage was detected since the gallery was opened.
+
+        They are left out of all answers. :meth:`check` examines the whole file.
+        """
+        return self._store.damaged
+
+    def thumbnails(self, ids: Iterable[int]) -> dict[int, bytes]:
+        """JPEG thumbnails by id; pictures that were added without one are left out."""
+        return self._store.thumbnails(checked_ids(ids))
+
+    def thumbnail(self, id_: int) -> bytes | None:
+        """JPEG thumbnail of a picture, or None if it was added without one."""
+        return self._store.thumbnails(checked_ids([id_])).get(id_)
+
+    def images(self) -> set[str]:
+        """Paths of all pictures that have one."""
+        return self._store.images()
+
+    def known(self, images: Iterable[str]) -> set[str]:
+        """The paths that have pictures in the gallery. It is not read as a whole."""
+        return {image for image in self._store.known(images) if image is not None}
+
+    def columns(self) -> dict[str, str]:
+        """Kind of each column that a filter may use, such as ``"text"``, by name.
+
+        A column that has held values of several kinds states all: ``"number or text"``.
+        """
+        seen = self._store.columns()
+        kinds = {name: " or ".join(sorted(kinds)) or "null" for name, kinds in seen.items()}
+        return {**BUILT_IN, "pid": "number or text", **kinds}
+
+    def update(self, pictures: str | Iterable[int], columns: Mapping[str, Scalar]) -> int:
+        """Set columns of pictures without encoding them again.
+
+        Args:
+            pictures: Ids, or a filter such as ``"camera = 'gate-3'"``.
+            columns: New values by name; other columns stay. None removes a value. ``pid``,
+                ``camera``, ``time`` and ``track`` are built-in columns; others are metadata.
+
+        Returns:
+            Number of pictures changed.
+
+        Raises:
+            FilterError: The filter does not parse, or compares a column with a wrong type.
+            GalleryError: A value is of the wrong type, or a column cannot be set.
+        """
+        ids = self._store.ids_where(pictures) if isinstance(pictures, str) else pictures
+        return update(self._store, checked_ids(ids), columns)
+
+    def move(self, old: str | Path, new: str | Path) -> int:
+        """Record that a folder or file of pictures has moved; nothing is encoded again.
+
+        Returns:
+            Number of pictures that moved with it.
+
+        Raises:
+            GalleryError: No picture is under the old path, or no file is at any of the new paths.
+        """
+        return move(self._store, Path(old), Path(new))
+
+    def has_numbered_pids(self) -> bool:
+        """Whether an older version may have replaced some pids with numbers of its own.
+
+        That version numbered the products of each catalogue 0, 1, 2 and dropped their keys. Such
+        numbers cannot be distinguished from numeric pids of persons, which it kept.
+        """
+        return self._store.has_numbered_pids()
+
+    def rewrite(self, rows: Sequence[Row]) -> None:
+        """Replace the columns of stored rows by those of these rows, which are validated."""
+        if rows:
+            self._store.rewrite(rows)
+
+    def places(self) -> Iterable[Place]:
+        """Path, source, size and digest of each picture that has a path, by ascending id."""
+        return self._store.places()
+
+    def unpacked(self) -> list[UnpackedFolder]:
+        """The folders of pictures that were unpacked from archives and tables.
+
+        The unpacked file of a picture is deleted together with the picture.
+        """
+        return unpacked_folders(place.image for place in self._store.places())
+
+    def rows_of(self, images: Iterable[str]) -> Iterator[tuple[str, list[Row]]]:
+        """Each path with the rows of its pictures; an empty list for a path without pictures."""
+        paths = list(images)
+        for start in range(0, len(paths), _CHUNK_PATHS):
+            chunk = paths[start : start + _CHUNK_PATHS]
+            known = self._store.known(chunk)
+            rows = self._store.rows(id_ for ids in known.values() for id_ in ids)
+            for path in chunk:
+                yield path, [rows[id_] for id_ in known.get(path, ()) if id_ in rows]
+
+    def notes_on(self, where: str) -> list[str]:
+        """Notes on a filter that matches few pictures: columns and texts that no picture has.
+
+        For example, the note on ``baseColour = 'black'`` suggests the value ``'Black'``.
+
+        Raises:
+            FilterError: The filter does not parse, or compares a column with a wrong type.
+        """
+        return filter_notes(self._store, where)
 
     def tune(self, vectors: npt.ArrayLike, *, k: int = 10, min_recall: float = 0.99) -> Tuned:
         """Measure the recall of an approximate index, and set its effort accordingly.
@@ -300,6 +434,69 @@ class Gallery(GalleryRows, Upkeep):
             encoder, fingerprint, drop_unreadable=drop_unreadable, progress=progress
         )
 
+    def delete(self, ids: Iterable[int]) -> int:
+        """Delete pictures and erase their bytes from the file and from the files next to it.
+
+        Erasing reads the whole file once, so delete many pictures in one call. Searches continue
+        meanwhile. If another process still reads an older snapshot, a :class:`GalleryWarning` is
+        issued, and the bytes are erased once it has finished.
+
+        Returns:
+            Number of pictures deleted.
+        """
+        return self._store.delete(checked_ids(ids))
+
+    def delete_where(self, where: str) -> int:
+        """Delete the pictures that match a filter; see :meth:`delete`.
+
+        Raises:
+            FilterError: The filter does not parse, or compares a column with a wrong type.
+        """
+        return self._store.delete(self._store.ids_where(where).tolist())
+
+    def expire(self, *, trust_clock: bool = False) -> int:
+        """Delete the expired pictures; see :meth:`delete`.
+
+        A clock that is more than two days ahead of the last use of the gallery may be wrong. It
+        is trusted only if it is still ahead an hour or more later. Until then, a
+        :class:`GalleryWarning` is issued, and pictures that have expired by this clock are in no
+        result but stay in the file. A gallery that is used regularly, such as once a week, learns
+        that interval, and is in doubt at most the first time.
+
+        Args:
+            trust_clock: Trust the clock at once.
+
+        Returns:
+            Number of pictures deleted.
+        """
+        return self._store.expire(trust_clock=trust_clock)
+
+    def backup(self, target: str | Path, *, overwrite: bool = False) -> int:
+        """Copy a snapshot of the gallery to another file; return the number of pictures.
+
+        The gallery may be in use meanwhile. The copy is compact, checked, and readable by its
+        owner only. To restore it, open the copy and back it up to the path of the gallery.
+
+        Args:
+            target: A new path.
+            overwrite: Replace an existing file.
+
+        Raises:
+            GalleryError: The file exists already, the copy cannot be written or fails its checks,
+                or the gallery is on Milvus.
+        """
+        return back_up(self._file("backed up"), Path(target), overwrite=overwrite)
+
+    def check(self) -> GalleryReport:
+        """Read the whole file and report damage.
+
+        This runs SQLite's integrity check, and checks all vectors, metadata, ids and tokens.
+
+        Raises:
+            GalleryError: The file is too damaged to be read, or the gallery is on Milvus.
+        """
+        return check(self._file("checked"))
+
     def export(self, target: str | Path) -> int:
         """Write all pictures to files that other tools read; return their number.
 
@@ -330,6 +527,13 @@ class Gallery(GalleryRows, Upkeep):
     def close(self) -> None:
         """Close the gallery; afterwards only ``repr`` works."""
         self._store.close()
+
+    def _file(self, what: str) -> Store:
+        if not isinstance(self._store, Store):
+            raise GalleryError(
+                f"{self._store.path} is on Milvus, and can only be {what} by its server."
+            )
+        return self._store
 
     def __len__(self) -> int:
         return self._store.count()

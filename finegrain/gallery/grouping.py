@@ -9,6 +9,7 @@ import numpy as np
 
 from finegrain.errors import QueryError
 from finegrain.gallery.backend import Backend, Search
+from finegrain.gallery.entries import checked_cosine
 from finegrain.gallery.filters.conditions import BUILT_IN
 from finegrain.gallery.filters.syntax import unknown_column
 from finegrain.index.exact import Hit, Vectors
@@ -40,14 +41,12 @@ class Thinning:
         self._group_by = None if group_by is None else _checked_column(group_by, store)
         self._distinct = checked_cosine(distinct)
 
-    def search(self, search: Search, queries: Vectors, k: int) -> list[list[Hit]]:
+    def __call__(self, search: Search, queries: Vectors, k: int) -> list[list[Hit]]:
         """The ``k`` best kept hits of each query.
 
         A search goes deeper until it has ``k`` kept hits or has seen all pictures. The result
         therefore equals that of thinning out the complete ranking.
         """
-        if self._group_by is None and self._distinct is None:
-            return search(queries, k)
         self._require_groups(queries)
         kept: list[list[Hit]] = [[]] * len(queries)
         pending = list(range(len(queries)))
@@ -141,20 +140,3 @@ def _checked_column(group_by: Any, store: Backend) -> str:
         if group_by not in columns:
             raise QueryError(f"group_by: {unknown_column(group_by, columns)}")
     return group_by
-
-
-def checked_cosine(distinct: Any) -> float | None:
-    """Validate the cosine above which a hit is a near-duplicate.
-
-    Raises:
-        QueryError: It is not a number from 0 to 1.
-    """
-    if distinct is None:
-        return None
-    number = isinstance(distinct, int | float | np.number) and not isinstance(distinct, bool)
-    if not number or not 0 <= distinct <= 1:
-        raise QueryError(
-            "distinct is a cosine from 0 to 1, such as 0.98, above which a hit is folded into a "
-            f"better one; got {distinct!r:.40}."
-        )
-    return float(distinct)

@@ -8,8 +8,7 @@ from typing import Any
 
 from finegrain.errors import GalleryError
 from finegrain.gallery import Gallery, Hit
-from finegrain.gallery.entries import checked_k, checked_offset
-from finegrain.gallery.grouping import checked_cosine
+from finegrain.gallery.entries import checked_cosine, checked_k, checked_offset
 from finegrain.preprocess import ImageSource, Tokenizer
 from finegrain.search.explanation import Explanation, explain
 from finegrain.search.matches import Match, Matches

@@ -14,10 +14,9 @@ from finegrain.encoder import Encoder
 from finegrain.errors import GalleryError
 from finegrain.gallery import Gallery
 from finegrain.gallery.entries import checked_retention, entry_from_mapping
+from finegrain.gallery.picture_files import discard_unpacked, stamp_of, unpacked_file
 from finegrain.gallery.pictures import name_problem, path_of, pictures_in, thumbnail
 from finegrain.gallery.row import Entry
-from finegrain.gallery.stamps import stamp_of
-from finegrain.gallery.unpacked import discard_unpacked, unpacked_file
 from finegrain.preprocess import Crop, ImageSource
 from finegrain.records import Problem, ProblemKind, Sample, Scalar, printable
 from finegrain.search.removals import AllowRemoving, checked_allowance

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from finegrain.errors import GalleryError
-from finegrain.gallery.stamps import file_of
+from finegrain.gallery.picture_files import file_of
 
 FREE_PICTURES = 5
 """Number of pictures that may always be removed."""

@@ -9,8 +9,8 @@ from typing import Literal
 
 from finegrain.gallery import Gallery, Row, Stamp
 from finegrain.gallery.changes import with_columns
+from finegrain.gallery.picture_files import file_of, has_changed, is_there, stamp_of
 from finegrain.gallery.row import Entry, Place
-from finegrain.gallery.stamps import file_of, has_changed, is_there, stamp_of
 from finegrain.preprocess import Crop
 from finegrain.search.removals import AllowRemoving, refused_removals
 

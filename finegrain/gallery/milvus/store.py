@@ -45,9 +45,9 @@ from finegrain.gallery.milvus.layout import Seen, note_kinds, open_collection, s
 from finegrain.gallery.milvus.reindex import reindex
 from finegrain.gallery.milvus.search import MilvusSearch, vector_pages
 from finegrain.gallery.overtaken import Inserted, overtaken
+from finegrain.gallery.picture_files import discard_unpacked
 from finegrain.gallery.row import Entry, Place, Row, value_of
 from finegrain.gallery.sqlite.reindex import PictureEncoder, Reindexed
-from finegrain.gallery.unpacked import discard_unpacked
 from finegrain.index.approximate import Tuned
 from finegrain.index.exact import Ids, Vectors
 from finegrain.records import Scalar

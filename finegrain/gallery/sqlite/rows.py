@@ -23,9 +23,9 @@ from typing import Any
 
 from finegrain import times
 from finegrain.gallery.filters.conditions import BUILT_IN, Value, kind_of
+from finegrain.gallery.picture_files import discard_unpacked
 from finegrain.gallery.row import Entry, Place, Row, Stamp
 from finegrain.gallery.sqlite.expiry import look
-from finegrain.gallery.unpacked import discard_unpacked
 from finegrain.index.exact import Vectors
 from finegrain.records import Scalar
 

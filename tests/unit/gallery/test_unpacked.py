@@ -14,7 +14,7 @@ from PIL import Image
 from finegrain import times
 from finegrain.cli.parser import main
 from finegrain.gallery import Gallery
-from finegrain.gallery.unpacked import UnpackedFolder, discard_unpacked
+from finegrain.gallery.picture_files import UnpackedFolder, discard_unpacked
 
 
 def jpeg(seed: int) -> bytes:
