@@ -16,6 +16,7 @@ from finegrain.errors import ImageError, MissingExtraError
 from finegrain.preprocess.crop import Crop
 from finegrain.preprocess.formats import open_picture
 from finegrain.preprocess.header_bounds import check_directory, check_header_work
+from finegrain.preprocess.heif_bounds import check_container
 from finegrain.preprocess.large import load_reduced, require_decodable, too_large
 from finegrain.preprocess.work_bounds import check_work
 
@@ -171,6 +172,7 @@ def _require_bytes(size: int, name: str) -> None:
 def _opened(stream: IO[bytes], name: str) -> Image.Image:
     """Open a picture, and check the size in its header; nothing is decoded."""
     check_header_work(stream, name)
+    check_container(stream, name)
     try:
         image = open_picture(stream, name)
     except ImageError:
