@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import tokenizers
@@ -72,6 +73,18 @@ def read_vocabulary(file: Path) -> dict[str, int]:
     """
     ids: dict[str, int] = _loaded(file).get_vocab()
     return ids
+
+
+def token_ids(file: Path, texts: Sequence[str]) -> list[list[int]]:
+    """Ids of texts by a tokenizer file as it is, with the tokens of start and end.
+
+    Raises:
+        DataError: The file is missing, too large or not a tokenizer.
+    """
+    loaded = _loaded(file)
+    loaded.no_padding()
+    loaded.no_truncation()
+    return [loaded.encode(text).ids for text in texts]
 
 
 def _loaded(file: Path) -> tokenizers.Tokenizer:

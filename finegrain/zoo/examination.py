@@ -8,6 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from finegrain.models import TextConfig
 from finegrain.zoo import (
     chinese_clip,
     hf_clip,
@@ -21,6 +22,7 @@ from finegrain.zoo.clip_sizes import ClipSizes, read_clip_sizes
 from finegrain.zoo.description import Description
 from finegrain.zoo.files import read_state_dict, weight_file
 from finegrain.zoo.recognition import FINE_TUNED, SELECTED, TRUNK, Layout, recognise
+from finegrain.zoo.tokenizer_files import check_is_clips
 
 DESCRIBERS: Mapping[Layout, Callable[[Path, Mapping[str, Tensor]], Description]] = {
     "open_clip_towers": open_clip_towers.describe,
@@ -66,6 +68,8 @@ def examine_weights(path: Path) -> Examined:
         known = read_clip_config(file, state, layout)
         convert = openai_clip.convert if layout == "openai_clip" else hf_clip.convert
         clip = read_clip_sizes(convert(state))
+        if clip.vocabulary == TextConfig().vocabulary:
+            check_is_clips(file.parent)
     if layout in FINE_TUNED:
         trunk = {name: tensor for name, tensor in state.items() if name.startswith(TRUNK)}
         clip = read_clip_sizes(irra.convert(trunk))
