@@ -38,12 +38,12 @@ def embeddings(size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return texts, images, pids
 
 
-def finegrain_way(texts: np.ndarray, images: np.ndarray, pids: np.ndarray) -> Metrics:
+def finegrain_metrics(texts: np.ndarray, images: np.ndarray, pids: np.ndarray) -> Metrics:
     metrics = retrieval_metrics(texts, images, pids, pids)
     return metrics.rank1, metrics.mAP, metrics.mINP
 
 
-def plain_way(texts: np.ndarray, images: np.ndarray, pids: np.ndarray) -> Metrics:
+def baseline(texts: np.ndarray, images: np.ndarray, pids: np.ndarray) -> Metrics:
     people = torch.from_numpy(pids)
     similarity = torch.from_numpy(texts) @ torch.from_numpy(images).T
     order = similarity.argsort(dim=1, descending=True)
@@ -86,15 +86,15 @@ def alone(way: Callable[..., Metrics], size: int) -> tuple[Metrics, float, float
 
 def test_evaluation(benchmark: Any, record: Callable[..., None], short: bool) -> None:
     size = SIZE // 8 if short else SIZE
-    plain = alone(plain_way, size)
-    ours = benchmark.pedantic(alone, args=(finegrain_way, size), rounds=1)
-    assert ours[0] == pytest.approx(plain[0], abs=1e-3)
+    reference = alone(baseline, size)
+    ours = benchmark.pedantic(alone, args=(finegrain_metrics, size), rounds=1)
+    assert ours[0] == pytest.approx(reference[0], abs=1e-3)
     summary = {
         "queries": size,
-        "seconds": {"finegrain": round(ours[1], 2), "plain": round(plain[1], 2)},
-        "peak_mb": {"finegrain": round(ours[2]), "plain": round(plain[2])},
-        "ratio": round(plain[1] / ours[1], 2),
-        "memory_share": round(ours[2] / plain[2], 4),
+        "seconds": {"finegrain": round(ours[1], 2), "plain": round(reference[1], 2)},
+        "peak_mb": {"finegrain": round(ours[2]), "plain": round(reference[2])},
+        "ratio": round(reference[1] / ours[1], 2),
+        "memory_share": round(ours[2] / reference[2], 4),
     }
     benchmark.extra_info.update(summary)
     record("evaluation", summary)
