@@ -23,9 +23,8 @@ from finegrain.errors import (
 )
 from finegrain.gallery import Gallery
 from finegrain.records import printable
-from finegrain.search.answers import Query
 from finegrain.search.matches import Matches
-from finegrain.search.typed_paths import typed_file
+from finegrain.search.queries import Query, typed_file
 
 if TYPE_CHECKING:
     from finegrain.data.datasets import Dataset

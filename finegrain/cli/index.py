@@ -19,7 +19,7 @@ from finegrain.gallery.picture_files import unpacked_file
 from finegrain.preprocess.folder import UNPACKED, read_folder
 from finegrain.records import Problem, ProblemKind, Sample, Split, printable
 from finegrain.search.ingest import Added
-from finegrain.search.removals import AllowRemoving
+from finegrain.search.sync import AllowRemoving
 
 if TYPE_CHECKING:
     from finegrain.data.catalog import TextFormat

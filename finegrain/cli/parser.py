@@ -19,9 +19,9 @@ from finegrain.cli.terminal_pictures import PicturesChoice
 from finegrain.errors import GalleryError, did_you_mean
 from finegrain.rerank import RerankBy
 from finegrain.runtime.base import RuntimeName
-from finegrain.search.removals import AllowRemoving, checked_allowance
 from finegrain.search.retriever import VectorPlace
 from finegrain.search.searcher import RERANK_K
+from finegrain.search.sync import AllowRemoving, checked_allowance
 
 _RERANK_BY = (
     "the order: both uses cosine and match probability, match uses the match head alone, "

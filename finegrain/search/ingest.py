@@ -19,8 +19,14 @@ from finegrain.gallery.pictures import name_problem, path_of, pictures_in, thumb
 from finegrain.gallery.row import Entry
 from finegrain.preprocess import Crop, ImageSource
 from finegrain.records import Problem, ProblemKind, Sample, Scalar, printable
-from finegrain.search.removals import AllowRemoving, checked_allowance
-from finegrain.search.sync import Changes, Item, Mode, plan_changes
+from finegrain.search.sync import (
+    AllowRemoving,
+    Changes,
+    Item,
+    Mode,
+    checked_allowance,
+    plan_changes,
+)
 
 _SHOWN = 10
 

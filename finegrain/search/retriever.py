@@ -1,32 +1,78 @@
-"""Retrieves the pictures whose vectors are nearest to the vector of a query."""
+"""Answers queries: retrieves the pictures nearest to a query, and re-ranks the first of them."""
 
 from __future__ import annotations
 
-import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from finegrain.encoder import Encoder
 from finegrain.errors import GalleryError, QueryError
 from finegrain.gallery import Gallery, Hit
+from finegrain.gallery.entries import checked_cosine, checked_k, checked_offset
 from finegrain.gallery.milvus import MilvusAddress
 from finegrain.index.gpu.index import Gpu
 from finegrain.index.gpu.scans import scan_maker
 from finegrain.plan import Plan
-from finegrain.preprocess import ImageSource
 from finegrain.runtime.base import RuntimeChoice
-
-MAX_QUERY_CHARACTERS = 2_000
+from finegrain.search.explanation import Explanation, explain
+from finegrain.search.matches import Match, Matches
+from finegrain.search.queries import Query, check_query, text_notes
+from finegrain.search.reranker import Reranker
 
 VectorPlace = Literal["memory", "gpu"]
 """Where a search reads the vectors."""
+
+DEFAULT_K = 10
+_SHOWN_DAMAGED = 5
+
+_ScoredHit = tuple[Hit, float | None]
+"""A hit and its probability of a match, which is None if the re-ranker did not score it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """Arguments that all queries of one call share; create one with :meth:`checked`.
+
+    Attributes:
+        k: Number of matches for each query.
+        offset: Number of best matches to skip.
+        where, group_by, distinct: As in :meth:`finegrain.gallery.Gallery.search`.
+    """
+
+    k: int
+    offset: int
+    where: str | None
+    group_by: str | None
+    distinct: float | None
+
+    @classmethod
+    def checked(
+        cls, k: Any, *, offset: Any, where: str | None, group_by: str | None, distinct: Any
+    ) -> Request:
+        """Check the arguments that do not depend on a gallery.
+
+        Raises:
+            QueryError: ``k``, ``offset`` or ``distinct`` is not a number of its range.
+        """
+        return cls(
+            k=DEFAULT_K if k is None else checked_k(k),
+            offset=checked_offset(offset),
+            where=where,
+            group_by=group_by,
+            distinct=checked_cosine(distinct),
+        )
+
+    @property
+    def depth(self) -> int:
+        """Number of matches to retrieve, including the skipped ones."""
+        return self.offset + self.k
 
 
 class Retriever:
@@ -113,7 +159,7 @@ class Retriever:
 
     def hits(
         self,
-        queries: Sequence[str | ImageSource],
+        queries: Sequence[Query],
         k: int,
         where: str | None,
         *,
@@ -138,7 +184,7 @@ class Retriever:
             self._encoded(queries), k, where, group_by=group_by, distinct=distinct
         )
 
-    def _encoded(self, queries: Sequence[str | ImageSource]) -> NDArray[np.float32]:
+    def _encoded(self, queries: Sequence[Query]) -> NDArray[np.float32]:
         """Embeddings of texts and pictures, ``[Q, D]``."""
         vectors = np.empty((len(queries), self.encoder.embed_dim), np.float32)
         texts = {n: query for n, query in enumerate(queries) if isinstance(query, str)}
@@ -187,32 +233,102 @@ def _require_file(place: str | Path | Gallery) -> None:
         )
 
 
-def check_query(query: object, *, place: str = "") -> None:
-    """Check that a query is a picture, or a text that is valid and not empty or too long.
+def answer(
+    retriever: Retriever, reranker: Reranker | None, queries: Sequence[Query], request: Request
+) -> list[Matches]:
+    """Search for each query and return its matches.
 
     Args:
-        query: The query.
-        place: Where it is among several, for the message.
+        retriever: Searches by vectors.
+        reranker: Reorders the first candidates of a text query; None for no re-ranking.
+        queries: Texts and pictures.
+        request: Arguments of all queries.
 
     Raises:
-        QueryError: The query is invalid.
+        QueryError: A query is invalid, or no picture has the column to group by.
+        ImageError: The picture of a query cannot be read.
+        FilterError: The filter does not parse or does not fit its columns.
+        GalleryError: The gallery is empty.
     """
-    fault = None
+    for number, query in enumerate(queries, start=1):
+        check_query(query, place=f"query {number} of {len(queries)}" if len(queries) > 1 else "")
+    gallery = retriever.gallery
+    size = len(gallery)
+    if size == 0:
+        raise GalleryError(f"the gallery {gallery.path} is empty; add pictures first")
+    depth = request.depth if reranker is None else max(request.depth, reranker.k)
+    hits_by_query = retriever.hits(
+        queries,
+        min(depth, size),
+        request.where,
+        group_by=request.group_by,
+        distinct=request.distinct,
+    )
+    return [
+        _matches(retriever, query, _reranked(reranker, query, hits, request), request)
+        for query, hits in zip(queries, hits_by_query, strict=True)
+    ]
+
+
+def _reranked(
+    reranker: Reranker | None, query: Query, hits: Sequence[Hit], request: Request
+) -> list[_ScoredHit]:
+    """The requested hits after re-ranking, each with its probability of a match."""
+    scored: list[_ScoredHit] = [(hit, None) for hit in hits]
+    if reranker is not None and isinstance(query, str) and hits:
+        scored = reranker.order(query, hits, request.depth)
+    return scored[request.offset : request.depth]
+
+
+def _matches(
+    retriever: Retriever, query: Query, hits: Sequence[_ScoredHit], request: Request
+) -> Matches:
+    explainer: Callable[[Match], Explanation] | None = None
+    notes: list[str] = []
     if isinstance(query, str):
-        fault = _fault_of_text(query)
-    elif not isinstance(query, Path | bytes | np.ndarray | Image.Image):
-        fault = f"expected a text or a picture to search for, got {type(query).__name__}"
-    if fault is not None:
-        raise QueryError(f"{place}: {fault}" if place else fault)
-
-
-def _fault_of_text(query: str) -> str | None:
-    if all(c.isspace() or unicodedata.category(c) == "Cf" for c in query):
-        return "the query is empty; say what to look for, as in 'woman in red coat'"
-    if len(query) > MAX_QUERY_CHARACTERS:
-        return (
-            f"the query has {len(query)} characters, more than {MAX_QUERY_CHARACTERS}; "
-            "a caption of a sentence or two searches best"
+        text = query
+        explainer = lambda match: explain(retriever.encoder, text, match.open())  # noqa: E731
+        notes += text_notes(retriever.encoder.tokenizer, text)
+    if request.where is not None and len(hits) < request.k:
+        notes += retriever.gallery.notes_on(request.where)
+    if damaged := sorted(retriever.gallery.damaged()):
+        shown = ", ".join(map(str, damaged[:_SHOWN_DAMAGED]))
+        notes.append(
+            f"left out as damaged: {len(damaged)} of the gallery's pictures, such as {shown}; "
+            "restore it from a backup, or index them again"
         )
-    control = [c for c in query if unicodedata.category(c) in ("Cc", "Cs") and c not in "\t\n\r"]
-    return f"the query holds the control character {control[0]!r}; remove it" if control else None
+    return Matches(
+        query if isinstance(query, str) else "<picture>",
+        list(_rows(retriever.gallery, hits, explainer, first_rank=request.offset + 1)),
+        notes=notes,
+    )
+
+
+def _rows(
+    gallery: Gallery,
+    hits: Sequence[_ScoredHit],
+    explainer: Callable[[Match], Explanation] | None,
+    *,
+    first_rank: int,
+) -> Iterator[Match]:
+    ids = [hit.id for hit, _ in hits]
+    rows = {row.id: row for row in gallery.rows(ids)}
+    thumbnails = gallery.thumbnails(ids)
+    # A picture may have been deleted since the search.
+    existing = ((hit, match) for hit, match in hits if hit.id in rows)
+    for rank, (hit, match) in enumerate(existing, start=first_rank):
+        row = rows[hit.id]
+        yield Match(
+            rank=rank,
+            score=hit.score,
+            match=match,
+            explainer=explainer,
+            id=hit.id,
+            image=row.image,
+            pid=row.pid,
+            camera=row.camera,
+            time=row.time,
+            track=row.track,
+            metadata=row.metadata,
+            thumbnail=thumbnails.get(hit.id),
+        )

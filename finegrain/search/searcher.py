@@ -18,12 +18,12 @@ from finegrain.preprocess import Crop, ImageSource
 from finegrain.records import Problem, Sample
 from finegrain.rerank import RerankBy
 from finegrain.runtime.base import RuntimeChoice
-from finegrain.search.answers import Query, Request, answer
 from finegrain.search.ingest import Added, IngestOptions, Metadata, columns_of, ingest
 from finegrain.search.matches import Matches
-from finegrain.search.removals import AllowRemoving
+from finegrain.search.queries import Query
 from finegrain.search.reranker import Prepared, Reranker, checked_depth, match_head
-from finegrain.search.retriever import Retriever, VectorPlace, gallery_path
+from finegrain.search.retriever import Request, Retriever, VectorPlace, answer, gallery_path
+from finegrain.search.sync import AllowRemoving
 from finegrain.search.video import Boxes, ingest_video
 
 __all__ = ["SUFFIXES", "Added", "Searcher"]

@@ -12,7 +12,7 @@ from PIL import Image
 from finegrain.cli.parser import main
 from finegrain.errors import GalleryError
 from finegrain.gallery import Gallery
-from finegrain.search.removals import checked_allowance, refused_removals
+from finegrain.search.sync import checked_allowance, refused_removals
 
 
 @pytest.fixture

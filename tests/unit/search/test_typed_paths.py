@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from finegrain.search.typed_paths import path_note, typed_file
+from finegrain.search.queries import path_note, typed_file
 
 
 @pytest.fixture
