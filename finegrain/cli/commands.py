@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 def train(arguments: argparse.Namespace) -> None:
-    require("torch", "train")
+    _require_training()
     if arguments.tiny:
         recipe = finegrain.load_recipe(arguments.recipe).tiny(arguments.set)
     else:
@@ -52,6 +52,15 @@ def train(arguments: argparse.Namespace) -> None:
         print(f"\n{improvement(run.folder)}\nthe curves are in {run.folder / 'curves.png'}")
     if recipe.export_plan:
         _export_best(run.folder)
+
+
+def _require_training() -> None:
+    """Check that PyTorch is installed, and choose how its threads wait."""
+    require("psutil", "train")
+    from finegrain.cli.shared_cores import let_threads_sleep_on_shared_cores
+
+    let_threads_sleep_on_shared_cores()  # before PyTorch loads OpenMP
+    require("torch", "train")
 
 
 def _export_best(run: Path) -> None:
@@ -289,7 +298,7 @@ def _escape(character: str) -> str:
 
 
 def demo(arguments: argparse.Namespace) -> None:
-    require("torch", "train")
+    _require_training()
     from finegrain.cli.demo import run_demo
 
     run_demo(arguments.out, fast=arguments.fast)

@@ -8,6 +8,7 @@ the cleaning; see :class:`~finegrain.preprocess.Cleaning`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -107,6 +108,8 @@ class Tokenizer:
         self.end_id: int = around[-1]
         self.start_id: int | None = around[0] if len(around) == 2 else None
         self._start: list[int] = around[:-1]
+        self._remembered: dict[str, list[int]] = {}
+        self._capacity = 0
 
     @classmethod
     def from_json(
@@ -171,6 +174,16 @@ class Tokenizer:
             ids[i, : len(row)] = row
         return TokenBatch(ids=ids, eot=eot)
 
+    def remembering(self, captions: int) -> Tokenizer:
+        """A copy that keeps the ids of up to this number of captions.
+
+        Training reads the same captions in every epoch. Cleaning and encoding them again takes
+        longer than everything else that a batch of small pictures needs.
+        """
+        remembering = copy(self)
+        remembering._remembered, remembering._capacity = {}, captions
+        return remembering
+
     def beyond_context(self, caption: str) -> str:
         """The words of a caption that :meth:`encode` cuts off; empty if there are none.
 
@@ -194,8 +207,13 @@ class Tokenizer:
     def _body(self, caption: str) -> list[int]:
         if not isinstance(caption, str):
             raise QueryError(f"expected a caption as text, got {caption!r:.60}.")
+        known = self._remembered.get(caption)
+        if known is not None:
+            return known
         cleaned = self.cleaning(self.prompt.replace("{}", caption))
         ids: list[int] = self._encoded(cleaned).ids
+        if len(self._remembered) < self._capacity:
+            self._remembered[caption] = ids
         return ids
 
     def _encoded(self, cleaned: str) -> tokenizers.Encoding:

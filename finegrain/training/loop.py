@@ -42,6 +42,7 @@ from finegrain.training.batches import advice_on, moved, parts_of
 from finegrain.training.curves import Curves
 from finegrain.training.distributed import World, join_world
 from finegrain.training.loader import Order, Pairs, make_loader
+from finegrain.training.memory import kept_memory
 from finegrain.training.optim import lr_factor, make_optimizer, set_eps, set_lr
 from finegrain.training.pictures import Pictures
 from finegrain.training.precision import autocast_dtype
@@ -50,6 +51,9 @@ from finegrain.training.trainable import limit_training
 
 CHECKPOINT_MINUTES = 5.0
 """Minutes between checkpoints: the most that an interruption costs."""
+
+REMEMBERED_CAPTIONS = 1 << 20
+"""Captions whose token ids are kept, at about 500 bytes each; the field's datasets have fewer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +129,7 @@ def train(
         trainer = _Trainer(
             recipe, folder, world, weights=weights, progress=progress and world.is_first
         )
-        with writing(folder):
+        with writing(folder), kept_memory():
             return trainer.run(stop_after, checkpoint_seconds=60 * checkpoint_minutes)
 
 
@@ -239,7 +243,11 @@ class _Trainer:
             world=world,
         )
         loader = make_loader(
-            pairs, order, self.tokenizer, workers=recipe.workers, device=world.device
+            pairs,
+            order,
+            self.tokenizer.remembering(REMEMBERED_CAPTIONS),
+            workers=recipe.workers,
+            device=world.device,
         )
         watched = ("val", "test") if recipe.watch_test else ("val",)
         return order, loader, [splits[name] for name in watched if name in splits]

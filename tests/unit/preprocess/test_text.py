@@ -168,6 +168,23 @@ assert not {"torch", "open_clip"} & set(sys.modules)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("open_clip") is None, reason="needs open_clip")
+def test_a_remembering_tokenizer_encodes_each_caption_once(tokenizer, monkeypatch):
+    remembering = tokenizer.remembering(2)
+    captions = ["red coat", "black bag", "red bag"]
+    expected = tokenizer.encode(captions)
+    np.testing.assert_array_equal(remembering.encode(captions).ids, expected.ids)
+    encoded, encode = [], Tokenizer._encoded
+    monkeypatch.setattr(
+        Tokenizer, "_encoded", lambda self, text: encoded.append(text) or encode(self, text)
+    )
+    again = remembering.encode(captions)
+    np.testing.assert_array_equal(again.ids, expected.ids)
+    np.testing.assert_array_equal(again.eot, expected.eot)
+    assert encoded == ["red bag"], "only two captions were to be kept"
+    tokenizer.encode(captions)
+    assert encoded[1:] == captions, "the tokenizer itself keeps none"
+
+
 def test_building_clip_imports_no_torch():
     subprocess.run([sys.executable, "-c", NO_TORCH], check=True)
 
