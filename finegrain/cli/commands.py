@@ -59,8 +59,10 @@ def _require_training() -> None:
     require("psutil", "train")
     from finegrain.cli.shared_cores import let_threads_sleep_on_shared_cores
 
-    let_threads_sleep_on_shared_cores()  # before PyTorch loads OpenMP
+    chosen = let_threads_sleep_on_shared_cores()  # before PyTorch loads OpenMP
     require("torch", "train")
+    if chosen:
+        print(chosen)
 
 
 def _export_best(run: Path) -> None:
