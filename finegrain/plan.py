@@ -23,15 +23,18 @@ import json
 import math
 import os
 import struct
+import sys
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import MISSING, asdict, dataclass, field, fields
+from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from finegrain.errors import PlanError
 from finegrain.external_data import reads_files
+from finegrain.zip_bounds import open_zip
 
 FORMAT_VERSION = 2
 """Version 2 adds the interpolation and the cleaning of captions; version 1 implies the defaults."""
@@ -42,6 +45,9 @@ SEARCH = "search.onnx"
 """Graph that computes scores against a gallery on a GPU and selects the highest."""
 REQUIRED = (TEXT, IMAGE, TOKENIZER)
 MAX_MANIFEST_BYTES = 4 << 20
+MAX_MANIFEST_DEPTH = 32
+MAX_DIRECTORY_BYTES = 128 << 10
+"""Largest size of the archive's directory: some 2,000 members; a plan has about ten."""
 MAX_SIZE = 4096
 """Largest image width, image height, embedding width or context length of a plan."""
 # Serialised engines begin with one of these tags; the last one belongs to TensorRT-RTX.
@@ -150,7 +156,7 @@ class Plan:
         self.path = Path(path)
         try:
             _refuse_other_files(self.path)
-            with zipfile.ZipFile(self.path) as archive:
+            with open_zip(self.path, max_directory=MAX_DIRECTORY_BYTES) as archive:
                 _check_names(archive, self.path)
                 self.manifest = _read_manifest(archive, self.path)
                 self._members = {name: archive.read(name) for name in self.manifest.sha256}
@@ -272,9 +278,12 @@ def _read_manifest(archive: zipfile.ZipFile, path: Path) -> Manifest:
     if archive.getinfo(MANIFEST).file_size > MAX_MANIFEST_BYTES:
         raise PlanError(f"{path}: its manifest is over {MAX_MANIFEST_BYTES} bytes; refused")
     try:
-        stated = json.loads(archive.read(MANIFEST))
+        stated = _parse_manifest(archive.read(MANIFEST))
     except (ValueError, RecursionError) as error:
-        raise PlanError(f"{path}: its manifest is not JSON ({error})") from error
+        raise PlanError(
+            f"{path}: its manifest is not JSON that a plan may have ({error}). "
+            "Copy it again, or export it again."
+        ) from error
     version = stated.get("format_version") if isinstance(stated, dict) else None
     if type(version) is not int or version < 1:
         raise PlanError(
@@ -300,6 +309,45 @@ def _read_manifest(archive: zipfile.ZipFile, path: Path) -> Manifest:
     return manifest
 
 
+def _parse_manifest(text: bytes) -> Any:
+    """Parse JSON whose meaning is the same in each reader: no name twice, no NaN or infinity.
+
+    Raises:
+        ValueError: The text is not such JSON, or is deeper than ``MAX_MANIFEST_DEPTH``.
+    """
+    stated = json.loads(
+        text, object_pairs_hook=_without_duplicates, parse_float=_finite, parse_constant=_finite
+    )
+    level = [stated]
+    for _ in range(MAX_MANIFEST_DEPTH):
+        level = [child for value in level for child in _children(value)]
+    if level:
+        raise ValueError(f"expected at most {MAX_MANIFEST_DEPTH} levels, got more")
+    return stated
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) != len(pairs):
+        names = sorted(name for name, _ in pairs)
+        twice = next(a for a, b in pairwise(names) if a == b)
+        raise ValueError(f"expected each name once, got {twice!r:.60} twice")
+    return values
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"expected a finite number, got {text:.60}")
+    return value
+
+
+def _children(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
+
+
 def _is_size(value: object) -> bool:
     return type(value) is int and 0 < value <= MAX_SIZE
 
@@ -320,17 +368,28 @@ def _is_match(value: object) -> bool:
         return False
     weight = value["weight"]
     sizes = _is_size(value["tokens"]) and _is_size(value["width"])
-    return sizes and type(weight) in (int, float) and 0 <= weight < math.inf
+    return sizes and _is_number(weight) and weight >= 0
 
 
 def _is_rgb(value: object) -> bool:
-    return isinstance(value, list) and len(value) == 3 and {*map(type, value)} <= {int, float}
+    return isinstance(value, list) and len(value) == 3 and all(map(_is_number, value))
 
 
 def _is_number_or_none(value: object) -> bool:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return value is None
-    return math.isfinite(value)
+    return value is None or _is_number(value)
+
+
+def _is_number(value: object) -> bool:
+    """Whether a value is a finite number; an integer may be too large for a float."""
+    return (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and abs(value) <= sys.float_info.max
+    )
+
+
+def _is_parity(value: object) -> bool:
+    return isinstance(value, dict) and all(map(_is_number, value.values()))
 
 
 def _is_text(value: object) -> bool:
@@ -354,7 +413,7 @@ _FIELDS: Mapping[str, tuple[str, Callable[[object], bool]]] = {
     "recipe": ("a mapping", lambda value: isinstance(value, dict)),
     "match": ("tokens, width and weight of a re-ranker", _is_match),
     **dict.fromkeys(("logit_scale", "logit_bias"), ("a finite number", _is_number_or_none)),
-    "parity": ("a mapping of numbers", _is_mapping_of(int, float)),
+    "parity": ("a mapping of finite numbers", _is_parity),
 }
 
 

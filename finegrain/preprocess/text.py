@@ -21,6 +21,12 @@ from finegrain.preprocess.cleaning import CLIP_CLEANING, Cleaning
 NO_PROMPT = "{}"
 """The template that leaves captions as they are."""
 
+MAX_ENTRIES = 2_000_000
+"""Largest number of commas in the JSON of a tokenizer, hence of its pieces and merges. The 256,000
+pieces and 580,000 merges of SigLIP 2 have 1.4 million."""
+
+MAX_JSON_BYTES = 128 << 20
+
 _MIN_WIDTH = 2
 """Minimum number of columns; exported graphs are not made for one."""
 
@@ -53,6 +59,21 @@ class TokenBatch:
 
     ids: npt.NDArray[np.int32]
     eot: npt.NDArray[np.int32]
+
+
+def parse_tokenizer(text: str) -> tokenizers.Tokenizer:
+    """Parse the JSON of the ``tokenizers`` library, of bounded size.
+
+    Raises:
+        ValueError: It is larger than :data:`MAX_JSON_BYTES` or :data:`MAX_ENTRIES`. The library
+            raises ``Exception`` for other faults.
+    """
+    if len(text) > MAX_JSON_BYTES:
+        raise ValueError(f"it has {len(text)} characters; expected at most {MAX_JSON_BYTES}")
+    num_entries = text.count(",")
+    if num_entries > MAX_ENTRIES:
+        raise ValueError(f"it has {num_entries} entries; expected at most {MAX_ENTRIES}")
+    return tokenizers.Tokenizer.from_str(text)
 
 
 class Tokenizer:
@@ -127,7 +148,7 @@ class Tokenizer:
         """
         try:
             text = data if isinstance(data, str) else data.decode("utf-8")
-            tokenizer = tokenizers.Tokenizer.from_str(text)
+            tokenizer = parse_tokenizer(text)
         except Exception as error:  # the library raises nothing more specific
             raise PlanError(
                 f"expected the JSON of a tokenizer, got {data!r:.60} ({error}). "

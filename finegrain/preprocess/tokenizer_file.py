@@ -12,7 +12,7 @@ from finegrain.errors import DataError, MissingExtraError, PlanError
 from finegrain.preprocess.cleaning import Cleaning
 from finegrain.preprocess.clip_bpe import clip_tokenizer
 from finegrain.preprocess.sentence_pieces import UNIGRAM, parse_sentence_pieces
-from finegrain.preprocess.text import Tokenizer
+from finegrain.preprocess.text import Tokenizer, parse_tokenizer
 
 MAX_BYTES = 128 << 20
 """Maximum size of a tokenizer file; that of SigLIP 2 with its 256,000 pieces has 34 MB."""
@@ -93,7 +93,7 @@ def _loaded(file: Path) -> tokenizers.Tokenizer:
         if file.suffix == ".model":
             return _sentence_pieces(data)
         text = data.decode("utf-8")
-        return _word_pieces(text) if file.suffix == ".txt" else tokenizers.Tokenizer.from_str(text)
+        return _word_pieces(text) if file.suffix == ".txt" else parse_tokenizer(text)
     except MissingExtraError:
         raise
     except Exception as error:  # the libraries raise nothing more specific

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from finegrain.errors import WeightsError
+from finegrain.zip_bounds import open_zip
 from finegrain.zoo.shards import INDEX_SUFFIX, INDEXES, is_shard, read_index
 
 HUGGING_FACE = ("model.safetensors", "pytorch_model.bin")
@@ -19,6 +20,12 @@ FILES = (*HUGGING_FACE, *OPEN_CLIP, *INDEXES)
 """Names of weight files in a folder; the first one that exists is used."""
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
+
+MAX_HEADER_BYTES = 4 << 20
+"""Largest header of a safetensors file: some 40,000 tensors; a ViT-L/14 has 600."""
+
+MAX_DIRECTORY_BYTES = 4 << 20
+"""Largest size of the directory of a torch file: some 40,000 tensors."""
 
 
 def weight_file(path: Path) -> Path:
@@ -82,7 +89,14 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             archive = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
             return dict(archive.state_dict())
         loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
+    except (
+        zipfile.BadZipFile,
+        RuntimeError,
+        OSError,
+        EOFError,
+        ValueError,
+        KeyError,
+    ) as error:
         raise WeightsError(f"{path} cannot be read as weights: {error}") from error
     except Exception as error:  # torch re-raises the unpickler's errors under its own names
         if "UnpicklingError" not in type(error).__name__:
@@ -110,6 +124,13 @@ def _read_shards(index: Path) -> dict[str, Tensor]:
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
+        with path.open("rb") as file:
+            header_bytes = int.from_bytes(file.read(8), "little")
+        if header_bytes > MAX_HEADER_BYTES:
+            raise WeightsError(
+                f"{path} cannot be read as weights: expected a header of at most "
+                f"{MAX_HEADER_BYTES} bytes, got {header_bytes}. Copy it again from its source."
+            )
         return load_file(path)
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path} cannot be read as weights: {error}") from error
@@ -118,7 +139,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 def _is_torchscript(path: Path) -> bool:
     if not zipfile.is_zipfile(path):
         return False
-    with zipfile.ZipFile(path) as archive:
+    with open_zip(path, max_directory=MAX_DIRECTORY_BYTES) as archive:
         return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 

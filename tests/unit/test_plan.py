@@ -331,6 +331,20 @@ def test_a_stated_member_that_is_not_there_is_named(plan):
     refused(plan, "do not agree on match.onnx")
 
 
+def test_an_archive_of_very_many_members_is_refused(plan):
+    names = [f"{number:0200d}" for number in range(700)]
+    rewrite(plan, {**contents(plan), **dict.fromkeys(names, b"")})
+    refused(plan, "its directory of members has 1")
+
+
+def test_members_that_share_their_bytes_are_refused(plan):
+    data = bytearray(plan.read_bytes())
+    text, image = (data.rfind(name.encode()) - 46 for name in (TEXT, IMAGE))
+    data[image + 42 : image + 46] = data[text + 42 : text + 46]
+    plan.write_bytes(data)
+    refused(plan, "damaged")
+
+
 # --- wrong manifests --------------------------------------------------------------------
 
 
@@ -338,6 +352,26 @@ def test_a_stated_member_that_is_not_there_is_named(plan):
 def test_a_manifest_that_is_not_json_is_refused(plan, data):
     rewrite(plan, {**contents(plan), MANIFEST: data})
     refused(plan, "its manifest is not JSON")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"embed_dim"', '"embed_dim": 7, "embed_dim"', "'embed_dim' twice"),
+        ('"name": "tiny"', '"name": NaN', "a finite number, got NaN"),
+        ('"name": "tiny"', '"name": -Infinity', "a finite number, got -Infinity"),
+        ('"name": "tiny"', '"name": 1e999', "a finite number, got 1e999"),
+        ('"name": "tiny"', '"name": ' + "[" * 40 + "]" * 40, "at most 32 levels"),
+        ('"logit_scale": null', '"logit_scale": 1' + "0" * 400, "logit_scale .* a finite number"),
+        ('"num_queries": 200', '"num_queries": 1' + "0" * 400, "parity .* finite numbers"),
+        ("0.25,", "1" + "0" * 400 + ",", "std .* three numbers"),
+    ],
+)
+def test_a_manifest_of_doubtful_values_is_refused(plan, old, new, message):
+    members = contents(plan)
+    changed = members[MANIFEST].decode().replace(old, new)
+    rewrite(plan, {**members, MANIFEST: changed.encode()})
+    refused(plan, message)
 
 
 @pytest.mark.parametrize("value", [[], "text", 3, {}, {"format_version": "1"}])

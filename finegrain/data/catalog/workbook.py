@@ -16,6 +16,7 @@ from typing import Any
 from finegrain.data.catalog.header import has_usual_names, header_index
 from finegrain.data.catalog.row import Row, Table, unambiguous
 from finegrain.errors import DataError, require
+from finegrain.zip_bounds import open_zip
 
 MAX_UNPACKED_BYTES = 1 << 29
 """Largest size of a workbook's parts after unpacking, in bytes."""
@@ -28,6 +29,9 @@ _ALWAYS_ALLOWED = 1 << 24  # a small workbook of equal rows may have any ratio
 MAX_TAGS = 200_000
 """Most XML tags of the styles, the texts and other parts without rows. openpyxl makes an object of
 each. Two more are allowed for each byte of the file."""
+
+MAX_DIRECTORY_BYTES = 2 << 20
+"""Largest size of the archive's directory: some 30,000 parts."""
 
 _UNCOUNTED = tuple(
     f"xl/{name}"
@@ -127,7 +131,7 @@ def read_workbook(path: Path) -> Table:
 
 def _refuse_bomb(path: Path) -> None:
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_zip(path, max_directory=MAX_DIRECTORY_BYTES) as archive:
             size = sum(part.file_size for part in archive.infolist())
             limit = min(MAX_UNPACKED_BYTES, max(_ALWAYS_ALLOWED, MAX_RATIO * path.stat().st_size))
             crowded = (

@@ -145,6 +145,17 @@ def test_a_workbook_of_millions_of_styles_is_refused(tmp_path: Path):
         rows.open_table(path)
 
 
+def test_a_workbook_of_very_many_parts_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    pytest.importorskip("openpyxl")
+    monkeypatch.setattr(workbook, "MAX_DIRECTORY_BYTES", 128 << 10)
+    path = tmp_path / "t.xlsx"
+    with zipfile.ZipFile(path, "w") as archive:
+        for number in range(700):
+            archive.writestr(f"{number:0200d}", b"")
+    with pytest.raises(DataError, match="its directory of members has 1"):
+        rows.open_table(path)
+
+
 def test_merged_cells_count_in_each_of_their_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     openpyxl = pytest.importorskip("openpyxl")
     book = openpyxl.Workbook()

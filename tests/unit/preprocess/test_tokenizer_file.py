@@ -7,9 +7,10 @@ import json
 import pytest
 from fixtures.published_tokenizers import write_gemma, write_unigram, write_word_pieces
 
-from finegrain.errors import DataError
-from finegrain.preprocess import tokenizer_file
+from finegrain.errors import DataError, PlanError
+from finegrain.preprocess import text, tokenizer_file
 from finegrain.preprocess.cleaning import NO_CLEANING
+from finegrain.preprocess.clip_bpe import clip_tokenizer
 from finegrain.preprocess.tokenizer_file import read_tokenizer, read_vocabulary
 
 
@@ -65,3 +66,13 @@ def test_a_tokenizer_without_an_end_token_is_refused(tmp_path):
     file.write_text(json.dumps(settings), encoding="utf-8")
     with pytest.raises(DataError, match="is not the tokenizer of a text tower"):
         read(file)
+
+
+def test_a_tokenizer_of_very_many_entries_is_refused(tmp_path, monkeypatch):
+    file = tmp_path / "tokenizer.json"
+    file.write_text(clip_tokenizer(77).to_json(), encoding="utf-8")
+    monkeypatch.setattr(text, "MAX_ENTRIES", 1000)
+    with pytest.raises(PlanError, match="entries; expected at most 1000"):
+        text.Tokenizer.from_json(file.read_bytes(), context_length=77)
+    with pytest.raises(DataError, match="entries; expected at most 1000"):
+        read_vocabulary(file)
