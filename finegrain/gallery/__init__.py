@@ -1,6 +1,6 @@
 """A durable gallery of pictures: vectors, metadata, filters, exact search."""
 
-from finegrain.gallery.entries import OnDuplicate
+from finegrain.gallery.duplicates import OnDuplicate
 from finegrain.gallery.gallery import Gallery
 from finegrain.gallery.row import Row, Stamp
 from finegrain.gallery.sqlite.check import GalleryReport

@@ -9,9 +9,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from finegrain.gallery.entries import OnDuplicate
+from finegrain.gallery.duplicates import Inserted, OnDuplicate
 from finegrain.gallery.filters.conditions import Value
-from finegrain.gallery.overtaken import Inserted
 from finegrain.gallery.row import Entry, Place, Row
 from finegrain.gallery.sqlite.reindex import PictureEncoder, Reindexed
 from finegrain.index.approximate import Tuned

@@ -6,7 +6,7 @@ import math
 import reprlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,9 +23,6 @@ MAX_NAME_LENGTH = 256
 
 LENGTH_TOLERANCE = 1e-2
 """Largest allowed distance of a vector's length from 1; fp16 keeps about three digits."""
-
-OnDuplicate = Literal["add", "skip", "replace", "error"]
-"""What to do with a picture whose path is in the gallery already."""
 
 CHANGEABLE = ("pid", "camera", "time", "track")
 """Built-in columns whose values a caller gives and may change."""
@@ -236,19 +233,6 @@ def checked_cosine(distinct: Any) -> float | None:
     return float(distinct)
 
 
-def checked_choice(on_duplicate: Any) -> None:
-    """Check that ``on_duplicate`` is one of its choices.
-
-    Raises:
-        GalleryError: It is not.
-    """
-    choices = get_args(OnDuplicate)
-    if on_duplicate not in choices:
-        raise GalleryError(
-            f"on_duplicate is one of {', '.join(map(repr, choices))}; got {on_duplicate!r:.40}."
-        )
-
-
 def checked_ids(ids: Iterable[Any]) -> list[int]:
     """Ids as Python integers.
 
@@ -422,19 +406,3 @@ def _thumbnail(where: str, value: Any) -> bytes | None:
     if value is None or (isinstance(value, bytes) and value.startswith(b"\xff\xd8\xff")):
         return value
     raise GalleryError(f"{where} is the bytes of a JPEG file or None; got {value!r:.40}.")
-
-
-def paths_once(entries: Sequence[Entry]) -> list[str]:
-    """Paths of the entries that have one.
-
-    Raises:
-        GalleryError: A path occurs more than once.
-    """
-    images = [entry.image for entry in entries if entry.image is not None]
-    if len(set(images)) < len(images):
-        duplicate = next(image for image in images if images.count(image) > 1)
-        raise GalleryError(
-            f"{duplicate!r:.200} is among the pictures more than once; with on_duplicate= a path "
-            "names one picture. Leave it out, or on_duplicate='add'."
-        )
-    return images

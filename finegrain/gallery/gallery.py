@@ -13,9 +13,8 @@ import numpy.typing as npt
 
 from finegrain.errors import GalleryError
 from finegrain.gallery.changes import move, update
+from finegrain.gallery.duplicates import Inserted, OnDuplicate, checked_choice
 from finegrain.gallery.entries import (
-    OnDuplicate,
-    checked_choice,
     checked_entries,
     checked_ids,
     checked_k,
@@ -27,7 +26,6 @@ from finegrain.gallery.exchange import export, load
 from finegrain.gallery.filters.advice import filter_notes
 from finegrain.gallery.filters.conditions import BUILT_IN
 from finegrain.gallery.grouping import Thinning
-from finegrain.gallery.overtaken import Inserted
 from finegrain.gallery.picture_files import UnpackedFolder, unpacked_folders
 from finegrain.gallery.places import location_exists, open_store
 from finegrain.gallery.row import Entry, Place, Row

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator, Sequence, Set
-from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +11,7 @@ from finegrain import times
 from finegrain.errors import FilterError, GalleryError
 from finegrain.gallery.backend import Search
 from finegrain.gallery.clock import warn_of_doubt
-from finegrain.gallery.entries import OnDuplicate, paths_once
+from finegrain.gallery.duplicates import Inserted, OnDuplicate, duplicates, insert_except, overtaken
 from finegrain.gallery.filters.conditions import (
     And,
     Column,
@@ -44,7 +43,6 @@ from finegrain.gallery.milvus.identifiers import IdSource
 from finegrain.gallery.milvus.layout import Seen, note_kinds, open_collection, seen_kinds
 from finegrain.gallery.milvus.reindex import reindex
 from finegrain.gallery.milvus.search import MilvusSearch, vector_pages
-from finegrain.gallery.overtaken import Inserted, overtaken
 from finegrain.gallery.picture_files import discard_unpacked
 from finegrain.gallery.row import Entry, Place, Row, value_of
 from finegrain.gallery.sqlite.reindex import PictureEncoder, Reindexed
@@ -216,21 +214,11 @@ class MilvusStore:
     def insert(
         self, vectors: Vectors, entries: Sequence[Entry], on_duplicate: OnDuplicate = "add"
     ) -> list[int]:
-        known = self.known(paths_once(entries)) if on_duplicate != "add" else {}
-        if on_duplicate == "error" and known:
-            raise GalleryError(
-                f"{self.path} holds {next(iter(known))!r:.200} already. Pass "
-                "on_duplicate='skip' to keep what is there, or 'replace' to put the new "
-                "picture in its place."
-            )
-        skipped = known if on_duplicate == "skip" else {}
-        rows = [row for row, entry in enumerate(entries) if entry.image not in skipped]
-        new = iter(self.insert_all([(vectors[rows], [entries[row] for row in rows])]))
-        if on_duplicate == "replace" and known:
-            self.delete(chain.from_iterable(known.values()))
-        return [
-            min(skipped[entry.image]) if entry.image in skipped else next(new) for entry in entries
-        ]
+        rows = duplicates(self, entries, on_duplicate)
+        ids = insert_except(rows.kept, vectors, entries, self._insert)
+        if rows.replaced:
+            self.delete(rows.replaced)
+        return ids
 
     def insert_unless_overtaken(
         self, vectors: Vectors, entries: Sequence[Entry], known: Set[int]
@@ -242,17 +230,18 @@ class MilvusStore:
         stays; a process that sees another one removes it.
         """
         theirs = overtaken(self, entries, known)
-        rows = [row for row in range(len(entries)) if row not in theirs]
-        ids = self.insert_all([(vectors[rows], [entries[row] for row in rows])])
-        ids_by_row = theirs | dict(zip(rows, ids, strict=True))
-        twins = overtaken(self, entries, known | {*ids_by_row.values()})
+        ids = insert_except(theirs, vectors, entries, self._insert)
+        twins = overtaken(self, entries, known | {*ids})
         to_remove = []
         for row, twin in twins.items():
-            to_remove.append(max(twin, ids_by_row[row]))
-            if twin < ids_by_row[row]:
-                ids_by_row[row] = theirs[row] = twin
+            to_remove.append(max(twin, ids[row]))
+            if twin < ids[row]:
+                ids[row] = theirs[row] = twin
         self._remove(to_remove)
-        return Inserted([ids_by_row[row] for row in range(len(entries))], len(theirs))
+        return Inserted(ids, len(theirs))
+
+    def _insert(self, vectors: Vectors, entries: Sequence[Entry]) -> list[int]:
+        return self.insert_all([(vectors, entries)])
 
     def insert_all(self, batches: Iterable[tuple[Vectors, Sequence[Entry]]]) -> list[int]:
         new_ids: list[int] = []

@@ -23,7 +23,7 @@ from collections.abc import (
     Set,
 )
 from contextlib import AbstractContextManager, contextmanager
-from itertools import chain
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -31,11 +31,10 @@ import numpy as np
 from finegrain.errors import GalleryError, GalleryWarning
 from finegrain.gallery.clock import warn_of_doubt
 from finegrain.gallery.damage import StoredVector, decoded
-from finegrain.gallery.entries import OnDuplicate, paths_once
+from finegrain.gallery.duplicates import Inserted, OnDuplicate, duplicates, insert_except, overtaken
 from finegrain.gallery.filters.conditions import Value
 from finegrain.gallery.filters.sql import to_sql
 from finegrain.gallery.filters.syntax import parse
-from finegrain.gallery.overtaken import Inserted, overtaken
 from finegrain.gallery.row import Entry, Place, Row
 from finegrain.gallery.sqlite.connections import (
     Connections,
@@ -265,30 +264,17 @@ class Store:
             Ids in the order of ``vectors``; a skipped picture keeps its old id.
         """
         with self.writing() as connection:
-            known = self.known(paths_once(entries)) if on_duplicate != "add" else {}
-            if on_duplicate == "error" and known:
-                raise GalleryError(
-                    f"{self.path} holds {next(iter(known))!r:.200} already. Pass "
-                    "on_duplicate='skip' to keep what is there, or 'replace' to put the new "
-                    "picture in its place."
-                )
-            skipped = known if on_duplicate == "skip" else {}
-            rows = [row for row, entry in enumerate(entries) if entry.image not in skipped]
-            new = iter(insert_rows(connection, vectors[rows], [entries[row] for row in rows]))
-            all_ids = [
-                min(skipped[entry.image]) if entry.image in skipped else next(new)
-                for entry in entries
-            ]
+            rows = duplicates(self, entries, on_duplicate)
+            ids = insert_except(rows.kept, vectors, entries, partial(insert_rows, connection))
             removed: list[int] = []
-            if on_duplicate == "replace":
+            if rows.replaced:
                 # After the insert, so that an unpacked file that a new row uses is kept.
-                replaced = json.dumps(list(chain.from_iterable(known.values())))
-                removed = remove_rows(connection, f"id {AMONG}", (replaced,))
+                removed = remove_rows(connection, f"id {AMONG}", (json.dumps(rows.replaced),))
             if on_duplicate != "add":
                 removed += self._remove_damaged(connection, entries)
         if removed:
             self._erase(removed)
-        return all_ids
+        return ids
 
     def insert_unless_overtaken(
         self, vectors: Vectors, entries: Sequence[Entry], known: Set[int]
@@ -296,9 +282,7 @@ class Store:
         """Write rows in one transaction, except pictures that another process has added."""
         with self.writing() as connection:
             theirs = overtaken(self, entries, known)
-            rows = [row for row in range(len(entries)) if row not in theirs]
-            new = iter(insert_rows(connection, vectors[rows], [entries[row] for row in rows]))
-            ids = [theirs[row] if row in theirs else next(new) for row in range(len(entries))]
+            ids = insert_except(theirs, vectors, entries, partial(insert_rows, connection))
             removed = self._remove_damaged(connection, entries)
         if removed:
             self._erase(removed)
