@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import IO
 
 from finegrain.preprocess.av1_frames import num_decoded_pixels
-from finegrain.preprocess.header_bounds import too_much_work
 from finegrain.preprocess.large import MAX_DECODED
+from finegrain.preprocess.work_bounds import too_much_work
 
 MAX_ITEMS = 4096
 """Maximum number of items; a picture of 64 megapixels has 250 tiles of 512 x 512. libavif takes

@@ -15,10 +15,9 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from finegrain.errors import ImageError, MissingExtraError
 from finegrain.preprocess.crop import Crop
 from finegrain.preprocess.formats import open_picture
-from finegrain.preprocess.header_bounds import check_directory, check_header_work
 from finegrain.preprocess.heif_bounds import check_container
 from finegrain.preprocess.large import load_reduced, require_decodable, too_large
-from finegrain.preprocess.work_bounds import check_work
+from finegrain.preprocess.work_bounds import check_directory, check_header_work, check_work
 
 MAX_FILE_BYTES = 128 * 2**20
 """Maximum size of a file, in bytes."""

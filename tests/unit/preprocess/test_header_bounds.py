@@ -12,7 +12,8 @@ from PIL import Image
 
 from finegrain.errors import ImageError
 from finegrain.preprocess import load_image
-from finegrain.preprocess.header_bounds import (
+from finegrain.preprocess.image import check_header
+from finegrain.preprocess.work_bounds import (
     MAX_ENTRIES,
     MAX_EXIF_BYTES,
     MAX_RLE_BYTES,
@@ -20,7 +21,6 @@ from finegrain.preprocess.header_bounds import (
     MAX_VALUES,
     check_header_work,
 )
-from finegrain.preprocess.image import check_header
 
 
 def saved(kind: str, **options) -> bytes:
