@@ -20,7 +20,7 @@ import finegrain
 from finegrain.cli.stages import Stages
 from finegrain.data.datasets import SyntheticPeople
 from finegrain.encoder import Encoder
-from finegrain.errors import PlanError
+from finegrain.errors import PlanError, RecipeError
 from finegrain.evaluation.evaluation import Evaluation, evaluate
 from finegrain.evaluation.probes import QueryPrecision, query_precision, swap_accuracy
 from finegrain.exporters import export, load_profile
@@ -111,20 +111,20 @@ def run_demo(out: Path, *, fast: bool = False) -> DemoResults:
     """
     fast = fast or os.environ.get("FINEGRAIN_FAST", "0") not in ("", "0")
     recipe = _shortened(load_recipe(RECIPE)) if fast else load_recipe(RECIPE)
-    assert isinstance(recipe.data, SyntheticPeople)
-    root, plan = Path(recipe.data.root), out / "model.plan"
+    people = _people(recipe)
+    root, plan = Path(people.root), out / "model.plan"
     folder = _run_folder(out, recipe)
     stages = Stages(_reference(fast=fast), _done_before(recipe, folder))
 
     with stages.stage("draw people", "pictures with captions, unless they exist already"):
-        print(*recipe.data.splits().values(), sep="\n")
+        print(*people.splits().values(), sep="\n")
     with stages.stage("train", "two towers from random weights, on pictures and captions"):
         run = train(recipe, folder, resume=True, checkpoint_minutes=CHECKPOINT_MINUTES)
     with stages.stage("export", "ONNX graphs in one file, compared with the model"):
         print(_export(run.folder, plan))
     encoder = _RememberingEncoder.from_plan(Plan(plan))
     with stages.stage("evaluate", "queries on people that are not in the training data"):
-        evaluation = evaluate(encoder, recipe.data, split="test")
+        evaluation = evaluate(encoder, people, split="test")
         truths = [r for r in read_attributes(root) if r.split == "test"]
         precision = _precision(encoder, root, truths, ATTRIBUTE_QUERIES)
         details = _precision(encoder, root, truths, DETAIL_QUERIES)
@@ -159,6 +159,20 @@ def run_demo(out: Path, *, fast: bool = False) -> DemoResults:
     return results
 
 
+def _people(recipe: Recipe) -> SyntheticPeople:
+    """The data of a recipe that trains on rendered people.
+
+    Raises:
+        RecipeError: The recipe trains on other data.
+    """
+    if not isinstance(recipe.data, SyntheticPeople):
+        raise RecipeError(
+            f"expected a recipe with data=SyntheticPeople(...) for the demo, got {recipe.name} "
+            f"with {type(recipe.data).__name__}; train it with finegrain train"
+        )
+    return recipe.data
+
+
 def _reference(*, fast: bool) -> dict[str, float]:
     """Measured seconds of each stage on a reference machine; a fast demo takes about a third."""
     package = Path(finegrain.__file__).parent
@@ -170,8 +184,7 @@ def _reference(*, fast: bool) -> dict[str, float]:
 
 def _done_before(recipe: Recipe, folder: Path) -> dict[str, float]:
     """Share of each stage that an earlier run has done."""
-    data = recipe.data
-    assert isinstance(data, SyntheticPeople)
+    data = _people(recipe)
     pictures = (data.train + data.val + data.test) * data.pictures_per_identity
     drawn = sum(1 for _ in Path(data.root).glob("imgs/*/*.jpg")) / pictures
     last = last_checkpoint(folder)
@@ -220,11 +233,11 @@ class _RememberingEncoder(Encoder):
 
 def _shortened(recipe: Recipe) -> Recipe:
     """Reduce the people and the training to a third; the model is less accurate."""
-    assert isinstance(recipe.data, SyntheticPeople)
+    people = _people(recipe)
     return replace(
         recipe,
         name=f"{recipe.name}_fast",
-        data=replace(recipe.data, root=f"{recipe.data.root}-fast", train=600, val=50, test=300),
+        data=replace(people, root=f"{people.root}-fast", train=600, val=50, test=300),
     )
 
 

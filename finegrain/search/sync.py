@@ -115,7 +115,7 @@ def plan_changes(
     """
     changes = Changes()
     matched: set[int] = set()
-    missing: list[Item] = []
+    missing: list[tuple[str, Item]] = []
     by_path: dict[str, list[Item]] = {}
     for item in items:
         if item.entry.image is None:
@@ -126,16 +126,16 @@ def plan_changes(
         pairs, without_row, stale = _paired(by_path[path], rows, source)
         changes.seen.update(row.id for row in rows)
         changes.num_unchanged += len(by_path[path]) - len(pairs) - len(without_row)
-        missing += without_row
+        missing += [(path, item) for item in without_row]
         matched |= {row.id for _, row in pairs}
         if mode != "add":
             changes.stale += stale
             matched.update(stale)
         for item, row in pairs:
-            _compare(changes, item, row, mode, source)
+            _compare(changes, path, item, row, mode, source)
     if mode != "add":
         missing = _without_moved(changes, gallery, missing, matched, source)
-    changes.encode = sorted([*changes.encode, *(item.position for item in missing)])
+    changes.encode = sorted([*changes.encode, *(item.position for _, item in missing)])
     if mode == "sync":
         assert source is not None  # checked by the caller
         num = _plan_removals(changes, gallery, matched, source, is_whole=is_whole, unread=unread)
@@ -180,7 +180,9 @@ def _spelled(pid: int | str | None) -> str | None:
     return None if pid is None else str(pid)
 
 
-def _compare(changes: Changes, item: Item, row: Row, mode: Mode, source: str | None) -> None:
+def _compare(
+    changes: Changes, path: str, item: Item, row: Row, mode: Mode, source: str | None
+) -> None:
     """Determine the change of a row that is in the input again."""
     merged = with_columns(row, item.entry, item.names)
     expires_at = item.entry.expires_at
@@ -195,8 +197,7 @@ def _compare(changes: Changes, item: Item, row: Row, mode: Mode, source: str | N
         changes.encode.append(item.position)
         changes.replaced[item.position] = replace(merged, source=source or row.source)
     else:
-        assert row.image is not None  # rows are looked up by path
-        rewritten = replace(merged, source=source or row.source, stamp=_stamp_now(row, row.image))
+        rewritten = replace(merged, source=source or row.source, stamp=_stamp_now(row, path))
         if rewritten != row:
             changes.rewrite.append(rewritten)
         changes.num_updated += is_new_text
@@ -217,10 +218,10 @@ def _stamp_now(row: Row, image: str) -> Stamp | None:
 def _without_moved(
     changes: Changes,
     gallery: Gallery,
-    missing: Sequence[Item],
+    missing: Sequence[tuple[str, Item]],
     matched: set[int],
     source: str | None,
-) -> list[Item]:
+) -> list[tuple[str, Item]]:
     """Assign rows whose file is gone to new files of the same content; returns the other items."""
     if not missing:
         return []
@@ -231,8 +232,8 @@ def _without_moved(
             by_digest.setdefault(place.digest, []).append(place)
             sizes.add(place.size)
     not_moved = []
-    for item in missing:
-        twin = _gone_twin(item, by_digest, sizes)
+    for path, item in missing:
+        twin = _gone_twin(path, by_digest, sizes)
         rows = [] if twin is None else gallery.rows([twin.id])
         same_pid = [
             row
@@ -240,16 +241,15 @@ def _without_moved(
             if "pid" not in item.names or _spelled(row.pid) in (None, _spelled(item.entry.pid))
         ]
         if not same_pid:
-            not_moved.append(item)
+            not_moved.append((path, item))
             continue
         (row,) = same_pid
-        assert item.entry.image is not None
         changes.rewrite.append(
             replace(
                 with_columns(row, item.entry, item.names),
-                image=item.entry.image,
+                image=path,
                 source=source or row.source,
-                stamp=stamp_of(item.entry.image),
+                stamp=stamp_of(path),
             )
         )
         changes.num_moved += 1
@@ -259,9 +259,8 @@ def _without_moved(
     return not_moved
 
 
-def _gone_twin(item: Item, by_digest: dict[str, list[Place]], sizes: set[int]) -> Place | None:
-    """A picture with the same content as the file of an item, whose own file is gone."""
-    image = item.entry.image or ""
+def _gone_twin(image: str, by_digest: dict[str, list[Place]], sizes: set[int]) -> Place | None:
+    """A picture with the same content as a file, whose own file is gone."""
     if Crop.of(image) is not None:
         return None
     try:

@@ -88,16 +88,16 @@ def ingest_video(
     first = checked_time("start", start)
     retention = checked_retention(expire_after)
     times = _Timeline(boxes) if isinstance(boxes, Mapping) else None
+    detector = None if isinstance(boxes, Mapping) else boxes
     due = each(step) if times is None else at_times(times.all)
     ids: list[int] = []
 
     def pieces_of(film: _Film, frame: Frame) -> list[_Piece]:
         if times is not None:
             return film.parts(frame, times.until(frame.time))
-        if boxes is None:
+        if detector is None:
             return film.whole(frame)
-        assert callable(boxes)
-        return [] if film.was_looked_at(frame) else film.parts(frame, boxes(frame.pixels))
+        return [] if film.was_looked_at(frame) else film.parts(frame, detector(frame.pixels))
 
     num_overtaken = 0
 
@@ -183,7 +183,7 @@ class _Film:
         return num_parts > 0
 
     def whole(self, frame: Frame) -> list[_Piece]:
-        return self._new(Crop(self._path, time=frame.time), frame.pixels, {})
+        return self._new(frame.time, None, frame.pixels, {})
 
     def parts(self, frame: Frame, boxes: Sequence[BoxLike]) -> list[_Piece]:
         height, width = frame.pixels.shape[:2]
@@ -200,21 +200,26 @@ class _Film:
                 )
                 continue
             x, y, w, h = inside
-            crop = Crop(self._path, inside, frame.time)
-            pieces += self._new(crop, frame.pixels[y : y + h, x : x + w], self._box_columns(box))
+            pixels = frame.pixels[y : y + h, x : x + w]
+            pieces += self._new(frame.time, inside, pixels, self._box_columns(box))
         return pieces
 
     def problem(self, why: str) -> Problem:
         return Problem(where=str(self._path), why=why)
 
-    def _new(self, crop: Crop, pixels: NDArray[np.uint8], columns: Metadata) -> list[_Piece]:
-        address = crop.address
+    def _new(
+        self,
+        time: float,
+        box: tuple[int, int, int, int] | None,
+        pixels: NDArray[np.uint8],
+        columns: Metadata,
+    ) -> list[_Piece]:
+        address = Crop(self._path, box, time).address
         if address in self._known:
             self.num_known += 1
             return []
         self._known.add(address)
-        assert crop.time is not None
-        taken = None if self._start is None else self._start + timedelta(seconds=crop.time)
+        taken = None if self._start is None else self._start + timedelta(seconds=round(time, 3))
         return [
             _Piece(
                 address=address,

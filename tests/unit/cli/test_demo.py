@@ -14,6 +14,7 @@ from finegrain import load_recipe
 from finegrain.cli import demo
 from finegrain.data.datasets import SyntheticPeople
 from finegrain.encoder import Encoder
+from finegrain.errors import RecipeError
 from finegrain.preprocess import ImageTransform
 from finegrain.runs.checkpoint import State, save_checkpoint
 
@@ -81,6 +82,12 @@ def test_what_is_done_is_not_waited_for(recipe, tmp_path):
         (pictures / f"{number}.jpg").touch()
     # 10 people of 4 pictures; 32 of them in batches of 8, for one epoch
     assert demo._done_before(recipe, folder) == {"draw people": 0.25, "train": 0.5}
+
+
+def test_a_recipe_on_other_data_is_refused(recipe):
+    with pytest.raises(RecipeError, match=r"SyntheticPeople.*got irra_cuhk_pedes with CuhkPedes"):
+        demo._shortened(load_recipe("irra_cuhk_pedes"))
+    assert demo._shortened(recipe).data.train == 600
 
 
 def test_every_stage_has_a_reference(monkeypatch):

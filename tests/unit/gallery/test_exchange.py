@@ -57,6 +57,20 @@ def content(gallery: Gallery) -> list[tuple]:
     ]  # fmt: skip
 
 
+def test_an_invalid_value_is_named_by_its_place_in_the_export(
+    gallery: Gallery, tmp_path: Path, monkeypatch
+):
+    monkeypatch.setattr("finegrain.gallery.sqlite.store._CHUNK_ROWS", 3)
+    gallery.export(tmp_path / "out")
+    metadata = tmp_path / "out/metadata/metadata_1.jsonl"
+    metadata.write_text(json.dumps({**json.loads(metadata.read_text()), "pid": 1.5}) + "\n")
+    with (
+        Gallery(tmp_path / "again", fingerprint="plan-a", dim=DIM) as again,
+        pytest.raises(GalleryError, match="picture 3: pid"),
+    ):
+        again.load(tmp_path / "out")
+
+
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("chunk", [2, 8192])
 def test_an_export_loads_as_it_was(gallery: Gallery, tmp_path: Path, monkeypatch, target, chunk):

@@ -126,6 +126,12 @@ def test_what_does_not_fit_is_refused_and_nothing_is_written(gallery, change, me
 # --- retention --------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("count", [0, 1])
+def test_an_invalid_retention_is_refused(gallery: Gallery, count: int):
+    with pytest.raises(GalleryError, match="expire_after is a timedelta or a number of seconds"):
+        add(gallery, count, expire_after=0)
+
+
 @pytest.mark.parametrize("after", [DAY, 86_400, 86_400.0])
 def test_retention_counts_from_when_a_picture_was_taken_or_added(gallery: Gallery, after):
     add(gallery, 3, times=[START - DAY / 2, START + DAY, None], expire_after=after)
