@@ -1,8 +1,9 @@
-"""``tiny_synthetic`` with a stem of patches; the recipe of the demo.
+"""``tiny_synthetic`` with a stem of patches and narrower last layers; the recipe of the demo.
 
 With AVX2, the convolutions of the other stem on 64x32 and 32x16 cells are the most expensive part
-of a training step. A step of this recipe takes about half the processor time, and ten of its epochs
-take less time than six of its parent.
+of a training step. The last stage of the image tower and the MLPs of the text tower are half as
+wide as in the parent, which lowers no metric; a first stage of 24 or 16 channels lowers rank1 by
+1.7. Ten epochs of this recipe take less time than six of its parent.
 """
 
 from dataclasses import replace
@@ -24,7 +25,8 @@ def recipe() -> Recipe:
         about="small CLIP on rendered pedestrians, half the time of tiny_synthetic on a CPU",
         method=replace(
             towers,
-            image=ConvConfig(height=128, width=64, channels=(32, 64, 128, 256), patch=4),
+            image=ConvConfig(height=128, width=64, channels=(32, 64, 128, 128), patch=4),
+            text=replace(towers.text, mlp_width=256),
         ),
         schedule=replace(parent.schedule, epochs=10, evaluate_every=10),
         expected=Expected(
