@@ -123,7 +123,11 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("-o", "--out", type=Path, help="run folder (default: runs/<name>)")
     train.add_argument("--set", action="append", default=[], metavar="A.B=C", help="one field")
     train.add_argument("--resume", action="store_true", help="continue from the newest checkpoint")
-    train.add_argument("--tiny", action="store_true", help="shrink to seconds, on synthetic people")
+    train.add_argument(
+        "--tiny",
+        action="store_true",
+        help="shrink to seconds, on synthetic people unless --set names data",
+    )
     train.add_argument("--checkpoint-minutes", type=float, default=5.0, help="time between two")
 
     evaluate = verb(

@@ -394,6 +394,14 @@ def _set(resolved: dict[str, Any], names: list[str], value: Any, text: str) -> N
     inner: Any = resolved
     for place, name in enumerate(names):
         if not isinstance(inner, dict) or name not in inner:
+            if isinstance(inner, str) and inner.isidentifier() and inner[0].isupper():
+                # The name of a type, as in --set data=Catalog --set data.table=...
+                whole, field = ".".join(names[:place]), ".".join(names[place:])
+                fields = json.dumps({"type": inner, field: value})
+                raise RecipeError(
+                    f"--set {text}: {whole} is {inner!r} here. Give its type and its fields in one "
+                    f"value: --set {whole}='{fields}'"
+                )
             known = sorted(inner) if isinstance(inner, dict) else []
             raise RecipeError(
                 f"--set {text}: no such field; there are {', '.join(known) or 'none'}."

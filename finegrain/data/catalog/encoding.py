@@ -175,4 +175,8 @@ def _advice(wrong: bytes) -> str:
     }
     likely = [name for name in _LIKELY if name in names][:_SHOWN]
     looks = f"; they may be {' or '.join(likely)}" if likely else ""
-    return f"{looks}. State the encoding of the file, such as --encoding {[*likely, 'cp1252'][0]}"
+    first = [*likely, "cp1252"][0]
+    return (
+        f"{looks}. State the encoding of the file, such as --encoding {first}, or in a training "
+        f"--set data.encoding={first}"
+    )

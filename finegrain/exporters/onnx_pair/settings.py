@@ -22,6 +22,7 @@ from finegrain.exporters.onnx_pair.files import (
 from finegrain.plan import MAX_SIZE
 from finegrain.preprocess import Cleaning, Fit, ImageTransform, Interpolation, Tokenizer
 from finegrain.preprocess.cleaning import SIGLIP_CLEANING
+from finegrain.preprocess.text import parse_tokenizer
 
 MASK, TYPES = "attention_mask", "token_type_ids"
 """Inputs that a text tower may have besides the ids."""
@@ -120,7 +121,7 @@ def read_captions(files: PairFiles, *, fixed_length: int | None) -> Captions:
     settings = files.beside_tokenizer(TOKENIZER_CONFIG)
     context_length = _context_length(files, settings, fixed_length)
     try:
-        pieces = tokenizers.Tokenizer.from_str(data.decode("utf-8"))
+        pieces = parse_tokenizer(data.decode("utf-8"))
     except Exception as error:  # the library raises nothing more specific
         raise ExportError(
             f"{files.tokenizer} is not a file of the tokenizers library ({str(error)[:200]}). "

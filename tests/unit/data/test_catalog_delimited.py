@@ -180,7 +180,10 @@ def test_a_fallback_leaves_a_utf_8_file_alone(tmp_path):
 
 def test_a_header_in_an_unknown_encoding_says_what_to_do(tmp_path):
     path = table(tmp_path, "image,caption,品牌名称\na.jpg,红色大衣,李宁运动\n".encode("gbk"))
-    with pytest.raises(DataError, match=r"line 1 of .*not UTF-8.*State the encoding.*--encoding"):
+    with pytest.raises(
+        DataError,
+        match=r"line 1 of .*not UTF-8.*State the encoding.*--encoding.*--set data.encoding=",
+    ):
         read(path)
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
 
@@ -109,6 +110,12 @@ def test_overrides_change_the_copy_only_and_the_last_one_counts():
     copy = override(RECIPE, ["seed=1", "losses.itc=2", "seed=2"])
     assert (copy.seed, copy.losses) == (2, {"itc": 2.0})
     assert (RECIPE.seed, RECIPE.losses) == (0, {"itc": 1.0})
+
+
+def test_fields_of_a_type_that_is_only_named_are_shown_in_one_value():
+    advice = """--set data='{"type": "Catalog", "table": "shop.csv"}'"""
+    with pytest.raises(RecipeError, match=re.escape(advice)):
+        override(RECIPE, ["data=Catalog", "data.table=shop.csv"])
 
 
 def test_override_replaces_a_union_whole():
