@@ -69,6 +69,7 @@ def walk_the_road(name, tmp_path, crops, capsys):
         "repository": name,
         "revision": COMMIT,
         "licence": "mit",
+        "model": "CLIP",
     }
     assert len(opened.manifest.weights) == 1
     return Encoder.from_plan(opened)

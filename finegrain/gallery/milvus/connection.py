@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +46,10 @@ class Connection:
         self._failures = (pymilvus.MilvusException, require("grpc", _EXTRA).RpcError)
         self._is_open = True
         self._process = os.getpid()
-        # Two flushes of milvus-lite at once fail, because one overtakes the other.
-        self._flushing = threading.Lock()
+        # milvus-lite fails if a flush overlaps another one or a write. A server takes them at once.
+        self._writing: AbstractContextManager[object] = (
+            threading.Lock() if self.is_local else nullcontext()
+        )
         with self._errors():
             self._client = pymilvus.MilvusClient(
                 uri=str(Path(address.uri).absolute()) if self.is_local else address.uri,
@@ -113,7 +115,7 @@ class Connection:
 
     def write(self, name: str, documents: Sequence[Document]) -> None:
         """Write documents; a document with an existing id replaces the old one."""
-        with self._errors():
+        with self._errors(), self._writing:
             self._client.upsert(name, list(documents), timeout=WAIT_SECONDS)
 
     def settle(self, name: str) -> None:
@@ -122,14 +124,15 @@ class Connection:
         A server flushes by itself, and limits the rate of explicit flushes.
         """
         if self.is_local:
-            with self._errors(), self._flushing:
+            with self._errors(), self._writing:
                 self._client.flush(name, timeout=WAIT_SECONDS)
 
     def remove(self, name: str, ids: Sequence[int]) -> None:
         with self._errors():
             for start in range(0, len(ids), PAGE_ROWS):
                 page = list(ids[start : start + PAGE_ROWS])
-                self._client.delete(name, filter=f"id in {page}", timeout=WAIT_SECONDS)
+                with self._writing:
+                    self._client.delete(name, filter=f"id in {page}", timeout=WAIT_SECONDS)
 
     def compact(self, name: str) -> None:
         """Ask the server to rewrite the segments that hold deleted rows."""
