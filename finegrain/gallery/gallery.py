@@ -435,9 +435,9 @@ class Gallery:
     def delete(self, ids: Iterable[int]) -> int:
         """Delete pictures and erase their bytes from the file and from the files next to it.
 
-        Erasing reads the whole file once, so delete many pictures in one call. Searches continue
-        meanwhile. If another process still reads an older snapshot, a :class:`GalleryWarning` is
-        issued, and the bytes are erased once it has finished.
+        The cost grows with the pictures deleted and not with the size of the gallery. Searches
+        continue meanwhile. If another process still reads an older snapshot, a
+        :class:`GalleryWarning` is issued, and the bytes are erased once it has finished.
 
         Returns:
             Number of pictures deleted.

@@ -10,6 +10,12 @@ SQLite's automatic checkpoints are off: before SQLite 3.51.3 a checkpoint during
 the file (https://www.sqlite.org/wal.html#walresetbug). With a checkpoint after each write, a plain
 copy of the file is usually complete.
 
+A page that SQLite writes may hold old copies of rows in its unused bytes. After each checkpoint,
+these bytes are therefore overwritten in all pages that the log holds
+(:mod:`~finegrain.gallery.sqlite.unused_bytes`). The log names the pages of a write until SQLite
+begins the log again, which it does only inside a later write. So each write first does the same
+for the log that it meets, in case the process that wrote it was killed.
+
 The bytes of a file are also overwritten directly (:func:`opened_file`). On POSIX systems, closing
 any descriptor of a file drops all locks of the process on that file, including those of SQLite. A
 file is therefore opened once per process, and stays open until no gallery in the process uses it.
@@ -23,12 +29,14 @@ import sqlite3
 import threading
 import time
 import weakref
-from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Generator, Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO, Self
+from typing import BinaryIO, NamedTuple, Self
 
 from finegrain.errors import GalleryError
+from finegrain.gallery.sqlite.log_pages import LogPages
+from finegrain.gallery.sqlite.unused_bytes import overwrite_unused
 from finegrain.runtime.forks import pause_at_fork
 
 BUSY_SECONDS = 30.0
@@ -45,6 +53,18 @@ FileId = tuple[int, int]
 _FILES = threading.RLock()
 _USERS: dict[FileId, int] = {}
 _OPENED: dict[FileId, BinaryIO] = {}
+
+
+class Truncated(NamedTuple):
+    """A log that was copied into the file and emptied.
+
+    Attributes:
+        num_writes: The file's counter of writes at that time.
+        pages: Pages that the log held; None if an earlier log was lost, so that they are unknown.
+    """
+
+    num_writes: int
+    pages: Collection[int] | None
 
 
 @contextmanager
@@ -80,6 +100,31 @@ class _Open:
         self.process = os.getpid()
         self.connections: set[sqlite3.Connection] = set()
         self.file: FileId | None = None
+        self.log = LogPages(log_of(path))
+
+    def settle_log(self, connection: sqlite3.Connection) -> None:
+        """Copy the log into the file, and overwrite the unused bytes of the pages in it.
+
+        If readers prevent the copy, the log stays, and a later call continues.
+
+        Args:
+            connection: A connection outside any transaction, while another one of this process is
+                in a write transaction that has written nothing yet.
+        """
+        connection.execute("PRAGMA user_version").fetchone()  # makes it notice the log
+        _, num_frames, num_copied = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        if num_frames == num_copied and (pages := self.log.new()):
+            self.overwrite_unused(connection, pages)
+            self.log.settled()
+
+    def overwrite_unused(
+        self, connection: sqlite3.Connection, pages: Collection[int] | None
+    ) -> None:
+        """Overwrite the unused bytes of pages, or of all pages (None)."""
+        assert self.file is not None
+        (page_size,) = connection.execute("PRAGMA page_size").fetchone()
+        (num_pages,) = connection.execute("PRAGMA page_count").fetchone()
+        overwrite_unused(opened_file(self.path, self.file), page_size, num_pages, pages)
 
     def close(self) -> None:
         if self.process != os.getpid():
@@ -117,6 +162,7 @@ class Connections:
         self._writer: sqlite3.Connection | None = None
         self._current = threading.local()
         self._open = _Open(path)
+        self._scan_whole = False
         self._leave = weakref.finalize(self, _leave, self._open, connect, read_only=read_only)
         pause_at_fork(self)
 
@@ -155,7 +201,11 @@ class Connections:
             try:
                 self.use_wal()
                 with transaction(writer):
+                    self._settle_log()
+                    before_changes = writer.total_changes
                     yield writer
+                    if writer.total_changes != before_changes:
+                        writer.execute("UPDATE gallery SET writes = writes + 1")
             finally:
                 self._current.connection = before
             self.checkpoint()
@@ -199,29 +249,48 @@ class Connections:
         with self.lock, suppress(sqlite3.OperationalError):
             writer = self.writer()
             with patience(writer, _CHECKPOINT_SECONDS), transaction(writer):
-                # Use another connection, since this one is inside a transaction.
-                other = self._borrow()
-                try:
-                    other.execute(
-                        "PRAGMA user_version"
-                    ).fetchone()  # makes the connection notice the log
-                    other.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-                finally:
-                    self._give_back(other)
+                self._settle_log()
 
-    def truncate_log(self, seconds: float) -> bool:
-        """Copy the log into the file and empty it; False if readers prevent it for this long."""
+    def truncate_log(self, seconds: float) -> Truncated | None:
+        """Copy the log into the file and empty it.
+
+        Returns:
+            The pages that it held, for :meth:`overwrite_unused`; None if readers prevent it for
+            this long.
+        """
         with self.lock:
             writer = self.writer()
             with patience(writer, seconds):
+                with transaction(writer):
+                    truncated = Truncated(_num_writes(writer), self._open.log.new())
+                    if self._scan_whole:
+                        truncated = truncated._replace(pages=None)
+                self._scan_whole = True  # until the pages that the log named are overwritten
                 (busy, *_) = writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-            return not busy
+            if busy:
+                self._scan_whole = truncated.pages is None
+                return None
+            return truncated
 
-    def log_bytes(self) -> int:
-        """Size of the log in bytes."""
-        with suppress(FileNotFoundError):
-            return os.stat(log_of(self.path)).st_size
-        return 0
+    def overwrite_unused(self, truncated: Truncated) -> None:
+        """Overwrite the unused bytes of the pages of a truncated log, inside :meth:`writing`.
+
+        If another process has written before the log was truncated, all pages are overwritten.
+        """
+        is_complete = _num_writes(self.writer()) == truncated.num_writes
+        self._open.overwrite_unused(self.writer(), truncated.pages if is_complete else None)
+        self._scan_whole = False
+
+    def scan_whole(self) -> None:
+        """Overwrite unused bytes in all pages the next time, because a log was lost."""
+        self._scan_whole = True
+
+    def _settle_log(self) -> None:
+        other = self._borrow()
+        try:
+            self._open.settle_log(other)
+        finally:
+            self._give_back(other)
 
     def file_id(self) -> FileId:
         """Identity of the open file."""
@@ -328,8 +397,12 @@ def lost_its_log(connection: sqlite3.Connection) -> bool:
 def _leave(opened: _Open, connect: Connect, *, read_only: bool) -> None:
     """Close connections. If no process uses the file any more, leave WAL mode."""
     used = bool(opened.connections)
+    leaves = used and not read_only and opened.process == os.getpid()
+    if leaves:
+        with suppress(sqlite3.Error, OSError, GalleryError):
+            _settle_before_leaving(opened, connect)
     opened.close()
-    if read_only or not used or opened.process != os.getpid():
+    if not leaves:
         return
     for _ in range(_LEAVE_ATTEMPTS):
         with suppress(sqlite3.Error, OSError, GalleryError):
@@ -346,6 +419,22 @@ def _leave(opened: _Open, connect: Connect, *, read_only: bool) -> None:
         if log_of(opened.path).exists():
             return  # another process uses it, and removes the log later
         time.sleep(random.uniform(0, 0.02))  # two processes that close at once block each other
+
+
+def _settle_before_leaving(opened: _Open, connect: Connect) -> None:
+    """Settle the log; SQLite removes it when the last process closes the file."""
+    if opened.log.new():
+        with (
+            closing(connect()) as writer,
+            closing(connect()) as other,
+            patience(writer, 0),
+            transaction(writer),
+        ):
+            opened.settle_log(other)
+
+
+def _num_writes(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("SELECT writes FROM gallery").fetchone()[0])
 
 
 def _is_busy(error: sqlite3.OperationalError) -> bool:

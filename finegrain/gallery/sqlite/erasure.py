@@ -8,10 +8,8 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from finegrain.errors import GalleryError
-from finegrain.gallery.sqlite.connections import Connections, opened_file, transaction
-from finegrain.gallery.sqlite.unused_bytes import overwrite_unused
+from finegrain.gallery.sqlite.connections import Connections
 
-_ATTEMPTS = 3
 _RETRY_SECONDS = (0.5, 1.0, 2.0, 5.0, 15.0)
 
 
@@ -24,7 +22,7 @@ def erase(connections: Connections, seconds: float) -> bool:
 
     Args:
         connections: Connections to the file.
-        seconds: How long to wait, in each of two steps, for readers that still see deleted rows.
+        seconds: How long to wait for readers that still see deleted rows.
 
     Returns:
         Whether nothing is left to erase.
@@ -37,13 +35,13 @@ def erase(connections: Connections, seconds: float) -> bool:
         if erased >= deletions:
             return True
         connections.use_wal()
-        for _ in range(_ATTEMPTS):
-            if not connections.truncate_log(seconds):
-                return False
-            if _overwritten(connections, deletions):
-                connections.truncate_log(seconds)  # it now holds only the updated counter
-                return True
-        return False
+        truncated = connections.truncate_log(seconds)
+        if truncated is None:
+            return False
+        with connections.writing() as connection:
+            connections.overwrite_unused(truncated)
+            connection.execute("UPDATE gallery SET scrubbed = max(scrubbed, ?)", (deletions,))
+        return True
 
 
 def _counters(connections: Connections) -> tuple[int, int]:
@@ -51,24 +49,6 @@ def _counters(connections: Connections) -> tuple[int, int]:
     with connections.reading() as connection:
         deletions, erased = connection.execute("SELECT deletions, scrubbed FROM gallery").fetchone()
         return deletions, erased
-
-
-def _overwritten(connections: Connections, deletions: int) -> bool:
-    """Overwrite unused bytes and record it; False if another process has just written.
-
-    A new connection updates the counter. All other connections, in any process, then notice a
-    change by another connection and drop their cached pages. Otherwise they could write the
-    unused bytes of these pages back.
-    """
-    file = opened_file(connections.path, connections.file_id())
-    with connections.extra() as connection, transaction(connection):
-        if connections.log_bytes():
-            return False
-        (page_size,) = connection.execute("PRAGMA page_size").fetchone()
-        (num_pages,) = connection.execute("PRAGMA page_count").fetchone()
-        overwrite_unused(file, page_size, num_pages)
-        connection.execute("UPDATE gallery SET scrubbed = max(scrubbed, ?)", (deletions,))
-    return True
 
 
 class Later:

@@ -106,6 +106,12 @@ ALTER TABLE picture ADD COLUMN checksum INTEGER NOT NULL DEFAULT -1;
 CREATE INDEX picture_without_checksum ON picture (id) WHERE checksum = -1;
 """
 
+# Unused bytes of an older version's pages may hold deleted rows. The counter has them overwritten.
+_WRITES_SCHEMA = """
+ALTER TABLE gallery ADD COLUMN writes INTEGER NOT NULL DEFAULT 0;
+UPDATE gallery SET deletions = deletions + 1;
+"""
+
 
 def _first(connection: sqlite3.Connection) -> None:
     run_all(connection, FIRST_SCHEMA)
@@ -129,12 +135,17 @@ def _row_checksums(connection: sqlite3.Connection) -> None:
     run_all(connection, _ROW_CHECKSUMS_SCHEMA)
 
 
+def _counter_of_writes(connection: sqlite3.Connection) -> None:
+    run_all(connection, _WRITES_SCHEMA)
+
+
 STEPS: tuple[Step, ...] = (
     _first,
     _times_tracks_and_retention,
     _checksums_and_clock,
     _own_pids_and_sources,
     _row_checksums,
+    _counter_of_writes,
 )
 SCHEMA_VERSION = len(STEPS)
 

@@ -94,6 +94,8 @@ class Store:
         self.damaged: frozenset[int] = frozenset()
         """Ids of pictures whose row or vector was found to be damaged; no answer holds them."""
         try:
+            if not self.erased():  # another process was interrupted, or is still at it
+                self._connections.scan_whole()
             self._complete_checksums()
             self._check_at_opening(lost_log=database.lost_log)
             if not self.tidy():
@@ -525,6 +527,14 @@ class Store:
                 GalleryWarning,
                 stacklevel=5,
             )
+            self._scan_whole_file()
+
+    def _scan_whole_file(self) -> None:
+        """Have unused bytes overwritten everywhere; the lost log said where they are."""
+        if not self.read_only:
+            self._connections.scan_whole()
+            with self.writing() as connection:
+                connection.execute("UPDATE gallery SET deletions = deletions + 1")
 
 
 def _ids(rows: Iterable[tuple[int]]) -> Ids:

@@ -5,13 +5,14 @@ the unused middle of a page when SQLite moves cells between pages. ``VACUUM`` re
 writes the whole database twice. This module reads each page once, and writes only unused bytes that
 are not zero yet, in place. SQLite ignores these bytes
 (https://www.sqlite.org/fileformat2.html, "B-tree Pages"), so an interruption at any point leaves a
-valid database.
+valid database. Each write to a gallery cleans the pages that it touched, so a deletion does not
+have to read the others.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import BinaryIO
 
 import numpy as np
@@ -33,8 +34,10 @@ _LOCK_BYTES = 1 << 30
 Page = npt.NDArray[np.uint8]
 
 
-def overwrite_unused(file: BinaryIO, page_size: int, num_pages: int) -> int:
-    """Zero the unused bytes of all b-tree pages; return the number of pages changed.
+def overwrite_unused(
+    file: BinaryIO, page_size: int, num_pages: int, pages: Collection[int] | None = None
+) -> int:
+    """Zero the unused bytes of b-tree pages; return the number of pages changed.
 
     The caller holds SQLite's write lock, and all committed pages are in the file and not in a
     log.
@@ -43,6 +46,8 @@ def overwrite_unused(file: BinaryIO, page_size: int, num_pages: int) -> int:
         file: The database file, unbuffered, for reading and writing.
         page_size: Size of a page in bytes.
         num_pages: Number of pages.
+        pages: Zero-based numbers of the pages to change; None for all. Numbers of pages that the
+            file no longer has are ignored.
 
     Raises:
         OSError: The file cannot be read or written.
@@ -55,10 +60,16 @@ def overwrite_unused(file: BinaryIO, page_size: int, num_pages: int) -> int:
     usable = page_size - header[20]
     at_once = max(1, _READ_BYTES // page_size)
     changed = 0
-    for first, count in _pieces(num_pages, at_once, locks=_LOCK_BYTES // page_size):
+    locks = _LOCK_BYTES // page_size
+    pieces = (
+        _pieces(num_pages, at_once, locks=locks)
+        if pages is None
+        else ((page, 1) for page in sorted(pages) if page < num_pages and page != locks)
+    )
+    for first, count in pieces:
         file.seek(first * page_size)
-        pages = np.frombuffer(_read(file, count * page_size), np.uint8).reshape(count, page_size)
-        for number, page in enumerate(pages, start=first):
+        content = np.frombuffer(_read(file, count * page_size), np.uint8).reshape(count, page_size)
+        for number, page in enumerate(content, start=first):
             ranges = [
                 (start, stop)
                 for start, stop in _unused(page, _FIRST_HEADER if number == 0 else 0, usable)
@@ -68,7 +79,8 @@ def overwrite_unused(file: BinaryIO, page_size: int, num_pages: int) -> int:
                 file.seek(number * page_size + start)
                 _write(file, bytes(stop - start))
             changed += bool(ranges)
-    os.fsync(file.fileno())
+    if changed or pages is None:
+        os.fsync(file.fileno())
     return changed
 
 

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from finegrain.errors import GalleryWarning
 from finegrain.gallery import Gallery
+from finegrain.gallery.sqlite.connections import Connections
 from finegrain.gallery.sqlite.tokens import TokenFile
 from finegrain.gallery.sqlite.unused_bytes import overwrite_unused
 from finegrain.records import PictureTokens
@@ -211,6 +212,147 @@ def test_a_short_read_is_waited_for_in_silence(gallery: Gallery, tmp_path: Path)
         gallery.delete([id_])
     assert not is_stored(tmp_path, 1)
     reader.close()
+
+
+# --- a deletion costs what it deletes ---------------------------------------------------
+
+
+def num_unclean(path: Path) -> int:
+    """Number of pages of a file with content in their unused bytes, which are then overwritten."""
+    connection = sqlite3.connect(path)
+    (page_size,) = connection.execute("PRAGMA page_size").fetchone()
+    (num_pages,) = connection.execute("PRAGMA page_count").fetchone()
+    copy = path.with_name("copy")
+    copy.write_bytes(path.read_bytes())
+    connection.close()
+    with copy.open("r+b", buffering=0) as file:
+        return overwrite_unused(file, page_size, num_pages)
+
+
+def fill(gallery: Gallery, first: int, count: int) -> list[int]:
+    """Add pictures whose names are in random order, so that SQLite moves rows between pages."""
+    random = np.random.default_rng(first)
+    columns = [secrets(number) for number in random.integers(10**6, size=count).tolist()]
+    joined = {name: [one[name][0] for one in columns] for name in columns[0]}
+    return gallery.add(unit(count, first), **joined)
+
+
+@pytest.fixture
+def overwritten(monkeypatch: pytest.MonkeyPatch) -> list[int | None]:
+    """Number of pages of each call that overwrites unused bytes; None for all pages."""
+    calls: list[int | None] = []
+
+    def counting(file, page_size: int, num_pages: int, pages=None) -> int:
+        calls.append(None if pages is None else len(pages))
+        return overwrite_unused(file, page_size, num_pages, pages)
+
+    monkeypatch.setattr("finegrain.gallery.sqlite.connections.overwrite_unused", counting)
+    return calls
+
+
+def test_a_deletion_overwrites_only_pages_that_it_touched(gallery: Gallery, overwritten):
+    ids = fill(gallery, 0, 1000)
+    overwritten.clear()
+    gallery.delete(ids[700:701])
+    assert None not in overwritten
+    assert sum(filter(None, overwritten)) < 60
+    assert gallery._store.erased()  # type: ignore[union-attr]
+
+
+def test_every_write_leaves_pages_without_old_content(gallery: Gallery, tmp_path: Path):
+    random = np.random.default_rng(3)
+    with Gallery(tmp_path / "g") as other:
+        for round_ in range(10):
+            one = (gallery, other)[round_ % 2]
+            ids = fill(one, round_ * 100, int(random.integers(1, 60)))
+            assert num_unclean(tmp_path / "g") == 0
+            one.update(ids[:5], {"caption": "longer " * int(random.integers(300))})
+            assert num_unclean(tmp_path / "g") == 0
+            one.delete(random.choice(ids, len(ids) // 3, replace=False).tolist())
+            assert num_unclean(tmp_path / "g") == 0
+    gallery.close()
+    assert num_unclean(tmp_path / "g") == 0
+
+
+@pytest.mark.parametrize("by", ["the next writer", "closing"])
+def test_pages_of_a_write_that_was_cut_off_are_cleaned_later(
+    gallery: Gallery, tmp_path: Path, monkeypatch, by: str
+):
+    fill(gallery, 0, 200)
+    unclean = 0
+
+    def killed(*arguments) -> int:
+        if len(gallery) == before:
+            return overwrite_unused(*arguments)
+        raise KeyboardInterrupt  # once the rows are written
+
+    for first in range(10):
+        before = len(gallery)
+        with monkeypatch.context() as patch:
+            patch.setattr("finegrain.gallery.sqlite.connections.overwrite_unused", killed)
+            with pytest.raises(KeyboardInterrupt):
+                fill(gallery, first, 60)
+        unclean += num_unclean(tmp_path / "g")
+        if by == "closing":
+            gallery.close()
+            gallery = Gallery(tmp_path / "g")
+        else:
+            with Gallery(tmp_path / "g") as other:
+                other.update([1], {"caption": "x"})
+        assert num_unclean(tmp_path / "g") == 0
+    assert unclean
+    gallery.close()
+
+
+def test_pages_that_a_reader_held_back_are_cleaned_later(gallery: Gallery, tmp_path: Path):
+    fill(gallery, 0, 200)
+    reader = sqlite3.connect(tmp_path / "g", isolation_level=None)
+    reader.execute("BEGIN")
+    reader.execute("SELECT * FROM picture").fetchall()
+    for first in range(1000, 1400, 50):
+        gallery.delete(fill(gallery, first, 50)[:0])
+    reader.execute("COMMIT")
+    gallery.update([1], {"caption": "x"})
+    assert num_unclean(tmp_path / "g") == 0
+    reader.close()
+
+
+def test_a_write_between_two_steps_of_a_deletion_has_all_pages_overwritten(
+    gallery: Gallery, tmp_path: Path, monkeypatch, overwritten
+):
+    """The log that named its pages may have been emptied."""
+    ids = fill(gallery, 0, 300)
+    original = Connections.truncate_log
+    with Gallery(tmp_path / "g") as other:
+
+        def late(connections: Connections, seconds: float):
+            truncated = original(connections, seconds)
+            fill(other, 5000, 40)
+            return truncated
+
+        overwritten.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(Connections, "truncate_log", late)
+            gallery.delete(ids[:3])
+        assert None in overwritten
+        assert num_unclean(tmp_path / "g") == 0
+        overwritten.clear()
+        gallery.delete(ids[3:6])
+        assert None not in overwritten
+
+
+def test_a_plain_copy_of_a_gallery_in_use_is_overwritten_in_full(
+    gallery: Gallery, tmp_path: Path, overwritten
+):
+    fill(gallery, 0, 30)
+    (tmp_path / "copied").write_bytes((tmp_path / "g").read_bytes())
+    overwritten.clear()
+    with pytest.warns(GalleryWarning, match="copied while it was in use"):
+        Gallery(tmp_path / "copied").close()
+    assert None in overwritten
+    overwritten.clear()
+    Gallery(tmp_path / "copied").close()
+    assert None not in overwritten
 
 
 # --- expiry -----------------------------------------------------------------------------

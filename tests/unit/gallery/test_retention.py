@@ -247,7 +247,7 @@ def test_an_interrupted_erasure_is_made_up_for_at_the_next_opening(path: Path, m
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patch:
-            patch.setattr("finegrain.gallery.sqlite.erasure.overwrite_unused", killed)
+            patch.setattr("finegrain.gallery.sqlite.connections.overwrite_unused", killed)
             with pytest.raises(KeyboardInterrupt):
                 gallery.delete([1])
         assert result(gallery) == [2]
