@@ -20,20 +20,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import struct
 import sys
 import zipfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import MISSING, asdict, dataclass, field, fields
-from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from finegrain.errors import PlanError
 from finegrain.external_data import reads_files
+from finegrain.strict_json import parse_strict
 from finegrain.zip_bounds import open_zip
 
 FORMAT_VERSION = 2
@@ -45,7 +44,6 @@ SEARCH = "search.onnx"
 """Graph that computes scores against a gallery on a GPU and selects the highest."""
 REQUIRED = (TEXT, IMAGE, TOKENIZER)
 MAX_MANIFEST_BYTES = 4 << 20
-MAX_MANIFEST_DEPTH = 32
 MAX_DIRECTORY_BYTES = 128 << 10
 """Largest size of the archive's directory: some 2,000 members; a plan has about ten."""
 MAX_SIZE = 4096
@@ -189,17 +187,18 @@ def write_plan(path: Path, manifest: Manifest, members: Mapping[str, bytes]) -> 
     """Write a plan atomically: a reader sees either the old file or the complete new file.
 
     Raises:
-        PlanError: The file cannot be written, for example because the disk is full. The old file
-            is then unchanged, and the new one is removed.
+        PlanError: The manifest holds a number that is not finite, or the file cannot be written,
+            for example because the disk is full. The old file is then unchanged, and the new one
+            is removed.
     """
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in members.items()}
     stated = {"format_version": FORMAT_VERSION, **asdict(manifest), "sha256": digests}
+    manifest_json = _json(stated, path)
     unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with unfinished.open("wb") as file:
             with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-                manifest_json = json.dumps(stated, indent=1).encode()
                 for name, data in {MANIFEST: manifest_json, **members}.items():
                     # The date is fixed, so that equal content gives an equal file.
                     archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), data)
@@ -215,6 +214,16 @@ def write_plan(path: Path, manifest: Manifest, members: Mapping[str, bytes]) -> 
     finally:
         with suppress(OSError):
             unfinished.unlink(missing_ok=True)
+
+
+def _json(stated: Mapping[str, Any], path: Path) -> bytes:
+    try:
+        return json.dumps(stated, indent=1, allow_nan=False).encode()
+    except ValueError as error:
+        raise PlanError(
+            f"cannot write {path}: expected finite numbers in its manifest ({error}). Check the "
+            "recipe and the numbers of the comparison with the eager model."
+        ) from error
 
 
 def _refuse_other_files(path: Path) -> None:
@@ -278,7 +287,7 @@ def _read_manifest(archive: zipfile.ZipFile, path: Path) -> Manifest:
     if archive.getinfo(MANIFEST).file_size > MAX_MANIFEST_BYTES:
         raise PlanError(f"{path}: its manifest is over {MAX_MANIFEST_BYTES} bytes; refused")
     try:
-        stated = _parse_manifest(archive.read(MANIFEST))
+        stated = parse_strict(archive.read(MANIFEST))
     except (ValueError, RecursionError) as error:
         raise PlanError(
             f"{path}: its manifest is not JSON that a plan may have ({error}). "
@@ -307,45 +316,6 @@ def _read_manifest(archive: zipfile.ZipFile, path: Path) -> Manifest:
     manifest = Manifest(**{f.name: stated[f.name] for f in fields(Manifest) if f.name in stated})
     _check_digests(manifest, archive, path)
     return manifest
-
-
-def _parse_manifest(text: bytes) -> Any:
-    """Parse JSON whose meaning is the same in each reader: no name twice, no NaN or infinity.
-
-    Raises:
-        ValueError: The text is not such JSON, or is deeper than ``MAX_MANIFEST_DEPTH``.
-    """
-    stated = json.loads(
-        text, object_pairs_hook=_without_duplicates, parse_float=_finite, parse_constant=_finite
-    )
-    level = [stated]
-    for _ in range(MAX_MANIFEST_DEPTH):
-        level = [child for value in level for child in _children(value)]
-    if level:
-        raise ValueError(f"expected at most {MAX_MANIFEST_DEPTH} levels, got more")
-    return stated
-
-
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values = dict(pairs)
-    if len(values) != len(pairs):
-        names = sorted(name for name, _ in pairs)
-        twice = next(a for a, b in pairwise(names) if a == b)
-        raise ValueError(f"expected each name once, got {twice!r:.60} twice")
-    return values
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(f"expected a finite number, got {text:.60}")
-    return value
-
-
-def _children(value: Any) -> Iterable[Any]:
-    if isinstance(value, dict):
-        return value.values()
-    return value if isinstance(value, list) else ()
 
 
 def _is_size(value: object) -> bool:

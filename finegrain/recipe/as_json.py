@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import reprlib
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, get_args
@@ -14,6 +16,8 @@ from finegrain.data.datasets import Dataset
 from finegrain.errors import RecipeError, did_you_mean
 from finegrain.methods import MethodConfig
 from finegrain.models import ImageConfig
+
+_INT64 = range(-(2**63), 2**63)
 
 
 def explain(error: BaseException, wanted: type | None) -> str:
@@ -31,11 +35,18 @@ def explain(error: BaseException, wanted: type | None) -> str:
 
 
 def _strict(kinds: tuple[type, ...]) -> Any:
-    """A hook that rejects values which Python would convert silently, such as "3" or True to 3."""
+    """A hook that rejects values which Python would convert silently, such as "3" or True to 3.
+
+    Numbers must be finite and of 64 bits, which NumPy and PyTorch can hold.
+    """
 
     def structure(value: Any, wanted: type) -> Any:
         if type(value) not in kinds:
-            raise TypeError(f"expected {wanted.__name__}, got {value!r}")
+            raise TypeError(f"expected {wanted.__name__}, got {value!r:.60}")
+        if isinstance(value, int) and value not in _INT64:
+            raise TypeError(f"expected a number of at most 64 bits, got {reprlib.repr(value)}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise TypeError(f"expected a finite number, got {value}")
         return wanted(value)
 
     return structure
@@ -54,6 +65,8 @@ def _structure_by_type(converter: cattrs.Converter, union: Any, example: str) ->
     types = tuple(member.__name__ for member in get_args(union))
 
     def structure(value: Any, wanted: Any) -> Any:
+        if isinstance(value, str) and value in types:
+            raise TypeError(f'expected fields such as {{"type": "{value}", ...}}, got {value!r}')
         named = value.get("type") if isinstance(value, Mapping) else None
         if named not in types:
             got = value if named is None else named

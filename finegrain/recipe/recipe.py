@@ -396,8 +396,10 @@ def _set(resolved: dict[str, Any], names: list[str], value: Any, text: str) -> N
         if not isinstance(inner, dict) or name not in inner:
             if isinstance(inner, str) and inner.isidentifier() and inner[0].isupper():
                 # The name of a type, as in --set data=Catalog --set data.table=...
-                whole, field = ".".join(names[:place]), ".".join(names[place:])
-                fields = json.dumps({"type": inner, field: value})
+                whole = ".".join(names[:place])
+                for field in reversed(names[place:]):
+                    value = {field: value}
+                fields = json.dumps({"type": inner, **value})
                 raise RecipeError(
                     f"--set {text}: {whole} is {inner!r} here. Give its type and its fields in one "
                     f"value: --set {whole}='{fields}'"

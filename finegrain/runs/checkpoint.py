@@ -24,11 +24,12 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from finegrain.errors import CheckpointError
+from finegrain.errors import CheckpointError, WeightsError
 from finegrain.models.low_rank import merged
+from finegrain.zoo.files import read_safetensors
 from finegrain.zoo.renaming import check_fits
 
 _REFUSALS = {
@@ -237,6 +238,6 @@ def _folders(run: Path) -> list[Path]:
 
 def _read(path: Path) -> dict[str, Tensor]:
     try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
+        return read_safetensors(path)
+    except WeightsError as error:
         raise CheckpointError(f"{path} is missing or damaged: {error}") from error

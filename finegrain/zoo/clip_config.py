@@ -215,10 +215,10 @@ def _hugging_face(file: Path) -> KnownClip | None:
     if kind != "clip":
         raise WeightsError(f"{file} describes a model of type {kind!r}; expected 'clip'")
     vision, text = part(values, "vision_config", file), part(values, "text_config", file)
-    activations = {tower.get("hidden_act", "quick_gelu") for tower in (vision, text)}
-    if activations not in ({"gelu"}, {"quick_gelu"}):
+    activations = [tower.get("hidden_act", "quick_gelu") for tower in (vision, text)]
+    if activations not in (["gelu"] * 2, ["quick_gelu"] * 2):
         raise WeightsError(
-            f"{file} says hidden_act {' and '.join(map(repr, sorted(map(str, activations))))}; "
+            f"{file} says hidden_act {' and '.join(f'{a!r:.60}' for a in activations)}; "
             "expected gelu or quick_gelu, the same for both towers"
         )
     for tower in (vision, text):
@@ -229,7 +229,7 @@ def _hugging_face(file: Path) -> KnownClip | None:
             )
     config = KnownClip(
         source=str(file),
-        activation="gelu" if activations == {"gelu"} else "quick_gelu",
+        activation="gelu" if "gelu" in activations else "quick_gelu",
         image_heads=whole(vision.get("num_attention_heads", 12), file),
         text_heads=whole(text.get("num_attention_heads", 8), file),
         size=size(vision.get("image_size", 224), file),

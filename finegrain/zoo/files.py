@@ -83,7 +83,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             f"{path} is one of several files of a model; expected their index, such as {INDEXES[0]}"
         )
     if path.suffix == ".safetensors":
-        return _read_safetensors(path)
+        return read_safetensors(path)
     try:
         if _is_torchscript(path):
             archive = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
@@ -112,7 +112,7 @@ def _read_shards(index: Path) -> dict[str, Tensor]:
     """Read the files of an index; each must have exactly the tensors that the index says."""
     state: dict[str, Tensor] = {}
     for path, names in read_index(index).items():
-        tensors = _read_safetensors(path)
+        tensors = read_safetensors(path)
         differing = sorted(names.symmetric_difference(tensors))
         if differing:
             raise WeightsError(
@@ -122,7 +122,12 @@ def _read_shards(index: Path) -> dict[str, Tensor]:
     return state
 
 
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file whose header has at most :data:`MAX_HEADER_BYTES`.
+
+    Raises:
+        WeightsError: The file is missing or damaged, or its header is larger.
+    """
     try:
         with path.open("rb") as file:
             header_bytes = int.from_bytes(file.read(8), "little")

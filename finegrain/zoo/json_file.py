@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from finegrain.errors import WeightsError
+from finegrain.strict_json import parse_strict
 
 MAX_BYTES = 1 << 20
 
+MAX_NUMBER = 1 << 24
+"""Largest whole number of a configuration; vocabularies have up to a million entries."""
+
 
 def read_json(file: Path) -> dict[str, Any]:
+    """Read a JSON object in which each name is once and each number is finite.
+
+    Raises:
+        WeightsError: The file cannot be read, is larger than :data:`MAX_BYTES`, or holds another
+            value.
+    """
     try:
         with file.open("rb") as opened:
             text = opened.read(MAX_BYTES + 1)
-        values = json.loads(text) if len(text) <= MAX_BYTES else None
+        values = parse_strict(text) if len(text) <= MAX_BYTES else None
     except (OSError, ValueError, RecursionError) as error:
         raise WeightsError(f"{file} cannot be read as JSON: {error}") from error
     if not isinstance(values, dict):
@@ -25,15 +34,17 @@ def read_json(file: Path) -> dict[str, Any]:
 
 
 def part(values: Mapping[str, Any], name: str, file: Path) -> Mapping[str, Any]:
-    part = values[name]
+    part = values.get(name)
     if not isinstance(part, dict):
         raise WeightsError(f"expected {name} as an object in {file}, got {part!r:.60}")
     return part
 
 
 def whole(value: Any, file: Path) -> int:
-    if type(value) is not int or value < 1:
-        raise WeightsError(f"expected a whole number above 0 in {file}, got {value!r:.60}")
+    if type(value) is not int or not 1 <= value <= MAX_NUMBER:
+        raise WeightsError(
+            f"expected a whole number from 1 to {MAX_NUMBER:,} in {file}, got {value!r:.60}"
+        )
     return value
 
 

@@ -181,6 +181,7 @@ def _text(text: Mapping[str, Any], activation: Activation, file: Path) -> TextCo
     arguments = text.get("act_kwargs") or {}
     if arguments not in ({}, {"approximate": "tanh"}) or (arguments and activation != "gelu"):
         raise WeightsError(f"{file} says text_cfg.act_kwargs = {arguments!r:.60}; expected tanh")
+    norm = part(text, "norm_kwargs", file) if text.get("norm_kwargs") else {}
     channels = whole(text.get("width", 512), file)
     ratio = number(text.get("mlp_ratio", 4.0), file)
     tokenizer, cleaning = _tokenizer(text, file, "lower")
@@ -195,7 +196,7 @@ def _text(text: Mapping[str, Any], activation: Activation, file: Path) -> TextCo
         pool=choice({"pool_type": text.get("pool_type", "argmax")}, "pool_type", _POOLS, file),
         pad_id=0 if tokenizer is None else pad_id(tokenizer, 0),
         mlp_width=None if ratio == 4 else int(channels * ratio),
-        norm_eps=number((text.get("norm_kwargs") or {}).get("eps", 1e-5), file),
+        norm_eps=number(norm.get("eps", 1e-5), file),
         projection_bias=text.get("proj_bias", False) is True,
         tokenizer_file=None if tokenizer is None else str(tokenizer),
         cleaning=cleaning,

@@ -19,7 +19,15 @@ _TUPLE = "tag:yaml.org,2002:python/tuple"
 
 
 class _Loader(yaml.SafeLoader):
-    """Loads plain values and tuples, the types of argparse's defaults."""
+    """Loads plain values and tuples, the types of argparse's defaults; each name only once."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        values: dict[Any, Any] = super().construct_mapping(node, deep)
+        if len(values) != len(node.value):
+            names = [name.value for name, _ in node.value]
+            twice = next((name for name in names if names.count(name) > 1), names)
+            raise ValueError(f"expected each name once, got {twice!r:.60} twice")
+        return values
 
 
 def _tuple(loader: _Loader, node: yaml.SequenceNode) -> tuple[Any, ...]:

@@ -56,7 +56,7 @@ def read_index(index: Path) -> Mapping[Path, frozenset[str]]:
     Raises:
         WeightsError: The index is damaged, or names a file outside its folder or a missing one.
     """
-    weight_map = part({"weight_map": None, **read_json(index)}, "weight_map", index)
+    weight_map = part(read_json(index), "weight_map", index)
     tensors: dict[str, set[str]] = {}
     for tensor, name in weight_map.items():
         if not isinstance(name, str) or PurePosixPath(name).name != name or not is_shard(name):

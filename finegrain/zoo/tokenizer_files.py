@@ -88,7 +88,7 @@ def pad_id(tokenizer: Path, default: int) -> int:
         ids = read_vocabulary(tokenizer)
     except DataError as error:
         raise WeightsError(str(error)) from error
-    if token not in ids:
+    if not isinstance(token, str) or token not in ids:
         raise WeightsError(f"{tokenizer} has no token {token!r:.60}, with which texts are padded")
     return ids[token]
 

@@ -380,6 +380,15 @@ def test_a_manifest_without_a_format_version_is_refused(plan, value):
     refused(plan, "expected a format version")
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_number_that_no_reader_would_accept_is_not_written(plan, value):
+    before = plan.read_bytes()
+    with pytest.raises(PlanError, match="expected finite numbers in its manifest"):
+        make(plan, parity={"text": {"cosine": value}})
+    assert plan.read_bytes() == before
+    assert [path.name for path in plan.parent.iterdir()] == [plan.name]
+
+
 def test_an_endless_manifest_is_refused(plan):
     rewrite(plan, {**contents(plan), MANIFEST: b" " * (4 << 20) + b"{}"})
     refused(plan, "its manifest is over")

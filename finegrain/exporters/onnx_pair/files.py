@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from finegrain.errors import ExportError
+from finegrain.strict_json import parse_strict
 
 Layout = Literal["immich", "hugging_face"]
 
@@ -98,7 +98,7 @@ def read_config(file: Path) -> dict[str, Any]:
     if not file.is_file():
         return {}
     try:
-        values = json.loads(read_bounded(file, MAX_CONFIG_BYTES))
+        values = parse_strict(read_bounded(file, MAX_CONFIG_BYTES))
     except (ValueError, RecursionError) as error:
         raise ExportError(f"{file} cannot be read as JSON: {error}") from error
     if not isinstance(values, dict):

@@ -118,6 +118,12 @@ def test_fields_of_a_type_that_is_only_named_are_shown_in_one_value():
         override(RECIPE, ["data=Catalog", "data.table=shop.csv"])
 
 
+def test_nested_fields_of_such_a_type_are_nested_in_the_value():
+    advice = """--set data='{"type": "Catalog", "shares": {"train": 0.5}}'"""
+    with pytest.raises(RecipeError, match=re.escape(advice)):
+        override(RECIPE, ["data=Catalog", "data.shares.train=0.5"])
+
+
 def test_override_replaces_a_union_whole():
     tower = {"type": "TimmConfig", "model": "resnet10t", "height": 64, "width": 32}
     copy = override(RECIPE, [f"method.image={json.dumps(tower)}"])
@@ -142,6 +148,10 @@ def test_override_replaces_a_union_whole():
         ("seed=one", "expected int, got 'one' @ recipe.seed"),
         ("optimizer.lr=fast", "expected float, got 'fast' @ recipe.optimizer.lr"),
         ("optimizer.lr=null", "expected float, got None @ recipe.optimizer.lr"),
+        ("optimizer.lr=NaN", "expected a finite number, got nan @ recipe.optimizer.lr"),
+        ("optimizer.clip_norm=1e999", "expected a finite number, got inf"),
+        (f"seed={2**63}", "at most 64 bits, got 9223372036854775808 @ recipe.seed"),
+        ("data=Catalog", """such as {"type": "Catalog", ...}, got 'Catalog' @ recipe.data"""),
         ("name=5", "expected str, got 5 @ recipe.name"),
         ("precision=fp8", "fp8 not in .*'auto', 'fp32', 'bf16'.* @ recipe.precision"),
         ("fit=cut", "cut not in .*'stretch', 'pad', 'crop'.* @ recipe.fit"),

@@ -18,6 +18,7 @@ from finegrain.runs.checkpoint import (
     read_state,
     save_checkpoint,
 )
+from finegrain.zoo.files import MAX_HEADER_BYTES
 
 
 def made(seed=0):
@@ -56,6 +57,18 @@ def test_moments_take_the_memory_layout_of_their_parameters(tmp_path):
     load_optimizer(folder, its_optimizer)
     for parameter in other.parameters():
         assert its_optimizer.state[parameter]["exp_avg"].stride() == parameter.stride()
+
+
+@pytest.mark.parametrize(("file", "load"), [(MODEL, load_model), (OPTIMIZER, load_optimizer)])
+def test_a_checkpoint_with_an_endless_header_is_refused(tmp_path, file, load):
+    parts = dict(zip((MODEL, OPTIMIZER), made(), strict=True))
+    folder = save_checkpoint(tmp_path, State(step=1), *parts.values())
+    tensors = (folder / file).read_bytes()
+    length = int.from_bytes(tensors[:8], "little")
+    padded = tensors[8 : 8 + length] + b" " * MAX_HEADER_BYTES
+    (folder / file).write_bytes(len(padded).to_bytes(8, "little") + padded + tensors[8 + length :])
+    with pytest.raises(CheckpointError, match="expected a header of at most"):
+        load(folder, parts[file])
 
 
 def test_the_newest_and_the_best_are_kept(tmp_path):

@@ -170,8 +170,8 @@ def test_openais_archive_is_known_by_what_it_holds(tmp_path):
         (open_clip({"norm_kwargs": {"eps": 1e-6}}), "open_clip_config.json", "norm_kwargs"),
         (open_clip({"timm_model_name": "x"}), "open_clip_config.json", "timm_model_name = 'x'"),
         (open_clip(text={"hf_tokenizer_name": "T"}), "open_clip_config.json", "hf_tokenizer_name"),
-        (open_clip(text={"heads": "2"}), "open_clip_config.json", "whole number above 0"),
-        (open_clip({"head_width": 0}), "open_clip_config.json", "whole number above 0"),
+        (open_clip(text={"heads": "2"}), "open_clip_config.json", "whole number from 1"),
+        (open_clip({"head_width": 0}), "open_clip_config.json", "whole number from 1"),
         (open_clip() | {"model_cfg": 3}, "open_clip_config.json", "expected model_cfg as an obj"),
         (
             open_clip() | {"preprocess_cfg": {"mean": [1, 2]}},

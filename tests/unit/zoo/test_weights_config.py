@@ -103,6 +103,11 @@ def test_what_has_no_counterpart_is_listed(read):
     assert config.dataset is None
 
 
+def test_a_name_that_is_there_twice_is_refused(read):
+    with pytest.raises(WeightsError, match="expected each name once, got 'lr' twice"):
+        read(b"lr: 1.0e-5\nbatch_size: 64\nlr: 1.0e-4\n")
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
