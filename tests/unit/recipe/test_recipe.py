@@ -35,13 +35,14 @@ RECIPE = Recipe(
 
 shares = st.floats(0, 1)
 words = st.text(max_size=20)
+whole = st.integers(-(2**63), 2**63 - 1)
 recipes = st.builds(
     Recipe,
     name=words,
     about=words,
     data=st.one_of(
         st.builds(CuhkPedes, root=words),
-        st.builds(SyntheticPeople, root=words, train=st.integers(1, 99), seed=st.integers()),
+        st.builds(SyntheticPeople, root=words, train=st.integers(1, 99), seed=whole),
         st.builds(
             Catalog,
             table=words,
@@ -54,9 +55,9 @@ recipes = st.builds(
         ClipConfig,
         image=st.one_of(
             st.builds(VitConfig, depth=st.integers(1, 30), activation=st.just("gelu")),
-            st.builds(TimmConfig, model=words, height=st.integers(), width=st.integers()),
+            st.builds(TimmConfig, model=words, height=whole, width=whole),
         ),
-        text=st.builds(TextConfig, channels=st.integers()),
+        text=st.builds(TextConfig, channels=whole),
         temperature=st.floats(1e-3, 1),
     ),
     weights=st.none() | words,
