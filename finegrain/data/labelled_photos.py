@@ -76,7 +76,10 @@ def read_labelled_photos(
         samples: dict[str, list[Sample]] = defaultdict(list)
         problems: dict[str, list[Problem]] = defaultdict(list)
         for split, result in read:
-            (samples if isinstance(result, Sample) else problems)[split].append(result)  # type: ignore[arg-type]
+            if isinstance(result, Sample):
+                samples[split].append(result)
+            else:
+                problems[split].append(result)
     if not samples:
         raise DataError(f"no picture of {table} can be read; the first: {problems.popitem()[1][0]}")
     return {

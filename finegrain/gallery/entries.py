@@ -380,11 +380,9 @@ def _metadata(where: str, fields: Any) -> Mapping[str, Scalar]:
 
 def _scalar(where: str, value: Any) -> Scalar:
     if isinstance(value, np.generic):
-        value = value.item()
+        value = value.item()  # tables read by pandas hold NumPy scalars
     if isinstance(value, str):
         return _text(where, value)
-    if isinstance(value, np.generic):
-        value = value.item()  # tables read by pandas hold NumPy scalars
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, int) and value in _INT64:

@@ -10,11 +10,13 @@ from finegrain.errors import WeightsError
 from finegrain.methods import BertClipConfig, ClipConfig, IrraConfig, RasaConfig, RdeConfig
 from finegrain.models import BertTextConfig, TextConfig, VitConfig
 from finegrain.models.albef_text import AlbefTextConfig
+from finegrain.models.transformer import Activation
 from finegrain.preprocess.cleaning import ALBEF_CLEANING
 from finegrain.recipe import Recipe, load_recipe
 from finegrain.recipe.named_file import shipped_folder
 from finegrain.zoo import itself, lpnc
 from finegrain.zoo.clip_config import ACTIVATION_ADVICE, ACTIVATION_UNKNOWN, HEAD_WIDTH
+from finegrain.zoo.clip_sizes import ClipSizes
 from finegrain.zoo.description import Description
 from finegrain.zoo.examination import Examined
 from finegrain.zoo.recognition import SELECTING, TITLES, Layout
@@ -122,25 +124,15 @@ def _clip(examined: Examined, overrides: Sequence[str]) -> Recipe:
             f"the positions of {examined.file} are not those of a square picture, and no file "
             "states its height and width: give a recipe by --recipe"
         )
-    activation = known.activation or "quick_gelu"
-    image = VitConfig(
-        height=size[0],
-        width=size[1],
-        patch=sizes.image.patch,
-        channels=sizes.image.channels,
-        depth=sizes.image.depth,
-        heads=known.image_heads or _heads(sizes.image.channels, "image", examined, stated),
-        activation=activation,
+    image, text = _towers(
+        sizes,
+        size,
+        image_heads=known.image_heads or _heads(sizes.image.channels, "image", examined, stated),
+        text_heads=known.text_heads or _heads(sizes.text.channels, "text", examined, stated),
+        activation=known.activation or "quick_gelu",
     )
     if known.mean is not None and known.std is not None:
         image = replace(image, mean=known.mean, std=known.std)
-    text = TextConfig(
-        context_length=sizes.context_length,
-        channels=sizes.text.channels,
-        depth=sizes.text.depth,
-        heads=known.text_heads or _heads(sizes.text.channels, "text", examined, stated),
-        activation=activation,
-    )
     return Recipe(
         name="clip",
         about="a CLIP",
@@ -187,20 +179,12 @@ def _person(examined: Examined) -> Recipe:
     layout, sizes = examined.layout, examined.clip
     assert sizes is not None
     size = sizes.image.person_size or (VitConfig().height, VitConfig().width)
-    image = VitConfig(
-        height=size[0],
-        width=size[1],
-        patch=sizes.image.patch,
-        channels=sizes.image.channels,
-        depth=sizes.image.depth,
-        heads=max(1, sizes.image.channels // HEAD_WIDTH),
-    )
-    text = TextConfig(
-        vocabulary=sizes.vocabulary,
-        context_length=sizes.context_length,
-        channels=sizes.text.channels,
-        depth=sizes.text.depth,
-        heads=max(1, sizes.text.channels // HEAD_WIDTH),
+    image, text = _towers(
+        sizes,
+        size,
+        image_heads=max(1, sizes.image.channels // HEAD_WIDTH),
+        text_heads=max(1, sizes.text.channels // HEAD_WIDTH),
+        activation="quick_gelu",
     )
     embed_dim = sizes.image.embed_dim
     method: IrraConfig | RdeConfig = IrraConfig(image=image, text=text, embed_dim=embed_dim)
@@ -213,6 +197,35 @@ def _person(examined: Examined) -> Recipe:
         losses = {"bge": 1.0, "tse": 1.0}
     base = Recipe(name=layout, about=TITLES[layout], data=CuhkPedes(), method=method, losses=losses)
     return _with_width(base, examined)
+
+
+def _towers(
+    sizes: ClipSizes,
+    size: tuple[int, int],
+    *,
+    image_heads: int,
+    text_heads: int,
+    activation: Activation,
+) -> tuple[VitConfig, TextConfig]:
+    """The towers with the sizes of a file, for pictures of ``size`` (height, width)."""
+    image = VitConfig(
+        height=size[0],
+        width=size[1],
+        patch=sizes.image.patch,
+        channels=sizes.image.channels,
+        depth=sizes.image.depth,
+        heads=image_heads,
+        activation=activation,
+    )
+    text = TextConfig(
+        vocabulary=sizes.vocabulary,
+        context_length=sizes.context_length,
+        channels=sizes.text.channels,
+        depth=sizes.text.depth,
+        heads=text_heads,
+        activation=activation,
+    )
+    return image, text
 
 
 def _rasa() -> Recipe:

@@ -10,6 +10,7 @@ import random
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
+from typing import Any
 
 from finegrain.errors import DataError
 from finegrain.synthetic import wardrobe
@@ -178,12 +179,11 @@ def _draw_slot(
 def swapped(person: Person, pair: tuple[str, str]) -> Person:
     """The same person with the colours of two slots exchanged."""
     first, second = pair
-    changes: dict[str, str | None] = {
+    changes: dict[str, Any] = {
         COLOR_FIELDS[first]: person.color(second),
         COLOR_FIELDS[second]: person.color(first),
     }
-    # Field names are checked by `replace`; mypy cannot see through the table.
-    return replace(person, **changes)  # type: ignore[arg-type]
+    return replace(person, **changes)  # checks the names of the fields
 
 
 def _can_swap(person: Person, pair: tuple[str, str]) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -338,9 +338,7 @@ class _Trainer:
         parts = parts_of(batch, self.recipe.accumulate)
         sums: dict[str, float] = {}
         for i, part in enumerate(parts):
-            # Gradients are reduced over processes once, at the last part.
-            unsynced = isinstance(self.parallel, DistributedDataParallel) and i < len(parts) - 1
-            with self.parallel.no_sync() if unsynced else nullcontext():  # type: ignore[operator]
+            with self._reducing_gradients(is_last=i == len(parts) - 1):
                 total, named = self._losses(part, step)
                 torch.autograd.backward(total / len(parts))
             for name, value in named.items():
@@ -354,6 +352,12 @@ class _Trainer:
         self.model.after_step()
         self.losses.append(sum(self.recipe.losses[name] * value for name, value in sums.items()))
         return sums
+
+    def _reducing_gradients(self, *, is_last: bool) -> AbstractContextManager[None]:
+        """Gradients are reduced over processes once, at the last part of a batch."""
+        if is_last or not isinstance(self.parallel, DistributedDataParallel):
+            return nullcontext()
+        return self.parallel.no_sync()
 
     def _lr(self, step: int, peak: float = 1.0) -> float:
         """Learning rate at a step, for parameters whose rules multiply it by ``peak``."""

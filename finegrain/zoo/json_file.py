@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from finegrain.errors import WeightsError
+from finegrain.errors import FinegrainError, WeightsError
 from finegrain.strict_json import parse_strict
 
 MAX_BYTES = 1 << 20
@@ -15,22 +15,34 @@ MAX_NUMBER = 1 << 24
 """Largest whole number of a configuration; vocabularies have up to a million entries."""
 
 
-def read_json(file: Path) -> dict[str, Any]:
+def read_json(file: Path, failure: type[FinegrainError] = WeightsError) -> dict[str, Any]:
     """Read a JSON object in which each name is once and each number is finite.
 
-    Raises:
-        WeightsError: The file cannot be read, is larger than :data:`MAX_BYTES`, or holds another
-            value.
+    Args:
+        file: The file.
+        failure: The class of the error if the file cannot be read, is larger than
+            :data:`MAX_BYTES`, or holds another value.
     """
+    text = read_bounded(file, MAX_BYTES, failure)
+    try:
+        values = parse_strict(text)
+    except (ValueError, RecursionError) as error:
+        raise failure(f"{file} cannot be read as JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise failure(f"expected an object as the JSON of {file}, got {values!r:.60}")
+    return values
+
+
+def read_bounded(file: Path, limit: int, failure: type[FinegrainError] = WeightsError) -> bytes:
+    """Read a file of at most ``limit`` bytes."""
     try:
         with file.open("rb") as opened:
-            text = opened.read(MAX_BYTES + 1)
-        values = parse_strict(text) if len(text) <= MAX_BYTES else None
-    except (OSError, ValueError, RecursionError) as error:
-        raise WeightsError(f"{file} cannot be read as JSON: {error}") from error
-    if not isinstance(values, dict):
-        raise WeightsError(f"expected an object of at most {MAX_BYTES} bytes of JSON in {file}")
-    return values
+            data = opened.read(limit + 1)
+    except OSError as error:
+        raise failure(f"{file} cannot be read: {error.strerror or error}") from error
+    if len(data) > limit:
+        raise failure(f"expected at most {limit} bytes in {file}, got more; refused")
+    return data
 
 
 def part(values: Mapping[str, Any], name: str, file: Path) -> Mapping[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from finegrain.errors import ExportError
-from finegrain.strict_json import parse_strict
+from finegrain.zoo.json_file import read_json
 
 Layout = Literal["immich", "hugging_face"]
 
@@ -19,7 +19,6 @@ COMBINED = "onnx/model.onnx"
 FP16 = ("onnx/vision_model_fp16.onnx", "onnx/text_model_fp16.onnx")
 """Read where the files in full precision are not there."""
 
-MAX_CONFIG_BYTES = 1 << 20
 MAX_TOKENIZER_BYTES = 64 << 20
 """Size limit of a tokenizer file; that of SigLIP 2, with 256,000 pieces, has 34 MB."""
 
@@ -93,30 +92,6 @@ def read_config(file: Path) -> dict[str, Any]:
     """Read a JSON object; a missing file is an empty one.
 
     Raises:
-        ExportError: The file is not a JSON object of at most :data:`MAX_CONFIG_BYTES`.
+        ExportError: The file is not a JSON object, or is too large.
     """
-    if not file.is_file():
-        return {}
-    try:
-        values = parse_strict(read_bounded(file, MAX_CONFIG_BYTES))
-    except (ValueError, RecursionError) as error:
-        raise ExportError(f"{file} cannot be read as JSON: {error}") from error
-    if not isinstance(values, dict):
-        raise ExportError(f"expected an object as the JSON of {file}, got {values!r:.60}")
-    return values
-
-
-def read_bounded(file: Path, limit: int) -> bytes:
-    """Read a file of at most ``limit`` bytes.
-
-    Raises:
-        ExportError: The file is larger, or cannot be read.
-    """
-    try:
-        with file.open("rb") as opened:
-            data = opened.read(limit + 1)
-    except OSError as error:
-        raise ExportError(f"{file} cannot be read: {error.strerror or error}") from error
-    if len(data) > limit:
-        raise ExportError(f"expected at most {limit} bytes in {file}, got more; refused")
-    return data
+    return read_json(file, ExportError) if file.is_file() else {}

@@ -13,16 +13,12 @@ from numpy.typing import NDArray
 from tokenizers import processors
 
 from finegrain.errors import ExportError, ImageError, PlanError
-from finegrain.exporters.onnx_pair.files import (
-    MAX_TOKENIZER_BYTES,
-    PairFiles,
-    read_bounded,
-    read_config,
-)
+from finegrain.exporters.onnx_pair.files import MAX_TOKENIZER_BYTES, PairFiles, read_config
 from finegrain.plan import MAX_SIZE
 from finegrain.preprocess import Cleaning, Fit, ImageTransform, Interpolation, Tokenizer
 from finegrain.preprocess.cleaning import SIGLIP_CLEANING
 from finegrain.preprocess.text import parse_tokenizer
+from finegrain.zoo.json_file import read_bounded
 
 MASK, TYPES = "attention_mask", "token_type_ids"
 """Inputs that a text tower may have besides the ids."""
@@ -117,7 +113,7 @@ def read_captions(files: PairFiles, *, fixed_length: int | None) -> Captions:
         ExportError: The tokenizer or a configuration is missing or damaged, or does not fit the
             text tower.
     """
-    data = read_bounded(files.tokenizer, MAX_TOKENIZER_BYTES)
+    data = read_bounded(files.tokenizer, MAX_TOKENIZER_BYTES, ExportError)
     settings = files.beside_tokenizer(TOKENIZER_CONFIG)
     context_length = _context_length(files, settings, fixed_length)
     try:
