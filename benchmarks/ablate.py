@@ -1,13 +1,14 @@
-"""Studies of what a part of a method is worth, over seeds, on rendered people.
+"""Ablation studies over seeds, on rendered people.
 
     python benchmarks/ablate.py irra_losses
     python benchmarks/ablate.py irra_losses --seeds 1 --set schedule.epochs=1    # a first look
-    python benchmarks/ablate.py noisy_captions --row "RDE, 50% shuffled"         # one row anew
+    python benchmarks/ablate.py noisy_captions --row "RDE, 50% shuffled"         # one row again
 
-Every row of a study is one recipe with some fields changed, trained once a seed at the same
-budget. Test metrics are those of the last epoch, which nothing selects. Runs are kept under
-``runs/ablate``, and those that are finished are not repeated; the table goes to
-``benchmarks/results/<study>.json``, where ``--row`` replaces the named rows only.
+A row of a study is one recipe with some fields changed. It is trained once for each seed, with the
+same budget as the other rows. The test metrics are those of the last epoch, so nothing is selected
+on the test split. Runs are kept in ``runs/ablate``, and finished runs are not repeated. The table
+is written to ``benchmarks/results/<study>.json``; with ``--row`` only the named rows of it are
+replaced.
 """
 
 from __future__ import annotations
@@ -32,31 +33,34 @@ from finegrain.synthetic import read_attributes
 ROOT = Path(__file__).parents[1]
 RUNS = Path("runs/ablate")
 SHOWN = ("rank1", "rank10", "mAP", "swap accuracy", "seconds")
-"""Metrics in percent, and what a training took, which says something on a quiet machine only."""
+"""Metrics in percent, and the duration of a training, which is meaningful on an idle machine only.
+"""
 
 PRETRAINED = RUNS / "pretrained"
-"""The demo's model, trained on other people: it stands for the CLIP that papers start from."""
+"""The demo's model, trained on other people. It takes the place of the CLIP that papers start from.
+"""
 
 FINE_TUNED = (
     f'weights="{PRETRAINED}"', 'data.root="data/ablate"', "data.seed=7", "data.train=600",
     "data.val=50", "data.test=300", "optimizer.lr=1e-3", "schedule.epochs=6",
     "schedule.evaluate_every=6",
 )  # fmt: skip
-"""A third of the demo's people, and others: minutes a run, so that a row can have three seeds."""
+"""A third of the demo's number of people, and other people. A run takes minutes, so each row can
+have three seeds."""
 
 IRRA = (*FINE_TUNED, "method.identities=600")
 OTHERS = ('data.root="data/ablate_others"', "data.seed=8")
-# Pairs are judged one by one, so that every caption comes alone with its picture.
+# Consensus division judges single pairs, so each caption comes alone with its picture.
 ONE_CAPTION = ("captions=1", "schedule.epochs=3", "schedule.evaluate_every=3")
-# The released rule: a finer fit above 40 % wrong captions.
+# The rule of the released code: a more precise fit above 40 % wrong captions.
 DIVIDED = ("method.consensus={}", "method.items=4800")
 
 Row = tuple[str, tuple[str, ...]]
-"""A recipe, and the fields that are changed."""
+"""The name of a recipe, and the fields that are changed."""
 
 
 def mined(*losses: str) -> Row:
-    """Our own recipe with some of its losses."""
+    """finegrain's own recipe with some of its losses."""
     return "finegrain_synthetic", (*IRRA, f"losses={json.dumps(dict.fromkeys(losses, 1.0))}")
 
 
@@ -74,7 +78,7 @@ STUDIES: Mapping[str, Mapping[str, Row]] = {
         "TAL + queue + swap": mined("tal", "queue", "swap"),
         "SDM + queue": mined("sdm", "queue"),
     },
-    # What was chosen by the study above, on people that chose nothing.
+    # The choice of the study above, on people that were not used for the choice.
     "flagship_confirmed": {
         "IRRA": ("irra_synthetic", (*IRRA, *OTHERS)),
         "RDE": ("rde_synthetic", (*FINE_TUNED, *OTHERS)),
@@ -107,7 +111,7 @@ STUDIES: Mapping[str, Mapping[str, Row]] = {
 
 
 def measure(recipe: finegrain.Recipe, folder: Path) -> dict[str, float]:
-    """Train, unless that was done, and evaluate on people never seen."""
+    """Train if the run is not finished, and evaluate on people never seen in training."""
     kept = folder / "measured.json"
     if kept.is_file():
         return dict(json.loads(kept.read_text()))

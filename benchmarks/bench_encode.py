@@ -1,10 +1,10 @@
-"""One caption and eight pictures through the towers, beside the ways of the libraries in use.
+"""Encode one caption and eight pictures with finegrain and with other libraries.
 
-Everybody has the same sizes (CLIP ViT-B/16, pictures of 384x128) and random weights. finegrain
-encodes a caption at its own length, as its text tower is causal, and so does sentence-transformers,
-which pads to the longest of a batch; the others pad to 77 tokens. Towers are timed, but of
-sentence-transformers all of ``encode``, which also splits the words and normalises the pixels. Its
-pictures have the right size already.
+All have the same sizes (CLIP ViT-B/16, pictures of 384x128) and random weights. finegrain encodes a
+caption at its own length, because the text tower is causal. sentence-transformers pads to the
+longest caption of a batch, and the others pad to 77 tokens. Only towers are timed, except for
+sentence-transformers: the time of its ``encode`` includes tokenizing and the normalisation of
+pixels. Its pictures already have the right size.
 """
 
 from __future__ import annotations
@@ -48,14 +48,14 @@ INT8 = ("cpu_int8", "openvino_int8")
 PROFILES = Path(__file__).parents[1] / "export"
 WARM_UP = 1
 PAUSE = 0.02
-"""Seconds before each timed call: threads of who was timed before may still be spinning."""
+"""Seconds before each timed call. Threads of the previous call may still be spinning."""
 
 Way = Callable[[], NDArray[np.float32]]
 
 
 @pytest.fixture(scope="module")
 def report(record: Callable[..., None]) -> Iterator[dict[str, dict[str, Any]]]:
-    """What was measured, by test; kept where ``--results`` says."""
+    """Measurements by test, which are written to the folder of ``--results``."""
     results: dict[str, dict[str, Any]] = {}
     yield results
     if results:
@@ -66,7 +66,7 @@ def report(record: Callable[..., None]) -> Iterator[dict[str, dict[str, Any]]]:
 def encoders(
     method: Clip, plan: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Encoder]:
-    """The plans of this checkout's CPU targets, by name, each on its runtime."""
+    """The plans of the CPU profiles in ``export/``, by name, each on its runtime."""
     folder, threads = tmp_path_factory.mktemp("plans"), torch.get_num_threads()
     encoders = {"onnx_fp32": Encoder.from_plan(Plan(plan), threads=threads)}
     for name in INT8:
@@ -79,7 +79,7 @@ def encoders(
 
 
 def _write_plan(path: Path, fp32: Path, method: Clip, profile: ExportProfile) -> None:
-    """The plan of a profile; graphs of the opset that the fp32 plan has are taken from it."""
+    """Write the plan of a profile. Graphs of the same opset are copied from the fp32 plan."""
     opened = Plan(fp32)
     manifest = opened.manifest
     text, image = opened.take(TEXT), opened.take(IMAGE)
@@ -104,7 +104,7 @@ def eager(method: Clip, encoders: dict[str, Encoder]) -> EagerRuntime:
 
 @pytest.fixture(scope="module")
 def their_clip() -> transformers.CLIPModel:
-    """transformers' CLIP of the same size; it takes any picture size by resampled positions."""
+    """transformers' CLIP of the same size. It interpolates positions for other picture sizes."""
     text = {"hidden_size": 512, "intermediate_size": 2048, "num_attention_heads": 8}
     vision = {
         "hidden_size": 768,
@@ -124,7 +124,7 @@ def sentence_transformer(
     encoders: dict[str, Encoder],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> SentenceTransformer:
-    """sentence-transformers with the weights of ``their_clip``, from a folder as it reads them."""
+    """sentence-transformers with the weights of ``their_clip``, read from a folder."""
     folder = tmp_path_factory.mktemp("sentence_transformer")
     height, width = SIZE
     images = transformers.CLIPImageProcessor(
@@ -135,12 +135,13 @@ def sentence_transformer(
     transformers.CLIPProcessor(images, tokenizer).save_pretrained(folder)
     module = Transformer(str(folder))
     shutil.rmtree(folder)  # pytest keeps the folders of three runs, and this one is large
-    module.forward_kwargs = {"interpolate_pos_encoding"}  # what it hands on; else only squares pass
+    # Arguments passed on to the model. Without this one, pictures must be square.
+    module.forward_kwargs = {"interpolate_pos_encoding"}
     return SentenceTransformer(modules=[module], device="cpu")
 
 
 def _their_tokenizer(ours: Tokenizer) -> transformers.CLIPTokenizer:
-    """transformers' tokenizer with our vocabulary, which is CLIP's."""
+    """transformers' tokenizer with the vocabulary of CLIP from ``ours``."""
     pairs = json.loads(ours.to_json())["model"]
     pieces = {id_: piece for piece, id_ in pairs["vocab"].items()}
     start, end = pieces[ours.start_id], pieces[ours.end_id]
@@ -233,20 +234,23 @@ def test_eight_pictures(
 
 
 def _int8_products() -> tuple[str, ...]:
-    """Profiles that multiply bytes on this processor; OpenVINO needs VNNI for that."""
+    """Profiles that multiply bytes on this processor. OpenVINO needs VNNI for it."""
     instructions = this_processor().instructions
     return INT8 if "VNNI" in instructions or "dotprod" in instructions else INT8[:1]
 
 
 def _array(output: Any) -> NDArray[np.float32]:
-    """Features of a library, whatever it wraps them in."""
+    """Embeddings from the output of a library, which may wrap them."""
     features: torch.Tensor = output if isinstance(output, torch.Tensor) else output.pooler_output
     array: NDArray[np.float32] = features.numpy()
     return array
 
 
 def _check(ways: Mapping[str, Way], ours: Mapping[str, Encoder]) -> None:
-    """Only equal answers make times comparable; who has weights of another gives other answers."""
+    """Check that implementations with the same weights give the same embeddings.
+
+    Times are comparable only then.
+    """
     embeddings = {name: way() for name, way in ways.items()}
     for name, vectors in embeddings.items():
         assert vectors.shape == embeddings[BASELINE].shape, name
@@ -261,10 +265,12 @@ def _least_cosine(some: NDArray[np.float32], others: NDArray[np.float32]) -> flo
 
 
 def _take_turns(ways: Mapping[str, Way], *, rounds: int, items: int = 1) -> dict[str, Any]:
-    """Milliseconds of each way, how many ``items`` that is a second, and how many times as fast
-    as the baseline it is.
+    """Time several implementations in turns.
 
-    They take turns, so that a clock or a neighbour that changes during the run changes all.
+    Taking turns makes a change of the clock or the load affect all of them.
+
+    Returns:
+        Percentiles in milliseconds, ``items`` per second, and the speed relative to the baseline.
     """
     times: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(WARM_UP + rounds):

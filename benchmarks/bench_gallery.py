@@ -1,7 +1,7 @@
-"""Searching and filling a gallery.
+"""Search and fill a gallery.
 
-A new gallery numbers its pictures from 1, so an id there is a position plus one. The index
-alone, without file and filter language, races flat FAISS in float32 and NumPy.
+A new gallery numbers its pictures from 1, so an id is a position plus one. The index without a file
+and without filter expressions is compared with flat FAISS in float32 and with NumPy.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ CAMERA = "gate-3"
 
 @pytest.fixture(scope="module")
 def queries(vectors: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-    """Vectors near one of the gallery each, ``[1, D]``."""
+    """Queries ``[1, D]``, each near a vector of the gallery."""
     noise = np.random.default_rng(1).standard_normal((NUM_QUERIES, vectors.shape[1]), np.float32)
     queries = vectors[:: len(vectors) // NUM_QUERIES][:NUM_QUERIES] + 0.05 * noise
     return list((queries / np.linalg.norm(queries, axis=1, keepdims=True))[:, None])
 
 
 def _best(vectors: NDArray[np.float32], query: NDArray[np.float32]) -> NDArray[np.intp]:
-    """Positions of the best by NumPy's quickest way, best first."""
+    """Positions of the best vectors, best first, by the fastest method in NumPy."""
     scores = vectors @ query[0]
     some = np.argpartition(-scores, K)[:K]
     return some[np.argsort(-scores[some])]
@@ -52,11 +52,11 @@ def test_search_all(
     def ours(query: NDArray[np.float32]) -> list[int]:
         return [hit.id for hit in searcher.gallery.search(query, K)[0]]
 
-    def plain(query: NDArray[np.float32]) -> list[int]:
+    def baseline(query: NDArray[np.float32]) -> list[int]:
         return [int(place) + 1 for place in _best(vectors, query)]
 
-    assert [ours(query)[0] for query in queries] == [plain(query)[0] for query in queries]
-    summary = race(ours, plain, queries, rounds=rounds(100))
+    assert [ours(query)[0] for query in queries] == [baseline(query)[0] for query in queries]
+    summary = race(ours, baseline, queries, rounds=rounds(100))
     record("search", {**summary, "gallery": len(vectors), "k": K})
     assert summary["ratio"] > LEAST_RATIO
 
@@ -76,12 +76,12 @@ def test_search_filtered(
         hits = searcher.gallery.search(query, K, where=f"camera = '{CAMERA}'")[0]
         return [hit.id for hit in hits]
 
-    def plain(query: NDArray[np.float32]) -> list[int]:
+    def baseline(query: NDArray[np.float32]) -> list[int]:
         allowed = np.flatnonzero(column == CAMERA)
         return [int(place) + 1 for place in allowed[_best(vectors[allowed], query)]]
 
-    assert [ours(query)[0] for query in queries] == [plain(query)[0] for query in queries]
-    summary = race(ours, plain, queries, rounds=rounds(100))
+    assert [ours(query)[0] for query in queries] == [baseline(query)[0] for query in queries]
+    summary = race(ours, baseline, queries, rounds=rounds(100))
     record("search_filtered", {**summary, "gallery": len(vectors), "k": K})
 
 
@@ -120,20 +120,20 @@ def test_add(
         benchmark.extra_info["rows_per_second"] = NUM_ADDED / benchmark.stats["median"]
 
 
-# --- the index alone, beside FAISS and NumPy ------------------------------------------------
+# --- the index alone, compared with FAISS and NumPy ------------------------------------------
 
 WIDTH = 512
 SIZES = (10_000, 100_000, 1_000_000)
 SHARES = (0.001, 0.01, 0.1, 0.5)
 PEERS = ("faiss", "numpy")
 LEAST_RATIO = 0.5
-"""Bound for an unfiltered search of a hundred thousand rows or more. The baselines' other searches
-take less than a few milliseconds, which depend mostly on the scheduler of a busy machine."""
+"""Smallest ratio for an unfiltered search of 100,000 rows or more. Shorter searches of the
+baselines take a few milliseconds, which depend mostly on the scheduler of a busy machine."""
 
 
 @dataclass(frozen=True)
 class Filled:
-    """The same vectors, each unit length, in three places; the number of a row is its id."""
+    """The same unit vectors in three indexes; the id of a vector is its row number."""
 
     vectors: NDArray[np.float32]
     flat: faiss.IndexFlatIP
@@ -143,7 +143,7 @@ class Filled:
 @pytest.fixture(scope="module", params=SIZES)
 def loaded(request: pytest.FixtureRequest, rounds: Callable[[int], int]) -> Filled:
     if request.param > 100_000 and rounds(100) < 100:
-        pytest.skip("a million vectors only in the full form")
+        pytest.skip("a million vectors are searched in the full form only")
     vectors = np.random.default_rng(2).standard_normal((request.param, WIDTH), np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     flat, index = faiss.IndexFlatIP(WIDTH), VectorIndex(WIDTH)
@@ -177,10 +177,10 @@ def test_index(
     def ours(query: NDArray[np.float32]) -> list[int]:
         return [hit.id for hit in loaded.index.search(query, K)[0]]
 
-    plain = _best_by(peer, loaded)
+    baseline = _best_by(peer, loaded)
     random = np.random.default_rng(3).standard_normal((NUM_QUERIES, 1, WIDTH), np.float32)
-    assert [ours(query)[0] for query in random] == [plain(query)[0] for query in random]
-    summary = race(ours, plain, list(random), rounds=rounds(50))
+    assert [ours(query)[0] for query in random] == [baseline(query)[0] for query in random]
+    summary = race(ours, baseline, list(random), rounds=rounds(50))
     if len(loaded.vectors) >= 100_000:
         assert summary["ratio"] > LEAST_RATIO
 
@@ -201,7 +201,7 @@ def test_index_filtered(
     def ours(query: NDArray[np.float32]) -> list[int]:
         return [hit.id for hit in loaded.index.search(query, K, allowed)[0]]
 
-    plain = _best_allowed_by(peer, loaded, allowed)
+    baseline = _best_allowed_by(peer, loaded, allowed)
     queries = list(random.standard_normal((NUM_QUERIES, 1, WIDTH), np.float32))
-    assert [ours(query)[0] for query in queries] == [plain(query)[0] for query in queries]
-    race(ours, plain, queries, rounds=rounds(50))
+    assert [ours(query)[0] for query in queries] == [baseline(query)[0] for query in queries]
+    race(ours, baseline, queries, rounds=rounds(50))

@@ -1,11 +1,12 @@
-"""What a gallery costs as it grows: filling, opening, changing and searching it.
+"""The cost of a gallery as it grows: filling, opening, changing and searching it.
 
-The vectors are drawn to be as hard as those of people: some ten thousand identities around
-one shared direction, and texts that lie apart from all pictures, so that what an index
-learned of the pictures helps a text little. They are kept in a file and read in chunks.
+The vectors are drawn to be as hard to search as embeddings of people: tens of thousands of
+identities around one common direction, and texts that are far from all pictures. An index that is
+trained on the pictures is therefore a poor fit to the texts. The vectors are kept in a file and
+read in chunks.
 
-``FINEGRAIN_ROWS=10000000`` goes on to so many rows, where only approximate indexes fit in
-memory; the file takes 2 KiB a row.
+``FINEGRAIN_ROWS=10000000`` continues to ten million rows, where only approximate indexes fit in
+memory. The file takes 2 KiB per row.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from finegrain.index.exact import VectorIndex
 Vectors = NDArray[np.float32]
 Ids = NDArray[np.int64]
 Ask = Callable[[Vectors], list[int]]
-"""One query ``[1, D]`` to the ids of its ten best."""
+"""Maps a query ``[1, D]`` to the ids of its ten best pictures."""
 
 WIDTH = 512
 K = 10
@@ -44,14 +45,14 @@ CAMERA = 3
 NUM_ADDED = 1000
 NUM_DELETED = 100
 ROUNDS = 30
-PAUSE = 0.02  # see conftest
+PAUSE = 0.02  # see conftest.py
 WARM_UP = 3
 NUM_TEXTS = 200
 
 ROWS = int(os.environ.get("FINEGRAIN_ROWS", 1_000_000))
 SIZES = tuple(10**power for power in range(3, 9) if 10**power <= ROWS)
-IN_MEMORY = 4_000_000  # exact indexes of more rows take over half of a common server's memory
-MILVUS_ROWS = 100_000  # milvus-lite takes minutes to fill beyond
+IN_MEMORY = 4_000_000  # beyond this, exact indexes take over half of a common server's memory
+MILVUS_ROWS = 100_000  # beyond this, filling milvus-lite takes minutes
 HNSW_ROWS = 1_000_000
 MILVUS_ROUNDS = 5
 SHORT_ROWS = 10_000
@@ -60,15 +61,16 @@ SHORT_APPROXIMATE = 70_000
 
 
 class Crowd:
-    """Draws unit vectors of pictures and texts about the same people, always the same ones.
+    """Draws unit vectors of pictures and texts of the same people, the same in each run.
 
-    Two pictures of different people have a cosine of 0.5, a text has 0.14 with any picture
-    and 0.38 with the ten best of 200,000: about what models for text-to-person search show.
+    Two pictures of different people have a cosine of 0.5. A text has a cosine of 0.14 with any
+    picture, and of 0.38 with the ten best of 200,000. Models for text-to-person search have similar
+    values.
     """
 
     def __init__(self, identities: int) -> None:
         random = np.random.default_rng(0)
-        # The spread of real embeddings is in few directions.
+        # Embeddings of trained models vary mostly in few directions.
         spectrum = np.arange(1, WIDTH + 1, dtype=np.float32) ** -0.5
         axes = np.linalg.qr(random.standard_normal((WIDTH, WIDTH)))[0].astype(np.float32)
         self._axes = (spectrum / np.linalg.norm(spectrum))[:, None] * axes
@@ -77,12 +79,12 @@ class Crowd:
         self._people = random.standard_normal((identities, WIDTH), np.float32) @ self._axes
 
     def pictures(self, number: int) -> Vectors:
-        """Chunk ``number`` of them, ``[CHUNK, D]``."""
+        """Chunk ``number`` of the vectors of pictures, ``[CHUNK, D]``."""
         random = np.random.default_rng([1, number])
         return self._drawn(random, CHUNK, 0.7 * self._of_pictures, 0.55, 0.45)
 
     def texts(self, count: int) -> Vectors:
-        """``[count, D]``."""
+        """Vectors of texts, ``[count, D]``."""
         return self._drawn(np.random.default_rng(2), count, 0.85 * self._of_texts, 0.35, 0.4)
 
     def _drawn(
@@ -100,7 +102,7 @@ def _unit(vectors: Vectors) -> Vectors:
 
 @dataclass(frozen=True)
 class Mapped:
-    """Vectors in a file, in the place of a gallery's; row ``r`` has id ``r + 1``."""
+    """Vectors in a file, with the interface of a gallery's storage; row ``r`` has id ``r + 1``."""
 
     rows: Vectors
     file: int
@@ -110,7 +112,7 @@ class Mapped:
         return np.arange(1, len(self.rows) + 1)
 
     def vectors(self, ids: Iterable[int]) -> dict[int, Vectors]:
-        # As a database reads them: a map would read on for a hundred kilobytes at each.
+        # Reads as a database does. A memory map would read ahead 100 KB for each vector.
         size = 4 * WIDTH
         read = partial(os.pread, self.file, size)
         return {id_: np.frombuffer(read((id_ - 1) * size), np.float32) for id_ in ids}
@@ -123,7 +125,7 @@ class Mapped:
 
 @pytest.fixture(scope="module")
 def most(short: bool) -> int:
-    """Rows of the largest gallery."""
+    """Number of rows of the largest gallery."""
     return SHORT_APPROXIMATE if short else ROWS
 
 
@@ -140,7 +142,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def vectors(crowd: Crowd, most: int, path: Path) -> Iterator[Vectors]:
-    """``[most, D]`` in a file, read as it is needed."""
+    """Vectors ``[most, D]`` in a file, which is read when needed."""
     drawn = np.memmap(path, np.float32, "w+", shape=(most, WIDTH))
     for start in range(0, most, CHUNK):
         drawn[start : start + CHUNK] = crowd.pictures(start // CHUNK)[: most - start]
@@ -152,7 +154,7 @@ def vectors(crowd: Crowd, most: int, path: Path) -> Iterator[Vectors]:
 
 @pytest.fixture
 def file(vectors: Vectors, path: Path) -> Iterator[int]:
-    """Descriptor of the file of all vectors."""
+    """File descriptor of the file of all vectors."""
     with path.open("rb") as opened:
         yield opened.fileno()
 
@@ -166,9 +168,9 @@ def texts(crowd: Crowd) -> Vectors:
 def keep(
     record: Callable[..., None], request: pytest.FixtureRequest
 ) -> Callable[[str, int, dict[str, Any]], None]:
-    """``keep(subject, rows, results)`` adds to what was measured for a number of rows.
+    """``keep(subject, rows, results)`` adds measurements for a number of rows.
 
-    Also in earlier runs: the largest sizes are best measured in one of their own.
+    Results of earlier runs are kept, because the largest sizes are best measured in their own runs.
     """
     folder = request.config.getoption("results")
 
@@ -192,7 +194,7 @@ def _seconds(work: Callable[[], object]) -> float:
 
 
 def _in_turns(ways: Mapping[str, Ask], queries: Vectors, rounds: int) -> dict[str, float]:
-    """Median milliseconds of each way; they take turns on the same query."""
+    """Median milliseconds of each implementation, in turns on the same query."""
     milliseconds: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(WARM_UP + rounds):
         for name, ask in ways.items():
@@ -202,7 +204,7 @@ def _in_turns(ways: Mapping[str, Ask], queries: Vectors, rounds: int) -> dict[st
     return {name: round(median(times[WARM_UP:]), 3) for name, times in milliseconds.items()}
 
 
-# --- the ways that are compared -------------------------------------------------------------
+# --- implementations to compare --------------------------------------------------------------
 
 
 def _cameras(rows: range) -> list[str]:
@@ -251,7 +253,7 @@ def _ways(
 
 
 def _milvus(path: Path, vectors: Vectors) -> Any:
-    """A client of milvus-lite, its collection filled and searched exactly."""
+    """A client of milvus-lite with a filled collection, which searches exactly."""
     pymilvus = import_module("pymilvus")
     client = pymilvus.MilvusClient(str(path))
     schema = client.create_schema(auto_id=False)
@@ -296,7 +298,7 @@ def test_growth(
     short: bool,
 ) -> None:
     if size > (SHORT_ROWS if short else IN_MEMORY):
-        pytest.skip("more rows than this form goes to")
+        pytest.skip("more rows than this form measures")
     rows, path = vectors[:size], tmp_path / "gallery"
     places = np.arange(CAMERA, size, NUM_CAMERAS)
     with finegrain.Gallery(path, dim=WIDTH) as gallery:
@@ -311,7 +313,7 @@ def test_growth(
         result["query_ms"] = _compared(ways, texts, short)
         result["filtered_ms"] = _compared(filtered, texts, short)
         if size <= (SHORT_MILVUS_ROWS if short else MILVUS_ROWS):
-            # Alone: its threads work on between two queries and would slow down the others.
+            # Not in turns: its threads keep working between queries and would slow down the others.
             result["milvus-lite"] = _milvus_lite(
                 tmp_path / "milvus.db", rows, texts, ways, filtered
             )
@@ -322,7 +324,7 @@ def test_growth(
 def _milvus_lite(
     path: Path, rows: Vectors, texts: Vectors, ways: Mapping[str, Ask], filtered: Mapping[str, Ask]
 ) -> dict[str, float]:
-    """The same rows and queries in milvus-lite, where it is installed."""
+    """Times of milvus-lite on the same rows and queries; empty if it is not installed."""
     if find_spec("milvus_lite") is None:
         return {}
     start = time.perf_counter()
@@ -344,7 +346,7 @@ def _compared(ways: Mapping[str, Ask], queries: Vectors, short: bool) -> dict[st
 
 
 def _changes(gallery: finegrain.Gallery, vectors: Vectors, queries: Vectors) -> dict[str, float]:
-    """Adding and deleting, each with the search that first sees it."""
+    """Seconds of adding and of deleting, each with the first search after it."""
 
     def add() -> None:
         gallery.add(vectors[:NUM_ADDED], [None] * NUM_ADDED)
@@ -375,7 +377,7 @@ def test_approximate(
 ) -> None:
     slow = isinstance(kind, Hnsw) and (short or size > HNSW_ROWS)
     if slow or short != (size == SHORT_APPROXIMATE):
-        pytest.skip("another form's size, or hours to build")
+        pytest.skip("this size belongs to the other form, or the index takes hours to build")
     mapped = Mapped(vectors[:size], file)
     index = ApproximateIndex(mapped, kind)
     build = _seconds(lambda: _follow(index, mapped))
@@ -414,7 +416,7 @@ def _follow(index: ApproximateIndex | VectorIndex, mapped: Mapped) -> None:
 
 
 def _bytes_of(index: ApproximateIndex) -> int:
-    """What FAISS would write of the codes, which is what it holds."""
+    """Size of the codes in bytes, as FAISS would write them."""
     written = 0
 
     def count(data: bytes) -> int:
@@ -433,7 +435,7 @@ def _ask_index(index: ApproximateIndex | VectorIndex, allowed: Ids | None) -> As
 
 
 def _index_changes(index: ApproximateIndex, mapped: Mapped, queries: Vectors) -> dict[str, float]:
-    """As :func:`_changes`, without the file."""
+    """As :func:`_changes`, for an index without a file."""
     last = index.last_id
 
     def add() -> None:

@@ -1,8 +1,8 @@
-"""Towers on a GPU, and ``Searcher(vectors="gpu")`` beside the same searcher with vectors in memory.
+"""Towers on a GPU, and ``Searcher(vectors="gpu")`` compared with vectors in memory.
 
-Skipped where there is no GPU.
+Skipped without a GPU.
 
-No machine of this project has run it yet, and no result of it is published.
+No machine of this project has run this file yet, and no results of it are published.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ Captions = tuple[NDArray[np.int32], NDArray[np.int32]]
 
 
 def caption(length: int, seed: int = 0) -> Captions:
-    """Ids of a made-up caption, ``[1, L]``, and its end."""
+    """Ids of a random caption, ``[1, L]``, and the position of its end."""
     ids = np.random.default_rng(seed).integers(1, START, (1, length)).astype(np.int32)
     ids[0, 0], ids[0, -1] = START, END
     return ids, np.array([length - 1], np.int32)
 
 
 def timed(work: Callable[[], object], rounds: int) -> dict[str, Any]:
-    """Percentiles of what one caller waits."""
+    """Percentiles of the latency of a single caller."""
     for _ in range(WARM_UP):
         work()
     seconds = np.empty(rounds)
@@ -74,7 +74,7 @@ def plan(
     shipped: Callable[[ExportProfile], Path],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
-    """ViT-B/16 in fp16, with ``search.onnx`` (text and search in one launch) or without."""
+    """ViT-B/16 in fp16, with ``search.onnx`` (text tower and search in one launch) or without."""
     towers = Plan(shipped(load_profile(EXPORT / "tensorrt_fp16.py")))
     members = {name: towers.take(name) for name in REQUIRED}
     if request.param:
@@ -120,7 +120,7 @@ def test_towers(runtime, backend, rounds, record):
 
 
 def test_query(plan, gallery, backend, rounds, record, request):
-    """Text to paths. The same hits first: only equal answers make times comparable."""
+    """Time a text query, after a check that both searchers give the same matches."""
     open_searcher = partial(Searcher, plan, gallery=gallery, runtime=backend)
     with open_searcher(vectors="memory") as searcher:
         expected = [[(m.id, m.score) for m in searcher.query(query, K)] for query in QUERIES]

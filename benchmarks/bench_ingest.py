@@ -1,8 +1,8 @@
 """Ingest of pictures: from a file to the input of the image tower, and into a gallery.
 
-The baseline is that of research code: Pillow, torchvision's transforms to floats, a data
-loader with two processes, the eager image tower in fp32, and an array saved at the end. It
-resizes with the same filter, so that both see the same pixels.
+The baseline works as research code does: Pillow, torchvision's transforms to floats, a data loader
+with two processes, the eager image tower in fp32, and ``np.save`` of the array at the end. It
+resizes with the same filter, so both have the same pixels.
 """
 
 from __future__ import annotations
@@ -39,23 +39,23 @@ EXPORT = Path(__file__).parents[1] / "export"
 SIZE = (384, 128)
 CROP = (270, 128)
 CROPS_ACROSS = (4, 15)
-"""Height and width of a photograph in pixels."""
+"""Number of crops in a photograph, vertically and horizontally."""
 
 NUM_PHOTOGRAPHS = 6
 BATCH = 32
 WORKERS = 2
 LEAST_COSINE = {"onnx_fp32": 0.9999, "cpu_int8": 0.998}
-"""Smallest cosine of a picture's embedding with that of the baseline."""
+"""Smallest allowed cosine between a picture's embeddings of finegrain and of the baseline."""
 
 NORMALIZE = transforms.Normalize(CLIP_MEAN, CLIP_STD)
-PLAIN_TRANSFORM = transforms.Compose([transforms.Resize(SIZE), transforms.ToTensor(), NORMALIZE])
+BASELINE_TRANSFORM = transforms.Compose([transforms.Resize(SIZE), transforms.ToTensor(), NORMALIZE])
 
 Report = defaultdict[str, dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
 def report(record: Callable[..., None]) -> Iterator[Report]:
-    """What was measured, by subject and part; kept where ``--results`` says."""
+    """Measurements by subject and part, which are written to the folder of ``--results``."""
     result: Report = defaultdict(dict)
     yield result
     for subject, parts in result.items():
@@ -64,7 +64,7 @@ def report(record: Callable[..., None]) -> Iterator[Report]:
 
 @pytest.fixture(scope="module")
 def crops(tmp_path_factory: pytest.TempPathFactory, short: bool) -> list[Path]:
-    """JPEG files of one person each."""
+    """JPEG files with one person each."""
     root = tmp_path_factory.mktemp("people")
     people = 2 if short else 32
     write_people(root, identities=people, size=CROP, workers=1, progress=False)
@@ -73,7 +73,7 @@ def crops(tmp_path_factory: pytest.TempPathFactory, short: bool) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def photographs(crops: list[Path], tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """JPEG files as large as those of a camera: crowds, made of the crops."""
+    """JPEG files of the size of a camera's photographs: grids of the crops."""
     (rows, columns), (height, width) = CROPS_ACROSS, CROP
     folder = tmp_path_factory.mktemp("photographs")
     upcoming, paths = cycle(crops), []
@@ -87,7 +87,8 @@ def photographs(crops: list[Path], tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture(scope="module")
 def copies(crops: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
-    """``copies(count)``: a new folder with so many crops, as a gallery knows files by path."""
+    """``copies(count)`` makes a new folder with ``count`` crops. A gallery skips files that it
+    knows."""
 
     def copied(count: int) -> Path:
         folder = tmp_path_factory.mktemp("crops")
@@ -98,7 +99,7 @@ def copies(crops: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Calla
     return copied
 
 
-class PlainPictures(Dataset[Tensor]):
+class BaselinePictures(Dataset[Tensor]):
     def __init__(self, paths: Sequence[Path]) -> None:
         self.paths = paths
 
@@ -106,25 +107,25 @@ class PlainPictures(Dataset[Tensor]):
         return len(self.paths)
 
     def __getitem__(self, position: int) -> Tensor:
-        return plain_pixels(self.paths[position])
+        return baseline_pixels(self.paths[position])
 
 
-def plain_pixels(path: Path) -> Tensor:
-    result: Tensor = PLAIN_TRANSFORM(Image.open(path).convert("RGB"))
+def baseline_pixels(path: Path) -> Tensor:
+    result: Tensor = BASELINE_TRANSFORM(Image.open(path).convert("RGB"))
     return result
 
 
-class PlainIngest:
-    """Encodes files and saves an array."""
+class BaselineIngest:
+    """Encodes files and saves the embeddings as an array."""
 
     def __init__(self, method: Clip) -> None:
         self._tower = copy.deepcopy(method.image_tower)
-        self._tower.pixel_norm = nn.Identity()  # the transforms do that
+        self._tower.pixel_norm = nn.Identity()  # the transforms normalise already
 
     @torch.inference_mode()
     def folder(self, folder: Path) -> Path:
         """Save embeddings of all files, ``[N, D]`` in the order of names, and return the path."""
-        pictures = PlainPictures(sorted(folder.glob("*.jpg")))
+        pictures = BaselinePictures(sorted(folder.glob("*.jpg")))
         loader = DataLoader(pictures, batch_size=BATCH, num_workers=WORKERS)
         embeddings = [F.normalize(self._tower(pixels), dim=-1) for pixels in loader]
         return self._saved(folder, torch.cat(embeddings))
@@ -132,7 +133,7 @@ class PlainIngest:
     @torch.inference_mode()
     def picture(self, path: Path) -> Path:
         """Save the embedding of one file, float32 ``[1, D]``, and return the path."""
-        return self._saved(path, F.normalize(self._tower(plain_pixels(path)[None]), dim=-1))
+        return self._saved(path, F.normalize(self._tower(baseline_pixels(path)[None]), dim=-1))
 
     @staticmethod
     def _saved(source: Path, embeddings: Tensor) -> Path:
@@ -142,8 +143,8 @@ class PlainIngest:
 
 
 @pytest.fixture(scope="module")
-def plain(method: Clip) -> PlainIngest:
-    return PlainIngest(method)
+def baseline(method: Clip) -> BaselineIngest:
+    return BaselineIngest(method)
 
 
 @pytest.mark.parametrize("kind", ["crops", "photographs"])
@@ -160,23 +161,23 @@ def test_preprocess(
     def ours(path: Path) -> NDArray[np.uint8]:
         return transform(load_image(path))
 
-    # The same pixels, of which the image graph does the rest.
+    # The image graph normalises the pixels of finegrain.
     for path in paths:
-        assert torch.equal(NORMALIZE(torch.from_numpy(ours(path)) / 255), plain_pixels(path))
+        assert torch.equal(NORMALIZE(torch.from_numpy(ours(path)) / 255), baseline_pixels(path))
 
-    summary = race(ours, plain_pixels, paths, rounds=rounds(200))
+    summary = race(ours, baseline_pixels, paths, rounds=rounds(200))
     with Image.open(paths[0]) as first:
         size = first.height, first.width
     file_kb = round(float(np.mean([path.stat().st_size for path in paths])) / 1024, 1)
     report["preprocess"][kind] = {**summary, "size": size, "file_kb": file_kb}
-    if kind == "crops":  # of a photograph, decoding is nearly all, and the same either way
+    if kind == "crops":  # decoding is most of the work for a photograph, and the same for both
         assert summary["ratio"] > 0.7
 
 
 @pytest.mark.parametrize("profile", ["cpu_int8", "onnx_fp32"])
 def test_ingest(
     profile: str,
-    plain: PlainIngest,
+    baseline: BaselineIngest,
     crops: list[Path],
     photographs: list[Path],
     copies: Callable[[int], Path],
@@ -188,7 +189,7 @@ def test_ingest(
     benchmark: Any,
 ) -> None:
     if short and profile == "onnx_fp32":
-        pytest.skip("in fp32 only in the full form")
+        pytest.skip("fp32 is measured in the full form only")
     plan = shipped(load_profile(EXPORT / f"{profile}.py"))
     threads = torch.get_num_threads()
     with finegrain.Searcher(plan, gallery=tmp_path / "gallery", threads=threads) as searcher:
@@ -197,12 +198,12 @@ def test_ingest(
             return searcher.add(folder, progress=False).ids
 
         some = copies(4 if short else BATCH)
-        cosine = _least_cosine(searcher, add(some), np.load(plain.folder(some)))
+        cosine = _least_cosine(searcher, add(some), np.load(baseline.folder(some)))
         assert cosine > LEAST_COSINE[profile]
 
         turns = 1 if short else 3
         folders = [copies(len(crops)) for _ in range(turns)]
-        summary = race(add, plain.folder, folders, rounds=turns, warm_up=0)
+        summary = race(add, baseline.folder, folders, rounds=turns, warm_up=0)
         encoder = Encoder.from_plan(Plan(plan), threads=threads)
         parts = {
             "crops": _parts_ms(encoder, searcher.gallery, crops),
@@ -226,7 +227,7 @@ def test_ingest(
 
 
 def test_one_picture(
-    plain: PlainIngest,
+    baseline: BaselineIngest,
     copies: Callable[[int], Path],
     shipped: Callable[[ExportProfile], Path],
     filled: Callable[[Path], finegrain.Searcher],
@@ -234,19 +235,19 @@ def test_one_picture(
     report: Report,
     short: bool,
 ) -> None:
-    """As a camera brings them, into a gallery that is large already."""
+    """Add one picture after the other to a large gallery, as pictures of a camera arrive."""
     searcher = filled(shipped(load_profile(EXPORT / "cpu_int8.py")))
     size, turns = len(searcher.gallery), 5 if short else 100
 
     def add(path: Path) -> list[int]:
         return searcher.add(path, progress=False).ids
 
-    # What a gallery holds already it passes over, so that every turn needs a file of its own.
+    # A gallery skips files that it holds, so each round needs a new file.
     first, *others = sorted(copies(turns + 2).iterdir())
-    cosine = _least_cosine(searcher, add(first), np.load(plain.picture(first)))
+    cosine = _least_cosine(searcher, add(first), np.load(baseline.picture(first)))
     assert cosine > LEAST_COSINE["cpu_int8"]
 
-    summary = race(add, plain.picture, others, rounds=turns, warm_up=1)
+    summary = race(add, baseline.picture, others, rounds=turns, warm_up=1)
     report["ingest"]["one_picture"] = {**summary, "profile": "cpu_int8", "gallery": size}
     assert summary["ratio"] > 1
 
@@ -254,7 +255,7 @@ def test_one_picture(
 def _least_cosine(
     searcher: finegrain.Searcher, ids: Sequence[int], embeddings: NDArray[np.float32]
 ) -> float:
-    """Smallest cosine of the gallery's vectors with embeddings of the same pictures, ``[N, D]``."""
+    """Smallest cosine between vectors of the gallery and embeddings ``[N, D]`` of its pictures."""
     results = searcher.gallery.search(embeddings, len(ids))
     scores = ({hit.id: hit.score for hit in hits} for hits in results)
     return min(of_picture[id_] for id_, of_picture in zip(ids, scores, strict=True))
@@ -263,9 +264,10 @@ def _least_cosine(
 def _parts_ms(
     encoder: Encoder, gallery: finegrain.Gallery, paths: Sequence[Path]
 ) -> dict[str, float]:
-    """What a picture takes in each part, batch by batch and one part after the other.
+    """Milliseconds per picture in each part, when the parts run one after the other.
 
-    ``Searcher.add`` decodes the next batch while one is encoded, so that it takes less.
+    ``Searcher.add`` is faster than their sum, because it decodes the next batch during the encoding
+    of a batch.
     """
     times = []
     for start in range(0, len(paths), BATCH):

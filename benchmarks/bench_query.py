@@ -1,4 +1,4 @@
-"""A text query over 100,000 pictures, beside the way research code does it."""
+"""A text query over 100,000 pictures, compared with a baseline that works as research code does."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ CAPTIONS = (
 )
 
 
-class PlainSearch:
-    """Eager fp32 at the full context, all products, a full sort."""
+class BaselineSearch:
+    """Eager fp32 with padding to the full context, all products, and a full sort."""
 
     def __init__(
         self,
@@ -79,16 +79,16 @@ class PlainSearch:
 
 
 @pytest.fixture(scope="module")
-def plain(
+def baseline(
     method: Clip, encoder: Encoder, vectors: NDArray[np.float32], images: list[str]
-) -> PlainSearch:
-    return PlainSearch(method, encoder.tokenizer, vectors, images)
+) -> BaselineSearch:
+    return BaselineSearch(method, encoder.tokenizer, vectors, images)
 
 
 @pytest.mark.parametrize("profile", ["onnx_fp32", "cpu_int8"])
 def test_query(
     profile: str,
-    plain: PlainSearch,
+    baseline: BaselineSearch,
     shipped: Callable[[ExportProfile], Path],
     filled: Callable[[Path], finegrain.Searcher],
     race: Callable[..., dict[str, Any]],
@@ -103,13 +103,12 @@ def test_query(
     def query(caption: str) -> finegrain.search.matches.Matches:
         return searcher.query(caption, k=K)
 
-    # Only like answers make the times comparable. Random vectors leave nothing between the
-    # tenth and the eleventh, so that int8 changes more of a top ten here than with a model
-    # that was trained.
-    shared = fmean(len({m.image for m in query(c)} & {*plain.query(c)}) / K for c in CAPTIONS)
+    # Times are comparable only for similar results. The scores of random vectors are close
+    # together, so int8 changes more of the ten best here than with a trained model.
+    shared = fmean(len({m.image for m in query(c)} & {*baseline.query(c)}) / K for c in CAPTIONS)
     assert shared >= (0.99 if profile == "onnx_fp32" else 0.6)
 
-    summary = race(query, plain.query, CAPTIONS, rounds=rounds(200))
+    summary = race(query, baseline.query, CAPTIONS, rounds=rounds(200))
     encoder = Encoder.from_plan(Plan(plan), threads=torch.get_num_threads())
     details = {
         "tokens_p50": median(encoder.tokenizer.encode(CAPTIONS).eot.tolist()) + 1,
@@ -118,13 +117,13 @@ def test_query(
         "stages_p50_ms": _stages(encoder, searcher.gallery, rounds(200)),
     }
     benchmark.extra_info.update(details)
-    scale = {"gallery": len(plain.images), "k": K, "model": "ViT-B/16 random weights"}
+    scale = {"gallery": len(baseline.images), "k": K, "model": "ViT-B/16 random weights"}
     record(f"query_{profile}", {**summary, **details, **scale})
     assert summary["ratio"] > 1
 
 
 def _one_after_another(query: Callable[[str], object], rounds: int) -> dict[str, float]:
-    """Times of a server that does nothing else: no pauses, and nobody else's work in the caches."""
+    """Latencies of a server without other work: no pauses, and warm caches."""
     times = []
     for turn in range(rounds):
         start = time.perf_counter()
@@ -134,9 +133,9 @@ def _one_after_another(query: Callable[[str], object], rounds: int) -> dict[str,
 
 
 def _stages(encoder: Encoder, gallery: finegrain.Gallery, rounds: int) -> dict[str, float]:
-    """Where the time of a query goes, by calling its parts one by one.
+    """Median milliseconds of each part of a query, when the parts are called one by one.
 
-    They run back to back, with warmer caches than in the race, so they add up to less.
+    They run without pauses, and their caches are warmer than in the race, so their sum is smaller.
     """
     times = np.empty((rounds, 5))
     for turn in range(rounds):

@@ -1,9 +1,9 @@
 """Re-ranking at RaSa's size, compared with a baseline that works as the released code does.
 
-The baseline, written here from its description: 128 pictures per query; captions padded to 50
-tokens; the words repeated for each picture; keys and values of 577 tokens per picture in each of
-six layers, though they do not depend on the query; fp32 in eager PyTorch. The layers that read
-only the words are not timed for the baseline, and are timed for finegrain.
+The baseline was written from the description of the released code: 128 pictures per query; captions
+padded to 50 tokens; the words repeated for each picture; keys and values of 577 tokens per picture
+in each of six layers, although they do not depend on the query; fp32 in eager PyTorch. The layers
+that read only words are timed for finegrain, and not for the baseline.
 """
 
 from __future__ import annotations
@@ -32,11 +32,12 @@ from finegrain.plan import IMAGE, MATCH, TEXT, TOKENIZER, Manifest, Plan, write_
 from finegrain.records import PictureTokens
 from finegrain.rerank import MATCHED_AT_ONCE
 
-PLAIN_TOKENS = 50
+BASELINE_TOKENS = 50
 CANDIDATES = 128
+BASELINE = "plain"  # its key in the files of results
 CAPTIONS = {
     "a query": "woman in red coat",
-    # A little longer than those of CUHK-PEDES, which have 24 words on average.
+    # A little longer than captions of CUHK-PEDES, which have 24 words on average.
     "a caption": (
         "a young woman with long dark hair is wearing a bright red coat over blue jeans and white "
         "shoes and carries a black bag on her left shoulder"
@@ -46,7 +47,7 @@ CAPTIONS = {
 
 @pytest.fixture(scope="module")
 def config(short: bool) -> RasaConfig:
-    """RaSa's sizes; its words are CLIP's. In the short form there are fewer layers."""
+    """RaSa's sizes with CLIP's vocabulary. The short form has fewer layers."""
     whole = RasaConfig(text=AlbefTextConfig(vocabulary=49408), queue=64)
     if not short:
         return whole
@@ -64,7 +65,7 @@ def rasa(config: RasaConfig) -> Rasa:
 
 @pytest.fixture(scope="module")
 def matcher(rasa: Rasa, config: RasaConfig, tmp_path_factory: pytest.TempPathFactory) -> Encoder:
-    """The exported head, on as many threads as torch takes."""
+    """The exported match head, with as many threads as torch uses."""
     profile = ExportProfile(name="onnx_fp32")
     image, context = config.image, config.text.context_length
     tokens, width = 577, image.channels
@@ -116,12 +117,12 @@ def test_rerank(
     tokens = from_codes(torch.from_numpy(pictures.codes), torch.from_numpy(pictures.scales))
     words = matcher.tokenizer.encode([caption])
     ids = torch.nn.functional.pad(
-        torch.from_numpy(words.ids), (0, PLAIN_TOKENS - words.ids.shape[1])
+        torch.from_numpy(words.ids), (0, BASELINE_TOKENS - words.ids.shape[1])
     )
     eot = torch.from_numpy(words.eot)
     bert = rasa.text_tower.bert
     with torch.inference_mode():
-        seen = words_before(eot, PLAIN_TOKENS).expand(count, -1)
+        seen = words_before(eot, BASELINE_TOKENS).expand(count, -1)
         read = bert.read(ids, seen[:1]).expand(count, -1, -1)
 
     def ours(_: str) -> np.ndarray[Any, Any]:
@@ -131,17 +132,17 @@ def test_rerank(
         return np.concatenate([part.logits for part in parts])
 
     @torch.inference_mode()
-    def plain(_: str) -> torch.Tensor:
+    def baseline(_: str) -> torch.Tensor:
         logits = rasa.itm_head(bert.fuse(read, seen, tokens)[:, 0])
         return logits[:, 1] - logits[:, 0]
 
-    # Only equal answers make the times comparable.
-    np.testing.assert_allclose(ours(caption), plain(caption).numpy(), atol=1e-3)
+    # Times are comparable only if the results are equal.
+    np.testing.assert_allclose(ours(caption), baseline(caption).numpy(), atol=1e-3)
 
-    summary = race(ours, plain, [caption], rounds=2 if short else 5, warm_up=1)
+    summary = race(ours, baseline, [caption], rounds=2 if short else 5, warm_up=1)
     short_ids, own = torch.from_numpy(words.ids), eot
     macs = {
-        "plain": _macs(lambda: plain(caption)),
+        BASELINE: _macs(lambda: baseline(caption)),
         "finegrain": _macs(lambda: rasa.match_of(short_ids, own, tokens)),
     }
     record(
@@ -151,7 +152,7 @@ def test_rerank(
             "candidates": count,
             "words": len(caption.split()),
             "macs": macs,
-            "macs_ratio": round(macs["plain"] / macs["finegrain"], 2),
+            "macs_ratio": round(macs[BASELINE] / macs["finegrain"], 2),
             "bytes_a_picture": int(pictures.codes[0].nbytes + pictures.scales[0].nbytes),
             "model": "RaSa, ViT-B/16 at 384x384, random weights",
         },
@@ -160,7 +161,7 @@ def test_rerank(
 
 
 def _macs(work: Callable[[], object]) -> int:
-    """Multiplications with an addition, counted by PyTorch as it runs."""
+    """Number of multiply-accumulate operations, counted by PyTorch."""
     with warnings.catch_warnings(), torch.inference_mode(), FlopCounterMode(display=False) as count:
         warnings.simplefilter("ignore")
         work()

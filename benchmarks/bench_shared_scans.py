@@ -2,7 +2,7 @@
 
 The peers take turns in the same run: NumPy's product in float32, flat FAISS, usearch's exact search
 (if it is installed), and one thread that reads as many bytes as the codes have. Times are medians
-and minima in milliseconds; on a shared machine, the minima and the ratios say more.
+and minima in milliseconds. On a shared machine, the minima and the ratios are more reliable.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def test_shared_scans(rounds: Callable[[int], int], record: Callable[..., None])
             "width": WIDTH,
             "k": K,
             "kernel": "bytes" if multiplies_bytes() else "faiss",
-            # above the number of cores, other programs took time from all of them
+            # if above the number of cores, other programs slowed down all searches
             "load_average_before": round(load, 1),
             "by_batch": times,
             "clients": CLIENTS,
@@ -98,7 +98,7 @@ def _times(
 
 
 def _throughput(search: Search, queries: NDArray[np.float32], seconds: float) -> float:
-    """Queries per second of as many threads as there are queries."""
+    """Queries per second, with one thread per query."""
     counts = [0] * len(queries)
     stop = time.perf_counter() + seconds
 

@@ -1,4 +1,4 @@
-"""Drawing made-up people on one core: how fast a dataset appears."""
+"""Render synthetic people on one core."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
 """Training steps of IRRA at ViT-B/16 size, compared with a baseline like the released code.
 
-The baseline, written here from its description: fp32; attention as separate products; the text
-tower twice with all 77 tokens, though both times it reads the same words; logits over the
-vocabulary at every position, most of which the loss ignores; one optimiser group for each tensor.
-On a GPU the released code computes in half precision, which a CPU may not support. There, only the
-second and third of these differences remain.
+The baseline was written from the description of the released code: fp32; attention as separate
+products; the text tower twice with all 77 tokens, although it reads the same words both times;
+logits over the vocabulary at every position, most of which the loss ignores; one optimiser group
+for each tensor. On a GPU the released code computes in half precision, which a CPU may not support.
+There, only the second and third of these differences remain.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ CPU = torch.device("cpu")
 
 
 def batch_of(seed: int) -> Batch:
-    """Pictures of noise and captions of as many words as those of CUHK-PEDES, about 24."""
+    """Random pixels, and captions of about 24 words, as in CUHK-PEDES."""
     draw = torch.Generator().manual_seed(seed)
     ids = torch.zeros(BATCH, 77, dtype=torch.int32)
     lengths = torch.randint(15, 40, (BATCH,), generator=draw)
@@ -53,7 +53,7 @@ def batch_of(seed: int) -> Batch:
     )
 
 
-def plain_losses(model: Irra, batch: Batch, masked: Masked) -> dict[str, Tensor]:
+def baseline_losses(model: Irra, batch: Batch, masked: Masked) -> dict[str, Tensor]:
     image_tokens = model.image_tower.tokens(batch.pixels)
     text_tokens = model.text_tower.tokens(masked.ids)
     images, texts = image_tokens[:, 0], text_tokens[torch.arange(BATCH), batch.eot.long()]
@@ -97,25 +97,25 @@ def test_training_step(
         fast.step()
         return loss.item()
 
-    def plain_step(batch: Batch) -> float:
+    def baseline_step(batch: Batch) -> float:
         slow.zero_grad()
         masked = mask_words(twin._padded(batch.ids))
         with sdpa_kernel(SDPBackend.MATH):
-            loss = torch.stack(list(plain_losses(twin, batch, masked).values())).sum()
+            loss = torch.stack(list(baseline_losses(twin, batch, masked).values())).sum()
         torch.autograd.backward(loss)
         slow.step()
         return loss.item()
 
-    # Only equal losses make the times comparable: the same words hidden, in fp32.
+    # Times are comparable only if the losses are equal: the same masked words, in fp32.
     batch = batch_of(0)
     masked = mask_words(model._padded(batch.ids))
     with monkeypatch.context() as patch, torch.no_grad():
         patch.setattr(irra_module, "mask_words", lambda ids, rate: masked)
         for name, loss in model(batch).items():
-            torch.testing.assert_close(loss, plain_losses(twin, batch, masked)[name])
+            torch.testing.assert_close(loss, baseline_losses(twin, batch, masked)[name])
 
     batches = [batch_of(seed) for seed in range(4)]
-    summary = race(finegrain_step, plain_step, batches, rounds=2 if short else 8, warm_up=1)
+    summary = race(finegrain_step, baseline_step, batches, rounds=2 if short else 8, warm_up=1)
     p50 = summary["p50_ms"]
     rate = {name: round(1e3 * BATCH / ms, 2) for name, ms in p50.items()}
     scale = {"batch": BATCH, "model": "IRRA, ViT-B/16 at 384x128, random weights"}

@@ -1,9 +1,9 @@
-"""Train ``recipes/catalog_photos.py``, and measure it on the validation photographs.
+"""Train ``recipes/catalog_photos.py`` and evaluate it on the validation photographs.
 
     python benchmarks/catalog_photos.py --root PATH [--out runs/catalog_photos]
 
-Writes the precision@10 of the label queries to ``benchmarks/results/catalog_photos.json``,
-and leaves a plan with an indexed gallery in the run folder.
+Writes the precision@10 of the label queries to ``benchmarks/results/catalog_photos.json``, and a
+plan with an indexed gallery to the run folder.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def _has_label(label: str, truth: Any) -> bool:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--root", required=True, help="folder of labels.csv and its pictures")
+    parser.add_argument("--root", required=True, help="folder of labels.csv and the pictures")
     parser.add_argument("--out", type=Path, default=Path("runs/catalog_photos"))
     arguments = parser.parse_args()
     recipe = finegrain.load_recipe(

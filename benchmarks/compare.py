@@ -1,18 +1,18 @@
-"""Two runs of the benchmarks, side by side, and a verdict.
+"""Compare two runs of the benchmarks.
 
     pytest benchmarks --benchmark-json=before.json
     pytest benchmarks --benchmark-json=after.json
     python benchmarks/compare.py before.json after.json
 
-Compared are speeds beside something that the same run timed on the same machine: how many times
-as long the peer took as finegrain, or, where there is no peer, the calibration, a fixed piece of
-work. Such a speed moves little when the machine is slower or busy, which moves both. Where one
-fell by more than ``--tolerance``, finegrain became slower, and the exit status is 1. What only one
-run timed, or timed beside nothing, is shown and not judged.
+Times are not compared directly, but relative to a reference that was timed in the same run on the
+same machine. The reference is the peer of the benchmark. Without a peer it is the calibration,
+which is a fixed computation. A slow or busy machine changes both times, so their ratio changes
+little. If a relative speed fell by more than ``--tolerance``, finegrain became slower, and the exit
+status is 1. Benchmarks that are in one run only, or have no reference, are shown without a verdict.
 
-Such a speed does depend on the kind of the processor: AMX makes products of bytes several times as
-fast and leaves the rest as it is. Runs on processors with other instruction sets are refused, with
-the exit status 2.
+Relative speeds depend on the type of processor: AMX makes products of bytes several times as fast
+and does not change the rest. Runs on processors with different instruction sets are therefore not
+compared, and the exit status is 2.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from typing import Any
 
 from tabulate import tabulate
 
-BESIDE = ("peer", "calibration")
-"""What speeds are taken beside, the better first: a peer does work of the same kind."""
+REFERENCES = ("peer", "calibration")
+"""References for speeds, the better first: a peer does the same kind of work."""
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """A benchmark of one run: median in ms, and how many times as long the others took."""
+    """A benchmark of one run: the median in ms, and the speed relative to each reference."""
 
     median: float
     speed: Mapping[str, float]
@@ -41,14 +41,14 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Timings by name, and the kind of the processor that they were taken on."""
+    """Timings by name, and the type of processor on which they were taken."""
 
     processor: str
     timings: Mapping[str, Timing]
 
 
 def read(path: Path) -> Run:
-    """A run, from a file of pytest-benchmark."""
+    """Read a run from a file of pytest-benchmark."""
     try:
         stated = json.loads(path.read_text())
         timings = {
@@ -56,7 +56,7 @@ def read(path: Path) -> Run:
         }
         machine = stated["machine_info"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        sys.exit(f"{path} is no result of pytest --benchmark-json: {error!r}")
+        sys.exit(f"{path} is not a result of pytest --benchmark-json: {error!r}")
     if "instructions" not in machine:
         sys.exit(
             f"{path} does not state the processor's instruction sets; run the benchmarks again"
@@ -90,19 +90,19 @@ def slower(
     return sorted(fallen)
 
 
-def _beside(*timings: Timing) -> str | None:
-    """What all of them have a speed beside."""
-    return next((other for other in BESIDE if all(other in one.speed for one in timings)), None)
+def _reference(*timings: Timing) -> str | None:
+    """The best reference that all of the timings have."""
+    return next((other for other in REFERENCES if all(other in one.speed for one in timings)), None)
 
 
 def _change(was: Timing, now: Timing) -> float | None:
     """Relative change of the speed: -0.1 is 10 % slower."""
-    other = _beside(was, now)
+    other = _reference(was, now)
     return None if other is None else now.speed[other] / was.speed[other] - 1
 
 
 def _row(name: str, was: Timing | None, now: Timing | None) -> list[str]:
-    other = _beside(*(one for one in (was, now) if one))
+    other = _reference(*(one for one in (was, now) if one))
     return [
         name.removeprefix("test_"),
         *(f"{one.median:.2f}" if one else "" for one in (was, now)),
@@ -126,16 +126,19 @@ def main() -> int:
     parser.add_argument("before", type=Path)
     parser.add_argument("after", type=Path)
     parser.add_argument(
-        "--tolerance", type=float, default=0.25, help="of a speed's fall (default: a quarter)"
+        "--tolerance",
+        type=float,
+        default=0.25,
+        help="largest accepted decrease of a relative speed (default: 0.25)",
     )
     arguments = parser.parse_args()
     runs = read(arguments.before), read(arguments.after)
     if runs[0].processor != runs[1].processor:
         was, now = (run.processor for run in runs)
-        print(f"two kinds of processors are not compared: {was}, and {now}", file=sys.stderr)
+        print(f"expected two runs on one type of processor, got {was}, and {now}", file=sys.stderr)
         return 2
     before, after = (run.timings for run in runs)
-    head = ["benchmark", "ms before", "ms after", "beside", "before", "after", "change"]
+    head = ["benchmark", "ms before", "ms after", "relative to", "before", "after", "change"]
     print(tabulate(rows(before, after), headers=head, disable_numparse=True))
     fallen = slower(before, after, arguments.tolerance)
     print(f"\nslower: {', '.join(fallen)}" if fallen else "\nno benchmark became slower")

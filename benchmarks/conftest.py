@@ -1,7 +1,7 @@
-"""The model, the gallery and the clock that all benchmarks share.
+"""The model, the gallery and the timing that all benchmarks share.
 
-The model has the size of a released one and random weights: speed does not depend on
-what was learned, and nothing needs to be downloaded.
+The model has the size of a released one and random weights. Speed does not depend on the values of
+weights, and nothing needs to be downloaded.
 """
 
 from __future__ import annotations
@@ -40,15 +40,19 @@ NUM_CAMERAS = 100
 ADD_BATCH = 10_000
 WARM_UP = 3
 PAUSE = 0.02
-"""Seconds before each timed call: OpenMP's threads spin on after a call, and would take
-the cores of whoever is timed next."""
+"""Seconds before each timed call. OpenMP's threads spin after a call, and would occupy the cores of
+the next call."""
+
+BASELINE = "plain"
+"""Key of the baseline in the files of results."""
 
 PERCENTILES = (50, 95, 99)
 CALIBRATED_EVERY = 10
-"""Rounds of a race; no oftener, since a turn of the calibration empties the caches."""
+"""Number of rounds of a race between calibrations. More calibrations would empty the caches too
+often."""
 
 CALIBRATION_TURNS = 5
-"""Before a benchmark, and after it."""
+"""Number of calibrations before a benchmark, and after it."""
 
 _RACES = pytest.StashKey[list[dict[str, Any]]]()
 
@@ -58,7 +62,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--results",
         type=Path,
         metavar="FOLDER",
-        help="keep what is measured here, a JSON file a subject (benchmarks/results is published)",
+        help="write one JSON file per subject to this folder (benchmarks/results is published)",
     )
 
 
@@ -69,13 +73,13 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_benchmark_update_machine_info(
     config: pytest.Config, machine_info: dict[str, Any]
 ) -> None:
-    machine_info.pop("node", None)  # results are published; the machine's name is nobody's
+    machine_info.pop("node", None)  # results are published without the name of the machine
     machine_info.update(_fingerprint())
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if races := terminalreporter.config.stash[_RACES]:
-        terminalreporter.section("side by side, in one run")
+        terminalreporter.section("finegrain and baselines, in one run")
         terminalreporter.write_line(tabulate(races, headers="keys", floatfmt=".2f"))
 
 
@@ -98,13 +102,13 @@ def _fingerprint() -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def machine() -> dict[str, Any]:
-    """What a time depends on besides the code."""
+    """Everything besides the code that a time depends on."""
     return _fingerprint()
 
 
 @pytest.fixture(scope="session")
 def record(request: pytest.FixtureRequest, machine: dict[str, Any]) -> Callable[..., None]:
-    """``record(subject, results)`` keeps results with the machine, where ``--results`` is given."""
+    """``record(subject, results)`` writes results and machine to the folder of ``--results``."""
     folder = request.config.getoption("results")
 
     def keep(subject: str, results: dict[str, Any]) -> None:
@@ -124,15 +128,15 @@ def short() -> bool:
 
 @pytest.fixture(scope="session")
 def rounds(short: bool) -> Callable[[int], int]:
-    """``rounds(full)``: as many, or a tenth of them in the short form."""
+    """``rounds(full)`` is ``full``, or a tenth of it in the short form."""
     return lambda full: max(5, full // 10) if short else full
 
 
 @pytest.fixture(scope="session")
 def calibration() -> Callable[[], object]:
-    """A fixed piece of work: products of matrices in cache, and a pass over 64 MB of memory.
+    """A fixed computation: products of matrices in cache, and a pass over 64 MB of memory.
 
-    It has nothing of finegrain in it, so that it takes longer only where the machine is slower.
+    It uses nothing of finegrain, so it takes longer only if the machine is slower.
     """
     square, memory = torch.ones(256, 256), torch.ones(16 << 20)
 
@@ -146,10 +150,10 @@ def calibration() -> Callable[[], object]:
 
 @pytest.fixture
 def calibrate(benchmark: Any, calibration: Callable[[], object]) -> Iterator[Callable[[], None]]:
-    """``calibrate()`` times one turn of the calibration beside what the benchmark times.
+    """``calibrate()`` times one calibration during a benchmark.
 
-    The median of all turns goes into ``benchmark.extra_info`` as ``calibration_ms``, by which
-    ``compare.py`` judges where there is no peer.
+    The median of all calibrations is ``calibration_ms`` in ``benchmark.extra_info``. ``compare.py``
+    uses it for benchmarks without a peer.
     """
     times: list[float] = []
 
@@ -170,7 +174,7 @@ def calibrate(benchmark: Any, calibration: Callable[[], object]) -> Iterator[Cal
 
 @pytest.fixture(autouse=True)
 def _calibrated(request: pytest.FixtureRequest) -> None:
-    """No benchmark goes without."""
+    """Calibrate in each benchmark."""
     if "benchmark" in request.fixturenames:
         request.getfixturevalue("calibrate")
 
@@ -179,25 +183,25 @@ def _calibrated(request: pytest.FixtureRequest) -> None:
 def race(
     benchmark: Any, calibrate: Callable[[], None], request: pytest.FixtureRequest
 ) -> Callable[..., dict[str, Any]]:
-    """``race(ours, plain, inputs, rounds=...)`` times two ways of doing one thing.
+    """``race(ours, baseline, inputs, rounds=...)`` times two implementations of one computation.
 
-    They take turns on the same input, so that a clock or a neighbour that changes during the
-    run changes both. The summary also goes into ``benchmark.extra_info``.
+    They take turns on the same input, so a change of the clock or the load affects both. The
+    summary is also added to ``benchmark.extra_info``.
     """
 
     def run(
         ours: Callable[[Any], object],
-        plain: Callable[[Any], object],
+        baseline: Callable[[Any], object],
         inputs: Sequence[Any],
         *,
         rounds: int,
         warm_up: int = WARM_UP,
     ) -> dict[str, Any]:
-        seconds: dict[str, list[float]] = {"finegrain": [], "plain": []}
+        seconds: dict[str, list[float]] = {"finegrain": [], BASELINE: []}
         upcoming = cycle(inputs)
 
         def rest(name: str) -> None:
-            # Before either of the two alike: both then find the caches as empty.
+            # Done before both calls, so that both start with equally cold caches.
             if len(seconds[name]) % CALIBRATED_EVERY == 0:
                 calibrate()
             time.sleep(PAUSE)
@@ -207,15 +211,17 @@ def race(
             work(argument)
             seconds[name].append(time.perf_counter() - start)
 
-        def plain_goes_first() -> tuple[tuple[str, Callable[[Any], object], Any], dict[str, Any]]:
+        def baseline_goes_first() -> tuple[
+            tuple[str, Callable[[Any], object], Any], dict[str, Any]
+        ]:
             argument = next(upcoming)
-            rest("plain")
-            timed("plain", plain, argument)
+            rest(BASELINE)
+            timed(BASELINE, baseline, argument)
             rest("finegrain")
             return ("finegrain", ours, argument), {}
 
         benchmark.pedantic(
-            timed, setup=plain_goes_first, rounds=rounds, warmup_rounds=warm_up, iterations=1
+            timed, setup=baseline_goes_first, rounds=rounds, warmup_rounds=warm_up, iterations=1
         )
         kept = {name: [1e3 * s for s in times[-rounds:]] for name, times in seconds.items()}
         within = {
@@ -227,7 +233,7 @@ def race(
             **within,
             "min_ms": {name: round(min(ms), 3) for name, ms in kept.items()},
             "calls_per_second": {name: float(f"{1e3 / ms:.4g}") for name, ms in p50.items()},
-            "ratio": round(p50["plain"] / p50["finegrain"], 3),
+            "ratio": round(p50[BASELINE] / p50["finegrain"], 3),
             "rounds": rounds,
         }
         benchmark.extra_info.update(summary)
@@ -235,8 +241,8 @@ def race(
             {
                 "what": request.node.name.removeprefix("test_"),
                 "finegrain p50 ms": p50["finegrain"],
-                "plain p50 ms": p50["plain"],
-                "plain / finegrain": summary["ratio"],
+                "baseline p50 ms": p50[BASELINE],
+                "baseline / finegrain": summary["ratio"],
                 "rounds": rounds,
             }
         )
@@ -247,7 +253,7 @@ def race(
 
 @pytest.fixture(scope="session")
 def method() -> Clip:
-    """CLIP ViT-B/16 for persons, random weights."""
+    """CLIP ViT-B/16 for people, with random weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return ClipConfig(image=VitConfig(), text=TextConfig()).build().eval()
@@ -257,7 +263,7 @@ def method() -> Clip:
 def shipped(
     method: Clip, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[[ExportProfile], Path]]:
-    """``shipped(profile)`` is the plan of ``method`` for a target, without the parity check."""
+    """``shipped(profile)`` is the plan of ``method`` for a profile, without a parity check."""
     folder = tmp_path_factory.mktemp("plans")
     image, text = VitConfig(), TextConfig()
 
@@ -304,7 +310,7 @@ def plan(shipped: Callable[[ExportProfile], Path]) -> Path:
 
 @pytest.fixture(scope="session")
 def encoder(plan: Path) -> Encoder:
-    """The plan on ONNX Runtime, with as many threads as torch takes."""
+    """The plan on ONNX Runtime, with as many threads as torch uses."""
     return Encoder.from_plan(Plan(plan), threads=torch.get_num_threads())
 
 
@@ -319,13 +325,13 @@ def vectors(method: Clip) -> NDArray[np.float32]:
 
 @pytest.fixture(scope="session")
 def images() -> list[str]:
-    """Paths of the pictures, in the order of ``vectors``; none of them is opened."""
+    """Paths of the pictures, in the order of ``vectors``; the files do not exist."""
     return [f"crops/{number:06d}.jpg" for number in range(1, NUM_PICTURES + 1)]
 
 
 @pytest.fixture(scope="session")
 def cameras() -> list[str]:
-    """Names of the cameras, in the order of ``vectors``; each saw one picture in a hundred."""
+    """Camera of each vector, in the order of ``vectors``; a camera has one picture in a hundred."""
     return [f"gate-{number % NUM_CAMERAS}" for number in range(NUM_PICTURES)]
 
 
@@ -336,7 +342,7 @@ def filled(
     cameras: list[str],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Callable[[Path], finegrain.Searcher]]:
-    """``filled(plan)`` is a searcher over all of ``vectors``."""
+    """``filled(plan)`` is a searcher over all ``vectors``."""
     with ExitStack() as opened:
 
         def fill(plan: Path) -> finegrain.Searcher:
@@ -359,5 +365,5 @@ def filled(
 
 @pytest.fixture(scope="session")
 def searcher(plan: Path, filled: Callable[[Path], finegrain.Searcher]) -> finegrain.Searcher:
-    """A searcher in fp32 over all of ``vectors``."""
+    """A searcher in fp32 over all ``vectors``."""
     return filled(plan)

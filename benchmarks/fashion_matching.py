@@ -1,16 +1,16 @@
-"""What FashionBERT's patch matching adds to the towers, on rendered garments.
+"""The effect of FashionBERT's match head on rendered garments.
 
     python benchmarks/fashion_matching.py [--set A.B=C]
 
-Towers are trained first, and stand for the CLIP and the ResNet that those of the field start
-from: then ``recipes/fashionbert_synthetic.py`` goes on with them, and sees its patches by a frozen
-copy of their image backbone. On products never seen, both protocols are
-measured: lists of 101 candidates of one sub-category, and the full gallery, where the match head
-orders the first k of each caption. What a certain match is worth in cosine is chosen on the
-validation products. Runs that are finished are not repeated; the table goes to
+First, towers are trained. They take the place of the CLIP and the ResNet that published models
+start from. ``recipes/fashionbert_synthetic.py`` starts from these towers, with a frozen copy of
+their image backbone as patch encoder. Both protocols are evaluated on products never seen in
+training: lists of 101 candidates of one sub-category, and the full gallery, where the match head
+re-ranks the first k of each caption. The weight of a match in the combined score is chosen on the
+validation products. Finished runs are not repeated. The table is written to
 ``benchmarks/results/fashion_matching.json``.
 
-A column for a pretrained CLIP without training is missing: there are no weights here.
+There is no column for a pretrained CLIP without training, since no weights were available.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ Row = dict[str, str | float]
 
 
 def towers_of(recipe: Recipe) -> Recipe:
-    """A contrastive run of the same towers on the same pictures."""
+    """The recipe of a contrastive run of the same towers on the same pictures."""
     method = recipe.method
     return replace(
         finegrain.load_recipe(ROOT / "recipes" / "tiny_synthetic.py"),
@@ -61,7 +61,7 @@ def towers_of(recipe: Recipe) -> Recipe:
 
 
 def trained(recipe: Recipe, folder: Path) -> tuple[Encoder, float]:
-    """The encoder of a run, and the minutes that its training took."""
+    """The encoder of a run, and the minutes of its training."""
     kept = folder / "minutes.json"
     if not kept.is_file():
         started = perf_counter()
@@ -72,7 +72,7 @@ def trained(recipe: Recipe, folder: Path) -> tuple[Encoder, float]:
 
 
 def fashionbert_of(recipe: Recipe, towers: Path) -> Recipe:
-    """The recipe, from the towers of a run and with their backbone for patches."""
+    """The recipe with the towers of a run as start, and their backbone as patch encoder."""
     weights = towers / "backbone.safetensors"
     _, method, _ = load_run(towers)
     backbone = method.get_submodule("image_tower.backbone").state_dict()
@@ -87,7 +87,7 @@ def fashionbert_of(recipe: Recipe, towers: Path) -> Recipe:
 def sampled(
     before: Encoder, encoder: Encoder, splits: Mapping[str, Split]
 ) -> tuple[list[Row], dict[str, Any]]:
-    """Lists of 1 right and up to 100 wrong products of a sub-category."""
+    """Rank lists of 1 matching and up to 100 other products of a sub-category."""
     scores: dict[str, SampledScores] = {}
     for name, queries in (("val", VALIDATION_QUERIES), ("test", QUERIES)):
         lists = draw_candidates(splits[name], queries=queries)
@@ -108,7 +108,7 @@ def sampled(
 
 
 def full_gallery(before: Encoder, encoder: Encoder, splits: Mapping[str, Split]) -> list[Row]:
-    """Captions search all pictures; the head orders the first k."""
+    """Rank all pictures for each caption; the match head re-ranks the first k."""
     deepest = max(DEPTHS)
     validation = score_candidates(
         encoder, splits["val"].samples, depth=deepest, max_captions=VALIDATION_QUERIES,

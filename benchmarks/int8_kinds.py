@@ -1,13 +1,13 @@
-"""Ways to store and multiply weights on a CPU: what each costs in quality, and how fast it is.
+"""Formats of weights on a CPU: quality and speed of each.
 
     finegrain train recipes/tiny_synthetic.py -o runs/tiny
     python benchmarks/int8_kinds.py runs/tiny --results benchmarks/results/int8_kinds.json
 
-Quality is that of a trained run, compared with its own fp32 graphs as an export compares it.
-Speed is that of three layers of ViT-B/16's towers with random weights, in CPU seconds of one
-thread, the least of several rounds in which the ways take turns. The file keeps one entry for each
-kind of processor. On an Intel processor, ``make build/older_processor.so`` makes a library that
-hides newer instructions:
+Quality is measured on a trained run: each format is compared with the fp32 graphs, as an export
+does. Speed is measured on three layers of ViT-B/16's towers with random weights, in CPU seconds of
+one thread. It is the minimum over several rounds in which the formats take turns. The file has one
+entry for each type of processor. On an Intel processor, ``make build/older_processor.so`` makes a
+library that hides newer instructions:
 
     FINEGRAIN_PROCESSOR=avx2 LD_PRELOAD=build/older_processor.so python benchmarks/int8_kinds.py ...
 """
@@ -49,9 +49,9 @@ from finegrain.runtime.instructions import this_processor
 
 ROUNDS = {TEXT: 15, IMAGE: 3}
 COMPARED = 120
-"""Pictures, with their captions, that the quality is measured on."""
+"""Number of pictures, with their captions, on which the quality is measured."""
 DEPTH = 3
-"""Layers of the towers that are timed; ViT-B/16 has 12 that are alike."""
+"""Number of timed layers; ViT-B/16 has 12 equal ones."""
 WORDS = 6
 PICTURES = 2
 BLOCK = 32
@@ -61,7 +61,7 @@ Graphs = Mapping[str, bytes]
 
 @dataclass(frozen=True)
 class EightBits:
-    """Signed weights over all eight bits: products saturate without VNNI."""
+    """Signed weights that use all eight bits; products saturate without VNNI."""
 
     name: str = "8 bits"
     min_cosine: float = -1
@@ -104,7 +104,7 @@ class Unsigned:
 
 @dataclass(frozen=True)
 class FourBits:
-    """Blocks of 4 bits with a scale each, multiplied by activations of 8 bits."""
+    """Blocks of 4-bit weights with one scale each, multiplied by activations of 8 bits."""
 
     name: str = "4 bits in blocks"
     min_cosine: float = -1
@@ -119,7 +119,7 @@ class FourBits:
 
 @dataclass(frozen=True)
 class Halves:
-    """Weights in fp16, widened to fp32 before their products."""
+    """Weights in fp16, converted to fp32 before the products."""
 
     name: str = "fp16 weights"
     min_cosine: float = -1
@@ -150,7 +150,7 @@ KINDS: tuple[Precision, ...] = (
 
 
 def _lowered(graph: bytes, *, limit: int) -> bytes:
-    """As :class:`Int8` lowers a graph, with a scale by the largest weight of a channel."""
+    """Lower a graph as :class:`Int8` does, with a scale from the largest weight of a channel."""
 
     def by_largest(
         values: NDArray[np.float32],
@@ -169,7 +169,7 @@ def _bytes(model: onnx.ModelProto) -> bytes:
 
 
 def quality(run: Path) -> dict[str, dict[str, float]]:
-    """How near each kind stays to fp32 on the pictures that a parity check compares, by kind."""
+    """Agreement of each format with fp32 on the pictures of a parity check, by name."""
     measured = {}
     with TemporaryDirectory() as folder:
         path = Path(folder) / "fp32.plan"
@@ -190,7 +190,7 @@ def quality(run: Path) -> dict[str, dict[str, float]]:
 
 
 def towers() -> Graphs:
-    """Both towers in fp32, of the width of ViT-B/16."""
+    """Both towers in fp32, with the width of ViT-B/16."""
     image, text = VitConfig(depth=DEPTH), TextConfig(depth=DEPTH)
     torch.manual_seed(0)
     method = ClipConfig(image=image, text=text).build().eval()
@@ -201,7 +201,7 @@ def towers() -> Graphs:
 
 
 def speed(fp32: Graphs) -> dict[str, dict[str, float]]:
-    """CPU milliseconds of a caption and of a picture, and megabytes of both towers, by kind."""
+    """CPU milliseconds of a caption and of a picture, and megabytes of both towers, by name."""
     draw, image = np.random.default_rng(0), VitConfig()
     feeds = {
         TEXT: {
@@ -225,7 +225,7 @@ def speed(fp32: Graphs) -> dict[str, dict[str, float]]:
             for name, session in sessions.items():
                 start = time.process_time()
                 session.run(["embeddings"], feed)
-                if turn:  # the first is warm-up
+                if turn:  # the first round is warm-up
                     least[name] = min(least[name], time.process_time() - start)
         what, items = ("caption_ms", 1) if member == TEXT else ("picture_ms", PICTURES)
         for name, seconds in least.items():
@@ -240,12 +240,12 @@ def _session(graph: bytes) -> onnxruntime.InferenceSession:
 
 
 def main() -> None:
-    logging.disable(logging.INFO)  # ONNX Runtime's quantiser tells of every node
+    logging.disable(logging.INFO)  # ONNX Runtime's quantiser logs each node
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("run", type=Path, help="a trained run, for the quality")
-    parser.add_argument("--results", type=Path, help="keep what is measured here")
+    parser.add_argument("run", type=Path, help="the trained run whose quality is measured")
+    parser.add_argument("--results", type=Path, help="file of the results")
     arguments = parser.parse_args()
     processor = this_processor()
     near, fast = quality(arguments.run), speed(towers())

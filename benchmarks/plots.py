@@ -1,8 +1,8 @@
-"""Draw what benchmarks measured, as pictures for the READMEs.
+"""Plot results of benchmarks for the documentation.
 
-``python benchmarks/plots.py`` draws a picture beside each of ``gallery_growth.json``, which
-``pytest benchmarks/bench_gallery_growth.py --results benchmarks/results`` writes, and
-``rerank_curve.json``, which ``python benchmarks/rerank_curve.py RUN`` writes.
+``python benchmarks/plots.py`` writes a PNG beside each of two files: ``gallery_growth.json``,
+written by ``pytest benchmarks/bench_gallery_growth.py --results benchmarks/results``, and
+``rerank_curve.json``, written by ``python benchmarks/rerank_curve.py RUN``.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ ByRows = Mapping[int, Mapping[str, Any]]
 
 
 def growth(exact: ByRows, approximate: ByRows) -> Figure:
-    """Time of a query, with a filter, and of changes, by rows; both axes logarithmic."""
+    """Times of queries, filtered queries and changes by number of rows, on logarithmic axes."""
     figure = Figure(figsize=(13, 4.2), dpi=DOTS_AN_INCH)
     queries, filtered, changes = figure.subplots(1, 3)
     for name in ("finegrain", "faiss flat", "numpy"):
@@ -67,7 +67,7 @@ def growth(exact: ByRows, approximate: ByRows) -> Figure:
 
 
 def _by_rows(measured: ByRows, *keys: str) -> dict[int, float]:
-    """One number of each size that has it."""
+    """A measurement by number of rows, for the sizes that have it."""
     result: dict[int, float] = {}
     for rows, value in measured.items():
         inner: Any = value
@@ -101,7 +101,7 @@ def _read(path: Path) -> ByRows:
 
 
 def rerank_curve(measured: Mapping[str, Any]) -> Figure:
-    """What looking at more candidates gives, by what it costs."""
+    """The metric of re-ranking as a function of its time, for several numbers of candidates."""
     figure = Figure(figsize=(7, 4.2), dpi=DOTS_AN_INCH)
     axes = figure.subplots()
     first = measured["vectors alone"]
@@ -125,7 +125,8 @@ def rerank_curve(measured: Mapping[str, Any]) -> Figure:
         title=f"{measured['gallery']:,} pictures, the first k of each query re-ranked",
     )
     axes.margins(y=0.12)
-    # By itself a logarithmic axis shows powers of ten, and this one spans hardly two.
+    # By default a logarithmic axis has labels at powers of ten only, and this one spans less than
+    # two.
     axes.xaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
@@ -138,7 +139,7 @@ def rerank_curve(measured: Mapping[str, Any]) -> Figure:
 def _save(figure: Figure, path: Path) -> None:
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
-    # A picture of few colours is a third of the size.
+    # A palette reduces the file to a third of its size.
     picture = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
     picture.quantize(NUM_COLOURS).save(path, optimize=True)
 
@@ -155,7 +156,9 @@ def main() -> None:
     if curve.is_file():
         _save(rerank_curve(json.loads(curve.read_text())), curve.with_suffix(".png"))
     if not exact and not curve.is_file():
-        raise SystemExit(f"nothing was measured into {folder} yet; see the head of this file")
+        raise SystemExit(
+            f"there are no results in {folder}: run the commands at the head of this file"
+        )
 
 
 if __name__ == "__main__":

@@ -1,16 +1,16 @@
-"""What re-ranking gives and costs: rank1 and milliseconds by how many pictures are looked at.
+"""Quality and time of re-ranking, by number of candidates.
 
     python benchmarks/rerank_curve.py [RUN]
 
-Without a run, ``recipes/rasa_synthetic.py`` is trained first. Its image tower starts from that of
-the demo's model, which stands for the ALBEF that RaSa starts from; what was trained already is
-not trained again.
+Without RUN, ``recipes/rasa_synthetic.py`` is trained first. Its image tower starts from that of the
+demo's model, which takes the place of the ALBEF that RaSa starts from. Finished runs are not
+repeated.
 
-The run is exported, and a caption of each picture of the test split searches all of them. For
-each depth the candidates come in the order of both stages, a match weighing what the export chose
-on the validation split, and in that of the head alone, as the released code has it, which can
-never stop early. Milliseconds are of whole queries by a Searcher: take them on a quiet machine.
-Writes ``benchmarks/results/rerank_curve.json``.
+The run is exported, and one caption of each picture of the test split searches all pictures. For
+each number of candidates there are two orders. One combines both scores, with the weight that the
+export chose on the validation split. The other uses the match head alone, as the released code
+does, and can never stop early. Milliseconds are those of a whole query by a Searcher; measure them
+on an idle machine. Writes ``benchmarks/results/rerank_curve.json``.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ WARM_UP = 5
 
 
 def measure(run: Path, profile: str, depths: Sequence[int]) -> dict[str, Any]:
-    """All numbers of one run."""
+    """All results of one run."""
     recipe, _, _ = load_run(run)
     samples = one_caption_each(take_split(recipe.data.splits(), "test").samples)
     with tempfile.TemporaryDirectory() as folder:
@@ -100,7 +100,7 @@ def measure(run: Path, profile: str, depths: Sequence[int]) -> dict[str, Any]:
 
 
 def trained(towers: Path, run: Path) -> Path:
-    """A run of RaSa from the image tower of a contrastive run."""
+    """A run of RaSa that starts from the image tower of a contrastive run."""
     if last_checkpoint(towers) is None:
         finegrain.train(finegrain.load_recipe(RECIPES / "tiny_synthetic.py"), towers)
     recipe = finegrain.load_recipe(RECIPES / "rasa_synthetic.py")
@@ -108,7 +108,7 @@ def trained(towers: Path, run: Path) -> Path:
     if not weights.is_file():
         weights.parent.mkdir(parents=True, exist_ok=True)
         save_file(start_of(recipe, towers), weights)
-    # It knows what it sees already, and learns what the rest needs of it.
+    # The image tower is trained already and needs only small changes.
     rule = ParameterRule(names="image_tower.*", lr=0.1)
     optimizer = replace(recipe.optimizer, rules=(*recipe.optimizer.rules, rule))
     finegrain.train(replace(recipe, weights=str(weights), optimizer=optimizer), run, resume=True)
@@ -116,7 +116,7 @@ def trained(towers: Path, run: Path) -> Path:
 
 
 def start_of(recipe: finegrain.Recipe, towers: Path) -> dict[str, Tensor]:
-    """The recipe's weights as they are drawn, but for the image tower and its copy."""
+    """The recipe's random weights, with the image tower and its momentum copy from a run."""
     torch.manual_seed(recipe.seed)
     method = assemble(recipe)
     assert isinstance(method, Rasa)
@@ -127,7 +127,7 @@ def start_of(recipe: finegrain.Recipe, towers: Path) -> dict[str, Tensor]:
 
 
 def one_caption_each(samples: Sequence[Sample]) -> list[Sample]:
-    """As many queries as pictures: twice as many would take twice the time and tell the same."""
+    """As many queries as pictures; a second caption would double the time and change little."""
     return [replace(sample, captions=sample.captions[:1]) for sample in samples]
 
 
@@ -144,7 +144,7 @@ def _fill(plan: Path, samples: Sequence[Sample]) -> None:
 def _milliseconds(
     plan: Path, samples: Sequence[Sample], depth: int | None = None, by: RerankBy = "both"
 ) -> float:
-    """Median of whole queries; the first are warm-up."""
+    """Median milliseconds of whole queries; the first are warm-up."""
     captions = [sample.captions[0] for sample in samples]
     timed = captions[:: max(1, len(captions) // TIMED_QUERIES)]
     options: dict[str, Any] = (
@@ -163,7 +163,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("run", type=Path, nargs="?", help="by default trained first")
+    parser.add_argument("run", type=Path, nargs="?", help="run of RaSa (default: train one)")
     parser.add_argument("--profile", default="onnx_fp32", help="a file of export/")
     parser.add_argument(
         "--depths", type=int, nargs="+", default=DEPTHS, metavar="K", help="pictures looked at"

@@ -1,8 +1,8 @@
-"""Write the numbers of the README and of docs/ from the files that commands wrote.
+"""Write the tables in the README and in docs/ from files of results.
 
-Each block between ``<!-- numbers:NAME -->`` and ``<!-- /numbers -->`` is replaced by the
-table that :data:`TABLES` makes of files in ``benchmarks/results``. With ``--check`` nothing is
-written, and the exit status says whether all pages are up to date.
+Each block between ``<!-- numbers:NAME -->`` and ``<!-- /numbers -->`` is replaced by a table that
+:data:`TABLES` makes from files in ``benchmarks/results``. With ``--check`` nothing is written, and
+the exit status says whether all pages are up to date.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 RESULTS = ROOT / "benchmarks" / "results"
 BLOCK = re.compile(r"(<!-- numbers:(\w+) -->\n).*?(<!-- /numbers -->)", re.DOTALL)
 Result = Mapping[str, Any]
-_WAYS = ("finegrain", "plain")
+BASELINE = "plain"
+"""Key of the baseline in the files of results."""
+
+_WAYS = ("finegrain", BASELINE)
 
 
 def demo(result: Result) -> str:
@@ -59,7 +62,7 @@ def demo_queries(result: Result) -> str:
         (query, f"{precision:.1f}", result["detail_relevant_by_query"][query])
         for query, precision in result["detail_precision_at_10_by_query"].items()
     ]
-    return _table(rows, ["query", "precision@10", "right pictures in the gallery"])
+    return _table(rows, ["query", "precision@10", "relevant pictures"])
 
 
 def catalog_photos(result: Result) -> str:
@@ -78,7 +81,7 @@ def query_latency(fp32: Result, int8: Result) -> str:
         )
         for name, result in (("`cpu_int8`", int8), ("`onnx_fp32`", fp32))
     ]
-    rows.append(("baseline", f"{fp32['p50_ms']['plain']:.1f} ms", "", ""))
+    rows.append(("baseline", f"{fp32['p50_ms'][BASELINE]:.1f} ms", "", ""))
     head = f"{fp32['gallery']:,} rows, {fp32['model']}"
     turns = "one after another: p50 / p95 / p99"
     return _table(rows, [f"{head}, in turns", "p50", "the baseline takes", turns])
@@ -92,7 +95,7 @@ def evaluation(result: Result) -> str:
     seconds, peak = result["seconds"], result["peak_mb"]
     rows = [
         ("finegrain", f"{seconds['finegrain']:.1f} s", f"{peak['finegrain']:,} MB"),
-        ("baseline", f"{seconds['plain']:.1f} s", f"{peak['plain']:,} MB"),
+        ("baseline", f"{seconds[BASELINE]:.1f} s", f"{peak[BASELINE]:,} MB"),
         ("ratio", f"{result['ratio']:.1f}", f"{1 / result['memory_share']:.0f}"),
     ]
     count = f"{result['queries']:,}"
@@ -103,7 +106,7 @@ def training(result: Result) -> str:
     rate = result["pictures_per_second"]
     rows = [
         ("finegrain", f"{rate['finegrain']:.2f}"),
-        ("baseline", f"{rate['plain']:.2f}"),
+        ("baseline", f"{rate[BASELINE]:.2f}"),
         ("ratio", f"{result['ratio']:.2f}"),
     ]
     return _table(rows, [f"{result['model']}, batch {result['batch']}, 2 cores", "pictures/s"])
@@ -131,7 +134,7 @@ def encode(result: Result) -> str:
 
 
 def int8_kinds(result: Result) -> str:
-    """For each kind of weights, the numbers of every kind of processor."""
+    """Results of each format of weights on each type of processor."""
     measured = sorted(
         result["by_processor"].values(), key=lambda m: len(m["machine"]["instructions"])
     )
@@ -151,7 +154,7 @@ def int8_kinds(result: Result) -> str:
         )
         for way, numbers in measured[0]["ways"].items()
     ]
-    columns = ["least cosine of a text", "top-10 overlap", "caption, ms", "picture, ms"]
+    columns = ["minimum cosine of a text", "top-10 overlap", "caption, ms", "picture, ms"]
     return _table(rows, [" / ".join(newest), "both towers", *columns])
 
 
@@ -165,7 +168,7 @@ def ingest(preprocess: Result, ingest: Result) -> str:
         (
             f"{what}, {' x '.join(map(str, preprocess[kind]['size']))}, to the input of the tower",
             f"{preprocess[kind]['p50_ms']['finegrain']:.1f} ms",
-            f"{preprocess[kind]['p50_ms']['plain']:.1f} ms",
+            f"{preprocess[kind]['p50_ms'][BASELINE]:.1f} ms",
             f"{preprocess[kind]['ratio']:.1f}",
         )
         for kind, what in (("crops", "a crop"), ("photographs", "a photograph"))
@@ -197,9 +200,9 @@ def rerank(query: Result, caption: Result) -> str:
         (
             f"{result['words']} words",
             f"{result['p50_ms']['finegrain']:,.0f} ms",
-            f"{result['p50_ms']['plain']:,.0f} ms",
+            f"{result['p50_ms'][BASELINE]:,.0f} ms",
             f"{result['ratio']:.1f}",
-            f"{result['macs']['finegrain'] / 1e9:.0f} / {result['macs']['plain'] / 1e9:.0f}",
+            f"{result['macs']['finegrain'] / 1e9:.0f} / {result['macs'][BASELINE] / 1e9:.0f}",
         )
         for result in (query, caption)
     ]
@@ -226,7 +229,7 @@ def rerank_curve(result: Result) -> str:
         for label, at in measured
     ]
     head = f"{result['queries']:,} captions, {result['gallery']:,} pictures"
-    return _table(rows, [head, "rank1", "mAP", "pictures asked about", "ms a query"])
+    return _table(rows, [head, "rank1", "mAP", "pictures scored", "ms a query"])
 
 
 def fashion_matching(result: Result) -> str:
@@ -295,7 +298,7 @@ def probes(result: Result) -> str:
 
 def study(result: Result) -> str:
     """Mean and sample standard deviation over seeds."""
-    # Seconds are of the machine that day, and not of the method.
+    # Seconds depend on the machine and are not a property of the method.
     metrics = [name for name in next(iter(result["rows"].values())) if name != "seconds"]
     rows = [
         (row, *(f"{fmean(values[m]):.1f} ± {stdev(values[m]):.1f}" for m in metrics))
@@ -337,7 +340,7 @@ TABLES: Mapping[str, tuple[Callable[..., str], tuple[str, ...]]] = {
 
 
 def render(page: str) -> str:
-    """A page with every block of numbers made anew."""
+    """The page with new tables."""
 
     def block(match: re.Match[str]) -> str:
         table, files = TABLES[match[2]]
