@@ -1,6 +1,6 @@
-"""Fixtures that more than one test file needs.
+"""Fixtures of more than one test file.
 
-Torch is imported inside fixtures only, so that tests of the serving wing start quickly.
+Fixtures import torch inside their bodies, so that tests of the serving wing start quickly.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--update-golden",
         action="store_true",
-        help="rewrite tests/golden with what the code gives now",
+        help="rewrite the files in tests/golden with the current results",
     )
 
 
@@ -58,14 +58,14 @@ def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
             path.write_text(text, encoding="utf-8")
         assert path.is_file(), f"{path} is missing; write it with: pytest --update-golden"
         assert text == path.read_text(encoding="utf-8"), (
-            f"{path} differs; if the change is meant, rewrite it with: pytest --update-golden"
+            f"{path} differs; if the change is intended, rewrite it with: pytest --update-golden"
         )
 
     return compare
 
 
 class TenPictures(NamedTuple):
-    """The files that parity tests begin with; see ``tests/fixtures/ten_pictures/README.md``."""
+    """The files that parity tests start from; see ``tests/fixtures/ten_pictures/README.md``."""
 
     images: list[Path]
     captions: list[str]
@@ -117,7 +117,7 @@ def tiny_method(tiny_recipe: Recipe) -> Clip:
 def tiny_plan(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
     """The plan of ``tiny_method``. Shared: copy it before you add to its gallery."""
     base = tmp_path_factory.getbasetemp()
-    # Workers of pytest-xdist have folders of their own, inside one of the run.
+    # Each worker of pytest-xdist has its own folder inside the folder of the run.
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "tiny_plan"
     folder.mkdir(exist_ok=True)
     path = folder / "model.plan"
@@ -163,7 +163,7 @@ def _write_tiny_plan(path: Path, recipe: Recipe, method: Clip) -> None:
 
 @pytest.fixture(scope="session")
 def crops(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of small pictures, each clearly another. Shared: add no files to it."""
+    """A folder of small pictures that are all different. Shared: do not add files to it."""
     folder = tmp_path_factory.mktemp("crops")
     rng = np.random.default_rng(0)
     for number in range(NUM_CROPS):
@@ -175,13 +175,13 @@ def crops(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def plan(tiny_plan: Path, tmp_path: Path) -> Path:
-    """The tiny plan in a folder of the test's own, without a gallery."""
+    """The tiny plan in a new folder, without a gallery."""
     return Path(shutil.copy(tiny_plan, tmp_path / "model.plan"))
 
 
 @pytest.fixture
 def searcher(plan: Path) -> Iterator[Searcher]:
-    """A searcher that nothing was added to."""
+    """A searcher with an empty gallery."""
     from finegrain.search.searcher import Searcher
 
     with Searcher(plan, threads=1) as searcher:
@@ -192,7 +192,7 @@ def searcher(plan: Path) -> Iterator[Searcher]:
 def crops_searcher(
     tiny_plan: Path, crops: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Searcher:
-    """A searcher of all crops. Shared: only ask it."""
+    """A searcher of all crops. Shared: do not change its gallery."""
     from finegrain.search.searcher import Searcher
 
     searcher = Searcher(
@@ -204,7 +204,7 @@ def crops_searcher(
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackHub]:
-    """A model hub on the loopback address, and an empty cache of downloads."""
+    """A model hub on the loopback address, and an empty download cache."""
     constants = pytest.importorskip("huggingface_hub.constants")
     with run_hub() as running:
         template = running.endpoint + "/{repo_id}/resolve/{revision}/{filename}"

@@ -1,4 +1,4 @@
-"""setup.cfg names every package that the code imports."""
+"""setup.cfg declares every package that the code imports."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parents[2]
 OWN = {"finegrain", "fixtures", "conftest", "plots", "tables", "compare", "tests", "benchmarks"}
 BROUGHT_BY = {
-    "cuda": {"cuda-python"},  # a metapackage: the modules belong to its parts
-    "cpuinfo": {"pytest-benchmark"},  # which depends on it for the same purpose
+    "cuda": {"cuda-python"},  # a metapackage, whose parts have the modules
+    "cpuinfo": {"pytest-benchmark"},  # it depends on pillow for the same purpose
     "tensorrt": {"tensorrt"},
 }
-"""Modules that the metadata of installed packages does not lead to."""
+"""Modules that the metadata of installed packages does not list."""
 
 
 @cache
@@ -32,7 +32,7 @@ def setup_cfg() -> configparser.ConfigParser:
 
 
 def requirements(text: str) -> set[str]:
-    """Canonical names of a list of requirements; extras of finegrain itself are followed."""
+    """Canonical names of a list of requirements, including those of finegrain's own extras."""
     names: set[str] = set()
     for line in text.splitlines():
         if line.strip() and not line.lstrip().startswith("#"):
@@ -58,19 +58,19 @@ def extras() -> list[str]:
 
 @cache
 def installed_modules() -> Mapping[str, list[str]]:
-    # It reads the file list of every installed package: seconds.
+    # Cached, since it reads the file list of every installed package.
     return packages_distributions()
 
 
 def distributions(module: str) -> set[str]:
-    """Canonical names of the distributions that bring a module."""
+    """Canonical names of the distributions that contain a module."""
     top = module.partition(".")[0]
     installed = set(installed_modules().get(top, ()))
     return {canonicalize_name(name) for name in installed | BROUGHT_BY.get(top, set())}
 
 
 def imported(path: Path) -> Iterator[str]:
-    """Third-party modules that a file names in import statements."""
+    """Third-party modules in the import statements of a file."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -115,7 +115,7 @@ def test_every_import_is_declared(folders, allowed):
     assert undeclared == set()
 
 
-def test_a_missing_module_is_blamed_on_an_extra_that_brings_it():
+def test_the_error_of_a_missing_module_names_an_extra_that_has_it():
     calls = [(path, *call) for path in files("finegrain") for call in required(path)]
     assert len(calls) > 20
     wrong = {
@@ -126,10 +126,10 @@ def test_a_missing_module_is_blamed_on_an_extra_that_brings_it():
     assert wrong == set()
 
 
-def test_the_extras_are_those_that_setup_cfg_defines():
+def test_the_extras_equal_those_of_setup_cfg():
     named = {name for path in files("finegrain") for _, name in required(path)}
     assert named <= set(extras())
 
 
-def test_the_base_install_stays_without_the_training_wing():
+def test_the_base_install_does_not_depend_on_the_training_wing():
     assert not base() & {"torch", "torchvision", "timm", "onnx", "opencv-python-headless"}

@@ -1,4 +1,4 @@
-"""The examples in docstrings run, and print what they show."""
+"""The examples in docstrings run and print the stated results."""
 
 import doctest
 import importlib

@@ -1,4 +1,4 @@
-"""The table of released hyper-parameters says what the resolved recipes say."""
+"""The table of released hyper-parameters agrees with the resolved recipes."""
 
 from __future__ import annotations
 
@@ -80,14 +80,14 @@ def test_there_is_a_table_for_every_published_method():
 @pytest.mark.parametrize(
     ("recipe", "row"), ROWS, ids=[f"{recipe}-{row.field}" for recipe, row in ROWS]
 )
-def test_a_line_of_the_table_is_what_the_recipe_resolves_to(recipe, row):
+def test_a_line_of_the_table_equals_the_resolved_recipe(recipe, row):
     assert look_up(resolved(recipe), row.field) == parsed(row.value), (
         f"{TABLE.name} says {row.field} = {row.value} ({row.setting}); change the recipe, or the "
         "line and the list under its table"
     )
 
 
-def test_every_line_says_where_the_released_value_is():
+def test_every_line_names_the_source_of_the_released_value():
     for recipe, row in ROWS:
         assert row.released, (recipe, row)
         if row.where != "-":

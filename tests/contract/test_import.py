@@ -1,4 +1,4 @@
-"""A base install: what `import finegrain` costs, and search without the training wing."""
+"""A base install: the cost of `import finegrain`, and search without the training wing."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ sys.meta_path.insert(0, NotInstalled())
 
 
 def python(code: str, *argv: object) -> str:
-    """What a fresh interpreter prints."""
+    """Output of a fresh interpreter."""
     done = subprocess.run(
         [sys.executable, "-c", code, *map(str, argv)],
         capture_output=True,
@@ -69,17 +69,17 @@ def python(code: str, *argv: object) -> str:
     return done.stdout
 
 
-def test_the_public_names_are_these():
+def test_the_public_names_are_pinned():
     assert finegrain.__all__ == PUBLIC
     assert dir(finegrain) == PUBLIC
 
 
-def test_every_public_name_is_there_and_named_so():
+def test_every_public_name_is_an_object_of_that_name():
     for name in set(PUBLIC) - {"__version__"}:
         assert getattr(finegrain, name).__name__ == name
 
 
-def test_another_name_is_not_there():
+def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="no attribute 'Search'"):
         finegrain.Search  # noqa: B018
 
@@ -90,7 +90,7 @@ def test_no_module_carries_the_name_of_a_public_function():
     assert not modules & set(PUBLIC)
 
 
-def test_import_is_quick_and_brings_nothing_heavy():
+def test_import_is_fast_and_imports_no_heavy_module():
     code = f"""
 import sys, time
 start = time.perf_counter()
@@ -105,7 +105,7 @@ print(json.dumps([seconds, [name for name in {HEAVY!r} if name in sys.modules]])
 
 
 def test_search_never_imports_torch(tiny_plan, crops, tmp_path):
-    """Here the training wing is installed, and stays untouched all the same."""
+    """Although the training wing is installed."""
     plan = shutil.copy(tiny_plan, tmp_path / "model.plan")
     code = f"""
 import sys
@@ -140,7 +140,7 @@ assert not {set(TRAINING_WING)!r} & set(sys.modules)
 
 
 @pytest.mark.parametrize("name", ["ExportProfile", "Recipe", "export", "load_recipe", "train"])
-def test_a_base_install_names_the_extra_that_is_missing(name):
+def test_a_base_install_names_the_missing_extra(name):
     code = f"""{BASE_INSTALL}
 import finegrain
 try:

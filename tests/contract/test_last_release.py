@@ -1,4 +1,4 @@
-"""Files of the last release open, and give the results that the last release gave."""
+"""Files of the last release open and give the same results as in the last release."""
 
 import csv
 import json
@@ -19,12 +19,13 @@ FIXTURES = ROOT / "tests" / "fixtures"
 EXPECTED = json.loads((FIXTURES / "last_release" / "expected.json").read_text(encoding="utf-8"))
 FILTER = "camera = 'gate-1'"
 FP32, INT8 = 1e-5, 2e-2
-"""Largest difference of a score: of kernels in fp32, and of int8 products of any processor."""
+"""Largest difference of a score between kernels in fp32, and between int8 products of
+processors."""
 
 
 @pytest.fixture
 def released(tmp_path, monkeypatch):
-    """A folder as the last release left it, which is also the current folder."""
+    """A copy of the folder that the last release wrote; it is also the current directory."""
     folder = tmp_path / "released"
     shutil.copytree(FIXTURES / "last_release", folder)
     for picture in (FIXTURES / "ten_pictures").glob("*.jpg"):
@@ -34,7 +35,7 @@ def released(tmp_path, monkeypatch):
 
 
 def check_hits(searcher, query, hits, tolerance, **options):
-    """Compare scores by picture: pictures with nearly equal scores may change places."""
+    """Compare scores by picture, since pictures with nearly equal scores may change places."""
     matches = searcher.query(query, k=10, **options)
     scores = {Path(match.image).name: match.score for match in matches}
     assert scores == pytest.approx({h["image"]: h["score"] for h in hits}, abs=tolerance)
@@ -67,8 +68,8 @@ def test_a_gallery_opens_and_its_searches_are_the_same(released):
     assert order == [hit["image"] for hit in expected["matched"]]
 
 
-def test_a_gallery_goes_on(released):
-    """It takes, changes and removes pictures, and keeps that when it is opened again."""
+def test_a_gallery_can_still_be_changed(released):
+    """Changes are kept after it is opened again."""
     shutil.copy("pictures/0.jpg", "pictures/new.jpg")
     with Searcher("onnx_fp32.plan", gallery="onnx_fp32.gallery") as searcher:
         searcher.add(["pictures/new.jpg"], [{"camera": "gate-9", "note": "new"}])
@@ -91,7 +92,7 @@ def test_pictures_get_the_embeddings_of_the_last_release(released, name, toleran
 def test_a_run_opens_and_its_metrics_are_the_same(released):
     path = Path("pictures/captions.csv")
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    # A picture in two splits is refused now.
+    # A picture in two splits is refused in this version.
     path.write_text("".join(x for x in lines if ",train," not in x), encoding="utf-8")
     metrics = evaluate("run", split="val", progress=False).to_dict()
     for direction in ("text_to_image", "image_to_text"):
@@ -100,8 +101,8 @@ def test_a_run_opens_and_its_metrics_are_the_same(released):
 
 
 def test_a_run_is_exported_to_the_same_graphs(released):
-    """The plan of this version ranks the gallery of the last release as its own plan did."""
-    captions = 20  # ten pictures and 200 captions are the fewest that an export compares
+    """The plan of this version ranks the gallery of the last release as the old plan did."""
+    captions = 20  # an export compares at least ten pictures and 200 captions
     names = [f"caption{i}" for i in range(captions)]
     with Path("pictures/many.csv").open("w", newline="", encoding="utf-8") as opened:
         table = csv.writer(opened)

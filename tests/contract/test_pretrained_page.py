@@ -1,4 +1,4 @@
-"""The page about pretrained models has the table of the models that have a name."""
+"""The page about pretrained models lists the models that have names."""
 
 from __future__ import annotations
 

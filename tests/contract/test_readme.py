@@ -1,4 +1,4 @@
-"""The numbers of the README and of docs/ are those that commands wrote."""
+"""The tables of the README and of docs/ are those that commands wrote."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def test_every_table_is_made_from_its_file():
     assert set(shown) == set(module.TABLES)
 
 
-def test_files_and_pictures_that_pages_point_to_are_there():
+def test_files_and_pictures_that_pages_link_to_exist():
     for path in (*tables().PAGES, *ROOT.glob("*/README.md"), *ROOT.glob("docs/*/*.md")):
         pointed = re.findall(r"\]\((?!https?:)([^)#]+)\)", path.read_text(encoding="utf-8"))
         missing = [target for target in pointed if not (path.parent / target).exists()]
         assert missing == [], path.name
 
 
-def test_it_opens_with_the_two_commands():
+def test_it_starts_with_the_two_commands():
     assert README.index("docs/matches.png") < README.index("make demo") < README.index("make test")
 
 

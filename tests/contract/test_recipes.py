@@ -1,4 +1,4 @@
-"""Every committed recipe and export profile loads, and says what it said before."""
+"""Every committed recipe and export profile loads and resolves to its golden JSON."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_there_are_recipes_and_profiles():
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=name_of)
-def test_a_recipe_is_named_after_its_file_and_explained(path):
+def test_a_recipe_has_the_name_of_its_file_and_a_description(path):
     recipe = load_recipe(path)
     assert isinstance(recipe, Recipe)
     assert recipe.name == path.stem
@@ -34,7 +34,7 @@ def test_a_recipe_is_named_after_its_file_and_explained(path):
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=name_of)
-def test_a_recipe_comes_back_from_its_json(path, tmp_path):
+def test_a_recipe_is_equal_after_a_round_trip_through_json(path, tmp_path):
     recipe = load_recipe(path)
     assert recipe_from_dict(json.loads(recipe.to_json()), "its JSON") == recipe
     (tmp_path / "recipe.json").write_text(recipe.to_json())
@@ -42,13 +42,13 @@ def test_a_recipe_comes_back_from_its_json(path, tmp_path):
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=name_of)
-def test_a_resolved_recipe_is_what_it_was(path, golden):
-    """A changed default would change every run that relies on it, without a word."""
+def test_a_resolved_recipe_equals_its_golden_json(path, golden):
+    """A changed default would otherwise silently change every run that uses it."""
     golden(f"recipes/{path.stem}.json", load_recipe(path).to_json())
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=name_of)
-def test_a_recipe_has_a_tiny_twin(path):
+def test_a_recipe_has_a_tiny_form(path):
     tiny = load_recipe(path).tiny()
     assert tiny.schedule.steps is not None
     assert tiny.schedule.steps <= 20
@@ -57,13 +57,13 @@ def test_a_recipe_has_a_tiny_twin(path):
     assert recipe_from_dict(tiny.to_dict(), "its twin") == tiny
 
 
-def test_no_golden_recipe_outlives_its_file():
+def test_every_golden_recipe_has_a_recipe_file():
     committed = {path.stem for path in (ROOT / "tests" / "golden" / "recipes").glob("*.json")}
     assert committed == {path.stem for path in RECIPES}
 
 
 @pytest.mark.parametrize("path", PROFILES, ids=name_of)
-def test_a_profile_is_named_after_its_file(path):
+def test_a_profile_has_the_name_of_its_file(path):
     profile = load_profile(path)
     assert isinstance(profile, ExportProfile)
     assert profile.name == path.stem

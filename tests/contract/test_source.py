@@ -1,4 +1,4 @@
-"""What holds of every file of the package."""
+"""Rules for every file of the package."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def test_no_file_has_a_vague_name():
 
 
 def test_every_folder_is_a_package():
-    """`find:` in setup.cfg passes over folders without an __init__.py."""
+    """``find:`` in setup.cfg skips folders without an __init__.py."""
     folders = {path.parent for path in SOURCES}
     assert [name_of(f) for f in sorted(folders) if not (f / "__init__.py").is_file()] == []
 
 
 def unsafe(tree: ast.AST) -> list[str]:
-    """Whatever would run code that came with data."""
+    """Imports and calls that would run code from data."""
     result = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -62,7 +62,7 @@ def _unsafe_call(call: ast.Call) -> list[str]:
             return [ast.unparse(call)] if bad else []
 
 
-def test_nothing_that_is_loaded_is_run():
+def test_loaded_data_is_never_executed():
     trees = ((path, ast.parse(path.read_text(encoding="utf-8"))) for path in SOURCES)
     assert {name_of(path): calls for path, tree in trees if (calls := unsafe(tree))} == {}
 
@@ -79,16 +79,16 @@ def test_nothing_that_is_loaded_is_run():
         "subprocess.run(text, shell=True)",
     ],
 )
-def test_that_check_finds_what_it_looks_for(code):
+def test_unsafe_code_is_detected(code):
     assert unsafe(ast.parse(code))
 
 
-def test_that_check_lets_sound_code_pass():
+def test_safe_code_is_accepted():
     code = "model.eval(); re.compile('x'); torch.load(path, weights_only=True); np.load(path)"
     assert unsafe(ast.parse(code)) == []
 
 
-def test_no_floor_imports_a_higher_one():
+def test_import_linter_finds_no_broken_contract():
     script = shutil.which("lint-imports", path=Path(sys.executable).parent)
     assert script is not None, "import-linter is not installed; it is in finegrain[dev]"
     done = subprocess.run(

@@ -13,7 +13,7 @@ import pytest
 from finegrain.telemetry import SWITCHES
 
 HOME_VARIABLES = ("HOME", "USERPROFILE", "LOCALAPPDATA", "APPDATA")
-# ONNX Runtime and OpenVINO report nothing where one of these says that tests run.
+# If one of these is set, ONNX Runtime and OpenVINO take the run for a test and report nothing.
 TEST_MACHINES = ("CI", "TF_BUILD", "JENKINS_URL", "GITHUB_ACTIONS", "ORT_RUNNING_UNIT_TESTS")
 
 QUERY = """
@@ -46,15 +46,15 @@ def test_a_query_leaves_the_home_folder_empty(tiny_plan, crops, tmp_path, runtim
 
 
 @pytest.mark.parametrize("module", ["onnxruntime", "openvino"])
-def test_the_dependency_alone_would_write(tmp_path, module):
-    """Otherwise the test above would hold whatever finegrain does."""
+def test_without_finegrain_the_dependency_writes_a_file(tmp_path, module):
+    """Otherwise the previous test would always pass."""
     written = files_written(tmp_path / "home", f"import {module}")
     if not written:
         pytest.skip(f"this build of {module} reports nothing on this platform")
     assert any("device" in name or "cid" in name for name in written)
 
 
-def test_a_switch_that_the_user_has_set_stays():
+def test_a_setting_of_the_user_is_kept():
     code = "import finegrain, os; print(os.environ['ORT_DISABLE_TELEMETRY'])"
     for stated, kept in (({}, "1"), ({"ORT_DISABLE_TELEMETRY": "0"}, "0")):
         environment = {k: v for k, v in os.environ.items() if k not in SWITCHES} | stated

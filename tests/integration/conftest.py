@@ -1,4 +1,4 @@
-"""Waiting for real servers on a machine that may be busy."""
+"""Wait for real servers on a machine that may be busy."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ import psutil
 import pytest
 
 MAX_CPU_SECONDS = 300
-"""A server that has computed for so long and is not ready will never be."""
+"""A server that is not ready after this processor time will never be."""
 MAX_IDLE_SECONDS = 120
-"""A server that has computed nothing for so long, and is not ready, hangs."""
+"""A server that is not ready and used no processor time for this long hangs."""
 
 WaitUntilReady = Callable[[subprocess.Popen[bytes], Callable[[], bool], Path], None]
 
 
 @pytest.fixture(scope="session")
 def wait_until_ready() -> WaitUntilReady:
-    """``wait_until_ready(process, is_ready, log)``: by the server's progress, not by the clock.
+    """``wait_until_ready(process, is_ready, log)`` waits as long as the server makes progress.
 
-    What counts is the processor time that the server was given. A clock would fail the test on
-    a machine where other processes take the processor.
+    The measure is the server's processor time. With wall-clock time, the test would fail on a
+    machine where other processes use the processor.
     """
 
     def wait(process: subprocess.Popen[bytes], is_ready: Callable[[], bool], log: Path) -> None:
@@ -46,7 +46,7 @@ def wait_until_ready() -> WaitUntilReady:
 
 
 def _cpu_seconds(pid: int) -> float:
-    """Processor time of a process and its children; 0 where they are gone."""
+    """Processor time of a process and its children; 0 if they have ended."""
     try:
         server = psutil.Process(pid)
         times = [part.cpu_times() for part in (server, *server.children(recursive=True))]

@@ -22,7 +22,7 @@ def test_a_plan_on_flickr30k(tiny_plan, tmp_path, capsys):
     assert "test" in capsys.readouterr().out
 
 
-def test_a_wrong_name_and_a_root_without_a_name(tiny_plan, capsys):
+def test_a_wrong_name_or_a_root_without_a_name_is_refused(tiny_plan, capsys):
     assert main(["evaluate", str(tiny_plan), "--data", "flickr"]) == 1
     assert "Did you mean 'flickr30k'" in capsys.readouterr().err
     assert main(["evaluate", str(tiny_plan), "--root", "data"]) == 1
@@ -30,8 +30,8 @@ def test_a_wrong_name_and_a_root_without_a_name(tiny_plan, capsys):
 
 
 @pytest.mark.filterwarnings("ignore:not comparable")
-def test_a_pulled_model_beside_its_published_figure(plan, tmp_path, capsys):
-    """Such a plan may have no recipe; its name is in its manifest."""
+def test_the_result_of_a_pulled_model_is_shown_beside_the_published_one(plan, tmp_path, capsys):
+    """The plan of a pulled model may have no recipe; its name is in the manifest."""
     opened = Plan(plan)
     manifest = replace(opened.manifest, source={"name": "clip-vit-b16"}, recipe={})
     write_plan(plan, manifest, {name: opened.take(name) for name in manifest.sha256})

@@ -1,4 +1,4 @@
-"""The scripts and notebooks of examples/ run as they are."""
+"""The scripts and notebooks of examples/ run unchanged."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ EXAMPLES = ROOT / "examples"
 
 @pytest.fixture
 def run(tmp_path, monkeypatch, capsys):
-    """Runs a script in a folder of its own, in this process; returns what it prints."""
+    """Runs a script in a new folder in this process, and returns its output."""
 
     def run(name: str, *arguments: object) -> str:
         script = str(EXAMPLES / name)
@@ -31,14 +31,14 @@ def run(tmp_path, monkeypatch, capsys):
     return run
 
 
-def test_search_folder(run, plan, crops, tmp_path):
+def test_search_folder_runs(run, plan, crops, tmp_path):
     shown = run("search_folder.py", plan, crops, "woman in red coat")
     assert "added" in shown
     assert "pictures similar to" in shown
     assert (tmp_path / "matches.png").stat().st_size > 1000
 
 
-def test_search_cameras(run, plan, crops, tmp_path):
+def test_search_cameras_runs(run, plan, crops, tmp_path):
     for camera in ("gate-1", "gate-2"):
         shutil.copytree(crops, tmp_path / "crops" / camera)
     arguments = (plan, "crops", "red coat", "--camera", "gate-2", "--hours", 1e5)
@@ -49,7 +49,7 @@ def test_search_cameras(run, plan, crops, tmp_path):
     assert "gate-1" not in table
 
 
-def test_follow_catalog(run, plan, crops, tmp_path):
+def test_follow_catalog_runs(run, plan, crops, tmp_path):
     names = sorted(path.name for path in crops.iterdir())[:4]
     shutil.copytree(crops, tmp_path / "shop")
     table = tmp_path / "shop" / "catalog.csv"
@@ -70,7 +70,7 @@ def test_follow_catalog(run, plan, crops, tmp_path):
     assert set(re.findall(r"sku\d", shown[shown.index("rank") :])) == {"sku0", "sku2"}
 
 
-def test_train_and_export_and_compare(run):
+def test_train_and_export_and_compare_exports_run(run):
     recipe, profiles = ROOT / "recipes" / "tiny_synthetic.py", ROOT / "export"
     arguments = ("--tiny", "--out", "run", "--profile", profiles / "onnx_fp32.py")
     shown = run("train_and_export.py", recipe, *arguments)
@@ -82,7 +82,7 @@ def test_train_and_export_and_compare(run):
 
 
 @pytest.mark.parametrize("name", ["search.ipynb", "evaluate.ipynb"])
-def test_notebooks(name, plan, crops, tmp_path, monkeypatch):
+def test_notebooks_run(name, plan, crops, tmp_path, monkeypatch):
     monkeypatch.setenv("PLAN", str(plan))
     monkeypatch.setenv("PICTURES", str(crops))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), *sys.path[1:2]]))

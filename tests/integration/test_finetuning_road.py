@@ -1,4 +1,4 @@
-"""`finegrain train recipes/finetune_*.py`: from a published model and a table to a plan."""
+"""`finegrain train recipes/finetune_*.py` makes a plan from a published model and a table."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def published(hub, tmp_path):
 
 @pytest.fixture
 def shop(tmp_path):
-    """Sixty pictures of one colour and a size of its own each, with a table."""
+    """Sixty pictures with a table; each picture has one colour and its own size."""
     folder = tmp_path / "shop"
     folder.mkdir()
     rows = ["image,caption,sku,split"]
@@ -43,7 +43,7 @@ def shop(tmp_path):
     return folder
 
 
-def test_a_catalogue_in_one_command(published, shop, tmp_path, monkeypatch, capsys):
+def test_one_command_fine_tunes_on_a_catalogue(published, shop, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     settings = [f"data.root={shop}", "data.pid_column=sku", "data.split_column=split",
                 "schedule.epochs=2", "batch_size=16", "lora={}", "optimizer.lr=1e-3"]  # fmt: skip
@@ -63,19 +63,19 @@ def test_a_catalogue_in_one_command(published, shop, tmp_path, monkeypatch, caps
     assert Plan(run / "model.plan").manifest.embed_dim == 32
 
 
-def test_people_are_padded_and_know_each_other(published):
+def test_pictures_of_people_are_padded_and_share_pids(published):
     recipe, _ = with_published_towers(load_recipe(RECIPES / "finetune_people.py"))
     assert (recipe.fit, recipe.method.image.width) == ("pad", 32)
     assert recipe.data.pid_column == "pid"
 
 
-def test_a_licence_that_has_to_be_accepted(published):
+def test_a_licence_must_be_accepted_first(published):
     published.licence = "other"
     with pytest.raises(LicenceError, match=r"--set weights=FOLDER"):
         with_published_towers(load_recipe(RECIPES / "finetune_catalog.py"))
 
 
-def test_a_folder_with_the_name_of_a_model_counts_more(tmp_path, monkeypatch):
+def test_a_folder_with_the_name_of_a_model_has_priority(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert is_published("clip-vit-b16")
     (tmp_path / "clip-vit-b16").mkdir()

@@ -1,4 +1,4 @@
-"""Nothing that a gallery acknowledged is lost: not to a kill, not to a full disk."""
+"""A gallery loses no acknowledged change after a kill or on a full disk."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from finegrain.gallery import Gallery
 
 DIM = 16
 
-# Vectors follow from the name, so that a row can be checked by itself.
+# Vectors are a function of the name, so each row can be checked on its own.
 _COMMON = """
 import json, resource, sys
 import numpy as np
@@ -84,12 +84,12 @@ def vector(name: int) -> np.ndarray:
 
 
 class Truth:
-    """What the writers were told, over all their lives."""
+    """The changes that the writers have acknowledged, over all their lives."""
 
     def __init__(self) -> None:
         self.alive: dict[int, int] = {}  # name by id
         self.deleted: set[int] = set()
-        self.doubtful: set[int] = set()  # asked to be deleted, but never told so
+        self.doubtful: set[int] = set()  # asked to delete, without an acknowledgement
 
     def hear(self, lines: list[str]) -> None:
         deleting: list[int] = []
@@ -121,7 +121,8 @@ class Truth:
                 )
                 assert vectors[id_].tobytes() == vector(name).tobytes()
                 assert self.alive.get(id_, name) == name
-            # Batches are told after they are durable, so the last may be there unsaid: whole.
+            # A batch is acknowledged after it is durable, so the last batch may be stored
+            # unacknowledged.
             unsaid = sorted(row.pid or 0 for id_, row in rows.items() if id_ not in self.alive)
             assert unsaid == list(range(unsaid[0], unsaid[0] + len(unsaid))) if unsaid else True
             self.alive = {id_: row.pid or 0 for id_, row in rows.items()}
@@ -131,7 +132,7 @@ class Truth:
 
 
 def torture(path: Path, kills: int, longest: float) -> int:
-    """Kill writers at random; returns how many rows were acknowledged in all."""
+    """Kill writers at random; returns the number of acknowledged rows."""
     random = np.random.default_rng(kills)
     truth = Truth()
     acknowledged = 0
@@ -173,7 +174,7 @@ def _filled(path: Path, limit: int) -> Iterator[dict]:
 
 
 @pytest.mark.parametrize("limit", [500_000, 1_000_000, 3_000_000])
-def test_a_full_disk_loses_nothing_and_says_what_to_do(tmp_path: Path, limit: int):
+def test_a_full_disk_loses_nothing_and_gives_advice(tmp_path: Path, limit: int):
     path = tmp_path / "g"
     *batches, error, result = _filled(path, limit)
     assert "Nothing stored is lost" in error["error"]
@@ -182,7 +183,7 @@ def test_a_full_disk_loses_nothing_and_says_what_to_do(tmp_path: Path, limit: in
     truth.hear([json.dumps(said) for said in batches])
     assert result["found"] == sorted(truth.alive)
     truth.check(path)
-    with Gallery(path) as gallery:  # with space again it goes on
+    with Gallery(path) as gallery:  # with free space again, adding continues
         before = len(gallery)
         gallery.add(vector(5)[None], ["5"])
         assert len(gallery) == before + 1

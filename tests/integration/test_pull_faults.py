@@ -1,4 +1,4 @@
-"""What a user meets when a repository is not what `finegrain pull` expects."""
+"""Errors for repositories that `finegrain pull` cannot use."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ def weights():
 
 @pytest.fixture
 def refused(hub, tmp_path, capsys):
-    """Publishes files; pulling them fails in one line, and leaves nothing in the folder."""
+    """Publishes files, checks that pulling them fails in one line and writes nothing to the
+    folder."""
 
     def pull(files, *options):
         hub.repositories[NAME] = Repository(files)
@@ -61,9 +62,9 @@ def header(entries):
 @pytest.mark.parametrize(
     "content",
     [
-        # The header is said to be longer than the file.
+        # The stated header is longer than the file.
         struct.pack("<Q", 1 << 62) + b"{}",
-        # A tensor is said to be where there are no bytes.
+        # A tensor is stated where the file has no bytes.
         header({"a": {"dtype": "F32", "shape": [1000000], "data_offsets": [0, 4000000]}}),
         # Two tensors share bytes.
         header(
@@ -73,13 +74,13 @@ def header(entries):
             }
         )
         + bytes(4),
-        # The shape does not fit the bytes.
+        # The shape does not match the number of bytes.
         header({"a": {"dtype": "F32", "shape": [9, 9], "data_offsets": [0, 4]}}) + bytes(4),
         b"",
         b"not safetensors at all",
     ],
 )
-def test_safetensors_that_lie_about_lengths(refused, content):
+def test_safetensors_with_wrong_lengths_are_refused(refused, content):
     files = {"open_clip_model.safetensors": content, "open_clip_config.json": config()}
     assert "cannot be read as weights" in refused(files)
 
@@ -93,47 +94,47 @@ def test_safetensors_that_lie_about_lengths(refused, content):
         ("text_cfg", "heads", "many"),
     ],
 )
-def test_a_configuration_with_absurd_sizes(refused, weights, part, name, value):
+def test_a_configuration_with_absurd_sizes_is_refused(refused, weights, part, name, value):
     changed = config(**{part: SIZES[part] | {name: value}})
     files = {"open_clip_model.safetensors": weights, "open_clip_config.json": changed}
     assert str(value) in refused(files)
 
 
-def test_a_configuration_that_is_not_json(refused, weights):
+def test_a_configuration_that_is_not_json_is_refused(refused, weights):
     files = {"open_clip_model.safetensors": weights, "open_clip_config.json": b"\xff{"}
     assert "cannot be read as JSON" in refused(files)
 
 
-def test_a_pickle_that_would_run_code(refused, tmp_path):
+def test_a_pickle_that_would_run_code_is_refused(refused, tmp_path):
     trace = tmp_path / "ran"
-    # What the pickle module writes for an object that calls os.system.
+    # What pickle writes for an object that calls os.system.
     harmful = f"cposix\nsystem\n(S'touch {trace}'\ntR.".encode()
     assert "weight" in refused({"pytorch_model.bin": harmful, "config.json": b"{}"})
     assert not trace.exists()
 
 
-def test_a_model_of_texts_alone_is_refused_before_its_weights_are_downloaded(hub, refused):
+def test_a_text_only_model_is_refused_before_its_weights_are_downloaded(hub, refused):
     files = {"config.json": b'{"model_type": "bert"}', "model.safetensors": bytes(9000)}
     assert "describes a model of type 'bert' without an image tower" in refused(files)
     assert hub.sent("model.safetensors") == []
 
 
-def test_weights_of_another_model(refused):
+def test_weights_of_another_model_are_refused(refused):
     files = {"model.safetensors": save({"encoder.layer.0.weight": torch.zeros(2)})}
     assert "encoder.layer.0.weight. Is it a checkpoint of another model?" in refused(files)
 
 
-def test_two_candidates(refused, weights):
+def test_two_weight_files_need_a_choice(refused, weights):
     message = refused({"epoch_1.safetensors": weights, "epoch_2.safetensors": weights})
     assert "epoch_1.safetensors, epoch_2.safetensors. Choose one by --file NAME" in message
 
 
-def test_a_folder_as_the_target(tmp_path, capsys):
+def test_a_folder_as_the_target_is_refused(tmp_path, capsys):
     assert main(["pull", NAME, "-o", str(tmp_path)]) == 1
     assert "model.plan, got a folder" in capsys.readouterr().err
 
 
-def test_options_without_a_name(capsys):
+def test_options_without_a_name_are_refused(capsys):
     assert main(["pull", "--accept-licence"]) == 1
     assert "expected the name of a model" in capsys.readouterr().err
 

@@ -1,4 +1,4 @@
-"""From a published repository to a search over pictures: pull, index, query, grid."""
+"""pull, index, query and grid, from a published repository to pictures."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ def open_clip_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("open_clip")
     preprocess = {"mean": MEAN, "std": STD, "resize_mode": "shortest"}
     model = write_open_clip(folder, preprocess, length=LENGTH, dim=DIM, heads=4)
-    # The file of timm's image tower, which such repositories have as well.
+    # The file of timm's image tower, which such repositories also have.
     save_file({"head.weight": torch.zeros(2)}, folder / "model.safetensors")
     transform = open_clip.image_transform(SIDE, is_train=False, mean=MEAN, std=STD)
     return folder, model, transform
 
 
-def walk_the_road(name, tmp_path, crops, capsys):
+def pull_index_and_query(name, tmp_path, crops, capsys):
     """Pull, index, query; returns the encoder of the plan."""
     plan, grid = tmp_path / "model.plan", tmp_path / "matches.png"
     assert main(["pull", name, "-o", str(plan)]) == 0
@@ -76,10 +76,10 @@ def walk_the_road(name, tmp_path, crops, capsys):
 
 
 @torch.no_grad()
-def test_a_clip_of_transformers(hub, hugging_face, tmp_path, crops, capsys):
+def test_a_clip_of_transformers_is_pulled_and_searched(hub, hugging_face, tmp_path, crops, capsys):
     folder, model, processor = hugging_face
     hub.add_folder("somebody/clip", folder)
-    encoder = walk_the_road("somebody/clip", tmp_path, crops, capsys)
+    encoder = pull_index_and_query("somebody/clip", tmp_path, crops, capsys)
     tokenize = open_clip.get_tokenizer("ViT-B-32")
     ids = tokenize(SENTENCES, context_length=LENGTH)
     texts = F.normalize(model.get_text_features(input_ids=ids).pooler_output, dim=-1)
@@ -91,10 +91,10 @@ def test_a_clip_of_transformers(hub, hugging_face, tmp_path, crops, capsys):
 
 
 @torch.no_grad()
-def test_a_clip_of_open_clip(hub, open_clip_folder, tmp_path, crops, capsys):
+def test_a_clip_of_open_clip_is_pulled_and_searched(hub, open_clip_folder, tmp_path, crops, capsys):
     folder, model, transform = open_clip_folder
     hub.add_folder("somebody/clip", folder)
-    encoder = walk_the_road("somebody/clip", tmp_path, crops, capsys)
+    encoder = pull_index_and_query("somebody/clip", tmp_path, crops, capsys)
     ids = open_clip.get_tokenizer("ViT-B-32")(SENTENCES, context_length=LENGTH)
     texts = model.encode_text(ids, normalize=True)
     np.testing.assert_allclose(encoder.encode_texts(SENTENCES), texts, atol=1e-5)

@@ -1,4 +1,4 @@
-"""The three commands of the quick start, in processes that have no PyTorch."""
+"""The three commands of the quick start, in processes without PyTorch."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ raise SystemExit(main())
 
 @pytest.fixture
 def finegrain(hub, tmp_path):
-    """Runs a command in a folder of its own; returns its exit status, output and errors."""
+    """Runs a command in its own folder; returns its exit status, output and errors."""
     environment = {**os.environ, "HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path / "home")}
 
     def run(*arguments):
@@ -46,14 +46,14 @@ def finegrain(hub, tmp_path):
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory):
-    """Two ONNX towers with random weights, as Immich publishes them."""
+    """Two ONNX towers with random weights, in the layout of Immich."""
     folder = tmp_path_factory.mktemp("pair")
     write_immich(folder)
     return folder
 
 
-def test_a_prompt_is_in_the_plan_from_the_start(pair, tmp_path, monkeypatch):
-    """A plan that is written a second time could lose its prompt to a full disk in between."""
+def test_the_plan_is_written_once_with_its_prompt(pair, tmp_path, monkeypatch):
+    """If it were written twice, a full disk in between would lose the prompt."""
     written = []
     replace = os.replace
     monkeypatch.setattr(os, "replace", lambda a, b: (written.append(str(b)), replace(a, b)))
@@ -64,7 +64,7 @@ def test_a_prompt_is_in_the_plan_from_the_start(pair, tmp_path, monkeypatch):
     assert Plan(out).manifest.prompt == "a photo of {}"
 
 
-def test_from_a_name_to_a_grid(hub, pair, finegrain, crops, tmp_path):
+def test_pull_index_and_query_work(hub, pair, finegrain, crops, tmp_path):
     hub.add_folder(NAME, pair)
     status, shown, error = finegrain("pull", NAME, "-o", "model.plan")
     assert status == 0, error
@@ -80,7 +80,7 @@ def test_from_a_name_to_a_grid(hub, pair, finegrain, crops, tmp_path):
     assert "licence: mit" in shown
 
 
-def test_pytorch_weights_name_the_extra(hub, finegrain, tmp_path):
+def test_pytorch_weights_need_an_extra_that_the_error_names(hub, finegrain, tmp_path):
     hub.repositories[NAME] = Repository({"model.safetensors": bytes(5000)})
     (tmp_path / "model.safetensors").write_bytes(bytes(5000))
     for arguments in (("pull", NAME), ("pull", "--from", "model.safetensors")):
@@ -91,7 +91,7 @@ def test_pytorch_weights_name_the_extra(hub, finegrain, tmp_path):
     assert not list(tmp_path.glob("*.plan*"))
 
 
-def test_a_tokenizer_file_that_is_not_one(hub, pair, tmp_path, capsys):
+def test_an_invalid_tokenizer_file_is_refused(hub, pair, tmp_path, capsys):
     hub.add_folder(NAME, pair).files["textual/tokenizer.json"] = b"not a tokenizer"
     assert main(["pull", NAME, "-o", str(tmp_path / "model.plan")]) == 1
     assert "tokenizer.json" in capsys.readouterr().err
@@ -105,7 +105,7 @@ def test_a_tokenizer_file_that_is_not_one(hub, pair, tmp_path, capsys):
         (KeyboardInterrupt(), 130, "stopped"),
     ],
 )
-def test_an_older_plan_stays_when_the_new_one_cannot_be_written(
+def test_an_older_plan_is_kept_if_the_new_one_cannot_be_written(
     pair, tmp_path, capsys, monkeypatch, error, status, shown
 ):
     def fail(descriptor):

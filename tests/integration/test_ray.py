@@ -34,7 +34,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         nodes.shutdown()
 
 
-def test_two_nodes_give_what_adding_gives(
+def test_two_nodes_give_the_same_gallery_as_add(
     cluster: str, searcher: Searcher, plan: Path, crops: Path, tmp_path: Path
 ):
     out = tmp_path / "out"

@@ -1,4 +1,4 @@
-"""The road of a method with a match head: training, export, both stages of a search."""
+"""Training, export and search of a method with a match head."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def run(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", ["onnx_fp32", "cpu_int8"])
-def test_a_head_travels_in_its_plan(run, name, tmp_path):
+def test_the_match_head_is_in_the_plan(run, name, tmp_path):
     profile = load_profile(ROOT / "export" / f"{name}.py")
-    # Untrained embeddings lie close together, where int8 reorders what fp32 hardly tells apart.
+    # Untrained embeddings are close together, so int8 reorders those that fp32 can hardly separate.
     loose = replace(profile, min_overlap=0.5, min_rank1_agreement=0.3, max_drift=20.0)
     report = finegrain.export(run.folder, loose, tmp_path / "model.plan")
     assert report.match is not None
@@ -55,7 +55,7 @@ def test_a_head_travels_in_its_plan(run, name, tmp_path):
     assert searcher.manifest.precision["match.onnx"] == profile.match.name
 
 
-def test_both_stages_are_evaluated(run):
+def test_retrieval_and_re_ranking_are_evaluated(run):
     result = finegrain.evaluate(run.folder, split="test", rerank_k=8, progress=False)
     assert result.reranked is not None
     assert result.reranked.num_queries == result.text_to_image.num_queries
@@ -64,8 +64,8 @@ def test_both_stages_are_evaluated(run):
     assert result.to_dict()["reranked_by"].startswith("cosine + ")
 
 
-def test_the_order_that_rasas_paper_reports(run):
-    """By the eager model and by its plan: the match logit alone, among the first."""
+def test_evaluation_can_re_rank_by_the_match_logit_alone(run):
+    """As in RaSa's paper, with the eager model and with its plan."""
     result = finegrain.evaluate(
         run.folder, split="test", rerank_k=8, rerank_by="match", progress=False
     )
@@ -78,7 +78,7 @@ def test_the_order_that_rasas_paper_reports(run):
     assert result.reranked == stage.match_metrics()
 
 
-def test_the_order_by_match_needs_a_depth(run):
+def test_re_ranking_by_match_needs_a_depth(run):
     with pytest.raises(EvaluationError, match="also set how many: rerank_k=128"):
         finegrain.evaluate(run.folder, rerank_by="match")
     with pytest.raises(EvaluationError, match="'both' or 'match', got 'cosine'"):

@@ -1,4 +1,4 @@
-"""The whole road: recipe, training, evaluation, export, search."""
+"""From a recipe to search: training, evaluation, export and queries."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def plan(run, tmp_path_factory):
     return path
 
 
-def test_run_and_plan_evaluate_alike(run, plan):
+def test_a_run_and_its_plan_have_equal_metrics(run, plan):
     eager = finegrain.evaluate(run.folder, split="test", progress=False)
     exported = finegrain.evaluate(plan, split="test", progress=False)
     assert eager.text_to_image.num_queries >= 40
@@ -46,7 +46,7 @@ def test_run_and_plan_evaluate_alike(run, plan):
         assert got == pytest.approx(expected, abs=0.5)
 
 
-def test_what_was_trained_is_searched(recipe, plan):
+def test_the_exported_plan_searches_pictures(recipe, plan):
     test = take_split(recipe.data.splits(), "test")
     with finegrain.Searcher(plan) as searcher:
         added = searcher.add_samples(test.samples, progress=False)
@@ -64,7 +64,7 @@ def test_what_was_trained_is_searched(recipe, plan):
         assert {match.pid for match in of_one} == {sample.pid}
 
 
-def test_the_gallery_is_found_again_beside_the_plan(recipe, plan):
+def test_the_gallery_beside_the_plan_is_opened_again(recipe, plan):
     test = take_split(recipe.data.splits(), "test")
     with finegrain.Searcher(plan) as searcher:
         added = searcher.add([sample.image for sample in test.samples], progress=False)

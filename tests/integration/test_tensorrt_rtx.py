@@ -1,7 +1,7 @@
 """The real TensorRT-RTX: its parser and builder need no GPU.
 
-Engines of ViT-B/16 are ``slow``; ``-rP`` prints their seconds and sizes. Nothing is run: that
-takes a GPU.
+Engines of ViT-B/16 are ``slow``; ``-rP`` prints their seconds and sizes. Nothing is executed,
+because that needs a GPU.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def test_fp32_graphs_become_engines(rtx, tiny_plan, member):
     assert built.timings == b""
 
 
-def test_fp16_engines_travel_in_a_plan(rtx, half_plan, tmp_path):
+def test_fp16_engines_are_stored_in_a_plan(rtx, half_plan, tmp_path):
     members = build_members(Plan(half_plan), rtx)
     plan = Plan(half_plan)
     members |= {name: plan.take(name) for name in (TEXT, IMAGE, TOKENIZER)}
@@ -93,7 +93,7 @@ def test_fp8_graphs_become_engines(rtx, graphs):
 
 
 @pytest.mark.parametrize("rows", [65_536, 1 << 20])
-def test_the_search_becomes_an_engine(rtx, rows):
+def test_the_search_graph_becomes_an_engine(rtx, rows):
     from finegrain.exporters.search_graph import search_graph
 
     graph = search_graph(embed_dim=512, depth=128, opset=18)
@@ -114,14 +114,14 @@ def test_a_profile_writes_engines_into_the_plan(rtx, half_plan):
     assert all(added[f"{stem}.engine"].startswith(MAGIC) for stem in stems)
 
 
-def test_what_is_no_graph_is_refused(rtx):
+def test_an_invalid_graph_is_refused(rtx):
     with pytest.raises(
         PlanError, match=r"a.plan: TensorRT-RTX \d.* does not take it: .*Failed to parse"
     ):
         build_engine(rtx, b"no graph", text_buckets(77), where="a.plan")
 
 
-def test_a_node_that_it_does_not_know_is_named(rtx):
+def test_an_unknown_node_is_named(rtx):
     from onnx import TensorProto, helper
 
     values = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, 2]) for n in "xy"]
@@ -132,13 +132,13 @@ def test_a_node_that_it_does_not_know_is_named(rtx):
         build_engine(rtx, model.SerializeToString(), [{"x": (1, 2)}], where="a.plan")
 
 
-def test_shapes_that_the_graph_does_not_have(rtx, tiny_plan):
+def test_shapes_that_the_graph_does_not_have_are_refused(rtx, tiny_plan):
     graph = Plan(tiny_plan).take(IMAGE)
     with pytest.raises(PlanError, match=r"image.onnx: "):
         build_engine(rtx, graph, image_buckets(96, 64), where="image.onnx")
 
 
-def test_without_a_gpu_it_says_so(rtx, half_plan, tmp_path):
+def test_a_missing_gpu_is_an_error_with_advice(rtx, half_plan, tmp_path):
     if not no_gpu():
         pytest.skip("this machine has a GPU")
     with pytest.raises(PlanError, match=r"no GPU: .*; use runtime='onnxruntime'"):
@@ -160,8 +160,8 @@ def test_without_a_gpu_it_says_so(rtx, half_plan, tmp_path):
         ("cudaGraphLaunch", (7, 7)),
     ],
 )
-def test_cuda_python_takes_our_arguments(name, arguments):
-    """Without a driver each call answers with an error of CUDA's, not of Python's."""
+def test_cuda_python_accepts_the_arguments(name, arguments):
+    """Without a driver, each call raises an error of CUDA and not of Python."""
     if not no_gpu():
         pytest.skip("this machine has a GPU, and the addresses are made up")
     from cuda.bindings import runtime
@@ -178,7 +178,7 @@ def test_cuda_python_takes_our_arguments(name, arguments):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("precision", "opset"), [("fp16", 18), ("fp16", 23), ("fp8", 21)])
-def test_engines_of_vit_b16(rtx, precision, opset):
+def test_engines_of_vit_b16_are_built(rtx, precision, opset):
     from finegrain.exporters import Fp16
     from finegrain.exporters.fp8 import Fp8
     from finegrain.exporters.to_onnx import image_graph, text_graph
@@ -210,5 +210,5 @@ def test_engines_of_vit_b16(rtx, precision, opset):
             f"{member}, {precision}, opset {opset}: {stored:.1f} MiB, "
             f"built in {seconds:.1f} s, {size:.1f} MiB"
         )
-        # Weights are held once or, in fp8, in two layouts, however many buckets there are.
+        # Engines hold the weights once, or twice in fp8, for any number of buckets.
         assert len(built.engine) < (2 if precision == "fp8" else 1.5) * len(lowered)

@@ -1,8 +1,8 @@
-"""The real Triton server reads our repository, batches, and gives the embeddings we expect.
+"""The real Triton server serves the written repository, in batches, with the expected embeddings.
 
-The one server that comes as a wheel has a Python backend and no ONNX Runtime or TensorRT: each
-model is served by a twin that runs the same graph by ONNX Runtime inside Triton's Python backend,
-under the configuration we write but for its platform. Nothing here runs on a GPU.
+The only server that comes as a wheel has a Python backend, without ONNX Runtime or TensorRT. Each
+model is therefore replaced by one that runs the same graph in ONNX Runtime inside Triton's Python
+backend. Its configuration is the written one with another platform. Nothing here runs on a GPU.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class Server:
 
 
 def package() -> Path:
-    """Where the wheel put the server; its own Python code is not imported."""
+    """Folder of the server in the wheel; the Python code of the wheel is not imported."""
     spec = importlib.util.find_spec("pytriton")
     if spec is None or not spec.submodule_search_locations:
         pytest.skip("the Triton binary is absent: pip install --no-deps nvidia-pytriton")
@@ -97,7 +97,7 @@ def package() -> Path:
 
 
 def backends(wheel: Path, folder: Path) -> Path:
-    """The Python backend beside the stub of this Python's version."""
+    """A folder with the Python backend and the stub for this version of Python."""
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     stub = wheel / "tritonserver/python_backend_stubs" / version / "triton_python_backend_stub"
     if not stub.is_file() or not sysconfig.get_config_var("Py_ENABLE_SHARED"):
@@ -107,7 +107,7 @@ def backends(wheel: Path, folder: Path) -> Path:
     return folder
 
 
-def serve_by_twins(repository: Path, packages: Path) -> None:
+def with_python_backend(repository: Path, packages: Path) -> None:
     twin = TWIN.replace("{packages!r}", repr(str(packages)))
     for model in repository.iterdir():
         config = model / "config.pbtxt"
@@ -128,21 +128,21 @@ def server(tiny_plan, tmp_path_factory, wait_until_ready) -> Iterator[Server]:
     from finegrain.exporters.triton import TritonServing, write_triton_repository
 
     wheel, folder = package(), tmp_path_factory.mktemp("triton")
-    # A delay that concurrent requests surely fall into, on a machine however busy.
+    # A delay in which concurrent requests arrive even on a busy machine.
     serving = TritonServing(max_batch=MAX_BATCH, max_delay_us=20_000)
     write_triton_repository(Plan(tiny_plan), folder / "repository", name="people", serving=serving)
-    serve_by_twins(folder / "repository", packages=wheel.parent)
+    with_python_backend(folder / "repository", packages=wheel.parent)
     libraries = [wheel.parent / "nvidia_pytriton.libs", sysconfig.get_config_var("LIBDIR")]
     target, log = f"127.0.0.1:{free_port()}", folder / "server.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
             [
-                # Ends the server also where this process is killed and cannot.
+                # Ends the server even if this process is killed.
                 *("timeout", "--kill-after=5", str(LIFETIME_SECONDS)),
                 wheel / "tritonserver/bin/tritonserver",
                 f"--model-repository={folder / 'repository'}",
                 f"--backend-directory={backends(wheel, folder / 'backends')}",
-                # What our configuration leaves out, no backend may fill in.
+                # The backend must not complete the configuration.
                 "--disable-auto-complete-config",
                 "--allow-http=false",
                 "--allow-metrics=false",
@@ -201,7 +201,7 @@ def test_the_parity_gate_holds_over_the_wire(remote, tiny_plan, crops):
     assert min(report.text_cosine, report.image_cosine) > 0.99999
 
 
-def test_a_searcher_finds_the_same_ten(server, plan, crops):
+def test_a_searcher_gives_the_same_ten_matches(server, plan, crops):
     with Searcher(plan, runtime=server.address) as far:
         far.add(crops, progress=False)
         wanted = [far.query(text, k=10) for text in QUERIES]
@@ -227,13 +227,13 @@ def test_requests_of_several_threads_share_batches(server, remote):
     with ThreadPoolExecutor(8) as pool:
         together = np.concatenate(list(pool.map(lambda one: remote.encode_texts([one]), captions)))
     inferences, executions = np.subtract(counts(), before)
-    # The server may count one of the four before only now.
+    # The server may count one of the first four requests only now.
     assert 64 <= inferences <= 68
     assert executions < inferences
     np.testing.assert_allclose(together[:4], alone, atol=1e-5)
 
 
-def test_the_server_has_our_configuration(server):
+def test_the_server_uses_the_written_configuration(server):
     request = client.service_pb2.ModelConfigRequest(name="people_text")
     config = server.stub.ModelConfig(request).config
     assert config.max_batch_size == MAX_BATCH
@@ -242,7 +242,7 @@ def test_the_server_has_our_configuration(server):
     assert [w.name for w in config.model_warmup] == [f"ids [{n}] eot [1]" for n in (16, 32, 77)]
 
 
-def test_a_plan_that_it_was_not_written_from_is_refused(server, tiny_plan, tmp_path):
+def test_another_plan_is_refused(server, tiny_plan, tmp_path):
     held = Plan(tiny_plan)
     other = tmp_path / "other.plan"
     write_plan(
@@ -256,7 +256,7 @@ def test_a_plan_that_it_was_not_written_from_is_refused(server, tiny_plan, tmp_p
         TritonRuntime(Plan(other), server.address)
 
 
-def test_a_name_that_it_does_not_serve_is_refused(server, tiny_plan):
+def test_an_unknown_model_name_is_refused(server, tiny_plan):
     with pytest.raises(PlanError, match=r"shop_text(: NOT_FOUND| is not there or not ready)"):
         TritonRuntime(Plan(tiny_plan), f"triton://{server.target}/shop")
 

@@ -1,4 +1,4 @@
-"""What `pip install` of the wheel gives, in an empty folder."""
+"""The wheel, installed in an empty folder."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def dist(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def python(dist, tmp_path_factory):
-    """A fresh environment with the wheel, which finds the dependencies where the tests do."""
+    """A new environment with the wheel; its dependencies are those of the tests."""
     folder = tmp_path_factory.mktemp("venv")
     venv.create(folder, symlinks=os.name != "nt")
     scripts = "Scripts" if os.name == "nt" else "bin"
@@ -53,7 +53,7 @@ def python(dist, tmp_path_factory):
     Path(packages.strip(), "dependencies.pth").write_text(sysconfig.get_path("purelib"))
     wheel = next(dist.glob("*.whl"))
     pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--no-deps"]
-    # Without --ignore-installed, pip would take finegrain as the tests have it for this one.
+    # Without --ignore-installed, pip would regard the finegrain of the tests as this one.
     run([*pip, "--no-index", "--ignore-installed", str(wheel)], folder)
     return python
 
@@ -83,7 +83,7 @@ def test_the_wheel_has_the_recipes_and_profiles_and_nothing_beside_the_package(d
     assert {m.partition("/")[0].partition("-")[0] for m in members} == {"finegrain"}
 
 
-def test_the_sdist_can_be_built_from(dist, tmp_path):
+def test_a_wheel_can_be_built_from_the_sdist(dist, tmp_path):
     with tarfile.open(next(dist.glob("*.tar.gz"))) as sdist:
         sdist.extractall(tmp_path, filter="data")
     (folder,) = tmp_path.iterdir()
@@ -97,7 +97,7 @@ def test_the_sdist_can_be_built_from(dist, tmp_path):
     assert sorted(ours) == sorted(theirs)
 
 
-def test_the_road_in_an_empty_folder(python, tmp_path):
+def test_train_export_and_query_in_an_empty_folder(python, tmp_path):
     def finegrain(*arguments):
         return run([python, "-m", "finegrain", *arguments], tmp_path)
 

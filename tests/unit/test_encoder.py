@@ -23,7 +23,7 @@ def _batches_of_four(encoder):
 
 @pytest.fixture
 def sources(crops, tmp_path) -> list[Path]:
-    """Good pictures with a broken one, a missing one and an empty one among them."""
+    """Good pictures, with a broken one, a missing one and an empty one between them."""
     good = sorted(crops.iterdir())[:7]
     (tmp_path / "broken.jpg").write_bytes(good[0].read_bytes()[:200])
     (tmp_path / "empty.jpg").touch()
@@ -60,7 +60,7 @@ def test_one_picture_as_path_text_bytes_array_and_image_is_one_embedding(encoder
     np.testing.assert_allclose(embeddings, np.repeat(embeddings[:1], 5, axis=0), atol=1e-6)
 
 
-def test_of_nothing_there_are_no_embeddings(encoder):
+def test_an_empty_input_has_no_embeddings(encoder):
     for embeddings in (encoder.encode_texts([]), encoder.encode_images([])):
         assert embeddings.shape == (0, encoder.embed_dim)
         assert embeddings.dtype == np.float32
@@ -68,17 +68,17 @@ def test_of_nothing_there_are_no_embeddings(encoder):
 
 
 @pytest.mark.parametrize("captions", [[None], [3], ["coat", 3.5], [["coat"]], [b"coat"]])
-def test_what_is_not_text_is_refused(encoder, captions):
+def test_a_caption_that_is_not_text_is_refused(encoder, captions):
     with pytest.raises(QueryError, match="expected a caption as text, got"):
         encoder.encode_texts(captions)
 
 
-def test_one_bare_text_is_not_taken_for_its_letters(encoder):
+def test_a_single_text_is_not_split_into_letters(encoder):
     with pytest.raises(QueryError, match="expected a list of captions, got one text 'red coat'"):
         encoder.encode_texts("red coat")
 
 
-def test_a_stream_names_what_it_cannot_read_and_keeps_positions(encoder, sources):
+def test_a_stream_names_unreadable_pictures_and_keeps_positions(encoder, sources):
     batches = list(encoder.stream_images(sources))
     positions = [position for batch in batches for position in batch.positions]
     assert positions == [0, 2, 3, 4, 7, 8, 9]
@@ -97,20 +97,20 @@ def test_a_problem_names_its_file_once(encoder, sources):
             assert problem.why
 
 
-def test_a_batch_of_which_nothing_can_be_read_is_empty(encoder):
+def test_a_batch_without_a_readable_picture_is_empty(encoder):
     (batch,) = encoder.stream_images([b"", b"not a picture", None])
     assert batch.positions == []
     assert batch.embeddings.shape == (0, encoder.embed_dim)
     assert [problem.where for problem in batch.problems] == ["bytes", "bytes", "NoneType"]
 
 
-def test_encoding_all_stops_at_what_cannot_be_read(encoder, sources):
+def test_encoding_all_stops_at_an_unreadable_picture(encoder, sources):
     with pytest.raises(ImageError, match=r"broken\.jpg"):
         encoder.encode_images(sources)
 
 
 def test_a_stream_decodes_no_more_than_a_batch_ahead(encoder, crops):
-    """A gallery of a million pictures is never held in memory."""
+    """Otherwise a million pictures would be held in memory."""
     read = []
 
     class Watched(list):
@@ -126,7 +126,7 @@ def test_a_stream_decodes_no_more_than_a_batch_ahead(encoder, crops):
     assert len(read) <= 3 * encoder.batch_size
 
 
-def test_a_bar_counts_what_could_not_be_read_too(encoder, sources, capsys):
+def test_the_progress_bar_counts_unreadable_pictures(encoder, sources, capsys):
     list(encoder.stream_images(sources, progress=True))
     encoder.encode_texts(["coat", "hat"], progress=True)
     shown = capsys.readouterr().err

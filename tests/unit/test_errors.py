@@ -31,7 +31,7 @@ def test_there_are_errors_to_test():
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
-def test_one_class_catches_them_all(kind):
+def test_finegrain_error_catches_all_errors(kind):
     assert issubclass(kind, FinegrainError)
     assert kind.__doc__
     with pytest.raises(FinegrainError, match="what came"):
@@ -39,24 +39,24 @@ def test_one_class_catches_them_all(kind):
 
 
 @pytest.mark.parametrize(("name", "built_in"), BUILT_IN.items())
-def test_who_expects_the_built_in_kind_catches_it_too(name, built_in):
+def test_errors_are_also_built_in_errors(name, built_in):
     assert issubclass(getattr(errors, name), built_in)
 
 
-def test_a_module_that_is_there_is_imported():
+def test_an_installed_module_is_imported():
     import json
 
     assert require("json", "train") is json
 
 
-def test_a_missing_module_is_answered_with_its_extra():
+def test_the_error_of_a_missing_module_names_its_extra():
     with pytest.raises(MissingExtraError, match=r"no_such_module_here is needed") as caught:
         require("no_such_module_here.inner", "gpu")
     assert 'pip install "finegrain[gpu]"' in str(caught.value)
     assert isinstance(caught.value.__cause__, ModuleNotFoundError)
 
 
-def test_what_a_module_lacks_itself_is_not_blamed_on_the_extra(tmp_path, monkeypatch):
+def test_a_missing_dependency_of_a_module_does_not_name_the_extra(tmp_path, monkeypatch):
     (tmp_path / "needs_another.py").write_text("import not_there_at_all")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ModuleNotFoundError, match="not_there_at_all") as caught:

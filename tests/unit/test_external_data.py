@@ -1,4 +1,4 @@
-"""A graph of a plan is whole: it reads no other file."""
+"""A graph of a plan reads no other file."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def graph(tensors=(), nodes=()):
 
 
 def at_every_place(external: bool):
-    """Models that hold a tensor at each place of the format that may hold one."""
+    """Models with a tensor in each place where the format allows one."""
     helper = onnx.helper
     held = tensor(external=external)
     inner = graph([held])
@@ -59,12 +59,12 @@ def at_every_place(external: bool):
 
 
 @pytest.mark.parametrize("external", [False, True])
-def test_external_tensors_are_seen_wherever_they_are(external: bool):
+def test_external_tensors_are_detected_in_every_place(external: bool):
     models = list(at_every_place(external))
     assert [reads_files(m.SerializeToString()) for m in models] == [external] * len(models)
 
 
-def test_a_location_alone_is_enough_and_what_is_no_graph_reads_nothing():
+def test_a_location_is_enough_and_other_files_have_no_external_data():
     made = tensor(external=True)
     made.ClearField("external_data")
     model = onnx.helper.make_model(graph([made])).SerializeToString()
@@ -98,7 +98,7 @@ def test_a_plan_with_external_data_is_refused(plan: Path, tmp_path: Path):
 
 
 @pytest.mark.parametrize("version", [0, -5, True, False, 1.0, "1", None, [1]])
-def test_only_whole_numbers_from_one_are_format_versions(plan: Path, tmp_path: Path, version):
+def test_a_format_version_is_a_whole_number_above_zero(plan: Path, tmp_path: Path, version):
     path = tmp_path / "changed.plan"
     with zipfile.ZipFile(plan) as old, zipfile.ZipFile(path, "w") as new:
         for name in old.namelist():

@@ -13,11 +13,11 @@ from finegrain.metrics import (
     retrieval_metrics,
 )
 
-# One query whose scores are what the gallery says.
+# One query with the given scores of the gallery.
 QUERY = [[1.0]]
 
 
-def test_a_ranking_worked_out_by_hand():
+def test_metrics_of_a_ranking_computed_by_hand():
     # ranking of pids: 7, 1, 7, 2, 7 -> matches at ranks 1, 3, 5
     metrics = retrieval_metrics(QUERY, [[5], [4], [3], [2], [1]], [7], [7, 1, 7, 2, 7])
     assert metrics.mAP == pytest.approx(100 * (1 / 1 + 2 / 3 + 3 / 5) / 3)
@@ -39,12 +39,14 @@ def test_equal_scores_keep_the_order_of_the_gallery():
     assert retrieval_metrics(QUERY, tied, [7], [0, 0, 7]).mAP == pytest.approx(100 / 3)
 
 
-def test_junk_of_the_own_camera_leaves_the_ranking():
+def test_pictures_of_the_same_person_and_camera_are_ignored():
     gallery, pids = [[3.0], [2.0], [1.0]], [7, 0, 7]
     metrics = retrieval_metrics(
         QUERY, gallery, [7], pids, query_cameras=["a"], gallery_cameras=["a", "a", "b"]
     )
-    assert metrics.mAP == pytest.approx(50)  # behind the wrong one, not behind the junk
+    assert metrics.mAP == pytest.approx(
+        50
+    )  # behind the wrong picture; the ignored one does not count
 
 
 def test_queries_without_a_match_are_counted_and_left_out():
@@ -52,12 +54,12 @@ def test_queries_without_a_match_are_counted_and_left_out():
     assert (metrics.num_queries, metrics.num_without_match, metrics.rank1) == (1, 1, 100)
 
 
-def test_no_match_at_all_is_an_error():
+def test_a_gallery_without_any_match_is_an_error():
     with pytest.raises(EvaluationError, match=r"got 1 queries without one in 2 gallery items"):
         retrieval_metrics(QUERY, [[1.0], [2.0]], [7], [0, 1])
 
 
-def test_prints_as_a_table():
+def test_metrics_print_as_a_table():
     metrics = RetrievalMetrics(
         rank1=73.384, rank5=89.93, rank10=100, mAP=66.1, mINP=5, num_queries=6156, num_gallery=3074
     )
@@ -68,12 +70,12 @@ def test_prints_as_a_table():
     assert metrics.to_dict()["rank1"] == 73.384
 
 
-def test_table_tells_of_queries_left_out():
+def test_the_table_shows_the_number_of_queries_left_out():
     metrics = retrieval_metrics([[1.0], [1.0]], [[1.0]], [7, 8], [7])
     assert str(metrics).endswith("(1 queries, 1 gallery, 1 without match)")
 
 
-def test_the_score_matrix_is_never_held_whole():
+def test_the_score_matrix_is_computed_in_parts():
     rng = np.random.default_rng(0)
     queries, gallery = rng.normal(size=(3000, 4)), rng.normal(size=(2000, 4))
     pids = np.arange(3000) % 2000, np.arange(2000)
@@ -101,7 +103,7 @@ def test_the_score_matrix_is_never_held_whole():
     ],
 )
 @pytest.mark.filterwarnings("error")
-def test_inputs_that_do_not_fit_are_refused(change, message):
+def test_inputs_with_wrong_shapes_are_refused(change, message):
     inputs = {
         "queries": [[1, 0]],
         "gallery": [[1, 0], [0, 1]],
@@ -112,7 +114,7 @@ def test_inputs_that_do_not_fit_are_refused(change, message):
         retrieval_metrics(**(inputs | change))
 
 
-def test_precision_at_k():
+def test_precision_at_k_is_a_mean():
     assert precision_at_k([True, False, True], 2) == 0.5
     assert precision_at_k([True], 4) == 0.25
     assert precision_at_k([], 1) == 0
@@ -134,6 +136,6 @@ def test_pair_accuracy_counts_ties_half():
         ([1], [np.inf], "finite"),
     ],
 )
-def test_pair_accuracy_refuses_what_is_not_pairs(own, other, message):
+def test_pair_accuracy_refuses_inputs_that_are_not_pairs(own, other, message):
     with pytest.raises(EvaluationError, match=message):
         pair_accuracy(own, other)

@@ -66,7 +66,7 @@ def rewrite(path: Path, members: Mapping[str, bytes], compression: int = zipfile
 
 
 def restate(path: Path, change: Callable[[dict], object]) -> None:
-    """Rewrite the manifest, in place or by what ``change`` returns."""
+    """Change the manifest in place, or replace it by the result of ``change``."""
     members = contents(path)
     stated = json.loads(members[MANIFEST])
     changed = change(stated)
@@ -75,17 +75,17 @@ def restate(path: Path, change: Callable[[dict], object]) -> None:
 
 
 def refused(path: Path, match: str) -> None:
-    """The plan is refused with its name in a message of bounded length."""
+    """Check that the plan is refused with its name in a message of bounded length."""
     with pytest.raises(PlanError, match=match) as caught:
         Plan(path)
     assert str(path) in str(caught.value)
     assert len(str(caught.value)) < 600
 
 
-# --- what holds of a valid plan ---------------------------------------------------------
+# --- valid plans ------------------------------------------------------------------------
 
 
-def test_what_is_written_is_read(plan):
+def test_a_written_plan_is_read_back(plan):
     opened = Plan(plan)
     assert {name: opened.take(name) for name in REQUIRED} == MEMBERS
     assert opened.manifest.parity == FACTS["parity"]
@@ -94,30 +94,30 @@ def test_what_is_written_is_read(plan):
     assert "clip" in repr(opened)
 
 
-def test_a_member_is_handed_over_once(plan):
+def test_a_member_can_be_taken_once(plan):
     opened = Plan(plan)
     opened.take(TEXT)
     with pytest.raises(KeyError):
         opened.take(TEXT)
 
 
-def test_any_tool_can_unzip_it(plan):
+def test_a_plan_can_be_unzipped_by_any_tool(plan):
     assert contents(plan).keys() == {MANIFEST, *REQUIRED}
     with zipfile.ZipFile(plan) as archive:
         assert {info.compress_type for info in archive.infolist()} == {zipfile.ZIP_STORED}
 
 
-def test_equal_content_makes_an_equal_file(tmp_path):
+def test_equal_content_gives_equal_bytes(tmp_path):
     first, second = make(tmp_path / "a.plan"), make(tmp_path / "b.plan")
     assert first.read_bytes() == second.read_bytes()
 
 
-def test_further_members_are_read_when_the_manifest_states_them(tmp_path):
+def test_optional_members_are_read_if_the_manifest_states_them(tmp_path):
     path = make(tmp_path / "model.plan", members={**MEMBERS, "engines/sm_90/text": b"engine"})
     assert Plan(path).take("engines/sm_90/text") == b"engine"
 
 
-def test_a_failed_write_leaves_the_old_plan_and_no_litter(plan):
+def test_a_failed_write_keeps_the_old_plan_and_no_temporary_file(plan):
     before = plan.read_bytes()
     with pytest.raises(TypeError):
         make(plan, recipe={"unwritable": object()})
@@ -128,7 +128,7 @@ def test_a_failed_write_leaves_the_old_plan_and_no_litter(plan):
 
 
 @pytest.mark.parametrize("where", ["os.fsync", "os.replace", "zipfile.ZipFile.writestr"])
-def test_a_full_disk_leaves_the_old_plan_and_no_litter(plan, monkeypatch, where):
+def test_a_full_disk_keeps_the_old_plan_and_no_temporary_file(plan, monkeypatch, where):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -143,12 +143,12 @@ def test_a_full_disk_leaves_the_old_plan_and_no_litter(plan, monkeypatch, where)
     assert [path.name for path in plan.parent.iterdir()] == ["model.plan"]
 
 
-def test_a_place_that_cannot_be_written_to(plan):
+def test_a_path_that_cannot_be_written_is_an_error(plan):
     with pytest.raises(PlanError, match="cannot write"):
         make(plan / "x.plan")
 
 
-def test_what_the_comparison_was_made_on_may_be_left_out(plan, tmp_path):
+def test_the_description_of_the_parity_report_is_optional(plan, tmp_path):
     assert Plan(plan).manifest.compared_on == ""
     restate(plan, lambda stated: {k: v for k, v in stated.items() if k != "compared_on"})
     assert Plan(plan).manifest.compared_on == ""
@@ -172,18 +172,18 @@ def test_what_the_comparison_was_made_on_may_be_left_out(plan, tmp_path):
         {"members": {**MEMBERS, TOKENIZER: b"another"}},
     ],
 )
-def test_the_fingerprint_follows_what_an_embedding_depends_on(tmp_path, facts):
+def test_the_fingerprint_changes_with_everything_that_changes_embeddings(tmp_path, facts):
     one, other = make(tmp_path / "one.plan"), make(tmp_path / "other.plan", **facts)
     assert Plan(one).manifest.fingerprint != Plan(other).manifest.fingerprint
 
 
 @pytest.mark.parametrize("facts", [{"parity": {}}, {"made_by": "9"}, {"recipe": {}}])
-def test_the_fingerprint_follows_nothing_else(tmp_path, facts):
+def test_the_fingerprint_does_not_depend_on_anything_else(tmp_path, facts):
     one, other = make(tmp_path / "one.plan"), make(tmp_path / "other.plan", **facts)
     assert Plan(one).manifest.fingerprint == Plan(other).manifest.fingerprint
 
 
-def test_a_plan_of_the_first_format_opens_with_what_it_did_then(plan):
+def test_a_plan_of_the_first_format_keeps_its_fingerprint(plan):
     """It states no interpolation and no cleaning, and its gallery must still open."""
     later = ("interpolation", "antialias", "cleaning")
     restate(plan, lambda stated: {k: v for k, v in stated.items() if k not in later})
@@ -196,14 +196,14 @@ def test_a_plan_of_the_first_format_opens_with_what_it_did_then(plan):
     assert manifest.fingerprint == told
 
 
-# --- files that are no plans ------------------------------------------------------------
+# --- files that are not plans -----------------------------------------------------------
 
 
-def test_a_missing_file_is_answered_with_how_to_make_one(tmp_path):
+def test_the_error_of_a_missing_plan_tells_how_to_make_one(tmp_path):
     refused(tmp_path / "model.plan", "there is no plan at .*finegrain export")
 
 
-def test_a_folder_is_no_plan(tmp_path):
+def test_a_folder_is_not_a_plan(tmp_path):
     refused(tmp_path, "there is no plan at")
 
 
@@ -234,7 +234,7 @@ def test_another_zip_archive_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("kept", [1, 10, 100, 500, 0.25, 0.5, 0.9, 0.999, -1])
-def test_a_copy_that_broke_off_is_refused(plan, kept):
+def test_a_truncated_copy_is_refused(plan, kept):
     data = plan.read_bytes()
     plan.write_bytes(data[: int(len(data) * kept) if isinstance(kept, float) else kept])
     refused(plan, "not a plan|damaged")
@@ -245,10 +245,10 @@ def test_a_copy_that_broke_off_is_refused(plan, kept):
 
 @pytest.mark.parametrize("place", [0.0, 0.5, 0.999])
 @pytest.mark.parametrize("member", REQUIRED)
-def test_one_changed_byte_is_noticed(tiny_plan, tmp_path, member, place):
+def test_one_changed_byte_is_detected(tiny_plan, tmp_path, member, place):
     path = Path(shutil.copy(tiny_plan, tmp_path / "model.plan"))
     data = bytearray(path.read_bytes())
-    # Members are stored as they are, so the bytes are found in the archive.
+    # Members are stored uncompressed, so their bytes can be located in the archive.
     content = contents(path)[member]
     data[data.find(content) + int(place * len(content))] ^= 1
     path.write_bytes(data)
@@ -263,8 +263,8 @@ def test_a_replaced_member_is_noticed(plan, member):
 
 @given(st.data())
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_no_damage_gets_past_as_another_error(plan, data):
-    """Whatever bytes of a small plan change, it opens as it was or is refused."""
+def test_damage_never_raises_another_error(plan, data):
+    """With any changed bytes, a plan opens with equal content or is refused."""
     valid = plan.read_bytes()
     damaged = bytearray(valid)
     for place in data.draw(st.lists(st.integers(0, len(valid) - 1), min_size=1, max_size=4)):
@@ -276,7 +276,7 @@ def test_no_damage_gets_past_as_another_error(plan, data):
         assert {name: opened.take(name) for name in REQUIRED} == MEMBERS
 
 
-def test_a_member_that_claims_more_than_the_file_has_is_refused_unread(plan):
+def test_a_member_larger_than_the_file_is_refused_unread(plan):
     data = plan.read_bytes()
     size = len(MEMBERS[TEXT]).to_bytes(4, "little") * 2
     assert data.count(size) >= 2
@@ -298,12 +298,12 @@ def test_an_encrypted_member_is_refused(plan):
 @pytest.mark.parametrize(
     "name", ["../x", "a/../../x", "/etc/x", "..\\x", "C:x", "C:/x", "\\\\host\\x", ".."]
 )
-def test_a_member_that_climbs_out_is_refused(plan, name):
+def test_a_member_with_a_path_outside_the_archive_is_refused(plan, name):
     rewrite(plan, {**contents(plan), name: b"x"})
     refused(plan, "climbs out of the archive")
 
 
-def test_a_member_held_twice_is_refused(plan):
+def test_a_duplicate_member_is_refused(plan):
     with pytest.warns(UserWarning, match="Duplicate"), zipfile.ZipFile(plan, "a") as archive:
         archive.writestr(TEXT, b"another")
     refused(plan, "holds a member twice")
@@ -321,17 +321,17 @@ def test_a_missing_member_is_named(plan, member):
     refused(plan, f"lacks {member}")
 
 
-def test_a_member_that_the_manifest_does_not_state_is_named(plan):
+def test_a_member_that_is_not_in_the_manifest_is_named(plan):
     rewrite(plan, {**contents(plan), "extra.bin": b"x"})
     refused(plan, "do not agree on extra.bin")
 
 
-def test_a_stated_member_that_is_not_there_is_named(plan):
+def test_a_member_of_the_manifest_that_is_missing_is_named(plan):
     restate(plan, lambda stated: stated["sha256"].update({"match.onnx": "0" * 64}))
     refused(plan, "do not agree on match.onnx")
 
 
-def test_an_archive_of_very_many_members_is_refused(plan):
+def test_an_archive_with_too_many_members_is_refused(plan):
     names = [f"{number:0200d}" for number in range(700)]
     rewrite(plan, {**contents(plan), **dict.fromkeys(names, b"")})
     refused(plan, "its directory of members has 1")
@@ -367,7 +367,7 @@ def test_a_manifest_that_is_not_json_is_refused(plan, data):
         ("0.25,", "1" + "0" * 400 + ",", "std .* three numbers"),
     ],
 )
-def test_a_manifest_of_doubtful_values_is_refused(plan, old, new, message):
+def test_a_manifest_with_invalid_values_is_refused(plan, old, new, message):
     members = contents(plan)
     changed = members[MANIFEST].decode().replace(old, new)
     rewrite(plan, {**members, MANIFEST: changed.encode()})
@@ -381,7 +381,7 @@ def test_a_manifest_without_a_format_version_is_refused(plan, value):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_number_that_no_reader_would_accept_is_not_written(plan, value):
+def test_a_number_that_is_not_finite_is_not_written(plan, value):
     before = plan.read_bytes()
     with pytest.raises(PlanError, match="expected finite numbers in its manifest"):
         make(plan, parity={"text": {"cosine": value}})
@@ -389,12 +389,12 @@ def test_a_number_that_no_reader_would_accept_is_not_written(plan, value):
     assert [path.name for path in plan.parent.iterdir()] == [plan.name]
 
 
-def test_an_endless_manifest_is_refused(plan):
+def test_a_too_large_manifest_is_refused(plan):
     rewrite(plan, {**contents(plan), MANIFEST: b" " * (4 << 20) + b"{}"})
     refused(plan, "its manifest is over")
 
 
-def test_a_later_format_is_answered_with_an_upgrade(plan):
+def test_a_later_format_needs_an_upgrade(plan):
     restate(plan, lambda stated: stated.update(format_version=FORMAT_VERSION + 1))
     refused(plan, f"format version {FORMAT_VERSION + 1}.*pip install -U finegrain")
 
@@ -425,7 +425,7 @@ WRONG = {
 }
 
 
-def test_every_field_has_wrong_values_here():
+def test_this_file_has_wrong_values_for_every_field():
     assert WRONG.keys() >= FACTS.keys() | {"sha256"}
 
 

@@ -16,7 +16,7 @@ SAME = {"machine": "x86_64", "instructions": ["AVX2"]}
 
 
 def compare(tmp_path, before, after, *options, machines=(SAME, SAME)):
-    """Runs the script on two results, each given as name -> (median in s, what it is beside)."""
+    """Runs the script on two results, each given as name -> (median in s, references)."""
     paths = []
     for name, run, machine in zip(("before", "after"), (before, after), machines, strict=True):
         benchmarks = [
@@ -34,14 +34,14 @@ def compare(tmp_path, before, after, *options, machines=(SAME, SAME)):
     [({PEER: 5.0}, {PEER: 4.5}), ({CALIBRATION: 5.0}, {CALIBRATION: 13.5})],
     ids=["peer", "calibration"],
 )
-def test_a_slower_machine_is_no_slower_finegrain(tmp_path, before, after):
+def test_a_slower_machine_does_not_mean_a_slower_finegrain(tmp_path, before, after):
     done = compare(tmp_path, {"query": (0.010, before)}, {"query": (0.030, after)})
     assert done.returncode == 0
     assert "no benchmark became slower" in done.stdout
     assert "-10 %" in done.stdout
 
 
-def test_a_ratio_that_fell_is_told(tmp_path):
+def test_a_smaller_ratio_is_reported(tmp_path):
     before = {"query": (0.010, {PEER: 5.0}), "search": (0.002, {PEER: 3.0})}
     after = {"query": (0.020, {PEER: 2.5}), "search": (0.002, {PEER: 3.1})}
     done = compare(tmp_path, before, after)
@@ -50,7 +50,7 @@ def test_a_ratio_that_fell_is_told(tmp_path):
     assert compare(tmp_path, before, after, "--tolerance", "0.6").returncode == 0
 
 
-def test_a_calibrated_speed_that_fell_is_told(tmp_path):
+def test_a_smaller_calibrated_speed_is_reported(tmp_path):
     before = {"add": (0.010, {CALIBRATION: 5.0}), "render": (0.010, {CALIBRATION: 5.0})}
     after = {"add": (0.020, {CALIBRATION: 5.0}), "render": (0.010, {CALIBRATION: 5.1})}
     done = compare(tmp_path, before, after)
@@ -59,7 +59,7 @@ def test_a_calibrated_speed_that_fell_is_told(tmp_path):
     assert "-50 %" in done.stdout
 
 
-def test_a_peer_is_asked_before_the_calibration(tmp_path):
+def test_the_peer_has_priority_over_the_calibration(tmp_path):
     before = {"query": (0.010, {PEER: 5.0, CALIBRATION: 5.0})}
     after = {"query": (0.030, {PEER: 5.0, CALIBRATION: 5.0})}
     done = compare(tmp_path, before, after)
@@ -68,7 +68,7 @@ def test_a_peer_is_asked_before_the_calibration(tmp_path):
     assert row == ["query", "10.00", "30.00", "peer", "5", "5", "+0", "%"]
 
 
-def test_what_got_a_peer_is_judged_by_what_both_runs_have(tmp_path):
+def test_a_new_peer_is_ignored_if_one_run_lacks_it(tmp_path):
     before = {"query": (0.010, {CALIBRATION: 5.0})}
     after = {"query": (0.010, {PEER: 5.0, CALIBRATION: 5.5})}
     done = compare(tmp_path, before, after)
@@ -85,7 +85,7 @@ def test_what_got_a_peer_is_judged_by_what_both_runs_have(tmp_path):
         ({"a": (1.0, {PEER: 2.0})}, {"a": (9.0, {CALIBRATION: 5.0})}, "not judged"),
     ],
 )
-def test_what_cannot_be_compared_is_shown(tmp_path, before, after, told):
+def test_benchmarks_without_a_common_reference_are_shown(tmp_path, before, after, told):
     done = compare(tmp_path, before, after)
     assert done.returncode == 0
     assert told in done.stdout
@@ -99,7 +99,7 @@ def test_what_cannot_be_compared_is_shown(tmp_path, before, after, told):
         {"machine": "x86_64", "instructions": []},
     ],
 )
-def test_two_kinds_of_processors_are_refused(tmp_path, other):
+def test_two_types_of_processors_are_refused(tmp_path, other):
     run = {"query": (0.010, {PEER: 5.0})}
     for machines in ((SAME, other), (other, SAME)):
         done = compare(tmp_path, run, run, machines=machines)
@@ -117,7 +117,7 @@ def test_a_run_that_does_not_state_its_instructions_is_refused(tmp_path):
     assert "after.json does not state the processor's instruction sets" in done.stderr
 
 
-def test_another_file(tmp_path):
+def test_another_file_is_refused(tmp_path):
     path = tmp_path / "other.json"
     path.write_text("{}")
     done = subprocess.run(

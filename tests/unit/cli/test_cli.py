@@ -23,14 +23,14 @@ NUM_CROPS = 12
 
 @pytest.fixture(scope="module")
 def indexed(tiny_plan, crops, tmp_path_factory) -> Path:
-    """A plan with a gallery beside it, for tests that only ask."""
+    """A plan with a gallery beside it. Shared: do not change the gallery."""
     plan = Path(shutil.copy(tiny_plan, tmp_path_factory.mktemp("indexed") / "model.plan"))
     assert main(["index", str(plan), str(crops), "--metadata", "camera=gate-3"]) == 0
     return plan
 
 
 def refused(capsys, *argv: object) -> str:
-    """The verb fails with one line on stderr, which is returned."""
+    """Checks that a command fails with one line on stderr, and returns the line."""
     assert main([str(word) for word in argv]) == 1
     shown = capsys.readouterr()
     lines = shown.err.splitlines()
@@ -43,17 +43,17 @@ def refused(capsys, *argv: object) -> str:
 # --- help -------------------------------------------------------------------------------
 
 
-def test_the_verbs_are_those_planned(capsys):
+def test_the_verbs_are_pinned(capsys):
     with pytest.raises(SystemExit) as left:
         main(["--help"])
     assert left.value.code == 0
     verbs = capsys.readouterr().out.partition("VERB\n")[2].partition("\noptions:")[0]
-    # Four blanks open a verb; its explanation goes on further to the right.
+    # A command starts after four spaces, and the rest of its explanation is indented further.
     assert tuple(re.findall(r"^    (\w+)", verbs, re.MULTILINE)) == VERBS
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_every_verb_explains_itself_with_an_example(capsys, verb):
+def test_the_help_of_every_verb_has_an_example(capsys, verb):
     with pytest.raises(SystemExit) as left:
         main([verb, "--help"])
     assert left.value.code == 0
@@ -61,7 +61,7 @@ def test_every_verb_explains_itself_with_an_example(capsys, verb):
     assert f"  finegrain {verb}" in shown.partition("examples:")[2]
 
 
-def test_the_version(capsys):
+def test_the_version_is_printed(capsys):
     with pytest.raises(SystemExit) as left:
         main(["--version"])
     assert left.value.code == 0
@@ -90,7 +90,7 @@ def test_a_wrong_call_shows_the_usage(capsys, argv):
 # --- index and query --------------------------------------------------------------------
 
 
-def test_index_then_query(plan, crops, capsys):
+def test_an_indexed_folder_is_searched(plan, crops, capsys):
     assert main(["index", str(plan), str(crops), "--metadata", "camera=gate-3"]) == 0
     assert "added 12 pictures" in capsys.readouterr().out
     assert main(["index", str(plan), str(crops)]) == 0
@@ -101,7 +101,7 @@ def test_index_then_query(plan, crops, capsys):
     assert shown.count("gate-3") == 3
 
 
-def test_several_folders_and_files_at_once(plan, crops, tmp_path, capsys):
+def test_several_folders_and_files_are_indexed_at_once(plan, crops, tmp_path, capsys):
     gallery = tmp_path / "elsewhere.gallery"
     one = Path(shutil.copy(crops / "00.jpg", tmp_path / "one.jpg"))
     assert main(["index", str(plan), str(crops), str(one), "--gallery", str(gallery)]) == 0
@@ -110,7 +110,7 @@ def test_several_folders_and_files_at_once(plan, crops, tmp_path, capsys):
     assert not plan.with_suffix(".gallery").exists()
 
 
-def test_metadata_values_are_numbers_where_they_look_so(plan, crops, capsys):
+def test_metadata_values_that_look_like_numbers_are_numbers(plan, crops, capsys):
     pairs = ["floor=2", "open=true", "price=9.5", "note=a=b", "code=[x"]
     options = [word for pair in pairs for word in ("--metadata", pair)]
     assert main(["index", str(plan), str(crops), *options]) == 0
@@ -120,7 +120,7 @@ def test_metadata_values_are_numbers_where_they_look_so(plan, crops, capsys):
     assert len(json.loads(capsys.readouterr().out)) == 10
 
 
-def test_a_broken_picture_is_named_and_stops_nothing(plan, crops, tmp_path, capsys):
+def test_a_broken_picture_is_named_and_the_rest_is_indexed(plan, crops, tmp_path, capsys):
     folder = Path(shutil.copytree(crops, tmp_path / "mixed"))
     (folder / "00_broken.jpg").write_bytes(b"broken")
     assert main(["index", str(plan), str(folder)]) == 0
@@ -129,7 +129,7 @@ def test_a_broken_picture_is_named_and_stops_nothing(plan, crops, tmp_path, caps
     assert "00_broken.jpg: not a picture" in shown
 
 
-def test_a_catalogue_with_a_bad_row_goes_on(plan, crops, tmp_path, capsys):
+def test_a_catalogue_with_an_invalid_row_is_indexed(plan, crops, tmp_path, capsys):
     table = tmp_path / "catalog.csv"
     with table.open("w", newline="") as file:
         rows = csv.writer(file)
@@ -155,7 +155,7 @@ def test_a_catalogue_with_a_bad_row_goes_on(plan, crops, tmp_path, capsys):
     assert match["metadata"] == {"caption": "red coat", "price": 120, "product": 10}
 
 
-def test_json_is_json_whatever_the_query(indexed, capsys):
+def test_json_output_is_valid_for_any_query(indexed, capsys):
     assert main(["query", str(indexed), '外套 "quoted"', "-k", "2", "--json"]) == 0
     matches = json.loads(capsys.readouterr().out)
     assert [match["rank"] for match in matches] == [1, 2]
@@ -164,7 +164,7 @@ def test_json_is_json_whatever_the_query(indexed, capsys):
     ]  # fmt: skip
 
 
-def test_a_picture_finds_itself(indexed, crops, capsys):
+def test_the_best_match_of_a_picture_is_itself(indexed, crops, capsys):
     assert main(["query", str(indexed), "--image", str(crops / "05.jpg"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)[0]["image"] == str((crops / "05.jpg").resolve())
 
@@ -178,7 +178,7 @@ def test_a_grid_is_written(indexed, tmp_path, capsys):
     assert str(grid) in capsys.readouterr().err
 
 
-def test_a_filter_that_nothing_matches_is_no_error(indexed, capsys):
+def test_a_filter_without_matches_is_not_an_error(indexed, capsys):
     assert main(["query", str(indexed), "coat", "--where", "camera = 'gate-9'"]) == 0
     assert "0 matches" in capsys.readouterr().out
 
@@ -193,29 +193,29 @@ def test_a_filter_that_nothing_matches_is_no_error(indexed, capsys):
         (["coat", "--gallery", "nowhere.gallery"], "no gallery at nowhere.gallery"),
     ],
 )
-def test_a_wrong_query_is_one_line(indexed, capsys, argv, why):
+def test_a_wrong_query_is_a_one_line_error(indexed, capsys, argv, why):
     assert why in refused(capsys, "query", indexed, *argv)
 
 
-def test_a_wrong_filter_is_pointed_at(indexed, capsys):
+def test_the_error_of_a_wrong_filter_marks_the_position(indexed, capsys):
     assert main(["query", str(indexed), "coat", "--where", "pid = 3 and colour = 'red'"]) == 1
     message, expression, mark = capsys.readouterr().err.splitlines()
     assert "unknown column 'colour'" in message
     assert expression[mark.index("^") :].startswith("colour")
 
 
-def test_a_missing_plan_is_one_line(tmp_path, capsys):
+def test_a_missing_plan_is_a_one_line_error(tmp_path, capsys):
     assert "there is no plan at" in refused(capsys, "query", tmp_path / "x.plan", "coat")
 
 
-def test_a_damaged_plan_is_one_line(plan, capsys):
+def test_a_damaged_plan_is_a_one_line_error(plan, capsys):
     data = bytearray(plan.read_bytes())
     data[len(data) // 2] ^= 1
     plan.write_bytes(data)
     assert "damaged" in refused(capsys, "index", plan, plan.parent)
 
 
-def test_a_missing_folder_is_one_line(plan, capsys):
+def test_a_missing_folder_is_a_one_line_error(plan, capsys):
     assert "no picture or folder at nowhere" in refused(capsys, "index", plan, "nowhere")
 
 
@@ -232,7 +232,7 @@ def test_a_missing_folder_is_one_line(plan, capsys):
         (["recipe", "diff", "nowhere.py", "nowhere.py"], "there is no recipe"),
     ],
 )
-def test_what_is_missing_is_one_line(tmp_path, monkeypatch, capsys, argv, why):
+def test_a_missing_file_is_a_one_line_error(tmp_path, monkeypatch, capsys, argv, why):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "export").mkdir()
     (tmp_path / "export" / "onnx_fp32.py").write_text(
@@ -266,7 +266,7 @@ def test_the_doctor_examines_plans_and_galleries(indexed, tmp_path, capsys):
     assert "x.plan: INVALID; there is no plan at" in shown
 
 
-def test_an_interruption_leaves_with_the_shells_status(indexed, monkeypatch, capsys):
+def test_an_interruption_exits_with_the_status_of_the_shell(indexed, monkeypatch, capsys):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
@@ -275,7 +275,7 @@ def test_an_interruption_leaves_with_the_shells_status(indexed, monkeypatch, cap
     assert capsys.readouterr().err == "finegrain: stopped\n"
 
 
-def test_a_process_of_its_own(indexed):
+def test_the_command_line_runs_in_its_own_process(indexed):
     command = [sys.executable, "-m", "finegrain", "query", str(indexed)]
     done = subprocess.run([*command, "coat", "--json"], capture_output=True, text=True, check=True)
     assert len(json.loads(done.stdout)) == 10

@@ -1,4 +1,4 @@
-"""One bad input among several costs only itself, and the exit status says so."""
+"""An unreadable input is left out, the others are indexed, and the exit status is 1."""
 
 from __future__ import annotations
 
@@ -60,7 +60,9 @@ _BAD = {
 
 @pytest.mark.skipif(os.name != "posix", reason="some of these files exist on POSIX only")
 @pytest.mark.parametrize("kind", _BAD)
-def test_a_bad_input_costs_only_itself(plan: Path, crops: Path, tmp_path: Path, kind: str, capsys):
+def test_an_unreadable_input_is_left_out(
+    plan: Path, crops: Path, tmp_path: Path, kind: str, capsys
+):
     good = [tmp_path / "good", tmp_path / "good2"]
     for number, folder in enumerate(good):
         folder.mkdir()

@@ -1,4 +1,4 @@
-"""``finegrain gallery delete``: what it shows, what it asks, and what it deletes."""
+"""``finegrain gallery delete``: dry runs, questions and deletion."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ def test_a_dry_run_shows_the_number_and_the_first_ten(path: Path, capsys):
     assert len(ids(path)) == 14
 
 
-def test_what_matches_is_deleted(path: Path, capsys):
+def test_matching_pictures_are_deleted(path: Path, capsys):
     assert delete(path, "--where", "camera = 'gate-1'", "--yes") == 0
     assert capsys.readouterr().out == "deleted 12 of 12 pictures\n"
     assert ids(path) == [13, 14]
 
 
-def test_ids_are_deleted_and_absent_ones_named(path: Path, capsys):
+def test_ids_are_deleted_and_unknown_ones_named(path: Path, capsys):
     assert delete(path, "--ids", "3, 4,4,99", "--yes") == 0
     shown = capsys.readouterr()
     assert shown.out == "deleted 2 of 2 pictures\n"
@@ -75,7 +75,9 @@ def test_ids_are_deleted_and_absent_ones_named(path: Path, capsys):
     ],
 )
 @pytest.mark.parametrize("option", ["--yes", "--dry-run"])
-def test_what_matches_nothing_fails(path: Path, words: list[str], advice: str, option: str, capsys):
+def test_a_filter_without_matches_fails(
+    path: Path, words: list[str], advice: str, option: str, capsys
+):
     assert delete(path, *words, option) == 1
     shown = capsys.readouterr()
     assert shown.out == ""
@@ -94,7 +96,9 @@ def test_one_valid_choice_of_pictures_is_required(path: Path, words: list[str]):
 @pytest.mark.parametrize(
     ("answer", "status"), [("y\n", 0), (" YES \n", 0), ("n\n", 1), ("\n", 1), ("", 1)]
 )
-def test_a_terminal_is_asked(path: Path, answer: str, status: int, monkeypatch, capsys):
+def test_a_terminal_is_asked_for_confirmation(
+    path: Path, answer: str, status: int, monkeypatch, capsys
+):
     monkeypatch.setattr(sys, "stdin", Terminal(answer))
     assert delete(path, "--ids", "14") == status
     shown = capsys.readouterr()

@@ -1,4 +1,4 @@
-"""The command line ends in one line, whatever ends it."""
+"""Every failure of the command line is one line."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_a_gallery_is_backed_up_restored_and_checked(path: Path, tmp_path: Path,
     assert capsys.readouterr().out == "deleted 0 pictures\n"
 
 
-def test_a_damaged_gallery_is_said(path: Path, capsys):
+def test_a_damaged_gallery_is_reported(path: Path, capsys):
     with Gallery(path) as gallery, gallery._store.writing() as connection:  # type: ignore
         connection.execute("UPDATE vector SET checksum = checksum + 1 WHERE picture = 2")
     assert main(["gallery", "check", str(path)]) == 1
@@ -62,13 +62,13 @@ def test_a_warning_is_one_line(path: Path, tmp_path: Path, capsys):
     assert said.count("\n") == 1
 
 
-def test_input_that_nests_too_deeply_is_one_line(path: Path, capsys):
+def test_input_that_nests_too_deeply_is_a_one_line_error(path: Path, capsys):
     deep = "x=" + "[" * 100_000
     assert main(["index", "none.plan", "a.jpg", "--metadata", deep]) == 1
     assert capsys.readouterr().err.startswith("finegrain: the input is nested too deeply")
 
 
-def test_names_that_steer_a_terminal_are_escaped(path: Path, capsys):
+def test_control_sequences_in_names_are_escaped(path: Path, capsys):
     assert main(["gallery", "check", f"{path}\x1b[2J\x07\x9b31m"]) == 1
     said = capsys.readouterr().err
     assert r"\x1b[2J\x07\x9b31m" in said
@@ -76,7 +76,7 @@ def test_names_that_steer_a_terminal_are_escaped(path: Path, capsys):
     assert printable("Größe\n日本\u202e") == "Größe\n日本\\u202e"
 
 
-def test_a_reader_that_has_seen_enough_ends_it_in_silence():
+def test_a_closed_pipe_ends_the_command_without_a_message():
     command = [sys.executable, "-m", "finegrain", "doctor"]
     program = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert program.stdout is not None
@@ -99,20 +99,20 @@ raise SystemExit(main())
 """
 
 
-def test_ctrl_c_while_modules_are_imported_is_one_line():
+def test_ctrl_c_during_imports_is_a_one_line_message():
     done = subprocess.run([sys.executable, "-c", _INTERRUPTED], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "finegrain: stopped\n")
 
 
 @pytest.mark.skipif(os.name != "posix", reason="a signal of POSIX")
-def test_ctrl_c_while_a_verb_works_is_one_line(path: Path, monkeypatch, capsys):
+def test_ctrl_c_during_a_command_is_a_one_line_message(path: Path, monkeypatch, capsys):
     monkeypatch.setattr(Gallery, "check", lambda self: signal.raise_signal(signal.SIGINT))
     assert main(["gallery", "check", str(path)]) == 130
     assert capsys.readouterr().err == "finegrain: stopped\n"
 
 
 @pytest.mark.parametrize("chosen", [None, "0"])
-def test_large_tensors_lie_in_huge_pages_unless_the_user_says_no(chosen, monkeypatch):
+def test_large_tensors_use_huge_pages_unless_disabled(chosen, monkeypatch):
     monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", chosen or "")
     if chosen is None:
         monkeypatch.delenv("THP_MEM_ALLOC_ENABLE")

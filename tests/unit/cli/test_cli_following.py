@@ -1,4 +1,4 @@
-"""Indexing again over the command line: what changed, moved, is gone, or was left out."""
+"""Indexing again over the command line: changed, moved, missing and left out pictures."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def matches(folder: Path, capsys, *words: str) -> list[dict]:
     return json.loads(capsys.readouterr().out)
 
 
-def test_a_changed_table_is_followed(shop, capsys):
+def test_changes_of_a_table_reach_the_gallery(shop, capsys):
     table = [shop / "t.csv", "--pid-column", "sku"]
     assert index(shop, *table) == 0
     write(shop, "a.jpg,red coat,8,R1", "c.jpg,green coat,5,G1")
@@ -57,7 +57,7 @@ def test_a_changed_table_is_followed(shop, capsys):
     assert {m["pid"] for m in matches(shop, capsys)} == {"R1", "G1"}
 
 
-def test_a_picture_that_was_overwritten_is_encoded_again(shop, capsys):
+def test_an_overwritten_picture_is_encoded_again(shop, capsys):
     assert index(shop, shop / "a.jpg") == 0
     shutil.copy(shop / "b.jpg", shop / "a.jpg")
     assert index(shop, shop / "a.jpg", "--replace") == 0
@@ -68,7 +68,7 @@ def test_a_picture_that_was_overwritten_is_encoded_again(shop, capsys):
     assert match["score"] == pytest.approx(1, abs=1e-4)
 
 
-def test_a_folder_that_moved_is_found_or_said(shop, capsys):
+def test_a_moved_folder_is_recognised_or_reported(shop, capsys):
     (shop / "crops").mkdir()
     (shop / "a.jpg").rename(shop / "crops" / "a.jpg")
     assert index(shop, shop / "crops", "--metadata", "note=mine") == 0
@@ -100,7 +100,7 @@ def test_columns_are_set(shop, capsys):
     assert "there is 'blue coat'" in capsys.readouterr().err
 
 
-def test_reindexing_can_do_what_it_advises(shop, capsys):
+def test_the_advice_of_a_failed_reindex_works(shop, capsys):
     assert index(shop, shop / "a.jpg", shop / "b.jpg") == 0
     with sqlite3.connect(shop / "model.gallery") as connection:
         connection.execute("UPDATE gallery SET fingerprint = 'of an older plan'")
@@ -113,7 +113,7 @@ def test_reindexing_can_do_what_it_advises(shop, capsys):
         assert [Path(image).name for image in gallery.images()] == ["b.jpg"]
 
 
-def test_what_has_expired_is_said(shop, capsys):
+def test_expired_pictures_are_reported(shop, capsys):
     old = ["--metadata", "time=2020-05-01", "--expire-days", "30"]
     assert index(shop, shop / "a.jpg", *old) == 1
     shown = capsys.readouterr()
@@ -121,7 +121,7 @@ def test_what_has_expired_is_said(shop, capsys):
     assert "nothing was added" in shown.err
 
 
-def test_all_that_was_left_out_is_in_a_file(shop, capsys):
+def test_all_pictures_that_were_left_out_are_listed_in_a_file(shop, capsys):
     folder = shop / "many"
     folder.mkdir()
     shutil.copy(shop / "a.jpg", folder / "a.jpg")
@@ -143,14 +143,14 @@ def test_all_that_was_left_out_is_in_a_file(shop, capsys):
 
 
 @pytest.mark.parametrize("words", [["broken.jpg"], ["broken.jpg", "empty"]])
-def test_nothing_added_is_a_failure(shop, capsys, words):
+def test_adding_no_picture_is_a_failure(shop, capsys, words):
     (shop / "broken.jpg").write_bytes(b"broken")
     (shop / "empty").mkdir()
     assert index(shop, *[shop / word for word in words]) == 1
     assert "broken.jpg" in "".join(capsys.readouterr())
 
 
-def test_one_source_that_cannot_be_read_stops_no_other(shop, capsys):
+def test_an_unreadable_source_does_not_stop_the_others(shop, capsys):
     (shop / "bad.csv").write_text("nothing\n")
     assert index(shop, shop / "bad.csv", shop / "a.jpg") == 3
     shown = capsys.readouterr()
@@ -166,7 +166,7 @@ def test_a_dry_run_makes_no_gallery(shop, capsys):
 
 
 @pytest.mark.parametrize("how", ["emptied", "gone"])
-def test_an_empty_source_removes_nothing_unless_that_is_asked_for(shop, capsys, how):
+def test_an_empty_source_removes_pictures_only_with_permission(shop, capsys, how):
     folder = shop / "crops"
     folder.mkdir()
     shutil.copy(shop / "a.jpg", folder)
@@ -205,7 +205,7 @@ def test_a_linked_folder_that_is_not_mounted_keeps_its_pictures(shop, capsys):
     assert len(matches(shop, capsys)) == 2
 
 
-def test_a_folder_in_the_place_of_a_gallery(shop, capsys, monkeypatch):
+def test_a_folder_in_place_of_a_gallery_is_refused(shop, capsys, monkeypatch):
     monkeypatch.chdir(shop)
     for place in (".", str(shop)):
         assert index(shop, shop / "a.jpg", "--gallery", place) == 1

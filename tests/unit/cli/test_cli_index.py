@@ -1,4 +1,4 @@
-"""`finegrain index` over inputs as users have them, through the command line."""
+"""`finegrain index` on typical inputs of users, through the command line."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_an_unclosed_quote_is_named_with_its_line(shop, capsys):
     assert matches[0]["metadata"]["caption"] == "blue coat"
 
 
-def test_two_addresses_in_a_cell_are_one_product(shop, capsys):
+def test_a_cell_with_two_addresses_is_one_product(shop, capsys):
     write("t.csv", "image,caption", '"https://s.x/up/a.jpg, https://s.x/up/b.jpg",red coat')
     assert index("t.csv", "--images-root", ".") == 0
     matches = hits(capsys)
@@ -64,7 +64,7 @@ def test_two_addresses_in_a_cell_are_one_product(shop, capsys):
     assert len(hits(capsys, "--group-by", "pid")) == 1
 
 
-def test_ids_of_19_digits_are_exact(shop, capsys):
+def test_ids_of_19_digits_are_kept_exactly(shop, capsys):
     ids = (1760000000000000001, 1760000000000000002)
     write("t.csv", "image,caption,tweet", f"a.jpg,red coat,{ids[0]}", f"b.jpg,blue coat,{ids[1]}")
     assert index("t.csv") == 0
@@ -72,7 +72,7 @@ def test_ids_of_19_digits_are_exact(shop, capsys):
         assert names(hits(capsys, "--where", f"tweet = {number}")) == [name]
 
 
-def test_a_table_below_a_folder_hides_nothing(shop, capsys):
+def test_a_table_in_a_folder_does_not_hide_pictures(shop, capsys):
     Path("crops/old").mkdir(parents=True)
     for name in "abc":
         shutil.move(f"{name}.jpg", "crops")
@@ -84,7 +84,7 @@ def test_a_table_below_a_folder_hides_nothing(shop, capsys):
     assert matches[3]["metadata"]["caption"] == "black coat"
 
 
-def test_endings_of_every_kind(shop, capsys):
+def test_all_kinds_of_picture_files_are_indexed(shop, capsys):
     Path("crops").mkdir()
     for name, new in (("a", "a.jpg"), ("b", "b.jfif"), ("c", "IMG_1.HEIC"), ("d", "d.jpg?v=1")):
         shutil.move(f"{name}.jpg", f"crops/{new}")
@@ -105,14 +105,14 @@ def test_a_linked_folder_is_followed(shop, capsys):
     assert names(hits(capsys)) == ["b.jpg", "a.jpg"]
 
 
-def test_what_is_excluded_is_named(shop, capsys):
+def test_excluded_files_are_named(shop, capsys):
     assert index(".", "--exclude", "[ab].jpg", "--exclude", "model.*") == 0
     assert "a.jpg: is excluded" in capsys.readouterr().out
     assert names(hits(capsys)) == ["c.jpg", "d.jpg"]
 
 
 @pytest.mark.parametrize("how", ["table", "metadata"])
-def test_camera_3_is_the_camera_called_3(shop, capsys, how):
+def test_a_numeric_camera_is_a_name(shop, capsys, how):
     if how == "table":
         assert index(write("t.csv", "image,caption,camera", "a.jpg,red coat,3")) == 0
     else:
@@ -126,7 +126,7 @@ def test_a_column_called_id_is_metadata(shop, capsys):
     assert names(hits(capsys, "--where", "id_ = 77")) == ["a.jpg"]
 
 
-def test_one_bad_time_costs_the_time_only(shop, capsys):
+def test_an_invalid_time_drops_only_the_time(shop, capsys):
     rows = ("a.jpg,red coat,2026-05-01T08:00", "b.jpg,blue coat,n/a")
     assert index(write("t.csv", "image,caption,time", *rows)) == 0
     shown = capsys.readouterr()
@@ -143,7 +143,7 @@ def test_a_number_of_more_than_64_bits_is_text(shop, capsys):
 
 
 @pytest.mark.parametrize("option", ["--encoding", "--fallback-encoding"])
-def test_the_stated_encoding_is_used_for_the_header_too(shop, capsys, option):
+def test_the_given_encoding_applies_to_the_header(shop, capsys, option):
     write("t.csv", "image,caption,品牌", "a.jpg,红色大衣,李宁", encoding="gbk")
     assert index("t.csv") == 1
     assert "State the encoding of the file" in capsys.readouterr().err
@@ -152,7 +152,7 @@ def test_the_stated_encoding_is_used_for_the_header_too(shop, capsys, option):
     assert match["metadata"] == {"caption": "红色大衣", "品牌": "李宁"}
 
 
-def test_a_shopify_export_in_cp1251(shop, capsys):
+def test_a_shopify_export_in_cp1251_is_indexed(shop, capsys):
     write("s.csv", "Handle,Title,Variant Price,Image Src",
           "k,Красное пальто,12.00,https://c.d/a.jpg", encoding="cp1251")  # fmt: skip
     assert index("s.csv", "--images-root", ".", "--fallback-encoding", "cp1251") == 0
@@ -161,7 +161,7 @@ def test_a_shopify_export_in_cp1251(shop, capsys):
     assert (match["pid"], match["metadata"]["price"]) == ("k", 12.0)
 
 
-def test_feeds_are_read_by_what_is_inside(shop, capsys):
+def test_the_format_of_a_feed_follows_its_content(shop, capsys):
     write("feed.txt", "id\ttitle\timage_link\tprice", "1\tRed coat\thttps://x.y/a.jpg\t12 EUR")
     assert index("feed.txt", "--images-root", ".") == 0
     write("t.json", '[{"image":"b.jpg","caption":"x"}]')
@@ -172,14 +172,14 @@ def test_feeds_are_read_by_what_is_inside(shop, capsys):
     assert "ffmpeg -i cam.dav" in capsys.readouterr().err
 
 
-def test_a_table_without_captions(shop, capsys):
+def test_a_table_without_captions_is_indexed(shop, capsys):
     assert index(write("t.csv", "image,camera,time", "a.jpg,gate-1,2026-05-01T08:00")) == 0
     (match,) = hits(capsys)
     assert (match["camera"], match["time"]) == ("gate-1", "2026-05-01T08:00:00.000Z")
     assert match["metadata"] == {}
 
 
-def test_excel_writes_tables_of_several_kinds(shop, capsys):
+def test_tables_written_by_excel_are_indexed(shop, capsys):
     assert index(write("t.csv", "sep=;", "image;caption", "a.jpg;red coat")) == 0
     assert index(write("u.csv", "image,caption,,", "b.jpg,red coat,,")) == 0
     assert index(write("v.csv", "image\tcaption", "c.jpg\tred coat", encoding="utf-16")) == 0
@@ -187,7 +187,7 @@ def test_excel_writes_tables_of_several_kinds(shop, capsys):
     assert [match["metadata"] for match in hits(capsys)] == [{"caption": "red coat"}] * 4
 
 
-def test_a_shard_made_on_a_mac(shop, capsys):
+def test_a_shard_made_on_a_mac_is_indexed(shop, capsys):
     with tarfile.open("s.tar", "w") as archive:
         for name, data in (("._a.jpg", b"x"), ("a.jpg", Path("a.jpg").read_bytes()),
                            ("._a.txt", b"x"), ("a.txt", b"red coat")):  # fmt: skip
@@ -199,7 +199,7 @@ def test_a_shard_made_on_a_mac(shop, capsys):
     assert match["metadata"]["caption"] == "red coat"
 
 
-def test_prices_of_every_kind(shop, capsys):
+def test_prices_are_read_in_all_formats(shop, capsys):
     prices = {"a": "12 EUR", "b": "₹1,29,999.00", "c": "Rs. 1,299", "d": "ask us"}
     rows = (f"{n}\t{n}\thttps://x.y/{n}.jpg\t{price}" for n, price in prices.items())
     write("t.tsv", "id\ttitle\timage_link\tprice", *rows)
@@ -210,7 +210,7 @@ def test_prices_of_every_kind(shop, capsys):
     assert read == [12.0, 129_999.0, 1299.0, None]
 
 
-def test_names_as_wget_writes_them(shop, capsys):
+def test_file_names_written_by_wget_are_matched(shop, capsys):
     Path("dl").mkdir()
     shutil.move("a.jpg", "dl/a.jpg?v=1690")
     write("s.csv", "Handle,Title,Image Src,Variant Price", "r,Red,https://c.d/a.jpg?v=1690,12")
@@ -218,7 +218,7 @@ def test_names_as_wget_writes_them(shop, capsys):
     assert names(hits(capsys)) == ["a.jpg?v=1690"]
 
 
-def test_market_1501_by_its_file_names(shop, capsys):
+def test_pids_and_cameras_are_read_from_market_1501_file_names(shop, capsys):
     Path("market").mkdir()
     shutil.move("a.jpg", "market/0002_c1s1_000451_03.jpg")
     shutil.move("b.jpg", "market/0002_c3s1_000551_00.jpg")
@@ -227,7 +227,7 @@ def test_market_1501_by_its_file_names(shop, capsys):
     assert [match["camera"] for match in hits(capsys, "--where", "camera = '3'")] == ["3"]
 
 
-def test_a_pattern_for_pictures_and_columns_for_camera_and_time(shop, capsys):
+def test_a_name_pattern_sets_camera_and_time(shop, capsys):
     Path("images").mkdir()
     shutil.move("a.jpg", "images/a.jpg")
     write("t.csv", "id;gate;seen", "a;north;01/05/2026 08:00")
@@ -237,7 +237,7 @@ def test_a_pattern_for_pictures_and_columns_for_camera_and_time(shop, capsys):
     assert (match["camera"], match["time"]) == ("north", "2026-05-01T08:00:00.000Z")
 
 
-def test_a_tab_as_the_separator(shop, capsys):
+def test_a_tab_separator_is_detected(shop, capsys):
     write("t.txt", "image\tcaption", "a.jpg\tred; or, blue")
     assert index("t.txt", "--separator", "tab") == 0
     assert hits(capsys)[0]["metadata"]["caption"] == "red; or, blue"
@@ -251,12 +251,12 @@ def test_a_column_with_a_space_is_filtered_by_its_quoted_name(shop, capsys):
         assert '"Base Colour"' in capsys.readouterr().err
 
 
-def test_more_hits_than_there_are_pictures(shop, capsys):
+def test_k_may_exceed_the_number_of_pictures(shop, capsys):
     assert index("a.jpg", "b.jpg") == 0
     assert len(hits(capsys, "-k", "10")) == 2
 
 
-def test_a_path_given_as_text_is_taken_as_the_picture(shop, capsys):
+def test_a_path_as_the_query_searches_by_picture(shop, capsys):
     assert index("a.jpg", "b.jpg") == 0
     capsys.readouterr()
     assert main(["query", "model.plan", "a.jpg", "--json", "-k", "1"]) == 0
@@ -265,7 +265,7 @@ def test_a_path_given_as_text_is_taken_as_the_picture(shop, capsys):
     assert names(json.loads(shown.out)) == ["a.jpg"]
 
 
-def test_words_beyond_the_context_are_said(shop, capsys):
+def test_truncated_words_are_reported(shop, capsys):
     assert index("a.jpg") == 0
     capsys.readouterr()
     assert main(["query", "model.plan", "a person " * 60 + "in a red coat"]) == 0
@@ -275,7 +275,7 @@ def test_words_beyond_the_context_are_said(shop, capsys):
 @pytest.mark.parametrize(
     ("separator", "name"), [("~", "tildes"), ("^", "carets"), ("\x01", "U+0001"), (":", "colons")]
 )
-def test_rare_separators_are_seen_where_no_other_fits(shop, capsys, separator, name):
+def test_rare_separators_are_detected(shop, capsys, separator, name):
     rows = ("image,caption,price", "a.jpg,red coat,1", "b.jpg,blue coat,2")
     assert index(write("t.csv", *(row.replace(",", separator) for row in rows))) == 0
     assert name in capsys.readouterr().err
@@ -296,7 +296,7 @@ def test_a_name_pattern_is_used_for_pictures_given_one_by_one(shop, capsys):
     assert match["pid"] == "0002"
 
 
-def test_an_input_that_needs_a_missing_extra_stops_no_other(shop, capsys, monkeypatch):
+def test_a_missing_extra_does_not_stop_other_inputs(shop, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "openpyxl", None)
     Path("t.xlsx").write_bytes(b"PK\x03\x04")
     assert index("t.xlsx", "a.jpg") == 3
@@ -307,19 +307,19 @@ def test_an_input_that_needs_a_missing_extra_stops_no_other(shop, capsys, monkey
     assert index("t.xlsx") == 1
 
 
-def test_a_table_whose_every_row_is_bad_is_a_failure(shop, capsys):
+def test_a_table_without_a_valid_row_is_a_failure(shop, capsys):
     table = write("t.csv", "image,caption", "no.jpg,red", "none.jpg,blue")
     assert index(table, "--max-bad-share", "1") == 1
     assert "'no.jpg' not found" in capsys.readouterr().err
 
 
-def test_an_infinite_number_is_said(shop, capsys):
+def test_an_infinite_number_is_reported(shop, capsys):
     assert index(write("t.jsonl", '{"image":"a.jpg","v":1e999,"w":2}')) == 0
     assert "t.jsonl:1: 'v' is infinite" in capsys.readouterr().out
     assert hits(capsys)[0]["metadata"]["w"] == 2
 
 
-def test_a_row_that_nests_too_deeply_costs_itself_only(shop, capsys):
+def test_a_row_that_nests_too_deeply_is_left_out(shop, capsys):
     deep = '{"image":"a.jpg","x":' + "[" * 100_000 + "]" * 100_000 + "}"
     table = write("t.jsonl", deep, '{"image":"b.jpg"}')
     assert index(table, "--max-bad-share", "0.5") == 0
@@ -327,7 +327,7 @@ def test_a_row_that_nests_too_deeply_costs_itself_only(shop, capsys):
     assert names(hits(capsys)) == ["b.jpg"]
 
 
-def test_a_number_too_wide_for_a_filter_is_asked_for_as_text(shop, capsys):
+def test_a_too_large_number_in_a_filter_gets_advice(shop, capsys):
     assert index(write("t.csv", "image,caption,pid", "a.jpg,red,9223372036854775808")) == 0
     assert main(["query", "model.plan", "coat", "--where", "pid = 9223372036854775808"]) == 1
     assert "write it in quotes" in capsys.readouterr().err

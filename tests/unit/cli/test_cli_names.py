@@ -1,4 +1,4 @@
-"""Wrong names on the command line are answered with a question."""
+"""Errors for wrong names suggest a similar name."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from finegrain.cli.parser import main
         (["recipe", "lst"], "list"),
     ],
 )
-def test_a_wrong_name_asks_whether_another_was_meant(arguments, meant, capsys):
+def test_a_wrong_name_gets_a_suggestion(arguments, meant, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(arguments)
     assert stopped.value.code == 2
     assert f"Did you mean '{meant}'?" in capsys.readouterr().err
 
 
-def test_a_name_like_no_other_is_only_refused(capsys):
+def test_an_unlike_name_gets_no_suggestion(capsys):
     with pytest.raises(SystemExit):
         main(["index", "m.plan", "crops", "--zzzzqqq"])
     assert "Did you mean" not in capsys.readouterr().err
 
 
-def test_a_recipe_that_is_not_there_asks_for_one_that_is(tmp_path, monkeypatch, capsys):
+def test_a_missing_recipe_gets_a_suggestion(tmp_path, monkeypatch, capsys):
     (tmp_path / "recipes").mkdir()
     (tmp_path / "recipes" / "irra_cuhk_pedes.py").touch()
     monkeypatch.chdir(tmp_path)

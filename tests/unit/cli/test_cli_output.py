@@ -1,4 +1,4 @@
-"""What the command line prints, wherever its output goes, and how it ends."""
+"""Output of the command line on any destination, and exit statuses."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from finegrain.gallery import Gallery
 from finegrain.plan import Plan
 
 STEERING = "a\x1b[31m\x07\x7f\x9b2J\u202e\U000e0001b"
-"""Escape sequences of 7 and 8 bits, delete, right-to-left override, a tag character."""
+"""Escape sequences of 7 and 8 bits, delete, right-to-left override, and a tag character."""
 
 posix = pytest.mark.skipif(os.name != "posix", reason="limits, names and shells of POSIX")
 
@@ -95,14 +95,14 @@ def run(*words: object, code: str = "", **options) -> subprocess.CompletedProces
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
-def test_any_encoding_prints_valid_json(filled: Path, encoding: str):
+def test_json_is_valid_in_any_encoding(filled: Path, encoding: str):
     done = run("query", filled, "coat", "--json", env={**os.environ, "PYTHONIOENCODING": encoding})
     assert (done.returncode, done.stderr) == (0, "")
     assert any(m["image"] == "/crops/Größe 日本 😀.jpg" for m in json.loads(done.stdout))
 
 
 @posix
-def test_without_home_in_the_c_locale_names_that_are_not_unicode_are_named(
+def test_names_that_are_not_unicode_are_reported_in_the_c_locale(
     plan: Path, crops: Path, tmp_path: Path
 ):
     folder = tmp_path / "crops"
@@ -124,16 +124,14 @@ def test_without_home_in_the_c_locale_names_that_are_not_unicode_are_named(
 @pytest.mark.parametrize(
     ("redirection", "status"), [("| head -c 1", 141), (">&-", 0), ("> /dev/full", 1)]
 )
-def test_output_that_cannot_be_written_ends_it_in_one_line(
-    filled: Path, redirection: str, status: int
-):
+def test_unwritable_output_is_a_one_line_error(filled: Path, redirection: str, status: int):
     if "full" in redirection and not os.path.exists("/dev/full"):
         pytest.skip("this system has no /dev/full")
     line = f'"{sys.executable}" -m finegrain query "{filled}" coat --json {redirection}'
     done = subprocess.run(
         ["bash", "-c", f"{line}; exit ${{PIPESTATUS[0]}}"], capture_output=True, text=True
     )
-    # `head` may end before or after everything was written.
+    # `head` may end before or after all output was written.
     assert done.returncode in ({status, 0} if status == 141 else {status})
     expected = "finegrain: [Errno 28] No space left on device\n" if status == 1 else ""
     assert done.stderr == expected
@@ -149,7 +147,7 @@ def many(crops: Path, folder: Path, count: int) -> Path:
     return folder
 
 
-def test_ctrl_c_during_index_keeps_what_was_encoded(
+def test_ctrl_c_during_index_keeps_encoded_pictures(
     plan: Path, crops: Path, tmp_path: Path, monkeypatch, capsys
 ):
     folder = many(crops, tmp_path / "many", 200)
@@ -175,7 +173,7 @@ def test_ctrl_c_during_index_keeps_what_was_encoded(
         assert before < set(gallery)
 
 
-def test_ctrl_c_during_a_query_is_one_line(filled: Path, monkeypatch, capsys):
+def test_ctrl_c_during_a_query_is_a_one_line_message(filled: Path, monkeypatch, capsys):
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
@@ -185,9 +183,7 @@ def test_ctrl_c_during_a_query_is_one_line(filled: Path, monkeypatch, capsys):
 
 
 @posix
-def test_a_full_disk_ends_index_in_one_line_and_loses_nothing(
-    plan: Path, crops: Path, tmp_path: Path
-):
+def test_a_full_disk_is_a_one_line_error_and_loses_nothing(plan: Path, crops: Path, tmp_path: Path):
     folder = many(crops, tmp_path / "many", 40)
     assert main(["index", str(plan), str(folder / "000.jpg")]) == 0
     size = plan.with_suffix(".gallery").stat().st_size
@@ -204,7 +200,7 @@ def test_a_full_disk_ends_index_in_one_line_and_loses_nothing(
 
 @posix
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write all")
-def test_a_folder_that_is_read_only_is_searched_and_not_indexed(filled: Path, crops: Path, capsys):
+def test_a_read_only_folder_can_be_searched_but_not_indexed(filled: Path, crops: Path, capsys):
     filled.parent.chmod(0o500)
     try:
         assert main(["query", str(filled), "coat"]) == 0

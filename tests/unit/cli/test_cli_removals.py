@@ -1,4 +1,4 @@
-"""`--sync` asks before it follows a folder that is partly emptied."""
+"""`--sync` needs a permission to follow a folder that is partly emptied."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from finegrain.search.sync import checked_allowance, refused_removals
 
 @pytest.fixture
 def folder(plan: Path, tmp_path: Path) -> Path:
-    """Two folders below one: 12 pictures in `a`, and 3 in `share`."""
+    """Two folders inside one: 12 pictures in `a`, and 3 in `share`."""
     root = tmp_path / "crops"
     random = np.random.default_rng(0)
     for name, count in (("a", 12), ("share", 3)):
@@ -59,7 +59,7 @@ def test_half_of_a_folder_is_not_removed_without_a_permission(folder: Path, caps
     assert num_stored(folder) == 8
 
 
-def test_a_few_are_removed_at_once(folder: Path):
+def test_a_few_pictures_are_removed_without_a_permission(folder: Path):
     (folder / "a" / "00.png").unlink()
     assert sync(folder) == 0
     assert num_stored(folder) == 14
@@ -68,20 +68,20 @@ def test_a_few_are_removed_at_once(folder: Path):
     assert num_stored(folder) == 14
 
 
-def test_a_share_below_the_folder_that_is_not_mounted_keeps_its_pictures(folder: Path, capsys):
+def test_pictures_of_an_unmounted_share_are_kept(folder: Path, capsys):
     for path in (folder / "share").iterdir():
         path.unlink()
     (folder / "a" / "00.png").unlink()
     Image.new("RGB", (8, 8)).save(folder / "a" / "new.png")
-    assert sync(folder) == 3  # what is new is added, and the other file that is gone is removed
+    assert sync(folder) == 3  # new pictures are added, and the other missing file is removed
     assert "kept 3 that are gone" in capsys.readouterr().out
     assert num_stored(folder) == 15
-    (folder / "share").rmdir()  # a folder that is gone is no mount point
+    (folder / "share").rmdir()  # a folder that does not exist is not an empty mount point
     assert sync(folder) == 0
     assert num_stored(folder) == 12
 
 
-def test_the_permission_holds_for_an_empty_folder_too(folder: Path, capsys):
+def test_the_permission_also_applies_to_an_empty_folder(folder: Path, capsys):
     for path in sorted(folder.rglob("*.png")):
         path.unlink()
     assert sync(folder) == 1
@@ -97,7 +97,9 @@ def test_the_permission_holds_for_an_empty_folder_too(folder: Path, capsys):
     ("num_gone", "num_of_source", "is_refused"),
     [(5, 5, False), (6, 30, False), (6, 29, True), (20, 100, False), (21, 100, True)],
 )
-def test_the_free_share(num_gone: int, num_of_source: int, is_refused: bool):
+def test_a_fifth_of_the_pictures_needs_no_permission(
+    num_gone: int, num_of_source: int, is_refused: bool
+):
     remove = {id_: f"nowhere/{id_}.jpg" for id_ in range(num_gone)}
     refused = refused_removals(remove, num_of_source, "a table", None)
     assert refused == (set(remove) if is_refused else set())

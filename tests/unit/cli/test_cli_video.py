@@ -1,4 +1,4 @@
-"""The verb index over videos."""
+"""`finegrain index` on videos."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def film(tmp_path: Path) -> Path:
     return path
 
 
-def test_index_takes_frames_of_a_video(plan: Path, film: Path, crops: Path, capsys):
+def test_frames_of_a_video_are_indexed(plan: Path, film: Path, crops: Path, capsys):
     words = ["index", plan, film, crops, "--every", "1.5", "--start", "2026-05-01T08:00+02:00"]
     assert main([*map(str, words), "--metadata", "camera=gate-3", "--expire-days", "90000"]) == 0
     assert "added 3 pictures" in capsys.readouterr().out
@@ -43,7 +43,7 @@ def test_index_takes_frames_of_a_video(plan: Path, film: Path, crops: Path, caps
     assert rows[0].expires_at is not None
 
 
-def test_one_of_several_videos_may_be_broken(plan: Path, film: Path, tmp_path: Path, capsys):
+def test_a_broken_video_does_not_stop_the_others(plan: Path, film: Path, tmp_path: Path, capsys):
     broken = tmp_path / "broken.mkv"
     broken.write_bytes(b"no film")
     assert main(["index", str(plan), str(broken)]) == 1

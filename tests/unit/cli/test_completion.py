@@ -39,15 +39,15 @@ for ((i = 0; i < 300; i++)) {{
 }}
 print -r -- $text
 """
-"""Runs an interactive zsh in a terminal of its own, and presses the tabulator twice.
+"""Runs an interactive zsh in its own terminal, and presses the tab key twice.
 
-It waits until the last expected name is shown, because a busy machine takes seconds.
+It waits until the last expected name is shown, because this takes seconds on a busy machine.
 """
 
 
 @pytest.fixture(scope="module")
 def scripts(tmp_path_factory):
-    """A folder with the script of each shell, under the name by which the shell finds it."""
+    """A folder with the script of each shell, under the name that the shell expects."""
     folder = tmp_path_factory.mktemp("completion")
     names = {"bash": "finegrain.bash", "zsh": "_finegrain", "fish": "finegrain.fish"}
     for shell, name in names.items():
@@ -65,7 +65,7 @@ def script(scripts):
 
 
 def offered(shell, scripts, folder, line, last):
-    """What a shell offers after a line whose last word is unfinished."""
+    """Completions of a shell for the last word of a line."""
     if shutil.which(shell) is None:
         pytest.skip(f"there is no {shell}")
     if shell == "bash":
@@ -103,7 +103,7 @@ def test_each_shell_completes_names(shell, line, names, scripts, tmp_path):
 
 
 def completed(script, folder, *words):
-    """What bash offers after these words; the last one is unfinished."""
+    """Completions of bash for the last of these words."""
     if shutil.which("bash") is None:
         pytest.skip("there is no bash")
     *before, last = words
@@ -144,7 +144,7 @@ def test_without_the_packages_for_training_there_are_no_recipes_to_complete(caps
     assert "irra_cuhk_pedes" not in script
 
 
-def test_an_unknown_shell_and_a_missing_library(capsys, monkeypatch):
+def test_an_unknown_shell_or_a_missing_library_is_an_error(capsys, monkeypatch):
     with pytest.raises(SystemExit):
         main(["completion", "bsh"])
     assert "Did you mean 'bash'" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""What a demo that is run again finds of an earlier one."""
+"""A repeated demo reuses the results of an earlier one."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_each_picture_is_encoded_once(tmp_path):
     assert encoder.runtime.encoded == 3
 
 
-def test_the_run_of_another_recipe_is_moved_and_kept(recipe, tmp_path, capsys):
+def test_a_run_of_another_recipe_is_renamed_and_kept(recipe, tmp_path, capsys):
     folder = tmp_path / recipe.name
     run_of(replace(recipe, batch_size=2), folder, 3)
     assert demo._run_folder(tmp_path, recipe) == folder
@@ -72,7 +72,7 @@ def test_the_run_of_another_recipe_is_moved_and_kept(recipe, tmp_path, capsys):
     assert folder.exists()
 
 
-def test_what_is_done_is_not_waited_for(recipe, tmp_path):
+def test_finished_stages_are_not_in_the_remaining_time(recipe, tmp_path):
     folder = tmp_path / recipe.name
     assert demo._done_before(recipe, folder) == {"draw people": 0.0, "train": 0.0}
     run_of(recipe, folder, 2)

@@ -82,7 +82,7 @@ def test_the_report_says_whether_products_saturate(monkeypatch, saturates):
     assert ("are exact for any weights" in report) != saturates
 
 
-def test_what_is_missing_or_too_old_is_marked(monkeypatch):
+def test_missing_and_outdated_packages_are_marked(monkeypatch):
     def installed(name: str) -> str:
         if name == "torch":
             raise PackageNotFoundError(name)
@@ -95,7 +95,7 @@ def test_what_is_missing_or_too_old_is_marked(monkeypatch):
     assert result["pillow"].endswith("999.0")
 
 
-def test_a_valid_plan_says_what_it_is(tiny_plan):
+def test_the_report_describes_a_valid_plan(tiny_plan):
     shown = examine(tiny_plan)
     assert shown.startswith(f"{tiny_plan}: valid; Plan(")
     assert Plan(tiny_plan).manifest.fingerprint[:12] in shown
@@ -111,7 +111,7 @@ def test_a_damaged_plan_is_invalid(tiny_plan, tmp_path):
         examine(path)
 
 
-def test_a_valid_gallery_says_what_it_holds(tmp_path):
+def test_the_report_describes_a_valid_gallery(tmp_path):
     path = tmp_path / "crops.gallery"
     with Gallery(path, dim=2) as gallery:
         gallery.add([[1.0, 0.0]], ["1.jpg"])
@@ -120,13 +120,13 @@ def test_a_valid_gallery_says_what_it_holds(tmp_path):
 
 
 @pytest.mark.parametrize(("name", "error"), [("x.plan", PlanError), ("x.gallery", GalleryError)])
-def test_what_is_missing_is_invalid_and_not_made(tmp_path, name, error):
+def test_a_missing_file_is_invalid_and_is_not_created(tmp_path, name, error):
     with pytest.raises(error, match="no"):
         examine(tmp_path / name)
     assert not (tmp_path / name).exists()
 
 
-def test_a_damaged_gallery_is_invalid_and_stays(tmp_path):
+def test_a_damaged_gallery_is_invalid_and_is_not_changed(tmp_path):
     path = tmp_path / "x.gallery"
     path.write_bytes(b"no gallery " * 100)
     with pytest.raises(GalleryError, match="not a database"):
@@ -139,7 +139,7 @@ def test_a_damaged_gallery_is_invalid_and_stays(tmp_path):
 
 @pytest.fixture(scope="module")
 def copies(tmp_path_factory):
-    """Copies of three datasets: name, and its root."""
+    """Name and root of copies of three datasets."""
     folder = tmp_path_factory.mktemp("copies")
     datasets = (CUHK_PEDES, ICFG_PEDES, RSTPREID)
     return {
@@ -150,7 +150,7 @@ def copies(tmp_path_factory):
 
 @pytest.fixture
 def as_published(copies, monkeypatch):
-    """What is published is what lies in the copies."""
+    """Set the published sizes to those of the copies."""
     datasets = []
     for dataset in (CUHK_PEDES, ICFG_PEDES, RSTPREID):
         splits = read_people(copies[dataset.name], dataset)
@@ -160,7 +160,7 @@ def as_published(copies, monkeypatch):
     return {dataset.name: dataset for dataset in datasets}
 
 
-def test_one_dataset_is_surveyed_several_are_also_compared(copies):
+def test_several_datasets_are_surveyed_and_compared(copies):
     one = [(ICFG_PEDES, copies["icfg_pedes"])]
     (result,) = examine_datasets(one, progress=False)
     assert isinstance(result, Survey)
@@ -172,7 +172,7 @@ def test_one_dataset_is_surveyed_several_are_also_compared(copies):
     ]
 
 
-def test_doctor_data_of_a_valid_copy(copies, as_published, capsys):
+def test_doctor_data_accepts_a_valid_copy(copies, as_published, capsys):
     assert main(["doctor", "data", "cuhk_pedes", str(copies["cuhk_pedes"])]) == 0
     shown, said = capsys.readouterr()
     assert said == ""
@@ -181,14 +181,14 @@ def test_doctor_data_of_a_valid_copy(copies, as_published, capsys):
     assert "onnxruntime" not in shown
 
 
-def test_doctor_data_of_a_copy_of_another_size_fails(copies, capsys):
+def test_doctor_data_fails_for_a_copy_of_another_size(copies, capsys):
     assert main(["doctor", "data", "rstpreid", str(copies["rstpreid"])]) == 1
     shown, said = capsys.readouterr()
     assert "INVALID: RSTPReid test: has 1 identities where 200 are published, 5 pictures" in shown
     assert said == "finegrain: this data would falsify a result; see what is INVALID above\n"
 
 
-def test_doctor_data_of_several_datasets_compares_them(copies, as_published, tmp_path, capsys):
+def test_doctor_data_compares_several_datasets(copies, as_published, tmp_path, capsys):
     roots = ["icfg_pedes", str(copies["icfg_pedes"]), "rstpreid", str(copies["rstpreid"])]
     assert main(["doctor", "data", *roots]) == 0
     assert "both made of MSMT17's pictures" in capsys.readouterr().out
@@ -203,7 +203,7 @@ def test_doctor_data_of_several_datasets_compares_them(copies, as_published, tmp
     assert said.endswith("would falsify a result; see what is INVALID above\n")
 
 
-def test_doctor_data_of_a_fashion_set(tmp_path, monkeypatch, capsys):
+def test_doctor_data_surveys_fashion_datasets(tmp_path, monkeypatch, capsys):
     root = write_fashion_iq(tmp_path, triplets=2)
     whole = replace(FASHION_IQ, published=dict(FASHION_IQ.count(FASHION_IQ.read(root))))
     monkeypatch.setattr(doctor, "COUNTED_DATASETS", (whole,))
@@ -217,14 +217,14 @@ def test_doctor_data_of_a_fashion_set(tmp_path, monkeypatch, capsys):
     assert said.endswith("would falsify a result; see what is INVALID above\n")
 
 
-def test_fashion_sets_are_not_compared_with_people(copies, tmp_path):
+def test_fashion_datasets_are_not_compared_with_people(copies, tmp_path):
     root = write_fashion_iq(tmp_path, triplets=1)
     asked = [(ICFG_PEDES, copies["icfg_pedes"]), (FASHION_IQ, root)]
     result = list(examine_datasets(asked, progress=False))
     assert [type(finding) for finding in result] == [Survey, CountSurvey]
 
 
-def test_doctor_data_of_what_is_not_there_says_how_to_get_it(tmp_path, capsys):
+def test_doctor_data_tells_how_to_get_a_missing_dataset(tmp_path, capsys):
     assert main(["doctor", "data", "ufine6926", str(tmp_path / "nowhere")]) == 1
     assert "How to get it: Sign the licence" in capsys.readouterr().out
 
@@ -241,7 +241,7 @@ def test_doctor_data_of_what_is_not_there_says_how_to_get_it(tmp_path, capsys):
         (["market", "a"], "there is no dataset 'market' to examine; expected one of cuhk_pedes, "),
     ],
 )
-def test_doctor_data_called_wrongly_is_one_line(capsys, words, why):
+def test_wrong_arguments_of_doctor_data_are_a_one_line_error(capsys, words, why):
     assert main(["doctor", "data", *words]) == 1
     shown, said = capsys.readouterr()
     assert (shown, said.count("\n")) == ("", 1)

@@ -1,4 +1,4 @@
-"""Threads of a training sleep while they wait, if other processes use the cores."""
+"""Idle threads of a training sleep if other processes use the cores."""
 
 import os
 
@@ -11,7 +11,7 @@ from finegrain.cli.shared_cores import let_threads_sleep_on_shared_cores
 @pytest.fixture
 def unset(monkeypatch):
     for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"):
-        monkeypatch.setenv(name, "")  # so that the test's own change is undone
+        monkeypatch.setenv(name, "")  # the test's own change is undone
         monkeypatch.delenv(name)
 
 

@@ -10,7 +10,7 @@ from finegrain.cli.stages import Stages
 
 @pytest.fixture
 def clock(monkeypatch):
-    """A clock that moves when it is told to."""
+    """A clock that the test moves."""
 
     class Clock:
         now = 0.0
@@ -23,7 +23,7 @@ def clock(monkeypatch):
     return clock
 
 
-def test_each_stage_says_its_number_and_what_is_left(clock, capsys):
+def test_each_stage_shows_its_number_and_the_remaining_time(clock, capsys):
     stages = Stages({"draw": 40, "train": 200, "search": 10})
     for name, seconds in (("draw", 80), ("train", 400), ("search", 5)):
         with stages.stage(name, f"about {name}"):
@@ -37,12 +37,12 @@ def test_each_stage_says_its_number_and_what_is_left(clock, capsys):
     assert stages.left == 0
 
 
-def test_what_an_earlier_run_did_is_not_waited_for(clock):
+def test_stages_of_an_earlier_run_are_not_in_the_remaining_time(clock):
     stages = Stages({"draw": 40, "train": 200, "search": 10}, done={"draw": 1.0, "train": 0.75})
     assert stages.left == 60
     with stages.stage("draw", ""):
         clock.now += 1
-    assert stages.left == 60  # a stage that had nothing to do says nothing of the machine
+    assert stages.left == 60  # a stage without work tells nothing about the speed of the machine
 
 
 def test_processor_time_is_counted(clock):

@@ -1,4 +1,4 @@
-"""Pictures in the terminal, in a terminal of the test's own."""
+"""Pictures in the terminal, with a pseudo-terminal."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class NotInstalled:
 
 
 def in_terminal(choice, *, reply=b"", environment=(), stdin=None, columns=80):
-    """What the terminal receives, if it replies so to the question for its attributes."""
+    """Output that the terminal receives, if it answers a query of its attributes with ``reply``."""
     ours, theirs = pty.openpty()
     size = struct.pack("HHHH", 24, columns, 24 * 20, columns * 10)
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, size)
@@ -92,7 +92,7 @@ def in_terminal(choice, *, reply=b"", environment=(), stdin=None, columns=80):
 
 
 def _own_terminal(terminal):
-    """Make this process the foreground of the terminal, as a shell does."""
+    """Make this process the foreground process of the terminal, as a shell does."""
     os.setsid()
     fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
 
@@ -110,12 +110,12 @@ def test_a_terminal_that_does_not_answer_gets_blocks():
 
 
 @pytest.mark.parametrize(("choice", "environment"), [("never", {}), ("auto", {"TERM": "dumb"})])
-def test_no_pictures(choice, environment):
+def test_pictures_can_be_switched_off(choice, environment):
     shown, _ = in_terminal(choice, environment=environment)
     assert "\x1b" not in shown
 
 
-def test_without_a_terminal_as_input_nothing_is_asked():
+def test_the_terminal_is_not_queried_without_terminal_input():
     shown, _ = in_terminal("auto", stdin=subprocess.DEVNULL)
     assert "\x1b" not in shown
     shown, _ = in_terminal("always", stdin=subprocess.DEVNULL)
@@ -130,7 +130,7 @@ def test_a_pipe_gets_text_only(capsys):
     assert BLOCKS in capsys.readouterr().out
 
 
-def test_a_missing_library(monkeypatch, capsys):
+def test_a_missing_library_is_an_error_only_on_request(monkeypatch, capsys):
     for name in [name for name in sys.modules if name.startswith("textual_image")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setattr(sys, "meta_path", [NotInstalled(), *sys.meta_path])
