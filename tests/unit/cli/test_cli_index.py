@@ -227,7 +227,7 @@ def test_pids_and_cameras_are_read_from_market_1501_file_names(shop, capsys):
     assert [match["camera"] for match in hits(capsys, "--where", "camera = '3'")] == ["3"]
 
 
-def test_a_name_pattern_sets_camera_and_time(shop, capsys):
+def test_an_image_pattern_and_columns_of_camera_and_time_are_used(shop, capsys):
     Path("images").mkdir()
     shutil.move("a.jpg", "images/a.jpg")
     write("t.csv", "id;gate;seen", "a;north;01/05/2026 08:00")

@@ -24,7 +24,7 @@ def channels_first(picture):
     return picture.transpose(2, 0, 1)
 
 
-def test_nothing_switched_on_changes_nothing(picture):
+def test_without_options_the_picture_is_unchanged(picture):
     np.testing.assert_array_equal(Augmentation(SIZE, **QUIET)(picture, 0), channels_first(picture))
 
 
@@ -36,7 +36,7 @@ def test_pixels_are_a_function_of_picture_and_seed(picture):
     assert len({out.tobytes() for out in expected}) > 15
 
 
-def test_the_global_generators_are_neither_read_nor_moved(picture):
+def test_global_random_generators_are_not_used(picture):
     import torch
 
     def states():
@@ -82,7 +82,8 @@ DRAWS = 2000
 
 
 def erased_by(augmentation, size, seeds):
-    """Rows and columns of the rectangle that each seed erases, of those that do."""
+    """Rows and columns of the rectangles that seeds erase; seeds that erase nothing are left
+    out."""
     black = np.zeros((*size, 3), np.uint8)
     for seed in seeds:
         changed = augmentation(black, seed).any(axis=0)
@@ -94,7 +95,7 @@ def erased_by(augmentation, size, seeds):
 
 
 def drawn_literally(size, rng):
-    """Algorithm 1 of Zhong et al. (2020), with up to ten tries; None when all fail."""
+    """Algorithm 1 of Zhong et al. (2020), with up to ten tries; None if all fail."""
     for _ in range(10):
         area = rng.uniform(0.02, 0.4) * size[0] * size[1]
         ratio = math.exp(rng.uniform(math.log(0.3), math.log(3.3)))
@@ -134,14 +135,15 @@ def test_erased_rectangles_are_distributed_as_published(size):
 
 
 def test_erasing_takes_a_sixth_of_a_tall_picture_on_average():
-    """The numbers of torchvision at 384x128; capped at the square of the width they were 0.06."""
+    """These are the numbers of torchvision at 384x128. A cap at the square of the width gave
+    0.06."""
     augmentation = Augmentation(PERSON, **QUIET | {"erase": 1.0})
     areas = [h * w / (384 * 128) for *_, h, w in erased_by(augmentation, PERSON, range(DRAWS))]
     assert np.mean(areas) == pytest.approx(0.180, abs=0.01)
     assert 0.38 < max(areas) < 0.41
 
 
-def test_erasing_fills_with_the_colour_given():
+def test_erasing_fills_with_the_given_colour():
     black = np.zeros((*SIZE, 3), np.uint8)
     augmentation = Augmentation(SIZE, **QUIET | {"erase": 1.0}, fill=(156, 147, 133))
     out = next(o for o in (augmentation(black, seed) for seed in range(9)) if o.any())
@@ -149,14 +151,14 @@ def test_erasing_fills_with_the_colour_given():
 
 
 @pytest.mark.parametrize("share", [0.25, 0.5])
-def test_erasing_happens_as_often_as_asked_for(share):
+def test_erasing_has_the_given_probability(share):
     augmentation = Augmentation(PERSON, **QUIET | {"erase": share})
     count = len(list(erased_by(augmentation, PERSON, range(DRAWS))))
     assert count / DRAWS == pytest.approx(share, abs=0.04)
 
 
 def test_a_shift_is_uniform():
-    """Where the top left pixel goes: each of 21 x 21 places."""
+    """Counts the positions of the top left pixel, of 21 x 21."""
     augmentation = Augmentation(PERSON, **QUIET | {"pad": 10 / 384})
     white = np.full((*PERSON, 3), 255, np.uint8)
     tops, lefts = [], []
@@ -177,12 +179,12 @@ def test_color_jitter_keeps_grey_grey():
     outs = [augmentation(grey, seed) for seed in range(500)]
     assert all((out == out[0, 0, 0]).all() for out in outs)
     levels = [int(out[0, 0, 0]) for out in outs]
-    # A picture of one colour has no contrast: what changes is brightness, by up to 30 %.
+    # A picture of one colour has no contrast, so only brightness changes, by up to 30 %.
     assert (min(levels), max(levels)) == (70, 130)
     assert np.mean(levels) == pytest.approx(100, abs=3)
 
 
-def test_the_picture_itself_is_never_changed(picture):
+def test_the_input_picture_is_not_changed(picture):
     frozen = picture.copy()
     frozen.flags.writeable = False
     strided = np.ascontiguousarray(channels_first(picture)).transpose(1, 2, 0)
@@ -218,7 +220,7 @@ def test_values_out_of_range_are_refused(values, message):
         np.zeros((64, 32, 3), np.uint8),
     ],
 )
-def test_something_else_than_a_picture_of_that_size_is_refused(picture):
+def test_a_picture_of_another_size_is_refused(picture):
     with pytest.raises(DataError, match=r"expected a uint8 picture \[32, 16, 3\].*Resize it"):
         Augmentation(SIZE)(picture, 0)
 
@@ -233,8 +235,8 @@ def test_picks_are_a_function_of_picture_and_seed(picks, picture):
     assert len({out.tobytes() for out in expected}) > 10
 
 
-def test_a_picked_operation_may_do_nothing_and_more_picks_do_more(picture):
-    """One pick leaves the picture alone where it is grey, mirror or erasing and says no."""
+def test_more_picks_change_more_pictures(picture):
+    """One pick leaves the picture unchanged if it is grey, mirror or erasing and does not apply."""
 
     def share_left_alone(picks):
         augmentation = Augmentation(SIZE, **QUIET, picks=picks)
@@ -246,6 +248,6 @@ def test_a_picked_operation_may_do_nothing_and_more_picks_do_more(picture):
     assert share_left_alone(2) == pytest.approx((1.9 / 6) ** 2, abs=0.08)
 
 
-def test_fewer_picks_than_none():
+def test_a_negative_number_of_picks_is_refused():
     with pytest.raises(DataError, match="picks of 0 or more, got -1"):
         Augmentation(SIZE, picks=-1)

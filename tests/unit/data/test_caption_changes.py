@@ -29,7 +29,7 @@ def captions_of(split):
     share=st.floats(0, 1),
     seed=st.integers(0, 99),
 )
-def test_captions_change_places_and_nothing_else_does(counts, share, seed):
+def test_only_captions_are_exchanged(counts, share, seed):
     split = split_of(counts)
     result = shuffled(split, share, seed=seed)
     before, after = captions_of(split), captions_of(result)
@@ -42,7 +42,7 @@ def test_captions_change_places_and_nothing_else_does(counts, share, seed):
 
 
 @pytest.mark.parametrize("share", [0.2, 0.5, 1.0])
-def test_as_many_are_moved_as_asked_for(share):
+def test_the_given_share_of_captions_is_exchanged(share):
     split = split_of([2] * 500)
     result = captions_of(shuffled(split, share, seed=0))
     moved = sum(a != b for a, b in zip(captions_of(split), result, strict=True))
@@ -60,7 +60,7 @@ words = st.lists(st.text("abc", min_size=1, max_size=3), min_size=1, max_size=12
 
 
 @given(words=words, share=st.floats(0, 1), seed=st.integers(0, 99))
-def test_what_is_left_is_in_order_and_is_not_nothing(words, share, seed):
+def test_remaining_words_keep_their_order_and_are_not_empty(words, share, seed):
     result = drop_words(" ".join(words), share, seed).split()
     assert result
     rest = iter(words)
@@ -68,12 +68,12 @@ def test_what_is_left_is_in_order_and_is_not_nothing(words, share, seed):
     assert result == drop_words(" ".join(words), share, seed).split()
 
 
-def test_share():
+def test_a_share_of_words_is_removed():
     caption = "word " * 20000
     assert len(drop_words(caption, 0.05, 3).split()) / 20000 == pytest.approx(0.95, abs=0.005)
     assert drop_words("a man in red", 0.0, 0) == "a man in red"
 
 
 @pytest.mark.parametrize("caption", ["", "  "])
-def test_of_nothing_nothing_is_taken(caption):
+def test_an_empty_caption_stays_empty(caption):
     assert drop_words(caption, 0.5, 0) == caption

@@ -16,7 +16,7 @@ HEADER = "image,caption,price"
 
 @pytest.fixture
 def shop(tmp_path) -> Path:
-    """A folder with pictures 1.jpg to 4.jpg under images/."""
+    """A folder with pictures 1.jpg to 4.jpg in images/."""
     (tmp_path / "images").mkdir()
     for number in range(1, 5):
         (tmp_path / "images" / f"{number}.jpg").touch()
@@ -52,13 +52,13 @@ def test_reads_pictures_captions_and_metadata(shop):
 
 
 @pytest.mark.parametrize(("name", "mark"), [("c.csv", ";"), ("c.csv", "\t"), ("c.TSV", "\t")])
-def test_delimiter_and_byte_order_mark(shop, name, mark):
+def test_delimiter_and_byte_order_mark_are_detected(shop, name, mark):
     lines = (mark.join(row) for row in (("image", "caption"), ("images/1.jpg", "A coat, red")))
     split = read_catalog(write(shop, *lines, name=name, encoding="utf-8-sig"))["all"]
     assert split.samples[0].captions == ("A coat, red",)
 
 
-def test_several_caption_columns(shop):
+def test_several_caption_columns_are_read(shop):
     table = write(shop, "file,title,text", "1.jpg,Coat,A red coat", "2.jpg,,A blue coat")
     split = read_catalog(
         table, image_column="file", caption_columns=("title", "text"), image_root=shop / "images"
@@ -69,7 +69,7 @@ def test_several_caption_columns(shop):
     ]
 
 
-def test_pids_are_those_of_the_table(shop):
+def test_pids_come_from_the_table(shop):
     table = write(
         shop,
         "image,caption,product,part",
@@ -96,14 +96,14 @@ def test_pids_are_those_of_the_table(shop):
         (("true", "false", "true"), ["true", "false", "true"]),
     ],
 )
-def test_a_pid_is_a_number_or_a_text_as_its_column_says(shop, cells, pids):
+def test_the_type_of_a_pid_follows_its_column(shop, cells, pids):
     rows = [f"images/{n}.jpg,a,{cell}" for n, cell in enumerate(cells, start=1)]
     split = read_catalog(write(shop, "image,caption,sku", *rows), pid_column="sku")["all"]
     assert [sample.pid for sample in split.samples] == pids
     assert split.num_pids == len(set(cells))
 
 
-def test_bad_rows_are_problems_with_their_line(shop):
+def test_invalid_rows_are_problems_with_their_line(shop):
     (shop / "secret.jpg").touch()
     table = shop / "catalog.csv"
     table.write_bytes(
@@ -159,7 +159,7 @@ def test_a_blank_pid_is_a_problem(shop):
     assert problem.why == "has no pid in column 'product'"
 
 
-def test_an_endless_cell_is_a_problem(shop):
+def test_a_too_long_cell_is_a_problem(shop):
     table = write(shop, HEADER, f"images/1.jpg,{'a' * 200_000},1", "images/2.jpg,a,2")
     split = read_catalog(table)["all"]
     assert split.problems[0].where == "catalog.csv:2"
@@ -198,7 +198,7 @@ def test_an_endless_cell_is_a_problem(shop):
         (('"1,234,56"', "1"), ("1,234,56", "1")),
     ],
 )
-def test_types_of_csv_columns(shop, cells, values):
+def test_csv_columns_have_types(shop, cells, values):
     lines = (f"images/{i}.jpg,a,{cell}" for i, cell in enumerate(cells, 1))
     table = write(shop, "image,caption,stock", *lines)
     got = tuple(sample.metadata["stock"] for sample in read_catalog(table)["all"].samples)
@@ -220,7 +220,7 @@ def test_types_of_csv_columns(shop, cells, values):
         ("price band", ("low", "10"), (None, 10.0), (None, None), ["low"]),
     ],
 )
-def test_columns_of_prices(shop, name, cells, prices, currencies, reported):
+def test_prices_become_numbers(shop, name, cells, prices, currencies, reported):
     lines = (f"images/{i}.jpg,a,{cell}" for i, cell in enumerate(cells, 1))
     split = read_catalog(write(shop, f"image,caption,{name}", *lines))["all"]
     assert tuple(sample.metadata[name] for sample in split.samples) == prices
@@ -231,7 +231,7 @@ def test_columns_of_prices(shop, name, cells, prices, currencies, reported):
         assert f"is no price: {text!r}" in problem.why
 
 
-def test_json_lines(shop):
+def test_json_lines_are_read(shop):
     rows = [
         {"image": "images/1.jpg", "caption": ["red", "", "coat"], "price": 3, "new": True},
         {"image": "images/2.jpg", "caption": "blue", "tags": ["a", "b"], "price": None},
@@ -260,7 +260,7 @@ def test_json_lines(shop):
     assert why[3] == "has no column 'caption'"
 
 
-def test_parquet(shop):
+def test_parquet_is_read(shop):
     pyarrow = pytest.importorskip("pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet")
     columns = {
@@ -274,13 +274,13 @@ def test_parquet(shop):
     assert split.problems[0].where == "catalog.parquet row 2"
 
 
-def test_a_broken_parquet_table(shop):
+def test_a_broken_parquet_table_is_refused(shop):
     pytest.importorskip("pyarrow")
     with pytest.raises(DataError, match="expected a Parquet table"):
         read_catalog(write(shop, "no parquet", name="catalog.parquet"))
 
 
-def test_parquet_names_its_extra(shop, monkeypatch):
+def test_the_error_without_pyarrow_names_the_extra(shop, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(MissingExtraError, match=r"finegrain\[parquet\]"):
         read_catalog(write(shop, "x", name="catalog.parquet"))
@@ -295,12 +295,12 @@ def test_parquet_names_its_extra(shop, monkeypatch):
         (("a" * 200_000,), "expected column names"),
     ],
 )
-def test_a_table_without_a_good_row(shop, lines, message):
+def test_a_table_without_a_valid_row_is_refused(shop, lines, message):
     with pytest.raises(DataError, match=message):
         read_catalog(write(shop, *lines))
 
 
-def test_tables_that_are_none(shop):
+def test_files_that_are_not_tables_are_refused(shop):
     with pytest.raises(DataError, match="found none"):
         read_catalog(shop / "catalog.csv")
     with pytest.raises(DataError, match=r"got a binary file \(starts with b'x"):
@@ -314,7 +314,7 @@ def test_tables_that_are_none(shop):
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @pytest.mark.parametrize("name", ["fuzz.csv", "fuzz.jsonl"])
-def test_any_bytes_end_in_samples_or_a_data_error(shop, name, content):
+def test_any_bytes_give_samples_or_a_data_error(shop, name, content):
     table = shop / name
     good = HEADER if name == "fuzz.csv" else '{"image": "images/1.jpg", "caption": "a"}'
     table.write_bytes(good.encode() + b"\n" + content)

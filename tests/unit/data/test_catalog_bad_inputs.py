@@ -1,4 +1,4 @@
-"""A feed with one of everything that feeds get wrong, from its rows to a sampled list."""
+"""A feed with one example of each common fault, from its rows to sampled lists."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def jpeg(size=(8, 16), shade=0) -> bytes:
 
 @pytest.fixture
 def feed(tmp_path):
-    """Good rows first, and something wrong in rows 8 to 14."""
+    """Valid rows first, and one fault in each of the rows 8 to 14."""
     for name in ("1.jpg", "2.jpg", "3.jpg", "4.jpg"):
         (tmp_path / name).write_bytes(jpeg(shade=int(name[0])))
     (tmp_path / "wide.jpg").write_bytes(jpeg((5000, 5000)))
@@ -56,7 +56,7 @@ def read(feed, **options):
     return ShopCatalog(path=str(feed), shares=TRAIN_ALL, **options).splits()["train"]
 
 
-def test_bad_rows_are_named_and_counted_and_the_rest_goes_on(feed):
+def test_invalid_rows_are_named_and_the_rest_is_read(feed):
     split = read(feed, max_bad_share=0.6)
     assert [sample.captions[0] for sample in split.samples] == [
         "Red coat", "Blue coat", "Only hat", "Thing", "Wide poster", "Café coat",
@@ -78,12 +78,12 @@ def test_bad_rows_are_named_and_counted_and_the_rest_goes_on(feed):
     assert str(split).endswith("6 left out")
 
 
-def test_a_feed_that_is_mostly_bad_is_refused_with_its_count(feed):
+def test_a_feed_with_mostly_invalid_rows_is_refused(feed):
     with pytest.raises(DataError, match=r"at most 10% to be left out, got 6 of 13: feed\.csv:"):
         read(feed)
 
 
-def test_rows_of_two_encodings_in_one_file(feed):
+def test_rows_of_two_encodings_in_one_file_are_read(feed):
     split = read(feed, max_bad_share=0.6, fallback_encoding="cp1252")
     written = [sample.captions[0] for sample in split.samples]
     assert (written[5], written[-1]) == ("Café coat", "Café")
@@ -91,7 +91,7 @@ def test_rows_of_two_encodings_in_one_file(feed):
     assert [p.kind for p in split.problems].count(ProblemKind.VALUE) == 1
 
 
-def test_the_largest_picture_that_is_accepted_is_read_small(feed):
+def test_a_very_large_picture_is_decoded_at_a_smaller_size(feed):
     from finegrain.preprocess import ImageTransform, load_image
 
     wide = read(feed, max_bad_share=0.6).samples[4].image

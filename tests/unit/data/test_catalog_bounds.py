@@ -1,4 +1,4 @@
-"""Hostile tables cost work in proportion to their size, or are refused."""
+"""Reading a hostile table takes work in proportion to its size, or is refused."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from finegrain.errors import DataError
 MANY = 30_000
 
 
-def test_a_column_for_each_row_costs_its_cells_only(monkeypatch: pytest.MonkeyPatch):
+def test_many_sparse_columns_take_linear_work(monkeypatch: pytest.MonkeyPatch):
     counted: list[int] = []
     convert, parse = values._text_converter, price_columns._prices
 
@@ -52,7 +52,7 @@ def test_a_wide_row_of_prices_is_converted_in_place():
 
 
 @pytest.mark.parametrize("separator", [",", " ", "; "])
-def test_a_run_of_separators_is_tried_once(separator: str):
+def test_a_sequence_of_separators_is_tried_once(separator: str):
     cell = f"a.jpg{separator * MANY}x" + separator * MANY + "https://shop.example/b.jpg"
     assert names_in(cell) == [f"a.jpg{separator * MANY}x", "https://shop.example/b.jpg"]
 
@@ -68,7 +68,7 @@ def test_blank_names_of_columns_are_dropped():
     assert unambiguous(["image", *[""] * 500_000]) == (("image",), [])
 
 
-def test_many_missing_pictures_look_once_into_their_folder(
+def test_many_missing_pictures_list_their_folder_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     for number in range(50):
@@ -81,7 +81,7 @@ def test_many_missing_pictures_look_once_into_their_folder(
         hint = f"there is '{number}.JPG'" if number < 50 else "not found"
         with pytest.raises(MissingPictureError, match=hint):
             folder.find(f"{number}.jpg")
-    assert len(listed) == 101  # once for each name, and once for all hints
+    assert len(listed) == 101  # once for each name, and once for all suggestions
 
 
 def feed(tmp_path: Path, item: str, namespace: str = "http://base.google.com/ns/1.0") -> Path:
@@ -123,7 +123,7 @@ def test_commas_between_the_objects_of_json_are_skipped(tmp_path: Path):
     assert [row.cells["a"] for row in read_json(path, FIND_OUT)] == [1, 2]
 
 
-def test_a_workbook_that_unpacks_to_far_more_is_refused(tmp_path: Path):
+def test_a_workbook_that_decompresses_to_too_many_bytes_is_refused(tmp_path: Path):
     path = tmp_path / "t.xlsx"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("xl/styles.xml", bytes(20 << 20))
@@ -131,7 +131,7 @@ def test_a_workbook_that_unpacks_to_far_more_is_refused(tmp_path: Path):
         rows.open_table(path)
 
 
-def test_a_workbook_of_millions_of_styles_is_refused(tmp_path: Path):
+def test_a_workbook_with_too_many_styles_is_refused(tmp_path: Path):
     openpyxl = pytest.importorskip("openpyxl")
     path = tmp_path / "t.xlsx"
     book = openpyxl.Workbook()
@@ -145,7 +145,7 @@ def test_a_workbook_of_millions_of_styles_is_refused(tmp_path: Path):
         rows.open_table(path)
 
 
-def test_a_workbook_of_very_many_parts_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_workbook_with_too_many_parts_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     pytest.importorskip("openpyxl")
     monkeypatch.setattr(workbook, "MAX_DIRECTORY_BYTES", 128 << 10)
     path = tmp_path / "t.xlsx"
@@ -196,9 +196,9 @@ def test_sparse_members_are_not_read(tmp_path: Path):
     member = tarfile.TarInfo("b.jpg")
     member.type = tarfile.GNUTYPE_SPARSE
     header = bytearray(member.tobuf(tarfile.GNU_FORMAT))
-    header[386:398] = b"%011o\0" % 0  # one block of no bytes
+    header[386:398] = b"%011o\0" % 0  # a block without data
     header[398:410] = b"%011o\0" % 0
-    header[483:495] = b"%011o\0" % (100 << 20)  # the size with the holes
+    header[483:495] = b"%011o\0" % (100 << 20)  # the size including the holes
     header[148:156] = b" " * 8
     header[148:156] = b"%06o\0 " % sum(header)
     read = read_webdataset(shard(tmp_path, good_member() + bytes(header) * 50 + bytes(1024)))
@@ -208,7 +208,7 @@ def test_sparse_members_are_not_read(tmp_path: Path):
 
 @pytest.fixture
 def without_garbage() -> Iterator[None]:
-    """Objects of earlier tests must not be finalised where the recursion is at its limit."""
+    """Objects of earlier tests must not be finalised when the recursion limit is reached."""
     gc.collect()
     gc.disable()
     yield
@@ -225,7 +225,7 @@ def test_a_chain_of_long_names_ends_a_shard(tmp_path: Path):
     assert "breaks off" in read["all"].problems[0].why
 
 
-def test_parquet_of_absurdly_many_rows_or_bytes_is_refused(
+def test_parquet_with_too_many_rows_or_bytes_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     arrow = pytest.importorskip("pyarrow")

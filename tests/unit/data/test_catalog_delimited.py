@@ -1,4 +1,4 @@
-"""Delimited text as programs write it: every dialect comes back, every bad row is named."""
+"""Delimited text: tables of every dialect are read exactly, and every invalid row is named."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def written(rows, separator, end="\r\n", quoting=csv.QUOTE_MINIMAL) -> str:
     return stream.getvalue()
 
 
-# Cells of letters of many scripts, marks that dialects use, and line ends inside quotes. A table
-# with an apostrophe at both ends of its cells is read as one of cells in single quotes.
+# Cells have letters of many scripts, characters that dialects use, and line ends inside quotes. A
+# table with an apostrophe at both ends of its cells is read as a table with single quotes.
 LETTERS = st.sampled_from('abcXYZ019 ,;|\t"\n#é')
 ROWS = st.lists(st.tuples(st.text(LETTERS, max_size=12), st.text(LETTERS, max_size=12)), max_size=8)
 
@@ -54,7 +54,7 @@ ROWS = st.lists(st.tuples(st.text(LETTERS, max_size=12), st.text(LETTERS, max_si
     says=st.booleans(),
 )
 @WIDE
-def test_a_table_of_any_dialect_comes_back_exactly(
+def test_a_table_of_any_dialect_is_read_exactly(
     tmp_path, rows, separator, end, quoting, encoding, says
 ):
     rows = [row for row in rows if any(map(str.strip, row))]
@@ -73,7 +73,7 @@ def test_a_table_of_any_dialect_comes_back_exactly(
     encoding=st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"]),
 )
 @WIDE
-def test_separator_and_unicode_encodings_are_found_out(tmp_path, captions, separator, encoding):
+def test_separator_and_unicode_encodings_are_detected(tmp_path, captions, separator, encoding):
     rows = [(f"{n}.jpg", caption, str(n)) for n, caption in enumerate(captions)]
     content = written([("image", "caption", "price"), *rows], separator)
     opened, good, bad = read(table(tmp_path, content.encode(encoding)))
@@ -90,7 +90,7 @@ BAD_ROWS = ('x.jpg,"never closed', 'x.jpg,"closed" badly', "x.jpg", "x.jpg,a,b",
     order=st.randoms(use_true_random=False),
 )
 @WIDE
-def test_bad_rows_are_reported_and_never_change_good_ones(tmp_path, good, bad, order):
+def test_invalid_rows_are_reported_and_do_not_change_valid_ones(tmp_path, good, bad, order):
     good_rows = [(f"{n}.jpg", caption) for n, caption in enumerate(good)]
     lines = [(written([row], ",", "\n"), row) for row in good_rows]
     lines += [(f"{row}\n", None) for row in bad]
@@ -114,21 +114,21 @@ def test_bad_rows_are_reported_and_never_change_good_ones(tmp_path, good, bad, o
         (["a.jpg,red", "b.jpg,blue", 'c.jpg,"green coat'], "ab", [4]),
     ],
 )
-def test_a_lost_quote_costs_its_row_and_no_other(tmp_path, lines, good, bad):
+def test_a_missing_quote_invalidates_only_its_row(tmp_path, lines, good, bad):
     _, rows, reported = read(table(tmp_path, "\n".join(["image,caption", *lines]) + "\n"))
     assert [row[0][0] for row in rows] == list(good)
     assert list(reported) == [f"t.csv:{line}" for line in bad]
     assert all("quote" in why for why in reported.values())
 
 
-def test_a_cell_of_several_lines_is_a_cell(tmp_path):
+def test_a_cell_may_have_several_lines(tmp_path):
     content = 'image,caption\na.jpg,"red coat\nwith buttons, and\na belt"\nb.jpg,blue\n'
     _, rows, bad = read(table(tmp_path, content))
     assert rows == [("a.jpg", "red coat\nwith buttons, and\na belt"), ("b.jpg", "blue")]
     assert not bad
 
 
-def test_lines_count_through_cells_of_several_lines(tmp_path):
+def test_line_numbers_include_lines_inside_cells(tmp_path):
     _, _, bad = read(table(tmp_path, 'image,caption\n\na.jpg,"x\ny\nz"\nb.jpg\n'))
     assert list(bad) == ["t.csv:6"]
 
@@ -144,26 +144,26 @@ def test_lines_count_through_cells_of_several_lines(tmp_path):
         ("image,tag,tag_2,tag", "a.jpg,x,y,z", ("image", "tag", "tag_2", "tag_3")),
     ],
 )
-def test_headers_as_they_come(tmp_path, header, row, columns):
+def test_names_in_headers_are_cleaned(tmp_path, header, row, columns):
     opened, rows, bad = read(table(tmp_path, f"{header}\n{row}\n"))
     assert opened.columns == columns
     assert len(rows) == 1
     assert not bad
 
 
-def test_a_repeated_name_is_said(tmp_path):
+def test_a_repeated_name_is_reported(tmp_path):
     opened, _, _ = read(table(tmp_path, "image,tag,tag\na.jpg,x,y\n"))
     assert opened.notes == ["the name 'tag' comes again in column 3, read as 'tag_2'"]
 
 
-def test_what_was_guessed_is_said(tmp_path):
+def test_a_guessed_encoding_is_reported(tmp_path):
     opened, _, _ = read(table(tmp_path, "image\tcaption\na.jpg\tred\n".encode("utf-16")))
     assert opened.notes == ["the cells are separated by tabs", "the text is in utf-16"]
     opened, _, _ = read(table(tmp_path, "image\tcaption\na.jpg\tred\n", name="t.tsv"))
     assert opened.notes == []
 
 
-def test_the_stated_encoding_is_that_of_the_whole_file(tmp_path):
+def test_the_given_encoding_applies_to_the_whole_file(tmp_path):
     content = "image,caption,品牌\na.jpg,红色大衣,李宁\nb.jpg,模,茅\n".encode("gbk")
     for text in (TextFormat(encoding="gbk"), TextFormat(fallback_encoding="gbk")):
         opened, rows, bad = read(table(tmp_path, content), text)
@@ -172,13 +172,13 @@ def test_the_stated_encoding_is_that_of_the_whole_file(tmp_path):
         assert not bad
 
 
-def test_a_fallback_leaves_a_utf_8_file_alone(tmp_path):
+def test_a_fallback_encoding_does_not_affect_a_utf_8_file(tmp_path):
     content = "image,caption\na.jpg,café\n"
     _, rows, _ = read(table(tmp_path, content), TextFormat(fallback_encoding="cp1251"))
     assert rows == [("a.jpg", "café")]
 
 
-def test_a_header_in_an_unknown_encoding_says_what_to_do(tmp_path):
+def test_a_header_in_an_unknown_encoding_is_an_error_with_advice(tmp_path):
     path = table(tmp_path, "image,caption,品牌名称\na.jpg,红色大衣,李宁运动\n".encode("gbk"))
     with pytest.raises(
         DataError,
@@ -187,7 +187,7 @@ def test_a_header_in_an_unknown_encoding_says_what_to_do(tmp_path):
         read(path)
 
 
-def test_bytes_that_the_stated_encoding_has_not_cost_their_row(tmp_path):
+def test_bytes_outside_the_given_encoding_invalidate_their_row(tmp_path):
     _, rows, bad = read(
         table(tmp_path, b"image,caption\na.jpg,\x81\nb.jpg,caf\xe9\n"),
         TextFormat(encoding="cp1252"),
@@ -196,7 +196,7 @@ def test_bytes_that_the_stated_encoding_has_not_cost_their_row(tmp_path):
     assert bad == {"t.csv:2": "holds bytes that are not CP1252"}
 
 
-def test_utf_16_that_breaks_off_gives_the_rows_before(tmp_path):
+def test_truncated_utf_16_gives_its_complete_rows(tmp_path):
     content = "image,caption\na.jpg,red\nb.jpg,blue".encode("utf-16")[:-1]
     _, rows, bad = read(table(tmp_path, content))
     assert rows[0] == ("a.jpg", "red")
@@ -204,26 +204,27 @@ def test_utf_16_that_breaks_off_gives_the_rows_before(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["no-such", "base64", "rot13", ""])
-def test_what_is_no_encoding(tmp_path, name):
+def test_an_unknown_encoding_is_refused(tmp_path, name):
     with pytest.raises(DataError, match="expected the name of an encoding"):
         read(table(tmp_path, "image\n"), TextFormat(encoding=name))
 
 
 @pytest.mark.parametrize("separator", ["", ",,", '"', "\n"])
-def test_what_is_no_separator(tmp_path, separator):
+def test_an_invalid_separator_is_refused(tmp_path, separator):
     with pytest.raises(DataError, match="expected one character as the separator"):
         read(table(tmp_path, "image\n"), TextFormat(separator=separator))
 
 
-def test_an_endless_line_costs_itself_only(tmp_path):
+def test_a_too_long_line_is_left_out(tmp_path):
     content = f"image,caption\na.jpg,{'x' * (3 << 20)}\nb.jpg,blue\n"
     _, rows, bad = read(table(tmp_path, content))
     assert rows == [("b.jpg", "blue")]
     assert "longer than 1,048,576 characters" in bad["t.csv:2"]
 
 
-def test_work_is_bounded_where_quotes_never_match(tmp_path):
-    """Each line goes on through all that follow, and would be read again for each."""
+def test_unclosed_quotes_take_linear_work(tmp_path):
+    """Each unclosed cell continues to the end of the file, and could be read again for each
+    line."""
     content = "a,b\n" + 'x","\n' * 200_000
     with pytest.raises(DataError, match="too many rows have quotes that do not match"):
         read(table(tmp_path, content))
@@ -231,7 +232,7 @@ def test_work_is_bounded_where_quotes_never_match(tmp_path):
 
 @given(content=st.binary(max_size=300))
 @WIDE
-def test_any_bytes_end_in_rows_or_a_data_error(tmp_path, content):
+def test_any_bytes_give_rows_or_a_data_error(tmp_path, content):
     try:
         _, _, bad = read(table(tmp_path, b"image,caption\n" + content))
     except DataError:

@@ -15,7 +15,7 @@ COLUMNS = ("Handle", "Title", "Body (HTML)", "Type", "Variant Price", "Image Src
 
 @pytest.fixture
 def shop(tmp_path):
-    """A folder with pictures 1.jpg to 3.jpg under images/."""
+    """A folder with pictures 1.jpg to 3.jpg in images/."""
     (tmp_path / "images").mkdir()
     for number in (1, 2, 3):
         Image.new("RGB", (8, 16), (60 * number, 0, 0)).save(tmp_path / "images" / f"{number}.jpg")
@@ -23,18 +23,18 @@ def shop(tmp_path):
 
 
 def export(shop, *rows, encoding="utf-8"):
-    """A Shopify export; its lines count from 2."""
+    """A Shopify export; its line numbers start from 2."""
     table = shop / "export.csv"
     with table.open("w", encoding=encoding, newline="") as stream:
         csv.writer(stream, lineterminator="\n").writerows([COLUMNS, *rows])
     return table
 
 
-def whys(split):
+def reasons(split):
     return {problem.where: problem.why for problem in split.problems}
 
 
-def test_a_shopify_export_has_several_rows_a_product(tmp_path):
+def test_rows_of_a_shopify_product_are_combined(tmp_path):
     table = write_shopify(tmp_path, products=3, views=2)
     split = read_feed(table, SHOPIFY, images_root=tmp_path / "images")["all"]
     handles = [product(number).product_id.lower() for number in (0, 0, 1, 1, 2, 2)]
@@ -53,7 +53,7 @@ def test_a_shopify_export_has_several_rows_a_product(tmp_path):
     assert not split.problems
 
 
-def test_the_newer_template_of_shopify(shop):
+def test_the_newer_template_of_shopify_is_read(shop):
     table = shop / "new.csv"
     table.write_text(
         "Title,URL handle,Description,Type,Price,Product image URL\n"
@@ -65,7 +65,7 @@ def test_the_newer_template_of_shopify(shop):
 
 
 @pytest.mark.parametrize("xml", [False, True])
-def test_sizes_of_a_merchant_product_are_one(tmp_path, xml):
+def test_sizes_of_a_merchant_product_are_one_product(tmp_path, xml):
     feed = write_merchant(tmp_path, products=3, views=3, xml=xml)
     split = read_feed(feed, GOOGLE_MERCHANT, images_root=tmp_path / "images")["all"]
     assert split.identities().tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
@@ -85,7 +85,7 @@ def test_colours_of_a_merchant_group_are_different_products(shop):
     assert [sample.pid for sample in samples] == ["g/red", "g/blue", "g/blue"]
 
 
-def test_bad_rows_are_problems_with_their_line_and_the_rest_goes_on(shop):
+def test_invalid_rows_are_problems_with_their_line_and_the_rest_is_read(shop):
     Image.new("1", (9000, 8000)).save(shop / "images" / "huge.png")
     (shop / "images" / "broken.jpg").write_bytes(b"no picture")
     table = export(
@@ -112,7 +112,7 @@ def test_bad_rows_are_problems_with_their_line_and_the_rest_goes_on(shop):
     assert (coat.metadata["price"], coat.metadata["currency"]) == (12.5, "EUR")
     assert coat.metadata["subcategory"] is None
     assert "price" not in good.metadata
-    why = whys(split)
+    why = reasons(split)
     assert list(why) == [f"export.csv:{line}" for line in (4, 6, 8, 9, 3, 7, 10, 11, 12)]
     assert "'images/gone.jpg' not found under" in why["export.csv:3"]
     assert "got 'ask us'" in why["export.csv:4"]
@@ -125,7 +125,7 @@ def test_bad_rows_are_problems_with_their_line_and_the_rest_goes_on(shop):
     assert "expected a path relative to" in why["export.csv:12"]
 
 
-def test_a_merchant_id_that_comes_again(shop):
+def test_a_repeated_merchant_id_is_a_problem(shop):
     feed = shop / "feed.csv"
     feed.write_text("id,title,image_link\n1,Coat,images/1.jpg\n1,Coat,images/2.jpg\n")
     (problem,) = read_feed(feed, GOOGLE_MERCHANT)["all"].problems
@@ -150,7 +150,7 @@ def test_urls_are_not_fetched(shop):
         ("https://shop.example/", "not found under"),
     ],
 )
-def test_urls_that_lead_nowhere_or_to_the_picture_of_another(shop, url, why):
+def test_urls_without_a_picture_or_with_an_ambiguous_one_are_problems(shop, url, why):
     rows = [("a", "Coat", "", "", "1", "https://shop.example/old/1.jpg"),
             ("b", "Coat", "", "", "1", url)]  # fmt: skip
     split = read_feed(export(shop, *rows), SHOPIFY, images_root=shop / "images")["all"]
@@ -158,17 +158,17 @@ def test_urls_that_lead_nowhere_or_to_the_picture_of_another(shop, url, why):
     assert why in split.problems[0].why
 
 
-def test_other_encodings(shop):
+def test_other_encodings_are_read(shop):
     rows = [("a", "Café", "", "", "1", "images/1.jpg"), ("b", "Coat", "", "", "1", "images/2.jpg")]
     assert len(read_feed(export(shop, *rows, encoding="utf-8-sig"), SHOPIFY)["all"]) == 2
     table = export(shop, *rows, encoding="latin-1")
     split = read_feed(table, SHOPIFY)["all"]
-    assert list(whys(split)) == ["export.csv:2"]
-    assert "holds bytes that are not UTF-8; they may be cp" in whys(split)["export.csv:2"]
+    assert list(reasons(split)) == ["export.csv:2"]
+    assert "holds bytes that are not UTF-8; they may be cp" in reasons(split)["export.csv:2"]
     split = read_feed(table, SHOPIFY, fallback_encoding="latin-1")["all"]
     assert [sample.captions for sample in split.samples] == [("Café",), ("Coat",)]
     split = read_feed(table, SHOPIFY, fallback_encoding="ascii")["all"]
-    assert whys(split) == {"export.csv:2": "holds bytes that are not ASCII"}
+    assert reasons(split) == {"export.csv:2": "holds bytes that are not ASCII"}
     with pytest.raises(DataError, match="the name of an encoding such as"):
         read_feed(table, SHOPIFY, fallback_encoding="no-such")
 
@@ -186,7 +186,7 @@ def test_a_document_type_is_refused(shop, content):
         read_feed(feed, GOOGLE_MERCHANT)
 
 
-def test_xml_that_is_none_and_a_feed_without_products(shop):
+def test_invalid_xml_and_a_feed_without_products_are_refused(shop):
     feed = shop / "feed.xml"
     feed.write_text("<rss><item>")
     with pytest.raises(DataError, match="expected XML in"):
@@ -196,7 +196,7 @@ def test_xml_that_is_none_and_a_feed_without_products(shop):
         read_feed(feed, GOOGLE_MERCHANT)
 
 
-def test_an_atom_feed_and_the_line_of_a_bad_entry(shop):
+def test_an_atom_feed_is_read_with_line_numbers(shop):
     feed = shop / "feed.xml"
     feed.write_text(
         '<feed xmlns="http://www.w3.org/2005/Atom" xmlns:g="http://base.google.com/ns/1.0">\n'
@@ -208,4 +208,4 @@ def test_an_atom_feed_and_the_line_of_a_bad_entry(shop):
     )
     split = read_feed(feed, GOOGLE_MERCHANT)["all"]
     assert [sample.image.name for sample in split.samples] == ["1.jpg", "2.jpg", "3.jpg"]
-    assert list(whys(split)) == ["feed.xml:4"]
+    assert list(reasons(split)) == ["feed.xml:4"]

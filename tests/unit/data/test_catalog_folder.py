@@ -1,4 +1,4 @@
-"""A folder gives all of its pictures, with what tables and names say of them."""
+"""All pictures of a folder are read, with the columns of its tables and file names."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def problems(splits):
     return [problem for split in splits.values() for problem in split.problems]
 
 
-def test_a_table_below_does_not_hide_other_pictures(tmp_path):
+def test_a_table_in_a_folder_does_not_hide_other_pictures(tmp_path):
     for name in ("a.jpg", "b.jpg", "old/d.jpg", "old/e.jpg"):
         picture(tmp_path / name)
     (tmp_path / "old" / "metadata.csv").write_text("file_name,text,price\nd.jpg,black coat,3\n")
@@ -38,7 +38,7 @@ def test_a_table_below_does_not_hide_other_pictures(tmp_path):
     assert (read["a.jpg"].captions, read["a.jpg"].metadata) == ((), {})
 
 
-def test_tables_at_every_depth_tell_of_their_pictures(tmp_path):
+def test_tables_at_every_depth_describe_their_pictures(tmp_path):
     for folder in ("", "x/", "x/y/z/"):
         picture(tmp_path / f"{folder}{len(folder)}.jpg")
         (tmp_path / f"{folder}metadata.csv").write_text(
@@ -50,7 +50,7 @@ def test_tables_at_every_depth_tell_of_their_pictures(tmp_path):
     }  # fmt: skip
 
 
-def test_a_table_of_something_else_is_named_and_stops_nothing(tmp_path):
+def test_an_unrelated_table_is_named_and_pictures_are_read(tmp_path):
     picture(tmp_path / "a.jpg")
     (tmp_path / "metadata.csv").write_text("key,value\nowner,me\n")
     (tmp_path / "prices.csv").write_text("image,caption\na.jpg,coat\n")
@@ -64,12 +64,12 @@ def test_shards_in_the_folder_are_read_once(tmp_path):
     picture(tmp_path / "a.jpg")
     with tarfile.open(tmp_path / "s.tar", "w") as archive:
         archive.add(picture(tmp_path.parent / "in.jpg", 9), "0.jpg")
-    for _ in range(2):  # the second finds what the first unpacked
+    for _ in range(2):  # the second reading finds the files that the first unpacked
         splits = read_picture_folder(tmp_path, ALL)
         assert len(samples(splits)) == 2
 
 
-def test_a_bad_row_leaves_its_picture_plain(tmp_path):
+def test_a_picture_with_an_invalid_row_has_no_columns(tmp_path):
     for name in ("a.jpg", "b.jpg"):
         picture(tmp_path / name)
     (tmp_path / "metadata.csv").write_text('file_name,text\na.jpg,"red\nb.jpg,blue\n')
@@ -80,7 +80,7 @@ def test_a_bad_row_leaves_its_picture_plain(tmp_path):
     assert [p.where for p in problems(splits)] == ["metadata.csv:2"]
 
 
-def test_names_say_who_is_on_the_picture(tmp_path):
+def test_pids_and_cameras_are_read_from_file_names(tmp_path):
     picture(tmp_path / "0002_c1s1_000451_03.jpg")
     picture(tmp_path / "sub" / "-1_c3s2_000001_00.jpg")
     picture(tmp_path / "other.jpg")
@@ -95,7 +95,7 @@ def test_names_say_who_is_on_the_picture(tmp_path):
     assert (problem.kind, problem.where) == (ProblemKind.VALUE, str(tmp_path / "other.jpg"))
 
 
-def test_times_in_names(tmp_path):
+def test_times_are_read_from_file_names(tmp_path):
     picture(tmp_path / "gate_20260501080030_7.jpg")
     splits = read_picture_folder(tmp_path, ALL, name_pattern="{camera}_{time}_{track}")
     (sample,) = samples(splits).values()
@@ -103,14 +103,14 @@ def test_times_in_names(tmp_path):
     assert sample.metadata == {"time": "2026-05-01T08:00:30.000Z", "track": "7"}
 
 
-def test_too_many_bad_rows_are_refused(tmp_path):
+def test_too_many_invalid_rows_are_refused(tmp_path):
     picture(tmp_path / "a.jpg")
     (tmp_path / "metadata.csv").write_text("file_name,text\na.jpg,red\nx.jpg,a\ny.jpg,b\n")
     with pytest.raises(DataError, match=r"at most 10% to be left out, got 2 of 3: metadata\.csv:3"):
         read_picture_folder(tmp_path, CatalogOptions())
 
 
-def test_a_folder_without_pictures_says_what_is_there(tmp_path):
+def test_the_error_of_a_folder_without_pictures_lists_its_files(tmp_path):
     (tmp_path / "notes.md").write_text("hello")
     with pytest.raises(ImageError, match=r"holds no picture; .*notes\.md: starts with b'hello'"):
         read_picture_folder(tmp_path, ALL)
@@ -144,20 +144,20 @@ def test_columns_may_be_named_for_tables_of_a_folder(tmp_path):
         ("a.bin", b"\0\1\2", "picture"),
     ],
 )
-def test_an_input_is_known_by_what_is_inside(tmp_path, name, content, kind):
+def test_the_format_of_an_input_follows_its_content(tmp_path, name, content, kind):
     path = tmp_path / name
     path.write_bytes(content)
     assert input_kind(path) == kind
 
 
-def test_inputs_that_are_not_there(tmp_path):
+def test_missing_inputs_are_refused(tmp_path):
     assert input_kind(tmp_path) == "folder"
     assert input_kind(tmp_path / "gone.jpg") == "picture"
     assert input_kind(tmp_path / "gone.mp4") == "video"
 
 
 @pytest.mark.parametrize("start", [b"DHAV", b"IMKH", b"\0\0\1\xba"])
-def test_recordings_that_are_not_read_say_how_to_convert_them(tmp_path, start):
+def test_the_error_of_an_unsupported_recording_tells_how_to_convert_it(tmp_path, start):
     path = tmp_path / "cam.dav"
     path.write_bytes(start)
     with pytest.raises(DataError, match=r"ffmpeg -i cam\.dav -c copy cam\.mp4"):

@@ -1,4 +1,4 @@
-"""Tables are told apart by what is inside, and every row says where it stands."""
+"""The format of a table follows its content, and every problem names its row."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def problems(path):
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("name", ["t.json", "t.txt", "t"])
-def test_json_of_every_layout(tmp_path, content, name):
+def test_json_of_every_layout_is_read(tmp_path, content, name):
     assert cells(write(tmp_path, content, name)) == ROWS
 
 
@@ -63,12 +63,12 @@ def test_one_object_is_one_row(tmp_path):
 @settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-def test_json_arrays_come_back_exactly(tmp_path, rows, indent, encoding):
+def test_json_arrays_are_read_exactly(tmp_path, rows, indent, encoding):
     content = json.dumps(rows, indent=indent)
     assert cells(write(tmp_path, content.encode(encoding), "t.json")) == rows
 
 
-def test_items_that_are_no_objects_are_named_by_their_line(tmp_path):
+def test_items_that_are_not_objects_are_named_with_their_line(tmp_path):
     path = write(tmp_path, '[\n{"image": "a.jpg"},\n3,\n\n"x", {"image": "b.jpg"}\n]', "t.json")
     assert [row["image"] for row in cells(path)] == ["a.jpg", "b.jpg"]
     assert problems(path) == {
@@ -77,7 +77,7 @@ def test_items_that_are_no_objects_are_named_by_their_line(tmp_path):
     }
 
 
-def test_an_array_that_breaks_off_gives_its_first_rows(tmp_path):
+def test_a_truncated_array_gives_its_complete_rows(tmp_path):
     path = write(tmp_path, '[{"image": "a.jpg"},\n{"image": "b.jp', "t.json")
     assert cells(path) == [{"image": "a.jpg"}]
     (why,) = problems(path).items()
@@ -94,7 +94,7 @@ def test_an_array_that_breaks_off_gives_its_first_rows(tmp_path):
         ("[" * 100_000, "t.json:1: nests too deeply"),
     ],
 )
-def test_json_that_is_no_table(tmp_path, content, message):
+def test_json_that_is_not_a_table_is_refused(tmp_path, content, message):
     path = write(tmp_path, content, "t.json")
     if message.startswith("t.json"):
         assert any(f"{where}: {why}".startswith(message) for where, why in problems(path).items())
@@ -103,7 +103,7 @@ def test_json_that_is_no_table(tmp_path, content, message):
         list(open_table(path).rows)
 
 
-def test_a_document_that_is_too_large(tmp_path, monkeypatch):
+def test_a_too_large_document_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("finegrain.data.catalog.json_rows.MAX_DOCUMENT_BYTES", 10)
     with pytest.raises(DataError, match=r"read into memory.*Write one object per line"):
         open_table(write(tmp_path, json.dumps(ROWS), "t.json"))
@@ -119,14 +119,14 @@ def test_a_document_that_is_too_large(tmp_path, monkeypatch):
         ('[{"id": "1", "title": "Coat", "image_link": "a.jpg"}]', "feed"),
     ],
 )  # fmt: skip
-def test_a_feed_is_read_by_what_is_inside(tmp_path, content, name):
+def test_the_format_of_a_feed_follows_its_content(tmp_path, content, name):
     assert cells(write(tmp_path, content, name)) == [
         {"id": "1", "title": "Coat", "image_link": "a.jpg"}
     ]
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "windows-1251", "utf-16"])
-def test_a_feed_says_its_encoding(tmp_path, encoding):
+def test_a_feed_is_read_in_its_stated_encoding(tmp_path, encoding):
     feed = (
         f'<?xml version="1.0" encoding="{encoding}"?><rss><item><id>1</id><title>Пальто</title>'
         "</item></rss>"
@@ -145,12 +145,12 @@ def test_a_feed_says_its_encoding(tmp_path, encoding):
         (b"\x7fELF\2\1\1\0", "a binary file"),
     ],
 )
-def test_what_is_no_table_says_what_it_is(tmp_path, content, message):
+def test_the_error_of_another_file_names_its_format(tmp_path, content, message):
     with pytest.raises(DataError, match=message):
         open_table(write(tmp_path, content, "t.dat"))
 
 
-def test_what_is_not_there(tmp_path):
+def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(DataError, match=r"expected a table at .*, found none"):
         open_table(tmp_path / "t.csv")
 
@@ -193,7 +193,7 @@ def test_a_workbook_keeps_types_and_lines(tmp_path):
     assert rows[1].cells["sold"] is None
 
 
-def test_sheets_that_are_not_read_are_named(tmp_path):
+def test_sheets_that_are_left_out_are_named(tmp_path):
     path = save(tmp_path / "t.xlsx", [["image"], ["a.jpg"]], more=["Old"])
     assert open_table(path).notes == ["the sheet 'Old' is not read"]
 
@@ -204,7 +204,7 @@ def test_cells_beside_the_table_are_reported(tmp_path):
     assert cells(path) == [{"image": "b.jpg"}]
 
 
-def test_a_workbook_that_is_none(tmp_path):
+def test_an_invalid_workbook_is_refused(tmp_path):
     with pytest.raises(DataError, match="expected an Excel workbook"):
         open_table(write(tmp_path, "image\n", "t.xlsx"))
     with pytest.raises(DataError, match="expected an Excel workbook"):
@@ -217,14 +217,14 @@ def test_a_workbook_that_is_none(tmp_path):
         open_table(save(tmp_path / "e.xlsx", []))
 
 
-def test_a_workbook_that_unpacks_without_end(tmp_path, monkeypatch):
+def test_a_workbook_that_decompresses_without_end_is_refused(tmp_path, monkeypatch):
     path = save(tmp_path / "t.xlsx", [["image"], ["a.jpg"]])
     monkeypatch.setattr(workbook, "MAX_UNPACKED_BYTES", 100)
     with pytest.raises(DataError, match="after unpacking"):
         open_table(path)
 
 
-def test_a_workbook_names_its_extra(tmp_path, monkeypatch):
+def test_the_error_without_openpyxl_names_the_extra(tmp_path, monkeypatch):
     path = save(tmp_path / "t.xlsx", [["image"], ["a.jpg"]])
     monkeypatch.setitem(sys.modules, "openpyxl", None)
     with pytest.raises(MissingExtraError, match=r"finegrain\[xlsx\]"):

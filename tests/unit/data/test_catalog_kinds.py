@@ -68,7 +68,7 @@ def test_each_kind_is_recognised_and_read(tmp_path, write, title, splits):
         assert picture.size == (48, 64)
 
 
-def test_a_plain_table_and_its_columns(tmp_path):
+def test_columns_of_a_table_can_be_named(tmp_path):
     path = table(tmp_path, "photo,title,sku", "1.jpg,A coat,a", "2.jpg,A coat,a")
     split = read_any_catalog(
         path, image_column="photo", caption_columns=("title",), pid_column="sku"
@@ -80,7 +80,7 @@ def test_a_plain_table_and_its_columns(tmp_path):
         read_any_catalog(table(tmp_path, "photo,words", "1.jpg,A coat"))
 
 
-def test_what_is_no_catalogue(tmp_path):
+def test_inputs_that_are_not_a_catalogue_are_refused(tmp_path):
     with pytest.raises(DataError, match="found nothing"):
         read_any_catalog(tmp_path / "gone.csv")
     with pytest.raises(DataError, match=r"metadata.csv, .jsonl or .parquet, or shards \*.tar"):
@@ -91,7 +91,7 @@ def test_what_is_no_catalogue(tmp_path):
         read_any_catalog(path)
 
 
-def test_a_catalogue_that_is_mostly_bad_is_refused(tmp_path):
+def test_a_catalogue_with_mostly_invalid_rows_is_refused(tmp_path):
     rows = ["image,caption", *["1.jpg,A coat"] * 8, "gone.jpg,A coat", "1.jpg,"]
     path = table(tmp_path, *rows)
     with pytest.raises(DataError) as raised:
@@ -127,14 +127,14 @@ def test_embedded_pictures_are_unpacked_once(tmp_path):
     assert {file: file.stat().st_mtime_ns for file in folder.iterdir()} == times
 
 
-def test_a_folder_that_cannot_be_written(tmp_path):
+def test_a_folder_that_cannot_be_written_is_an_error(tmp_path):
     path = write_parquet(tmp_path, products=1)
     (tmp_path / f"{path.name}.pictures").touch()
     with pytest.raises(DataError, match="its picture cannot be unpacked into"):
         read_any_catalog(path)
 
 
-def test_embedded_bytes_that_are_no_picture(tmp_path):
+def test_embedded_bytes_that_are_not_a_picture_are_a_problem(tmp_path):
     pyarrow = pytest.importorskip("pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet")
     images = [jpeg(), b"MZ no picture", b"\xff\xd8\xff broken", None]
@@ -149,7 +149,7 @@ def test_embedded_bytes_that_are_no_picture(tmp_path):
     assert why[2] == "has no picture in column 'image'"
 
 
-def test_members_of_a_shard_never_lead_out(tmp_path):
+def test_members_of_a_shard_are_never_written_elsewhere(tmp_path):
     link = tarfile.TarInfo("link.jpg")
     link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
     folder = tmp_path / "shop"
@@ -185,7 +185,7 @@ def test_members_of_a_shard_never_lead_out(tmp_path):
     assert sorted(p.name for p in folder.iterdir()) == ["000.tar", "000.tar.pictures"]
 
 
-def test_a_shard_that_breaks_off_gives_its_whole_rows(tmp_path):
+def test_a_truncated_shard_gives_its_complete_rows(tmp_path):
     members = [(f"{n}.{kind}", data) for n in range(3) for kind, data in
                (("jpg", jpeg(n)), ("txt", b"a coat"))]  # fmt: skip
     path = shard(tmp_path / "val-0.tar", members)
@@ -197,7 +197,7 @@ def test_a_shard_that_breaks_off_gives_its_whole_rows(tmp_path):
         read_webdataset(tmp_path / "gone.tar")
 
 
-def test_json_beside_a_picture_may_number_products(tmp_path):
+def test_json_of_a_shard_may_have_a_pid(tmp_path):
     about = json.dumps({"caption": "a coat", "product": "x"}).encode()
     path = shard(tmp_path / "a.tar", [(f"{n}.{k}", d) for n in "12" for k, d in
                                       (("json", about), ("jpg", jpeg()))])  # fmt: skip

@@ -1,4 +1,4 @@
-"""Tables as shops and spreadsheets export them: read rightly, or reported with their row."""
+"""Tables that shops and spreadsheets export are read correctly, or their rows are reported."""
 
 from __future__ import annotations
 
@@ -59,12 +59,12 @@ BOTH = {"a": "red, warm", "b": "blue"}
         'image,caption\ra.jpg,"red, warm"\rb.jpg,blue\r',
     ],
 )
-def test_quotes_and_titles(shop, content):
+def test_quotes_and_titles_are_read(shop, content):
     captions, _, reports, _ = read(shop, content)
     assert (captions, reports) == (BOTH, {})
 
 
-def test_a_title_with_commas_and_unusual_names(shop):
+def test_a_title_with_commas_is_not_the_header(shop):
     content = "My shop\nExported, by Ann\n\nArtikel;Foto;Farbe\n1;a.jpg;rot\n2;b.jpg;blau\n"
     _, metadata, _, notes = read(shop, content, image_column="Foto")
     assert metadata == {"a": {"Artikel": 1, "Farbe": "rot"}, "b": {"Artikel": 2, "Farbe": "blau"}}
@@ -84,18 +84,18 @@ def test_apostrophes_are_letters(shop, content, captions):
     assert read(shop, content)[0] == captions
 
 
-def test_rows_with_surplus_cells_are_not_taken_for_column_names(shop):
+def test_rows_with_surplus_cells_are_not_column_names(shop):
     with pytest.raises(DataError, match=r"t.csv:2: has 3 cells, expected 2"):
         read(shop, "image,caption\na.jpg,red,x\nb.jpg,blue,y\n")
 
 
 @pytest.mark.parametrize("content", ["a.jpg,red\nb.jpg,blue\n", "1\ta.jpg\tred\n2\tb.jpg\tblue\n"])
-def test_a_table_without_column_names_says_so(shop, content):
+def test_a_table_without_column_names_is_an_error(shop, content):
     with pytest.raises(DataError, match=r"expected column names in the first row .*'a.jpg'"):
         read(shop, content)
 
 
-def test_a_nul_character_costs_its_row(shop):
+def test_a_nul_character_invalidates_its_row(shop):
     captions, _, reports, _ = read(shop, "image,caption\na.jpg,red\0coat\nb.jpg,blue\n")
     assert captions == {"b": "blue"}
     assert reports == {":2": "holds a NUL character"}
@@ -116,12 +116,12 @@ ROWS = [{"image": "a.jpg", "caption": "red, warm"}, {"image": "b.jpg", "caption"
         (json.dumps(ROWS).encode("utf-16"), "t.json"),
     ],
 )
-def test_json_of_other_shapes(shop, content, name):
+def test_json_of_other_shapes_is_read(shop, content, name):
     captions, _, reports, _ = read(shop, content, name)
     assert (captions, reports) == (BOTH, {})
 
 
-def test_json_columns_of_different_lengths(shop):
+def test_json_columns_of_different_lengths_are_refused(shop):
     content = json.dumps({"image": ["a.jpg", "b.jpg"], "caption": ["red"]})
     with pytest.raises(DataError, match=r"columns of one length .*image: 2, caption: 1"):
         read(shop, content, "t.json")
@@ -136,7 +136,7 @@ def test_json_columns_of_different_lengths(shop):
     ],
 )
 @pytest.mark.parametrize("name", ["t.json", "t.jsonl"])
-def test_what_json_allows_and_a_row_does_not(shop, bad, why, name):
+def test_values_that_json_allows_and_a_row_does_not_are_reported(shop, bad, why, name):
     objects = ['{"image": "a.jpg", "caption": "red", ' + bad + "}", json.dumps(ROWS[1])]
     content = "\n".join(objects) if name == "t.jsonl" else f"[{', '.join(objects)}]"
     captions, _, reports, _ = read(shop, content, name)
@@ -148,7 +148,7 @@ def test_what_json_allows_and_a_row_does_not(shop, bad, why, name):
     ("text", "why"), [("x\\u0000y", "NUL character"), ("x\\ud800y", "surrogate pair")]
 )
 @pytest.mark.parametrize("column", ["caption", "brand"])
-def test_characters_that_cannot_be_stored_cost_their_row(shop, text, why, column):
+def test_characters_that_cannot_be_stored_invalidate_their_row(shop, text, why, column):
     cells = {"image": "a.jpg", "caption": "red", "brand": "x"} | {column: "HERE"}
     line = json.dumps(cells).replace("HERE", text)
     captions, _, reports, _ = read(shop, f"{line}\n{json.dumps(ROWS[1])}\n", "t.jsonl")
@@ -159,7 +159,7 @@ def test_characters_that_cannot_be_stored_cost_their_row(shop, text, why, column
 # --- Parquet ----------------------------------------------------------------------------
 
 
-def test_types_of_parquet(shop):
+def test_parquet_values_have_types(shop):
     columns = {
         "image": ["a.jpg", "b.jpg"],
         "price": pyarrow.array([Decimal("12.50"), None]),
@@ -194,13 +194,13 @@ def test_types_of_parquet(shop):
         ("\n".join(map(json.dumps, ROWS)), "t.jsonl.gz"),
     ],
 )
-def test_compressed_tables(shop, content, name):
+def test_compressed_tables_are_read(shop, content, name):
     captions, _, reports, _ = read(shop, gzip.compress(content.encode()), name)
     assert (captions, reports) == (BOTH, {})
     assert input_kind(shop / name) == "catalog"
 
 
-def test_a_bomb_of_gzip_is_unpacked_up_to_its_bound(shop, monkeypatch):
+def test_a_gzip_bomb_is_decompressed_up_to_its_bound(shop, monkeypatch):
     monkeypatch.setattr(compressed, "_ALWAYS_ALLOWED", 1 << 20)
     monkeypatch.setattr(compressed, "_CHUNK", 1 << 16)
     chunks = []
@@ -233,7 +233,7 @@ def test_a_bomb_of_gzip_is_unpacked_up_to_its_bound(shop, monkeypatch):
     ],
     ids=["cut", "twice", "tar", "html"],
 )
-def test_what_cannot_be_unpacked_is_said(shop, content, why):
+def test_invalid_gzip_is_reported(shop, content, why):
     with pytest.raises(DataError, match=why):
         read(shop, content, "t.xls")
 
@@ -252,7 +252,7 @@ def saved(shop, *rows, **sheets):
     return book
 
 
-def test_a_workbook_with_a_title_and_a_page_before_the_table(shop):
+def test_a_title_and_a_page_before_the_table_are_skipped(shop):
     rows = [["Product list"], [], ["image", "caption"], ["a.jpg", "red, warm"], ["b.jpg", "blue"]]
     saved(shop, *rows, Readme=[["This is the list of May."]]).save(shop / "t.xlsx")
     captions, _, reports, notes = read(shop, None, "t.xlsx")
@@ -282,7 +282,7 @@ def test_formulas_without_a_value_are_reported(shop):
 
 
 def with_row(path, row: str):
-    """Put a row into the XML of a workbook."""
+    """Insert a row into the XML of a workbook."""
     parts = {}
     with zipfile.ZipFile(path) as archive:
         parts = {name: archive.read(name) for name in archive.namelist()}
@@ -293,7 +293,7 @@ def with_row(path, row: str):
             archive.writestr(name, content)
 
 
-def test_a_row_number_without_end_costs_no_more_than_a_sheet_has(shop):
+def test_a_huge_row_number_takes_no_more_work_than_a_full_sheet(shop):
     saved(shop, ["image", "caption"], ["a.jpg", "red"]).save(shop / "t.xlsx")
     with_row(shop / "t.xlsx", '<row r="999999999999999"><c r="A9"><v>1</v></c></row>')
     assert read(shop, None, "t.xlsx")[0] == {"a": "red"}
@@ -339,7 +339,7 @@ TEXTS = {
 
 
 @pytest.mark.parametrize(("encoding", "mark"), list(itertools.product(TEXTS, ",;\t|")))
-def test_encodings_with_separators(shop, encoding, mark):
+def test_encodings_and_separators_are_combined(shop, encoding, mark):
     text = TEXTS[encoding]
     content = f"image{mark}caption{mark}x\na.jpg{mark}{text}{mark}1\nb.jpg{mark}{text}{mark}2\n"
     is_wide = encoding.startswith("utf")
@@ -348,7 +348,7 @@ def test_encodings_with_separators(shop, encoding, mark):
     assert captions == {"a": text, "b": text}
     assert metadata == {"a": {"x": 1}, "b": {"x": 2}}
     assert reports == {}
-    if not is_wide:  # without the encoding, nothing is guessed in silence
+    if not is_wide:  # without the encoding, the guess is reported
         with pytest.raises(DataError, match=r"not UTF-8.*State the encoding"):
             read(shop, content.encode(encoding))
 
@@ -369,7 +369,7 @@ def test_encodings_with_separators(shop, encoding, mark):
         "file://localhost{root}/sub/a%20b.jpg",
     ],
 )
-def test_ways_to_write_a_path(shop, name):
+def test_paths_are_read_in_all_spellings(shop, name):
     (shop / "sub").mkdir()
     (shop / "a.jpg").rename(shop / "sub/a b.jpg")
     captions, _, reports, _ = read(shop, f"image\tcaption\n{name.format(root=shop)}\tred\n")
@@ -393,7 +393,7 @@ def test_ways_to_write_a_path(shop, name):
         "file:///C:/a.jpg",
     ],
 )
-def test_paths_that_lead_out_are_reported(shop, name):
+def test_paths_outside_the_folder_are_reported(shop, name):
     folder = shop / "shop"
     folder.mkdir()
     Image.new("RGB", (8, 16)).save(shop / "in.jpg")
@@ -404,6 +404,6 @@ def test_paths_that_lead_out_are_reported(shop, name):
     assert list(reports) == [":2"]
 
 
-def test_a_url_without_a_protocol(shop):
+def test_a_url_without_a_protocol_is_recognised(shop):
     captions, _, _, _ = read(shop, "image,caption\n//cdn.x/a.jpg,red\n", images_root=shop)
     assert captions == {"a": "red"}

@@ -42,7 +42,7 @@ from finegrain.errors import DataError
         ("\u0661\u0662\u066b\u0665", Price(12.5)),
     ],
 )
-def test_prices_as_shops_write_them(text, price):
+def test_prices_are_read_in_the_formats_of_shops(text, price):
     assert parse_price(text) == price
 
 
@@ -51,7 +51,7 @@ def test_prices_as_shops_write_them(text, price):
     ["", "free", "from 12.50", "12.50 - 20.00", "-5", "1.2.3", "0.125", "1,2,345", "USD 5 €",
      "12.", ".5", "1,234,56", "9" * 40, "1" + ",000" * 99, "1" + " " * 99999 + "?"],
 )  # fmt: skip
-def test_what_is_no_price(text):
+def test_invalid_prices_are_refused(text):
     with pytest.raises(DataError, match="expected a price such as"):
         parse_price(text)
 
@@ -59,7 +59,7 @@ def test_what_is_no_price(text):
 @given(
     st.integers(0, 10**9), st.integers(0, 99), st.sampled_from([(",", "."), (".", ","), (" ", ",")])
 )
-def test_grouped_and_plain_prices_agree(whole, cents, marks):
+def test_prices_with_and_without_group_separators_agree(whole, cents, marks):
     group, point = marks
     grouped = f"{whole:,}".replace(",", group) + f"{point}{cents:02d} EUR"
     assert parse_price(grouped) == parse_price(f"{whole}.{cents:02d} EUR")
@@ -83,5 +83,5 @@ def test_any_text_is_a_price_or_a_data_error(text):
         ("", ""),
     ],
 )  # fmt: skip
-def test_the_words_of_markup(markup, text):
+def test_markup_becomes_words(markup, text):
     assert strip_html(markup) == text

@@ -36,7 +36,7 @@ def ids_of(splits):
 
 @given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 5)), min_size=1, max_size=60))
 @settings(max_examples=30, deadline=None)
-def test_every_picture_is_in_one_split_and_a_product_is_whole(drawn):
+def test_every_product_is_in_exactly_one_split(drawn):
     products = [(pid, {"product_id": f"P{pid}", "group": group}) for pid, group in drawn]
     splits = divided(catalogue(*products), Shares(train=0.5, val=0.25, test=0.25))
     assert sum(map(len, splits.values())) == len(products)
@@ -49,7 +49,7 @@ def test_every_picture_is_in_one_split_and_a_product_is_whole(drawn):
 
 @given(st.sets(st.integers(0, 10**6), min_size=2, max_size=40), st.data())
 @settings(max_examples=30, deadline=None)
-def test_a_product_stays_where_it_is_whatever_else_is_sold(numbers, data):
+def test_the_split_of_a_product_does_not_depend_on_other_products(numbers, data):
     shelf = [(n, {"product_id": f"SKU-{n}"}) for n in sorted(numbers)]
     kept = data.draw(st.lists(st.sampled_from(shelf), min_size=1, unique_by=lambda p: p[0]))
     renumbered = [(place, about) for place, (_, about) in enumerate(kept)]
@@ -58,7 +58,7 @@ def test_a_product_stays_where_it_is_whatever_else_is_sold(numbers, data):
     assert all(set(ids) <= set(whole[name]) for name, ids in less.items())
 
 
-def test_the_shares_are_about_what_is_stated():
+def test_the_sizes_of_splits_are_close_to_the_shares():
     products = [(n, {"product_id": f"P{n}"}) for n in range(4000)]
     splits = divided(catalogue(*products), DEFAULT_SHARES)
     assert {name: round(len(split) / 4000, 2) for name, split in splits.items()} == pytest.approx(
@@ -78,21 +78,21 @@ def test_colours_of_one_group_stay_together():
     assert len(divided(catalogue(*products), Shares(train=0.4, val=0.3, test=0.3))) == 1
 
 
-def test_without_an_id_the_first_picture_names_a_product():
+def test_without_a_pid_the_first_picture_determines_the_split():
     products = [(n, {"product_id": None}) for n in range(300)]
     splits = divided(catalogue(*products), DEFAULT_SHARES)
     chosen = {s.image.name: name for name, split in splits.items() for s in split.samples}
     assert chosen == {f"{n}.jpg": DEFAULT_SHARES.of(f"{n}.jpg") for n in range(300)}
 
 
-def test_what_was_left_out_is_reported_once():
+def test_problems_are_reported_in_one_split():
     bad = (Problem(where="shop.csv:3", why="has no caption"),)
     products = [(n, {"product_id": f"P{n}"}) for n in range(60)]
     splits = divided(catalogue(*products, problems=bad), DEFAULT_SHARES)
     assert [split.problems for split in splits.values()] == [bad, (), ()]
 
 
-def test_a_catalogue_with_splits_of_its_own_keeps_them():
+def test_a_catalogue_with_splits_keeps_them():
     (whole,) = catalogue((0, {})).values()
     own = {"train": whole}
     assert divided(own, DEFAULT_SHARES) is own
@@ -101,12 +101,12 @@ def test_a_catalogue_with_splits_of_its_own_keeps_them():
 
 
 @pytest.mark.parametrize("shares", [{"train": 1.2, "val": -0.2, "test": 0}, {"train": 0.5}])
-def test_shares_that_are_none(shares):
+def test_invalid_shares_are_refused(shares):
     with pytest.raises(DataError, match="expected shares from 0 to 1 with a sum of 1"):
         Shares(**shares)
 
 
-def test_a_table_and_a_feed_train_without_a_split_column(tmp_path):
+def test_a_table_and_a_feed_can_be_trained_on_without_a_split_column(tmp_path):
     for n in range(200):
         Image.new("RGB", (8, 16), (n, 0, 0)).save(tmp_path / f"{n}.png")
     with (tmp_path / "shop.csv").open("w", newline="") as file:
@@ -135,7 +135,7 @@ def test_a_table_and_a_feed_train_without_a_split_column(tmp_path):
     assert halves == shop.splits()
 
 
-def test_a_shop_may_be_kept_whole(tmp_path):
+def test_a_catalogue_may_be_kept_in_one_split(tmp_path):
     feed = write_merchant(tmp_path, products=3)
     shop = ShopCatalog(path=str(feed), images_root=str(tmp_path / "images"), shares=None)
     assert len(take_split(shop.splits(), "all")) == 6

@@ -1,4 +1,4 @@
-"""Single cells: times, names, pictures, patterns, and columns that a gallery has itself."""
+"""Values of cells: times, names, pictures, patterns, and columns that a gallery already has."""
 
 from __future__ import annotations
 
@@ -60,29 +60,29 @@ def images(split):
         ("1 May 2026, 8 AM", "%d %B %Y, %I %p", "2026-05-01T08:00:00.000Z"),
     ],
 )
-def test_times_as_tables_state_them(text, form, moment):
+def test_times_are_read_in_the_formats_of_tables(text, form, moment):
     assert parse_time(text, form) == moment
 
 
 @pytest.mark.parametrize("text", ["n/a", "05/01/2026", "", "yesterday", "2026-13-01", "31.02.2026",
                                   "x" * 10_000, "1e400", "99999999999999999999"])  # fmt: skip
-def test_what_is_no_time(text):
+def test_invalid_times_are_refused(text):
     with pytest.raises(DataError, match=r"expected a time as ISO 8601 .*--time-format"):
         parse_time(text)
 
 
-def test_a_time_of_another_format_names_the_format():
+def test_the_error_of_a_time_names_the_format():
     with pytest.raises(DataError, match=r"expected a time as %d/%m/%Y, got '2026-05-01'"):
         parse_time("2026-05-01", "%d/%m/%Y")
 
 
 @given(st.text(max_size=40) | st.integers() | st.floats())
-def test_anything_is_a_time_or_a_data_error(value):
+def test_any_text_is_a_time_or_a_data_error(value):
     with contextlib.suppress(DataError):
         assert parse_time(value).endswith("Z")
 
 
-def test_a_row_with_a_bad_time_is_kept_without_it(shop):
+def test_a_row_with_an_invalid_time_is_kept_without_it(shop):
     split = read(shop, "image,caption,time", "a.jpg,red,2026-05-01T08:00", "b.jpg,blue,n/a")
     assert [s.metadata.get("time") for s in split.samples] == ["2026-05-01T08:00:00.000Z", None]
     (problem,) = split.problems
@@ -110,13 +110,13 @@ def test_cameras_and_tracks_are_names(shop):
     assert [s.camera for s in read(shop, rows, name="t.json").samples] == ["3", "4"]
 
 
-def test_columns_that_a_gallery_has_itself_are_kept_under_another_name(shop):
+def test_columns_with_built_in_names_are_renamed(shop):
     split = read(shop, "id,image,caption,added_at", "77,a.jpg,red,today")
     assert split.samples[0].metadata == {"id_": 77, "added_at_": "today"}
     assert any("'id' is kept as 'id_'" in note for note in split.notes)
 
 
-def test_a_pid_column_is_used_as_it_is(shop):
+def test_a_pid_column_is_used_unchanged(shop):
     split = read(shop, "image,pid", "a.jpg,0002", "b.jpg,-1", "c.jpg,")
     assert [s.pid for s in split.samples] == ["0002", "-1", None]
     assert all("pid" not in s.metadata for s in split.samples)
@@ -130,7 +130,7 @@ def test_whole_numbers_of_more_than_64_bits_are_text(shop):
 
 
 @given(st.lists(st.integers(-(2**70), 2**70), min_size=1, max_size=5))
-def test_numbers_of_a_table_never_lose_a_digit(numbers):
+def test_numbers_of_a_table_keep_all_digits(numbers):
     from finegrain.data.catalog.values import of_one_type
 
     rows = of_one_type([{"n": str(number)} for number in numbers], is_text=True)
@@ -158,7 +158,7 @@ def test_both_pictures_of_a_cell_show_one_product(shop, cell):
     assert not split.problems
 
 
-def test_lists_of_json_and_one_that_is_missing(shop):
+def test_a_json_list_of_pictures_may_have_a_missing_one(shop):
     rows = [{"image": ["a.jpg", "gone.jpg", "b.jpg"], "sku": "X"}, {"image": []}]
     split = read(shop, json.dumps(rows), name="t.json", pid_column="sku")
     assert [(s.image.name, s.pid) for s in split.samples] == [("a.jpg", "X"), ("b.jpg", "X")]
@@ -166,7 +166,7 @@ def test_lists_of_json_and_one_that_is_missing(shop):
     assert kinds == [ProblemKind.MISSING, ProblemKind.ROW]
 
 
-def test_a_picture_that_needs_an_extra_stops_nothing(shop, monkeypatch):
+def test_a_picture_that_needs_an_extra_is_left_out(shop, monkeypatch):
     (shop / "a.jpg").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     split = read(shop, "image", "a.jpg", "b.jpg")
@@ -182,11 +182,11 @@ def test_a_name_with_commas_is_one_picture(shop):
 
 
 @given(st.text(max_size=60))
-def test_a_cell_has_parts_or_is_its_own(cell):
+def test_any_cell_has_at_least_one_name(cell):
     assert names_in(cell)
 
 
-def test_products_that_share_a_picture_are_told(shop):
+def test_products_that_share_a_picture_are_reported(shop):
     rows = ("image,caption,sku", "a.jpg,red coat,1", "a.jpg,coat,2", "b.jpg,blue,3")
     split = read(shop, *rows, pid_column="sku")
     assert images(split) == ["a.jpg", "b.jpg"]
@@ -203,7 +203,7 @@ def test_products_that_share_a_picture_are_told(shop):
 
 @pytest.mark.parametrize("of_file", ["NFC", "NFD"])
 @pytest.mark.parametrize("of_table", ["NFC", "NFD"])
-def test_either_unicode_form_finds_the_other(shop, of_file, of_table):
+def test_unicode_forms_of_names_match(shop, of_file, of_table):
     folder = shop / unicodedata.normalize(of_file, "Großé")
     folder.mkdir()
     (shop / "a.jpg").rename(folder / unicodedata.normalize(of_file, "café.jpg"))
@@ -212,7 +212,7 @@ def test_either_unicode_form_finds_the_other(shop, of_file, of_table):
     assert split.samples[0].image.is_file()
 
 
-def test_another_case_is_pointed_out(shop):
+def test_a_name_in_another_case_is_suggested(shop):
     with pytest.raises(DataError, match=r"there is 'a\.jpg', which a table has to name in the"):
         read(shop, "image", "A.JPG")
 
@@ -230,7 +230,7 @@ def test_another_case_is_pointed_out(shop):
         ("https://c.d/get?file=x/a.jpg", "get?file=x%2Fa.jpg"),
     ],
 )
-def test_names_as_downloads_have_them(shop, url, saved):
+def test_names_of_downloads_match(shop, url, saved):
     target = shop / "downloads" / saved
     target.parent.mkdir(parents=True)
     (shop / "a.jpg").rename(target)
@@ -241,7 +241,7 @@ def test_names_as_downloads_have_them(shop, url, saved):
 # --- patterns ---------------------------------------------------------------------------
 
 
-def test_a_pattern_leads_from_a_row_to_its_picture(shop):
+def test_a_pattern_gives_the_picture_of_a_row(shop):
     (shop / "images" / "007").mkdir(parents=True)
     (shop / "a.jpg").rename(shop / "images" / "007" / "0071.jpg")
     split = read(shop, "id,name", "0071,Coat", "0072,Hat", ",Shoe",
@@ -252,12 +252,12 @@ def test_a_pattern_leads_from_a_row_to_its_picture(shop):
 
 
 @pytest.mark.parametrize("pattern", ["images/", "{", "a{}b", "{id}{", "{id[0]}.jpg"])
-def test_what_is_no_image_pattern(pattern):
+def test_invalid_image_patterns_are_refused(pattern):
     with pytest.raises(DataError, match="expected a pattern with columns in braces"):
         ImagePattern(pattern)
 
 
-def test_a_pattern_leads_nowhere_else(shop):
+def test_a_pattern_cannot_leave_the_folder(shop):
     with pytest.raises(DataError, match="expected a path relative to"):
         read(shop, "id", "../../etc/passwd", image_pattern="images/{id}")
 
@@ -276,24 +276,24 @@ MARKET = "{pid}_c{camera}s{seq}_{frame}"
         ("{pid}/{camera}_{frame}", "root/17/3_99", {"pid": "17", "camera": "3", "frame": "99"}),
     ],
 )  # fmt: skip
-def test_what_names_say(pattern, name, columns):
+def test_a_name_pattern_reads_columns(pattern, name, columns):
     assert NamePattern(pattern).columns_of(name) == columns
 
 
 @pytest.mark.parametrize("name", ["0002", "_c1s1_x", "0002_c1s1_", "", "a_" * 100_000])
-def test_names_of_another_form(name):
+def test_names_of_another_form_are_problems(name):
     with pytest.raises(DataError, match="does not have the form"):
         NamePattern(MARKET).columns_of(name)
 
 
 @pytest.mark.parametrize("pattern", ["pid", "{pid}{camera}", "{a}_{a}", "{a", "{}_{b}", ""])
-def test_what_is_no_name_pattern(pattern):
+def test_invalid_name_patterns_are_refused(pattern):
     with pytest.raises(DataError, match="expected a pattern with different columns"):
         NamePattern(pattern)
 
 
 @given(st.lists(st.text("abc1", min_size=1, max_size=4), min_size=3, max_size=3))
-def test_a_name_made_of_its_parts_gives_them_back(parts):
+def test_a_name_pattern_reads_back_the_parts_of_a_name(parts):
     columns = NamePattern("{x}_{y}-{z}").columns_of(f"{parts[0]}_{parts[1]}-{parts[2]}")
     assert list(columns.values()) == parts
 
@@ -301,7 +301,7 @@ def test_a_name_made_of_its_parts_gives_them_back(parts):
 # --- columns that were named ------------------------------------------------------------
 
 
-def test_a_wrong_column_asks_whether_another_was_meant(shop):
+def test_a_wrong_column_gets_a_suggestion(shop):
     with pytest.raises(DataError, match="Did you mean 'product_id'"):
         read(shop, "image,caption,product_id", "a.jpg,red,1", pid_column="produkt_id")
 
@@ -312,7 +312,7 @@ def test_a_wrong_column_of_cameras_or_times_is_refused(shop, option):
         read(shop, "image,gate", "a.jpg,north", **{option: "gates"})
 
 
-def test_objects_may_lack_what_others_have(shop):
+def test_objects_may_have_different_fields(shop):
     rows = [{"image": "a.jpg", "camera": 1, "time": "2026-05-01", "caption": "red", "pid": 7},
             {"image": "b.jpg"}]  # fmt: skip
     split = read(shop, json.dumps(rows), name="t.json")

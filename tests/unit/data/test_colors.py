@@ -28,7 +28,7 @@ GROUNDS = {"white": (245, 245, 245), "wood": (150, 105, 65), "red": (170, 20, 30
 
 
 def photo(cloth, ground, *, size=(150, 200)):
-    """A shirt of one colour, darker in its folds, in the middle of a background."""
+    """A shirt of one colour, with darker folds, in front of a background."""
     image = Image.new("RGB", size, ground)
     draw = ImageDraw.Draw(image)
     width, height = size
@@ -39,20 +39,20 @@ def photo(cloth, ground, *, size=(150, 200)):
     return image
 
 
-def test_every_name_has_a_case():
+def test_every_colour_name_is_tested():
     assert tuple(CLOTH) == NAMES
 
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("ground", GROUNDS)
-def test_the_cloth_decides_and_not_the_ground(name, ground):
+def test_the_colour_is_that_of_the_cloth_and_not_of_the_background(name, ground):
     image = photo(CLOTH[name], GROUNDS[ground])
     assert dominant_color(image) == name
     assert dominant_color(np.asarray(image)) == name
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_plain_swatch_is_its_own_colour(name):
+def test_a_uniform_picture_has_its_colour(name):
     assert dominant_color(np.full((3, 5, 3), CLOTH[name], np.uint8)) == name
 
 
@@ -65,17 +65,17 @@ def test_a_plain_swatch_is_its_own_colour(name):
         ((90, 105, 60), "green"),
     ],
 )
-def test_shades_that_garments_have(rgb, name):
+def test_shades_of_garments_have_names(rgb, name):
     assert dominant_color(photo(rgb, (225, 222, 218))) == name  # navy, denim, burgundy, olive
 
 
-def test_a_small_print_does_not_win():
+def test_a_small_print_does_not_change_the_colour():
     image = photo(CLOTH["white"], CLOTH["red"])
     ImageDraw.Draw(image).ellipse((60, 85, 90, 115), fill=CLOTH["green"])
     assert dominant_color(image) == "white"
 
 
-def test_noise_of_a_camera_changes_nothing():
+def test_camera_noise_does_not_change_the_colour():
     clean = np.asarray(photo(CLOTH["blue"], GROUNDS["wood"])).astype(int)
     noise = np.random.default_rng(0).normal(0, 12, clean.shape)
     assert dominant_color(np.clip(clean + noise, 0, 255).astype(np.uint8)) == "blue"
@@ -96,7 +96,7 @@ def test_only_rgb_pictures_are_measured(picture):
 
 
 def test_colour_words_have_one_source():
-    """Words for measured colours, for exchanged words and for paints are those of the lexicon."""
+    """Words for measured colours, exchanged words and paints come from the lexicon."""
     words = {word for family in lexicon.COLORS.values() for word in family}
     assert set(hard_negatives.WORDS) <= words
     assert set(palette.COLORS) <= words

@@ -23,18 +23,18 @@ WRITERS = {
 
 
 def as_published(dataset, root):
-    """The dataset as if what lies in ``root`` were what is published."""
+    """Set the published counts to those of the copy in ``root``."""
     return replace(dataset, published=dict(dataset.count(dataset.read(root))))
 
 
 def row(survey, *cells):
-    """Whether the print-out has a line of these cells."""
+    """Whether the printed table has a row of these cells."""
     words = " ".join(map(str, cells)).split()
     return any(line.split() == words for line in str(survey).splitlines())
 
 
 @pytest.mark.parametrize("dataset", COUNTED_DATASETS, ids=lambda dataset: dataset.name)
-def test_a_whole_copy_is_valid(dataset, tmp_path):
+def test_a_complete_copy_is_valid(dataset, tmp_path):
     root = WRITERS[dataset.name](tmp_path / "set")
     whole = as_published(dataset, root)
     survey = survey_counts(root, whole)
@@ -48,14 +48,14 @@ def test_a_whole_copy_is_valid(dataset, tmp_path):
 
 
 @pytest.mark.parametrize("dataset", COUNTED_DATASETS, ids=lambda dataset: dataset.name)
-def test_nothing_there_says_how_to_get_it(dataset, tmp_path):
+def test_the_error_of_a_missing_dataset_tells_how_to_get_it(dataset, tmp_path):
     survey = survey_counts(tmp_path / "nowhere", dataset)
     assert not survey.splits
     assert len(survey.faults) == 1
     assert str(survey).endswith(f"How to get it: {dataset.access}")
 
 
-def test_counts_beside_the_published_ones(tmp_path):
+def test_counts_are_shown_beside_the_published_ones(tmp_path):
     root = write_fashion_iq(tmp_path, triplets=2)
     survey = survey_counts(root, FASHION_IQ)
     assert row(survey, "train dress triplets", 2, 5985, -5983)
@@ -64,7 +64,7 @@ def test_counts_beside_the_published_ones(tmp_path):
     assert all(" val " in fault for fault in survey.faults)
 
 
-def test_every_row_that_is_left_out_is_named(tmp_path):
+def test_rows_that_are_left_out_are_named(tmp_path):
     root = write_fashion_iq(tmp_path, triplets=2)
     whole = as_published(FASHION_IQ, root)
     lost = whole.read(root)["val"].samples[0].image
@@ -76,7 +76,7 @@ def test_every_row_that_is_left_out_is_named(tmp_path):
     assert row(survey, "val dress triplets", 0, 2, -2)
 
 
-def test_a_long_list_of_rows_is_cut(tmp_path):
+def test_a_long_list_of_rows_is_shortened(tmp_path):
     root = write_fashion_iq(tmp_path, triplets=5)
     for picture in (root / "images").iterdir():
         if picture.name in {s.image.name for s in FASHION_IQ.read(root)["train"].samples[:11]}:

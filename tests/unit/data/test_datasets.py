@@ -65,14 +65,14 @@ def test_synthetic_people_are_drawn_once(tmp_path):
     assert first.stat().st_mtime_ns == drawn
 
 
-def test_a_split_that_is_not_there(folder):
+def test_a_missing_split_is_an_error(folder):
     Image.new("RGB", (20, 40), (16, 46, 200)).save(folder / "2.png")
     (folder / "labels.csv").write_text("file,label,split\n1.png,coat,test\n2.png,coat,train\n")
     with pytest.raises(DataError, match="the dataset has no split 'val'; it has test, train"):
         take_split(LabelledPhotos(root=str(folder)).splits(), "val")
 
 
-# --- person-search datasets are read whole or not at all --------------------------------
+# --- person-search datasets are read completely or not at all ---------------------------
 
 PERSON_SEARCH = (CuhkPedes, IcfgPedes, RstpReid, Ufine6926)
 
@@ -90,20 +90,20 @@ def copy(drawn, tmp_path):
     return kind, Path(shutil.copytree(root, tmp_path / root.name))
 
 
-def test_a_whole_copy_is_read(copy):
+def test_a_complete_copy_is_read(copy):
     kind, root = copy
     splits = kind(root=str(root)).splits()
     assert {"train", "test"} <= splits.keys()
     assert not any(split.problems for split in splits.values())
 
 
-def test_where_they_lie_unless_told():
+def test_datasets_have_default_folders():
     assert [kind().root for kind in PERSON_SEARCH] == [
         f"data/{kind.known.title}" for kind in PERSON_SEARCH
     ]
 
 
-def test_a_missing_picture_stops_the_reading_unless_allowed(copy):
+def test_a_missing_picture_is_an_error_unless_allowed(copy):
     kind, root = copy
     whole = kind(root=str(root)).splits()["train"]
     whole.samples[0].image.unlink()
@@ -119,7 +119,7 @@ def test_a_missing_picture_stops_the_reading_unless_allowed(copy):
     assert len(allowed.problems) == 1
 
 
-def test_of_many_that_are_missing_the_first_three_are_named(copy):
+def test_the_first_three_missing_pictures_are_named(copy):
     kind, root = copy
     missing = kind(root=str(root)).splits()["train"].samples[1:]
     for sample in missing:
@@ -129,14 +129,14 @@ def test_of_many_that_are_missing_the_first_three_are_named(copy):
     assert str(raised.value).count(" record ") == min(3, len(missing))
 
 
-def test_other_sizes_than_the_published_ones_are_told(copy):
+def test_sizes_that_differ_from_the_published_ones_are_reported(copy):
     kind, root = copy
     with pytest.warns(UserWarning, match=r"not comparable with published results: .*published"):
         kind(root=str(root)).splits()
 
 
 @pytest.mark.parametrize("allow_missing", [False, True])
-def test_a_split_without_any_picture_is_never_read(copy, allow_missing):
+def test_a_split_without_pictures_is_an_error(copy, allow_missing):
     kind, root = copy
     for sample in kind(root=str(root)).splits()["test"].samples:
         sample.image.unlink()
@@ -146,7 +146,7 @@ def test_a_split_without_any_picture_is_never_read(copy, allow_missing):
         kind(root=str(root), allow_missing=allow_missing).splits()
 
 
-def test_a_dataset_that_is_not_there_says_how_to_get_it(tmp_path):
+def test_the_error_of_a_missing_dataset_tells_how_to_get_it(tmp_path):
     for kind in PERSON_SEARCH:
         with pytest.raises(DataError) as raised:
             kind(root=str(tmp_path / "nowhere")).splits()

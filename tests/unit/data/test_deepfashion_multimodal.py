@@ -71,7 +71,7 @@ def test_bad_labels_captions_and_missing_pictures_are_problems(copy):
                           (gone, blank, "unknown.jpg", "../x.jpg")}  # fmt: skip
 
 
-def test_without_labels(copy):
+def test_labels_are_optional(copy):
     for file in (copy / "labels").rglob("*.txt"):
         file.unlink()
     sample = read_deepfashion_multimodal(copy)["train"].samples[0]
@@ -79,13 +79,13 @@ def test_without_labels(copy):
 
 
 @pytest.mark.parametrize("content", ["[]", "{broken", "{}"])
-def test_captions_that_do_not_follow_the_format(copy, content):
+def test_captions_in_another_format_are_refused(copy, content):
     (copy / "captions.json").write_text(content)
     with pytest.raises(DataError, match="expected "):
         read_deepfashion_multimodal(copy)
 
 
-def test_nothing_there_says_how_to_get_it_and_a_part_is_told(copy, tmp_path):
+def test_a_missing_copy_is_an_error_and_an_incomplete_one_is_reported(copy, tmp_path):
     with pytest.raises(DataError, match="How to get it: https"):
         read_deepfashion_multimodal(tmp_path / "nowhere")
     (difference,) = DEEPFASHION_MULTIMODAL.differences(read_deepfashion_multimodal(copy))

@@ -42,7 +42,7 @@ def test_views_of_a_product_share_their_pid_and_pictures_are_exact(copy):
             np.testing.assert_array_equal(np.asarray(picture), view.pixels((256, 256)))
 
 
-def test_pictures_are_written_once_and_again_where_one_is_gone(copy):
+def test_pictures_are_written_once_and_missing_ones_again(copy):
     first, second = read_fashion_gen(copy)["val"].samples
     time = first.image.stat().st_mtime_ns
     second.image.unlink()
@@ -50,7 +50,7 @@ def test_pictures_are_written_once_and_again_where_one_is_gone(copy):
     assert (first.image.stat().st_mtime_ns, second.image.exists()) == (time, True)
 
 
-def test_another_file_of_the_same_name_takes_no_picture_of_the_first(copy):
+def test_files_of_the_same_name_do_not_share_pictures(copy):
     before = read_fashion_gen(copy)["val"].samples[0].image
     with validation(copy) as file:
         file["input_productID"][...] = 77
@@ -59,7 +59,7 @@ def test_another_file_of_the_same_name_takes_no_picture_of_the_first(copy):
     assert after.image.parent.parent != before.parent.parent
 
 
-def test_copies_with_fewer_columns_and_flat_strings(copy):
+def test_copies_with_fewer_columns_or_flat_strings_are_read(copy):
     with validation(copy) as file:
         names = file["input_name"][()].ravel()
         del file["input_name"], file["input_msrpUSD"], file["input_brand"]
@@ -69,7 +69,7 @@ def test_copies_with_fewer_columns_and_flat_strings(copy):
     assert {"price", "brand"}.isdisjoint(sample.metadata)
 
 
-def test_a_row_without_words_is_a_problem_and_blanks_are_none(copy):
+def test_a_row_without_a_description_is_a_problem(copy):
     with validation(copy) as file:
         for key in ("input_name", "input_description"):
             file[key][1] = b" "
@@ -95,7 +95,7 @@ def test_a_row_without_words_is_a_problem_and_blanks_are_none(copy):
         ("input_name", h5py.SoftLink("/input_brand"), "a dataset inside the file"),
     ],
 )
-def test_what_does_not_follow_the_format(copy, key, value, message):
+def test_files_in_another_format_are_refused(copy, key, value, message):
     with h5py.File(copy / "other.h5", "w") as other:
         other["secret"] = np.array([[b"x"], [b"y"]])
     with validation(copy) as file:
@@ -106,7 +106,7 @@ def test_what_does_not_follow_the_format(copy, key, value, message):
         read_fashion_gen(copy)
 
 
-def test_files_that_are_missing_broken_or_too_many(tmp_path, copy):
+def test_missing_broken_or_several_files_are_refused(tmp_path, copy):
     empty = tmp_path / "empty"
     empty.mkdir()
     with pytest.raises(DataError, match=r"found none\. How to get it: the challenge"):
@@ -119,13 +119,13 @@ def test_files_that_are_missing_broken_or_too_many(tmp_path, copy):
         read_fashion_gen(copy)
 
 
-def test_h5py_names_its_extra(copy, monkeypatch):
+def test_the_error_without_h5py_names_the_extra(copy, monkeypatch):
     monkeypatch.setitem(sys.modules, "h5py", None)
     with pytest.raises(MissingExtraError, match=r"finegrain\[fashion\]"):
         read_fashion_gen(copy)
 
 
-def test_differences_from_the_published_size(copy):
+def test_differences_from_the_published_size_are_reported(copy):
     result = {problem.why for problem in FASHION_GEN.differences(read_fashion_gen(copy))}
     assert "has 4 train pictures where 260480 are published" in result
     assert "has 1 val products where 7519 are published" in result

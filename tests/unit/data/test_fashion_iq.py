@@ -20,7 +20,7 @@ def change(file, **fields):
     file.write_text(json.dumps(records))
 
 
-def test_triplets_are_targets_that_name_their_reference(copy):
+def test_a_triplet_is_a_target_with_its_reference(copy):
     splits = read_fashion_iq(copy)
     assert {name: len(split) for name, split in splits.items()} == {"train": 6, "val": 6}
     first, second = splits["train"].samples[:2]
@@ -31,7 +31,7 @@ def test_triplets_are_targets_that_name_their_reference(copy):
     assert splits["train"].num_pids == 6
 
 
-def test_other_endings_and_a_folder_a_category(copy):
+def test_other_suffixes_and_a_folder_for_each_category_are_read(copy):
     sample = read_fashion_iq(copy)["val"].samples[-1]
     moved = copy / "images" / "toptee" / sample.image.with_suffix(".png").name
     moved.parent.mkdir()
@@ -39,7 +39,7 @@ def test_other_endings_and_a_folder_a_category(copy):
     assert read_fashion_iq(copy)["val"].samples[-1].image == moved
 
 
-def test_missing_pictures_and_bad_records_are_problems(copy):
+def test_missing_pictures_and_invalid_records_are_problems(copy):
     change(copy / "captions" / "cap.shirt.val.json", captions=["", " "])
     change(copy / "captions" / "cap.toptee.val.json", captions="is red")
     change(copy / "captions" / "cap.toptee.train.json", target=None)
@@ -48,7 +48,7 @@ def test_missing_pictures_and_bad_records_are_problems(copy):
     result = [(p.where, p.why.partition("'")[0]) for s in splits.values() for p in s.problems]
     assert result == [
         ("cap.toptee.train.json record 1", "its picture None not found under " + str(copy)),
-        # The target of one and the reference of the next.
+        # The target of one record and the reference of the next.
         ("cap.dress.val.json record 1", "its picture "),
         ("cap.dress.val.json record 2", "its picture "),
         ("cap.shirt.val.json record 1", "has no caption"),
@@ -56,7 +56,7 @@ def test_missing_pictures_and_bad_records_are_problems(copy):
     ]
 
 
-def test_the_two_galleries_differ_and_say_which_they_are(copy):
+def test_the_two_galleries_differ_and_are_named(copy):
     whole = read_gallery(copy, "dress", "val", "split")
     union = read_gallery(copy, "dress", "val", "union")
     assert (len(whole.images), len(union.images)) == (4, 3)
@@ -74,20 +74,20 @@ def test_the_two_galleries_differ_and_say_which_they_are(copy):
     ("content", "message"),
     [("{broken", "expected JSON"), ("{}", "expected a list"), ("[1]", "record 1: expected an obj")],
 )
-def test_files_that_do_not_follow_the_format(copy, content, message):
+def test_files_in_another_format_are_refused(copy, content, message):
     (copy / "captions" / "cap.dress.val.json").write_text(content)
     with pytest.raises(DataError, match=message):
         read_fashion_iq(copy)
 
 
-def test_nothing_there_says_how_to_get_it(tmp_path):
+def test_the_error_of_a_missing_dataset_tells_how_to_get_it(tmp_path):
     with pytest.raises(DataError, match=r"found none\. How to get it: clone"):
         read_fashion_iq(tmp_path)
     with pytest.raises(DataError, match="expected JSON at"):
         read_gallery(tmp_path, "dress", "val", "split")
 
 
-def test_differences_from_the_published_size(copy):
+def test_differences_from_the_published_size_are_reported(copy):
     result = [problem.why for problem in FASHION_IQ.differences(read_fashion_iq(copy))]
     assert len(result) == 6
     assert result[0] == "has 2 train dress triplets where 5985 are published"

@@ -10,7 +10,7 @@ from finegrain.errors import DataError
 
 
 @pytest.mark.filterwarnings("ignore:not comparable")
-def test_flickr30k(tmp_path):
+def test_flickr30k_is_read(tmp_path):
     splits = Flickr30k(
         root=str(write_karpathy(tmp_path, "dataset_flickr30k.json", FLICKR_RECORDS))
     ).splits()
@@ -22,7 +22,7 @@ def test_flickr30k(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:not comparable")
-def test_the_remaining_validation_pictures_of_coco_train(tmp_path):
+def test_the_remaining_validation_pictures_of_coco_are_for_training(tmp_path):
     records = [
         karpathy_record("a.jpg", "restval", ["A dog"], filepath="val2014"),
         karpathy_record("b.jpg", "train", ["A cat"], filepath="train2014"),
@@ -59,14 +59,14 @@ def test_a_missing_picture_is_named(tmp_path):
         ('{"images": [{"split": "other", "filename": "a", "sentences": []}]}', "record 1"),
     ],
 )
-def test_a_file_of_another_format(tmp_path, content, message):
+def test_a_file_of_another_format_is_refused(tmp_path, content, message):
     if content is not None:
         (tmp_path / "dataset_flickr30k.json").write_text(content)
     with pytest.raises(DataError, match=message):
         Flickr30k(root=str(tmp_path)).splits()
 
 
-def test_a_path_that_climbs_out_is_not_read(tmp_path):
+def test_a_path_outside_the_folder_is_not_read(tmp_path):
     inside = write_karpathy(tmp_path / "data", "dataset_flickr30k.json", FLICKR_RECORDS[:1])
     (tmp_path / "secret.jpg").write_bytes((inside / "images" / "1.jpg").read_bytes())
     records = [karpathy_record("../secret.jpg", "train", ["A coat"])]
@@ -75,7 +75,7 @@ def test_a_path_that_climbs_out_is_not_read(tmp_path):
         Flickr30k(root=str(inside)).splits()
 
 
-def test_datasets_by_name():
+def test_the_datasets_have_names():
     assert dataset_named("mscoco", "elsewhere") == MsCoco(root="elsewhere")
     with pytest.raises(DataError, match="Did you mean 'flickr30k'"):
         dataset_named("flickr_30k")

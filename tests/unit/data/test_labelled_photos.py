@@ -44,7 +44,7 @@ def test_captions_name_the_label_and_the_measured_colour(photos):
     assert all(split.problems == () for split in splits.values())
 
 
-def test_further_columns_are_passed_over(photos):
+def test_other_columns_are_ignored(photos):
     path = table(
         photos,
         [("3", "train", "Dress", "pictures/red.png")],
@@ -62,7 +62,7 @@ def test_further_columns_are_passed_over(photos):
         ("/etc/hostname", "expected a path relative to"),
     ],
 )
-def test_a_bad_picture_is_a_problem_with_its_line(file, why, photos):
+def test_an_unreadable_picture_is_a_problem_with_its_line(file, why, photos):
     rows = [("pictures/red.png", "Dress", "train"), (file, "Hat", "train")]
     train = read_labelled_photos(table(photos, rows))["train"]
     assert len(train) == 1
@@ -71,18 +71,18 @@ def test_a_bad_picture_is_a_problem_with_its_line(file, why, photos):
     assert why in problem.why
 
 
-def test_missing_table(tmp_path):
+def test_a_missing_table_is_refused(tmp_path):
     with pytest.raises(DataError, match=r"no table of labels at .*labels\.csv; set its folder"):
         read_labelled_photos(tmp_path / "labels.csv")
 
 
 @pytest.mark.parametrize("header", [("file", "label"), ("image", "label", "split"), ()])
-def test_missing_column(header, photos):
+def test_a_missing_column_is_named(header, photos):
     with pytest.raises(DataError, match=r"needs the columns .*'split'.*it has"):
         read_labelled_photos(table(photos, [], header=header))
 
 
-def test_no_picture_can_be_read(photos):
+def test_a_table_without_a_readable_picture_is_refused(photos):
     path = table(photos, [("pictures/broken.png", "Dress", "train")])
     with pytest.raises(DataError, match=r"no picture of .* can be read; the first: labels\.csv:2"):
         read_labelled_photos(path)
@@ -97,7 +97,7 @@ MAIMED = [
 
 
 @pytest.mark.parametrize("row", MAIMED)
-def test_a_maimed_row_is_a_problem_with_its_line(row, photos):
+def test_a_damaged_row_is_a_problem_with_its_line(row, photos):
     rows = [("pictures/red.png", "Dress", "train"), row]
     splits = read_labelled_photos(table(photos, rows))
     problems = [problem for split in splits.values() for problem in split.problems]
@@ -105,12 +105,12 @@ def test_a_maimed_row_is_a_problem_with_its_line(row, photos):
     assert sum(len(split) for split in splits.values()) == 1
 
 
-def test_a_table_without_rows(photos):
+def test_a_table_without_rows_is_refused(photos):
     with pytest.raises(DataError, match=r"labels\.csv"):
         read_labelled_photos(table(photos, []))
 
 
-def test_a_table_in_another_encoding(photos):
+def test_a_table_in_another_encoding_is_read(photos):
     path = photos / "labels.csv"
     path.write_bytes("file,label,split\npictures/red.png,Märchenkleid,train\n".encode("latin-1"))
     with pytest.raises(DataError, match=r"labels\.csv"):

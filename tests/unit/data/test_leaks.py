@@ -36,14 +36,14 @@ def leaks(*pairs):
     return find_leaks([survey(root, dataset) for dataset, root in pairs], progress=False)
 
 
-def test_different_people_share_nothing(roots):
+def test_datasets_of_different_people_do_not_leak(roots):
     result = leaks((CUHK_PEDES, roots["cuhk_pedes"]), (ICFG_PEDES, roots["icfg_pedes"]))
     assert (result.sharing, result.warnings, result.faults) == ((), (), ())
-    # Two training splits, and three splits to be judged on.
+    # Two training splits, and three splits to evaluate on.
     assert str(result) == "no equal file in 6 pairs of a training and a judged split"
 
 
-def test_a_file_in_training_and_in_test_is_found_under_any_name(roots, icfg):
+def test_a_file_in_training_and_in_test_is_detected_under_any_name(roots, icfg):
     trained = pictures(icfg, ICFG_PEDES, "train")[0]
     judged = pictures(roots["cuhk_pedes"], CUHK_PEDES, "test")[:2]
     shutil.copy(judged[1], trained)
@@ -56,19 +56,19 @@ def test_a_file_in_training_and_in_test_is_found_under_any_name(roots, icfg):
     assert f"{trained} = {judged[1]}" in str(result)
 
 
-def test_two_splits_to_be_judged_on_may_share(roots, icfg):
+def test_two_evaluation_splits_may_share_files(roots, icfg):
     judged = pictures(roots["cuhk_pedes"], CUHK_PEDES, "val")[0]
     shutil.copy(judged, pictures(icfg, ICFG_PEDES, "test")[0])
     assert leaks((ICFG_PEDES, icfg), (CUHK_PEDES, roots["cuhk_pedes"])).sharing == ()
 
 
-def test_one_dataset_that_leaks_into_itself(icfg):
+def test_a_leak_inside_one_dataset_is_detected(icfg):
     shutil.copy(pictures(icfg, ICFG_PEDES, "train")[0], pictures(icfg, ICFG_PEDES, "test")[0])
     (leak,) = leaks((ICFG_PEDES, icfg)).sharing
     assert (leak.trained, leak.judged, leak.pictures) == ("ICFG-PEDES train", "ICFG-PEDES test", 1)
 
 
-def test_two_copies_of_one_dataset(roots, icfg):
+def test_two_copies_of_one_dataset_leak(roots, icfg):
     result = leaks((ICFG_PEDES, roots["icfg_pedes"]), (ICFG_PEDES, icfg))
     assert (result.sharing, result.warnings) == ((), ())
 
@@ -78,20 +78,20 @@ def test_datasets_made_of_the_same_pictures_are_named(roots):
     assert warning.startswith("ICFG-PEDES and RSTPReid are both made of MSMT17's pictures")
 
 
-def test_a_dataset_that_is_not_there_shares_nothing(roots, tmp_path):
+def test_a_missing_dataset_does_not_leak(roots, tmp_path):
     result = leaks((ICFG_PEDES, roots["icfg_pedes"]), (CUHK_PEDES, tmp_path / "nowhere"))
     assert (result.compared, result.sharing) == (1, ())
 
 
-def test_a_picture_that_cannot_be_read(icfg):
+def test_an_unreadable_picture_is_an_error(icfg):
     surveyed = survey(icfg, ICFG_PEDES)
     surveyed.splits["train"].samples[0].image.unlink()
     with pytest.raises(DataError, match=r"expected a readable picture, got .*No such file"):
         find_leaks([surveyed], progress=False)
 
 
-def test_the_same_picture_twice_is_compared_by_bytes_not_by_name(roots, tmp_path):
-    """Equal names in two datasets are no leak."""
+def test_pictures_are_compared_by_bytes_and_not_by_name(roots, tmp_path):
+    """Equal names in two datasets are not a leak."""
     records = [
         {"split": split, "captions": ["a man"], "file_path": f"{split}.jpg", "id": number}
         for number, split in enumerate(("train", "test"))

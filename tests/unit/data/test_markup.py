@@ -1,4 +1,4 @@
-"""The words of descriptions in HTML, as feeds of shops have them."""
+"""Conversion of HTML descriptions to words, as feeds of shops have them."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ from finegrain.data.catalog.markup import strip_html
         ("", ""),
     ],
 )
-def test_words_are_kept_and_markup_is_not(markup: str, words: str):
+def test_markup_is_removed_and_words_are_kept(markup: str, words: str):
     assert strip_html(markup) == words
 
 
 def steps(work: Callable[[], object]) -> int:
-    """How many lines of Python some work executes: its time, without the noise of a clock."""
+    """Number of executed lines of Python, a measure of time without the noise of a clock."""
     count = 0
 
     def trace(frame, event, argument):
@@ -65,19 +65,19 @@ def steps(work: Callable[[], object]) -> int:
     "piece",
     ["<a ", "<!--", "<!", "<script>", "<a '", '<a ="', "<a ='\"", "</", "<a <", "&lt", "<a b='<a "],
 )
-def test_work_grows_no_faster_than_the_text(piece: str):
+def test_the_work_is_linear_in_the_length_of_the_text(piece: str):
     few, many = (steps(lambda n=n: strip_html(piece * n)) for n in (100, 1000))
     assert many <= 11 * few
     strip_html(piece * 200_000)
 
 
 @given(st.text(alphabet="<>\"'=/! ab&;-x", max_size=60))
-def test_any_text_has_some_words(markup: str):
+def test_any_text_can_be_converted(markup: str):
     words = strip_html(markup)
     assert words == " ".join(words.split())
 
 
-def test_an_endless_character_reference_is_one_unknown_character():
+def test_a_too_long_character_reference_is_one_unknown_character():
     assert (
         strip_html("a &#" + "9" * 50_000 + "; b &#x" + "f" * 50_000 + "; c")
         == "a \ufffd b \ufffd c"

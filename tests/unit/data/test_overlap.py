@@ -1,4 +1,4 @@
-"""Training on own tables: the same readers as indexing, and no leaks between splits."""
+"""Training on a user's table uses the readers of indexing, and refuses leaks between splits."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def catalog(path, **options):
     return Catalog(table=path, pid_column="sku", split_column="split", **options)
 
 
-def test_splits_that_share_nothing(shop):
+def test_splits_without_common_pictures_are_accepted(shop):
     path = write(shop, HEADER, "a.png,red,1,train", "b.png,blue,2,test", "c.png,green,1,train")
     assert {name: len(s) for name, s in catalog(path).splits().items()} == {"train": 2, "test": 1}
 
@@ -53,7 +53,7 @@ def test_a_copy_of_a_picture_in_another_split_is_refused(shop):
         catalog(path).splits()
 
 
-def test_labelled_photos_share_labels_and_no_pictures(shop):
+def test_labelled_photos_may_share_labels_but_not_pictures(shop):
     write(shop, "photo,kind,part", "a.png,coat,train", "b.png,coat,test", name="labels.csv")
     data = LabelledPhotos(
         root=str(shop), image_column="photo", label_column="kind", split_column="part"
@@ -76,19 +76,19 @@ def test_products_that_share_a_picture_stay_together(shop):
             assert where.setdefault(sample.image, name) == name
 
 
-def test_what_was_left_out_is_told(shop):
+def test_problems_are_reported(shop):
     path = write(shop, HEADER, "a.png,red,1,train", "gone.png,blue,2,train")
     with pytest.warns(UserWarning, match=r"t\.csv: 1 left out: t\.csv:3: picture 'gone\.png'"):
         catalog(path, max_bad_share=0.5).splits()
 
 
-def test_too_many_missing_pictures_stop_it(shop):
+def test_too_many_missing_pictures_are_an_error(shop):
     path = write(shop, HEADER, "a.png,red,1,train", "gone.png,blue,2,train")
     with pytest.raises(DataError, match=r"at most 10% to be left out, got 1 of 2: t\.csv:3"):
         catalog(path).splits()
 
 
-def test_training_takes_what_indexing_takes(shop):
+def test_training_accepts_the_tables_that_indexing_accepts(shop):
     folder = shop / "downloads"
     folder.mkdir()
     (shop / "a.png").rename(folder / "a.png")

@@ -23,7 +23,7 @@ from finegrain.records import Sample, Split
         (UFINE6926, (6926, 26206, 52412)),
     ],
 )
-def test_published_splits_add_up_to_the_published_whole(dataset, whole):
+def test_published_splits_add_up_to_the_published_total(dataset, whole):
     sizes = dataset.published.values()
     assert whole == tuple(
         sum(getattr(size, name) for size in sizes)
@@ -39,7 +39,7 @@ def split(name, *, pids, captions=2):
     return Split(name=name, samples=tuple(samples))
 
 
-def test_counts_of_splits_together():
+def test_counts_of_splits_are_added():
     splits = [split("train", pids=[1, 1, 2]), split("test", pids=[7], captions=3)]
     assert Counts.of(splits) == Counts(identities=3, pictures=4, captions=9)
     assert Counts.of([]) == Counts(identities=0, pictures=0, captions=0)
@@ -60,13 +60,13 @@ def test_splits_of_the_published_size_do_not_differ():
     )
 
 
-def test_a_split_that_is_not_there_differs():
+def test_a_missing_split_differs():
     assert [result.where for result in ICFG_PEDES.differences({})] == [
         "ICFG-PEDES train",
         "ICFG-PEDES test",
     ]
 
 
-def test_where_only_the_whole_is_published_the_whole_is_compared():
+def test_the_total_is_compared_if_only_the_total_is_published():
     (difference,) = UFINE6926.differences({"train": split("train", pids=[1])})
     assert str(difference).startswith("UFine6926 all: has 1 identities where 6926 are published, ")

@@ -62,7 +62,7 @@ def test_reads_every_split(tmp_path):
 
 @pytest.mark.parametrize("name", ["reid_raw.json", "caption_all.json"])
 @pytest.mark.parametrize("folder", ["imgs", "."])
-def test_copies_of_other_layouts(tmp_path, name, folder):
+def test_copies_of_other_layouts_are_read(tmp_path, name, folder):
     moved = record(id=0)
     moved["img_path"] = moved.pop("file_path")
     splits = read_people(write(tmp_path, [moved], name=name, folder=folder), CUHK_PEDES)
@@ -70,7 +70,7 @@ def test_copies_of_other_layouts(tmp_path, name, folder):
     assert list(splits) == ["train"]
 
 
-def test_a_picture_beside_the_annotations_has_no_camera(tmp_path):
+def test_a_picture_without_a_folder_has_no_camera(tmp_path):
     splits = read_people(write(tmp_path, [record("1.png")]), CUHK_PEDES)
     assert splits["train"].samples[0].camera is None
 
@@ -97,7 +97,7 @@ def test_missing_pictures_and_captions_are_problems(tmp_path):
     "path",
     ["../secret.png", "cam_a/../../secret.png", "/etc/passwd", "C:/x.png", "cam_a\\1.png", "a\0b"],
 )
-def test_paths_that_lead_out_are_never_followed(tmp_path, path):
+def test_paths_outside_the_folder_are_never_followed(tmp_path, path):
     root = tmp_path / "set"
     root.mkdir()
     (tmp_path / "secret.png").touch()
@@ -108,13 +108,13 @@ def test_paths_that_lead_out_are_never_followed(tmp_path, path):
     assert "expected a path relative to" in problem.why
 
 
-def test_no_picture_at_all_says_where_it_looked(tmp_path):
+def test_the_error_without_any_picture_names_the_searched_folders(tmp_path):
     (tmp_path / "reid_raw.json").write_text(json.dumps([record()]))
     with pytest.raises(DataError, match=r"got none of them; .*/imgs or .*doctor data cuhk_pedes"):
         read_people(tmp_path, CUHK_PEDES)
 
 
-def test_no_records_at_all(tmp_path):
+def test_annotations_without_records_are_refused(tmp_path):
     (tmp_path / "reid_raw.json").write_text("[]")
     with pytest.raises(DataError, match="holds no records"):
         read_people(tmp_path, CUHK_PEDES)
@@ -122,7 +122,7 @@ def test_no_records_at_all(tmp_path):
 
 @pytest.mark.parametrize("dataset", PERSON_DATASETS, ids=lambda dataset: dataset.name)
 @pytest.mark.parametrize("root", [".", "nowhere"])
-def test_no_annotations_says_how_to_get_them(tmp_path, dataset, root):
+def test_the_error_of_missing_annotations_tells_how_to_get_them(tmp_path, dataset, root):
     with pytest.raises(DataError) as raised:
         read_people(tmp_path / root, dataset)
     message = str(raised.value)
@@ -132,7 +132,7 @@ def test_no_annotations_says_how_to_get_them(tmp_path, dataset, root):
 
 
 @pytest.mark.parametrize("text", ["[{]", "\xff", "[" * 100_000, "{}", '"x"'])
-def test_broken_json(tmp_path, text):
+def test_broken_json_is_refused(tmp_path, text):
     (tmp_path / "reid_raw.json").write_bytes(text.encode("latin-1"))
     with pytest.raises(DataError, match=r"expected (JSON|a list of records) in"):
         read_people(tmp_path, CUHK_PEDES)
@@ -166,7 +166,7 @@ def test_missing_fields_are_named(tmp_path, name):
         read_people(tmp_path, CUHK_PEDES)
 
 
-def test_a_record_that_is_no_object(tmp_path):
+def test_a_record_that_is_not_an_object_is_refused(tmp_path):
     (tmp_path / "reid_raw.json").write_text("[[1]]")
     with pytest.raises(DataError, match="record 1: expected an object, got list"):
         read_people(tmp_path, CUHK_PEDES)
@@ -179,7 +179,7 @@ def test_an_oversized_file_is_not_read(tmp_path, monkeypatch):
         read_people(tmp_path, CUHK_PEDES)
 
 
-def test_a_blank_caption_among_others_is_left_out_and_told(tmp_path):
+def test_a_blank_caption_among_others_is_left_out_and_reported(tmp_path):
     root = write(tmp_path, [record(captions=["one", " ", "three"])])
     train = read_people(root, CUHK_PEDES)["train"]
     assert train.samples[0].captions == ("one", "three")
@@ -188,7 +188,7 @@ def test_a_blank_caption_among_others_is_left_out_and_told(tmp_path):
     ]
 
 
-def test_no_captions_at_all(tmp_path):
+def test_a_record_without_captions_is_a_problem(tmp_path):
     root = write(tmp_path, [record(captions=[]), record("cam_a/2.png")])
     train = read_people(root, CUHK_PEDES)["train"]
     assert len(train) == 1
@@ -206,7 +206,7 @@ def test_a_person_in_two_splits_is_named(tmp_path):
     assert "val and test to have no identity in common, got 1: 6." in message
 
 
-# --- what sets the datasets apart -------------------------------------------------------
+# --- differences between the datasets ---------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -222,7 +222,7 @@ def test_a_person_in_two_splits_is_named(tmp_path):
         (UFINE6926, "images/1.jpg", None),
     ],
 )
-def test_the_camera_stands_in_the_path(tmp_path, dataset, path, camera):
+def test_the_camera_is_read_from_the_path(tmp_path, dataset, path, camera):
     write(tmp_path, [record(path)], name=dataset.annotations[0], folder=dataset.image_roots[0])
     assert read_people(tmp_path, dataset)["train"].samples[0].camera == camera
 
@@ -230,13 +230,13 @@ def test_the_camera_stands_in_the_path(tmp_path, dataset, path, camera):
 @pytest.mark.parametrize(
     "name", ["UFine6926_Annotations_1024.json", "ufine6926.json", "my_UFine6926_v2.json"]
 )
-def test_ufine_under_other_names(tmp_path, name):
+def test_ufine_is_read_under_other_file_names(tmp_path, name):
     write(tmp_path, [record("images/1.jpg")], name=name, folder=".")
     (tmp_path / "UFine3C.json").write_text("[]")
     assert len(read_people(tmp_path, UFINE6926)["train"]) == 1
 
 
-def test_two_files_that_may_be_it(tmp_path):
+def test_two_candidate_files_are_refused(tmp_path):
     for name in ("UFine6926_a.json", "UFine6926_b.json"):
         (tmp_path / name).write_text("[]")
     with pytest.raises(DataError, match=r"one annotation file in .*UFine6926_a.json, UFine6926_b"):
@@ -244,7 +244,7 @@ def test_two_files_that_may_be_it(tmp_path):
 
 
 def small(dataset, **pictures):
-    """The dataset as if published with so many pictures a split."""
+    """The dataset, with the published numbers of pictures set to these."""
     sizes = {
         name: Counts(identities=count, pictures=count, captions=count)
         for name, count in pictures.items()
@@ -259,7 +259,7 @@ def unsplit(count):
     return records
 
 
-def test_rstpreid_without_splits_is_split_by_place(tmp_path):
+def test_rstpreid_without_splits_is_split_by_position(tmp_path):
     root = write(tmp_path, unsplit(8), name="data_captions.json")
     splits = read_people(root, small(RSTPREID, train=4, val=2, test=1))
     pids = {name: [sample.pid for sample in split.samples] for name, split in splits.items()}
@@ -272,7 +272,7 @@ def test_rstpreid_where_some_records_lack_a_split_is_damaged(tmp_path):
         read_people(root, RSTPREID)
 
 
-def test_only_rstpreid_is_split_by_place(tmp_path):
+def test_only_rstpreid_is_split_by_position(tmp_path):
     root = write(tmp_path, unsplit(2), name="caption_all.json")
     with pytest.raises(DataError, match=r"record 1: expected a field 'split'.*every record has it"):
         read_people(root, CUHK_PEDES)
@@ -289,12 +289,12 @@ def test_only_rstpreid_is_split_by_place(tmp_path):
         (99999, "test"),
     ],
 )
-def test_places_of_rstpreids_splits(index, split):
+def test_positions_of_the_splits_of_rstpreid(index, split):
     assert RSTPREID.published_split(index) == split
     assert CUHK_PEDES.published_split(index) is None
 
 
-# --- any mixture of variants, against a literal twin ------------------------------------
+# --- any mixture of variants, compared with a literal implementation --------------------
 
 entries = st.lists(
     st.fixed_dictionaries(
@@ -313,8 +313,8 @@ entries = st.lists(
 )
 
 
-def simply(dataset, root, entries):
-    """Samples by split as ``(image, captions, pid)``, found the slow way."""
+def read_literally(dataset, root, entries):
+    """Samples by split as ``(image, captions, pid)``, by a literal implementation."""
     result = {}
     for number, entry in enumerate(entries):
         captions = tuple(text for text in entry["captions"] if text.strip())
@@ -331,13 +331,13 @@ def path_of(number, entry):
 
 
 def pid_of(entry):
-    """Ids with gaps that no two splits share."""
+    """Ids with gaps; two splits have no id in common."""
     return {"train": 0, "val": 100, "test": 1000}[entry["split"].lower()] + 7 * entry["pid"]
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.sampled_from(PERSON_DATASETS), st.integers(0, 1), entries)
-def test_any_mixture_reads_as_the_literal_twin_does(dataset, name, entries):
+def test_any_mixture_is_read_as_by_the_literal_implementation(dataset, name, entries):
     with TemporaryDirectory() as folder:
         root = Path(folder)
         raw = []
@@ -352,7 +352,7 @@ def test_any_mixture_reads_as_the_literal_twin_does(dataset, name, entries):
         annotations = dataset.annotations[name % len(dataset.annotations)]
         annotations = annotations if "*" not in annotations else "ufine6926_v2.json"
         (root / annotations).write_text(json.dumps(raw))
-        expected = simply(dataset, root, entries)
+        expected = read_literally(dataset, root, entries)
         if not expected:
             with pytest.raises(DataError, match="got none of them"):
                 read_people(root, dataset)

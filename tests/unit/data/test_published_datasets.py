@@ -44,14 +44,14 @@ def test_a_copy_of_another_size_is_read_with_a_warning(kind, tmp_path):
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
-def test_nothing_there_says_how_to_get_it(kind, tmp_path):
+def test_the_error_of_a_missing_dataset_tells_how_to_get_it(kind, tmp_path):
     with pytest.raises(DataError) as raised:
         kind(root=str(tmp_path)).splits()
     assert f"How to get it: {kind.known.access}" in str(raised.value)
 
 
 @pytest.mark.filterwarnings("ignore:not comparable")
-def test_missing_pictures_stop_the_reading_unless_allowed(tmp_path):
+def test_missing_pictures_are_an_error_unless_allowed(tmp_path):
     root = write_fashion_iq(tmp_path, triplets=2)
     FashionIq(root=str(root)).splits()["train"].samples[0].image.unlink()
     with pytest.raises(DataError, match=r"got 2 records without: cap\.dress.*allow_missing=true"):
@@ -60,7 +60,7 @@ def test_missing_pictures_stop_the_reading_unless_allowed(tmp_path):
     assert (len(splits["train"]), len(splits["train"].problems)) == (4, 2)
 
 
-def test_a_shop_catalogue_of_any_kind(tmp_path):
+def test_shop_catalogues_of_all_kinds_are_read(tmp_path):
     root = write_image_folder(tmp_path / "folder", products=2)
     assert len(take_split(ShopCatalog(path=str(root)).splits(), "val")) == 2
     export = write_shopify(tmp_path / "shop", products=2)
@@ -71,6 +71,6 @@ def test_a_shop_catalogue_of_any_kind(tmp_path):
 
 
 @pytest.mark.parametrize("dataset", [*(kind() for kind in KINDS), ShopCatalog(images_root="x")])
-def test_a_recipe_names_them(dataset):
+def test_a_recipe_can_use_published_datasets(dataset):
     recipe = replace(load_recipe(RECIPES / "tiny_synthetic.py"), data=dataset)
     assert recipe_from_dict(json.loads(recipe.to_json()), "the test") == recipe

@@ -13,7 +13,7 @@ from finegrain.data.survey import survey
 
 
 def as_published(dataset, root):
-    """The dataset as if what lies in ``root`` were what is published."""
+    """Set the published counts to those of the copy in ``root``."""
     sizes = {name: Counts.of([split]) for name, split in read_people(root, dataset).items()}
     return replace(dataset, published=sizes)
 
@@ -41,11 +41,11 @@ def change(root, edit):
 
 
 def row(result, *cells):
-    """Whether the print-out has a line of these cells."""
+    """Whether the printed table has a row of these cells."""
     return any(line.split() == [*map(str, cells)] for line in str(result).splitlines())
 
 
-def test_a_whole_copy_is_valid(root, dataset):
+def test_a_complete_copy_is_valid(root, dataset):
     result = survey(root, dataset)
     assert (result.faults, result.notes) == ((), ())
     assert result.splits == read_people(root, dataset)
@@ -58,7 +58,7 @@ def test_a_whole_copy_is_valid(root, dataset):
     assert row(result, "cam_a", 3, 3, 0)
 
 
-def test_a_folder_that_newer_archives_lack(root, dataset):
+def test_a_folder_that_newer_archives_lack_is_optional(root, dataset):
     shutil.rmtree(root / "imgs" / "train_query")
     result = survey(root, dataset)
     lost = {folder.name: folder.missing for folder in result.folders}
@@ -71,7 +71,7 @@ def test_a_folder_that_newer_archives_lack(root, dataset):
     assert f"How to get it: {CUHK_PEDES.access}" in str(result)
 
 
-def test_lengths_of_captions_in_words(root, dataset):
+def test_lengths_of_captions_are_shown_in_words(root, dataset):
     def edit(records):
         for number, record in enumerate(records):
             record["captions"] = ["a man", "a man in a red coat"] if number else ["man " * 90] * 2
@@ -81,7 +81,7 @@ def test_lengths_of_captions_in_words(root, dataset):
     assert row(survey(root, dataset), "train", "11.2", "6.0", 90)
 
 
-def test_people_in_two_splits(root, dataset):
+def test_people_in_two_splits_are_a_fault(root, dataset):
     change(root, lambda records: records[-1].update(id=1))
     result = survey(root, dataset)
     shared = "expected train and test to have no identity in common, got 1: 1"
@@ -98,7 +98,7 @@ def test_another_size_of_the_test_split_is_a_fault(root, dataset):
     assert row(result, "test", "captions", 7, 6, "+1")
 
 
-def test_more_captions_to_train_on_are_told_and_no_fault(root, dataset):
+def test_more_training_captions_are_reported_and_not_a_fault(root, dataset):
     change(root, lambda records: records[0]["captions"].append("a man"))
     result = survey(root, dataset)
     assert result.faults == ()
@@ -115,16 +115,16 @@ def test_more_captions_to_train_on_are_told_and_no_fault(root, dataset):
         ('[{"id": 1}]', "record 1: expected a field 'split', found 'id'"),
     ],
 )
-def test_annotations_that_cannot_be_read(root, dataset, text, why):
+def test_unreadable_annotations_are_a_fault(root, dataset, text, why):
     (root / "reid_raw.json").write_text(text)
     result = survey(root, dataset)
     (fault,) = result.faults
     assert why in fault
-    # What pictures there are is told all the same.
+    # The pictures are counted nevertheless.
     assert row(result, "cam_a", 3, 0, 0)
 
 
-def test_no_annotations(root, dataset):
+def test_missing_annotations_are_a_fault(root, dataset):
     (root / "reid_raw.json").unlink()
     result = survey(root, dataset)
     assert result.faults == (f"{root}: no reid_raw.json or caption_all.json",)
@@ -132,26 +132,26 @@ def test_no_annotations(root, dataset):
 
 
 @pytest.mark.parametrize("dataset", PERSON_DATASETS, ids=lambda dataset: dataset.name)
-def test_no_folder_says_how_to_get_it(tmp_path, dataset):
+def test_the_error_of_a_missing_folder_tells_how_to_get_it(tmp_path, dataset):
     result = survey(tmp_path / "nowhere", dataset)
     assert result.faults == (f"{tmp_path / 'nowhere'}: no such folder",)
     assert str(result).endswith(f"How to get it: {dataset.access}")
 
 
-def test_pictures_in_no_folder(tmp_path):
+def test_pictures_without_a_folder_are_counted(tmp_path):
     root = write_fixture(RSTPREID, tmp_path / "set", identities=3)
     (folder,) = survey(root, RSTPREID).folders
     assert (folder.name, folder.files, folder.named, folder.missing) == (".", 15, 15, 0)
 
 
-def test_a_dataset_of_which_only_the_whole_is_published(tmp_path):
+def test_the_total_is_compared_if_only_the_total_is_published(tmp_path):
     root = write_fixture(UFINE6926, tmp_path / "set", identities=3)
     result = survey(root, UFINE6926)
     assert row(result, "test", "pictures", 4, "not", "stated")
     assert row(result, "all", "identities", 3, 6926, "-6923")
 
 
-def test_a_path_that_leads_out_is_counted_and_not_followed(root, dataset):
+def test_a_path_outside_the_folder_is_counted_and_not_followed(root, dataset):
     (root.parent / "secret").mkdir()
     (root.parent / "secret" / "1.jpg").touch()
     change(root, lambda records: records[0].update(file_path="../../secret/1.jpg"))

@@ -27,7 +27,7 @@ NUM_PIDS = 4
 
 @dataclass
 class Perfect:
-    """Stands in for an encoder; both of its embeddings are one-hot by identity."""
+    """An encoder whose embeddings of pictures and captions are one-hot by identity."""
 
     wrong: int = 0
 
@@ -66,7 +66,7 @@ def encoder(tiny_plan) -> Encoder:
     return Encoder.from_plan(Plan(tiny_plan), threads=1)
 
 
-def test_a_perfect_model_is_perfect_both_ways(split):
+def test_a_perfect_model_is_perfect_in_both_directions(split):
     evaluation = evaluate_split(Perfect(), split)
     for metrics in (evaluation.text_to_image, evaluation.image_to_text):
         assert (metrics.rank1, metrics.mAP, metrics.mINP) == (100, 100, 100)
@@ -74,12 +74,12 @@ def test_a_perfect_model_is_perfect_both_ways(split):
 
 
 def test_captions_belong_to_the_identity_of_their_picture(split):
-    """Of twelve captions three speak of someone else."""
+    """Three of twelve captions describe someone else."""
     evaluation = evaluate_split(Perfect(wrong=3), split)
     assert evaluation.text_to_image.rank1 == pytest.approx(75)
 
 
-def test_metrics_are_those_of_all_embeddings(encoder, split):
+def test_metrics_equal_those_of_all_embeddings(encoder, split):
     evaluation = evaluate_split(encoder, split)
     images = encoder.encode_images([sample.image for sample in split.samples])
     captions = [(c, sample.pid) for sample in split.samples for c in sample.captions]
@@ -89,7 +89,7 @@ def test_metrics_are_those_of_all_embeddings(encoder, split):
     assert evaluation.text_to_image.to_dict() == wanted.to_dict()
 
 
-def test_a_picture_that_cannot_be_read_is_no_smaller_metric(encoder, split, tmp_path):
+def test_an_unreadable_picture_is_an_error(encoder, split, tmp_path):
     broken = Sample(image=tmp_path / "missing.jpg", captions=("x",), pid=0)
     with pytest.raises(ImageError, match=r"missing\.jpg"):
         evaluate_split(encoder, Split(name="val", samples=(*split.samples, broken)))
@@ -100,7 +100,7 @@ def test_an_empty_split_is_refused(encoder):
         evaluate_split(encoder, Split(name="val", samples=()))
 
 
-def test_an_evaluation_is_a_table_and_json(split):
+def test_an_evaluation_prints_as_a_table_and_as_json(split):
     evaluation = evaluate_split(Perfect(), split)
     stated = json.loads(json.dumps(evaluation.to_dict()))
     assert stated["split"] == "val"
@@ -109,7 +109,7 @@ def test_an_evaluation_is_a_table_and_json(split):
     assert "rank1" in str(evaluation).splitlines()[0]
 
 
-def test_a_plan_and_its_encoder_evaluate_alike(tiny_plan, encoder, catalog):
+def test_a_plan_and_its_encoder_have_equal_metrics(tiny_plan, encoder, catalog):
     by_plan = evaluate(tiny_plan, catalog, progress=False)
     assert by_plan == evaluate(encoder, catalog, progress=False)
     assert by_plan.split == "val"

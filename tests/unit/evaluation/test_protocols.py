@@ -28,7 +28,7 @@ DIM = 8
 
 
 class Noisy:
-    """Stands in for an encoder: what it gives depends on the file's name or the text alone."""
+    """An encoder whose embeddings depend on the file name or the text only."""
 
     def __init__(self, noise: float) -> None:
         self.noise = noise
@@ -45,7 +45,7 @@ class Noisy:
 
 
 class Matching(Noisy):
-    """The same with a match head, whose logits depend on the caption and the file alone."""
+    """The same with a match head, whose logits depend on the caption and the file only."""
 
     def __init__(self, noise: float) -> None:
         super().__init__(noise)
@@ -78,7 +78,7 @@ def _unit(key):
 
 
 def shop(sizes=(6, 5, 1), views=2):
-    """So many products of each sub-category, with some pictures each."""
+    """Products of each sub-category, with some pictures each."""
     samples = [
         Sample(
             image=Path(f"{kind}.{item}_{view}.jpg"),
@@ -94,7 +94,7 @@ def shop(sizes=(6, 5, 1), views=2):
 
 
 def literal_sampled(encoder, split, candidates):
-    """Rank 1, 5, 10 of texts for pictures and back, one query and one score at a time."""
+    """Rank 1, 5 and 10 in both directions, by loops over queries and scores."""
     by_id = dict(zip(sample_ids(split.samples), split.samples, strict=True))
     results = {"text": [], "image": []}
     for query, names in candidates.lists.items():
@@ -137,7 +137,7 @@ def test_the_sampled_protocol_equals_a_literal_loop(sizes, seed, noise):
     st.sampled_from([0.1, 1.0, 1e6]),
 )
 @settings(max_examples=15, deadline=None)
-def test_both_stages_equal_a_literal_loop(sizes, seed, weight):
+def test_re_ranking_equals_a_literal_loop(sizes, seed, weight):
     split, encoder = shop(sizes), Matching(1.0)
     candidates = draw_candidates(split, queries=12, negatives=7, seed=seed)
     result = evaluate_sampled(encoder, split, candidates, weight=weight)
@@ -158,8 +158,8 @@ def test_both_stages_equal_a_literal_loop(sizes, seed, weight):
     assert f"match head at weight {weight:g}" in result.protocol
 
 
-def test_the_head_alone_orders_by_its_scores():
-    """By a score that also depends on the caption, beyond which the cosine says nothing."""
+def test_the_match_head_alone_orders_by_its_scores():
+    """The scores also depend on the caption, so that the cosine has no further information."""
     split, encoder = shop((9, 7)), Matching(1.0)
     candidates = draw_candidates(split, queries=12, negatives=6)
     result = score_sampled(encoder, split, candidates).metrics(None)
@@ -179,14 +179,14 @@ def test_the_head_alone_orders_by_its_scores():
     assert result.protocol.endswith("match head alone")
 
 
-def test_each_pair_is_looked_at_once_and_few_at_a_time():
+def test_each_pair_is_scored_once_in_small_batches():
     split, encoder = shop((40,), views=1), Matching(0)
     score_sampled(encoder, split, draw_candidates(split, negatives=39))
     assert sum(size for _, size in encoder.asked) == 40 * 40
     assert max(size for _, size in encoder.asked) <= 16
 
 
-def test_without_a_weight_the_match_head_is_not_asked():
+def test_the_match_head_is_not_used_without_a_weight():
     split, encoder = shop((6, 5)), Matching(1.0)
     candidates = draw_candidates(split)
     assert evaluate_sampled(encoder, split, candidates) == evaluate_sampled(
@@ -195,7 +195,7 @@ def test_without_a_weight_the_match_head_is_not_asked():
     assert encoder.asked == []
 
 
-def test_the_best_weight_is_the_least_of_those_with_the_highest_map():
+def test_the_best_weight_is_the_smallest_with_the_highest_map():
     split = shop((14, 12))
     candidates = draw_candidates(split)
     certain = score_sampled(Matching(0), split, candidates)
@@ -224,7 +224,7 @@ def test_the_full_gallery_equals_a_literal_loop():
     assert result.text_to_image.num_gallery == result.image_to_text.num_queries == 27
 
 
-def test_candidates_are_one_picture_each_of_other_products_of_the_subcategory():
+def test_candidates_are_other_products_of_the_subcategory():
     split = shop((30, 20, 1), views=3)
     by_id = dict(zip(sample_ids(split.samples), split.samples, strict=True))
     candidates = draw_candidates(split, queries=40, negatives=10)
@@ -241,7 +241,7 @@ def test_candidates_are_one_picture_each_of_other_products_of_the_subcategory():
     assert len({names.index(query) for query, names in candidates.lists.items()}) > 5
 
 
-def test_lists_depend_on_the_seed_alone():
+def test_lists_depend_on_the_seed_only():
     split = shop((12, 9))
     candidates = draw_candidates(split, negatives=4, seed=3)
     assert draw_candidates(split, negatives=4, seed=3) == candidates
@@ -272,12 +272,12 @@ def test_products_that_cannot_be_queries_are_problems():
 
 
 @pytest.mark.parametrize("wrong", [{"queries": 0}, {"negatives": 0}])
-def test_numbers_that_are_too_small(wrong):
+def test_too_small_numbers_are_refused(wrong):
     with pytest.raises(EvaluationError, match="1 negative or more"):
         draw_candidates(shop(), **wrong)
 
 
-def test_a_saved_file_is_the_same_lists(tmp_path):
+def test_saved_lists_are_read_back(tmp_path):
     candidates = draw_candidates(shop((6, 5)), negatives=3)
     candidates.save(tmp_path / "lists.json")
     loaded = Candidates.load(tmp_path / "lists.json")
@@ -302,7 +302,7 @@ def test_candidates_of_other_samples_are_refused():
         {"lists": {"a": ["a", "a"]}}, {"lists": {"a": 3}}, {"seed": "x"},
     ],
 )  # fmt: skip
-def test_files_that_hold_no_lists(tmp_path, change):
+def test_files_without_lists_are_refused(tmp_path, change):
     path = tmp_path / "lists.json"
     draw_candidates(shop()).save(path)
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
@@ -311,7 +311,7 @@ def test_files_that_hold_no_lists(tmp_path, change):
 
 
 @pytest.mark.parametrize("content", [None, "", "[]", "{}", "[" * 5000])
-def test_files_that_are_missing_or_something_else(tmp_path, content):
+def test_missing_and_other_files_are_refused(tmp_path, content):
     path = tmp_path / "lists.json"
     if content is not None:
         path.write_text(content)
@@ -319,12 +319,12 @@ def test_files_that_are_missing_or_something_else(tmp_path, content):
         Candidates.load(path)
 
 
-def test_the_full_gallery_of_nothing():
+def test_an_empty_full_gallery_is_refused():
     with pytest.raises(EvaluationError, match="expected samples in split val, got none"):
         evaluate_full_gallery(Noisy(0), Split(name="val", samples=()))
 
 
-def test_a_print_names_the_protocol_and_the_chance_level():
+def test_the_printed_result_names_the_protocol_and_the_chance_level():
     split = shop((12, 5))
     text = str(evaluate_sampled(Noisy(0), split, draw_candidates(split, negatives=10)))
     assert "sampled: 1 right of 11 candidates of one subcategory, 17 queries" in text
@@ -341,7 +341,7 @@ def test_figures_of_a_result_are_json():
     assert json.loads(json.dumps(result))["text_to_image"]["rank1"] == 100
 
 
-def test_chance_is_that_of_the_published_protocol():
+def test_the_chance_level_equals_that_of_the_published_protocol():
     """0.99, 4.95 and 9.90 % among 101 candidates."""
     levels = chance(np.ones(5, np.int64), np.full(5, 101))
     assert [round(level, 2) for level in levels.values()] == [0.99, 4.95, 9.90]
@@ -349,7 +349,7 @@ def test_chance_is_that_of_the_published_protocol():
 
 @given(st.integers(1, 6), st.integers(0, 12))
 @settings(max_examples=20, deadline=None)
-def test_chance_is_what_guessing_gives(right, wrong):
+def test_the_chance_level_equals_the_result_of_guessing(right, wrong):
     rng = np.random.default_rng(right * 100 + wrong)
     size = right + wrong
     best = np.array([1 + min(rng.permutation(size)[:right]) for _ in range(3000)])

@@ -31,25 +31,25 @@ def run(tmp_path, tiny_recipe):
 
 
 def reached(*runs):
-    """Rule -> step and rank1, of the first run."""
+    """Maps a rule to its step and rank1, for the first run."""
     return {r.rule: (r.step, r.metrics["rank1"]) for r in report(runs).reached[0]}
 
 
-def test_validation_selects_and_test_reports(run):
+def test_validation_selects_the_epoch_and_test_is_reported(run):
     one = run(val={10: 60.0, 20: 70.0, 30: 65.0}, test={10: 72.0, 20: 68.0, 30: 71.0})
     assert reached(one) == {ON_VALIDATION: (20, 68.0), ON_TEST: (10, 72.0)}
 
 
-def test_of_equals_the_earliest_epoch_counts(run):
+def test_the_earliest_of_equal_epochs_is_selected(run):
     one = run(val={20: 70.0, 10: 70.0}, test={20: 68.0, 10: 68.0})
     assert reached(one) == {ON_VALIDATION: (10, 68.0), ON_TEST: (10, 68.0)}
 
 
-def test_without_validation_the_last_epoch_stands_in(run):
+def test_without_validation_the_last_epoch_is_selected(run):
     assert reached(run(test={10: 72.0, 20: 71.0})) == {LAST: (20, 71.0), ON_TEST: (10, 72.0)}
 
 
-def test_a_step_that_was_evaluated_twice_counts_as_last_written(run):
+def test_the_last_evaluation_of_a_step_counts(run):
     one = run(val={10: 60.0}, test={10: 50.0})
     append_metrics(one, step=10, split="test", metrics=dict.fromkeys(
         ("rank1", "rank5", "rank10", "mAP", "mINP"), 55.0
@@ -57,7 +57,7 @@ def test_a_step_that_was_evaluated_twice_counts_as_last_written(run):
     assert reached(one)[ON_TEST] == (10, 55.0)
 
 
-def test_where_re_ranking_is_expected_it_says_how_to_measure_it(run):
+def test_the_report_tells_how_to_measure_an_expected_re_ranking(run):
     one = run(test={10: 72.0})
     assert "rerank" not in str(report([one]))
     expected = '{"rank1": 76.5, "source": "a paper", "rerank_k": 128, "rerank_by": "match"}'
@@ -68,7 +68,7 @@ def test_where_re_ranking_is_expected_it_says_how_to_measure_it(run):
     )
 
 
-def test_seeds_make_a_mean_and_a_spread(run):
+def test_seeds_give_a_mean_and_a_standard_deviation(run):
     runs = [
         run(f"s{s}", seed=s, val={5: 1.0}, test={5: rank1}) for s, rank1 in enumerate((70, 72, 77))
     ]
@@ -81,7 +81,7 @@ def test_seeds_make_a_mean_and_a_spread(run):
     json.dumps(kept)
 
 
-def test_one_run_has_no_spread(run):
+def test_one_run_has_no_standard_deviation(run):
     assert "±" not in str(report([run(val={5: 1.0}, test={5: 70.0})]))
 
 
@@ -91,7 +91,7 @@ def test_runs_of_different_recipes_have_no_mean(run):
         report(runs)
 
 
-def test_a_run_that_did_not_watch_test(run):
+def test_a_run_without_test_metrics_is_reported(run):
     with pytest.raises(EvaluationError, match="--set watch_test=true"):
         report([run(val={5: 70.0})])
     with pytest.raises(EvaluationError, match="--set watch_test=true"):
@@ -99,7 +99,7 @@ def test_a_run_that_did_not_watch_test(run):
 
 
 @pytest.mark.parametrize("line", ["no json", "[]", '{"step": 5, "split": "test"}'])
-def test_a_damaged_log(run, line):
+def test_a_damaged_log_is_an_error(run, line):
     one = run(test={5: 70.0})
     (one / "metrics.jsonl").write_text(line + "\n")
     with pytest.raises(EvaluationError, match=r"metrics\.jsonl is damaged"):

@@ -29,7 +29,7 @@ def stage_of(seed: int, queries: int = 3) -> CandidateScores:
 
 
 def literal_scored(cosines: list[float], probability: list[float], k: int, weight: float) -> int:
-    """Ask about batch after batch until nothing that is left can come among the first k."""
+    """Score batch after batch until no remaining candidate can be among the first k."""
     for asked in range(MATCHED_AT_ONCE, len(cosines), MATCHED_AT_ONCE):
         scores = [c + weight * p for c, p in zip(cosines[:asked], probability[:asked], strict=True)]
         if asked >= k and sorted(scores)[-k] > cosines[asked] + weight:
@@ -43,7 +43,7 @@ def literal_scored(cosines: list[float], probability: list[float], k: int, weigh
     weight=st.sampled_from([0.0, 0.1, 1.0, 1e6]),
     seed=st.integers(0, 99),
 )
-def test_what_the_head_is_asked_about(k, depth, weight, seed):
+def test_the_match_head_scores_only_pictures_that_can_reach_the_first_k(k, depth, weight, seed):
     stage = stage_of(seed)
     expected = [
         literal_scored(
@@ -56,7 +56,7 @@ def test_what_the_head_is_asked_about(k, depth, weight, seed):
     assert stage.num_scored(weight, k, depth=depth).tolist() == expected
 
 
-def test_the_head_alone_is_asked_about_all_and_vectors_alone_about_few():
+def test_the_match_head_alone_scores_all_and_vectors_alone_few():
     stage = stage_of(0)
     assert stage.num_scored(1e6, 10, depth=64).tolist() == [64] * 3
     assert stage.num_scored(0.0, 10, depth=64).tolist() == [MATCHED_AT_ONCE] * 3
@@ -68,8 +68,8 @@ def test_a_probability_is_the_sigmoid_of_its_logit():
     assert stage.probability == pytest.approx(expected)
 
 
-def test_the_head_alone_tells_matches_apart_that_are_both_certain():
-    """Both probabilities are 1 in floating point, and the logits 40 and 60 are not equal."""
+def test_the_match_head_alone_orders_by_logit():
+    """Both probabilities are 1 in floating point, while the logits 40 and 60 differ."""
     stage = CandidateScores(
         texts=np.array([[1.0, 0.0]], np.float32),
         images=np.array([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3]], np.float32),
@@ -85,7 +85,7 @@ def test_the_head_alone_tells_matches_apart_that_are_both_certain():
 
 
 @given(seed=st.integers(0, 99), depth=st.integers(1, DEPTH))
-def test_metrics_of_the_head_alone_are_those_of_a_full_sort(seed, depth):
+def test_metrics_of_the_match_head_alone_equal_those_of_a_full_sort(seed, depth):
     stage = stage_of(seed)
     firsts = []
     for text, places, scores, pid in zip(

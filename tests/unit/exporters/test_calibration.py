@@ -34,19 +34,19 @@ def seen(batches):
     ("number", "first"),
     [(1000, MAX_COMPARED), (MAX_COMPARED + 3, MAX_COMPARED), (MAX_COMPARED, 400 - 64), (5, 0)],
 )
-def test_it_calibrates_on_what_is_not_compared(encoder, number, first):
+def test_calibration_uses_pictures_that_are_not_compared(encoder, number, first):
     samples = samples_of(number, Path("nowhere.jpg"))
     expected = [c for s in samples[first:][:MAX_CALIBRATED] for c in s.captions][:MAX_CALIBRATED]
     assert seen(calibration_batches(encoder, samples)[TEXT]) == ids_of(encoder, expected)
 
 
-def test_captions_as_the_graph_takes_them(encoder):
+def test_captions_are_prepared_as_the_graph_takes_them(encoder):
     samples = samples_of(5, Path("nowhere.jpg"))
     for batch in calibration_batches(encoder, samples)[TEXT]:
         assert encoder.runtime.encode_texts(batch["ids"], batch["eot"]).shape[1] == 32
 
 
-def test_pictures_as_the_graph_takes_them(encoder, crops):
+def test_pictures_are_prepared_as_the_graph_takes_them(encoder, crops):
     pictures = sorted(crops.iterdir())
     samples = [Sample(image=p, captions=("a",), pid=n) for n, p in enumerate(pictures)]
     batches = [batch["pixels"] for batch in calibration_batches(encoder, samples)[IMAGE]]
@@ -55,5 +55,5 @@ def test_pictures_as_the_graph_takes_them(encoder, crops):
     np.testing.assert_allclose(result, encoder.encode_images(pictures), atol=1e-6)
 
 
-def test_no_picture_is_opened_before_it_is_asked_for(encoder):
+def test_pictures_are_opened_lazily(encoder):
     calibration_batches(encoder, samples_of(5, Path("nowhere.jpg")))

@@ -58,7 +58,7 @@ def export_to(path, recipe, method, crops, *, captions=CAPTIONS, profile=PROFILE
 
 
 def samples_of(crops, captions):
-    """Captions dealt out to the crops, each crop a person of its own."""
+    """Captions distributed over the crops; each crop is another person."""
     pictures = sorted(crops.iterdir())
     return [
         Sample(image=picture, captions=tuple(captions[n :: len(pictures)]), pid=n)
@@ -67,15 +67,15 @@ def samples_of(crops, captions):
 
 
 @pytest.fixture
-def graphs_at_hand(exported, monkeypatch):
-    """Graphs that were exported before: exporting takes seconds."""
+def without_graph_export(exported, monkeypatch):
+    """Use graphs that were exported before, since exporting takes seconds."""
     plan = Plan(exported[0])
     text, image = plan.take(TEXT), plan.take(IMAGE)
     monkeypatch.setattr(export_plan, "text_graph", lambda method, **sizes: text)
     monkeypatch.setattr(export_plan, "image_graph", lambda method, **sizes: image)
 
 
-def test_the_plan_says_what_the_eager_model_says(exported, tiny_recipe, tiny_method, crops):
+def test_the_plan_has_the_embeddings_of_the_eager_model(exported, tiny_recipe, tiny_method, crops):
     path, report = exported
     encoder, eager = Encoder.from_plan(Plan(path)), eager_encoder(tiny_recipe, tiny_method, CPU)
     captions = ["", "red coat", "word " * 100, "红色外套", *CAPTIONS[:9]]
@@ -104,8 +104,8 @@ def test_the_manifest_states_what_was_exported(exported, tiny_recipe):
     np.testing.assert_allclose(manifest.std, (0.26862954, 0.26130258, 0.27577711), atol=1e-6)
 
 
-@pytest.mark.usefixtures("graphs_at_hand")
-def test_a_plan_reads_pictures_and_captions_as_its_recipe_says(
+@pytest.mark.usefixtures("without_graph_export")
+def test_a_plan_prepares_pictures_and_captions_as_its_recipe_states(
     tiny_recipe, tiny_method, crops, tmp_path
 ):
     method = tiny_recipe.method
@@ -131,7 +131,7 @@ def test_a_plan_reads_pictures_and_captions_as_its_recipe_says(
 
 
 @pytest.mark.parametrize("member", [TEXT, IMAGE])
-def test_graphs_are_valid_and_of_opset_18(exported, member):
+def test_graphs_are_valid_and_have_opset_18(exported, member):
     model = onnx.load_model_from_string(Plan(exported[0]).take(member))
     onnx.checker.check_model(model, full_check=True)
     assert {entry.domain: entry.version for entry in model.opset_import}[""] == 18
@@ -152,7 +152,7 @@ def test_no_trace_of_the_exporting_machine_is_in_the_plan(exported, member):
         assert trace.encode() not in data, trace
 
 
-def test_an_export_repeats_to_the_byte(exported, tiny_recipe, tiny_method, crops, tmp_path):
+def test_two_exports_are_equal_bytes(exported, tiny_recipe, tiny_method, crops, tmp_path):
     export_to(tmp_path / "again.plan", tiny_recipe, tiny_method, crops)
     assert (tmp_path / "again.plan").read_bytes() == exported[0].read_bytes()
 
@@ -162,7 +162,7 @@ def test_a_graph_that_disagrees_is_not_written(
     tower, tiny_recipe, tiny_method, crops, tmp_path, monkeypatch, request
 ):
     right = getattr(export_plan, f"{tower}_graph")
-    request.getfixturevalue("graphs_at_hand")
+    request.getfixturevalue("without_graph_export")
 
     def of_another_model(method, **sizes):
         torch.manual_seed(1)
@@ -176,8 +176,8 @@ def test_a_graph_that_disagrees_is_not_written(
     assert list(tmp_path.rglob("*")) == []
 
 
-@pytest.mark.usefixtures("graphs_at_hand")
-def test_a_failed_export_leaves_the_older_plan(tiny_recipe, tiny_method, crops, tmp_path):
+@pytest.mark.usefixtures("without_graph_export")
+def test_a_failed_export_keeps_the_older_plan(tiny_recipe, tiny_method, crops, tmp_path):
     out = tmp_path / "model.plan"
     out.write_bytes(b"the older plan")
     with pytest.raises(ExportError, match=r"of texts is .*, below 1\.1"):
@@ -191,14 +191,14 @@ def test_a_failed_export_leaves_the_older_plan(tiny_recipe, tiny_method, crops, 
     assert out.read_bytes() == b"the older plan"
 
 
-@pytest.mark.usefixtures("graphs_at_hand")
-def test_too_little_to_compare(tiny_recipe, tiny_method, crops, tmp_path):
+@pytest.mark.usefixtures("without_graph_export")
+def test_too_few_samples_to_compare_are_refused(tiny_recipe, tiny_method, crops, tmp_path):
     with pytest.raises(ExportError, match="needs 200 captions and 10 pictures, got 199 and 12"):
         export_to(tmp_path / "x.plan", tiny_recipe, tiny_method, crops, captions=CAPTIONS[1:])
     assert list(tmp_path.iterdir()) == []
 
 
-def test_dataset_without_captions_enough(tiny_recipe, tiny_method, tmp_path):
+def test_a_dataset_with_too_few_captions_is_refused(tiny_recipe, tiny_method, tmp_path):
     data = SyntheticPeople(
         root=str(tmp_path / "data"), train=4, val=2, test=2, pictures_per_identity=1
     )
@@ -219,7 +219,7 @@ def test_dataset_without_captions_enough(tiny_recipe, tiny_method, tmp_path):
 
 @pytest.fixture
 def run(tiny_recipe, tiny_method, tmp_path) -> Path:
-    """A run of ``tiny_method`` whose dataset is not here."""
+    """A run of ``tiny_method`` whose dataset is missing."""
     folder = tmp_path / "run"
     folder.mkdir()
     data = CuhkPedes(root=str(tmp_path / "nowhere"))
@@ -228,8 +228,8 @@ def run(tiny_recipe, tiny_method, tmp_path) -> Path:
     return folder
 
 
-@pytest.mark.usefixtures("graphs_at_hand")
-def test_people_are_drawn_for_a_run_without_its_dataset(run, tmp_path, monkeypatch):
+@pytest.mark.usefixtures("without_graph_export")
+def test_a_run_without_its_dataset_is_compared_on_rendered_people(run, tmp_path, monkeypatch):
     monkeypatch.setattr(export_plan, "RENDERED", 30)
     report = export(run, PROFILE, tmp_path / "model.plan")
     manifest = Plan(tmp_path / "model.plan").manifest
@@ -239,12 +239,12 @@ def test_people_are_drawn_for_a_run_without_its_dataset(run, tmp_path, monkeypat
     assert str(tmp_path) not in str(manifest.parity)
 
 
-def test_a_dataset_that_was_asked_for_and_is_not_here_is_an_error(run, tmp_path):
+def test_a_requested_dataset_that_is_missing_is_an_error(run, tmp_path):
     with pytest.raises(DataError, match="elsewhere"):
         export(run, PROFILE, tmp_path / "x.plan", data=CuhkPedes(root=str(tmp_path / "elsewhere")))
 
 
-def test_a_runtime_that_is_not_installed_is_named_before_any_work(tmp_path, monkeypatch):
+def test_a_missing_runtime_is_named_before_the_export(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "openvino", None)
     profile = ExportProfile(name="x", runtime="openvino")
     with pytest.raises(MissingExtraError, match=r'pip install "finegrain\[openvino\]"'):
@@ -252,7 +252,7 @@ def test_a_runtime_that_is_not_installed_is_named_before_any_work(tmp_path, monk
 
 
 @pytest.mark.parametrize("tower", ["text", "image"])
-def test_a_model_that_onnx_cannot_express(tower, tiny_recipe, crops, tmp_path, request):
+def test_a_model_that_onnx_cannot_express_is_refused(tower, tiny_recipe, crops, tmp_path, request):
     method = tiny_recipe.method.build()
     broken = getattr(method, f"{tower}_tower")
     forward = broken.forward
@@ -267,8 +267,8 @@ def test_a_model_that_onnx_cannot_express(tower, tiny_recipe, crops, tmp_path, r
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.usefixtures("graphs_at_hand")
-def test_a_full_disk_leaves_the_older_plan(tiny_recipe, tiny_method, crops, tmp_path, monkeypatch):
+@pytest.mark.usefixtures("without_graph_export")
+def test_a_full_disk_keeps_the_older_plan(tiny_recipe, tiny_method, crops, tmp_path, monkeypatch):
     out = tmp_path / "model.plan"
     out.write_bytes(b"the older plan")
     monkeypatch.setattr("os.fsync", no_space)
@@ -286,7 +286,7 @@ def no_space(*_):
 def test_the_manifest_names_the_method_and_the_precision(
     tiny_recipe, tiny_method, crops, tmp_path, request
 ):
-    request.getfixturevalue("graphs_at_hand")
+    request.getfixturevalue("without_graph_export")
     method = IrraConfig(image=tiny_recipe.method.image, text=tiny_recipe.method.text, embed_dim=32)
     profile = ExportProfile(name="x", text=Int8(min_cosine=0.9), max_drift=100, min_overlap=0)
     export_to(
@@ -316,7 +316,7 @@ def test_profiles_of_this_checkout_load():
         ("def profile(:\n", r"mine\.py is not Python: .*line 1"),
     ],
 )
-def test_file_that_is_no_profile(text, message, tmp_path):
+def test_a_file_without_a_profile_is_refused(text, message, tmp_path):
     path = tmp_path / "mine.py"
     if text is not None:
         path.write_text(text)
@@ -324,7 +324,7 @@ def test_file_that_is_no_profile(text, message, tmp_path):
         load_profile(path)
 
 
-def test_a_folder_or_another_file_is_no_profile(tmp_path):
+def test_a_folder_or_another_file_is_not_a_profile(tmp_path):
     (tmp_path / "x.txt").touch()
     for path in (tmp_path, tmp_path / "x.txt"):
         with pytest.raises(ExportError, match="there is no export profile at"):

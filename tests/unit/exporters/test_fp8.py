@@ -35,7 +35,7 @@ def inputs(tower, seed=0):
 def graphs(tiny_method):
     return {
         "image": image_graph(tiny_method, height=128, width=64, opset=21),
-        # Attention as one node.
+        # Attention is one node.
         "text": text_graph(tiny_method, context_length=77, opset=23),
     }
 
@@ -50,7 +50,7 @@ def tower(request):
     return request.param
 
 
-def test_it_agrees_with_fp32(graphs, lowered, tower):
+def test_fp8_agrees_with_fp32(graphs, lowered, tower):
     wanted, got = (run(g[tower], **inputs(tower)) for g in (graphs, lowered))
     assert np.sum(wanted * got, axis=1).min() > Fp8().min_cosine
     assert got.dtype == np.float32
@@ -58,8 +58,9 @@ def test_it_agrees_with_fp32(graphs, lowered, tower):
 
 
 @pytest.mark.parametrize("times", [2**-6, 2**15])
-def test_a_scale_that_is_wrong_falls_below_the_bound(graphs, tower, times, monkeypatch):
-    """So small that activations are clipped, or so large that they are lost."""
+def test_a_wrong_scale_falls_below_the_bound(graphs, tower, times, monkeypatch):
+    """With a too small scale, activations are clipped. With a too large one, they are rounded to
+    zero."""
     monkeypatch.setattr(fp8, "HEADROOM", times)
     wrong = Fp8().lower(graphs[tower], [inputs(tower, 1)])
     wanted, got = (run(graph, **inputs(tower)) for graph in (graphs[tower], wrong))
@@ -67,7 +68,7 @@ def test_a_scale_that_is_wrong_falls_below_the_bound(graphs, tower, times, monke
 
 
 def products_of(model):
-    """Linear layers by what they read: the operators before input and weight."""
+    """Linear layers by the operators before input and weight."""
     makers = {output: node.op_type for node in model.graph.node for output in node.output}
     matrices = {w.name for w in model.graph.initializer if len(w.dims) == 2}
     return [
@@ -81,7 +82,7 @@ def test_every_linear_layer_but_the_last_is_fp8(graphs, lowered, tower):
     before = products_of(onnx.load_model_from_string(Fp16().lower(graphs[tower])))
     after = products_of(onnx.load_model_from_string(lowered[tower]))
     linear = [place for place, (_, weight) in enumerate(before) if weight == "weight"]
-    # Two blocks with qkv or q, k, v, the output and two of the MLP, and the projection.
+    # Two blocks with qkv or q, k, v, the output and two layers of the MLP, and the projection.
     assert len(linear) >= 9
     for place, (x, weight) in enumerate(after):
         if place in linear[:-1]:
@@ -90,13 +91,13 @@ def test_every_linear_layer_but_the_last_is_fp8(graphs, lowered, tower):
             assert (x, weight) == before[place]
 
 
-def test_a_tensor_is_rounded_once_for_all_its_readers(lowered, tower):
+def test_a_tensor_is_quantised_once_for_all_layers_that_read_it(lowered, tower):
     model = onnx.load_model_from_string(lowered[tower])
     rounded = [node.input[0] for node in model.graph.node if node.op_type == "QuantizeLinear"]
     assert len(rounded) == len(set(rounded))
 
 
-def test_only_scales_and_values_of_8_bits_are_new(lowered, graphs, tower):
+def test_only_scales_and_8_bit_values_are_added(lowered, graphs, tower):
     model = onnx.load_model_from_string(lowered[tower])
     kinds = {weight.name: weight.data_type for weight in model.graph.initializer}
     assert sum(kind == E4M3 for kind in kinds.values()) > 4
@@ -120,7 +121,7 @@ def test_scales_are_powers_of_two_and_clip_nothing(lowered, tower):
     ("largest", "scale"),
     [(448, 1), (448.1, 2), (224, 0.5), (225, 1), (1e6, 4096), (0, SMALLEST_SCALE), (1e-9, 2**-14)],
 )
-def test_a_scale_brings_the_largest_into_the_last_octave(largest, scale):
+def test_the_largest_value_is_scaled_into_the_last_octave(largest, scale):
     assert scale_of(largest) == scale
     assert largest / scale <= 448
 
@@ -146,37 +147,37 @@ LAYERS = (
 EYES = {"a": np.eye(4), "b": np.eye(4)}
 
 
-def test_the_scale_comes_from_all_batches_with_room_to_grow():
+def test_the_scale_comes_from_all_batches_with_a_margin():
     batches = [{"x": np.full((2, 4), value, np.float32)} for value in (3.0, -100.0, 7.0)]
     model = onnx.load_model_from_string(Fp8().lower(graph_of(*LAYERS, weights=EYES), batches))
     (scale,) = [w for w in model.graph.initializer if w.name.startswith("x_") and "scale" in w.name]
-    # Twice 100 fits.
+    # A value of twice 100 is in range.
     assert float(numpy_helper.to_array(scale)) == 0.5
 
 
-def test_a_layer_of_zeros():
+def test_a_layer_of_zeros_is_quantised():
     weights = {"a": np.zeros((4, 4)), "b": np.eye(4)}
     lowered = Fp8().lower(graph_of(*LAYERS, weights=weights), [{"x": np.ones((1, 4), np.float32)}])
     assert not run(lowered, x=np.ones((2, 4), np.float32)).any()
 
 
-def test_nothing_to_calibrate_on():
+def test_calibration_without_batches_is_refused():
     with pytest.raises(ExportError, match=r"got none; export with a dataset: --data"):
         Fp8().lower(graph_of(*LAYERS, weights=EYES))
 
 
-def test_an_opset_without_fp8():
+def test_an_opset_without_fp8_is_refused():
     with pytest.raises(ExportError, match="of opset 18; set opset=21 in the profile"):
         Fp8().lower(graph_of(*LAYERS, weights=EYES, opset=18), [])
 
 
-def test_a_tower_without_linear_layers():
+def test_a_tower_without_linear_layers_is_refused():
     graph = graph_of(*LAYERS[2:], weights={"b": np.eye(4)}).replace(b"r", b"x")
     with pytest.raises(ExportError, match=r"no linear layer before its last.*set Fp16\(\)"):
         Fp8().lower(graph, [{"x": np.ones((1, 4), np.float32)}])
 
 
-def test_activations_beyond_fp16():
+def test_activations_beyond_fp16_are_refused():
     weights = {"a": 60_000 * np.eye(4), "c": np.eye(4), "b": np.eye(4)}
     layers = (*LAYERS[:2], helper.make_node("MatMul", ["r", "c"], ["s"]))
     last = helper.make_node("MatMul", ["s", "b"], ["z"])
@@ -195,7 +196,7 @@ def test_an_export_calibrates_both_towers(
         Sample(image=picture, captions=tuple(captions[n::12]), pid=n)
         for n, picture in enumerate(sorted(crops.iterdir()))
     ]
-    # Random towers put all pictures in one place, so that any rounding changes their order.
+    # Random towers embed all pictures in nearly one place, so any rounding changes their order.
     profile = ExportProfile(
         name="x",
         opset=21,

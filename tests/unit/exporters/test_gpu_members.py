@@ -16,18 +16,18 @@ from finegrain.runtime.tensorrt.cuda import Device
 
 
 @pytest.fixture
-def at_hand(tiny_plan):
-    """Manifest and members of a plan that is about to be written."""
+def manifest_and_members(tiny_plan):
+    """Manifest and members of a plan before it is written."""
     plan = Plan(tiny_plan)
     return plan.manifest, {name: plan.take(name) for name in REQUIRED}
 
 
-def test_a_profile_for_no_gpu_adds_nothing(at_hand):
-    assert members_of(ExportProfile(name="x"), *at_hand) == {}
+def test_a_profile_without_gpu_adds_no_members(manifest_and_members):
+    assert members_of(ExportProfile(name="x"), *manifest_and_members) == {}
 
 
-def test_the_search_is_of_the_width_of_the_plan(at_hand):
-    added = members_of(ExportProfile(name="x", search_depth=100), *at_hand)
+def test_the_search_graph_has_the_width_of_the_plan(manifest_and_members):
+    added = members_of(ExportProfile(name="x", search_depth=100), *manifest_and_members)
     assert added.keys() == {SEARCH}
     model = onnx.load_model_from_string(added[SEARCH])
     sizes = {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in model.graph.input}
@@ -35,13 +35,13 @@ def test_the_search_is_of_the_width_of_the_plan(at_hand):
     assert [v.type.tensor_type.shape.dim[1].dim_value for v in model.graph.output] == [100, 100]
 
 
-def test_a_search_that_cannot_be_had(at_hand):
+def test_an_impossible_search_graph_is_refused(manifest_and_members):
     with pytest.raises(ExportError, match="search_depth from 1 to 3840, got 5000"):
-        members_of(ExportProfile(name="x", search_depth=5000), *at_hand)
+        members_of(ExportProfile(name="x", search_depth=5000), *manifest_and_members)
 
 
 @pytest.mark.parametrize("name", ["tensorrt", "tensorrt-rtx"])
-def test_engines_are_built_of_the_plan_as_it_is_written(at_hand, monkeypatch, name):
+def test_engines_are_built_from_the_written_plan(manifest_and_members, monkeypatch, name):
     backend = SimpleNamespace(rtx=name == "tensorrt-rtx")
     device = Device(name="NVIDIA Paper sm_89", driver="13.2")
     built = []
@@ -53,14 +53,14 @@ def test_engines_are_built_of_the_plan_as_it_is_written(at_hand, monkeypatch, na
     monkeypatch.setattr(gpu_members, "load_backend", lambda asked: {name: backend}[asked])
     monkeypatch.setattr(gpu_members, "Cuda", lambda: SimpleNamespace(device=lambda: device))
     monkeypatch.setattr(gpu_members, "build_members", build)
-    added = members_of(ExportProfile(name="x", engine=name), *at_hand)
+    added = members_of(ExportProfile(name="x", engine=name), *manifest_and_members)
     assert added == {f"engines/{name}/text.engine": b"engine"}
     assert built == [({*REQUIRED}, backend, None if backend.rtx else device)]
 
 
 @pytest.mark.parametrize("name", ["tensorrt", "tensorrt-rtx"])
 @pytest.mark.parametrize("field", ["runtime", "engine"])
-def test_a_tensorrt_that_is_not_installed(monkeypatch, name, field):
+def test_a_missing_tensorrt_is_an_error(monkeypatch, name, field):
     load_backend.cache_clear()
     monkeypatch.setitem(sys.modules, name.replace("-", "_"), None)
     with pytest.raises(MissingExtraError, match=rf"finegrain\[{name}\]"):
@@ -78,7 +78,7 @@ def test_a_tensorrt_that_is_not_installed(monkeypatch, name, field):
         ({}, False),
     ],
 )
-def test_a_gpu_is_asked_for_only_where_it_is_needed(monkeypatch, settings, needs_gpu):
+def test_a_gpu_is_required_only_if_needed(monkeypatch, settings, needs_gpu):
     def none():
         raise PlanError("no GPU")
 

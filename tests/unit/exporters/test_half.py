@@ -24,7 +24,7 @@ def graphs(tiny_method):
     return {
         ("image", 18): image_graph(tiny_method, height=128, width=64, opset=18),
         ("text", 18): text_graph(tiny_method, context_length=77, opset=18),
-        # Attention as one node.
+        # Attention is one node.
         ("text", 23): text_graph(tiny_method, context_length=77, opset=23),
     }
 
@@ -48,7 +48,7 @@ def name(request):
     return request.param
 
 
-def test_it_agrees_with_fp32(graphs, halved, name):
+def test_fp16_agrees_with_fp32(graphs, halved, name):
     wanted, got = (run(g[name], **inputs(name[0])) for g in (graphs, halved))
     assert np.sum(wanted * got, axis=1).min() > 0.9999
 
@@ -63,7 +63,7 @@ def test_weights_are_half_the_size(graphs, halved, name):
     assert len(halved[name]) < 0.55 * len(graphs[name])
 
 
-def test_every_product_is_half(halved, name):
+def test_every_product_is_in_fp16(halved, name):
     model = onnx.shape_inference.infer_shapes(onnx.load_model_from_string(halved[name]))
     values = (*model.graph.value_info, *model.graph.output)
     types = {v.name: v.type.tensor_type.elem_type for v in values}
@@ -74,14 +74,14 @@ def test_every_product_is_half(halved, name):
     assert {types[n.output[0]] for n in norms} == {FLOAT}
 
 
-def test_no_tensor_goes_to_half_and_back(halved, name):
-    """Between neighbours that both stay fp32 nothing is rounded."""
+def test_no_tensor_is_converted_to_fp16_and_back(halved, name):
+    """Nothing is rounded between neighbours that both stay in fp32."""
     model = onnx.load_model_from_string(halved[name])
     casts = {n.output[0]: n for n in model.graph.node if n.op_type == "Cast"}
     assert not [n for n in casts.values() if n.input[0] in casts]
 
 
-def test_start_and_end_of_text_stay_two_numbers(halved):
+def test_start_and_end_of_text_stay_different(halved):
     """49406 and 49407 are both 49408 in fp16."""
     assert np.float16(START) == np.float16(END)
     model = onnx.load_model_from_string(halved["text", 18])
@@ -121,8 +121,8 @@ def product(weight):
     return make_graph(nodes, weights, inputs=[("ids", INT32, [1])])
 
 
-def test_a_weight_that_is_read_in_both_types():
-    """The table is halved for the look-up, and stays for the last product."""
+def test_a_weight_may_be_read_in_both_types():
+    """The table is in fp16 for the look-up, and stays in fp32 for the last product."""
     lowered = Fp16().lower(product([[1, 2], [3, 4]]))
     kept = {w.name: w.data_type for w in onnx.load_model_from_string(lowered).graph.initializer}
     assert kept == {"table": FLOAT, "table_fp16": HALF, "w_fp16": HALF}
@@ -130,19 +130,19 @@ def test_a_weight_that_is_read_in_both_types():
 
 
 @pytest.mark.parametrize("value", [65520, -1e5])
-def test_a_weight_beyond_fp16(value):
+def test_a_weight_beyond_fp16_is_refused(value):
     with pytest.raises(ExportError, match=rf"got {value:g} in w, and fp16 ends at 65504"):
         Fp16().lower(product([[1, 2], [3, value]]))
 
 
-def test_masks_end_where_fp16_does():
+def test_masks_are_clipped_to_the_range_of_fp16():
     least = float(np.finfo(np.float32).min)
     lowered = Fp16().lower(product([[1, 2], [3, least]]))
     (w,) = [w for w in onnx.load_model_from_string(lowered).graph.initializer if w.name == "w_fp16"]
     assert numpy_helper.to_array(w)[1, 1] == np.finfo(np.float16).min
 
 
-def test_a_constant_in_a_node():
+def test_a_constant_node_is_supported():
     constant = helper.make_node(
         "Constant", [], ["c"], value=numpy_helper.from_array(np.float32([[1, 2], [3, 4]]), "c")
     )
@@ -159,7 +159,7 @@ def test_a_constant_in_a_node():
     np.testing.assert_array_equal(run(lowered, ids=np.array([0], np.int32)), [[1, 2]])
 
 
-def test_a_graph_inside_a_node():
+def test_a_graph_inside_a_node_is_refused():
     branch = helper.make_graph(
         [helper.make_node("Identity", ["x"], ["b"])],
         "branch",

@@ -27,13 +27,13 @@ matrices = hnp.arrays(
 
 
 @given(values=matrices, axis=st.integers(0, 1))
-def test_a_stored_value_is_off_by_half_a_step_of_its_channel(values, axis):
+def test_the_rounding_error_is_at_most_half_a_step_of_the_channel(values, axis):
     stored, scales = quantise(values, axis=axis)
     assert stored.dtype == np.int8
     assert stored.min() >= -127
     assert (scales > 0).all()
     off = np.abs(stored * scales - values)
-    # A channel below fp32's normal numbers is stored as zero.
+    # A channel below the normal numbers of fp32 is stored as zero.
     assert (off <= np.maximum(scales * 0.5001, 2e-36)).all()
 
 
@@ -70,7 +70,7 @@ LINEAR = {
 
 @BOTH
 @pytest.mark.parametrize("kind", LINEAR)
-def test_a_product_of_any_spelling_is_lowered(int8, kind):
+def test_products_in_all_spellings_are_lowered(int8, kind):
     node, weights = LINEAR[kind]
     graph = graph_of([node], [X], weights)
     lowered = int8.lower(graph)
@@ -91,13 +91,13 @@ def test_a_product_of_any_spelling_is_lowered(int8, kind):
     ],
     ids=["scaled", "transposed", "of activations"],
 )
-def test_other_products_stay_as_they_are(node):
+def test_other_products_are_unchanged(node):
     graph = graph_of([node], [X], {"w": W})
     assert Int8().lower(graph) == graph
 
 
 @BOTH
-def test_a_table_has_a_scale_a_row(int8):
+def test_a_table_has_one_scale_per_row(int8):
     table = (
         DRAW.standard_normal((9, 8), np.float32) * np.logspace(-4, 4, 9, dtype=np.float32)[:, None]
     )
@@ -139,8 +139,8 @@ def cosine(a, b) -> float:
 
 @pytest.mark.parametrize("lower", [lambda graph: graph, Int8().lower], ids=["fp32", "int8"])
 def test_ids_are_only_ever_looked_up(graphs, lower):
-    """49406 and 49407 are one number in half precision, so no float may be made of them, and
-    no arg-max may look for the larger."""
+    """49406 and 49407 are equal in fp16, so ids must not be converted to floats, and no arg-max may
+    search for the largest id."""
     graph = onnx.load_model_from_string(lower(graphs["text"])).graph
     assert "ArgMax" not in {node.op_type for node in graph.node}
     integers, readers = {"ids", "eot"}, set()
@@ -158,7 +158,7 @@ def test_ids_are_only_ever_looked_up(graphs, lower):
 
 
 @pytest.mark.parametrize("tower", ["text", "image"])
-def test_attention_is_one_node_where_the_opset_has_it(graphs, tower):
+def test_attention_is_one_node_if_the_opset_has_it(graphs, tower):
     for graph in (graphs[tower], Int8().lower(graphs[tower])):
         kinds = [node.op_type for node in onnx.load_model_from_string(graph).graph.node]
         assert kinds.count("Attention") == (2 if graphs["opset"] >= 23 else 0)

@@ -49,7 +49,7 @@ def originals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture
 def pair(originals: dict[str, Path], tmp_path: Path) -> Callable[[str], Path]:
-    """Copies a published pair, to be changed."""
+    """Copies a published pair for changes."""
 
     def copy(name: str) -> Path:
         return Path(shutil.copytree(originals[name], tmp_path / name))
@@ -74,7 +74,8 @@ def operators(graph: bytes) -> Counter[str]:
 
 
 def padded_ids(*, start: bool) -> torch.Tensor:
-    """Ids of the captions, padded to the context, by a literal reading of the layout."""
+    """Ids of the captions, padded to the context length, by a literal implementation of the
+    layout."""
     symbols = sorted(onnx_pairs.pre_tokenizers.ByteLevel.alphabet())
     byte_symbols = onnx_pairs.pre_tokenizers.ByteLevel(add_prefix_space=False)
     rows = []
@@ -157,7 +158,9 @@ def test_fixed_batch_of_one_runs_item_by_item(originals: dict[str, Path], tmp_pa
     assert operators(plan.take(TEXT))["Scan"] == operators(plan.take(IMAGE))["Scan"] == 1
 
 
-def test_end_of_text_is_given_and_not_searched(originals: dict[str, Path], tmp_path: Path) -> None:
+def test_end_of_text_is_an_input_and_not_an_arg_max(
+    originals: dict[str, Path], tmp_path: Path
+) -> None:
     for layout in ("immich", "clip", "combined"):
         plan_from_pair(originals[layout], tmp_path / "model.plan")
         graph = Plan(tmp_path / "model.plan").take(TEXT)
@@ -190,7 +193,7 @@ def test_combined_graph_is_cut_into_its_towers(originals: dict[str, Path], tmp_p
 
 
 @pytest.mark.parametrize("layout", ["immich", "siglip"])
-def test_runs_on_openvino(layout: str, originals: dict[str, Path], tmp_path: Path) -> None:
+def test_plan_runs_on_openvino(layout: str, originals: dict[str, Path], tmp_path: Path) -> None:
     pytest.importorskip("openvino")
     plan_from_pair(originals[layout], tmp_path / "model.plan")
     ours, theirs = (
@@ -204,13 +207,14 @@ def test_runs_on_openvino(layout: str, originals: dict[str, Path], tmp_path: Pat
         np.testing.assert_allclose(one, two, atol=1e-4)
 
 
-def test_half_precision_is_read_where_there_is_no_other(
+def test_half_precision_is_read_if_there_is_no_other(
     pair: Callable[[str], Path], tmp_path: Path
 ) -> None:
     folder = pair("clip")
     for name in ("vision_model", "text_model"):
         model = onnx.load(folder / f"onnx/{name}.onnx")
-        # Weights in fp16, with casts behind them, as converters that keep the computation do.
+        # Weights in fp16 followed by casts, as converters write them that keep the computation in
+        # fp32.
         for tensor in list(model.graph.initializer):
             if tensor.data_type == TensorProto.FLOAT:
                 half = onnx.numpy_helper.to_array(tensor).astype(np.float16)
@@ -289,7 +293,7 @@ def external(model: onnx.ModelProto) -> Any:
     return next(t for t in model.graph.initializer if t.external_data).external_data
 
 
-def test_external_data_beside_the_graph_goes_into_the_plan(
+def test_external_data_beside_the_graph_is_stored_in_the_plan(
     pair: Callable[[str], Path], tmp_path: Path
 ) -> None:
     folder = pair("immich")
@@ -318,7 +322,7 @@ def test_links_of_the_hub_cache_are_followed(pair: Callable[[str], Path], tmp_pa
 @pytest.mark.parametrize(
     "location", ["../secret", "/etc/passwd", "a/../../secret", "..\\secret", "C:x", ""]
 )
-def test_external_data_that_climbs_out_is_refused(
+def test_external_data_outside_the_folder_is_refused(
     location: str, pair: Callable[[str], Path]
 ) -> None:
     folder = pair("immich")
@@ -348,7 +352,7 @@ def test_external_data_behind_a_link_is_refused(pair: Callable[[str], Path]) -> 
         ("offset", "x", "invalid"),
     ],
 )
-def test_external_data_that_lies_about_its_place(
+def test_external_data_with_a_wrong_offset_is_refused(
     key: str, value: str, message: str, pair: Callable[[str], Path]
 ) -> None:
     folder = pair("immich")
@@ -360,14 +364,14 @@ def test_external_data_that_lies_about_its_place(
     refused(folder, message)
 
 
-def test_missing_external_data(pair: Callable[[str], Path]) -> None:
+def test_missing_external_data_is_refused(pair: Callable[[str], Path]) -> None:
     folder = pair("immich")
     with_external_data(folder / "textual/model.onnx")
     (folder / "textual/model.onnx_data").unlink()
     refused(folder, "not beside it")
 
 
-def test_more_than_a_plan_can_hold(
+def test_external_data_larger_than_a_plan_is_refused(
     pair: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = pair("immich")
@@ -526,7 +530,7 @@ def test_hugging_face_configurations_that_are_refused(
     ],
 )
 @torch.inference_mode()
-def test_normalisation_of_the_configuration(
+def test_normalisation_follows_the_configuration(
     edit: dict[str, Any],
     mean: list[float],
     std: list[float],
@@ -542,7 +546,9 @@ def test_normalisation_of_the_configuration(
     np.testing.assert_allclose(encoder.encode_images(pictures()), unit, atol=2e-6)
 
 
-def test_processor_of_newer_transformers(pair: Callable[[str], Path], tmp_path: Path) -> None:
+def test_processor_of_newer_transformers_is_read(
+    pair: Callable[[str], Path], tmp_path: Path
+) -> None:
     folder = pair("clip")
     file = folder / "preprocessor_config.json"
     onnx_pairs.write_json(
@@ -562,7 +568,9 @@ def test_processor_of_newer_transformers(pair: Callable[[str], Path], tmp_path: 
         (None, "there is no tokenizer"),
     ],
 )
-def test_wrong_tokenizers(content: bytes | None, message: str, pair: Callable[[str], Path]) -> None:
+def test_wrong_tokenizers_are_refused(
+    content: bytes | None, message: str, pair: Callable[[str], Path]
+) -> None:
     folder = pair("clip")
     if content is None:
         (folder / "tokenizer.json").unlink()
@@ -571,7 +579,9 @@ def test_wrong_tokenizers(content: bytes | None, message: str, pair: Callable[[s
     refused(folder, message)
 
 
-def test_tokenizer_without_ends(pair: Callable[[str], Path], tmp_path: Path) -> None:
+def test_tokenizer_without_ends_gets_the_stated_ones(
+    pair: Callable[[str], Path], tmp_path: Path
+) -> None:
     folder = pair("siglip")
     file = folder / "tokenizer.json"
     change(file, lambda values: values.update(post_processor=None))
@@ -581,7 +591,7 @@ def test_tokenizer_without_ends(pair: Callable[[str], Path], tmp_path: Path) -> 
     plan_from_pair(folder, tmp_path / "model.plan")
 
 
-def test_tokenizer_of_another_model(pair: Callable[[str], Path]) -> None:
+def test_tokenizer_of_another_model_is_refused(pair: Callable[[str], Path]) -> None:
     folder = pair("clip")
     other = onnx_pairs.byte_tokenizer(start=True)
     other.add_tokens([f"word{i}" for i in range(10)])
@@ -594,7 +604,7 @@ def test_tokenizer_of_another_model(pair: Callable[[str], Path]) -> None:
     refused(folder, "cannot run .*text_model")
 
 
-def test_towers_of_different_widths(pair: Callable[[str], Path]) -> None:
+def test_towers_of_different_widths_are_refused(pair: Callable[[str], Path]) -> None:
     clip, siglip = pair("clip"), pair("siglip")
     for name in ("onnx/text_model.onnx", "config.json"):
         shutil.copy(siglip / name, clip / name)
@@ -603,13 +613,13 @@ def test_towers_of_different_widths(pair: Callable[[str], Path]) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"not a graph", b"\x08\x08"])
-def test_files_that_are_not_graphs(content: bytes, pair: Callable[[str], Path]) -> None:
+def test_files_that_are_not_graphs_are_refused(content: bytes, pair: Callable[[str], Path]) -> None:
     folder = pair("immich")
     (folder / "visual/model.onnx").write_bytes(content)
     refused(folder, "ONNX graph")
 
 
-def test_configuration_that_is_not_json(pair: Callable[[str], Path]) -> None:
+def test_configuration_that_is_not_json_is_refused(pair: Callable[[str], Path]) -> None:
     folder = pair("immich")
     (folder / "config.json").write_text("[1]")
     refused(folder, "expected an object")
@@ -619,7 +629,7 @@ def test_configuration_that_is_not_json(pair: Callable[[str], Path]) -> None:
     refused(folder, "at most 1048576 bytes")
 
 
-def test_folder_without_a_pair(tmp_path: Path) -> None:
+def test_folder_without_a_pair_is_refused(tmp_path: Path) -> None:
     (tmp_path / "models/onnx").mkdir(parents=True)
     (tmp_path / "models/onnx/vision_model_quantized.onnx").write_bytes(b"")
     assert not is_onnx_pair(tmp_path / "models")
@@ -645,14 +655,14 @@ def test_pull_makes_a_plan_from_a_folder(pair: Callable[[str], Path], tmp_path: 
 
 
 @pytest.mark.parametrize("name", ["visual/model.onnx_data", "visual/model.onnx.data"])
-def test_pull_takes_tensors_beside_a_graph(name: str) -> None:
+def test_pull_downloads_external_data_of_a_graph(name: str) -> None:
     names = ["visual/model.onnx", "textual/model.onnx", "textual/tokenizer.json", name, "x.py"]
     choice = choose_files(names, "here")
     assert choice.weights == ("visual/model.onnx", "textual/model.onnx", name)
     assert choice.companions == ("textual/tokenizer.json",)
 
 
-def test_pull_prefers_separate_graphs_and_takes_a_combined_one_last() -> None:
+def test_pull_prefers_separate_graphs_to_a_combined_one() -> None:
     combined = "onnx/model.onnx"
     pair = ("onnx/vision_model.onnx", "onnx/text_model.onnx")
     assert choose_files([combined, *pair], "here").weights == pair
@@ -700,7 +710,7 @@ assert not main()
 
 
 @pytest.mark.parametrize("layout", ["immich", "siglip"])
-def test_pair_to_search_without_torch(
+def test_pair_is_converted_and_searched_without_torch(
     layout: str, originals: dict[str, Path], tmp_path: Path
 ) -> None:
     (tmp_path / "photos").mkdir()

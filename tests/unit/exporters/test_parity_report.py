@@ -32,7 +32,7 @@ scores = st.floats(0, 1)
 
 
 @given(text=scores, image=scores, overlap=scores, rank1=scores)
-def test_a_report_fails_where_it_is_below_the_bound(text, image, overlap, rank1):
+def test_a_report_fails_below_the_bound(text, image, overlap, rank1):
     report = replace(
         VALID,
         text_cosine=text,
@@ -45,14 +45,14 @@ def test_a_report_fails_where_it_is_below_the_bound(text, image, overlap, rank1)
 
 
 @given(lost=st.floats(-10, 10), metric=st.sampled_from(["rank1", "mAP"]))
-def test_a_metric_may_rise_and_not_fall(lost, metric):
+def test_a_metric_may_rise_but_not_fall(lost, metric):
     report = replace(VALID, **{metric: getattr(VALID, metric) - lost})
-    # rank1 and mAP are subtracted from the eager ones, which rounds.
+    # rank1 and mAP are subtracted from the eager metrics, which rounds.
     assert bool(report.failures(PROFILE)) == (report.drift > 2)
     assert abs(report.drift - max(lost, 0)) < 1e-9
 
 
-def test_a_fallen_metric_is_stated():
+def test_a_lower_metric_is_reported():
     (failure,) = replace(VALID, mAP=37.5).failures(PROFILE)
     assert failure == "rank1 or mAP falls by 2.50 points, more than 2"
 

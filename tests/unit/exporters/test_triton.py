@@ -27,7 +27,7 @@ def repository(tiny_plan, tmp_path):
 
 
 def parsed(path):
-    """A configuration as Triton itself parses it: unknown and repeated fields are errors."""
+    """A configuration as Triton parses it: unknown and repeated fields are errors."""
     pytest.importorskip("tritonclient", reason='tritonclient is absent: "finegrain[triton]"')
     text_format = pytest.importorskip("google.protobuf.text_format")
     from tritonclient.grpc import model_config_pb2
@@ -39,7 +39,7 @@ def files(folder):
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
-def test_a_repository_holds_both_towers_and_what_clients_need(repository, tiny_plan):
+def test_a_repository_has_both_towers_and_the_files_of_clients(repository, tiny_plan):
     assert files(repository) == [
         "model_image/1/model.onnx",
         "model_image/config.pbtxt",
@@ -58,7 +58,7 @@ def test_a_repository_holds_both_towers_and_what_clients_need(repository, tiny_p
         assert hashlib.sha256(content).hexdigest() == plan.manifest.sha256[member]
 
 
-def test_its_tokenizer_step_is_the_plans(repository, tiny_plan):
+def test_the_tokenizer_step_equals_the_plans_tokenizer(repository, tiny_plan):
     stated = json.loads((repository / "model_text" / "manifest.json").read_text())
     assert stated["fingerprint"] == Plan(tiny_plan).manifest.fingerprint
     assert (stated["height"], stated["width"], stated["format_version"]) == (
@@ -128,7 +128,7 @@ def test_several_plans_share_a_repository(repository, tiny_plan):
     }
 
 
-def test_a_model_that_is_there_is_not_replaced(repository, tiny_plan):
+def test_an_existing_model_is_not_replaced(repository, tiny_plan):
     shutil.rmtree(repository / "model_text")
     before = files(repository)
     with pytest.raises(ExportError, match="already holds model_image"):
@@ -137,13 +137,13 @@ def test_a_model_that_is_there_is_not_replaced(repository, tiny_plan):
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/a", "a b", 'a"', "ä", "-a", "a" * 101])
-def test_a_name_that_is_unfit_is_refused(tiny_plan, tmp_path, name):
+def test_an_invalid_name_is_refused(tiny_plan, tmp_path, name):
     with pytest.raises(ExportError, match="expected a name of letters"):
         write_triton_repository(Plan(tiny_plan), tmp_path / "m", serving=SERVING, name=name)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_nothing_is_left_where_writing_fails(tiny_plan, tmp_path, monkeypatch):
+def test_a_failed_write_leaves_no_files(tiny_plan, tmp_path, monkeypatch):
     real, moved = os.rename, []
 
     def rename(source, target):
@@ -168,14 +168,14 @@ def test_a_folder_that_cannot_be_made_is_named(tiny_plan, tmp_path):
 
 
 @pytest.mark.parametrize("field", ["max_batch", "max_queue", "instances", "max_delay_us"])
-def test_what_cannot_be_served_is_refused(field):
+def test_a_plan_that_cannot_be_served_is_refused(field):
     least = 0 if field == "max_delay_us" else 1
     assert getattr(replace(SERVING, **{field: least}), field) == least
     with pytest.raises(ExportError, match=f"expected {field} of {least} or more, got {least - 1}"):
         replace(SERVING, **{field: least - 1})
 
 
-def test_engines_of_a_plan_are_not_taken_over(tiny_plan, tmp_path):
+def test_engines_of_a_plan_are_not_copied(tiny_plan, tmp_path):
     plan = Plan(tiny_plan)
     members = {member: plan.take(member) for member in (TEXT, IMAGE, TOKENIZER)}
     members["engines/tensorrt/text.engine"] = b"ptrt"

@@ -10,7 +10,7 @@ COLOURS = ("red", "green", "blue")
 
 
 class ColourEncoder:
-    """Stands in for a perfect model: an embedding says which colours are where."""
+    """An encoder without errors: an embedding represents which garment has which colour."""
 
     def encode_images(self, pictures, *, progress=False):
         return np.stack([self._embedding(picture) for picture in pictures])
@@ -19,7 +19,7 @@ class ColourEncoder:
         return np.stack([self._embedding(caption) for caption in captions])
 
     def _embedding(self, words: str):
-        """Top and trousers one-hot, ``[6]``, of length one."""
+        """One-hot colours of top and trousers, ``[6]``, normalised."""
         results = [COLOURS.index(word) for word in words.split() if word in COLOURS]
         vector = np.zeros(6, np.float32)
         vector[[place * 3 + colour for place, colour in enumerate(results)]] = 1
@@ -27,7 +27,7 @@ class ColourEncoder:
 
 
 class BagOfWords(ColourEncoder):
-    """Knows the colours and not where they are."""
+    """An encoder that represents colours without their garments."""
 
     def _embedding(self, words: str):
         bag = super()._embedding(words).reshape(2, 3).sum(axis=0)
@@ -42,7 +42,7 @@ def is_top(colour):
     return lambda truth: truth["top"] == colour
 
 
-def test_a_perfect_model_finds_what_there_is():
+def test_a_perfect_model_has_perfect_precision():
     queries = {f"{colour} top": is_top(colour) for colour in COLOURS}
     result = query_precision(ColourEncoder(), PICTURES, TRUTHS, queries, k=2)
     assert result.precision == {"red top": 1.0, "green top": 1.0, "blue top": 0.5}
@@ -50,7 +50,7 @@ def test_a_perfect_model_finds_what_there_is():
     assert result.mean == pytest.approx(2.5 / 3)
 
 
-def test_a_model_that_finds_the_wrong_ones_has_no_precision():
+def test_wrong_matches_give_a_precision_of_zero():
     queries = {"blue top": lambda truth: truth == {"top": "red", "trousers": "red"}}
     result = query_precision(ColourEncoder(), PICTURES, TRUTHS, queries, k=1)
     assert (result.mean, result.num_relevant["blue top"]) == (0.0, 1)
@@ -64,7 +64,7 @@ def test_a_table_shows_each_query_and_the_mean():
     assert lines[-1] == ["mean", "0.750"]
 
 
-def test_binding_attributes_to_things_is_what_swapping_measures():
+def test_swap_accuracy_measures_the_binding_of_attributes():
     captions, swapped = ["red and green", "blue and red"], ["green and red", "red and blue"]
     pictures = ["red green", "blue red"]
     assert swap_accuracy(ColourEncoder(), pictures, captions, swapped) == 1.0
@@ -72,7 +72,7 @@ def test_binding_attributes_to_things_is_what_swapping_measures():
     assert swap_accuracy(BagOfWords(), pictures, captions, swapped) == 0.5
 
 
-def test_captions_that_do_not_pair_are_refused():
+def test_captions_that_are_not_pairs_are_refused():
     with pytest.raises(EvaluationError, match="swapped for each of the 2 pictures, got 3"):
         swap_accuracy(
             ColourEncoder(), ["red green"] * 2, ["red and green"] * 2, ["x red green"] * 3
@@ -80,12 +80,12 @@ def test_captions_that_do_not_pair_are_refused():
 
 
 @pytest.mark.parametrize(("truths", "k"), [(TRUTHS[:1], 1), (TRUTHS * 2, 1), (TRUTHS, 0)])
-def test_truths_or_a_k_that_do_not_fit_are_refused(truths, k):
+def test_invalid_truths_or_k_are_refused(truths, k):
     with pytest.raises(EvaluationError):
         query_precision(ColourEncoder(), PICTURES, truths, {"red top": is_top("red")}, k=k)
 
 
-def test_on_the_tiny_plan_the_probes_run(tiny_plan, crops):
+def test_the_probes_run_on_a_plan(tiny_plan, crops):
     from finegrain.encoder import Encoder
     from finegrain.plan import Plan
 

@@ -23,7 +23,7 @@ COLOURS = ("red", "blue", "green")
 
 
 @given(right=st.integers(0, 50), more=st.integers(0, 50))
-def test_the_interval_holds_the_shares_that_the_count_does_not_refute(right, more):
+def test_the_interval_equals_wilsons(right, more):
     """Its ends solve ``(share - x)^2 = z^2 x (1 - x) / n``."""
     count = right + more + 1
     share = right / count
@@ -33,25 +33,25 @@ def test_the_interval_holds_the_shares_that_the_count_does_not_refute(right, mor
         assert (share - end) ** 2 == pytest.approx(Z_95**2 * end * (1 - end) / count, abs=1e-12)
 
 
-def test_the_interval_of_a_textbook():
+def test_the_interval_equals_published_values():
     """Newcombe 1998, table I: 81 of 263, and 0 of 20."""
     assert wilson_interval(81 / 263, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
     assert wilson_interval(0.0, 20) == pytest.approx((0.0, 0.1611), abs=5e-5)
 
 
 @pytest.mark.parametrize(("share", "count"), [(0.5, 0), (-0.1, 5), (1.1, 5), (math.nan, 5)])
-def test_an_interval_of_nothing_is_refused(share, count):
+def test_an_interval_without_items_is_refused(share, count):
     with pytest.raises(EvaluationError, match="expected a share from 0 to 1"):
         wilson_interval(share, count)
 
 
-def test_ties_count_by_how_many_they_are():
+def test_ties_count_in_equal_shares():
     scores = [[3, 2, 1, 0], [1, 1, 0, 0], [0, 1, 0, 0], [2, 2, 2, 2]]
     assert choice_accuracy(scores) == (1 + 1 / 2 + 0 + 1 / 4) / 4
 
 
 @pytest.mark.parametrize("scores", [[], [[]], [[1.0]], [1.0, 2.0], [[1.0, math.nan]]])
-def test_scores_that_are_none_are_refused(scores):
+def test_invalid_scores_are_refused(scores):
     with pytest.raises(EvaluationError):
         choice_accuracy(scores)
 
@@ -95,9 +95,9 @@ def test_a_report_is_a_table_and_json():
 
 
 class Seeing:
-    """Stands in for a model that knows which colours are above and below, and no negation.
+    """An encoder that represents the colours above and below, and no negation.
 
-    A picture is named by its colours: ``3-red-blue.jpg``.
+    A picture has its colours in its name: ``3-red-blue.jpg``.
     """
 
     def encode_images(self, images, *, progress=False):
@@ -115,7 +115,7 @@ class Seeing:
 
 
 class Counting(Seeing):
-    """Knows the colours and not where they are."""
+    """An encoder that represents colours without their garments."""
 
     def _embedding(self, text):
         bag = super()._embedding(text).reshape(2, 3).sum(axis=0)
@@ -146,21 +146,21 @@ def accuracies(encoder, split):
     return {result.probe: (result.items, result.accuracy) for result in report.results}
 
 
-def test_a_model_that_binds_colours_to_things_is_right(split):
+def test_a_model_that_binds_colours_to_things_has_full_accuracy(split):
     actual = accuracies(Seeing(), split)
     assert actual["color swap"] == actual["color swap, caption to picture"] == (30, 1.0)
     assert actual["attribute swap: color"] == (30, 1.0)
 
 
-def test_a_bag_of_words_stays_at_chance(split):
+def test_a_bag_of_words_model_is_at_chance(split):
     actual = accuracies(Counting(), split)
     assert actual["color swap"] == actual["color swap, caption to picture"] == (30, 0.5)
     assert actual["attribute swap: color"] == (30, 1.0)
 
 
-def test_a_model_that_hears_no_negation_prefers_what_is_denied(split):
+def test_a_model_that_ignores_negation_prefers_the_denied_caption(split):
     class Naming(Seeing):
-        """Reads one colour of a caption, of whatever is above."""
+        """Represents one colour of a caption, for whatever garment is above."""
 
         def _embedding(self, text):
             vector = super()._embedding(text)
@@ -172,10 +172,12 @@ def test_a_model_that_hears_no_negation_prefers_what_is_denied(split):
     ]
     actual = accuracies(Naming(), Split(name="test", samples=tuple(upper)))
     assert actual["negation: negative"][1] == 0.0
-    assert actual["negation: affirmative"][1] == 0.5  # with it, and without it, alike
+    assert (
+        actual["negation: affirmative"][1] == 0.5
+    )  # the embedding is the same with and without the negation
 
 
-def test_too_few_items_are_not_asked_and_say_so(split):
+def test_probes_with_too_few_items_are_left_out_and_reported(split):
     few = Split(name="val", samples=split.samples[:29])
     report = probe_split(Seeing(), few)
     assert report.results == ()
@@ -186,7 +188,7 @@ def test_too_few_items_are_not_asked_and_say_so(split):
     assert len(probe_split(Seeing(), few, min_items=29).results) > 3
 
 
-def test_a_picture_that_cannot_be_read_stops_the_probe(split):
+def test_an_unreadable_picture_is_an_error(split):
     with pytest.raises(ImageError, match="broken"):
         probe_split(Failing(), split)
 
@@ -206,7 +208,7 @@ def catalog(tmp_path):
     return Catalog(table=str(tmp_path / "catalog.csv"), split_column="part")
 
 
-def test_a_plan_is_asked_about_a_catalogue(tiny_plan, catalog):
+def test_a_plan_is_probed_on_a_catalogue(tiny_plan, catalog):
     report = probe(tiny_plan, catalog, split="test", progress=False)
     actual = {result.probe: result.items for result in report.results}
     assert actual["color swap"] == actual["attribute swap: material"] == actual["negation"] == 32
@@ -215,7 +217,7 @@ def test_a_plan_is_asked_about_a_catalogue(tiny_plan, catalog):
     assert [r.items for r in again.results] == [r.items for r in report.results]
 
 
-def test_an_encoder_needs_data_and_data_the_split(tiny_plan, catalog):
+def test_an_encoder_needs_data_with_the_split(tiny_plan, catalog):
     encoder = Encoder.from_plan(Plan(tiny_plan), threads=1)
     with pytest.raises(EvaluationError, match="give one by data="):
         probe(encoder)
@@ -223,13 +225,15 @@ def test_an_encoder_needs_data_and_data_the_split(tiny_plan, catalog):
         probe(encoder, catalog)
 
 
-def test_a_plan_is_asked_nothing_where_all_is_too_little(tiny_plan, catalog):
+def test_a_too_small_split_has_no_probes(tiny_plan, catalog):
     report = probe(tiny_plan, catalog, split="test", min_items=33, progress=False)
     assert report.results == ()
     assert str(report).count("not asked; expected 33 pictures") == len(report.skipped)
 
 
-def test_the_verb_prints_a_table_and_writes_json(tiny_plan, tiny_recipe, catalog, tmp_path, capsys):
+def test_the_command_prints_a_table_and_writes_json(
+    tiny_plan, tiny_recipe, catalog, tmp_path, capsys
+):
     recipe = tmp_path / "recipe.json"
     about = tiny_recipe.to_dict() | {
         "data": {

@@ -12,7 +12,7 @@ from finegrain.records import Sample, Split
 
 
 def split_of(*texts, metadata=None):
-    """One picture of one identity a tuple of captions."""
+    """A split with one picture of one identity for each tuple of captions."""
     return Split(
         name="test",
         samples=tuple(
@@ -39,7 +39,7 @@ def captions_of(questions):
 # --- colours ----------------------------------------------------------------------------
 
 
-def test_two_colours_change_places():
+def test_two_colours_are_exchanged():
     questions = asked(split_of("A woman in an orange coat and dark blue jeans."), "color swap")
     (question,) = questions
     assert question.images == (Path("0.jpg"),)
@@ -49,7 +49,7 @@ def test_two_colours_change_places():
     )
 
 
-def test_a_colour_that_is_named_twice_changes_twice():
+def test_a_colour_that_is_named_twice_is_exchanged_twice():
     (question,) = asked(split_of("red coat, blue jeans; the red coat is open"), "color swap")
     assert question.captions[1] == "blue coat, red jeans; the blue coat is open"
 
@@ -66,17 +66,17 @@ def test_a_colour_that_is_named_twice_changes_twice():
         "no colour at all",
     ],
 )
-def test_no_question_where_the_exchange_may_be_true(texts):
+def test_there_is_no_question_if_the_exchanged_caption_may_be_true(texts):
     assert asked(split_of(texts), "color swap") == []
 
 
-def test_captions_of_the_other_pictures_of_an_identity_count():
+def test_captions_of_other_pictures_of_the_identity_are_considered():
     one, other = split_of("red coat, blue jeans", "somebody in a blue coat").samples
     same = Sample(image=other.image, captions=other.captions, pid=one.pid)
     assert asked(Split(name="test", samples=(one, same)), "color swap") == []
 
 
-def test_a_caption_chooses_its_picture_beside_one_with_the_colours_exchanged():
+def test_a_question_has_a_picture_with_exchanged_colours():
     split = split_of(
         "red coat, blue jeans", "green coat, blue jeans", "man in a blue jacket with red trousers"
     )
@@ -87,7 +87,7 @@ def test_a_caption_chooses_its_picture_beside_one_with_the_colours_exchanged():
     ]
 
 
-def test_a_picture_that_has_the_colours_in_both_ways_is_no_counterpart():
+def test_a_picture_with_both_colour_orders_is_not_a_counterpart():
     split = split_of(
         "red coat, blue jeans", ("blue coat, red jeans", "red jacket over the blue coat")
     )
@@ -97,20 +97,20 @@ def test_a_picture_that_has_the_colours_in_both_ways_is_no_counterpart():
 # --- attributes -------------------------------------------------------------------------
 
 
-def test_another_colour_is_one_that_captions_say_of_such_a_thing():
+def test_the_wrong_colour_is_one_that_captions_have_for_such_a_thing():
     split = split_of("red coat", "blue coat", "green jeans")
     questions = captions_of(asked(split, "attribute swap: color"))
     assert questions == [("red coat", "blue coat"), ("blue coat", "red coat")]
 
 
-def test_a_value_that_somebody_tells_of_them_is_not_wrong():
+def test_a_value_in_any_caption_of_the_identity_is_not_a_wrong_answer():
     split = split_of(("red coat", "a coat like navy"), "blue coat")
     assert captions_of(asked(split, "attribute swap: color")) == [("blue coat", "red coat")]
     columns = split_of("red coat", "blue coat", metadata=[{"note": "blue lining"}, {}])
     assert captions_of(asked(columns, "attribute swap: color")) == [("blue coat", "red coat")]
 
 
-def test_words_of_one_family_are_no_alternatives():
+def test_words_of_one_family_are_not_alternatives():
     assert asked(split_of("navy coat", "blue coat"), "attribute swap: color") == []
     assert asked(split_of("black sneakers", "black trainers"), "attribute swap: footwear") == []
 
@@ -132,7 +132,7 @@ def test_columns_that_captions_name_are_asked_about():
     assert "sku" not in names
 
 
-def test_values_of_a_column_that_are_of_one_family_are_no_alternatives():
+def test_values_of_one_family_are_not_alternatives():
     labels = ["shirt", "t-shirt"] * 2
     split = split_of(*labels, metadata=[{"label": label} for label in labels])
     assert asked(split, "attribute swap: label") == []
@@ -149,12 +149,12 @@ def test_values_of_a_column_that_are_of_one_family_are_no_alternatives():
         [None] * 8,
     ],
 )
-def test_columns_that_hold_no_values_are_left_out(values):
+def test_columns_without_values_are_left_out(values):
     split = split_of(*["coat"] * 8, metadata=[{"column": value} for value in values])
     assert "column" not in {attribute.name for attribute in attributes_of(split.samples)}
 
 
-def test_a_column_of_too_many_values_is_left_out():
+def test_a_column_with_too_many_values_is_left_out():
     values = [
         f"brand {'abcdefgh'[n % 8]}{'xyz'[n // 8 % 3]}{n // 24}" for n in range(MAX_VALUES + 1)
     ]
@@ -162,7 +162,7 @@ def test_a_column_of_too_many_values_is_left_out():
     assert "brand" not in {attribute.name for attribute in attributes_of(split.samples)}
 
 
-def test_a_column_takes_the_place_of_the_kind_of_its_name():
+def test_a_column_replaces_the_attribute_of_the_same_name():
     split = split_of(
         *["red coat", "blue coat"] * 2, metadata=[{"color": "red"}, {"color": "blue"}] * 2
     )
@@ -173,7 +173,7 @@ def test_a_column_takes_the_place_of_the_kind_of_its_name():
 # --- negation ---------------------------------------------------------------------------
 
 
-def test_what_is_there_is_affirmed_and_what_is_not_denied():
+def test_present_things_are_affirmed_and_absent_ones_denied():
     split = split_of("an orange coat", "blue coat")
     wrong = (
         "a picture with a blue coat",
@@ -193,17 +193,17 @@ def test_what_is_there_is_affirmed_and_what_is_not_denied():
     assert drawn == set(right.values())
 
 
-def test_an_adjective_alone_denies_nothing():
+def test_an_adjective_alone_is_not_denied():
     assert asked(split_of("in red", "in blue"), "negation") == []
 
 
-def test_adjectives_between_a_colour_and_its_thing_stay():
+def test_adjectives_between_a_colour_and_its_thing_are_kept():
     split = split_of("black long leather shoes", "white long leather shoes")
     question = asked(split, "negation: affirmative")[0]
     assert question.captions[1] == "a picture with white long leather shoes"
 
 
-# --- all --------------------------------------------------------------------------------
+# --- all attributes ---------------------------------------------------------------------
 
 COLOURS, GARMENTS = ("a red", "a blue", "a green", "an orange"), ("coat", "dress", "t-shirt")
 WARDROBE = [
@@ -213,14 +213,14 @@ WARDROBE = [
 ]
 
 
-def test_the_questions_follow_from_the_seed():
+def test_the_questions_depend_on_the_seed_only():
     split = split_of(*WARDROBE)
     assert make_probes(split, seed=1) == make_probes(split, seed=1)
     assert make_probes(split, seed=1) != make_probes(split, seed=2)
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_every_wrong_caption_differs_and_is_no_caption_of_the_identity(seed):
+def test_wrong_captions_are_not_captions_of_the_identity(seed):
     split = split_of(*WARDROBE)
     texts = IdentityTexts(split.samples)
     pids = {sample.image: sample.pid for sample in split.samples}
@@ -238,6 +238,6 @@ def test_every_wrong_caption_differs_and_is_no_caption_of_the_identity(seed):
     assert sum(len(probe.questions) for probe in probes) > 100
 
 
-def test_a_split_without_captions_to_ask_about_has_no_questions():
+def test_a_split_without_suitable_captions_has_no_questions():
     for split in (split_of(), split_of("", "???")):
         assert all(not probe.questions for probe in make_probes(split))

@@ -22,7 +22,7 @@ def told(caption):
     return [(mention.span.text, mention.color, mention.thing) for mention in colors_of(caption)]
 
 
-def test_colours_come_with_their_things():
+def test_colours_are_read_with_their_things():
     assert told("A woman in a Red coat and long dark blue jeans, grey-haired, on white") == [
         ("red", "red", "outerwear"),
         ("dark blue", "blue", "trousers"),
@@ -46,7 +46,7 @@ def test_colours_come_with_their_things():
         "",
     ],
 )
-def test_colours_of_one_thing_are_left_alone(caption):
+def test_two_colours_of_one_thing_are_not_exchanged(caption):
     assert told(caption) == []
 
 
@@ -60,7 +60,7 @@ def test_a_noun_belongs_to_the_adjective_before_it():
     assert result["blue"] is result["black"] is None
 
 
-def test_a_shirt_is_not_found_in_a_t_shirt():
+def test_a_t_shirt_does_not_contain_a_shirt():
     spans = find_words("T-Shirt under a shirt", pattern_of(["shirt", "t-shirt"]))
     assert [span.text for span in spans] == ["t-shirt", "shirt"]
     assert find_words("a t-shirt", pattern_of(["shirt"])) == []
@@ -86,7 +86,7 @@ def test_articles_and_capitals_follow_an_exchanged_word(caption, old, new, expec
     capital=st.booleans(),
     tail=st.sampled_from(["", " on an escalator", ", holding a cup"]),
 )
-def test_exchanging_twice_gives_the_caption_back(pair, capital, tail):
+def test_exchanging_twice_restores_the_caption(pair, capital, tail):
     first, second = pair[:2]
     n = {True: "n", False: ""}
     caption = (
@@ -128,16 +128,16 @@ def test_a_thing_has_its_article(thing, expected):
         ("brand", "label", False),
     ],
 )
-def test_values_that_may_be_said_of_one_thing_are_alike(one, other, expected):
+def test_values_that_may_describe_one_thing_are_similar(one, other, expected):
     assert alike(one, other) is alike(other, one) is expected
 
 
-def test_normalised_texts_are_words_between_blanks():
+def test_normalised_texts_are_words_separated_by_spaces():
     assert normalised("A  T-shirt, (red)!") == " a t-shirt red "
     assert normalised("") == "  "
 
 
-def test_no_word_is_of_two_families_of_a_kind():
+def test_a_word_is_in_at_most_one_family_of_a_kind():
     things = [*THINGS.values(), OTHER_THINGS]
     for kind in (*SAID_OF_THINGS.values(), {f"{n} {k}": w for n, t in enumerate(things)
                                             for k, w in t.items()}):  # fmt: skip
