@@ -14,7 +14,7 @@ PATIENCE = 30
 
 
 class Doubler:
-    """Doubles numbers, when it is let; the first run waits for ``go``."""
+    """Doubles numbers when the test allows it; the first run waits for ``go``."""
 
     def __init__(self) -> None:
         self.runs: list[list[int]] = []
@@ -37,7 +37,7 @@ def batcher_of(doubler: Doubler, most: int = 4) -> MicroBatcher[int, int]:
 
 
 def queue(batcher: MicroBatcher[int, int], threads: ThreadPoolExecutor, requests: Sequence[int]):
-    """Futures of requests that wait one after another."""
+    """Futures of requests that are queued one after another."""
     futures = []
     for request in requests:
         waiting = len(batcher._waiting)

@@ -50,7 +50,7 @@ def test_every_parameter_gets_a_gradient(tiny_recipe, batch):
     method = tiny_recipe.method.build()
     torch.autograd.backward(method(batch)["itc"])
     without = [n for n, p in method.named_parameters() if p.grad is None or not p.grad.any()]
-    # A shift of all keys changes no softmax, but q and v in the same tensor do.
+    # The bias of keys does not change the softmax; q and v in the same tensor have gradients.
     assert without == []
 
 

@@ -57,7 +57,7 @@ def with_tasks(config=CLIP, tasks=COLOR_TASKS, losses=("itc",)):
     return method
 
 
-# --- blanked words ----------------------------------------------------------------------
+# --- masked colour words ----------------------------------------------------------------
 
 
 def test_the_colours_of_the_lexicon_are_words_of_one_token():
@@ -68,7 +68,7 @@ def test_the_colours_of_the_lexicon_are_words_of_one_token():
     assert {clip_tokenizer().encode([name]).ids[0, 1] for name in COLORS} <= set(ids.tolist())
 
 
-def test_colour_words_are_blanked_and_nothing_else():
+def test_only_colour_words_are_masked():
     batch = batch_of()
     masked = blank_words(batch.ids, color_word_ids())
     tokenizer = clip_tokenizer(24)
@@ -88,14 +88,14 @@ def test_colour_words_are_blanked_and_nothing_else():
 
 
 @pytest.mark.parametrize("size", [(32, 16), (30, 13), (8, 8)])
-def test_there_is_a_colour_for_every_eight_pixels(size):
+def test_the_map_of_colours_has_a_cell_for_every_eight_pixels(size):
     height, width = size
     predicted = Colorizer(16)(torch.rand(2, 1, height, width), torch.randn(6, 16))
     assert predicted.shape == (6, 2, -(-height // 8), -(-width // 8))
 
 
 @torch.no_grad()
-def test_what_comes_after_the_end_of_a_caption_is_not_looked_at():
+def test_tokens_after_the_end_of_a_caption_are_ignored():
     torch.manual_seed(0)
     filler = WordFiller(16, words=5).eval()
     tokens, images = torch.randn(2, 6, 16), torch.randn(2, 16)
@@ -126,7 +126,7 @@ METHODS = [
 
 
 @pytest.mark.parametrize(("config", "losses"), METHODS, ids=["vit", "conv", "timm", "irra", "rde"])
-def test_any_method_learns_them_beside_its_own(config, losses):
+def test_any_method_trains_with_the_colour_tasks(config, losses):
     method = with_tasks(config, losses=losses)
     result = method(batch_of())
     assert list(result) == [*losses, *COLOR_TASKS]
@@ -137,7 +137,7 @@ def test_any_method_learns_them_beside_its_own(config, losses):
     ("task", "towers"),
     [("colorize", {"text_tower"}), ("color_words", {"text_tower", "image_tower"})],
 )
-def test_which_towers_a_task_trains(task, towers):
+def test_a_task_trains_the_stated_towers(task, towers):
     method = with_tasks(tasks=(task,))
     method(batch_of())[task].backward()
     trained = {
@@ -150,7 +150,7 @@ def test_which_towers_a_task_trains(task, towers):
     assert [name for name, p in heads.named_parameters() if p.grad is None] == []
 
 
-def test_captions_that_name_no_colour_teach_no_words_and_do_no_harm():
+def test_captions_without_a_colour_give_a_loss_of_zero():
     method = with_tasks(tasks=("color_words",))
     loss = method(batch_of(("a man", "a woman")))["color_words"]
     assert loss.item() == 0
@@ -160,7 +160,7 @@ def test_captions_that_name_no_colour_teach_no_words_and_do_no_harm():
 
 
 def test_training_starts_from_grey():
-    """A grey picture has next to nothing to learn; a blue one, alone in its step, soon less."""
+    """The loss of a grey picture is nearly zero; that of a single blue picture falls quickly."""
     method = with_tasks(tasks=("colorize",))
     assert method(batch_of(CAPTIONS[2:3], fill=128))["colorize"] < 0.01
     blue = torch.zeros(1, 3, 32, 16, dtype=torch.uint8)
@@ -177,7 +177,7 @@ def test_training_starts_from_grey():
     assert losses[-1] < 0.1 * losses[0]
 
 
-def test_several_captions_of_a_picture_are_all_told():
+def test_the_loss_uses_all_captions_of_a_picture():
     method = with_tasks().eval()
     one, both = batch_of(), batch_of(each=2)
     alone = replace(one, pixels=both.pixels.repeat_interleave(2, dim=0))
@@ -186,7 +186,7 @@ def test_several_captions_of_a_picture_are_all_told():
 
 
 def test_the_tasks_can_be_learned():
-    """Two flat pictures: the caption tells the colour, and the colour the word."""
+    """Two pictures of one colour: the caption determines the colour, and the colour the word."""
     method = with_tasks()
     batch = batch_of(("red coat", "blue coat"))
     flat = torch.tensor([[200, 20, 20], [20, 20, 200]], dtype=torch.uint8)
@@ -201,7 +201,7 @@ def test_the_tasks_can_be_learned():
     assert losses["color_words"] < 0.1
 
 
-def test_it_computes_in_half_precision_too():
+def test_the_tasks_work_in_half_precision():
     method = with_tasks()
     with torch.autocast("cpu", torch.bfloat16):
         result = method(batch_of())
@@ -211,7 +211,7 @@ def test_it_computes_in_half_precision_too():
 # --- recipes ----------------------------------------------------------------------------
 
 
-def test_what_is_searched_by_is_the_methods_own(tiny_recipe):
+def test_embeddings_are_those_of_the_method(tiny_recipe):
     losses = {"itc": 1.0, "colorize": 1.0}
     torch.manual_seed(0)
     plain = assemble(replace(tiny_recipe, losses={"itc": 1.0})).eval()
@@ -227,7 +227,7 @@ def test_what_is_searched_by_is_the_methods_own(tiny_recipe):
     assert all(name.startswith(f"{PART}.colorizer.") for name in added)
 
 
-def test_a_loss_that_neither_knows_is_refused(tiny_recipe):
+def test_an_unknown_loss_is_refused(tiny_recipe):
     with pytest.raises(RecipeError, match="the recipe asks for colourise"):
         assemble(replace(tiny_recipe, losses={"itc": 1.0, "colourise": 1.0, "colorize": 1.0}))
     with pytest.raises(RecipeError, match="the recipe asks for none"):
@@ -241,7 +241,7 @@ def test_a_text_tower_of_another_kind_is_refused():
         add_color_tasks(method, ("colorize",))
 
 
-def test_another_vocabulary_has_other_words():
+def test_the_colour_words_depend_on_the_vocabulary():
     small = replace(CLIP, text=replace(TEXT, vocabulary=500))
     with pytest.raises(RecipeError, match="49408 tokens, and the vocabulary has 500"):
         with_tasks(small)

@@ -1,4 +1,4 @@
-"""The mixtures against a plain one, and what is made of two of them."""
+"""Mixtures compared with a literal implementation, and their consensus."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ DEFAULT = MixtureFit()
 
 
 def literal_low_probability(x, config):
-    """A mixture of two normal distributions by loops, from the best of all divisions."""
+    """A mixture of two normal distributions, computed by loops from the best of all divisions."""
     n = len(x)
 
     def distance(part):
@@ -79,7 +79,7 @@ def literal_low_probability(x, config):
     x=arrays.arrays(np.float64, st.integers(2, 25), elements=st.floats(0, 1, width=16)),
     config=st.sampled_from([DEFAULT, FINE]),
 )
-def test_a_mixture(x, config):
+def test_a_mixture_equals_the_literal_implementation(x, config):
     if x.min() == x.max():
         return
     expected = literal_low_probability(x.tolist(), config)
@@ -87,33 +87,33 @@ def test_a_mixture(x, config):
 
 
 def drawn(seed=0):
-    """800 pairs that belong together and 200 that do not."""
+    """Losses of 800 matching pairs and 200 wrong pairs."""
     draw = np.random.default_rng(seed)
     losses = np.concatenate([draw.normal(0.2, 0.05, 800), draw.normal(0.7, 0.1, 200)])
     return losses, np.arange(1000) < 800
 
 
-def test_two_heaps_are_told_apart():
+def test_matching_and_wrong_pairs_are_separated():
     losses, right = drawn()
     assert (is_low(losses, DEFAULT) == right).mean() > 0.98
-    # Whatever the losses are counted in.
+    # The unit of the losses does not matter.
     assert np.array_equal(is_low(70 * losses - 3, DEFAULT), is_low(losses, DEFAULT))
 
 
-def test_where_all_are_low_a_hundredth_is_taken_out():
-    """So wide are the distributions here that only their weights tell them apart."""
+def test_if_all_losses_are_low_one_percent_is_excluded():
+    """The distributions are so wide that they differ only in their weights."""
     losses = np.concatenate([np.zeros(900), np.linspace(0.5, 1, 100)])
     wide = MixtureFit(spread=1e3)
     assert (low_probability(losses, wide) > 0.5).all()
     assert np.flatnonzero(~is_low(losses, wide)).tolist() == list(range(990, 1000))
 
 
-def test_equal_losses_say_nothing_against_any():
+def test_equal_losses_exclude_no_pair():
     assert is_low(np.zeros(7), DEFAULT).all()
 
 
-def test_views_that_agree_decide_and_else_a_coin():
-    """Of the first hundred the views say opposite things."""
+def test_views_that_disagree_are_decided_at_random():
+    """The views disagree about the first hundred pairs."""
     losses, right = drawn()
     other = losses.copy()
     other[:100] = drawn(1)[0][800:900]
@@ -126,20 +126,20 @@ def test_views_that_agree_decide_and_else_a_coin():
 
 
 @pytest.mark.parametrize(("noise", "fine"), [(0.0, False), (0.4, False), (0.41, True), (0.8, True)])
-def test_the_released_rule_fits_finely_above_40_percent(noise, fine):
+def test_the_released_rule_fits_more_precisely_above_40_percent(noise, fine):
     fit = Consensus().fit(noise)
     expected = (100, 1e-4, 1e-6) if fine else (10, 1e-2, 5e-4)
     assert (fit.iterations, fit.tolerance, fit.spread) == expected
 
 
-def test_a_recipe_may_state_its_own_fits():
+def test_a_recipe_can_set_the_precision_of_the_fit():
     config = Consensus(iterations=3, noisy_above=0.1, when_noisy=MixtureFit(iterations=7))
     assert config.fit(0.1).iterations == 3
     assert config.fit(0.2).iterations == 7
 
 
-def test_a_run_of_before_the_rule_still_opens():
-    """Its recipe states four fields."""
+def test_a_run_from_before_the_rule_opens():
+    """The recipe of such a run has four fields."""
     stated = {"start": 1, "iterations": 20, "tolerance": 0.1, "spread": 0.01}
     recipe = load_recipe(RECIPES / "rde_cuhk_pedes.py", [f"method.consensus={json.dumps(stated)}"])
     assert recipe.method.consensus == Consensus(**stated)

@@ -45,14 +45,14 @@ def built(losses=ALL, **changes):
 
 
 @pytest.mark.parametrize("names", [ALL, ("sdm", "tia"), ("itc", "mpm", "tia"), ("sdm", *JOINT)])
-def test_it_returns_the_losses_that_are_asked_for(names, batch):
+def test_it_returns_the_requested_losses(names, batch):
     losses = built(names)(batch)
     assert losses.keys() == set(names)
     assert all(loss.ndim == 0 and loss.isfinite() for loss in losses.values())
 
 
 @pytest.mark.parametrize("weighting", ["fixed", "values", "gradients"])
-def test_every_parameter_learns_but_a_frozen_patch_encoder(weighting, batch):
+def test_every_parameter_except_a_frozen_patch_encoder_has_a_gradient(weighting, batch):
     model = built(weighting=weighting, patches=FROZEN)
     torch.stack(list(model(batch).values())).sum().backward()
     idle = [name for name, parameter in model.named_parameters() if parameter.grad is None]
@@ -60,7 +60,7 @@ def test_every_parameter_learns_but_a_frozen_patch_encoder(weighting, batch):
     assert all(name.startswith("patches.backbone.") for name in idle)
 
 
-def test_a_trained_patch_encoder_learns_too(batch):
+def test_a_trained_patch_encoder_has_a_gradient(batch):
     model = built()
     torch.stack(list(model(batch).values())).sum().backward()
     assert [name for name, p in model.named_parameters() if p.grad is None] == []
@@ -82,7 +82,7 @@ def test_the_adaptive_loss_is_returned_in_its_parts(batch):
         assert torch.equal(result["fixed"][name], result["values"][name])
 
 
-def test_the_towers_are_trained_by_products(batch):
+def test_the_contrastive_loss_treats_pictures_of_a_product_as_matches(batch):
     model = built().eval()
     losses = model(batch)
     images = model.encode_images(batch.pixels)
@@ -93,7 +93,7 @@ def test_the_towers_are_trained_by_products(batch):
 
 
 def gradients(loss, model):
-    """Of the parameters that a loss depends on, by name."""
+    """Gradients of the parameters that a loss depends on, by name."""
     names, parameters = zip(*model.named_parameters(), strict=True)
     result = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
     return {name: g for name, g in zip(names, result, strict=True) if g is not None}
@@ -101,10 +101,8 @@ def gradients(loss, model):
 
 @pytest.mark.parametrize("negatives", ["any", "subcategory"])
 @pytest.mark.parametrize("hide", ["everywhere", "apart"])
-def test_losses_and_gradients_of_the_joint_encoder_are_those_of_single_pairs(
-    hide, negatives, batch, monkeypatch
-):
-    """Pair after pair through the encoder, and word after word through the head."""
+def test_losses_and_gradients_equal_those_of_single_pairs(hide, negatives, batch, monkeypatch):
+    """Single pairs go through the encoder, and single words through the head."""
     model = built(weighting="fixed", hide=hide, negatives=negatives).eval()
     all_ids = batch.ids
     if negatives == "subcategory":
@@ -164,7 +162,7 @@ def test_losses_and_gradients_of_the_joint_encoder_are_those_of_single_pairs(
             )
 
 
-def test_captions_without_a_hidden_word_cost_nothing(batch, monkeypatch):
+def test_captions_without_a_masked_word_give_a_loss_of_zero(batch, monkeypatch):
     nothing = Masked(batch.ids, torch.zeros_like(batch.ids))
     monkeypatch.setattr(module, "mask_whole_words", lambda *_, **__: nothing)
     model = built(("sdm", "tia", "mlm"), weighting="fixed")
@@ -174,20 +172,20 @@ def test_captions_without_a_hidden_word_cost_nothing(batch, monkeypatch):
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
 
 
-def test_as_many_patches_are_hidden_in_each_picture():
+def test_the_same_number_of_patches_is_masked_in_each_picture():
     model = built(patches=PatchConfig(model="test_resnet", grids=(3,), pixels=32), masked_patches=2)
     hidden = model._hide_patches(torch.zeros(500, 9, 4))
     assert hidden.sum(dim=1).unique().tolist() == [2]
     assert hidden.float().mean(dim=0).sub(2 / 9).abs().max() < 0.07
 
 
-def test_one_product_alone_has_right_pairs_only(batch):
+def test_a_batch_of_one_product_has_matching_pairs_only(batch):
     alone = replace(batch, pids=torch.zeros(4, dtype=torch.long))
     losses = built()(alone)
     assert all(loss.isfinite() for loss in losses.values())
 
 
-def test_several_captions_of_a_picture(batch):
+def test_a_picture_may_have_several_captions(batch):
     twice = replace(
         batch, ids=batch.ids.repeat_interleave(2, 0), eot=batch.eot.repeat_interleave(2)
     )
@@ -208,7 +206,7 @@ def test_the_re_ranker_is_the_log_odds_of_the_match_head(batch):
     torch.testing.assert_close(got[2:3], one, atol=1e-5, rtol=1e-5)
 
 
-class Door(torch.nn.Module):
+class ReRanker(torch.nn.Module):
     def __init__(self, method):
         super().__init__()
         self.method = method
@@ -218,12 +216,12 @@ class Door(torch.nn.Module):
 
 
 @torch.no_grad()
-def test_the_re_ranker_has_no_shapes_that_depend_on_data(batch):
-    """One graph for any number of pairs and any length of captions."""
+def test_the_re_ranker_exports_with_dynamic_shapes(batch):
+    """One graph is for any number of pairs and any length of captions."""
     model = built().eval()
     pairs, length = torch.export.Dim("pairs", min=1), torch.export.Dim("length", min=2, max=16)
     program = torch.export.export(
-        Door(model),
+        ReRanker(model),
         (batch.pixels[:2], batch.ids[:2], batch.eot[:2]),
         dynamic_shapes=({0: pairs}, {0: pairs, 1: length}, {0: pairs}),
     ).module()
@@ -246,7 +244,7 @@ def test_a_narrow_joint_encoder_starts_with_larger_weights(width):
     assert model.joint.bert.words.weight.std().item() == pytest.approx(0.02, rel=0.03)
 
 
-def test_a_timm_tower_may_search(batch):
+def test_a_timm_tower_is_supported(batch):
     model = built(image=TimmConfig(model="test_resnet", height=128, width=64))
     assert model(batch).keys() == set(ALL)
 
@@ -256,7 +254,7 @@ def same(one, other):
     return all(torch.equal(tensor, theirs[name]) for name, tensor in one.state_dict().items())
 
 
-def test_local_files_fill_the_parts_beside_the_towers(tmp_path):
+def test_local_files_initialise_encoder_and_patch_encoder(tmp_path):
     backbone = timm.create_model("test_resnet", num_classes=3)
     save_file(backbone.state_dict(), tmp_path / "patches.safetensors")
     model = built(patch_weights=str(tmp_path / "patches.safetensors"))
@@ -274,7 +272,7 @@ def test_a_frozen_patch_encoder_starts_from_a_file():
     built().load_other_weights()
 
 
-def test_mined_negatives_are_drawn_by_what_the_towers_find(batch, monkeypatch):
+def test_mined_negatives_follow_the_similarity_of_the_towers(batch, monkeypatch):
     model = built(("itc", "tia"), negatives="mined", temperature=0.5).eval()
     given = []
     draw = module.draw_candidates
@@ -318,7 +316,7 @@ def test_wrong_settings_are_refused():
     assert small.build(("sdm", "tia"))
 
 
-def test_words_of_the_tower_are_taken_over_once():
+def test_word_embeddings_of_the_tower_are_copied_once():
     model = built(words="tower")
     drawn = model.joint.bert.words.weight.detach().clone()
     model.start_epoch(1, ())
@@ -329,6 +327,6 @@ def test_words_of_the_tower_are_taken_over_once():
     assert taken.std().item() == pytest.approx(drawn.std().item(), rel=1e-3)
 
 
-def test_words_of_a_tower_of_another_width_are_refused():
+def test_word_embeddings_of_another_width_are_refused():
     with pytest.raises(RecipeError, match="as wide as the text tower"):
         replace(TINY, words="tower", joint=replace(TINY.joint, channels=64))

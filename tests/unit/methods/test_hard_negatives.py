@@ -1,4 +1,4 @@
-"""Hard negatives: wrong pictures, wrong captions, and captions with exchanged colours."""
+"""Hard negatives: other pictures, other captions, and captions with exchanged colours."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from finegrain.preprocess.clip_bpe import clip_tokenizer
     answers=st.lists(st.integers(0, 2), min_size=1, max_size=6),
     seed=st.integers(0, 1000),
 )
-def test_a_negative_is_of_another_person_and_exists_where_there_is_one(queries, answers, seed):
+def test_a_negative_is_of_another_person_if_there_is_one(queries, answers, seed):
     torch.manual_seed(seed)
     same = torch.tensor(queries)[:, None] == torch.tensor(answers)
     negatives, exists = draw_hard_negatives(100 * torch.randn(same.shape), same)
@@ -39,7 +39,7 @@ def test_a_negative_is_of_another_person_and_exists_where_there_is_one(queries, 
             assert answers[negatives[row]] != pid
 
 
-def test_shares_are_the_softmax_over_wrong_answers():
+def test_probabilities_are_the_softmax_over_negatives():
     torch.manual_seed(0)
     logits = torch.tensor([0.0, 1.0, 9.0, -1.0])
     same = torch.tensor([False, False, True, False])
@@ -50,12 +50,12 @@ def test_shares_are_the_softmax_over_wrong_answers():
 
 
 products = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 2)), min_size=1, max_size=8)
-"""Product and sub-category of each picture; 0 is an unknown one."""
+"""Product and sub-category of each picture; 0 is an unknown sub-category."""
 
 
 @settings(deadline=None)
 @given(products, st.integers(1, 3), st.integers(0, 99))
-def test_every_pair_comes_with_a_wrong_one_where_there_is_another_product(items, captions, seed):
+def test_every_pair_has_a_negative_if_there_is_another_product(items, captions, seed):
     torch.manual_seed(seed)
     pids, groups = (torch.tensor(column) for column in zip(*items, strict=True))
     pairs = draw_candidates(pids, groups, captions=captions)
@@ -95,7 +95,7 @@ def test_pictures_and_captions_are_exchanged_and_negatives_are_drawn_evenly():
     assert all(80 < count < 170 for count in counts[2:6])
 
 
-def test_without_sub_categories_any_other_product_will_do():
+def test_without_sub_categories_any_other_product_is_a_negative():
     torch.manual_seed(0)
     drawn = {
         int(draw_candidates(torch.arange(3), None, captions=1).pictures[3]) for _ in range(100)
@@ -103,12 +103,12 @@ def test_without_sub_categories_any_other_product_will_do():
     assert drawn == {0, 1, 2}
 
 
-def test_a_batch_of_one_product_has_right_pairs_only():
+def test_a_batch_of_one_product_has_matching_pairs_only():
     pairs = draw_candidates(torch.zeros(3, dtype=torch.long), torch.ones(3).long(), captions=2)
     assert pairs.matches.tolist() == [1] * 6
 
 
-def test_mined_negatives_are_the_likelier_the_nearer():
+def test_more_similar_negatives_are_drawn_more_often():
     torch.manual_seed(0)
     nearness = torch.tensor([[9.0, 1.0, 3.0, 8.0]] + [[0.0] * 4] * 3).log()
     groups = torch.tensor([1, 1, 1, 2])
@@ -116,7 +116,7 @@ def test_mined_negatives_are_the_likelier_the_nearer():
         draw_candidates(torch.arange(4), groups, captions=1, logits=nearness) for _ in range(2000)
     ]
     negatives = torch.stack([pairs.pictures[4] + pairs.captions[4] for pairs in drawn])
-    # Hard negatives come from the own group only, however near another one is: 1 to 3.
+    # Hard negatives come from the same sub-category only, even if another is nearer: 1 to 3.
     assert set(negatives.tolist()) == {1, 2}
     assert (negatives == 2).float().mean().item() == pytest.approx(0.75, abs=0.04)
 
@@ -131,7 +131,7 @@ def test_mined_negatives_are_never_of_the_same_product(items, seed):
 
 
 @given(st.integers(1, 6), st.integers(1, 3))
-def test_wrong_captions_that_came_with_their_pictures(pictures, captions):
+def test_given_wrong_captions_are_paired_with_their_pictures(pictures, captions):
     pairs = given_candidates(pictures * captions, pictures, captions=captions)
     told = [(i, i * captions + k, 1) for i in range(pictures) for k in range(captions)]
     wrong = [(i, pictures * captions + i, 0) for i in range(pictures)]
@@ -149,7 +149,7 @@ AMONG = torch.tensor([5, 6, 7])
     ),
     seed=st.integers(0, 1000),
 )
-def test_two_different_words_change_places_wherever_there_are_two(captions, seed):
+def test_two_different_words_are_exchanged_if_there_are_two(captions, seed):
     torch.manual_seed(seed)
     ids = torch.tensor(captions, dtype=torch.int32)
     result = exchange_words(ids, AMONG)
@@ -174,13 +174,13 @@ def test_every_pair_is_drawn():
     assert result == {(6, 5, 7), (7, 6, 5), (5, 7, 6)}
 
 
-def test_two_colors_of_one_thing_stay():
+def test_two_colors_of_one_thing_are_not_exchanged():
     tokenizer = clip_tokenizer(16)
     ids = torch.from_numpy(tokenizer.encode(["a black and white dress"]).ids)
     assert not exchange_words(ids, color_tokens(tokenizer)).exists.any()
 
 
-def test_colors_change_places_in_a_caption():
+def test_colors_of_a_caption_are_exchanged():
     tokenizer = clip_tokenizer(16)
     ids = torch.from_numpy(tokenizer.encode(["a man in a red coat and blue trousers"]).ids)
     expected = tokenizer.encode(["a man in a blue coat and red trousers"]).ids
@@ -188,7 +188,7 @@ def test_colors_change_places_in_a_caption():
     assert len(set(color_tokens(tokenizer).tolist())) == len(WORDS)
 
 
-def test_a_vocabulary_that_divides_colors_is_refused():
+def test_a_vocabulary_that_splits_colors_is_refused():
     class Letters:
         def encode(self, captions):
             tokens = clip_tokenizer(16).encode(captions)

@@ -35,8 +35,8 @@ def count(module):
 @pytest.mark.parametrize(
     ("identities", "millions"), [(11003, 194.535), (3102, 190.482), (3701, 190.790)]
 )
-def test_parameter_counts_of_the_paper(identities, millions):
-    """CUHK-PEDES, ICFG-PEDES, RSTPReid."""
+def test_parameter_counts_equal_those_of_the_paper(identities, millions):
+    """For CUHK-PEDES, ICFG-PEDES and RSTPReid."""
     config = IrraConfig(image=VitConfig(), text=TextConfig(), identities=identities)
     with torch.device("meta"):
         trained, searched = config.build(), config.build(["sdm"])
@@ -44,7 +44,7 @@ def test_parameter_counts_of_the_paper(identities, millions):
     assert count(searched) / 1e6 == pytest.approx(149.618, abs=0.001)
 
 
-def test_it_returns_the_losses_that_are_asked_for(batch):
+def test_it_returns_the_requested_losses(batch):
     for names in (ALL, ("sdm",), ("mlm", "id"), ("itc", "cmpm")):
         losses = TINY.build(names)(batch)
         assert losses.keys() == set(names)
@@ -56,14 +56,14 @@ def test_heads_exist_for_their_losses_only():
     assert names == {"image_tower", "text_tower"}
 
 
-def test_every_parameter_learns(batch):
+def test_every_parameter_has_a_gradient(batch):
     model = TINY.build(ALL)
     torch.stack(list(model(batch).values())).sum().backward()
     idle = [name for name, parameter in model.named_parameters() if parameter.grad is None]
     assert idle == []
 
 
-def test_hidden_words_are_seen_by_all_losses_or_by_mlm_alone(batch):
+def test_masked_words_are_used_by_all_losses_or_by_mlm_only(batch):
     model = TINY.build(["sdm", "mlm"])
     torch.manual_seed(3)
     everywhere = model(batch)["sdm"]
@@ -77,8 +77,8 @@ def test_hidden_words_are_seen_by_all_losses_or_by_mlm_alone(batch):
     assert not torch.equal(everywhere, plain(batch)["sdm"])
 
 
-def test_mlm_equals_that_of_the_head_at_every_position(batch):
-    """The fast way computes the head where words are hidden only."""
+def test_mlm_equals_that_of_a_head_at_every_position(batch):
+    """The fast implementation computes the head at masked positions only."""
     model = TINY.build(["mlm"])
     masked = mask_words(model._padded(batch.ids))
     images = model.image_tower.tokens(batch.pixels)
@@ -91,7 +91,7 @@ def test_mlm_equals_that_of_the_head_at_every_position(batch):
     torch.testing.assert_close(model._mlm(fused, masked), expected)
 
 
-def test_a_conv_tower_has_tokens_too(batch):
+def test_a_conv_tower_has_tokens(batch):
     config = replace(TINY, image=ConvConfig(height=128, width=64).tiny())
     pixels = batch.pixels[:, :, ::2, ::2]
     tower = config.build(["mlm"]).image_tower.eval()
@@ -100,7 +100,7 @@ def test_a_conv_tower_has_tokens_too(batch):
     assert config.build(ALL)(replace(batch, pixels=pixels)).keys() == set(ALL)
 
 
-def test_a_timm_tower_has_none():
+def test_a_timm_tower_has_no_tokens():
     config = replace(TINY, image=TimmConfig(model="resnet18", height=64, width=32))
     assert config.build(["sdm", "id"])
     with pytest.raises(RecipeError, match="tokens of a picture"):

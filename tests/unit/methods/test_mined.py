@@ -53,7 +53,7 @@ def step(model, batch):
 @pytest.mark.parametrize(
     "names", [LOSSES, ("queue",), ("sdm", "itm"), ("swap", "tal"), ("id", "mlm")]
 )
-def test_it_returns_the_losses_that_are_asked_for(batch, names):
+def test_it_returns_the_requested_losses(batch, names):
     losses = TINY.build(names)(batch)
     assert losses.keys() == set(names)
     assert all(loss.ndim == 0 and loss.isfinite() for loss in losses.values())
@@ -75,7 +75,7 @@ def test_a_timm_tower_has_no_tokens_to_match():
         config.build(["sdm", "itm"])
 
 
-def test_irras_losses_are_irras(batch):
+def test_losses_of_irra_equal_irras(batch):
     names = ("sdm", "id", "mlm", "itc", "cmpm")
     torch.manual_seed(1)
     ours = TINY.build(names)
@@ -89,7 +89,7 @@ def test_irras_losses_are_irras(batch):
     assert result[0] == result[1]
 
 
-def test_every_parameter_learns_but_those_of_the_copy(batch):
+def test_every_parameter_except_those_of_the_copy_has_a_gradient(batch):
     model = TINY.build(LOSSES)
     torch.stack(list(model(batch).values())).sum().backward()
     idle = {name for name, parameter in model.named_parameters() if parameter.grad is None}
@@ -111,8 +111,8 @@ def test_parts_exist_for_their_losses_only():
     }
 
 
-def test_search_sees_the_towers_alone(batch):
-    """What training needs more is in no list of what search needs, and changes nothing there."""
+def test_search_uses_the_towers_only(batch):
+    """No list of parts for search names the other parts, and they do not change embeddings."""
     model = TINY.build(LOSSES).eval()
     with torch.no_grad():
         model(batch)
@@ -128,7 +128,7 @@ def test_search_sees_the_towers_alone(batch):
         assert model.encode_texts(batch.ids, batch.eot).isfinite().all()
 
 
-def test_irra_can_load_what_it_has_names_for():
+def test_irra_loads_the_parts_that_it_has():
     config = replace(TINY, image=VitConfig().tiny())
     with torch.device("meta"):
         exported = [config.build(names).to_released() for names in (LOSSES, ("sdm", "id", "mlm"))]
@@ -152,7 +152,9 @@ def test_queues_are_filled_by_the_copy_after_the_step(batch):
 def test_the_copy_starts_from_loaded_weights_and_then_lags(batch):
     model = TINY.build(["queue"])
     with torch.no_grad():
-        model.image_tower.proj.weight.mul_(2)  # as if pretrained weights came after the build
+        model.image_tower.proj.weight.mul_(
+            2
+        )  # as if pretrained weights were loaded after the build
     copied = model.momentum.module.image_tower.proj.weight
     model.start_epoch(0, ())
     assert torch.equal(copied, model.image_tower.proj.weight)
@@ -165,8 +167,8 @@ def test_the_copy_starts_from_loaded_weights_and_then_lags(batch):
     assert not torch.equal(copied, model.image_tower.proj.weight)
 
 
-def test_the_queue_makes_the_loss_harder_unless_it_is_of_the_same_people(batch):
-    """From the second step on; with one person only, there is nothing to rank at all."""
+def test_the_queue_raises_the_loss_unless_it_has_the_same_people(batch):
+    """From the second step on. With one person only, there are no negatives."""
     model = TINY.build(["queue"]).eval()
     with torch.no_grad():
         alone = model(batch)["queue"]
@@ -179,7 +181,7 @@ def test_the_queue_makes_the_loss_harder_unless_it_is_of_the_same_people(batch):
     assert nobody == 0
 
 
-def test_matching_has_no_negatives_among_one_person():
+def test_matching_of_one_person_has_no_negatives():
     model = TINY.build(["itm"])
     loss = model(batch_of([3, 3]))["itm"]
     loss.backward()
@@ -187,10 +189,12 @@ def test_matching_has_no_negatives_among_one_person():
     assert model.match_head.weight.grad.isfinite().all()
 
 
-def test_matching_learns_to_tell_pairs_of_a_batch_apart():
+def test_the_match_head_learns_the_pairs_of_a_batch():
     torch.manual_seed(0)
     model = TINY.build(["itm"])
-    model.text_tower.token_embedding.requires_grad_(False)  # most of the time, and no need here
+    model.text_tower.token_embedding.requires_grad_(
+        False
+    )  # the queue takes most of the time and is not needed here
     learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(learning, lr=3e-3)
     batch = batch_of([0, 1, 2, 3], captions=1)
@@ -204,7 +208,7 @@ def test_matching_learns_to_tell_pairs_of_a_batch_apart():
     assert sum(losses[-5:]) < 0.5 * sum(losses[:5])
 
 
-def test_a_caption_without_two_colors_takes_no_part_in_swap(batch):
+def test_a_caption_without_two_colors_is_ignored_by_swap(batch):
     plain = batch.ids.clone()
     plain[:, 2] = 320
     model = TINY.build(["swap"]).eval()

@@ -33,7 +33,7 @@ def test_a_copy_follows_by_the_decay():
         torch.testing.assert_close(ours, theirs)
 
 
-def test_statistics_and_counters_are_taken_over_as_they_are():
+def test_statistics_and_counters_are_copied():
     original = tower()
     follower = MomentumCopy(original)
     original(torch.randn(5, 3))
@@ -42,7 +42,7 @@ def test_statistics_and_counters_are_taken_over_as_they_are():
     assert torch.equal(follower.module[1].running_mean, original[1].running_mean)
 
 
-def test_a_restart_makes_it_equal():
+def test_a_restart_makes_the_copy_equal():
     original = tower()
     follower = MomentumCopy(original)
     changed(original)
@@ -51,7 +51,7 @@ def test_a_restart_makes_it_equal():
     assert all(torch.equal(t, state[n]) for n, t in follower.module.state_dict().items())
 
 
-def test_it_follows_a_part_by_name():
+def test_a_copy_can_follow_a_part_by_name():
     whole = nn.ModuleDict({"head": nn.Linear(4, 2), "tower": tower()})
     follower = MomentumCopy(nn.ModuleDict({"tower": whole["tower"]}), decay=0.0)
     changed(whole)
@@ -86,7 +86,7 @@ def test_the_newest_rows_are_kept_in_a_ring(size, steps):
     assert torch.allclose(queue.features[~filled].norm(dim=1), torch.ones(int((~filled).sum())))
 
 
-def test_parts_of_a_batch_are_written_together_after_the_step():
+def test_parts_of_a_batch_are_enqueued_together_after_the_step():
     parts, at_once = FeatureQueue(5, 3), FeatureQueue(5, 3)
     at_once.load_state_dict(parts.state_dict())
     features = torch.randn(4, 3, requires_grad=True)
@@ -95,7 +95,7 @@ def test_parts_of_a_batch_are_written_together_after_the_step():
     for part in (slice(0, 2), slice(2, 4)):
         parts.hold(features[part], torch.arange(4)[part])
     assert not parts.filled.any()
-    loss.backward()  # which would fail, had the rows changed under it
+    loss.backward()  # this would fail if the rows had changed in between
     parts.write()
     parts.write()
     at_once.hold(features, torch.arange(4))
@@ -105,7 +105,7 @@ def test_parts_of_a_batch_are_written_together_after_the_step():
     assert not parts.features.requires_grad
 
 
-def test_a_queue_goes_on_from_its_state():
+def test_a_queue_is_restored_from_its_state():
     straight = FeatureQueue(3, 2)
     straight.hold(torch.randn(2, 2), torch.tensor([4, 5]))
     straight.write()

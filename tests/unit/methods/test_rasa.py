@@ -48,7 +48,7 @@ def built(losses=LOSSES, **changes):
 
 METHOD = built()
 NET = ConvImageConfig(net=ConvConfig(height=32, width=16, channels=(8, 8, 8, 16)))
-"""Its last map has two cells."""
+"""An image tower whose last map has two cells."""
 
 
 def batch_of(pids=(0, 1, 0, 2), *, captions=2, seed=0):
@@ -70,7 +70,7 @@ def batch_of(pids=(0, 1, 0, 2), *, captions=2, seed=0):
 
 
 @pytest.mark.parametrize("image", [CONFIG.image, NET], ids=["transformer", "net"])
-def test_every_parameter_is_trained_but_the_copies(image):
+def test_every_parameter_except_the_copies_has_a_gradient(image):
     method = built(image=image)
     losses = method(batch_of())
     assert tuple(losses) == ("cl", "pitm", "prd", "mlm", "mrtd")
@@ -80,7 +80,7 @@ def test_every_parameter_is_trained_but_the_copies(image):
 
 
 def test_fewer_losses_leave_no_parameter_without_a_gradient():
-    """Several processes would wait for it."""
+    """With several processes, DDP would wait for such a parameter."""
     method = built(("cl", "pitm"))
     assert not hasattr(method, "prd_head")
     losses = method(replace(batch_of(), replaced=None))
@@ -89,12 +89,12 @@ def test_fewer_losses_leave_no_parameter_without_a_gradient():
 
 
 @pytest.mark.parametrize("losses", [("cl",), ("pitm", "mlm")])
-def test_search_and_re_ranking_are_both_trained(losses):
+def test_embeddings_and_match_head_are_both_trained(losses):
     with pytest.raises(RecipeError, match=r"expected both among the losses, got"):
         CONFIG.build(losses)
 
 
-def test_other_losses_are_unknown():
+def test_unknown_losses_are_refused():
     with pytest.raises(RecipeError, match="RaSa computes the losses cl, pitm"):
         CONFIG.build(("cl", "pitm", "sdm"))
 
@@ -109,12 +109,12 @@ def test_three_captions_are_too_many():
         built()(batch_of(captions=3))
 
 
-def test_a_batch_of_one_person_has_no_wrong_pairs():
+def test_a_batch_of_one_person_has_no_negatives():
     losses = built()(batch_of((5, 5, 5, 5)))
     assert all(torch.isfinite(loss) for loss in losses.values())
 
 
-def test_padding_and_the_end_token_are_looked_at_by_nothing():
+def test_padding_and_the_end_token_are_not_attended():
     """ALBEF was trained without an end token."""
     method, batch = built().eval(), batch_of()
     other = batch.ids.clone()
@@ -127,8 +127,8 @@ def test_padding_and_the_end_token_are_looked_at_by_nothing():
 
 
 @torch.no_grad()
-def test_the_match_door():
-    """One caption with many pictures is that caption with each."""
+def test_matching_one_caption_equals_matching_its_copies():
+    """One caption with many pictures gives the same logits as the caption with each picture."""
     method, batch = built().eval(), batch_of(captions=1)
     assert isinstance(method, Matcher)
     tokens = method.match_tokens(batch.pixels)
@@ -143,7 +143,7 @@ def test_the_match_door():
 
 
 @torch.no_grad()
-def test_the_graphs_of_captions_and_of_matches():
+def test_exported_graphs_have_dynamic_shapes():
     """Any number of pictures, any length, and captions that are shorter than their row."""
     method, batch = built().eval(), batch_of()
     text = InferenceSession(text_graph(method, context_length=12, opset=23))
@@ -164,8 +164,8 @@ def test_the_graphs_of_captions_and_of_matches():
 
 
 @torch.no_grad()
-def test_words_look_at_the_cells_of_a_net():
-    """The exported tower gives what the match door reads, and search the same embedding."""
+def test_a_convolutional_tower_has_tokens_for_matching():
+    """The exported tower gives the tokens of the match head and the same embedding."""
     method, batch = built(image=NET).eval(), batch_of(captions=1)
     graph = image_graph_with_tokens(method, height=32, width=16, opset=23)
     result, codes, scales = InferenceSession(graph).run(None, {"pixels": batch.pixels.numpy()})
@@ -175,11 +175,11 @@ def test_words_look_at_the_cells_of_a_net():
     np.testing.assert_allclose(result, embeddings, atol=1e-5)
     kept = from_codes(torch.from_numpy(codes), torch.from_numpy(scales))
     expected = from_codes(*to_codes(tokens))
-    # Where the graph rounds otherwise, a code is off by one.
+    # Where the graph rounds differently, a code differs by one.
     assert ((kept - expected).abs() <= 1.01 * torch.from_numpy(scales)[..., None]).all()
 
 
-def test_what_is_remembered_changes_after_the_step():
+def test_queues_and_copies_change_after_the_step():
     method, batch = built(), batch_of()
     before = {name: tensor.clone() for name, tensor in method.state_dict().items()}
     method(batch)
@@ -194,8 +194,8 @@ def test_what_is_remembered_changes_after_the_step():
     torch.testing.assert_close(after[name], before[name] + 0.005)
 
 
-def test_copies_that_differ_take_a_step_before_the_first():
-    """ALBEF's do; when a later epoch begins, they took it after the last step."""
+def test_copies_that_differ_are_updated_before_the_first_step():
+    """ALBEF's copies differ. In later epochs, they were updated after the last step."""
     method = built()
     with torch.no_grad():
         method.image_tower.proj.weight += 1
@@ -206,8 +206,8 @@ def test_copies_that_differ_take_a_step_before_the_first():
     torch.testing.assert_close(method.image_momentum.module.proj.weight, before + 0.005)
 
 
-def test_captions_are_padded_to_the_longest_of_their_own_kind():
-    """With padding where the end was, as the released tokenizer writes them."""
+def test_captions_are_padded_to_the_longest_of_their_kind():
+    """The end token is replaced by padding, as in the released tokenizer."""
     batch = batch_of()
     own, told = built()._captions(batch)
     for captions, first in ((own, 0), (told, 1)):
@@ -221,7 +221,7 @@ def test_captions_are_padded_to_the_longest_of_their_own_kind():
 
 @pytest.mark.parametrize("axis", ["sequence", "vocabulary"])
 def test_a_lookup_of_padding_has_no_gradient(axis):
-    """Only as a word to guess, by the head that shares the embeddings, has it one."""
+    """Padding has a gradient only as a word to predict, in the head that shares the embeddings."""
     method = built(distill_axis=axis)
     method.steps_done.fill_(10)
     shared = method.text_tower.bert.words.weight
@@ -231,7 +231,7 @@ def test_a_lookup_of_padding_has_no_gradient(axis):
     assert shared.grad[101].any()
 
 
-def test_the_momentum_model_is_asked_to_a_growing_share():
+def test_the_weight_of_the_momentum_model_grows():
     method = built()
     shares = []
     for _ in range(6):
@@ -240,7 +240,7 @@ def test_the_momentum_model_is_asked_to_a_growing_share():
     assert shares == pytest.approx([0.0, 0.1, 0.2, 0.3, 0.4, 0.4])
 
 
-def test_a_queue_row_of_the_same_person_is_no_negative(monkeypatch):
+def test_a_queue_row_of_the_same_person_is_not_a_negative(monkeypatch):
     method, batch = built(), batch_of()
     seen = {}
     contrast = rasa_module.momentum_contrast
@@ -259,8 +259,8 @@ def test_a_queue_row_of_the_same_person_is_no_negative(monkeypatch):
     assert seen["same"].tolist() == expected
 
 
-def test_search_takes_nothing_of_training(monkeypatch):
-    """Towers alone: neither copies nor queues nor the upper half of BERT."""
+def test_search_needs_only_the_towers(monkeypatch):
+    """It needs no copies, no queues and not the upper half of BERT."""
     method, batch = built().eval(), batch_of()
     for part in ("image_momentum", "text_momentum", "image_queue", "text_queue", "itm_head"):
         delattr(method, part)
@@ -271,8 +271,8 @@ def test_search_takes_nothing_of_training(monkeypatch):
 
 @settings(deadline=None, max_examples=30)
 @given(pids=st.lists(st.integers(0, 3), min_size=1, max_size=7), seed=st.integers(0, 99))
-def test_wrong_pairs_are_of_other_people(pids, seed):
-    """Each caption has one and each picture, but where all are of one person."""
+def test_negatives_are_of_other_people(pids, seed):
+    """Each caption and each picture has one, unless all are of one person."""
     torch.manual_seed(seed)
     features = [Pair(torch.randn(len(pids), 3), torch.randn(len(pids), 3)) for _ in range(2)]
     people = torch.tensor(pids)
@@ -289,7 +289,7 @@ def drawn_captions(special, n=60, length=40):
 
 
 @pytest.mark.parametrize("special", [BERT_IDS, CLIP_IDS])
-def test_hidden_words(special):
+def test_words_are_masked_with_the_stated_probabilities(special):
     torch.manual_seed(0)
     caption = drawn_captions(special)
     hidden = hide_words(caption, rate=0.3, special=special, vocabulary=1000)
@@ -304,7 +304,7 @@ def test_hidden_words(special):
     assert became[became != special.hidden].max() < 1000
 
 
-def test_replaced_words_are_drawn_by_their_likelihood():
+def test_replaced_words_are_drawn_by_their_probability():
     torch.manual_seed(0)
     special = SpecialIds(start=1, hidden=2, pad=0)
     ids = torch.tensor([[1, 5, 5, 5, 0]]).repeat(3000, 1)
@@ -319,7 +319,7 @@ def test_replaced_words_are_drawn_by_their_likelihood():
     assert (words == 6).float().mean().item() == pytest.approx(0.3, abs=0.02)
 
 
-def test_a_mirrored_view_owes_nothing_to_the_first():
+def test_the_mirrored_view_does_not_depend_on_the_first():
     torch.manual_seed(0)
     pixels = torch.arange(400).view(400, 1, 1, 1) * 2 + torch.tensor([0, 1])
     seen = mirror(pixels)
@@ -328,14 +328,14 @@ def test_a_mirrored_view_owes_nothing_to_the_first():
     assert torch.equal(seen[flipped], pixels[flipped].flip(3))
 
 
-def test_words_of_clip_without_a_vocabulary():
+def test_without_a_vocabulary_the_tokens_are_those_of_clip():
     config = AlbefTextConfig(vocabulary=49408, context_length=20)
     assert config.tokenizer().start_id == config.special.start
     with pytest.raises(RecipeError, match=r"the words are CLIP's 49408.* has 30522"):
         AlbefTextConfig()
 
 
-def test_sizes_that_do_not_fit():
+def test_inconsistent_sizes_are_refused():
     with pytest.raises(RecipeError, match="up to 51 tokens and there are 50"):
         AlbefTextConfig(vocabulary=49408, positions=50)
     with pytest.raises(RecipeError, match="fusion_depth of 1 or more"):
@@ -344,8 +344,8 @@ def test_sizes_that_do_not_fit():
         AlbefImageConfig(height=40, width=16)
 
 
-def test_the_parameters_of_the_released_model():
-    """Counted there: 86,090,496 of the pictures' transformer and 123,697,722 of BERT."""
+def test_parameter_counts_equal_those_of_the_released_model():
+    """It has 86,090,496 in the transformer of pictures and 123,697,722 in BERT."""
     text = AlbefTextConfig(vocabulary_file="vocab.txt")
     with torch.device("meta"):
         method = RasaConfig(text=text, queue=2).build()

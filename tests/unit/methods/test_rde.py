@@ -37,8 +37,8 @@ def count(module):
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def test_parameter_counts_of_the_released_code_less_what_it_never_calls():
-    """There: 1,841,664 for images and 1,316,352 for captions."""
+def test_parameter_counts_equal_those_used_by_the_released_code():
+    """The released code has 1,841,664 for images and 1,316,352 for captions."""
     with torch.device("meta"):
         model = RdeConfig(image=VitConfig(), text=TextConfig()).build()
     linear, norm = 512 * 1024 + 1024, 2 * 1024
@@ -59,7 +59,7 @@ def test_both_embeddings_are_one_vector_of_unit_length(config):
 
 
 @pytest.mark.parametrize("config", [TINY, CONV], ids=["vit", "conv"])
-def test_every_parameter_learns(config):
+def test_every_parameter_has_a_gradient(config):
     model = config.build()
     losses = model(batch_of(config))
     assert losses.keys() == {"bge", "tse"}
@@ -68,7 +68,7 @@ def test_every_parameter_learns(config):
 
 
 @torch.no_grad()
-def test_several_captions_of_a_picture_add_up():
+def test_losses_of_several_captions_of_a_picture_are_added():
     config = replace(TINY, disturb=0.0)
     batch = batch_of(config)
     twice = replace(batch, ids=batch.ids.repeat_interleave(2, 0), eot=batch.eot.repeat(2))
@@ -77,7 +77,7 @@ def test_several_captions_of_a_picture_add_up():
 
 
 @torch.no_grad()
-def test_pairs_that_are_not_trusted_weigh_nothing():
+def test_pairs_that_are_not_trusted_have_no_weight():
     config = replace(TINY, disturb=0.0)
     model, batch = config.build().eval(), batch_of(config, numbers=(5, 0, 3, 1))
     each = model._item_losses(batch)["bge"]
@@ -88,8 +88,8 @@ def test_pairs_that_are_not_trusted_weigh_nothing():
     torch.testing.assert_close(alone(batch)["bge"], each.sum())
 
 
-def test_the_division_finds_the_pairs_that_cost_more(monkeypatch):
-    """Both views agree on it: items 2 and 4 are wrong. Item 5 is in no batch."""
+def test_the_division_excludes_pairs_with_high_losses(monkeypatch):
+    """Both views agree that items 2 and 4 are wrong. Item 5 is in no batch."""
     model = TINY.build()
     model.trusted.fill_(False)
     costs = torch.tensor([0.1, 0.12, 0.9, 0.1, 0.95])
@@ -104,7 +104,7 @@ def test_the_division_finds_the_pairs_that_cost_more(monkeypatch):
 
 
 @pytest.mark.parametrize(("noise", "iterations"), [(0.2, 10), (0.5, 100)])
-def test_the_division_is_fitted_for_the_noise_that_is_known(noise, iterations, monkeypatch):
+def test_the_division_is_fitted_for_the_known_noise(noise, iterations, monkeypatch):
     model, fits = TINY.build(), []
     costs = torch.tensor([0.1, 0.12, 0.9, 0.1, 0.95])
     monkeypatch.setattr(
@@ -118,7 +118,7 @@ def test_the_division_is_fitted_for_the_noise_that_is_known(noise, iterations, m
     assert [fit.iterations for fit in fits] == [iterations]
 
 
-def test_without_consensus_no_batch_is_looked_at():
+def test_without_consensus_no_batch_is_read():
     model = replace(TINY, consensus=None).build()
     model.start_epoch(0, (pytest.fail("looked") for _ in range(1)))
     assert "trusted" not in model.state_dict()
@@ -126,7 +126,7 @@ def test_without_consensus_no_batch_is_looked_at():
 
 
 def test_the_first_epochs_may_trust_all_pairs():
-    """Towers from random weights have nothing to agree upon yet."""
+    """Towers with random weights cannot detect wrong pairs."""
     waiting = replace(TINY, consensus=Consensus(start=2))
     model = waiting.build()
     model.start_epoch(1, (pytest.fail("looked") for _ in range(1)))
@@ -154,7 +154,7 @@ def test_a_timm_tower_has_no_tokens():
         replace(TINY, image=TimmConfig(model="resnet18", height=64, width=32)).build()
 
 
-def test_released_names_there_and_back():
+def test_released_names_are_converted_in_both_directions():
     model = TINY.build()
     theirs = model.to_released()
     assert "visul_emb_layer.mlp.layers.1.weight" in theirs
@@ -169,14 +169,14 @@ def test_released_names_there_and_back():
     assert all(torch.equal(ours[name], expected[name]) for name in ours)
 
 
-def test_a_conv_tower_has_no_place_in_the_released_layout():
+def test_a_conv_tower_cannot_be_written_in_the_released_layout():
     with pytest.raises(WeightsError, match=r"CLIP vision transformer.*ConvTower"):
         CONV.build().to_released()
 
 
 @pytest.mark.parametrize("prefix", ["", "module."])
 def test_a_released_file_is_loaded_with_its_selections(prefix, tmp_path):
-    """Also where heads are asked to stay fresh: search needs the selections."""
+    """Also if heads are to stay fresh, because search needs the selections."""
     theirs = TINY.build()
     state = {prefix + name: tensor for name, tensor in theirs.to_released().items()}
     torch.save({"model": state}, tmp_path / "best.pth")
@@ -187,7 +187,7 @@ def test_a_released_file_is_loaded_with_its_selections(prefix, tmp_path):
     assert left == ["trusted"]
 
 
-def test_towers_of_a_file_without_selections(tmp_path):
+def test_a_file_without_selections_is_refused(tmp_path):
     theirs, ours = TINY.build(), TINY.build()
     state = theirs.to_released()
     towers = {name: tensor for name, tensor in state.items() if name.startswith("base_model.")}

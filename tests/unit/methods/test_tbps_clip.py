@@ -30,7 +30,7 @@ def batch():
     )
 
 
-def test_it_returns_the_losses_that_are_asked_for(batch):
+def test_it_returns_the_requested_losses(batch):
     for names in (LOSSES, ("nitc", "ritc"), ("citc",)):
         losses = TINY.build(names)(batch)
         assert losses.keys() == set(names)
@@ -39,15 +39,16 @@ def test_it_returns_the_losses_that_are_asked_for(batch):
         TINY.build(("nitc", "ss"))
 
 
-def test_all_but_the_patches_learn(batch):
+def test_every_parameter_except_the_patches_has_a_gradient(batch):
     model = TINY.build(LOSSES)
     torch.stack(list(model(batch).values())).sum().backward()
     idle = [name for name, parameter in model.named_parameters() if parameter.grad is None]
     assert idle == ["image_tower.conv1.weight"]
 
 
-def test_labels_soften_over_the_ramp(batch):
-    """Without dropout the guess is the model's own: the loss moves by the softness alone."""
+def test_labels_become_softer_over_the_ramp(batch):
+    """Without dropout, the soft labels are the model's own. The loss changes only by the
+    softness."""
     model = TINY.build(("nitc",)).eval()
     result = []
     with torch.no_grad():
@@ -70,7 +71,7 @@ def test_the_step_count_is_in_the_checkpoint():
 
 
 def test_the_scale_is_capped_and_its_gradient_is_not(batch):
-    """As if the value alone were replaced in place, which is what the released code does."""
+    """As if only the value were replaced in place, as the released code does."""
     model = TINY.build(("ritc",)).eval()
     torch.nn.init.constant_(model.logit_scale, 5.0)
     loss = model(batch)["ritc"]

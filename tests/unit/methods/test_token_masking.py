@@ -36,7 +36,7 @@ def captions(lengths, length):
     rate=st.floats(0.0, 1.0),
     seed=st.integers(0, 1000),
 )
-def test_only_words_are_hidden_and_each_caption_loses_one(lengths, rate, seed):
+def test_only_words_are_masked_and_each_caption_has_one(lengths, rate, seed):
     torch.manual_seed(seed)
     ids = captions(lengths, 12)
     masked, targets = mask_words(ids, rate=rate)
@@ -50,22 +50,22 @@ def test_only_words_are_hidden_and_each_caption_loses_one(lengths, rate, seed):
     assert masked.dtype == ids.dtype
 
 
-def test_of_an_empty_caption_the_end_is_hidden():
-    """As in the released code, which hides position 1 whatever is there."""
+def test_the_end_of_an_empty_caption_is_masked():
+    """The released code masks position 1 in this case, whatever it contains."""
     masked, targets = mask_words(captions([0], 4))
     assert targets.tolist() == [[0, END, 0, 0]]
     assert masked.tolist() == [[START, MASK, 0, 0]]
 
 
-def test_the_input_stays_as_it_was():
+def test_the_input_is_not_changed():
     ids = captions([8, 8], 12)
     before = ids.clone()
     mask_words(ids, rate=0.9)
     assert torch.equal(ids, before)
 
 
-def test_shares_of_bert_masking():
-    """15 % of words; of those 80 % hidden, 10 % another word, 10 % left."""
+def test_words_are_masked_in_the_shares_of_bert():
+    """15 % of words; of these 80 % masked, 10 % replaced, 10 % unchanged."""
     torch.manual_seed(0)
     ids = torch.full((2000, 60), 777, dtype=torch.int32)
     masked, targets = mask_words(ids)
@@ -78,7 +78,7 @@ def test_shares_of_bert_masking():
 
 
 WORD_END, INSIDE = 400, 5
-"""One id that ends a word, and one that does not."""
+"""An id that ends a word, and one that does not."""
 
 word_lengths = st.lists(st.lists(st.integers(1, 4), min_size=1, max_size=9), min_size=1, max_size=4)
 """Lengths of the words of some captions, in tokens."""
@@ -90,7 +90,7 @@ def ends():
 
 
 def encoded(lengths):
-    """Ids ``[N, L]`` of captions, and of every token the word it is of."""
+    """Ids ``[N, L]`` of captions, and the number of the word of each token."""
     rows = [
         [START, *(i for n in words for i in [INSIDE] * (n - 1) + [WORD_END]), END]
         for words in lengths
@@ -105,8 +105,8 @@ def encoded(lengths):
     )
 
 
-def test_ends_of_words_are_those_of_the_tokenizer(ends):
-    """A word on its own ends with its last token; its other tokens end nothing."""
+def test_ends_of_words_equal_those_of_the_tokenizer(ends):
+    """A single word ends with its last token; its other tokens do not end a word."""
     tokenizer = clip_tokenizer()
     assert ends.shape == (tokenizer.vocabulary_size,)
     for word in ("coat", "houndstooth", "cardigan-like", "2019", "überwurf", "!?"):
@@ -128,7 +128,7 @@ def test_words_are_numbered(lengths):
 @given(
     lengths=word_lengths, rate=st.floats(0.05, 1), most=st.integers(1, 10), seed=st.integers(0, 99)
 )
-def test_words_are_hidden_whole_and_within_the_budget(lengths, rate, most, seed):
+def test_words_are_masked_completely_and_within_the_budget(lengths, rate, most, seed):
     torch.manual_seed(seed)
     ids, numbers = encoded(lengths)
     masked = mask_whole_words(ids, torch.from_numpy(clip_word_ends()), rate=rate, most=most)
@@ -143,11 +143,11 @@ def test_words_are_hidden_whole_and_within_the_budget(lengths, rate, most, seed)
         assert whole == part
         left = budget - int(hidden[row].sum())
         assert left >= 0
-        # Greedy: what is left over has room for no word that still stands.
+        # Greedy: no unmasked word fits in the rest of the budget.
         assert all(n > left for n, is_hidden in zip(words, whole, strict=True) if not is_hidden)
 
 
-def test_four_of_five_become_the_mask_and_one_of_ten_stays(ends):
+def test_80_percent_become_the_mask_token_and_10_percent_are_unchanged(ends):
     torch.manual_seed(0)
     ids = torch.full((400, 22), WORD_END)
     ids[:, 0], ids[:, -1] = START, END
@@ -165,7 +165,7 @@ def test_four_of_five_become_the_mask_and_one_of_ten_stays(ends):
     np.testing.assert_allclose(shares, [0.8, 0.1], atol=0.02)
 
 
-def test_every_word_is_as_likely(ends):
+def test_every_word_has_the_same_probability(ends):
     torch.manual_seed(0)
     ids = torch.full((3000, 12), WORD_END)
     ids[:, 0], ids[:, -1] = START, END
@@ -191,7 +191,7 @@ def captions_with_ends(lengths, length):
     rate=st.floats(0.0, 1.0),
     seed=st.integers(0, 1000),
 )
-def test_captions_stay_captions_with_ends(lengths, rate, seed):
+def test_changed_captions_keep_start_and_end(lengths, rate, seed):
     torch.manual_seed(seed)
     ids, eot = captions_with_ends(lengths, 12)
     result, ends = disturb_words(ids, eot, rate=rate)
@@ -204,15 +204,15 @@ def test_captions_stay_captions_with_ends(lengths, rate, seed):
         assert not any(row[end + 1 :])
 
 
-def test_at_rate_zero_nothing_changes():
+def test_a_rate_of_zero_changes_nothing():
     ids, eot = captions_with_ends([3, 0, 10], 12)
     result, ends = disturb_words(ids, eot, rate=0.0)
     assert torch.equal(result, ids)
     assert torch.equal(ends, eot)
 
 
-def test_shares_of_disturbed_words():
-    """A fifth of the words: 60 % hidden, 20 % exchanged, 20 % left out."""
+def test_words_are_changed_in_the_stated_shares():
+    """A fifth of the words: 60 % masked, 20 % replaced, 20 % removed."""
     torch.manual_seed(0)
     ids = torch.full((2000, 62), 777, dtype=torch.int32)
     ids[:, 0], ids[:, -1] = START, END

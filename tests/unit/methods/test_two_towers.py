@@ -1,4 +1,4 @@
-"""What every method states about itself."""
+"""The statements of every method about itself."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +26,7 @@ NAMES = {
     "RdeConfig": "rde",
     "TbpsClipConfig": "tbps_clip",
 }
-"""Names that plans store. A change would make them differ from those of earlier versions."""
+"""Names that plans store. If one changed, plans would differ from those of earlier versions."""
 
 TOWERS = {"image_tower", "text_tower"}
 SEARCH_PARTS = {
@@ -37,7 +37,7 @@ SEARCH_PARTS = {
     "rasa_cuhk_pedes": {"temperature", "itm_head", "image_momentum", "text_momentum"},
     "rde_cuhk_pedes": {"image_selection", "text_selection"},
 }
-"""Parts besides the towers that a checkpoint of a recipe must have for search."""
+"""Parts besides the towers that search needs, in a checkpoint of each recipe."""
 
 
 def tiny(name, **changes):
@@ -60,7 +60,7 @@ def test_search_needs_the_towers_and_these_parts(name):
 
 @pytest.mark.parametrize("name", SEARCH_PARTS)
 def test_search_does_not_read_other_parts(name, monkeypatch):
-    """Embeddings stay the same if all parts that search does not need are lost."""
+    """Embeddings are the same without the parts that search does not need."""
     recipe = tiny(name)
     method = assemble(recipe).eval()
     image = recipe.method.image
@@ -82,18 +82,20 @@ def test_colour_heads_are_for_training_only():
     add_color_tasks(method, ["colorize"])
     assert PART in parts_of(method.state_dict())
     assert method.search_parts == plain.search_parts
-    assert PART not in plain.training_only  # the list belongs to one method, not to its class
+    assert (
+        PART not in plain.training_only
+    )  # the list belongs to one method instance, not to its class
 
 
-def test_colour_tasks_and_exchanged_colours_together():
-    """Both have colour words of their own."""
+def test_colour_tasks_and_exchanged_colours_work_together():
+    """Both have their own colour words."""
     losses = {"swap": 1.0, "colorize": 1.0, "color_words": 1.0, "sdm": 1.0}
     method = assemble(tiny("finegrain_cuhk_pedes", losses=losses))
     assert PART in parts_of(method.state_dict())
     assert PART not in method.search_parts
 
 
-def test_a_tower_without_tokens():
+def test_a_tower_without_tokens_is_refused():
     tower = TimmConfig(model="resnet18", height=64, width=32).build(16)
     assert not isinstance(tower, TokenTower)
     with pytest.raises(RecipeError, match="tokens, which a TimmTower does not give; x"):

@@ -18,7 +18,7 @@ def pixels(n: int) -> torch.Tensor:
     return torch.randint(0, 256, (n, 3, 128, 64), dtype=torch.uint8, generator=generator)
 
 
-def test_one_embedding_a_picture(tower):
+def test_each_picture_has_one_embedding(tower):
     assert tower(pixels(3)).shape == (3, 24)
 
 
@@ -30,8 +30,8 @@ def test_a_picture_does_not_depend_on_its_batch(tower):
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
 
 
-def test_rows_stay_apart_and_columns_do_not(tower):
-    """What lies in the last map's rows reaches the projection row by row."""
+def test_rows_of_the_last_map_are_projected_separately(tower):
+    """The columns of a row are averaged."""
     with torch.no_grad():
         last_map = tower.backbone(tower.pixel_norm(pixels(2)))
         # The stem and three of the four stages halve the picture.
@@ -48,7 +48,7 @@ def test_rows_stay_apart_and_columns_do_not(tower):
         torch.testing.assert_close(tower(pixels(2)), expected, atol=1e-5, rtol=1e-5)
 
 
-def test_a_stem_of_patches_reads_each_patch_alone():
+def test_a_stem_of_patches_reads_each_patch_separately():
     torch.manual_seed(0)
     tower = ConvConfig(height=64, width=32, channels=(8, 16, 16, 32), patch=4).build(24).eval()
     picture = pixels(1)[:, :, :64, :32]
@@ -64,12 +64,12 @@ def test_a_stem_of_patches_reads_each_patch_alone():
 
 
 @pytest.mark.parametrize("patch", [-4, 3, 48])
-def test_patches_that_do_not_tile_the_picture(patch):
+def test_patches_that_do_not_tile_the_picture_are_refused(patch):
     with pytest.raises(RecipeError, match=rf"128x64 does not divide into patches of {patch}"):
         ConvConfig(height=128, width=64, patch=patch).build(8)
 
 
-def test_the_tiny_twin_is_of_the_same_kind():
+def test_the_tiny_form_is_of_the_same_kind():
     tiny = ConvConfig().tiny()
     assert isinstance(tiny, ConvConfig)
     assert tiny.height < ConvConfig().height

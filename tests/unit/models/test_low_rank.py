@@ -7,7 +7,7 @@ from finegrain.models.low_rank import add_low_rank, merged
 from finegrain.models.transformer import Attention
 
 
-def test_an_update_is_the_formula_of_the_paper():
+def test_an_update_equals_the_formula_of_the_paper():
     """``W x + (alpha / r) B A x`` (Hu et al. 2021, equation 3)."""
     torch.manual_seed(0)
     layer = nn.Linear(6, 4)

@@ -19,7 +19,7 @@ def test_patches_come_in_raster_order():
         assert torch.equal(cells[:, number], there)
 
 
-def test_what_does_not_fill_a_patch_is_left_out():
+def test_pixels_that_do_not_fill_a_patch_are_left_out():
     pictures = torch.randn(1, 3, 11, 8)
     assert torch.equal(cut(pictures, 4), cut(pictures[:, :, :8], 4))
 
@@ -29,7 +29,7 @@ def test_a_picture_must_have_a_pixel_for_each_patch():
         cut(torch.zeros(1, 3, 4, 9), 5)
 
 
-def test_the_defaults_are_those_of_the_paper():
+def test_the_defaults_equal_those_of_the_paper():
     config = PatchConfig()
     assert (config.model, config.count, config.pixels) == ("resnet50", 64, 224)
     assert PatchConfig(grids=(1, 2, 3, 4, 5)).count == 55
@@ -37,7 +37,7 @@ def test_the_defaults_are_those_of_the_paper():
         assert PatchEncoder(config).features == 2048
 
 
-def test_each_patch_is_seen_alone_at_the_size_of_the_backbone():
+def test_each_patch_is_resized_and_encoded_separately():
     encoder = PatchEncoder(PatchConfig(model="test_resnet", grids=(1, 2), pixels=32)).eval()
     pixels = torch.randint(0, 256, (2, 3, 16, 24)).byte()
     features = encoder(pixels)
@@ -49,7 +49,7 @@ def test_each_patch_is_seen_alone_at_the_size_of_the_backbone():
     torch.testing.assert_close(features[:, 0], whole, atol=1e-5, rtol=1e-4)
 
 
-def test_a_frozen_backbone_stays_as_it_is():
+def test_a_frozen_backbone_does_not_change():
     encoder = PatchEncoder(PatchConfig(model="test_resnet", grids=(2,), pixels=32)).train()
     before = {name: tensor.clone() for name, tensor in encoder.backbone.state_dict().items()}
     assert not encoder(torch.zeros(2, 3, 16, 16).byte()).requires_grad
@@ -58,7 +58,7 @@ def test_a_frozen_backbone_stays_as_it_is():
 
 
 @pytest.mark.parametrize("at_once", [1, 3, 64])
-def test_patches_seen_a_few_at_a_time_are_those_seen_together(at_once, monkeypatch):
+def test_encoding_patches_in_parts_equals_encoding_all_at_once(at_once, monkeypatch):
     encoder = PatchEncoder(PatchConfig(model="test_resnet", grids=(1, 2, 3), pixels=32))
     pixels = torch.randint(0, 256, (3, 3, 25, 18)).byte()
     together = []
@@ -75,8 +75,8 @@ def test_patches_seen_a_few_at_a_time_are_those_seen_together(at_once, monkeypat
     assert sum(seen) == 3 * (1 + 4 + 9)
 
 
-def test_a_backbone_that_learns_sees_a_batch_at_once(monkeypatch):
-    """Its statistics would be others by parts."""
+def test_a_trained_backbone_encodes_a_batch_at_once(monkeypatch):
+    """In parts, its batch statistics would differ."""
     encoder = PatchEncoder(PatchConfig(model="test_resnet", grids=(1, 2), pixels=32, frozen=False))
     seen = []
     backbone = encoder.backbone.forward
@@ -96,7 +96,7 @@ def test_a_frozen_backbone_is_exported_for_any_number_of_pictures():
         torch.testing.assert_close(program(pixels[:n]), encoder(pixels[:n]), atol=1e-5, rtol=1e-5)
 
 
-def test_a_backbone_that_learns_gets_gradients():
+def test_a_trained_backbone_has_gradients():
     encoder = PatchEncoder(PatchConfig().tiny())
     encoder.train()(torch.randint(0, 256, (2, 3, 16, 16)).byte()).sum().backward()
     assert encoder.backbone.training

@@ -22,7 +22,7 @@ def attended(n, length, seed=0):
 
 
 def literal(selection, attended, allowed, count):
-    """One row and one token at a time."""
+    """Computed for one row and one token at a time."""
     rows = []
     for tokens, attention, may in zip(*attended, allowed, strict=True):
         candidates = [j for j in range(len(tokens)) if may[j]]
@@ -44,7 +44,7 @@ def literal(selection, attended, allowed, count):
     seed=st.integers(0, 99),
 )
 @torch.no_grad()
-def test_the_maximum_over_the_most_attended_words(ends, count, seed):
+def test_the_output_is_the_maximum_over_the_most_attended_words(ends, count, seed):
     torch.manual_seed(seed)
     selection = TokenSelection(8, 6).eval()
     selection.norm.running_mean.normal_()
@@ -55,22 +55,22 @@ def test_the_maximum_over_the_most_attended_words(ends, count, seed):
     torch.testing.assert_close(got, literal(selection, shown, allowed, count))
 
 
-def test_of_an_empty_caption_its_end_is_chosen():
+def test_the_end_of_an_empty_caption_is_selected():
     shown = attended(2, 5)
     allowed = allowed_words(shown, torch.tensor([1, 3]))
     assert allowed.nonzero().tolist() == [[0, 1], [1, 1], [1, 2]]
     assert most_attended(shown.attention, allowed, 3)[0].tolist() == [1, 1, 1]
 
 
-def test_the_class_token_is_never_chosen():
+def test_the_class_token_is_never_selected():
     shown = attended(3, 6)
     chosen = most_attended(shown.attention, allowed_patches(shown), 5)
     assert (chosen.sort(dim=1).values == torch.arange(1, 6)).all()
 
 
 @torch.no_grad()
-def test_attention_of_the_towers_is_that_of_their_last_block():
-    """Against torch's own attention, averaged over heads; of captions, that of the end."""
+def test_the_attention_of_a_tower_is_that_of_its_last_block():
+    """Compared with torch's attention, averaged over heads; for captions, that of the end token."""
     torch.manual_seed(0)
     image = VitConfig(height=32, width=32, patch=16, channels=16, depth=2, heads=2).build(8).eval()
     text = TextConfig(vocabulary=50, context_length=9, channels=16, depth=2, heads=2).build(8)
@@ -94,7 +94,7 @@ def test_attention_of_the_towers_is_that_of_their_last_block():
 
 
 @torch.no_grad()
-def test_cells_of_a_conv_tower_count_by_likeness_to_the_whole():
+def test_cells_of_a_conv_tower_are_ranked_by_similarity_to_the_embedding():
     tower = ConvConfig(height=128, width=64).tiny().build(8).eval()
     tokens, attention = tower.attended(torch.randint(0, 256, (2, 3, 64, 32)).byte())
     torch.testing.assert_close(attention.sum(dim=1), torch.ones(2))
@@ -103,7 +103,7 @@ def test_cells_of_a_conv_tower_count_by_likeness_to_the_whole():
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_dropout_of_attention_is_for_training_alone(training):
+def test_dropout_of_attention_applies_in_training_only(training):
     torch.manual_seed(0)
     config = TextConfig(vocabulary=9, context_length=6, channels=8, depth=1, heads=2, dropout=0.5)
     tower = config.build(4).train(training)

@@ -23,7 +23,7 @@ VIT = VitConfig(height=64, width=32, patch=16, channels=24, depth=1, heads=2)
     ids=["clip", "resnet", "timm vit"],
 )
 @torch.no_grad()
-def test_image_towers_take_any_number_of_upright_pictures(config):
+def test_image_towers_take_any_number_of_pictures(config):
     tower = config.build(embed_dim=12).eval()
     whole = tower(PIXELS)
     assert (whole.shape, whole.dtype) == ((3, 12), torch.float32)
@@ -38,7 +38,7 @@ def test_tokens_are_the_class_token_then_patches_in_raster_order():
     tokens = tower.tokens(PIXELS)
     assert tokens.shape == (3, 1 + 4 * 2, 12)
     torch.testing.assert_close(tokens[:, 0], tower(PIXELS), atol=1e-6, rtol=1e-5)
-    # Without attention a token depends on its own patch alone.
+    # Without attention, a token depends on its own patch only.
     torch.nn.init.zeros_(tower.transformer.resblocks[0].attn.out_proj.weight)
     tokens = tower.tokens(PIXELS)
     changed = PIXELS.clone()
@@ -52,7 +52,7 @@ def test_sizes_must_divide_into_patches():
         VitConfig(height=60, width=32, patch=16).build(8)
 
 
-def test_unknown_backbone_names_its_neighbours():
+def test_an_unknown_backbone_gets_suggestions():
     with pytest.raises(RecipeError, match=r"has no model 'resnet10x'.*resnet"):
         TimmConfig(model="resnet10x", height=32, width=32).build(8)
     with pytest.raises(RecipeError, match="Similar names: none"):
@@ -78,18 +78,18 @@ def test_residual_branches_start_smaller_the_deeper_the_tower():
         assert block.mlp.c_fc.weight.std().item() == pytest.approx(256**-0.5, rel=0.05)
 
 
-def test_rename_takes_the_first_match_and_repeats_its_parts():
+def test_rename_uses_the_first_match_and_its_groups():
     state = {name: torch.ones(1) for name in ("a.0.x.1", "b", "skip.me")}
     table = {"a.{}.x.{}": "ours.{}.y.{}", "a.{}": "never", "b": "beta"}
     assert list(rename(state, table, ["skip.{}"])) == ["ours.0.y.1", "beta"]
 
 
-def test_rename_takes_dots_literally():
+def test_rename_treats_dots_literally():
     with pytest.raises(WeightsError, match="axb"):
         rename({"axb": torch.ones(1)}, {"a.b": "c"})
 
 
-def test_check_fits_lists_every_kind_of_misfit():
+def test_check_fits_lists_every_kind_of_mismatch():
     model = {name: torch.ones(2) for name in "abc"}
     state = {"a": torch.ones(2), "b": torch.ones(3), "d": torch.ones(1)}
     with pytest.raises(WeightsError) as raised:
@@ -101,7 +101,7 @@ def test_check_fits_lists_every_kind_of_misfit():
 
 @pytest.mark.parametrize("count", [1, 3, 9])
 def test_a_text_tower_in_training_computes_the_same_embeddings(count):
-    """In parts by length, and of the last block little but the ends of the texts."""
+    """In parts by length, and with little but the end tokens in the last block."""
     torch.manual_seed(count)
     tower = TextConfig(context_length=20, channels=16, depth=3, heads=2).build(8).double()
     nn.init.normal_(tower.transformer.resblocks[2].attn.in_proj_bias)
@@ -116,7 +116,7 @@ def test_a_text_tower_in_training_computes_the_same_embeddings(count):
     torch.testing.assert_close(*gradients, atol=1e-5, rtol=1e-4)
 
 
-def test_a_block_that_sees_everything_at_one_position():
+def test_a_block_can_compute_one_position_only():
     tower = Transformer(width=8, depth=2, heads=2, activation="gelu", causal=False)
     x, at = torch.randn(3, 5, 8), torch.tensor([4, 0, 2])
     torch.testing.assert_close(tower.at(x, at), tower(x)[torch.arange(3), at])

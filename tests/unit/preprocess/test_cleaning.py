@@ -1,4 +1,4 @@
-"""Cleaning of captions, beside literal versions of what each method's paper or code says."""
+"""Cleaning of captions, compared with literal versions of each method's paper or code."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def clip(text):
 
 
 def without(marks, replacement, limit, text):
-    """Marks replaced one by one, and at most ``limit`` words."""
+    """Replace characters one by one, and keep at most ``limit`` words."""
     text = text.lower()
     for mark in marks:
         text = text.replace(mark, replacement)
@@ -58,7 +58,7 @@ def albef(text):
     ("cleaning", "literal"),
     [(CLIP_CLEANING, clip), (TBPS_CLIP_CLEANING, tbps_clip), (ALBEF_CLEANING, albef)],
 )
-def test_each_method_cleans_as_its_code_says(cleaning, literal, caption):
+def test_each_method_cleans_as_its_code(cleaning, literal, caption):
     try:
         expected = " ".join(literal(caption).lower().split())
     except ValueError:
@@ -79,7 +79,7 @@ def test_each_method_cleans_as_its_code_says(cleaning, literal, caption):
         ("", ""),
     ],
 )
-def test_clip(raw, cleaned):
+def test_clip_cleaning_normalises_text(raw, cleaned):
     assert CLIP_CLEANING(raw) == cleaned
 
 
@@ -92,12 +92,12 @@ def test_clip(raw, cleaned):
         ("word " * 60, " ".join(["word"] * 50)),
     ],
 )
-def test_albef_repairs_nothing(raw, cleaned):
+def test_albef_does_not_repair_text(raw, cleaned):
     assert ALBEF_CLEANING(raw) == cleaned
 
 
-def test_tbps_clip_unescapes_what_its_blanks_leave():
-    """The semicolon of an entity is gone, which HTML allows for the old entities."""
+def test_tbps_clip_unescapes_entities_without_a_semicolon():
+    """The semicolon of an entity was replaced. HTML allows this for the old entities."""
     assert TBPS_CLIP_CLEANING("Tom &amp; Jerry. \u201cHi\u201d") == 'tom & jerry "hi"'
 
 
@@ -105,15 +105,15 @@ def test_words_are_counted_before_entities_are_resolved():
     assert Cleaning(max_words=2)("a &nbsp; b") == "a"
 
 
-def test_nothing_is_reworded_by_default():
+def test_captions_are_not_reworded_by_default():
     assert CLIP_CLEANING.reworded("A  (red) Coat.") == "A  (red) Coat."
     assert TBPS_CLIP_CLEANING.reworded("A  (red) Coat.") == "a red coat"
 
 
 @given(caption=captions)
 @settings(deadline=None, max_examples=100)
-def test_rewording_twice_changes_nothing_more(caption):
-    """Training rewords a caption, leaves out words, and has the rest cleaned."""
+def test_rewording_is_idempotent(caption):
+    """Training rewords a caption, drops words, and then cleans the rest."""
     for cleaning in (TBPS_CLIP_CLEANING, ALBEF_CLEANING):
         once = cleaning.reworded(caption)
         assert cleaning.reworded(once) == once
@@ -124,18 +124,18 @@ def test_a_long_caption_is_cut_before_it_is_cleaned():
         assert len(cleaning("red coat " * 100_000)) <= MAX_CHARACTERS
 
 
-def test_an_endless_character_reference_is_refused():
+def test_a_too_long_character_reference_is_refused():
     with pytest.raises(QueryError, match="endless character reference"):
         CLIP_CLEANING("&#" + "0" * 5_000 + "65;")
 
 
-def test_a_plan_states_what_differs_from_clip():
+def test_a_plan_states_the_differences_from_clip():
     assert CLIP_CLEANING.stated() == {}
     for cleaning in (CLIP_CLEANING, TBPS_CLIP_CLEANING, ALBEF_CLEANING):
         assert Cleaning.from_dict(cleaning.stated()) == cleaning
 
 
-def test_case_and_blanks_are_kept_where_the_tokenizer_decides():
+def test_case_and_spaces_are_kept_if_the_tokenizer_handles_them():
     caption = "A  Woman, in RED"
     assert Cleaning(lower=False)(caption) == "A Woman, in RED"
     assert NO_CLEANING(caption) == caption
@@ -155,11 +155,11 @@ def test_case_and_blanks_are_kept_where_the_tokenizer_decides():
         {"max_words": 0},
     ],
 )
-def test_what_is_not_known_of_a_cleaning(stated):
+def test_unknown_fields_of_a_cleaning_are_refused(stated):
     with pytest.raises(PlanError, match="the plan states"):
         Cleaning.from_dict(stated)
 
 
-def test_no_words():
+def test_a_maximum_of_zero_words_is_refused():
     with pytest.raises(RecipeError, match="max_words of 1 or more, got 0"):
         Cleaning(max_words=0)

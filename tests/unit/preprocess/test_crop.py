@@ -19,7 +19,7 @@ NAMES = st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"
 
 
 @given(NAMES.filter(lambda name: name not in (".", "..")), BOXES | st.none(), TIMES)
-def test_an_address_is_read_as_it_was_written(name: str, box, time: float):
+def test_a_written_address_is_read_back(name: str, box, time: float):
     crop = Crop(f"/nowhere/{name}", box, time)
     assert Crop.of(crop.address) == Crop.of(Path(crop.address)) == crop
     if box is not None:
@@ -28,7 +28,7 @@ def test_an_address_is_read_as_it_was_written(name: str, box, time: float):
 
 
 @given(st.text("t=xywh&#.,0123456789-٣", max_size=30))
-def test_what_is_read_is_written_the_same_way_or_means_the_same(fragment: str):
+def test_an_address_that_is_read_and_written_is_equivalent(fragment: str):
     crop = Crop.of(f"/nowhere/film.mp4#{fragment}")
     if crop is not None:
         assert Crop.of(crop.address) == crop
@@ -57,11 +57,11 @@ def test_what_is_read_is_written_the_same_way_or_means_the_same(fragment: str):
         "photo\0.jpg#t=1/x",
     ],
 )
-def test_other_names_are_no_addresses(address: str):
+def test_other_names_are_not_addresses(address: str):
     assert Crop.of(address) is None
 
 
-def test_a_path_may_hold_the_sign_and_links_are_resolved(tmp_path: Path):
+def test_a_path_may_contain_the_separator_and_links_are_resolved(tmp_path: Path):
     (tmp_path / "a#b.mp4").touch()
     (tmp_path / "link.mp4").symlink_to("a#b.mp4")
     address = Crop(tmp_path / "link.mp4", time=1).address
@@ -87,12 +87,12 @@ def test_a_path_may_hold_the_sign_and_links_are_resolved(tmp_path: Path):
         (None, None),
     ],
 )
-def test_boxes_and_times_that_are_none_are_refused(box, time):
+def test_invalid_boxes_and_times_are_refused(box, time):
     with pytest.raises(ImageError, match=r"film|time of a frame"):
         Crop("film.mp4", box, time)
 
 
-def test_numbers_of_arrays_are_numbers():
+def test_numpy_numbers_are_accepted():
     box = np.array([1, 2, 3, 4])
     assert Crop("a", tuple(box)).address.endswith("a#xywh=1,2,3,4")
 
@@ -117,14 +117,14 @@ def test_a_box_outside_is_refused(photo: Path):
             load_image(Crop(photo, box).address)
 
 
-def test_a_file_of_that_very_name_comes_first(photo: Path, tmp_path: Path):
+def test_a_file_of_the_same_name_has_priority(photo: Path, tmp_path: Path):
     name = Crop(photo, (0, 0, 2, 2)).address
     Image.new("RGB", (7, 7)).save(tmp_path / "other.png")
     (tmp_path / "other.png").rename(name)
     assert load_image(name).size == (7, 7)
 
 
-def test_fragments_do_not_nest_and_lead_to_no_other_place(photo: Path, tmp_path: Path):
+def test_fragments_do_not_nest_and_cannot_leave_the_file(photo: Path, tmp_path: Path):
     inner = Crop(photo, (0, 0, 20, 20)).address
     with pytest.raises(ImageError, match="does not exist"):
         load_image(f"{inner}#xywh=0,0,5,5")

@@ -1,4 +1,4 @@
-"""Every file of a folder is a picture or is named with its kind."""
+"""Every file of a folder is a picture, or is reported with its kind."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def kinds(root, folder):
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF"])
 @pytest.mark.parametrize("name", ["a", "a.jpg?v=1", "a.dat", "a.JFIF"])
-def test_a_picture_is_known_whatever_its_name(tmp_path, kind, name):
+def test_a_picture_is_recognised_under_any_name(tmp_path, kind, name):
     picture(tmp_path / name, kind)
     assert names(tmp_path, read_folder(tmp_path)) == [name]
 
 
-def test_everything_else_is_named_by_kind(tmp_path):
+def test_all_other_files_are_reported_by_kind(tmp_path):
     picture(tmp_path / "a.jpg")
     contents = {
         "notes.md": ProblemKind.ENDING, "empty": ProblemKind.ENDING, "a.csv": ProblemKind.TABLE,
@@ -82,7 +82,7 @@ def test_a_linked_picture_is_a_picture(tmp_path):
     assert names(root, read_folder(root)) == ["b.jpg"]
 
 
-def test_what_is_excluded_is_counted(tmp_path):
+def test_excluded_files_are_counted(tmp_path):
     for name in ("a.jpg", "b.png", "old/c.jpg", "old/deep/d.jpg", "new/e.jpg"):
         picture(tmp_path / name)
     folder = read_folder(tmp_path, exclude=["*.png", "old/*"])
@@ -91,7 +91,7 @@ def test_what_is_excluded_is_counted(tmp_path):
     assert set(kinds(tmp_path, folder).values()) == {ProblemKind.EXCLUDED}
 
 
-def test_what_we_unpacked_ourselves_is_not_read_again(tmp_path):
+def test_unpacked_pictures_are_not_read_again(tmp_path):
     (tmp_path / "s.tar").write_bytes(b"x")
     picture(tmp_path / "s.tar.pictures" / "a.jpg")
     picture(tmp_path / "my.pictures" / "b.jpg")

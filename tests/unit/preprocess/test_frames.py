@@ -37,7 +37,7 @@ def write_film(
     turn: int = 0,
     options: dict[str, str] | None = None,
 ) -> Path:
-    """A film whose grey tells the time, with a red corner at the upper left."""
+    """A video whose grey level encodes the time, with a red corner at the upper left."""
     with av.open(path, "w", options=options or {}) as container:
         stream = container.add_stream(codec, rate=RATE)
         stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
@@ -65,7 +65,7 @@ def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def seen(path: Path, due: Callable[[float], float | None]) -> list[float]:
-    """Times of the frames; each is checked to show its time."""
+    """Times of the frames; the picture of each is checked."""
     with VideoReader(path) as video:
         result = []
         for frame in video.frames(due):
@@ -76,7 +76,7 @@ def seen(path: Path, due: Callable[[float], float | None]) -> list[float]:
 
 
 @pytest.mark.parametrize("step", [0.1, 0.3, 1.0, 2.5, 5.0, 100.0])
-def test_frames_come_at_a_rate(film: Path, step: float):
+def test_frames_are_read_at_the_given_rate(film: Path, step: float):
     wanted = [round(number * step, 3) for number in range(200) if number * step < 11.95]
     assert seen(film, each(step)) == wanted
 
@@ -90,7 +90,9 @@ def test_the_next_frame_is_always_later(step: float, number: int):
 
 
 @pytest.mark.parametrize("gop", [1, 10, 500])
-def test_seeking_finds_what_decoding_everything_finds(tmp_path: Path, monkeypatch, gop: int):
+def test_seeking_gives_the_same_frames_as_decoding_everything(
+    tmp_path: Path, monkeypatch, gop: int
+):
     path = write_film(tmp_path / "film.mp4", tenths(20), gop=gop)
     times = [0.0, 0.1, 4.0, 4.1, 9.9, 10.0, 17.3, 19.9]
     sought = seen(path, at_times(times))
@@ -98,7 +100,7 @@ def test_seeking_finds_what_decoding_everything_finds(tmp_path: Path, monkeypatc
     assert sought == seen(path, at_times(times)) == times
 
 
-def test_far_key_frames_are_sought_once(tmp_path: Path, monkeypatch):
+def test_distant_key_frames_are_sought_once(tmp_path: Path, monkeypatch):
     path = write_film(tmp_path / "film.mp4", tenths(8), gop=500)
     seeks = []
     skip = VideoReader._skipped_to
@@ -110,8 +112,8 @@ def test_far_key_frames_are_sought_once(tmp_path: Path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["film.mkv", "film.avi", "film.ts", "film.mov"])
-def test_other_containers(tmp_path: Path, name: str):
-    if name.endswith("ts"):  # which holds no MPEG-4 of ten a second
+def test_other_containers_are_read(tmp_path: Path, name: str):
+    if name.endswith("ts"):  # this container has no MPEG-4 with ten frames a second
         with av.open(tmp_path / name, "w") as container:
             stream = container.add_stream("mpeg2video", rate=25)
             stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
@@ -127,7 +129,7 @@ def test_other_containers(tmp_path: Path, name: str):
     assert seen(tmp_path / name, at_times([10.4])) == [10.4]
 
 
-def test_time_stamps_count_where_frames_are_not_regular(tmp_path: Path):
+def test_time_stamps_are_used_if_frames_are_irregular(tmp_path: Path):
     times = [0.0, 0.1, 0.2, 1.7, 1.8, 5.0, 5.1, 8.0]
     path = write_film(tmp_path / "film.mp4", times)
     assert seen(path, each(1.0)) == [0.0, 1.7, 5.0, 8.0]
@@ -136,7 +138,7 @@ def test_time_stamps_count_where_frames_are_not_regular(tmp_path: Path):
 
 @pytest.mark.parametrize(("turn", "corner"), [(90, (-1, 0)), (180, (-1, -1)), (-90, (0, -1))])
 def test_frames_are_upright(tmp_path: Path, turn: int, corner: tuple[int, int]):
-    # A turn is anticlockwise, so that the upper left corner comes to the lower left by 90.
+    # Rotations are anticlockwise: by 90 degrees, the upper left corner becomes the lower left one.
     path = write_film(tmp_path / "film.mp4", tenths(1), turn=turn)
     pixels = frame_at(path, 0, longest_side=None).pixels
     assert pixels.shape == ((64, 96, 3) if turn == 180 else (96, 64, 3))
@@ -173,7 +175,7 @@ def test_the_parts_of_a_frame_are_decoded_once_until_the_file_changes(tmp_path: 
     assert abs(int(np.median(later)) - shade(6.0)) <= 4
 
 
-def test_large_frames_are_kept_smaller_but_cut_in_full(tmp_path: Path):
+def test_large_frames_are_reduced_but_their_crops_are_not(tmp_path: Path):
     path = write_film(tmp_path / "film.mp4", [0.0, 0.1], size=(1536, 96))
     assert load_image(Crop(path, time=0).address).size == (1024, 64)
     assert load_image(Crop(path, (1400, 0, 136, 96), 0).address).size == (136, 96)
@@ -190,7 +192,7 @@ def cut_off(path: Path, share: float) -> Path:
 def test_a_truncated_film_is_read_to_its_end(tmp_path: Path, name: str):
     options = {"movflags": "faststart"} if name.endswith("mp4") else {}
     path = cut_off(write_film(tmp_path / name, tenths(30), options=options), 0.6)
-    for step in (0.5, 5.0):  # the latter by seeking
+    for step in (0.5, 5.0):  # the second frame by seeking
         with VideoReader(path) as video:
             times = [frame.time for frame in video.frames(each(step))]
             assert 9 < times[-1] < 29
@@ -198,7 +200,7 @@ def test_a_truncated_film_is_read_to_its_end(tmp_path: Path, name: str):
             assert str(path) in str(video.problems[0])
 
 
-def test_damaged_frames_are_counted_and_stop_nothing(tmp_path: Path):
+def test_damaged_frames_are_counted_and_skipped(tmp_path: Path):
     path = write_film(tmp_path / "film.mkv", tenths(30))
     data = bytearray(path.read_bytes())
     for place in range(len(data) // 2, len(data) // 2 + 60):
@@ -212,7 +214,7 @@ def test_damaged_frames_are_counted_and_stop_nothing(tmp_path: Path):
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_damage_of_any_kind_is_an_error_of_ours_or_a_problem(film: Path, tmp_path: Path, seed: int):
+def test_any_damage_is_a_finegrain_error_or_a_problem(film: Path, tmp_path: Path, seed: int):
     rng = np.random.default_rng(seed)
     data = bytearray(film.read_bytes())
     for place in rng.integers(0, len(data), 40):
@@ -227,14 +229,14 @@ PLAYLIST = "#EXTM3U\n#EXT-X-TARGETDURATION:12\n#EXTINF:12,\nfile://{film}\n#EXT-
 
 
 @pytest.mark.parametrize("name", ["list.m3u8", "list.mp4", "list.ts"])
-def test_a_file_leads_to_no_other(film: Path, tmp_path: Path, name: str):
+def test_a_file_cannot_refer_to_another_file(film: Path, tmp_path: Path, name: str):
     for text in (PLAYLIST, "ffconcat version 1.0\nfile '{film}'\n"):
         (tmp_path / name).write_text(text.format(film=film))
         with pytest.raises(ImageError, match="not a video that can be read"):
             VideoReader(tmp_path / name)
 
 
-def test_an_address_of_the_network_is_no_file(tmp_path: Path, monkeypatch):
+def test_a_network_address_is_refused(tmp_path: Path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("http://localhost:9/film.mp4", "concat:a.mp4|b.mp4", "pipe:0", "tcp:x"):
         with pytest.raises(ImageError, match="does not exist"):
@@ -243,7 +245,7 @@ def test_an_address_of_the_network_is_no_file(tmp_path: Path, monkeypatch):
             load_image(f"{name}#t=1.000")
 
 
-def test_a_name_with_a_colon_is_a_name(tmp_path: Path, monkeypatch):
+def test_a_file_name_may_have_a_colon(tmp_path: Path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_film(tmp_path / "film.mp4", tenths(1)).rename("tcp:film.mp4")
     assert seen(Path("tcp:film.mp4"), each(0.5)) == [0.0, 0.5]
@@ -256,7 +258,7 @@ def test_other_files_are_refused(tmp_path: Path, content: bytes):
         VideoReader(tmp_path / "film.mp4")
 
 
-def test_a_folder_and_a_sound_track_are_refused(tmp_path: Path):
+def test_folders_and_audio_files_are_refused(tmp_path: Path):
     with pytest.raises(ImageError, match="is not a file"):
         VideoReader(tmp_path)
     with av.open(tmp_path / "sound.mp4", "w") as container:

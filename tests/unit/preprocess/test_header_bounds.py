@@ -1,4 +1,4 @@
-"""The header of a picture cannot keep its parser busy for minutes."""
+"""Parsing the header of a picture takes bounded work."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ BOMBS = {
 
 
 @pytest.mark.parametrize("bomb", BOMBS)
-def test_headers_of_too_many_parts_are_refused(bomb: str, tmp_path: Path):
+def test_headers_with_too_many_parts_are_refused(bomb: str, tmp_path: Path):
     path = tmp_path / "bomb"
     path.write_bytes(BOMBS[bomb])
     for read in (check_header, load_image):
@@ -106,7 +106,7 @@ def test_headers_of_too_many_parts_are_refused(bomb: str, tmp_path: Path):
 
 
 class Counted(io.BytesIO):
-    """Counts what is read."""
+    """Counts the bytes that are read."""
 
     calls = num_bytes = 0
 
@@ -126,7 +126,7 @@ def test_checking_a_header_reads_little(bomb: str):
     assert stream.num_bytes <= 4 * MAX_STEPS
 
 
-def test_exif_of_many_values_is_refused_in_each_format():
+def test_exif_with_too_many_values_is_refused_in_each_format():
     exif = directory((0x9999, 5, MAX_VALUES + 1, 8)) + bytes(100)
     for data in (png(exif), saved("WEBP", exif=exif), saved("JPEG", exif=b"Exif\0\0" + exif)):
         with pytest.raises(ImageError, match="takes too much work"):
@@ -147,12 +147,12 @@ def test_exif_of_many_values_is_refused_in_each_format():
         png(directory((0x0112, 3, 1, 1))),
     ],
 )
-def test_usual_headers_are_read(data: bytes):
+def test_common_headers_are_read(data: bytes):
     assert load_image(data).size == (8, 6)
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
-def test_cut_headers_are_reported_as_damaged():
+def test_truncated_headers_are_reported_as_damaged():
     for kind in ("JPEG", "GIF", "TIFF", "BMP"):
         data = saved(kind)
         for length in range(1, 40):

@@ -1,4 +1,4 @@
-"""A small HEIF or AVIF file cannot keep a decoder busy for minutes, or fill the memory."""
+"""Decoding a small HEIF or AVIF file takes bounded work and memory."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def stated_size(width: int, height: int) -> bytes:
 
 
 Item = tuple[int, bytes, bytes, Sequence[int]]
-"""Number, kind, content, and numbers of the properties."""
+"""Number, type, content, and the numbers of the properties."""
 
 
 def container(
@@ -123,7 +123,7 @@ def hidden_frames(count: int) -> bytes:
 
 
 def animation(frames: int) -> bytes:
-    """An animation whose first sample holds frames that are never shown."""
+    """An animation whose first sample has frames that are never shown."""
     sample = hidden_frames(frames)
     start = box(b"ftyp", b"avis", bytes(4), b"avis", b"msf1")
 
@@ -206,17 +206,17 @@ def test_containers_that_take_too_much_work_are_refused(bomb: str, tmp_path: Pat
         (tiles(PIXELS), 2 * SIDE),
     ],
 )
-def test_usual_containers_are_decoded(data: bytes, side: int):
+def test_common_containers_are_decoded(data: bytes, side: int):
     assert load_image(data).size == (side, side)
 
 
-def test_the_frames_of_real_pictures_are_counted():
+def test_frames_of_real_pictures_are_counted():
     assert num_decoded_pixels(memoryview(PIXELS)) == SIDE * SIDE
     assert num_decoded_pixels(memoryview(PIXELS * 3)) == 3 * SIDE * SIDE
     assert num_decoded_pixels(memoryview(b"")) == 0
 
 
-def test_cut_containers_are_reported_as_damaged():
+def test_truncated_containers_are_reported_as_damaged():
     for data in (saved(), tiles(PIXELS), animation(1)):
         for length in range(1, len(data) - 1, 7):
             with pytest.raises(ImageError):

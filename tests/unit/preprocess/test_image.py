@@ -38,7 +38,7 @@ def with_orientation(image: Image.Image, value: int, kind: str) -> bytes:
     return encoded(image, kind, exif=exif)
 
 
-# --- what is accepted -------------------------------------------------------------------
+# --- accepted pictures ------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF"])
@@ -100,7 +100,7 @@ def test_sixteen_bit_grey_is_scaled_and_not_clipped(kind: str):
     ("mode", "colour"),
     [("RGBA", (10, 200, 30, 0)), ("LA", (7, 0))],
 )
-def test_transparency_is_laid_on_white(mode: str, colour):
+def test_transparent_pixels_become_white(mode: str, colour):
     loaded = load_image(encoded(Image.new(mode, (3, 2), colour), "PNG"))
     assert (pixels(loaded) == 255).all()
 
@@ -143,14 +143,14 @@ def test_arrays_are_accepted(shape):
     assert load_image(array[::-1]).mode == "RGB"
 
 
-def test_the_source_is_never_changed():
+def test_the_input_array_is_not_changed():
     picture = Image.fromarray(NOISE)
     loaded = load_image(picture)
     loaded.putpixel((0, 0), (1, 2, 3))
     np.testing.assert_array_equal(pixels(picture), NOISE)
 
 
-# --- what is refused --------------------------------------------------------------------
+# --- refused pictures -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path, monkeypatch):
         load_image(path)
 
 
-def test_empty_and_foreign_files_are_refused_by_name(tmp_path: Path):
+def test_empty_and_other_files_are_refused_by_name(tmp_path: Path):
     path = tmp_path / "empty.jpg"
     path.touch()
     with pytest.raises(ImageError, match=r"empty.jpg: the file is empty"):
@@ -208,7 +208,7 @@ def test_empty_and_foreign_files_are_refused_by_name(tmp_path: Path):
         load_image(path)
 
 
-def test_a_format_outside_the_list_never_reaches_its_decoder():
+def test_an_unlisted_format_is_never_decoded():
     with pytest.raises(ImageError, match="not a picture of a known format"):
         load_image(encoded(Image.new("RGB", (4, 4)), "PPM"))
 

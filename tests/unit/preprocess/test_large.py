@@ -1,4 +1,4 @@
-"""Pictures of telephones and scanners are decoded reduced; bombs are refused."""
+"""Large pictures are decoded at a smaller size, and decompression bombs are refused."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from finegrain.preprocess import Crop, ImageTransform, large, load_image
 from finegrain.preprocess.image import check_header
 
 SMALL = 5_000
-"""Pixels that are passed on in these tests."""
+"""Largest number of decoded pixels in these tests."""
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def limits(monkeypatch):
 
 
 def halves(width: int, height: int, mode="RGB") -> Image.Image:
-    """Red on the left, blue on the right."""
+    """A picture that is red on the left and blue on the right."""
     picture = Image.new("RGB", (width, height), "red")
     picture.paste("blue", (width // 2, 0, width, height))
     return picture.convert(mode)
@@ -43,7 +43,7 @@ def encoded(picture: Image.Image, kind: str, **options) -> bytes:
      ("PNG", "P"), ("PNG", "LA"), ("PNG", "1"), ("WEBP", "RGB"), ("TIFF", "RGB"), ("GIF", "P"),
      ("AVIF", "RGB"), ("BMP", "RGB")],
 )  # fmt: skip
-def test_a_large_picture_of_any_format_comes_reduced(limits, kind, mode):
+def test_a_large_picture_of_any_format_is_reduced(limits, kind, mode):
     loaded = load_image(encoded(halves(240, 120, mode), kind))
     assert loaded.mode == "RGB"
     assert loaded.width * loaded.height <= SMALL
@@ -53,27 +53,27 @@ def test_a_large_picture_of_any_format_comes_reduced(limits, kind, mode):
     assert np.abs(small - whole).mean() < 12
 
 
-def test_the_largest_jpeg_is_read_by_an_eighth(limits):
+def test_the_largest_jpeg_is_decoded_at_an_eighth(limits):
     loaded = load_image(encoded(halves(600, 320), "JPEG"))
     assert loaded.size == (75, 40)
     with pytest.raises(ImageError, match=r"too large \(700 x 320 pixels\)"):
         load_image(encoded(halves(700, 320), "JPEG"))
 
 
-def test_formats_that_are_decoded_whole_have_a_lower_limit(limits):
+def test_formats_that_are_decoded_at_full_size_have_a_lower_limit(limits):
     for kind, options in (("PNG", {}), ("WEBP", {}), ("JPEG", {"progressive": True})):
         with pytest.raises(ImageError, match=r"too large \(300 x 200 pixels\)"):
             load_image(encoded(halves(300, 200), kind, **options))
 
 
-def test_sixteen_bits_are_reduced_too(limits):
+def test_pictures_of_sixteen_bits_are_reduced(limits):
     wide = np.full((120, 240), 32896, np.uint16)
     loaded = load_image(encoded(Image.fromarray(wide), "PNG"))
     assert (np.asarray(loaded) == 128).all()
 
 
 @pytest.mark.parametrize("orientation", [1, 3, 6, 8])
-def test_a_box_means_the_picture_as_it_was_taken(limits, tmp_path, orientation):
+def test_a_box_refers_to_the_original_size(limits, tmp_path, orientation):
     upright = halves(240, 120)
     turns = {1: 0, 3: 180, 6: 90, 8: -90}
     exif = Image.Exif()
@@ -89,14 +89,14 @@ def test_a_box_means_the_picture_as_it_was_taken(limits, tmp_path, orientation):
     assert load_image(Crop(path, box=(239, 119, 1, 1)).address).size == (1, 1)
 
 
-def test_two_hundred_megapixels_of_a_telephone_are_read():
-    """The real limits: Pillow alone refuses this size as a bomb."""
+def test_a_photograph_of_200_megapixels_is_read():
+    """With the real limits; Pillow would refuse this size as a bomb."""
     loaded = load_image(encoded(Image.new("L", (16_384, 12_288), 99), "JPEG"))
     assert loaded.size == (4096, 3072)
     assert loaded.getpixel((9, 9)) == (99, 99, 99)
 
 
-def test_the_header_alone_tells(limits, tmp_path):
+def test_the_size_is_checked_in_the_header(limits, tmp_path):
     path = tmp_path / "a.png"
     path.write_bytes(encoded(halves(300, 200), "PNG"))
     with pytest.raises(ImageError, match="too large"):
@@ -138,7 +138,7 @@ def test_damaged_heic_is_an_image_error():
             load_image(data[:cut])
 
 
-def test_heic_names_its_extra(monkeypatch):
+def test_the_error_without_pillow_heif_names_the_extra(monkeypatch):
     data = heic(halves(64, 64))
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     with pytest.raises(MissingExtraError, match=r"finegrain\[heic\]"):

@@ -1,4 +1,4 @@
-"""Templates that queries are put into."""
+"""Prompts: templates for query texts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def set_prompt(path, prompt):
     write_plan(path, replace(plan.manifest, prompt=prompt), members)
 
 
-def test_a_prompt_of_the_plan_is_the_text_written_out(plan):
+def test_a_prompt_of_the_plan_equals_the_full_text(plan):
     texts = ["woman in red coat", "", "100 {} braces"]
     plain = Encoder.from_plan(Plan(plan))
     fingerprint = Plan(plan).manifest.fingerprint
@@ -45,7 +45,7 @@ def test_a_search_uses_the_prompt(plan, crops):
 
 
 @pytest.mark.parametrize("prompt", ["a photo", "{} and {}", ""])
-def test_a_prompt_without_one_place(plan, prompt, tmp_path, capsys):
+def test_a_prompt_without_exactly_one_placeholder_is_refused(plan, prompt, tmp_path, capsys):
     with pytest.raises(QueryError, match=r"one \{\} for the text"):
         Encoder.from_plan(Plan(plan)).with_prompt(prompt)
     out = tmp_path / "pulled.plan"
@@ -54,7 +54,7 @@ def test_a_prompt_without_one_place(plan, prompt, tmp_path, capsys):
     assert not out.exists()
 
 
-def test_a_manifest_with_a_wrong_prompt(plan):
+def test_a_manifest_with_a_wrong_prompt_is_refused(plan):
     set_prompt(plan, "nothing to fill in")
     with pytest.raises(PlanError, match="prompt"):
         Plan(plan)

@@ -37,20 +37,20 @@ def tokenizer() -> Tokenizer:
     return Tokenizer(word_level(), context_length=5)
 
 
-def test_reads_its_special_ids_from_the_file(tokenizer):
+def test_special_ids_are_read_from_the_file(tokenizer):
     again = Tokenizer.from_json(tokenizer.to_json(), context_length=9)
     assert (again.start_id, again.end_id, again.vocabulary_size) == (1, 2, len(WORDS))
     assert again.context_length == 9
 
 
-def test_width_is_that_of_the_longest_caption(tokenizer):
+def test_the_width_is_the_length_of_the_longest_caption(tokenizer):
     batch = tokenizer.encode(["red coat", "", "Bag"])
     np.testing.assert_array_equal(batch.ids, [[1, 4, 5, 2], [1, 2, 0, 0], [1, 7, 2, 0]])
     np.testing.assert_array_equal(batch.eot, [3, 1, 2])
     assert batch.ids.dtype == batch.eot.dtype == np.int32
 
 
-def test_a_long_caption_is_cut_and_still_ends(tokenizer):
+def test_a_truncated_caption_has_an_end_token(tokenizer):
     batch = tokenizer.encode(["red coat black bag red", "red"])
     np.testing.assert_array_equal(batch.ids, [[1, 4, 5, 6, 2], [1, 4, 2, 0, 0]])
     np.testing.assert_array_equal(batch.eot, [4, 2])
@@ -68,7 +68,7 @@ def test_no_captions_give_an_empty_batch(tokenizer):
 
 
 def test_special_tokens_in_a_caption_are_ordinary_text(tokenizer):
-    # lower() alone would hide "[sep]" from this file, so look behind it as well
+    # lower() alone would hide "[sep]" from this file, so the next step is tested as well
     assert tokenizer.encode(["[SEP] red"]).ids.tolist() == [[1, 3, 4, 2]]
     raw = tokenizer._tokenizer.encode("[SEP][CLS]", add_special_tokens=False).ids
     assert not {1, 2} & set(raw) or raw == []
@@ -86,19 +86,19 @@ def test_every_batch_is_well_formed(captions):
         assert ids[1:eot].all()
 
 
-def test_the_cut_before_cleaning_does_not_show_in_a_long_caption():
+def test_truncation_before_cleaning_does_not_change_the_ids():
     clip = Tokenizer(word_level(), context_length=77)
     caption = "red coat " * 100_000
     short = "red coat " * 100
     np.testing.assert_array_equal(clip.encode([caption]).ids, clip.encode([short]).ids)
 
 
-def test_words_beyond_the_limit_of_the_cleaning_are_told_as_cut():
+def test_words_beyond_the_limit_of_the_cleaning_are_reported():
     tokenizer = Tokenizer(word_level(), context_length=5, cleaning=Cleaning(max_words=4))
     assert tokenizer.beyond_context("red coat black bag red coat") == "bag red coat"
 
 
-def test_a_caption_is_cleaned_as_the_model_says():
+def test_a_caption_is_cleaned_as_the_plan_states():
     cleaning = Cleaning(omit="!", blank="-", repair=False)
     told = Tokenizer(word_level(), context_length=9, cleaning=cleaning)
     again = Tokenizer.from_json(told.to_json(), context_length=9, cleaning=cleaning)
@@ -114,7 +114,7 @@ def test_only_text_is_a_caption(tokenizer, caption):
         tokenizer.encode([caption])
 
 
-def test_one_bare_text_is_not_a_list_of_captions(tokenizer):
+def test_a_single_text_is_not_a_list_of_captions(tokenizer):
     with pytest.raises(QueryError, match="Put it in a list"):
         tokenizer.encode("red coat")
 
@@ -126,7 +126,7 @@ def test_pad_to_must_fit_the_context(tokenizer, pad_to):
 
 
 @pytest.mark.parametrize("data", [b"", b"{}", "[1]", b"\xff\xfe", '{"version": "1.0"}'])
-def test_something_else_than_a_tokenizer_file_is_refused(data):
+def test_other_files_are_not_tokenizers(data):
     with pytest.raises(PlanError, match="expected the JSON of a tokenizer"):
         Tokenizer.from_json(data, context_length=77)
 
@@ -136,7 +136,7 @@ def test_a_tokenizer_without_start_and_end_is_refused():
         Tokenizer(word_level(template="[CLS] $A"), context_length=77)
 
 
-def test_captions_may_have_no_start():
+def test_the_start_token_is_optional():
     tokenizer = Tokenizer(word_level(template="$A [SEP]"), context_length=4)
     assert (tokenizer.start_id, tokenizer.end_id) == (None, 2)
     batch = tokenizer.encode(["red coat", "", "red coat black bag"])
@@ -168,7 +168,7 @@ assert not {"torch", "open_clip"} & set(sys.modules)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("open_clip") is None, reason="needs open_clip")
-def test_a_remembering_tokenizer_encodes_each_caption_once(tokenizer, monkeypatch):
+def test_a_caching_tokenizer_encodes_each_caption_once(tokenizer, monkeypatch):
     remembering = tokenizer.remembering(2)
     captions = ["red coat", "black bag", "red bag"]
     expected = tokenizer.encode(captions)
@@ -189,7 +189,7 @@ def test_building_clip_imports_no_torch():
     subprocess.run([sys.executable, "-c", NO_TORCH], check=True)
 
 
-def test_the_missing_vocabulary_names_its_extra(monkeypatch):
+def test_the_error_of_a_missing_vocabulary_names_the_extra(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"finegrain\[train\]"):
         clip_tokenizer()

@@ -1,4 +1,4 @@
-"""Tokenizer files of published models, and files that are none."""
+"""Tokenizer files of published models, and invalid files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def read(file, vocabulary=1000):
     return read_tokenizer(file, context_length=20, cleaning=NO_CLEANING, vocabulary=vocabulary)
 
 
-def test_word_pieces_begin_with_their_start_token(tmp_path):
+def test_word_pieces_start_with_the_start_token(tmp_path):
     tokenizer = read(write_word_pieces(tmp_path))
     assert (tokenizer.start_id, tokenizer.end_id) == (2, 3)
 
@@ -32,7 +32,7 @@ def test_unigrams_have_an_end_token_only(tmp_path):
 
 @pytest.mark.parametrize("name", ["tokenizer.json", "vocab.txt", "spiece.model"])
 @pytest.mark.parametrize("content", [b"", b"{}", b"\xff\xfe\x00", b"<html>Not found</html>" * 9])
-def test_a_file_that_is_no_tokenizer_is_refused(tmp_path, name, content):
+def test_a_file_that_is_not_a_tokenizer_is_refused(tmp_path, name, content):
     file = tmp_path / name
     file.write_bytes(content)
     with pytest.raises(DataError, match="is not a tokenizer"):
@@ -68,7 +68,7 @@ def test_a_tokenizer_without_an_end_token_is_refused(tmp_path):
         read(file)
 
 
-def test_a_tokenizer_of_very_many_entries_is_refused(tmp_path, monkeypatch):
+def test_a_tokenizer_with_too_many_entries_is_refused(tmp_path, monkeypatch):
     file = tmp_path / "tokenizer.json"
     file.write_text(clip_tokenizer(77).to_json(), encoding="utf-8")
     monkeypatch.setattr(text, "MAX_ENTRIES", 1000)

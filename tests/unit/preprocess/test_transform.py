@@ -1,4 +1,4 @@
-"""The transform of pictures, beside Pillow, torchvision and PyTorch."""
+"""The transform of pictures, compared with Pillow, torchvision and PyTorch."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NOISE = np.random.default_rng(0).integers(0, 256, (24, 16, 3), np.uint8)
     interpolation=st.sampled_from(get_args(Interpolation)),
     antialias=st.booleans(),
 )
-def test_the_result_has_the_size_asked_for(size, height, width, fit, interpolation, antialias):
+def test_the_result_has_the_given_size(size, height, width, fit, interpolation, antialias):
     transform = ImageTransform(
         height=height, width=width, fit=fit, interpolation=interpolation, antialias=antialias
     )
@@ -42,7 +42,7 @@ def test_stretch_is_antialiased():
     assert 118 <= small.min() <= small.max() <= 137
 
 
-def test_the_same_size_changes_nothing():
+def test_a_picture_of_the_right_size_is_unchanged():
     result = ImageTransform(height=24, width=16)(Image.fromarray(NOISE))
     np.testing.assert_array_equal(result, NOISE.transpose(2, 0, 1))
 
@@ -74,12 +74,12 @@ def test_impossible_transforms_are_refused(options, message: str):
         ImageTransform(**options)
 
 
-def test_the_transform_wants_rgb():
+def test_the_transform_requires_rgb():
     with pytest.raises(ImageError, match="mode L"):
         ImageTransform(height=4, width=4)(Image.new("L", (4, 4)))
 
 
-# --- beside the libraries that models are trained with ------------------------------------
+# --- compared with the libraries that models are trained with ------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +89,7 @@ def pictures(ten_pictures):
 
 @pytest.mark.parametrize("interpolation", get_args(Interpolation))
 @pytest.mark.parametrize("size", [(384, 128), (224, 224), (384, 384)])
-def test_stretch_is_what_torchvision_does_to_a_pillow_picture(size, interpolation, pictures):
+def test_stretch_equals_torchvision_on_a_pillow_picture(size, interpolation, pictures):
     T = pytest.importorskip("torchvision.transforms")
     theirs = T.Compose([T.Resize(size, T.InterpolationMode(interpolation)), T.PILToTensor()])
     ours = ImageTransform(height=size[0], width=size[1], interpolation=interpolation)
@@ -99,8 +99,8 @@ def test_stretch_is_what_torchvision_does_to_a_pillow_picture(size, interpolatio
 
 @pytest.mark.parametrize("side", [32, 224])
 @pytest.mark.parametrize("interpolation", get_args(Interpolation))
-def test_crop_is_what_clip_does(side, interpolation, pictures):
-    """The shorter side resized, and the centre cut out."""
+def test_crop_equals_clips_preprocessing(side, interpolation, pictures):
+    """The shorter side is resized, and the centre is cropped."""
     T = pytest.importorskip("torchvision.transforms")
     theirs = T.Compose(
         [T.Resize(side, T.InterpolationMode(interpolation)), T.CenterCrop(side), T.PILToTensor()]
@@ -111,7 +111,7 @@ def test_crop_is_what_clip_does(side, interpolation, pictures):
 
 
 def test_crop_covers_a_tall_result(pictures):
-    """The picture is resized until it covers both sides, and cut in the middle."""
+    """The picture is resized until it covers both sides, and the centre is cropped."""
     ours = ImageTransform(height=300, width=100, fit="crop")
     for picture in pictures:
         scale = max(300 / picture.height, 100 / picture.width)
@@ -124,7 +124,7 @@ def test_crop_covers_a_tall_result(pictures):
 
 @pytest.mark.parametrize("interpolation", get_args(Interpolation))
 @pytest.mark.parametrize("size", [(384, 128), (40, 30), (97, 55)])
-def test_without_antialiasing_it_is_what_pytorch_does(size, interpolation, pictures):
+def test_without_antialiasing_it_equals_pytorch(size, interpolation, pictures):
     torch = pytest.importorskip("torch")
     ours = ImageTransform(
         height=size[0], width=size[1], interpolation=interpolation, antialias=False
@@ -138,7 +138,8 @@ def test_without_antialiasing_it_is_what_pytorch_does(size, interpolation, pictu
 
 @pytest.mark.parametrize("antialias", [True, False])
 def test_a_long_and_thin_picture_is_cropped_in_bounded_memory(antialias):
-    """Resized whole, it would take 3 GB; one of a hundredth of it is cropped just the same."""
+    """At full size it would take 3 GB. A picture of a hundredth of the length gives the same
+    crop."""
     transform = ImageTransform(height=224, width=224, fit="crop", antialias=antialias)
     assert transform(Image.new("RGB", (20_000, 1), "red"))[0].min() == 255
     thin = Image.fromarray(np.tile(NOISE, (1, 200, 1))[:4])

@@ -1,4 +1,4 @@
-"""Word pieces against BERT's tokenizer, on a vocabulary made here."""
+"""Word pieces compared with BERT's tokenizer, on a small vocabulary."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def theirs():
 
 
 def as_albef(caption):
-    """How ALBEF cleans a caption, word for word."""
+    """The cleaning of ALBEF, copied literally."""
     for mark in ",.'!?\"()*#:;~":
         caption = caption.lower().replace(mark, "")
     caption = caption.replace("-", " ").replace("/", " ").replace("<person>", "person")
@@ -68,15 +68,15 @@ a woman jeans wearing red-black coat, (coat) back/pack backpack's <person> Man z
 
 @settings(deadline=None, max_examples=150)
 @given(words=st.lists(st.sampled_from([*SPOKEN.split(), "&amp;", "\u2019", " "]), max_size=70))
-def test_a_caption_is_read_as_bert_reads_what_albef_cleaned(words, tokenizer, theirs):
-    """Without [SEP], and cut to ALBEF's fifty tokens."""
+def test_ids_equal_those_of_bert_after_albefs_cleaning(words, tokenizer, theirs):
+    """Without [SEP], and truncated to ALBEF's fifty tokens."""
     caption = " ".join(words)
     expected = theirs(as_albef(caption), add_special_tokens=False)["input_ids"]
     assert ids_of(tokenizer, caption) == [SPECIAL["[CLS]"], *expected][:50]
 
 
-def test_a_run_that_states_no_cleaning_keeps_its_own(file, theirs):
-    """Runs of version 0.1.0: the caption was repaired first."""
+def test_a_run_without_a_stated_cleaning_keeps_the_old_one(file, theirs):
+    """Runs of version 0.1.0 repaired the caption first."""
     before = word_piece_tokenizer(file, 51, CLIP_CLEANING)
     caption = "A &amp; b: a \u201cred\u201d coat."
     expected = theirs(as_albef(CLIP_CLEANING(caption)), add_special_tokens=False)["input_ids"]
@@ -90,7 +90,7 @@ def test_special_tokens_in_a_caption_are_text(caption, tokenizer):
     assert not set(ids[1:]) & (set(SPECIAL.values()) - {SPECIAL["[UNK]"]})
 
 
-def test_a_plan_carries_it(tokenizer):
+def test_a_plan_contains_the_tokenizer(tokenizer):
     again = Tokenizer.from_json(tokenizer.to_json(), context_length=51)
     captions = ["A woman, in a red-black coat.", "", "<person> wearing jeans", "女 ☃"]
     one, other = tokenizer.encode(captions), again.encode(captions)
@@ -100,14 +100,14 @@ def test_a_plan_carries_it(tokenizer):
     assert again.vocabulary_size == len(vocabulary())
 
 
-def test_another_layout(tmp_path):
+def test_a_vocabulary_in_another_layout_is_refused(tmp_path):
     path = tmp_path / "vocab.txt"
     path.write_text("[PAD]\n[CLS]\nword\n")
     with pytest.raises(DataError, match=r"expected \[UNK\] at 100, \[CLS\] at 101.*own vocab\.txt"):
         word_piece_tokenizer(path, 51)
 
 
-def test_what_is_no_vocabulary(tmp_path):
+def test_invalid_vocabularies_are_refused(tmp_path):
     with pytest.raises(DataError, match=r"cannot be read: .*Expected the vocab\.txt"):
         word_piece_tokenizer(tmp_path / "vocab.txt", 51)
     path = tmp_path / "binary"

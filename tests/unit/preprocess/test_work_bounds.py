@@ -1,4 +1,4 @@
-"""A small file cannot keep a decoder busy for minutes."""
+"""Decoding a small file takes bounded work."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def saved(kind: str, **options) -> bytes:
 
 
 def with_scans(count: int) -> bytes:
-    """A progressive JPEG whose last scan comes again and again."""
+    """A progressive JPEG that repeats its last scan."""
     data = saved("JPEG", progressive=True)
     starts = [i for i in range(len(data) - 1) if data[i : i + 2] == b"\xff\xda"]
     last = data[starts[-1] : -2]
@@ -52,7 +52,7 @@ def with_chunks(count: int, kind: bytes, body: bytes = b"", *, after: bool = Fal
 
 
 def frame(marker: int, side: int, scans: int) -> bytes:
-    """A JPEG of three components whose scans have one each and no content."""
+    """A JPEG with three components, with one scan each and no content."""
     sides = struct.pack(">BHHB", 8, side, side, 3) + bytes((1, 0x11, 0, 2, 0x11, 0, 3, 0x11, 0))
     data = b"\xff\xd8\xff" + bytes([marker]) + struct.pack(">H", 2 + len(sides)) + sides
     return data + b"\xff\xda\x00\x08\x01\x01\x00\x00\x3f\x00" * scans + b"\xff\xd9"
@@ -76,7 +76,7 @@ BOMB = b"icc\0\0" + zlib.compress(bytes(1_000_000))
         (with_chunks(9_000, b"prVt"), "a PNG of more than"),
     ],
 )
-def test_what_takes_too_much_work_is_refused(data: bytes, message: str):
+def test_pictures_that_take_too_much_work_are_refused(data: bytes, message: str):
     with pytest.raises(ImageError, match=f"takes too much work to decode.*{message}"):
         load_image(data)
 
@@ -94,7 +94,7 @@ def text_chunks() -> PngInfo:
         saved("JPEG"),
         saved("JPEG", progressive=True, restart_marker_blocks=1),
         saved("JPEG", quality=100, subsampling=0, comment=b"\xff\xda" * 200),
-        saved("JPEG", progressive=True) + b"\xff\xda\x00\x02" * 500,  # a film behind the picture
+        saved("JPEG", progressive=True) + b"\xff\xda\x00\x02" * 500,  # a video after the picture
         with_scans(MAX_SCANS),
         with_segments(MAX_PARTS - 50),
         saved("PNG"),
@@ -105,19 +105,19 @@ def text_chunks() -> PngInfo:
         saved("TIFF"),
     ],
 )
-def test_what_programs_write_is_decoded(data: bytes):
+def test_pictures_of_common_programs_are_decoded(data: bytes):
     assert load_image(data).size == (80, 96)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
-def test_a_truncated_or_damaged_header_ends_the_look(kind: str):
+def test_a_truncated_or_damaged_header_ends_the_check(kind: str):
     data = saved(kind)
     for length in range(2, 60):
         with pytest.raises(ImageError):
             load_image(data[:length])
 
 
-def test_a_run_of_padding_is_searched_once():
+def test_padding_is_searched_once():
     padded = saved("JPEG")[:-2] + b"\xff" * 1_000_000
     assert load_image(padded + b"\xd9").size == (80, 96)
-    check_work(padded, "cut")  # would take hours if each byte of the run began a search
+    check_work(padded, "cut")  # would take hours if each byte of the padding started a search

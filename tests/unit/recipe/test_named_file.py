@@ -35,7 +35,7 @@ def test_shipped_recipes_and_profiles_have_names():
     assert "README" not in named_files("recipes")
 
 
-def test_own_recipes_take_precedence_and_paths_most_of_all(tmp_path):
+def test_paths_have_priority_over_own_recipes_and_those_over_shipped_ones(tmp_path):
     own = write(tmp_path / "recipes/tiny_synthetic.py", "own")
     new = write(tmp_path / "recipes/new.py", "new")
     assert load_recipe("tiny_synthetic").name == "own"
@@ -47,7 +47,7 @@ def test_own_recipes_take_precedence_and_paths_most_of_all(tmp_path):
     assert load_recipe(own).name == "own"
 
 
-def test_a_run_folder_is_no_name(tmp_path):
+def test_a_run_folder_is_not_a_name(tmp_path):
     (tmp_path / "tiny_synthetic").mkdir()
     assert load_recipe("tiny_synthetic").name == "tiny_synthetic"
     json = load_recipe("irra_cuhk_pedes").to_json()
@@ -65,12 +65,12 @@ def test_a_run_folder_is_no_name(tmp_path):
         ("", "there is no recipe at"),
     ],
 )
-def test_names_that_are_not_there(wrong, message):
+def test_unknown_recipe_names_are_refused(wrong, message):
     with pytest.raises(RecipeError, match=message):
         load_recipe(wrong)
 
 
-def test_profiles_that_are_not_there(tmp_path):
+def test_unknown_profile_names_are_refused(tmp_path):
     with pytest.raises(ExportError, match=r"cpu_int8, onnx_fp32.* Did you mean 'cpu_int8'"):
         load_profile("cpu_int")
     (tmp_path / "profile.json").write_text("{}")

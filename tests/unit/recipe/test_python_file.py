@@ -6,7 +6,7 @@ from finegrain.errors import RecipeError
 from finegrain.recipe.python_file import call_in_file
 
 
-def test_what_the_function_makes(tmp_path):
+def test_the_result_of_the_function_is_checked(tmp_path):
     path = tmp_path / "mine.py"
     path.write_text("def number():\n    return 3\n")
     assert call_in_file(path, "number", int, RecipeError) == 3
@@ -21,14 +21,14 @@ def test_what_the_function_makes(tmp_path):
         ("def number(:\n", "is not Python"),
     ],
 )
-def test_another_file(tmp_path, text, message):
+def test_another_file_is_refused(tmp_path, text, message):
     path = tmp_path / "mine.py"
     path.write_text(text)
     with pytest.raises(RecipeError, match=rf"mine\.py {message}"):
         call_in_file(path, "number", int, RecipeError)
 
 
-def test_a_file_that_is_not_python(tmp_path):
+def test_a_file_that_is_not_python_is_refused(tmp_path):
     (tmp_path / "mine.txt").touch()
     with pytest.raises(RecipeError, match=r"mine\.txt cannot be loaded as Python"):
         call_in_file(tmp_path / "mine.txt", "number", int, RecipeError)

@@ -75,7 +75,7 @@ recipes = st.builds(
 
 @settings(deadline=None, max_examples=60)
 @given(recipe=recipes)
-def test_json_round_trip(recipe):
+def test_recipes_are_equal_after_a_round_trip_through_json(recipe):
     back = recipe_from_dict(json.loads(recipe.to_json()), "the test")
     assert back == recipe
     assert difference(back, recipe) == {}
@@ -103,7 +103,7 @@ def test_recipes_are_frozen():
         ("precision=bf16", {"precision": ("auto", "bf16")}),
     ],
 )
-def test_override(text, changed):
+def test_overrides_set_fields(text, changed):
     assert difference(RECIPE, override(RECIPE, [text])) == changed
 
 
@@ -125,7 +125,7 @@ def test_nested_fields_of_such_a_type_are_nested_in_the_value():
         override(RECIPE, ["data=Catalog", "data.shares.train=0.5"])
 
 
-def test_override_replaces_a_union_whole():
+def test_override_replaces_a_union_completely():
     tower = {"type": "TimmConfig", "model": "resnet10t", "height": 64, "width": 32}
     copy = override(RECIPE, [f"method.image={json.dumps(tower)}"])
     assert copy.method.image == TimmConfig(model="resnet10t", height=64, width=32)
@@ -177,7 +177,7 @@ def test_override_replaces_a_union_whole():
         ("weak_positives=1.5", "expected weak_positives from 0 to 1, got 1.5"),
     ],
 )
-def test_override_that_does_not_fit(text, message):
+def test_invalid_overrides_are_refused(text, message):
     with pytest.raises(RecipeError, match=message):
         override(RECIPE, [text])
 
@@ -192,14 +192,14 @@ def test_override_that_does_not_fit(text, message):
         (lambda r: r.update(data=[]), r"got \[\] @ recipe.data"),
     ],
 )
-def test_dict_that_is_no_recipe(change, message):
+def test_a_dict_that_is_not_a_recipe_is_refused(change, message):
     resolved = RECIPE.to_dict()
     change(resolved)
     with pytest.raises(RecipeError, match=f"the file is wrong: .*{message}"):
         recipe_from_dict(resolved, "the file")
 
 
-def test_difference_names_fields_that_only_one_has():
+def test_the_difference_names_fields_of_one_recipe_only():
     other = replace(RECIPE, data=SyntheticPeople(root=RECIPE.data.root))
     changed = difference(RECIPE, other)
     assert changed["data.type"] == ("CuhkPedes", "SyntheticPeople")
@@ -207,7 +207,7 @@ def test_difference_names_fields_that_only_one_has():
     assert "data.root" not in changed
 
 
-def test_tiny_is_small_and_keeps_what_is_trained():
+def test_tiny_is_small_and_keeps_losses_and_method():
     parent = replace(
         RECIPE, losses={"itc": 0.5}, weights="clip.pt", batch_size=64, accumulate=4, workers=8
     )
@@ -226,7 +226,7 @@ def python(tmp_path, text):
     return path
 
 
-def test_loads_python_with_overrides(tmp_path):
+def test_a_python_recipe_is_loaded_with_overrides(tmp_path):
     path = python(
         tmp_path,
         "from finegrain.recipe import recipe_from_dict\n"
@@ -236,7 +236,7 @@ def test_loads_python_with_overrides(tmp_path):
     assert load_recipe(str(path), ["seed=4"]) == replace(RECIPE, seed=4)
 
 
-def test_loads_json_and_run_folder(tmp_path):
+def test_json_and_run_folders_are_loaded(tmp_path):
     (tmp_path / "recipe.json").write_text(RECIPE.to_json())
     assert load_recipe(tmp_path / "recipe.json") == RECIPE
     assert load_recipe(tmp_path) == RECIPE
@@ -251,7 +251,7 @@ def test_loads_json_and_run_folder(tmp_path):
         ("def recipe(:\n", r"mine\.py is not Python: .*line 1"),
     ],
 )
-def test_python_file_without_a_recipe(text, message, tmp_path):
+def test_a_python_file_without_a_recipe_is_refused(text, message, tmp_path):
     with pytest.raises(RecipeError, match=message):
         load_recipe(python(tmp_path, text))
 
@@ -266,7 +266,7 @@ def test_python_file_without_a_recipe(text, message, tmp_path):
         (b"{}", "required field missing @ recipe.name"),
     ],
 )
-def test_json_file_that_is_no_recipe(content, message, tmp_path):
+def test_a_json_file_that_is_not_a_recipe_is_refused(content, message, tmp_path):
     path = tmp_path / "recipe.json"
     path.write_bytes(content)
     with pytest.raises(RecipeError, match=message):
@@ -274,7 +274,7 @@ def test_json_file_that_is_no_recipe(content, message, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["absent.py", "absent.json", "."])
-def test_missing_recipe(name, tmp_path):
+def test_a_missing_recipe_is_an_error(name, tmp_path):
     with pytest.raises(RecipeError, match=r"there is no recipe at .*finegrain recipe list"):
         load_recipe(tmp_path / name)
 
@@ -293,7 +293,7 @@ def test_a_weak_positive_is_the_second_of_two_captions():
         replace(RECIPE, captions=2, weak_positives=0.1)
 
 
-def test_only_full_batches_are_divided():
+def test_accumulation_needs_full_batches():
     with pytest.raises(RecipeError, match="accumulate 4 divides full batches; set drop_last=true"):
         override(RECIPE, ["accumulate=4", "drop_last=false"])
 
@@ -308,13 +308,13 @@ def test_only_full_batches_are_divided():
         ("data=my.csv", '{"type": "Catalog", "table": "catalog.csv"}'),
     ],
 )
-def test_a_wrong_name_asks_whether_another_was_meant(override_text, question):
+def test_a_wrong_name_gets_a_suggestion(override_text, question):
     with pytest.raises(RecipeError) as raised:
         override(RECIPE, [override_text])
     assert question in str(raised.value)
 
 
-def test_a_recipe_of_the_first_release_reads_pictures_and_captions_as_it_did(tiny_recipe):
+def test_a_recipe_of_the_first_release_keeps_its_preprocessing(tiny_recipe):
     """Its JSON states no interpolation and no cleaning."""
     stated = tiny_recipe.to_dict()
     for name in ("interpolation", "antialias"):

@@ -36,7 +36,7 @@ def step(model, optimizer):
     return loss.item()
 
 
-def test_round_trip_of_model_optimizer_and_random_state(tmp_path):
+def test_model_optimizer_and_random_state_are_restored(tmp_path):
     model, optimizer = made()
     step(model, optimizer)
     folder = save_checkpoint(tmp_path, State(step=1), model, optimizer)
@@ -49,7 +49,7 @@ def test_round_trip_of_model_optimizer_and_random_state(tmp_path):
         assert torch.equal(other.state_dict()[name], tensor)
 
 
-def test_moments_take_the_memory_layout_of_their_parameters(tmp_path):
+def test_moments_have_the_memory_layout_of_their_parameters(tmp_path):
     model, optimizer = made()
     step(model, optimizer)
     folder = save_checkpoint(tmp_path, State(step=1), model, optimizer)
@@ -129,7 +129,7 @@ def test_a_crash_while_writing_leaves_the_previous_checkpoint(failing, tmp_path,
     assert list((tmp_path / "checkpoints").iterdir()) == [after]
 
 
-def test_no_checkpoint(tmp_path):
+def test_a_folder_without_a_checkpoint_is_an_error(tmp_path):
     assert last_checkpoint(tmp_path) is None
     with pytest.raises(CheckpointError, match=r"has no checkpoint; train one with: finegrain tr"):
         best_checkpoint(tmp_path)
@@ -138,7 +138,7 @@ def test_no_checkpoint(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b'{"steps": 3}', b"[1]", b"\xff"])
-def test_damaged_state(content, tmp_path):
+def test_a_damaged_state_is_an_error(content, tmp_path):
     (tmp_path / STATE).write_bytes(content)
     with pytest.raises(CheckpointError, match=r"state\.json is damaged"):
         read_state(tmp_path)
@@ -146,7 +146,7 @@ def test_damaged_state(content, tmp_path):
 
 @pytest.mark.parametrize("file", [MODEL, OPTIMIZER])
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.9])
-def test_truncated_tensors(file, share, tmp_path):
+def test_truncated_tensors_are_an_error(file, share, tmp_path):
     model, optimizer = made()
     step(model, optimizer)
     folder = save_checkpoint(tmp_path, State(step=1), model, optimizer)
@@ -158,7 +158,7 @@ def test_truncated_tensors(file, share, tmp_path):
         )
 
 
-def test_model_of_another_shape(tmp_path):
+def test_a_model_of_another_shape_is_refused(tmp_path):
     model, optimizer = made()
     folder = save_checkpoint(tmp_path, State(step=1), model, optimizer)
     with pytest.raises(WeightsError, match="do not fit the model"):

@@ -48,7 +48,7 @@ DEFAULTS = {
     "warmup_factor": 0.1,
     "weight_decay": 4e-05,
 }
-"""How the released checkpoints were trained, but for the dataset."""
+"""Settings of the released training, except for the dataset."""
 
 
 def recipe(**method):
@@ -70,7 +70,7 @@ def recipe(**method):
 
 @pytest.fixture
 def released(tmp_path):
-    """A checkpoint with all heads, alone in its folder."""
+    """A checkpoint with all heads, in its own folder."""
     torch.manual_seed(0)
     folder = tmp_path / "released"
     folder.mkdir()
@@ -87,10 +87,10 @@ def assert_same(got, expected):
     assert all(torch.equal(got[name], tensor) for name, tensor in expected.items())
 
 
-# --- there ------------------------------------------------------------------------------
+# --- from a released checkpoint to a run ------------------------------------------------
 
 
-def test_the_towers_become_a_run_that_loads(released, tmp_path):
+def test_the_towers_become_a_run(released, tmp_path):
     out = tmp_path / "runs" / "irra"
     converted = released_to_run(released, out, recipe=recipe())
     assert converted.recipe == load_recipe(out)
@@ -104,7 +104,7 @@ def test_the_towers_become_a_run_that_loads(released, tmp_path):
     assert_same(export_irra(method), towers)
 
 
-def test_with_heads_everything_comes_back(released, tmp_path):
+def test_with_heads_all_tensors_are_restored(released, tmp_path):
     out, back = tmp_path / "run", tmp_path / "back" / "best.pth"
     converted = released_to_run(released, out, recipe=recipe(), heads=True)
     assert converted.recipe.losses == dict.fromkeys(ALL, 1.0)
@@ -113,7 +113,7 @@ def test_with_heads_everything_comes_back(released, tmp_path):
     assert [path.name for path in back.parent.iterdir()] == ["best.pth"]
 
 
-def test_heads_of_another_dataset(released, tmp_path):
+def test_heads_of_another_dataset_are_refused(released, tmp_path):
     other = recipe(identities=9)
     with pytest.raises(WeightsError, match=r"classifier.weight \(5, 16\) for \(9, 16\)"):
         released_to_run(released, tmp_path / "run", recipe=other, heads=True)
@@ -121,13 +121,13 @@ def test_heads_of_another_dataset(released, tmp_path):
     released_to_run(released, tmp_path / "run", recipe=other)
 
 
-def test_losses_without_any_that_can_stay(released, tmp_path):
+def test_losses_that_all_need_heads_are_replaced_by_sdm(released, tmp_path):
     alone = replace(recipe(), losses={"id": 1.0})
     assert released_to_run(released, tmp_path / "run", recipe=alone).recipe.losses == {"sdm": 1.0}
 
 
-def test_the_configuration_beside_the_weights(released, tmp_path):
-    """It is read unless a recipe is given; that it is shows in its being refused."""
+def test_the_configuration_beside_the_weights_is_read(released, tmp_path):
+    """It is read unless a recipe is given; the test shows it by a configuration that is refused."""
     released.with_name("configs.yaml").write_text("name: !!python/name:os.system\n")
     with pytest.raises(WeightsError, match=r"configs\.yaml asks for"):
         released_to_run(released, tmp_path / "run")
@@ -135,7 +135,7 @@ def test_the_configuration_beside_the_weights(released, tmp_path):
     assert released_to_run(released, tmp_path / "run", recipe=recipe()).config is None
 
 
-def test_the_order_of_recipe_configuration_and_overrides(released, tmp_path):
+def test_configuration_and_overrides_are_applied_to_the_recipe(released, tmp_path):
     config = tmp_path / "configs.yaml"
     said = {"temperature": 0.05, "dataset_name": "ICFG-PEDES", "num_epoch": 7, "gamma": 0.1}
     config.write_text(yaml.dump(said))
@@ -153,7 +153,7 @@ def test_the_order_of_recipe_configuration_and_overrides(released, tmp_path):
 
 
 @pytest.mark.parametrize("dataset", ["CUHK-PEDES", "ICFG-PEDES", "RSTPReid"])
-def test_the_released_configurations_say_what_our_recipes_say(dataset, tmp_path):
+def test_the_released_configurations_agree_with_the_recipes(dataset, tmp_path):
     path = tmp_path / "configs.yaml"
     path.write_text(yaml.dump(DEFAULTS | {"dataset_name": dataset}))
     ours = load_recipe(RECIPES / f"irra_{dataset.lower().replace('-', '_')}.py")
@@ -163,7 +163,7 @@ def test_the_released_configurations_say_what_our_recipes_say(dataset, tmp_path)
 
 
 @pytest.mark.parametrize("said", [{"lr": "fast"}, {"lr": "2001-01-01"}, {"loss_names": "TAL"}])
-def test_a_configuration_of_wrong_values(released, tmp_path, said):
+def test_a_configuration_with_wrong_values_is_refused(released, tmp_path, said):
     config = tmp_path / "configs.yaml"
     config.write_text("\n".join(f"{name}: {value}" for name, value in said.items()))
     with pytest.raises(RecipeError):
@@ -171,13 +171,13 @@ def test_a_configuration_of_wrong_values(released, tmp_path, said):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_folder_that_holds_a_run_is_left_alone(released, tmp_path):
+def test_a_folder_with_a_run_is_not_overwritten(released, tmp_path):
     released_to_run(released, tmp_path / "run", recipe=recipe())
     with pytest.raises(CheckpointError, match="already holds a run"):
         released_to_run(released, tmp_path / "run", recipe=recipe())
 
 
-def test_a_clip_becomes_a_run_as_well(tmp_path):
+def test_a_clip_becomes_a_run(tmp_path):
     irra = recipe()
     clip = ClipConfig(image=irra.method.image, text=irra.method.text, embed_dim=16)
     state = {
@@ -190,11 +190,11 @@ def test_a_clip_becomes_a_run_as_well(tmp_path):
     assert torch.equal(load_run(tmp_path / "run")[1].image_tower.proj, state["visual.proj"])
 
 
-# --- whose recipe ------------------------------------------------------------------------
+# --- the choice of the recipe ------------------------------------------------------------
 
 
 def full_size(method, losses, path):
-    """A checkpoint of the released sizes, with no weights to speak of, and what is in it."""
+    """A checkpoint of the released sizes with sparse weights, and its content."""
     with torch.device("meta"):
         built = method.build(losses)
     released = built.to_released()
@@ -223,7 +223,7 @@ RDE = DEFAULTS | {
 
 
 @pytest.mark.parametrize("dataset", ["CUHK-PEDES", "ICFG-PEDES", "RSTPReid"])
-def test_the_configuration_of_rde_says_what_our_recipe_says(dataset, tmp_path):
+def test_the_configuration_of_rde_agrees_with_the_recipe(dataset, tmp_path):
     path = tmp_path / "configs.yaml"
     path.write_text(yaml.dump(RDE | {"dataset_name": dataset}))
     ours = load_recipe(RECIPES / f"rde_{dataset.lower().replace('-', '_')}.py")
@@ -249,7 +249,7 @@ def test_rde_is_recognised_with_its_configuration_beside_it(rde_file, tmp_path, 
     ) == converted  # fmt: skip
 
 
-def test_rde_alone_is_for_evaluation_only(rde_file, tmp_path):
+def test_rde_without_a_configuration_is_for_evaluation_only(rde_file, tmp_path):
     converted = released_to_run(rde_file, tmp_path / "run")
     assert isinstance(converted.recipe.method, RdeConfig)
     assert "no configuration of the released code says" in converted.recipe.evaluation_only
@@ -265,14 +265,14 @@ def test_a_recipe_of_another_method_is_named(rde_file, tmp_path):
         released_to_run(rde_file, tmp_path / "run", recipe=irra)
 
 
-def test_a_recipe_of_ones_own_with_all_heads_can_be_trained(released, tmp_path):
+def test_a_given_recipe_with_all_heads_can_be_trained(released, tmp_path):
     kept = released_to_run(released, tmp_path / "kept", recipe=recipe(), heads=True)
     assert kept.recipe.evaluation_only is None
     left = released_to_run(released, tmp_path / "left", recipe=recipe())
     assert "heads of id, mlm were left out" in left.recipe.evaluation_only
 
 
-def test_training_that_no_recipe_can_say(released, tmp_path):
+def test_settings_that_no_recipe_can_express_are_refused(released, tmp_path):
     config = tmp_path / "configs.yaml"
     config.write_text(yaml.dump({"sampler": "identity", "optimizer": "SGD"}))
     converted = released_to_run(
@@ -281,7 +281,7 @@ def test_training_that_no_recipe_can_say(released, tmp_path):
     assert "sampler = identity, optimizer = SGD" in converted.recipe.evaluation_only
 
 
-def test_without_the_recipes_of_a_checkout(rde_file, tmp_path, monkeypatch):
+def test_without_its_shipped_recipe_a_run_is_for_evaluation_only(rde_file, tmp_path, monkeypatch):
     monkeypatch.setattr(released_recipe, "RECIPES", tmp_path / "nowhere")
     config = tmp_path / "configs.yaml"
     config.write_text(yaml.dump(RDE | {"dataset_name": "CUHK-PEDES"}))
@@ -289,7 +289,7 @@ def test_without_the_recipes_of_a_checkout(rde_file, tmp_path, monkeypatch):
     assert "rde_cuhk_pedes.py, which trains it, is not part" in converted.recipe.evaluation_only
 
 
-def test_finegrains_own_file_does_not_tell_the_method(tmp_path):
+def test_a_file_with_finegrains_names_needs_a_recipe(tmp_path):
     torch.save({"image_tower.proj": torch.ones(1)}, tmp_path / "model.pt")
     with pytest.raises(WeightsError, match=r"finegrain's own names.*--recipe"):
         released_to_run(tmp_path / "model.pt", tmp_path / "run")
@@ -334,18 +334,18 @@ def test_a_clip_is_read_by_its_configuration(tmp_path):
     assert method.embed_dim == 16
 
 
-def test_an_activation_that_nothing_says_is_asked_for(tmp_path):
+def test_an_unknown_activation_must_be_given(tmp_path):
     clip_file(tmp_path / "clip.bin")
     with pytest.raises(WeightsError, match=r"states which activation.*activation=gelu"):
         released_to_run(tmp_path / "clip.bin", tmp_path / "run")
     stated = [f"method.{side}.activation=gelu" for side in ("image", "text")]
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # it was stated, and nothing is left to say
+        warnings.simplefilter("error")  # the recipe states it, so nothing is missing
         run = released_to_run(tmp_path / "clip.bin", tmp_path / "run", overrides=stated)
     assert run.recipe.method.image.activation == run.recipe.method.text.activation == "gelu"
 
 
-def test_openais_archive_and_a_name_say_quick_gelu(tmp_path):
+def test_openais_archive_or_a_name_implies_quick_gelu(tmp_path):
     (tmp_path / "ViT-B-16-quickgelu").mkdir()
     named = tmp_path / "ViT-B-16-quickgelu" / "clip.bin"
     clip_file(named)
@@ -357,24 +357,24 @@ def test_openais_archive_and_a_name_say_quick_gelu(tmp_path):
     assert "pretrained CLIP" in run.evaluation_only
 
 
-def test_a_clip_of_tall_pictures(tmp_path):
+def test_a_clip_for_tall_pictures_is_converted(tmp_path):
     positions = {"visual.positional_embedding": torch.zeros(1 + 8, 64)}
     clip_file(tmp_path / "clip-quickgelu.bin", **positions)
     with pytest.raises(WeightsError, match=r"not those of a square picture.*--recipe"):
         released_to_run(tmp_path / "clip-quickgelu.bin", tmp_path / "run")
 
 
-def test_a_clip_of_another_vocabulary(tmp_path):
+def test_a_clip_with_another_vocabulary_is_refused(tmp_path):
     words = {"token_embedding.weight": torch.zeros(300, 64)}
     clip_file(tmp_path / "clip-quickgelu.bin", **words)
     with pytest.raises(WeightsError, match=r"300 kinds of tokens.*no tokenizer"):
         released_to_run(tmp_path / "clip-quickgelu.bin", tmp_path / "run")
 
 
-# --- back -------------------------------------------------------------------------------
+# --- from a run to a released layout -----------------------------------------------------
 
 
-def test_what_cannot_be_written(released, tmp_path):
+def test_runs_without_a_released_layout_are_refused(released, tmp_path):
     released_to_run(released, tmp_path / "run", recipe=recipe())
     with pytest.raises(CheckpointError, match=r"such as .*best\.pth, got a folder"):
         run_to_released(tmp_path / "run", tmp_path)
@@ -382,10 +382,10 @@ def test_what_cannot_be_written(released, tmp_path):
         run_to_released(tmp_path, tmp_path / "best.pth")
 
 
-# --- the verb ---------------------------------------------------------------------------
+# --- the command line --------------------------------------------------------------------
 
 
-def test_the_verb_goes_both_ways(released, tmp_path, capsys):
+def test_the_command_converts_in_both_directions(released, tmp_path, capsys):
     start, run, back = tmp_path / "start.json", tmp_path / "run", tmp_path / "back.pth"
     start.write_text(recipe().to_json())
     options = ["--recipe", str(start), "--set", "data.root=pictures", "--heads"]
@@ -399,7 +399,7 @@ def test_the_verb_goes_both_ways(released, tmp_path, capsys):
     assert "only with a released checkpoint" in capsys.readouterr().err
 
 
-def test_the_verb_of_a_missing_file(tmp_path, capsys):
+def test_a_missing_file_is_a_one_line_error(tmp_path, capsys):
     (tmp_path / "start.json").write_text(recipe().to_json())
     options = ["--recipe", str(tmp_path / "start.json"), "-o", str(tmp_path / "run")]
     assert main(["convert", str(tmp_path / "best.pth"), *options]) == 1

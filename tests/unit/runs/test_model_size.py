@@ -30,7 +30,7 @@ def with_image(recipe: Recipe, **sizes: int) -> Recipe:
         ({"channels": -4}, "cannot be built"),
     ],
 )
-def test_absurd_sizes_are_one_error(tiny_recipe: Recipe, sizes: dict[str, int], message: str):
+def test_absurd_sizes_are_refused(tiny_recipe: Recipe, sizes: dict[str, int], message: str):
     with pytest.raises(RecipeError, match=message):
         assemble(with_image(tiny_recipe, **sizes))
 

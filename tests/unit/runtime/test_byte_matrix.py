@@ -1,4 +1,4 @@
-"""Products of a matrix of bytes, by ONNX Runtime."""
+"""Products with a matrix of bytes in ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ def test_products_are_exact(seed, width, rows, num_queries, extreme):
     random = np.random.default_rng(seed)
     queries = random.integers(-LARGEST, LARGEST + 1, (num_queries, width), np.int8)
     weights = random.integers(-128, 128, (width, rows), np.int8)
-    if extreme:  # a sum of two products then saturates 16 bits if a query has one bit more
+    if extreme:  # with one more bit in the query, a sum of two products would saturate 16 bits
         queries = np.where(queries < 0, -LARGEST, LARGEST).astype(np.int8)
         weights = np.where(weights < 0, -128, 127).astype(np.int8)
     sums = matrix_of(weights).products(queries)
     np.testing.assert_array_equal(sums, product(queries, weights))
 
 
-def test_matrices_do_not_share_their_numbers():
+def test_matrices_do_not_share_memory():
     random = np.random.default_rng(0)
     queries = random.integers(-LARGEST, LARGEST + 1, (2, 64), np.int8)
     weights = [random.integers(-128, 128, (64, rows), np.int8) for rows in (500, 7, 500, 900)]
@@ -55,7 +55,7 @@ def test_matrices_do_not_share_their_numbers():
         np.testing.assert_array_equal(matrix.products(queries), product(queries, one))
 
 
-def test_the_graph_is_what_onnx_would_write():
+def test_the_graph_equals_one_written_by_onnx():
     weights = TensorProto(name="weights", data_type=TensorProto.INT8, dims=[512, 300])
     weights.data_location = TensorProto.EXTERNAL
     weights.external_data.add(key="location", value="weights")

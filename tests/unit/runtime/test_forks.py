@@ -1,4 +1,4 @@
-"""A process that was forked has an answer or a clear error, and never hangs."""
+"""A forked process gets a result or a clear error, and never hangs."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ SECONDS = 60
 
 
 def in_child(work: Callable[[], object]) -> str:
-    """What some work says in a forked process, which is ended when it hangs."""
+    """The result of work in a forked process, which is killed if it hangs."""
     reading, writing = os.pipe()
     child = os.fork()
     if not child:
         try:
             said = str(work())
-        except BaseException as error:  # the parent shows it
+        except BaseException as error:  # shown in the output of the parent
             said = f"{type(error).__name__}: {error}"
         os.write(writing, said.encode())
         os._exit(0)
@@ -80,7 +80,7 @@ def test_a_child_searches_and_writes_and_so_does_its_parent(gallery: Gallery):
     assert gallery.check().is_valid
 
 
-def test_threads_that_search_and_write_do_not_matter(gallery: Gallery):
+def test_threads_of_the_parent_do_not_block_the_child(gallery: Gallery):
     stop = threading.Event()
 
     def work(seed: int) -> None:
@@ -105,7 +105,7 @@ def test_threads_that_search_and_write_do_not_matter(gallery: Gallery):
     assert gallery.check().is_valid
 
 
-def test_a_parent_that_closes_leaves_its_child_the_gallery(gallery: Gallery, tmp_path: Path):
+def test_the_child_keeps_its_gallery_after_the_parent_closes(gallery: Gallery, tmp_path: Path):
     reading, writing = os.pipe()
     child = os.fork()
     if not child:
@@ -135,7 +135,7 @@ else:
 """
 
 
-def test_a_child_that_ends_in_the_usual_way_does_no_harm(plan: Path, crops: Path):
+def test_a_normal_exit_of_a_child_does_not_affect_the_parent(plan: Path, crops: Path):
     command = [sys.executable, "-c", _USUAL_END, str(plan), str(crops)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
     assert done.stdout == "child 0 3\n", done.stderr
@@ -176,13 +176,13 @@ def test_a_pool_of_processes_answers(searcher: Searcher, monkeypatch):
     assert answers == [expected] * 6
 
 
-def test_a_plan_that_was_replaced_is_not_taken_for_the_one_before(searcher: Searcher, plan: Path):
+def test_a_replaced_plan_is_detected_in_a_child(searcher: Searcher, plan: Path):
     searcher.query("coat", 1)
     plan.write_bytes(plan.read_bytes()[:-5])
     assert in_child(lambda: searcher.query("coat", 1)).startswith("PlanError")
 
 
-def test_a_runtime_that_cannot_be_used_in_a_child_says_so(searcher: Searcher):
+def test_a_runtime_that_cannot_be_used_in_a_child_is_an_error(searcher: Searcher):
     class Elsewhere:
         embed_dim = 32
 
@@ -195,7 +195,7 @@ def test_a_runtime_that_cannot_be_used_in_a_child_says_so(searcher: Searcher):
     assert child.startswith("PlanError: Elsewhere was started before this process was forked")
 
 
-def test_a_model_that_gives_another_number_of_rows_is_an_error(searcher: Searcher, monkeypatch):
+def test_a_wrong_number_of_embeddings_is_an_error(searcher: Searcher, monkeypatch):
     runtime = searcher._encoder.runtime
     monkeypatch.setattr(runtime, "encode_texts", lambda ids, eot: np.zeros((2, 32), np.float32))
     monkeypatch.setattr(runtime, "encode_images", lambda pixels: np.zeros((32,), np.float32))

@@ -29,16 +29,14 @@ AVX512 = AVX2 | {"avx512f", "avx512bw", "avx512dq", "avx512vl"}
         ("arm64", {"asimd", "asimddp", "i8mm", "bf16"}, ("NEON", "dotprod", "i8mm", "bf16"), ()),
     ],
 )
-def test_instruction_sets_have_the_names_that_readers_know(
-    machine, features, instructions, missing
-):
+def test_instruction_sets_have_their_usual_names(machine, features, instructions, missing):
     processor = processor_of(frozenset(features), name="some", machine=machine)
     assert processor.instructions == instructions
     assert processor.missing == missing
 
 
-def test_this_processor_has_what_its_products_show():
-    """What is detected agrees with what ONNX Runtime's kernels do."""
+def test_the_detected_instructions_agree_with_measured_products():
+    """Compares the detected instructions with the behaviour of ONNX Runtime's kernels."""
     processor = this_processor()
     assert processor.machine == platform.machine().lower()
     assert set(processor.instructions) <= set(INSTRUCTIONS)

@@ -24,7 +24,7 @@ def encoder(tiny_plan) -> Encoder:
 
 @pytest.fixture
 def changed(tiny_plan, tmp_path):
-    """``changed(text=..., embed_dim=...)`` is a plan with other members or facts."""
+    """``changed(text=..., embed_dim=...)`` is a plan with other members or manifest fields."""
     pytest.importorskip("openvino")
     with zipfile.ZipFile(tiny_plan) as archive:
         held = {name: archive.read(name) for name in archive.namelist() if name != MANIFEST}
@@ -42,7 +42,7 @@ def changed(tiny_plan, tmp_path):
     return make
 
 
-def test_it_says_what_onnx_runtime_says(encoder, tiny_plan, crops):
+def test_it_agrees_with_onnx_runtime(encoder, tiny_plan, crops):
     ort = Encoder.from_plan(Plan(tiny_plan), threads=1)
     pictures = sorted(crops.iterdir())
     for batch_size in (1, 5):
@@ -53,7 +53,7 @@ def test_it_says_what_onnx_runtime_says(encoder, tiny_plan, crops):
             np.testing.assert_allclose(got, wanted, atol=1e-5)
 
 
-def test_int8_weights_say_nearly_what_fp32_says(encoder, changed, tiny_plan, crops):
+def test_int8_weights_nearly_agree_with_fp32(encoder, changed, tiny_plan, crops):
     from finegrain.exporters import Int8
 
     fp32, int8 = Plan(tiny_plan), Int8(activations="fp32")
@@ -66,7 +66,7 @@ def test_int8_weights_say_nearly_what_fp32_says(encoder, changed, tiny_plan, cro
         assert cosine.min() < 1 - 1e-6
 
 
-def test_embeddings_outlive_the_next_run(encoder):
+def test_embeddings_are_not_overwritten_by_the_next_run(encoder):
     tokens = encoder.tokenizer.encode(["red coat"])
     first = encoder.runtime.encode_texts(tokens.ids, tokens.eot)
     kept = first.copy()
@@ -83,7 +83,7 @@ def test_threads_may_share_it(encoder):
         np.testing.assert_allclose(got, wanted[caption], atol=1e-6)
 
 
-def test_a_graph_that_is_none_is_refused(changed):
+def test_an_invalid_graph_is_refused(changed):
     with pytest.raises(PlanError, match=r"OpenVINO cannot load text\.onnx"):
         Encoder.from_plan(changed(**{TEXT: b"garbage"}), runtime="openvino")
 
@@ -110,14 +110,14 @@ def test_without_openvino_the_extra_is_named(tiny_plan, monkeypatch):
         Encoder.from_plan(Plan(tiny_plan), runtime="openvino")
 
 
-def test_a_runtime_that_there_is_not(tiny_plan):
+def test_an_unknown_runtime_is_refused(tiny_plan):
     with pytest.raises(PlanError, match=r"runtime out of onnxruntime, openvino.*, got 'tflite'"):
         Encoder.from_plan(Plan(tiny_plan), runtime="tflite")
 
 
 @pytest.mark.parametrize("rows", [1, 64])
-def test_its_products_of_int8_weights_do_not_saturate(rows):
-    """With the largest weights and inputs there are: nothing is lost, on any processor."""
+def test_products_of_int8_weights_do_not_saturate(rows):
+    """Checked with the largest weights and inputs, on any processor."""
     openvino = pytest.importorskip("openvino")
     onnx = pytest.importorskip("onnx")
     weights = np.full((64, 16), 127, np.int8) * np.array([1, -1] * 8, np.int8)

@@ -1,4 +1,4 @@
-"""Plans whose members agree with their digests, and are wrong all the same."""
+"""Plans that are invalid although their members agree with their digests."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def contents(path: Path) -> dict[str, bytes]:
 
 @pytest.fixture
 def tiny_copy(tiny_plan, tmp_path) -> Callable[..., Path]:
-    """A plan like ``tiny_plan``, with other members or facts and right digests."""
+    """A copy of ``tiny_plan`` with other members or manifest fields, and correct digests."""
 
     def copy(members: Mapping[str, bytes] | None = None, **facts: object) -> Path:
         held = contents(tiny_plan)
@@ -36,14 +36,14 @@ def tiny_copy(tiny_plan, tmp_path) -> Callable[..., Path]:
 
 @pytest.mark.parametrize("data", [b"", b"garbage", b"\x08\x07" * 50])
 @pytest.mark.parametrize("member", [TEXT, IMAGE])
-def test_a_graph_that_is_none_is_refused(tiny_copy, member, data):
+def test_an_invalid_graph_is_refused(tiny_copy, member, data):
     opened = Plan(tiny_copy({member: data}))
     with pytest.raises(PlanError, match=f"cannot load {member}"):
         Encoder.from_plan(opened)
 
 
 @pytest.mark.parametrize("data", [b"", b"\xff", b"[]", b"{}", b'{"version": "1.0"}'])
-def test_a_tokenizer_that_is_none_is_refused(tiny_copy, data):
+def test_an_invalid_tokenizer_is_refused(tiny_copy, data):
     opened = Plan(tiny_copy({TOKENIZER: data}))
     with pytest.raises(PlanError, match="expected the JSON of a tokenizer"):
         Encoder.from_plan(opened)
@@ -58,19 +58,19 @@ def test_exchanged_graphs_are_refused(tiny_copy, tiny_plan, crops):
         encoder.encode_images([crops / "00.jpg"])
 
 
-def test_a_width_that_the_graph_does_not_give_is_refused(tiny_copy):
+def test_a_width_that_differs_from_the_graph_is_refused(tiny_copy):
     encoder = Encoder.from_plan(Plan(tiny_copy(embed_dim=64)))
     with pytest.raises(PlanError, match=r"width 64, and it gives \[1, 32\]"):
         encoder.encode_texts(["red coat"])
 
 
-def test_a_picture_size_that_the_graph_does_not_take_is_refused(tiny_copy, crops):
+def test_a_picture_size_that_differs_from_the_graph_is_refused(tiny_copy, crops):
     encoder = Encoder.from_plan(Plan(tiny_copy(height=64)))
     with pytest.raises(PlanError, match=r"image\.onnx does not take"):
         encoder.encode_images([crops / "00.jpg"])
 
 
-def test_a_context_that_the_graph_does_not_take_is_refused(tiny_copy):
+def test_a_context_length_that_differs_from_the_graph_is_refused(tiny_copy):
     encoder = Encoder.from_plan(Plan(tiny_copy(context_length=300)))
     assert encoder.encode_texts(["red coat"]).shape == (1, 32)
     with pytest.raises(PlanError, match=r"text\.onnx does not take"):

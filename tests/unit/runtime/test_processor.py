@@ -36,7 +36,7 @@ def has(monkeypatch, *instructions):
         ((), False),
     ],
 )
-def test_bf16_is_taken_where_the_processor_has_it(instructions, computes, monkeypatch):
+def test_bf16_is_used_if_the_processor_supports_it(instructions, computes, monkeypatch):
     has(monkeypatch, *instructions)
     assert computes_bf16(CPU) is computes
     assert matmul_dtype(CPU) is (torch.bfloat16 if computes else torch.float32)
@@ -58,7 +58,7 @@ def test_bf16_is_taken_where_the_processor_has_it(instructions, computes, monkey
         ("ATEN_CPU_CAPABILITY", "avx512", NEWEST),
     ],
 )
-def test_an_emulated_older_processor_has_less(variable, value, left, monkeypatch):
+def test_an_emulated_older_processor_has_fewer_instructions(variable, value, left, monkeypatch):
     has(monkeypatch, *NEWEST)
     monkeypatch.setenv(variable, value)
     assert usable_instructions() == left
@@ -70,7 +70,7 @@ def test_limits_name_instructions_that_are_known():
     assert named <= set(INSTRUCTIONS)
 
 
-def test_a_gpu_is_asked_itself(monkeypatch):
+def test_a_gpu_is_queried_directly(monkeypatch):
     monkeypatch.setenv("ATEN_CPU_CAPABILITY", "avx2")
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
     assert computes_bf16(torch.device("cuda"))

@@ -1,4 +1,4 @@
-"""The client against a stand-in server: real gRPC, and answers that a test may spoil."""
+"""The client with a stand-in server: real gRPC, and answers that a test can change."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NUMBERS = {"UINT8": np.uint8, "INT32": np.int32}
 
 
 class StandIn(services.GRPCInferenceServiceServicer):
-    """Answers like Triton: each row's embedding is full of the sum of that row's inputs."""
+    """Answers like Triton; each value of an embedding is the sum of the inputs of its row."""
 
     def __init__(self, fingerprint: str) -> None:
         self.fingerprints = {"people_text": fingerprint, "people_image": fingerprint}
@@ -107,9 +107,7 @@ def test_the_address_of_a_server_is_a_runtime(server, tiny_plan):
 @pytest.mark.parametrize(
     ("length", "sent"), [(1, 16), (16, 16), (17, 32), (32, 32), (33, 77), (77, 77)]
 )
-def test_captions_are_padded_with_zeros_to_a_length_that_others_share(
-    runtime, server, length, sent
-):
+def test_captions_are_padded_with_zeros_to_common_lengths(runtime, server, length, sent):
     ids, eot = caption(2, length)
     embeddings = runtime.encode_texts(ids, eot)
     (request,) = server[0].requests
@@ -121,7 +119,7 @@ def test_captions_are_padded_with_zeros_to_a_length_that_others_share(
 
 
 @pytest.mark.parametrize("rows", [0, 1, 4, 5, 11])
-def test_more_than_the_server_takes_goes_in_parts(runtime, server, rows):
+def test_large_batches_are_sent_in_parts(runtime, server, rows):
     pixels = np.random.default_rng(0).integers(0, 256, (rows, 3, 128, 64), np.uint8)
     embeddings = runtime.encode_images(pixels)
     assert embeddings.shape == (rows, DIM)
@@ -138,13 +136,13 @@ def test_threads_share_a_runtime(runtime):
     assert result == [sum(range(n)) + n - 1 for n in range(2, 60)]
 
 
-def test_a_caption_over_the_context_is_refused(runtime):
+def test_a_caption_beyond_the_context_is_refused(runtime):
     with pytest.raises(QueryError, match="at most 77 tokens, got 78"):
         runtime.encode_texts(*caption(1, 78))
 
 
 @pytest.mark.parametrize("context_length", [3, 16, 20, 32, 33, 77, 256])
-def test_padded_lengths_end_with_the_context(context_length):
+def test_padded_lengths_are_at_most_the_context(context_length):
     lengths = padded_lengths(context_length)
     assert lengths[-1] == context_length
     assert list(lengths) == sorted(set(lengths))
@@ -169,7 +167,7 @@ def test_models_that_are_not_ready_are_refused(server, tiny_plan):
         TritonRuntime(Plan(tiny_plan), address)
 
 
-def test_a_model_that_takes_no_batches_is_refused(server, tiny_plan):
+def test_a_model_without_batches_is_refused(server, tiny_plan):
     server[0].max_batch = 0
     with pytest.raises(PlanError, match="max_batch_size 0, expected 1 or more"):
         TritonRuntime(Plan(tiny_plan), server[1])
@@ -206,7 +204,7 @@ def drop_all(answer):
 @pytest.mark.parametrize(
     "spoil", [set_name, set_type, set_rows, set_width, cut_content, drop_content, drop_all]
 )
-def test_an_answer_that_is_no_embedding_is_refused(runtime, server, spoil):
+def test_invalid_answers_are_refused(runtime, server, spoil):
     server[0].spoil = spoil
     with pytest.raises(PlanError, match=r"people_text gives .*expected \[\('embeddings', 'FP32'"):
         runtime.encode_texts(*caption())
@@ -220,7 +218,7 @@ def test_an_answer_that_is_no_embedding_is_refused(runtime, server, spoil):
         ("UNAVAILABLE", r"takes no more requests \(the words of the server\)"),
     ],
 )
-def test_what_the_server_says_against_it_is_passed_on(runtime, server, code, said):
+def test_errors_of_the_server_are_passed_on(runtime, server, code, said):
     server[0].refuse = grpc.StatusCode[code], "the words of the server"
     with pytest.raises(PlanError, match=f"people_text: .*{said}"):
         runtime.encode_texts(*caption())
@@ -228,7 +226,7 @@ def test_what_the_server_says_against_it_is_passed_on(runtime, server, code, sai
     assert runtime.encode_texts(*caption()).shape == (1, DIM)
 
 
-def test_a_late_answer_is_not_waited_for(server, tiny_plan):
+def test_a_late_answer_is_a_timeout(server, tiny_plan):
     stand_in, address = server
     runtime = TritonRuntime(Plan(tiny_plan), address, timeout=2)
     stand_in.hold.clear()
@@ -237,15 +235,15 @@ def test_a_late_answer_is_not_waited_for(server, tiny_plan):
     runtime.close()
 
 
-def test_a_server_that_is_not_there(tiny_plan):
+def test_a_missing_server_is_an_error(tiny_plan):
     with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))  # bound, and nobody listens
+        taken.bind(("127.0.0.1", 0))  # bound, and no process listens
         port = taken.getsockname()[1]
         with pytest.raises(PlanError, match=rf"127.0.0.1:{port}: people_text: .*cannot be reached"):
             TritonRuntime(Plan(tiny_plan), f"triton://127.0.0.1:{port}/people")
 
 
-def test_a_closed_runtime_says_so(runtime):
+def test_a_closed_runtime_is_an_error(runtime):
     runtime.close()
     runtime.close()
     with pytest.raises(PlanError, match=r"closed channel.*Open the plan again"):
@@ -275,7 +273,7 @@ def test_a_missing_extra_is_named(tiny_plan, monkeypatch, module):
         ("triton://[::1]:9001/people", "[::1]:9001"),
     ],
 )
-def test_addresses(address, server):
+def test_addresses_are_parsed(address, server):
     assert TritonAddress.parse(address) == TritonAddress(server=server, name="people")
 
 
@@ -301,7 +299,7 @@ def test_addresses(address, server):
         "http://host:8000/people",
     ],
 )
-def test_what_is_no_address_is_refused(address):
+def test_invalid_addresses_are_refused(address):
     with pytest.raises(
         PlanError, match=r"expected the address .*such as triton://host:8001/people"
     ):
@@ -309,7 +307,7 @@ def test_what_is_no_address_is_refused(address):
 
 
 @given(st.text(max_size=30))
-def test_no_text_breaks_the_parser(text):
+def test_any_text_is_an_address_or_an_error(text):
     try:
         result = TritonAddress.parse(f"triton://{text}")
     except PlanError:
@@ -319,6 +317,6 @@ def test_no_text_breaks_the_parser(text):
 
 
 @pytest.mark.parametrize("runtime", ["triton", "tritons://host/people", "TensorRT"])
-def test_what_is_no_runtime_is_refused(tiny_plan, runtime):
+def test_unknown_runtimes_are_refused(tiny_plan, runtime):
     with pytest.raises(PlanError, match="or triton://HOST:PORT/NAME, got"):
         Encoder.from_plan(Plan(tiny_plan), runtime=runtime)

@@ -29,7 +29,7 @@ def pictures(crops: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def catalog(pictures: Path) -> Path:
-    """Parquet of two row groups; one picture is not there."""
+    """Parquet of two row groups; one picture is missing."""
     names = [f"{number:02d}.jpg" for number in range(12)] + ["gone.jpg"]
     table = arrow.table(
         {
@@ -63,7 +63,7 @@ def by_image(gallery: Gallery) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("rows_per_shard", [1, 5, 100])
-def test_a_folder_gives_what_adding_it_gives(searcher, plan, pictures, tmp_path, rows_per_shard):
+def test_a_folder_gives_the_same_rows_as_add(searcher, plan, pictures, tmp_path, rows_per_shard):
     shards = list(_shards(pictures, "image_path", rows_per_shard))
     assert sum(shard.num_rows for shard in shards) == 13
     assert encode_all(searcher, plan, shards, tmp_path / "out") == 1
@@ -98,14 +98,14 @@ def test_columns_of_parquet_are_kept(searcher, plan, pictures, catalog, tmp_path
     assert rows[3].metadata == {"price": 1.5}
 
 
-def test_parts_and_repeated_paths(pictures):
+def test_a_shard_lists_each_picture_once(pictures):
     part = Crop(pictures / "00.jpg", (0, 0, 8, 8))
     (shard,) = _shards([pictures / "00.jpg", part, str(pictures / "00.jpg"), part], "image_path", 9)
     assert shard.paths == (str(pictures.resolve() / "00.jpg"), part.address)
     assert Shard(**json.loads(json.dumps({"number": 0, "num_rows": 1, "paths": ["a"]}))).table()
 
 
-def test_a_folder_of_results_is_of_one_source_and_cut(plan, pictures, tmp_path):
+def test_a_folder_of_results_belongs_to_one_source_and_division(plan, pictures, tmp_path):
     first, other = (list(_shards(pictures, "image_path", n)) for n in (5, 6))
     _claim(tmp_path / "out", Plan(plan), first)
     _claim(tmp_path / "out", Plan(plan), first)
@@ -135,7 +135,7 @@ def test_results_of_another_plan_do_not_load(searcher, plan, pictures, tmp_path)
         gallery.load(tmp_path / "out")
 
 
-def test_sources_that_do_not_fit_are_refused(plan, pictures, catalog, tmp_path):
+def test_invalid_sources_are_refused(plan, pictures, catalog, tmp_path):
     with pytest.raises(DataError, match="no column 'image_path'; it has file, pid"):
         list(_shards(catalog, "image_path", 5))
     with pytest.raises(DataError, match="cannot be read as Parquet"):

@@ -1,4 +1,4 @@
-"""A gallery on a GPU beside one in memory, with scans on the CPU in the place of the GPU's."""
+"""A gallery on a GPU compared with one in memory, with scans on the CPU in place of the GPU."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def small_faiss_scan(rows, spare, dim):
 
 
 class Watched:
-    """Makes scans, and keeps what was done with them."""
+    """Makes scans and records their calls."""
 
     def __init__(self, make):
         self.make, self.scans, self.depths, self.closed = make, [], [], 0
@@ -96,7 +96,7 @@ def vectors_of(rows, seed=0, kinds=None):
 
 
 def fill(gallery, rows=COUNT, seed=0, **options):
-    """Pictures of which many are equal."""
+    """Add pictures, many of which have equal vectors."""
     return gallery.add(
         vectors_of(rows, seed, kinds=rows * 3 // 4),
         [None] * rows,
@@ -107,7 +107,7 @@ def fill(gallery, rows=COUNT, seed=0, **options):
 
 
 def check(gallery, queries=None, **options):
-    """The answers are those of the file's own gallery; returns them."""
+    """Check that the answers equal those of the gallery in memory, and return them."""
     queries = vectors_of(3, seed=99) if queries is None else queries
     result = gallery.search(queries, 10, **options)
     with Gallery(gallery.path, dim=DIM) as plain:
@@ -115,7 +115,7 @@ def check(gallery, queries=None, **options):
     return result
 
 
-def test_many_queries_and_every_depth(gallery):
+def test_any_number_of_queries_and_any_depth_are_answered(gallery):
     fill(gallery)
     queries = np.concatenate([vectors_of(18, seed=5), vectors_of(2), np.zeros((1, DIM), "f4")])
     with Gallery(gallery.path, dim=DIM) as plain:
@@ -123,7 +123,7 @@ def test_many_queries_and_every_depth(gallery):
             assert gallery.search(queries, k) == plain.search(queries, k)
 
 
-def test_vectors_that_fp16_cannot_tell_apart(gallery):
+def test_vectors_that_are_equal_in_fp16_are_ordered_exactly(gallery):
     near = vectors_of(1) + 1e-6 * vectors_of(COUNT)
     gallery.add(near.astype(np.float32), [None] * COUNT)
     check(gallery, near[:2])
@@ -141,32 +141,32 @@ def test_the_scan_answers_without_the_index(gallery, maker, monkeypatch):
     assert (maker.depths, searched) == ([74], [0])
 
 
-def test_of_few_allowed_pictures_the_gpu_is_not_asked(gallery, maker):
+def test_few_allowed_pictures_are_searched_without_the_gpu(gallery, maker):
     fill(gallery)
     check(gallery, where="pid = 3")
     assert not maker.scans
 
 
-def test_a_filter_makes_the_scan_look_deeper(gallery, maker):
+def test_a_filter_makes_the_scan_deeper(gallery, maker):
     fill(gallery)
     check(gallery, where="camera = 'gate-1'")
     assert 74 * 2 < max(maker.depths) <= COUNT
 
 
-def test_what_is_added_is_copied_behind_the_others(gallery, maker):
+def test_added_pictures_are_appended_to_the_scan(gallery, maker):
     fill(gallery)
     check(gallery)
     for seed in range(3):
         fill(gallery, 10, seed)
         check(gallery)
     assert len(maker.scans) == 1
-    fill(gallery, 60)  # an eighth of 400, and 50 had room
+    fill(gallery, 60)  # an eighth of 400, with space for 50
     check(gallery)
     assert (len(maker.scans), maker.closed) == (2, 1)
     assert maker.scans[1].capacity == 490 + 490 // 8
 
 
-def test_what_is_deleted_leaves_at_once(gallery, maker):
+def test_deleted_pictures_disappear_at_once(gallery, maker):
     fill(gallery)
     for _ in range(4):
         best = check(gallery)[0][0].id
@@ -183,7 +183,7 @@ def test_what_is_deleted_leaves_at_once(gallery, maker):
     check(gallery)
 
 
-def test_what_expires_leaves_at_once(gallery, maker, monkeypatch):
+def test_expired_pictures_disappear_at_once(gallery, maker, monkeypatch):
     now = START
     monkeypatch.setattr("finegrain.times.now", lambda: now)
     fill(gallery, 300)
@@ -195,7 +195,7 @@ def test_what_expires_leaves_at_once(gallery, maker, monkeypatch):
     assert len(maker.scans) == 1
 
 
-def test_it_follows_what_others_write(gallery):
+def test_it_follows_changes_of_other_processes(gallery):
     fill(gallery)
     check(gallery)
     with Gallery(gallery.path, dim=DIM) as other:
@@ -204,8 +204,8 @@ def test_it_follows_what_others_write(gallery):
     check(gallery)
 
 
-def test_another_index_takes_another_mirror():
-    """As after a reindexing: the ids are the same, and the vectors are not."""
+def test_another_index_gets_another_mirror():
+    """As after reindexing: the ids are the same, and the vectors differ."""
     first, second = VectorIndex(DIM), VectorIndex(DIM)
     first.add(np.arange(1, 9), vectors_of(8))
     second.add(np.arange(1, 9), vectors_of(8, seed=1))
@@ -214,7 +214,7 @@ def test_another_index_takes_another_mirror():
     assert not mirror.follow(second)
 
 
-def test_a_failed_copy_is_made_anew(gallery, maker):
+def test_a_failed_copy_is_repeated(gallery, maker):
     fill(gallery)
     check(gallery)
     fill(gallery, 10)
@@ -234,12 +234,12 @@ def test_closing_frees_the_gpu(tmp_path, maker):
     assert maker.closed == 1
 
 
-def test_scans_of_vectors_take_no_captions(gallery):
+def test_scans_of_vectors_cannot_search_by_caption(gallery):
     fill(gallery)
     assert gallery.search_caption(np.ones((1, 3), np.int32), np.array([2], np.int32), 5) is None
 
 
-# --- which scan -------------------------------------------------------------------------
+# --- the choice of a scan ---------------------------------------------------------------
 
 
 @pytest.fixture
@@ -253,25 +253,25 @@ def no_gpu(monkeypatch):
     monkeypatch.delattr(faiss, "StandardGpuResources", raising=False)
 
 
-def test_pytorch_without_a_gpu(opened, no_gpu):
+def test_pytorch_without_a_gpu_is_an_error(opened, no_gpu):
     with pytest.raises(PlanError, match=r"no GPU: PyTorch .* sees none; use the gallery's index"):
         scan_maker(opened, "onnxruntime")
 
 
-def test_neither_pytorch_nor_faiss_for_gpus(opened, no_gpu, monkeypatch):
+def test_a_gpu_needs_pytorch_or_faiss_for_gpus(opened, no_gpu, monkeypatch):
     monkeypatch.setattr(scans, "find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"FAISS for GPUs.*finegrain\[gpu\]"):
         scan_maker(opened, "onnxruntime")
 
 
-def test_faiss_for_gpus_without_a_gpu(opened, monkeypatch):
+def test_faiss_for_gpus_without_a_gpu_is_an_error(opened, monkeypatch):
     monkeypatch.setattr(faiss, "StandardGpuResources", object, raising=False)
     monkeypatch.setattr(faiss, "get_num_gpus", lambda: 0)
     with pytest.raises(PlanError, match="no GPU: 0 found, 0 asked for"):
         scan_maker(opened, "onnxruntime")
 
 
-def test_too_little_memory_for_pytorch(opened, no_gpu, monkeypatch):
+def test_too_little_memory_for_pytorch_is_an_error(opened, no_gpu, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (3 * 2**20, 2**40))
     make = scan_maker(opened, "onnxruntime")
@@ -279,7 +279,7 @@ def test_too_little_memory_for_pytorch(opened, no_gpu, monkeypatch):
         make(2**16, 2**14, 32)
 
 
-def test_too_little_memory_for_faiss(opened, monkeypatch):
+def test_too_little_memory_for_faiss_is_an_error(opened, monkeypatch):
     monkeypatch.setattr(faiss, "StandardGpuResources", object, raising=False)
     monkeypatch.setattr(faiss, "get_num_gpus", lambda: 1)
     cuda = SimpleNamespace(free_memory=lambda: 2**20)
@@ -309,14 +309,14 @@ def test_a_searcher_answers_the_same(on_gpu, plan, crops, maker):
     assert len(maker.scans) == 1
 
 
-def test_a_searcher_opens_what_is_there(on_gpu, plan, crops, maker):
+def test_a_searcher_opens_an_existing_gallery(on_gpu, plan, crops, maker):
     on_gpu.add(crops, progress=False)
     with Searcher(plan, threads=1, vectors="gpu") as again:
         assert len(again.query("coat")) == 10
     assert len(maker.scans) == maker.closed == 1
 
 
-def test_galleries_that_a_gpu_cannot_follow(plan, tmp_path):
+def test_galleries_that_a_gpu_cannot_follow_are_refused(plan, tmp_path):
     with pytest.raises(GalleryError, match=r"in a file.*got the address http://milvus:19530/p"):
         Searcher(plan, vectors="gpu", gallery="http://milvus:19530/p")
     with (
@@ -326,12 +326,12 @@ def test_galleries_that_a_gpu_cannot_follow(plan, tmp_path):
         Searcher(plan, vectors="gpu", gallery=gallery)
 
 
-def test_another_place_for_vectors(plan):
+def test_unknown_places_for_vectors_are_refused(plan):
     with pytest.raises(QueryError, match="expected vectors='memory' or 'gpu', got 'disk'"):
         Searcher(plan, vectors="disk")
 
 
-def test_the_command_line(plan, no_gpu, capsys, monkeypatch):
+def test_the_command_line_passes_the_options(plan, no_gpu, capsys, monkeypatch):
     assert main(["query", str(plan), "coat", "--vectors", "gpu"]) == 1
     assert "no GPU" in capsys.readouterr().err
     asked = {}

@@ -78,12 +78,12 @@ SEEN = Match(
 )
 
 
-def test_where_a_file_is_gone_the_thumbnail_is_shown(tmp_path: Path):
+def test_the_thumbnail_is_shown_if_the_file_is_missing(tmp_path: Path):
     gone = Match(rank=1, score=0.1, id=1, image=str(tmp_path / "gone.jpg"), thumbnail=jpeg("red"))
     assert gone.open().size == (20, 40)
 
 
-def test_a_frame_without_its_decoder_is_a_tile_that_says_so(tmp_path: Path, monkeypatch):
+def test_a_frame_without_a_decoder_is_a_tile_with_a_message(tmp_path: Path, monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
     address = f"{tmp_path}/film.mp4#t=1.000"
     (tmp_path / "film.mp4").touch()
@@ -99,7 +99,7 @@ def test_a_frame_without_its_decoder_is_a_tile_that_says_so(tmp_path: Path, monk
 # --- the table --------------------------------------------------------------------------
 
 
-def test_the_table_shows_what_is_known(matches: Matches, monkeypatch):
+def test_the_table_shows_known_columns(matches: Matches, monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
     title, header, _, first, second, *_ = str(matches).splitlines()
     assert title == "3 matches for 'woman in a red coat'"
@@ -109,7 +109,7 @@ def test_the_table_shows_what_is_known(matches: Matches, monkeypatch):
     assert second.split() == ["2", "0.2500", "-", "-", "gate-3", "-"]
 
 
-def test_the_table_shows_what_a_reranker_said_and_when_it_was(monkeypatch):
+def test_the_table_shows_match_probability_and_time(monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
     unread = Match(rank=2, score=0.5, id=9, image="b.jpg")
     _, header, _, first, second = str(Matches("q", [SEEN, unread])).splitlines()
@@ -140,7 +140,7 @@ def test_the_table_fits_the_terminal_and_has_few_columns(monkeypatch):
 
 
 @pytest.mark.parametrize("columns", [50, 60, 80, 200])
-def test_a_narrow_terminal_keeps_numbers_and_names_and_says_what_it_dropped(monkeypatch, columns):
+def test_a_narrow_table_keeps_numbers_and_names_and_names_dropped_columns(monkeypatch, columns):
     monkeypatch.setenv("COLUMNS", str(columns))
     fields = {"description": "a long coat of wool " * 3, "note": "y" * 25, "price": 1299.5}
     images = [f"/data/shop/pictures/product_{n}_front.jpg" for n in (1, 2)]
@@ -168,7 +168,7 @@ def test_control_characters_do_not_reach_the_terminal():
     assert len(text.splitlines()) == 4
 
 
-def test_no_matches_print_show_and_draw():
+def test_empty_matches_can_be_printed_and_drawn():
     empty = Matches("nothing", [])
     assert str(empty) == "0 matches for 'nothing'"
     assert "nothing" in empty._repr_html_()
@@ -178,13 +178,13 @@ def test_no_matches_print_show_and_draw():
 # --- the notebook -----------------------------------------------------------------------
 
 
-def test_html_holds_every_picture_inline(matches: Matches):
+def test_html_contains_every_picture(matches: Matches):
     page = matches._repr_html_()
     assert page.count('src="data:image/jpeg;base64,') == 2
     assert page.count("picture not found") == 1
 
 
-def test_html_escapes_everything_from_outside():
+def test_html_escapes_all_values():
     evil = "<script>alert('x')</script>\"'>"
     result = [Match(rank=1, score=0.1, id=1, image=evil, camera=evil, metadata={"a": evil})]
     page = Matches(evil, result)._repr_html_()
@@ -193,7 +193,7 @@ def test_html_escapes_everything_from_outside():
     assert page.count('"') % 2 == 0
 
 
-def test_captions_tell_the_most_telling_first():
+def test_captions_start_with_the_most_important_value():
     unread = Match(rank=2, score=0.5, id=9, image=None, pid=8, camera="gate-4", metadata={"a": "b"})
     page = Matches("q", [SEEN, unread])._repr_html_()
     shown = re.findall(r">(\w+: [^<]+)<", page)
@@ -225,7 +225,7 @@ def test_the_grid_grows_by_rows_and_columns(matches: Matches):
     assert matches.grid(columns=9, tile=(96, 160)).size == three.size
 
 
-def test_right_and_wrong_matches_are_framed(matches: Matches):
+def test_correct_and_wrong_matches_have_frames(matches: Matches):
     plain = matches.grid(tile=(64, 64))
     marked = matches.grid(tile=(64, 64), correct=[True, False, False])
     assert holds(plain, GREEN) == holds(plain, RED) == 0
@@ -233,7 +233,7 @@ def test_right_and_wrong_matches_are_framed(matches: Matches):
     assert holds(marked, RED) > holds(marked, GREEN)
 
 
-def test_the_grid_tells_what_a_reranker_said():
+def test_the_grid_shows_match_probabilities():
     plain, sure, unsure = (
         Matches("q", [Match(rank=1, score=0.25, match=match, id=4, image=None)]).grid()
         for match in (None, 0.9, 0.1)
@@ -261,8 +261,8 @@ def test_tiles_have_the_shape_of_most_pictures(sizes, shape):
 
 
 @pytest.mark.parametrize("size", [(60, 180), (180, 60), (100, 100)])
-def test_a_picture_is_shown_whole_and_without_margins(tmp_path: Path, size: tuple[int, int]):
-    """Its four edges, each of a colour of its own, are all there; white is nowhere."""
+def test_a_picture_is_shown_completely_and_without_margins(tmp_path: Path, size: tuple[int, int]):
+    """Its four edges of different colours are visible, and white is not."""
     image = Image.new("RGB", size, (90, 90, 90))
     draw = ImageDraw.Draw(image)
     width, height = size
@@ -276,7 +276,7 @@ def test_a_picture_is_shown_whole_and_without_margins(tmp_path: Path, size: tupl
     grid = Matches("q", every).grid()
     for colour in ((255, 0, 0), (0, 0, 255), (0, 255, 0), (255, 0, 255)):
         assert holds(grid, colour) > 300
-    # One wide picture among tall ones keeps its shape as well.
+    # One wide picture among tall ones also keeps its shape.
     tall = Image.new("RGB", (50, 100))
     tall.save(tmp_path / "b.png")
     others = [
@@ -311,7 +311,7 @@ def test_any_query_fits_the_title(matches: Matches, query: str):
         ({"correct": [True]}, "one entry of correct for each of"),
     ],
 )
-def test_options_that_do_not_fit_are_refused(matches: Matches, options, message: str):
+def test_invalid_options_are_refused(matches: Matches, options, message: str):
     with pytest.raises(ImageError, match=message):
         matches.grid(**options)
 
@@ -322,7 +322,7 @@ def test_a_grid_that_would_not_fit_in_memory_is_refused():
         many.grid()
 
 
-def test_saving_needs_a_known_ending_and_a_folder(matches: Matches, tmp_path: Path):
+def test_saving_needs_a_known_suffix_and_a_folder(matches: Matches, tmp_path: Path):
     with pytest.raises(ImageError, match=r"\.png or \.jpg"):
         matches.save(tmp_path / "grid.pdf")
     with pytest.raises(ImageError, match="cannot be written"):

@@ -1,4 +1,4 @@
-"""Queries as people type them: several at once, pages, paths, long texts, more than there is."""
+"""Typical queries: several at once, pages, paths, long texts, and a large k."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def indexed(plan: Path, crops: Path) -> Path:
     return plan
 
 
-def test_more_than_there_is_gives_all(crops_searcher: Searcher):
+def test_a_large_k_gives_all_pictures(crops_searcher: Searcher):
     assert len(crops_searcher.query("coat", 99)) == 12
     assert len(crops_searcher.query("coat", 99, where="id < 4")) == 3
     assert len(crops_searcher.query("coat", 99, distinct=1.0)) == 12
@@ -33,7 +33,7 @@ def test_more_than_there_is_gives_all(crops_searcher: Searcher):
     )
 
 
-def test_several_queries_are_answered_as_each_alone(crops_searcher: Searcher, crops: Path):
+def test_several_queries_have_the_same_matches_as_each_alone(crops_searcher: Searcher, crops: Path):
     queries = ["red coat", crops / "03.jpg", "a man", np.zeros((128, 64, 3), np.uint8)]
     for several in (queries, tuple(queries)):
         answers = crops_searcher.query(several, 4, where="id > 2")
@@ -70,7 +70,7 @@ def test_arguments_are_checked(crops_searcher: Searcher, query, arguments):
 
 
 @pytest.mark.parametrize("queries", [["coat", ""], ["coat", 3], [["coat"]], ["x" * 2001]])
-def test_one_bad_query_of_several_is_refused(crops_searcher: Searcher, queries):
+def test_one_invalid_query_of_several_is_refused(crops_searcher: Searcher, queries):
     with pytest.raises(QueryError):
         crops_searcher.query(queries)
 
@@ -88,19 +88,19 @@ def test_words_beyond_the_context_are_named(crops_searcher: Searcher):
 
 
 @pytest.mark.parametrize("length", range(70, 80))
-def test_what_is_cut_is_what_does_not_change_the_ids(length: int):
+def test_truncated_words_do_not_change_the_ids(length: int):
     tokenizer = clip_tokenizer(77)
     words = ["word"] * length
     cut = tokenizer.beyond_context(" ".join(words))
-    # One token a word, and 75 of them between start and end.
+    # One token per word, and 75 of them between start and end.
     assert cut == " ".join(words[75:])
-    # A word that is read in part counts as cut.
+    # A partly truncated word counts as truncated.
     assert tokenizer.beyond_context(" ".join(["word"] * 74 + ["unbelievablyy", "coat"])) == (
         "unbelievablyy coat"
     )
 
 
-def test_a_path_typed_as_text_is_said(crops_searcher: Searcher, crops: Path):
+def test_a_path_as_text_is_reported(crops_searcher: Searcher, crops: Path):
     (note,) = crops_searcher.query(str(crops / "00.jpg")).notes
     assert "looks like the path of a picture; search by the picture" in note
     (note,) = crops_searcher.query("nowhere/a.jpg").notes
@@ -108,7 +108,7 @@ def test_a_path_typed_as_text_is_said(crops_searcher: Searcher, crops: Path):
     assert crops_searcher.query("a dress as in a.jpg").notes == ()
 
 
-def test_a_value_of_another_case_is_said(indexed: Path, capsys):
+def test_a_value_in_another_case_is_reported(indexed: Path, capsys):
     where = ["--where", "baseColour = 'black'"]
     assert main(["query", str(indexed), "coat", *where]) == 0
     assert "note: no picture has baseColour = 'black'; there is 'Black'" in capsys.readouterr().out
@@ -121,7 +121,7 @@ def test_a_value_of_another_case_is_said(indexed: Path, capsys):
 # --- the command line -------------------------------------------------------------------
 
 
-def test_the_command_takes_several_texts(indexed: Path, tmp_path: Path, capsys):
+def test_the_command_accepts_several_texts(indexed: Path, tmp_path: Path, capsys):
     (tmp_path / "texts").write_text("blue dress\n\nwhite shirt\n", encoding="utf-8-sig")
     command = ["query", str(indexed), "red coat", "--queries", str(tmp_path / "texts"), "-k", "2"]
     assert main(command) == 0
@@ -133,7 +133,7 @@ def test_the_command_takes_several_texts(indexed: Path, tmp_path: Path, capsys):
     assert [m["rank"] for m in answers[0]["matches"]] == [4, 5]
 
 
-def test_the_command_takes_a_path_as_the_picture(indexed: Path, crops: Path, capsys):
+def test_the_command_accepts_a_path_of_a_picture(indexed: Path, crops: Path, capsys):
     assert main(["query", str(indexed), str(crops / "05.jpg"), "--json"]) == 0
     shown = capsys.readouterr()
     assert json.loads(shown.out)[0]["image"] == str((crops / "05.jpg").resolve())
@@ -151,12 +151,12 @@ def test_the_command_takes_a_path_as_the_picture(indexed: Path, crops: Path, cap
         (["coat", "--offset", "-1"], "offset is a whole number"),
     ],
 )
-def test_what_cannot_be_asked_is_one_line(indexed: Path, capsys, argv, why):
+def test_an_invalid_query_is_a_one_line_error(indexed: Path, capsys, argv, why):
     assert main(["query", str(indexed), *argv]) == 1
     assert why in capsys.readouterr().err
 
 
-def test_a_reader_that_leaves_early_is_no_error(indexed: Path):
+def test_a_closed_pipe_is_not_an_error(indexed: Path):
     command = [sys.executable, "-m", "finegrain", "query", str(indexed), "coat", "--json"]
     read, write = os.pipe()
     os.close(read)

@@ -1,7 +1,7 @@
-"""A query answers while pictures are added, in the same process or in another one.
+"""Queries are answered while pictures are added, in the same process or in another one.
 
-The addition stops at chosen points until the test lets it continue. A query that waited for it
-would never return.
+The addition stops at chosen points until the test lets it continue. A query that waited for the
+addition would never return.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Arguments of a query that are extreme, of another type, or typed by mistake."""
+"""Query arguments that are extreme, of another type, or mistyped."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from finegrain.search.searcher import Searcher
 
 @pytest.mark.parametrize("k", [1, 5, 12, 13, 10**9, 10**30, np.int64(5), np.uint8(5), np.int32(99)])
 @pytest.mark.parametrize("options", [{}, {"group_by": "image"}, {"distinct": 1.0}])
-def test_a_large_or_numpy_k_gives_what_there_is(crops_searcher: Searcher, k, options):
+def test_a_large_or_numpy_k_is_accepted(crops_searcher: Searcher, k, options):
     assert len(crops_searcher.query("coat", k, **options)) == min(int(k), 12)
     query = crops_searcher.query("coat", 12)
     assert len(crops_searcher.query("coat", 12, offset=k)) == max(0, len(query) - int(k))
@@ -48,7 +48,7 @@ def test_other_numbers_are_refused(crops_searcher: Searcher, name: str, k):
         ({"coat"}, "got set"),
     ],
 )
-def test_a_query_that_cannot_be_read_is_named(crops_searcher: Searcher, query, message: str):
+def test_an_unreadable_query_is_named(crops_searcher: Searcher, query, message: str):
     with pytest.raises(QueryError, match=message) as alone:
         crops_searcher.query(query)
     with pytest.raises(QueryError) as among:
@@ -75,12 +75,12 @@ def test_words_beyond_the_context_are_counted(crops_searcher: Searcher):
     [Path(), Path("nowhere.jpg"), Path("a\0.jpg"), Path("x" * 5000), b"", b"xx", np.zeros(3),
      np.zeros((0, 0, 3), np.uint8)],
 )  # fmt: skip
-def test_a_picture_that_cannot_be_read_is_named(crops_searcher: Searcher, picture):
+def test_an_unreadable_picture_is_named(crops_searcher: Searcher, picture):
     with pytest.raises(ImageError):
         crops_searcher.query(picture)
 
 
-def test_a_folder_is_no_picture(crops_searcher: Searcher, crops: Path):
+def test_a_folder_is_not_a_picture(crops_searcher: Searcher, crops: Path):
     with pytest.raises(ImageError, match="is not a file"):
         crops_searcher.query(crops)
     assert "is a folder" in crops_searcher.query(f"'{crops}'").notes[0]
@@ -89,7 +89,7 @@ def test_a_folder_is_no_picture(crops_searcher: Searcher, crops: Path):
 
 @pytest.fixture(scope="module")
 def priced(tiny_plan: Path, crops: Path, tmp_path_factory: pytest.TempPathFactory):
-    """Four pictures have a price, of which two are equal; eight have none."""
+    """Four pictures have a price, two of them the same; eight pictures have no price."""
     prices = [{"price": price} for price in (5, 5.0, 7, True)] + [{}] * 8
     place = tmp_path_factory.mktemp("priced") / "g"
     with Searcher(tiny_plan, gallery=place, threads=1) as searcher:
@@ -98,7 +98,7 @@ def priced(tiny_plan: Path, crops: Path, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.mark.parametrize("k", [1, 4, 11, 12, 10**9])
-def test_pictures_without_a_value_are_groups_of_their_own(priced: Searcher, k: int):
+def test_pictures_without_a_value_are_separate_groups(priced: Searcher, k: int):
     matches = priced.query("coat", k, group_by="price")
     ranking = priced.query("coat", 12)
     seen: set[object] = set()
@@ -125,7 +125,7 @@ def test_a_column_that_no_picture_has_is_refused(priced: Searcher, group_by):
      "price between 1", "time = 5", "time > '2026-05'", "id = 99999999999999999999", "price = 7;",
      "camera = “x”", "(" * 500, "\0", 3, b"price = 7"],
 )  # fmt: skip
-def test_a_filter_that_cannot_be_read_is_an_error(priced: Searcher, where):
+def test_an_invalid_filter_is_an_error(priced: Searcher, where):
     with pytest.raises(FinegrainError):
         priced.query("coat", where=where)
 

@@ -31,7 +31,7 @@ def noise(height: int = 128, width: int = 64) -> Image.Image:
 # --- adding -----------------------------------------------------------------------------
 
 
-def test_a_folder_is_added_with_everything_in_it(searcher, crops, tmp_path):
+def test_all_pictures_of_a_folder_are_added(searcher, crops, tmp_path):
     shutil.copytree(crops, tmp_path / "crops" / "gate" / "day 1")
     (tmp_path / "crops" / "notes.txt").write_text("no picture")
     added = searcher.add(tmp_path / "crops", progress=False)
@@ -40,7 +40,7 @@ def test_a_folder_is_added_with_everything_in_it(searcher, crops, tmp_path):
     assert len(searcher.gallery) == NUM_CROPS
 
 
-def test_a_folder_added_twice_is_passed_over(filled, crops):
+def test_a_folder_that_is_added_twice_adds_nothing(filled, crops):
     added = filled.add(crops, progress=False)
     assert (added.ids, added.num_known) == ([], NUM_CROPS)
     assert len(filled.gallery) == NUM_CROPS
@@ -64,12 +64,12 @@ def test_one_file_by_several_names_is_one_picture(searcher, crops, tmp_path):
 
 
 @pytest.mark.parametrize("suffix", sorted(SUFFIXES - {".heic", ".heif", ".hif", ".dib"}))
-def test_every_listed_ending_can_be_read(searcher, tmp_path, suffix):
+def test_every_listed_suffix_can_be_read(searcher, tmp_path, suffix):
     noise().save(tmp_path / f"picture{suffix.upper()}")
     assert len(searcher.add(tmp_path, progress=False).ids) == 1
 
 
-def test_files_arrays_images_and_bytes_are_added_alike(searcher, crops):
+def test_files_arrays_images_and_bytes_have_equal_embeddings(searcher, crops):
     path = crops / "00.jpg"
     with Image.open(path) as image:
         image.load()
@@ -94,13 +94,13 @@ def test_pictures_without_a_file_can_be_opened_again(searcher):
     assert {match.open().size for match in matches} == {(256, 512), (64, 128)}
 
 
-def test_metadata_for_all(searcher, crops):
+def test_metadata_can_apply_to_all_pictures(searcher, crops):
     searcher.add(crops, metadata={"camera": "gate-3", "floor": 2}, progress=False)
     match = searcher.query("coat", 1)[0]
     assert (match.camera, match.metadata) == ("gate-3", {"floor": 2})
 
 
-def test_metadata_for_each(searcher, crops):
+def test_metadata_can_differ_for_each_picture(searcher, crops):
     paths = sorted(crops.iterdir())
     rows = [{"pid": number, "price": number * 10.0} for number in range(len(paths))]
     searcher.add(paths, rows, progress=False)
@@ -124,7 +124,7 @@ def test_metadata_of_another_length_is_refused(crops_searcher, crops):
 
 
 @pytest.mark.parametrize("row", [{"tags": ["a"]}, {"pid": 7.5}, {"camera": [3]}, {3: "x"}])
-def test_metadata_of_another_kind_is_refused_and_nothing_is_lost(crops_searcher, row):
+def test_invalid_metadata_is_refused_and_nothing_is_lost(crops_searcher, row):
     with pytest.raises(GalleryError):
         crops_searcher.add([noise()], row, progress=False)
     assert len(crops_searcher.gallery) == NUM_CROPS
@@ -132,7 +132,7 @@ def test_metadata_of_another_kind_is_refused_and_nothing_is_lost(crops_searcher,
 
 
 @pytest.mark.parametrize("pictures", ["nowhere", Path("nowhere/at-all.jpg"), 3, None, "x" * 300])
-def test_what_is_no_picture_or_folder_is_refused(searcher, pictures):
+def test_other_inputs_than_pictures_and_folders_are_refused(searcher, pictures):
     with pytest.raises(ImageError):
         searcher.add(pictures, progress=False)
 
@@ -143,7 +143,7 @@ def test_a_folder_without_pictures_is_refused(searcher, tmp_path):
         searcher.add(tmp_path / "empty", progress=False)
 
 
-def test_what_is_no_picture_in_a_list_stops_nothing(searcher, crops):
+def test_an_invalid_picture_in_a_list_is_left_out(searcher, crops):
     odd = ["nowhere.jpg", None, 3, "x" * 300 + ".jpg", "a\0b.jpg", np.zeros((2, 2), float), b"x"]
     added = searcher.add([crops / "00.jpg", *odd, crops / "01.jpg"], progress=False)
     assert len(added.ids) == 2
@@ -158,7 +158,7 @@ def test_a_long_list_of_problems_is_shortened():
     assert shown.count("broken") == 10
 
 
-def test_a_file_whose_name_is_not_unicode_stops_nothing(searcher, crops, tmp_path):
+def test_a_file_whose_name_is_not_unicode_is_left_out(searcher, crops, tmp_path):
     folder = Path(shutil.copytree(crops, tmp_path / "mixed"))
     try:
         shutil.copy(crops / "00.jpg", os.fsencode(folder) + b"/caf\xe9.jpg")
@@ -174,7 +174,7 @@ def test_a_file_whose_name_is_not_unicode_stops_nothing(searcher, crops, tmp_pat
 # --- querying ---------------------------------------------------------------------------
 
 
-def test_a_picture_finds_itself_first(crops_searcher, crops):
+def test_the_best_match_of_a_picture_is_itself(crops_searcher, crops):
     for path in crops.iterdir():
         first = crops_searcher.query(path, 3)[0]
         assert (first.rank, first.image) == (1, str(path.resolve()))
@@ -200,7 +200,7 @@ def test_k_is_ten_or_all_of_a_smaller_gallery(searcher, crops):
     assert len(searcher.query("coat")) == 10
 
 
-def test_where_looks_at_what_matches_only(searcher, crops):
+def test_where_searches_matching_pictures_only(searcher, crops):
     paths = sorted(crops.iterdir())
     rows = [{"camera": f"gate-{i % 3}", "price": i} for i in range(NUM_CROPS)]
     searcher.add(paths, rows, progress=False)
@@ -232,7 +232,7 @@ def test_a_wrong_filter_is_refused(crops_searcher, where):
         ({"text": "red coat"}, "got dict"),
     ],
 )
-def test_a_query_that_cannot_be_searched_for_is_refused(crops_searcher, query, why):
+def test_an_invalid_query_is_refused(crops_searcher, query, why):
     with pytest.raises(QueryError, match=why):
         crops_searcher.query(query)
     assert len(crops_searcher.query("red coat")) == 10
@@ -242,29 +242,29 @@ def test_a_query_that_cannot_be_searched_for_is_refused(crops_searcher, query, w
     "query",
     ["红色外套", "🧥", "a\tred\ncoat", "a" * 2_000, "<end_of_text>", "&#65; &lt;", "' OR 1=1"],
 )
-def test_an_odd_text_is_searched_for_all_the_same(crops_searcher, query):
+def test_unusual_texts_are_searched(crops_searcher, query):
     assert len(crops_searcher.query(query)) == 10
 
 
 @pytest.mark.parametrize("k", [0, -1, True, False, 2.0, "3", b"3"])
-def test_a_k_that_does_not_fit_is_refused(crops_searcher, k):
+def test_an_invalid_k_is_refused(crops_searcher, k):
     with pytest.raises(QueryError, match="k "):
         crops_searcher.query("coat", k)
     assert len(crops_searcher.query("coat", NUM_CROPS)) == NUM_CROPS
 
 
-def test_before_the_first_picture_a_query_says_what_to_do(searcher):
+def test_the_error_without_a_gallery_tells_what_to_do(searcher):
     with pytest.raises(GalleryError, match=r"no gallery at .*Searcher.add.*finegrain index"):
         searcher.query("coat")
 
 
-def test_an_empty_gallery_says_what_to_do(filled):
+def test_the_error_of_an_empty_gallery_tells_what_to_do(filled):
     filled.gallery.delete(list(filled.gallery))
     with pytest.raises(GalleryError, match="is empty; add pictures"):
         filled.query("coat")
 
 
-def test_a_vanished_file_is_still_found_and_says_so_when_opened(searcher, crops, tmp_path):
+def test_a_missing_file_is_matched_and_an_error_when_opened(searcher, crops, tmp_path):
     path = Path(shutil.copy(crops / "00.jpg", tmp_path / "00.jpg"))
     searcher.add(path, progress=False)
     path.unlink()
@@ -276,7 +276,7 @@ def test_a_vanished_file_is_still_found_and_says_so_when_opened(searcher, crops,
 # --- opening, closing, reopening --------------------------------------------------------
 
 
-def test_reopening_finds_everything(plan, crops):
+def test_a_reopened_gallery_has_all_pictures(plan, crops):
     with Searcher(plan, threads=1) as searcher:
         searcher.add(crops, metadata={"camera": "gate-3"}, progress=False)
         searcher.add(noise(), progress=False)
@@ -294,20 +294,20 @@ def test_leaving_the_context_closes_the_gallery(plan, crops):
         searcher.query("coat")
 
 
-def test_closing_before_anything_was_added_is_fine(plan):
+def test_an_unused_searcher_can_be_closed(plan):
     searcher = Searcher(plan, threads=1)
     searcher.close()
     assert not plan.with_suffix(".gallery").exists()
 
 
-def test_repr_says_what_is_searched(searcher, crops):
+def test_repr_describes_plan_and_gallery(searcher, crops):
     assert "clip, 0 pictures" in repr(searcher)
     searcher.add(crops, progress=False)
     assert "12 pictures in" in repr(searcher)
     assert "model.gallery" in repr(searcher)
 
 
-def test_a_gallery_may_lie_elsewhere_or_be_open_already(plan, crops, tmp_path):
+def test_a_gallery_can_be_a_path_or_an_open_gallery(plan, crops, tmp_path):
     elsewhere = tmp_path / "elsewhere.gallery"
     with Searcher(plan, gallery=elsewhere, threads=1) as searcher:
         searcher.add(crops, progress=False)
@@ -320,7 +320,7 @@ def test_a_gallery_may_lie_elsewhere_or_be_open_already(plan, crops, tmp_path):
 
 @pytest.fixture
 def other_plan(tiny_plan, tmp_path) -> Path:
-    """A plan of the same width whose vectors do not compare."""
+    """A plan of the same width whose embeddings are not comparable."""
     opened = Plan(tiny_plan)
     members = {name: opened.take(name) for name in opened.manifest.sha256}
     facts = {name: getattr(opened.manifest, name) for name in Manifest.__slots__}
@@ -329,7 +329,7 @@ def other_plan(tiny_plan, tmp_path) -> Path:
     return path
 
 
-def test_a_gallery_of_another_plan_is_refused_and_unaffected(plan, other_plan, crops):
+def test_a_gallery_of_another_plan_is_refused_and_unchanged(plan, other_plan, crops):
     gallery = plan.with_suffix(".gallery")
     with Searcher(plan, threads=1) as searcher:
         searcher.add(crops, progress=False)
@@ -342,7 +342,7 @@ def test_a_gallery_of_another_plan_is_refused_and_unaffected(plan, other_plan, c
         assert searcher.query("coat") == before
 
 
-def test_a_file_that_is_no_gallery_is_refused_and_unaffected(plan, tmp_path):
+def test_a_file_that_is_not_a_gallery_is_refused_and_unchanged(plan, tmp_path):
     path = tmp_path / "notes.gallery"
     path.write_text("my notes" * 100)
     with pytest.raises(GalleryError, match="not a gallery"):
@@ -356,7 +356,7 @@ def test_a_folder_that_does_not_exist_is_named(plan, crops, tmp_path):
         searcher.add(crops, progress=False)
 
 
-def test_an_interruption_keeps_what_was_done_and_the_next_run_goes_on(plan, crops, monkeypatch):
+def test_an_interrupted_add_keeps_its_batches_and_can_be_continued(plan, crops, monkeypatch):
     searcher = Searcher(plan, threads=1)
     searcher._encoder.batch_size = 4
     encode, calls = searcher._encoder.runtime.encode_images, []
@@ -370,7 +370,7 @@ def test_an_interruption_keeps_what_was_done_and_the_next_run_goes_on(plan, crop
     monkeypatch.setattr(searcher._encoder.runtime, "encode_images", stopped_at_the_third)
     with pytest.raises(KeyboardInterrupt):
         searcher.add(crops, progress=False)
-    # Not closed: the process is gone.
+    # Not closed, as after the end of a process.
     with Searcher(plan, threads=1) as resumed:
         assert len(resumed.gallery) == 8
         added = resumed.add(crops, progress=False)

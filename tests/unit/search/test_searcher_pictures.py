@@ -1,4 +1,4 @@
-"""Broken and unusual pictures, through the whole of a search."""
+"""Broken and unusual pictures in adding and searching."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def write_unusual(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_broken_pictures_are_named_and_stop_nothing(searcher, crops, tmp_path):
+def test_broken_pictures_are_named_and_left_out(searcher, crops, tmp_path):
     folder = Path(shutil.copytree(crops, tmp_path / "mixed"))
     for name, data in BROKEN.items():
         (folder / name).write_bytes(data)
@@ -91,7 +91,7 @@ def test_broken_pictures_are_named_and_stop_nothing(searcher, crops, tmp_path):
     assert "not a picture of a known format" in why["text.jpg"]
 
 
-def test_a_broken_picture_is_tried_again_once_repaired(searcher, crops, tmp_path):
+def test_a_repaired_picture_is_added(searcher, crops, tmp_path):
     path = tmp_path / "crop.jpg"
     path.write_bytes(BROKEN["truncated.jpg"])
     assert searcher.add(path, progress=False).ids == []
@@ -108,7 +108,7 @@ def test_a_broken_query_picture_is_refused(crops_searcher, tmp_path, name):
     assert len(crops_searcher.query("coat")) == 10
 
 
-def test_unusual_pictures_are_added_and_found(searcher, tmp_path):
+def test_unusual_pictures_are_added_and_matched(searcher, tmp_path):
     (tmp_path / "unusual").mkdir()
     names = write_unusual(tmp_path / "unusual")
     added = searcher.add(tmp_path / "unusual", progress=False)
@@ -120,7 +120,7 @@ def test_unusual_pictures_are_added_and_found(searcher, tmp_path):
         assert first.open().mode == "RGB"
 
 
-def test_a_picture_with_a_rotation_mark_is_searched_upright(searcher, tmp_path):
+def test_a_picture_with_an_exif_rotation_is_searched_upright(searcher, tmp_path):
     noise().save(tmp_path / "upright.png")
     searcher.add([tmp_path / "upright.png", noise().rotate(90, expand=True)], progress=False)
     (tmp_path / "rotated.jpg").write_bytes(rotated(noise()))

@@ -1,4 +1,4 @@
-"""A gallery follows its folders and tables: against a model, and case by case."""
+"""A gallery follows its folders and tables: compared with a model, and in single cases."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from finegrain.search.searcher import Searcher
 
 
 class Eye:
-    """An encoder that sees the mean colour, and counts what it is shown."""
+    """An encoder that embeds the mean colour and counts its pictures."""
 
     def __init__(self) -> None:
         self.seen: list[str] = []
@@ -64,7 +64,7 @@ def gallery(tmp_path: Path):
 
 
 def state(gallery: Gallery) -> dict[tuple[str, str], tuple[int, dict]]:
-    """What is there by file name and pid: the colour seen, and the columns."""
+    """Content of a gallery by file name and pid: the embedded colour, and the columns."""
     vectors = gallery._store.vectors(gallery)
     return {
         (Path(row.image).name, str(row.pid)): (
@@ -75,7 +75,7 @@ def state(gallery: Gallery) -> dict[tuple[str, str], tuple[int, dict]]:
     }
 
 
-# --- against a model ----------------------------------------------------------------------
+# --- compared with a model ----------------------------------------------------------------
 
 names = st.sampled_from(["a.png", "b.png", "c.png", "d.png"])
 rows_given = st.dictionaries(
@@ -88,7 +88,7 @@ rows_given = st.dictionaries(
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(rounds=st.lists(st.tuples(rows_given, st.booleans()), min_size=1, max_size=5))
 def test_a_table_that_changes_is_followed_like_a_dictionary(tmp_path_factory, rounds):
-    """Rows by picture and pid, each a colour and a price; every round is a new table."""
+    """Rows have a picture, a pid, a colour and a price. Every round is a new table."""
     folder = tmp_path_factory.mktemp("rounds")
     model: dict[tuple[str, int], tuple[int, dict]] = {}
     with Gallery(folder / "g", dim=3) as gallery:
@@ -100,7 +100,7 @@ def test_a_table_that_changes_is_followed_like_a_dictionary(tmp_path_factory, ro
             if is_sync:
                 model = dict(rows)
             else:
-                # Without sync another pid of a picture that its own source gave is a correction.
+                # Without sync, another pid of a picture from the same source is a correction.
                 for name in colours:
                     there = [k for k in model if k[0] == name and k not in rows]
                     new = [k for k in rows if k[0] == name and k not in model]
@@ -121,7 +121,7 @@ def test_a_table_that_changes_is_followed_like_a_dictionary(tmp_path_factory, ro
             if is_sync:
                 assert result == given
             assert len(result) == len(gallery)
-            # Doing it again changes nothing, and encodes nothing.
+            # Repeating it changes nothing and encodes nothing.
             again = add(
                 gallery,
                 [folder / "images" / name for name, _ in rows],
@@ -132,7 +132,7 @@ def test_a_table_that_changes_is_followed_like_a_dictionary(tmp_path_factory, ro
             assert state(gallery) == result
 
 
-# --- case by case -------------------------------------------------------------------------
+# --- single cases --------------------------------------------------------------------------
 
 
 def test_a_changed_column_is_set_without_encoding(gallery, tmp_path):
@@ -160,7 +160,7 @@ def test_a_changed_picture_is_encoded_again_and_keeps_its_columns(gallery, tmp_p
     assert gallery.rows(gallery)[0].camera == "gate"
 
 
-def test_a_file_that_was_only_touched_is_the_same(gallery, tmp_path):
+def test_a_touched_file_is_not_encoded_again(gallery, tmp_path):
     path = picture(tmp_path / "in" / "a.png", 10)
     add(gallery, tmp_path / "in")
     os.utime(path, (5, 5))
@@ -170,7 +170,7 @@ def test_a_file_that_was_only_touched_is_the_same(gallery, tmp_path):
     assert gallery.rows(gallery)[0].stamp.mtime == 5 * 10**9
 
 
-def test_what_is_gone_is_removed_of_its_source_alone(gallery, tmp_path):
+def test_only_missing_pictures_of_the_source_are_removed(gallery, tmp_path):
     for name in ("one/a.png", "one/b.png", "two/c.png"):
         picture(tmp_path / name, 10 * ord(name[4]) % 250)
     add(gallery, tmp_path / "one")
@@ -187,7 +187,7 @@ def test_what_is_gone_is_removed_of_its_source_alone(gallery, tmp_path):
     assert {Path(image).name for image in gallery.images()} == {"b.png", "c.png"}
 
 
-def test_a_source_that_was_read_in_part_removes_only_what_is_surely_gone(gallery, tmp_path):
+def test_a_partly_read_source_removes_only_missing_files(gallery, tmp_path):
     paths = [picture(tmp_path / f"{n}.png", 60 * n) for n in range(3)]
     add(gallery, paths, source="table")
     paths[2].unlink()
@@ -198,7 +198,7 @@ def test_a_source_that_was_read_in_part_removes_only_what_is_surely_gone(gallery
     assert add(gallery, paths[:1], source="table", sync=True).num_removed == 1
 
 
-def test_files_that_moved_are_found_by_their_content(gallery, tmp_path):
+def test_moved_files_are_recognised_by_their_content(gallery, tmp_path):
     picture(tmp_path / "crops" / "a.png", 10)
     picture(tmp_path / "crops" / "b.png", 90)
     add(gallery, tmp_path / "crops", [{"note": "a"}, {"note": "b"}])
@@ -211,7 +211,7 @@ def test_files_that_moved_are_found_by_their_content(gallery, tmp_path):
     assert all(Path(image).exists() for image in gallery.images())
 
 
-def test_a_copy_has_not_moved(gallery, tmp_path):
+def test_a_copy_is_not_a_moved_file(gallery, tmp_path):
     path = picture(tmp_path / "a.png", 10)
     add(gallery, [path], source="t")
     shutil.copy(path, tmp_path / "b.png")
@@ -219,17 +219,17 @@ def test_a_copy_has_not_moved(gallery, tmp_path):
     assert (done.num_moved, done.num_new, done.num_known) == (0, 1, 1)
 
 
-def test_products_that_share_a_picture_are_each_there(gallery, tmp_path):
+def test_products_that_share_a_picture_have_separate_rows(gallery, tmp_path):
     path = picture(tmp_path / "a.png", 10)
     done = add(gallery, [path] * 3, [{"pid": "R1"}, {"pid": "B1"}, {"pid": "R1"}], source="t")
     assert (done.num_new, done.num_known) == (2, 1)
     assert add(gallery, [path], [{"pid": "R1"}], source="t", sync=True).num_removed == 1
-    # Another table speaks of another product, and takes nothing from the first.
+    # Another table has another product, and takes no picture from the first.
     assert add(gallery, [path], [{"pid": "X"}], source="u", replace=True).num_new == 1
     assert set(state(gallery)) == {("a.png", "R1"), ("a.png", "X")}
 
 
-def test_an_interrupted_replacement_is_cleared_up(gallery, tmp_path, monkeypatch):
+def test_old_rows_of_an_interrupted_replacement_are_removed(gallery, tmp_path, monkeypatch):
     path = picture(tmp_path / "in" / "a.png", 10)
     add(gallery, tmp_path / "in")
     picture(path, 200)
@@ -272,7 +272,7 @@ def test_columns_are_set_by_filter_or_ids(gallery, tmp_path):
     assert gallery.rows(gallery)[1] == rows[1]
 
 
-def test_a_folder_that_moved_is_said(gallery, tmp_path):
+def test_a_moved_folder_is_reported(gallery, tmp_path):
     picture(tmp_path / "crops" / "a.png", 10)
     picture(tmp_path / "crops2" / "b.png", 90)
     add(gallery, tmp_path / "crops")
@@ -282,7 +282,7 @@ def test_a_folder_that_moved_is_said(gallery, tmp_path):
     with pytest.raises(GalleryError, match="is not there"):
         gallery.move(tmp_path / "crops", tmp_path / "archive")
     (tmp_path / "crops").rename(tmp_path / "archive")
-    add(gallery, tmp_path / "archive")  # indexed again before it was said
+    add(gallery, tmp_path / "archive")  # indexed again before the report
     assert gallery.move(tmp_path / "crops", tmp_path / "archive") == 1
     assert [Path(row.image).relative_to(tmp_path.resolve()) for row in gallery.rows(gallery)] == [
         Path("archive/a.png"), Path("crops2/b.png")
@@ -290,7 +290,7 @@ def test_a_folder_that_moved_is_said(gallery, tmp_path):
     assert add(gallery, tmp_path / "archive", sync=True).num_known == 1
 
 
-def test_through_the_searcher(searcher: Searcher, crops: Path, tmp_path: Path):
+def test_the_searcher_synchronises(searcher: Searcher, crops: Path, tmp_path: Path):
     folder = Path(shutil.copytree(crops, tmp_path / "crops"))
     searcher.add(folder, progress=False)
     shutil.copy(folder / "00.jpg", folder / "01.jpg")
@@ -306,7 +306,7 @@ def test_through_the_searcher(searcher: Searcher, crops: Path, tmp_path: Path):
     assert searcher.add_samples(samples, source="t", replace=True, progress=False).num_updated == 1
 
 
-def test_what_has_expired_is_left_out(searcher: Searcher, crops: Path):
+def test_expired_pictures_are_left_out(searcher: Searcher, crops: Path):
     old = searcher.add(crops, {"time": "2020-01-01"}, expire_after=60, progress=False)
     assert (old.num_given, {p.kind for p in old.problems}) == (0, {ProblemKind.EXPIRED})
     assert "12 picture whose time is over" in str(old)

@@ -54,7 +54,7 @@ def test_an_existing_picture_is_recognised(home: Path, typed: str, name: str):
         "x" * 5000 + ".jpg", "\ud800.jpg", "~nobody-of-this-name/a.jpg",
     ],
 )  # fmt: skip
-def test_other_texts_are_none(home: Path, typed: str):
+def test_other_texts_are_not_paths(home: Path, typed: str):
     assert typed_file(typed) is None
 
 
@@ -73,12 +73,12 @@ def test_other_texts_are_none(home: Path, typed: str):
         ("red coat", None),
     ],
 )
-def test_the_user_is_told(home: Path, typed: str, note: str | None):
+def test_a_recognised_path_is_reported(home: Path, typed: str, note: str | None):
     told = path_note(typed)
     assert note in told if note is not None and told is not None else told is note
 
 
-def test_without_a_home_a_tilde_stays(home: Path, monkeypatch: pytest.MonkeyPatch):
+def test_without_a_home_folder_a_tilde_is_kept(home: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)
     assert typed_file("~/a.jpg") is None
     assert "does not exist" in (path_note("~/a.jpg") or "")

@@ -26,7 +26,7 @@ LEFT, RIGHT = Box(8, 16, 32, 64, track=7, score=0.9), Box(48, 16, 32, 64, track=
 
 @pytest.fixture(scope="module")
 def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six seconds, ten frames each; all that moves is its colours."""
+    """Six seconds with ten frames each; only the colours change."""
     path = tmp_path_factory.mktemp("films") / "gate.mp4"
     rng = np.random.default_rng(0)
     with av.open(path, "w") as container:
@@ -51,7 +51,7 @@ def vectors(searcher: Searcher) -> np.ndarray:
     return np.stack([kept[id_] for id_ in sorted(kept)])
 
 
-def test_whole_frames_are_known_by_their_time(searcher: Searcher, film: Path):
+def test_rows_of_frames_have_their_time(searcher: Searcher, film: Path):
     added = searcher.add_video(
         film, every=2, camera="gate-3", start=START, metadata={"site": "a"}, progress=False
     )
@@ -67,7 +67,7 @@ def test_whole_frames_are_known_by_their_time(searcher: Searcher, film: Path):
     }
 
 
-def test_a_vector_is_that_of_the_picture_its_address_opens(searcher: Searcher, film: Path):
+def test_the_address_of_a_row_opens_the_embedded_picture(searcher: Searcher, film: Path):
     searcher.add_video(film, boxes=lambda frame: [LEFT, RIGHT], progress=False)
     searcher.add_video(film, every=3, progress=False)
     assert len(searcher.gallery) == 12 + 2
@@ -75,7 +75,7 @@ def test_a_vector_is_that_of_the_picture_its_address_opens(searcher: Searcher, f
     assert np.allclose(vectors(searcher), again, atol=1e-6)
 
 
-def test_boxes_of_a_detector(searcher: Searcher, film: Path):
+def test_boxes_of_a_detector_are_embedded(searcher: Searcher, film: Path):
     shapes = []
 
     def detect(frame: np.ndarray) -> list[Box]:
@@ -95,7 +95,7 @@ def test_boxes_of_a_detector(searcher: Searcher, film: Path):
     assert Image.open(io.BytesIO(thumbnail)).size == (32, 64)
 
 
-def test_boxes_found_before_say_what_frames_are_taken(searcher: Searcher, film: Path):
+def test_given_boxes_determine_the_frames(searcher: Searcher, film: Path):
     result = {3.14: [(0, 0, 10, 20)], 1.0: [(0, 0, 9, 9), LEFT], 1.02: [RIGHT], 77.0: [RIGHT]}
     added = searcher.add_video(film, boxes=result, progress=False)
     addresses = [str(row.image).rpartition("#")[2] for row in rows(searcher)]
@@ -109,7 +109,7 @@ def test_boxes_found_before_say_what_frames_are_taken(searcher: Searcher, film: 
     assert [problem.why for problem in added.problems] == ["it ends before the last 1 boxes"]
 
 
-def test_what_is_there_is_passed_over_and_its_frames_not_looked_at(searcher: Searcher, film: Path):
+def test_known_boxes_are_skipped_without_detection(searcher: Searcher, film: Path):
     looked = []
 
     def detect(frame: np.ndarray) -> list[Box]:
@@ -127,7 +127,7 @@ def test_what_is_there_is_passed_over_and_its_frames_not_looked_at(searcher: Sea
     assert searcher.add_video(film, every=1, progress=False).num_known == 6
 
 
-def test_after_a_stop_frames_are_there_whole_or_not_at_all(searcher: Searcher, film: Path):
+def test_after_an_interruption_a_frame_is_complete_or_absent(searcher: Searcher, film: Path):
     searcher._encoder.batch_size = 3
     calls = iter(range(100))
 
@@ -163,7 +163,7 @@ NUMBERS = st.floats(allow_nan=True, allow_infinity=True)
 
 
 @given(NUMBERS, NUMBERS, NUMBERS, NUMBERS)
-def test_what_is_inside_is_inside(x: float, y: float, width: float, height: float):
+def test_a_box_is_clipped_to_the_frame(x: float, y: float, width: float, height: float):
     inside = _inside(Box(x, y, width, height), 40, 30)
     if inside is None:
         return
@@ -191,13 +191,13 @@ def test_boxes_of_another_form_are_refused(searcher: Searcher, film: Path, box):
         ({"metadata": {"a": [1]}}, GalleryError, "metadata"),
     ],
 )
-def test_options_that_do_not_fit_are_refused(searcher, film, options, error, message):
+def test_invalid_options_are_refused(searcher, film, options, error, message):
     with pytest.raises(error, match=message):
         searcher.add_video(film, progress=False, **options)
     assert len(searcher.gallery) == 0
 
 
-def test_files_that_are_no_videos_are_refused(searcher: Searcher, crops: Path, tmp_path: Path):
+def test_files_that_are_not_videos_are_refused(searcher: Searcher, crops: Path, tmp_path: Path):
     with pytest.raises(ImageError, match="does not exist"):
         searcher.add_video(tmp_path / "gone.mp4", progress=False)
     with pytest.raises(ImageError, match="not a video"):
@@ -208,13 +208,13 @@ def test_files_that_are_no_videos_are_refused(searcher: Searcher, crops: Path, t
         searcher.add_video(tmp_path / "film\udcff.mp4", progress=False)
 
 
-def test_frames_expire_by_when_they_were_taken(searcher: Searcher, film: Path):
+def test_frames_expire_by_their_recording_time(searcher: Searcher, film: Path):
     searcher.add_video(film, every=2, start=START, expire_after=timedelta(9999), progress=False)
     ends = [row.expires_at for row in rows(searcher)]
     assert ends == [f"2053-09-15T08:00:0{second}.000Z" for second in (0, 2, 4)]
 
 
-def test_matches_of_a_video_open_and_say_when(searcher: Searcher, film: Path, tmp_path: Path):
+def test_matches_of_a_video_open_and_have_a_time(searcher: Searcher, film: Path, tmp_path: Path):
     moved = tmp_path / "gate.mp4"
     moved.write_bytes(film.read_bytes())
     searcher.add_video(moved, boxes={2.0: [LEFT]}, start=START, progress=False)
@@ -226,7 +226,7 @@ def test_matches_of_a_video_open_and_say_when(searcher: Searcher, film: Path, tm
     assert np.abs(np.asarray(match.open(), int) - np.asarray(exact, int)).mean() < 12
 
 
-def test_parts_of_pictures_are_pictures_of_their_own(searcher: Searcher, crops: Path):
+def test_parts_of_pictures_are_separate_rows(searcher: Searcher, crops: Path):
     parts = [Crop(crops / "00.jpg", (0, 0, 32, 64)), Crop(crops / "00.jpg", (32, 0, 32, 64))]
     added = searcher.add([*parts, crops / "00.jpg", *parts], progress=False)
     assert (len(added.ids), added.num_known) == (3, 2)
@@ -239,7 +239,7 @@ def test_parts_of_pictures_are_pictures_of_their_own(searcher: Searcher, crops: 
     assert "outside the picture" in str(outside.problems[0])
 
 
-def test_reindexing_reads_the_parts_and_of_lost_videos_the_thumbnails(
+def test_reindexing_uses_thumbnails_of_missing_videos(
     searcher: Searcher, film: Path, crops: Path, tmp_path: Path
 ):
     lost = tmp_path / "lost.mp4"

@@ -1,4 +1,4 @@
-"""A stand-in for TensorRT that is stricter than it, on the one for CUDA beside this file."""
+"""A stand-in for TensorRT with stricter checks, which uses the stand-in for CUDA in this folder."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DIM, HEIGHT, WIDTH, CONTEXT = 8, 4, 2, 40
 
 
 def embed_texts(ids, eot):
-    """What the stand-in's text engine computes: of ids up to the end of text alone."""
+    """The computation of the stand-in's text engine: it uses ids up to the end of text only."""
     before_end = np.arange(ids.shape[1]) <= eot[:, None]
     weights = np.arange(1, ids.shape[1] + 1)[:, None] % np.arange(3, 3 + DIM)
     return ((ids * before_end) @ weights).astype(np.float32)
@@ -31,7 +31,7 @@ def embed_images(pixels):
 
 
 def select(embeddings, gallery, offsets, depth):
-    """``search.onnx``, with products written in fp16."""
+    """The computation of ``search.onnx``, with products in fp16."""
     products = embeddings.astype(np.float16).astype(np.float32) @ gallery.astype(np.float32).T
     products = products.astype(np.float16) + offsets
     rows = np.argsort(-products, axis=1, kind="stable")[:, :depth]
@@ -39,7 +39,7 @@ def select(embeddings, gallery, offsets, depth):
 
 
 class FakeTrt:
-    """``tensorrt`` or ``tensorrt_rtx``, as much of it as we use."""
+    """The part of ``tensorrt`` or ``tensorrt_rtx`` that finegrain uses."""
 
     def __init__(self, cuda, *, version="10.12.0", rtx=False):
         self.__version__ = version
@@ -269,8 +269,8 @@ class FakeContext:
 
 @pytest.fixture
 def cuda(monkeypatch):
-    """CUDA with one GPU, in the place of cuda-python."""
-    # Test folders are no packages, so that what is beside this file cannot be imported by name.
+    """CUDA with one GPU, in place of cuda-python."""
+    # Test folders are not packages, so the file in this folder cannot be imported by name.
     spec = importlib.util.spec_from_file_location(
         "stand_in_cuda", Path(__file__).with_name("stand_in_cuda.py")
     )
@@ -285,7 +285,7 @@ def cuda(monkeypatch):
 
 @pytest.fixture(params=["tensorrt 10.12.0", "tensorrt 11.4.0", "tensorrt-rtx 1.7.1"])
 def trt(request, monkeypatch, cuda):
-    """Each TensorRT in turn, in the place of the module."""
+    """Each TensorRT in turn, in place of the module."""
     name, _, version = request.param.partition(" ")
     fake = FakeTrt(cuda, version=version, rtx=name == "tensorrt-rtx")
     monkeypatch.setitem(sys.modules, name.replace("-", "_"), fake)
@@ -296,7 +296,7 @@ def trt(request, monkeypatch, cuda):
 
 @pytest.fixture
 def references():
-    """What the stand-ins' engines compute."""
+    """The computations of the stand-in's engines."""
     return SimpleNamespace(texts=embed_texts, images=embed_images)
 
 
@@ -307,7 +307,7 @@ def backend(trt):
 
 @pytest.fixture
 def make_plan(tmp_path):
-    """``make_plan()`` writes a plan whose graphs the stand-ins understand."""
+    """``make_plan()`` writes a plan whose graphs the stand-ins can execute."""
 
     def make(*, extra: dict[str, bytes] | None = None, **text: object) -> Path:
         manifest = Manifest(

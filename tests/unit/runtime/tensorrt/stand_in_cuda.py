@@ -1,9 +1,9 @@
 # ruff: noqa: N802, N815 - the names are CUDA's
-"""A stand-in for ``cuda.bindings.runtime`` that is stricter than CUDA.
+"""A stand-in for ``cuda.bindings.runtime`` with stricter checks than CUDA.
 
-Real host memory is behind its addresses. Work waits on its stream until somebody synchronises,
-copies check both ends when they run, and freed memory is overwritten, so that reading early,
-late or elsewhere gives wrong numbers or an error.
+Addresses refer to real host memory. Work waits on its stream until a synchronisation. Copies check
+both addresses when they run, and freed memory is overwritten. Reading too early, too late or at a
+wrong address therefore gives wrong numbers or an error.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ class FakeCuda:
 
     def __init__(self):
         self.memory = {}  # address -> (kind, buffer)
-        self.freed = []  # kept, so that an address is never given twice
-        self.streams = {}  # handle -> work that waits
+        self.freed = []  # kept, so that no address is used twice
+        self.streams = {}  # handle -> waiting work
         self.recording = {}  # stream -> work of a capture
-        self.captured, self.graphs = {}, {}  # before and after they are instantiated
+        self.captured, self.graphs = {}, {}  # graphs before and after they are instantiated
         self.calls = defaultdict(int)
         self.gpus, self.name, self.free = 1, b"NVIDIA Paper", 2**40
         self.fails = {}  # name of a call -> its status
@@ -111,7 +111,7 @@ class FakeCuda:
         return self._free("pinned", address)
 
     def live(self, kind, address, size):
-        """The memory is allocated, of the kind, and large enough; it may be amid a piece of it."""
+        """Whether an address is in allocated memory of this kind that is large enough."""
         start = max((base for base in self.memory if base <= address), default=None)
         assert start is not None, "no such memory"
         result, buffer = self.memory[start]

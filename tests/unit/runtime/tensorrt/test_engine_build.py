@@ -30,7 +30,7 @@ def test_an_engine_has_a_profile_for_each_bucket(backend):
     assert profiles == [{name: list(shape) for name, shape in b.items()} for b in BUCKETS]
 
 
-def test_timings_go_on_from_the_build_before(backend):
+def test_timings_of_the_previous_build_are_reused(backend):
     first = build_engine(backend, graph(), BUCKETS, where="a.plan")
     second = build_engine(backend, graph(), BUCKETS, where="a.plan", timings=first.timings)
     assert second.timings == (b"" if backend.rtx else b"+timed+timed")
@@ -42,29 +42,29 @@ def test_timings_of_another_gpu_are_left_out(backend, trt):
     assert built.timings == (b"" if backend.rtx else b"+timed")
 
 
-def test_a_node_that_is_not_taken_is_named(backend):
+def test_an_unsupported_node_is_named(backend):
     with pytest.raises(PlanError, match=r"a.plan: .*: node 'block/7' \(Odd\): not known"):
         build_engine(backend, graph(odd=["block/7"]), BUCKETS, where="a.plan")
 
 
-def test_inputs_of_another_graph(backend):
+def test_inputs_of_another_graph_are_refused(backend):
     with pytest.raises(PlanError, match=r"expected inputs \['eot', 'ids'\], got \['ids', 'mask'\]"):
         build_engine(backend, graph(inputs=["ids", "mask"]), BUCKETS, where="a.plan")
 
 
-def test_shapes_that_are_refused(backend, trt):
+def test_invalid_shapes_are_refused(backend, trt):
     trt.refused_profile = True
     with pytest.raises(PlanError, match=r"cannot run with shapes \{'ids': \(1, 16\)"):
         build_engine(backend, graph(), BUCKETS, where="a.plan")
 
 
-def test_a_failed_build_is_told_with_tensorrts_words(backend, trt):
+def test_the_error_of_a_failed_build_has_tensorrts_message(backend, trt):
     trt.no_engine = True
     with pytest.raises(PlanError, match=r"cannot build an engine: no kernel for LayerNorm$"):
         build_engine(backend, graph(), BUCKETS, where="a.plan")
 
 
-def test_words_are_told_once(backend):
+def test_repeated_messages_are_shown_once(backend):
     backend.messages.append("once")
     assert backend.errors() == "once"
     assert backend.errors() == "it gave no reason"
@@ -73,7 +73,7 @@ def test_words_are_told_once(backend):
 @pytest.mark.parametrize(
     ("name", "version"), [("tensorrt", "10.11.0.33"), ("tensorrt-rtx", "1.1.1.26")]
 )
-def test_a_version_that_is_too_old(monkeypatch, name, version):
+def test_a_too_old_version_is_refused(monkeypatch, name, version):
     load_backend.cache_clear()
     module = name.replace("-", "_")
     monkeypatch.setitem(sys.modules, module, SimpleNamespace(__version__=version))
@@ -82,7 +82,7 @@ def test_a_version_that_is_too_old(monkeypatch, name, version):
 
 
 @pytest.mark.parametrize("name", ["tensorrt", "tensorrt-rtx"])
-def test_what_is_not_installed(monkeypatch, name):
+def test_missing_packages_are_named(monkeypatch, name):
     load_backend.cache_clear()
 
     def absent(module):

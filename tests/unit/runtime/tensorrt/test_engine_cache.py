@@ -43,7 +43,7 @@ def test_an_engine_is_built_once(cache):
 
 
 @pytest.mark.parametrize("field", list(asdict(KEY)))
-def test_an_engine_of_anything_else_is_another(cache, field):
+def test_the_key_of_an_engine_depends_on_all_of_its_inputs(cache, field):
     cache.get_or_build(KEY, lambda: b"engine")
     assert cache.get_or_build(replace(KEY, **{field: "other"}), lambda: b"another") == b"another"
     assert cache.get_or_build(KEY, never) == b"engine"
@@ -65,7 +65,7 @@ def test_a_failed_build_leaves_nothing(cache):
     assert cache.get_or_build(KEY, lambda: b"engine") == b"engine"
 
 
-def test_a_write_that_breaks_off_leaves_the_old(cache, monkeypatch):
+def test_an_interrupted_write_keeps_the_old_engine(cache, monkeypatch):
     cache.write_beside("timings", b"old")
 
     def full(descriptor):
@@ -99,7 +99,7 @@ assert EngineCache(Path(sys.argv[1])).get_or_build(key, build) == b"engine"
     assert (tmp_path / "builds").read_text() == "built "
 
 
-def test_the_folder_follows_xdg(monkeypatch):
+def test_the_folder_follows_the_xdg_variable(monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", "/caches")
     assert default_folder() == Path("/caches/finegrain/engines")
     for other in ("", "relative"):
@@ -107,17 +107,17 @@ def test_the_folder_follows_xdg(monkeypatch):
         assert default_folder() == Path.home() / ".cache/finegrain/engines"
 
 
-def test_a_new_folder_is_its_owners_alone(cache):
+def test_a_new_folder_is_private(cache):
     assert cache.folder.stat().st_mode & 0o077 == 0
 
 
-def test_a_folder_that_anybody_writes_to(tmp_path):
+def test_a_folder_that_others_can_write_is_refused(tmp_path):
     tmp_path.chmod(0o777)
     with pytest.raises(PlanError, match=r"anybody may write to .*chmod o-w"):
         EngineCache(tmp_path)
 
 
-def test_a_folder_that_cannot_be_made(tmp_path):
+def test_a_folder_that_cannot_be_created_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(PlanError, match=r"cannot be kept in .*; name another folder"):
         EngineCache(tmp_path / "file" / "engines")
@@ -125,9 +125,9 @@ def test_a_folder_that_cannot_be_made(tmp_path):
 
 @pytest.fixture
 def opened(make_plan, backend, trt, tmp_path):
-    """``opened(trust=...)``: how many engines are built for a plan that brings both.
+    """``opened(trust=...)`` is the number of engines built for a plan with both engines.
 
-    ``differing`` is stated of the engine of the texts in the place of what is true.
+    ``differing`` has wrong statements about the engine of texts.
     """
 
     def open_it(*, trust, about=None, damage=b"", **differing):
@@ -146,25 +146,25 @@ def opened(make_plan, backend, trt, tmp_path):
     return open_it
 
 
-def test_an_engine_in_a_plan_is_taken_only_on_trust(opened):
+def test_an_engine_in_a_plan_is_used_with_trust_only(opened):
     assert opened(trust=True) == 0
 
 
-def test_an_engine_in_a_plan_is_passed_over_without_trust(opened):
+def test_an_engine_in_a_plan_is_ignored_without_trust(opened):
     assert opened(trust=False) == 2
 
 
-def test_an_engine_in_a_plan_for_another_version(opened, backend):
+def test_an_engine_for_another_version_is_refused(opened, backend):
     with pytest.raises(PlanError, match=r"built for version '9\.9'; here it is version '1"):
         opened(trust=True, version="9.9")
 
 
 @pytest.mark.parametrize("about", [b"", b"[]", b"{", b"[" * 100_000])
-def test_an_engine_in_a_plan_that_does_not_say_what_it_is(opened, about):
+def test_an_engine_without_a_description_is_ignored(opened, about):
     with pytest.raises(PlanError, match="was built for graph None"):
         opened(trust=True, about=about)
 
 
-def test_a_damaged_engine_in_a_plan(opened):
+def test_a_damaged_engine_in_a_plan_is_refused(opened):
     with pytest.raises(PlanError, match=r"text.engine is damaged"):
         opened(trust=True, damage=b" ")

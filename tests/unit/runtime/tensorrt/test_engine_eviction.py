@@ -36,7 +36,7 @@ def never():
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
-    """Room for two engines, and a bit for what describes them."""
+    """A cache with room for two engines and their descriptions."""
     monkeypatch.setattr("os.fsync", lambda descriptor: None)
     return EngineCache(tmp_path / "engines", max_bytes=2 * SIZE + 3_000)
 
@@ -56,13 +56,13 @@ def kept(cache):
     return {n for n in range(9) if (cache.folder / f"{key(n).digest}.engine").exists()}
 
 
-def test_what_was_not_used_for_longest_goes_first(cache):
+def test_the_least_recently_used_engine_is_evicted_first(cache):
     for number, days in ((0, 3), (1, 2), (2, 0)):
         put(cache, number, days_ago=days)
     assert kept(cache) == {1, 2}
 
 
-def test_a_hit_is_a_use(cache):
+def test_a_cache_hit_counts_as_use(cache):
     put(cache, 0, days_ago=3)
     put(cache, 1, days_ago=2)
     cache.get_or_build(key(0), never)
@@ -70,20 +70,20 @@ def test_a_hit_is_a_use(cache):
     assert kept(cache) == {0, 2}
 
 
-def test_within_its_size_nothing_goes(cache):
+def test_nothing_is_evicted_within_the_size(cache):
     put(cache, 0, days_ago=300)
     put(cache, 1, days_ago=200)
     assert kept(cache) == {0, 1}
 
 
-def test_engines_of_the_last_hour_stay_however_many(cache):
-    """Those of one plan would else take turns to be built."""
+def test_engines_of_the_last_hour_are_kept(cache):
+    """Otherwise engines of one plan could evict each other in turns."""
     for number in range(4):
         put(cache, number, days_ago=number / 100)
     assert kept(cache) == {0, 1, 2, 3}
 
 
-def test_an_engine_that_is_being_read_or_built_stays(cache):
+def test_an_engine_that_is_being_read_or_built_is_kept(cache):
     for number in (0, 1):
         put(cache, number, days_ago=3 - number)
     with FileLock(cache.folder / f"{key(0).digest}.lock"):
@@ -91,7 +91,7 @@ def test_an_engine_that_is_being_read_or_built_stays(cache):
     assert kept(cache) == {0, 2}
 
 
-def test_an_engine_that_is_used_while_it_is_chosen_stays(cache, monkeypatch):
+def test_an_engine_that_is_used_during_eviction_is_kept(cache, monkeypatch):
     put(cache, 0, days_ago=3)
 
     class UsedMeanwhile(FileLock):
@@ -104,7 +104,7 @@ def test_an_engine_that_is_used_while_it_is_chosen_stays(cache, monkeypatch):
     assert kept(cache) == {0}
 
 
-def test_no_file_of_an_entry_is_left(cache):
+def test_all_files_of_an_entry_are_removed(cache):
     put(cache, 0, days_ago=3)
     unfinished = cache.folder / f"{key(0).digest}.engine.12.34.tmp"
     unfinished.write_bytes(bytes(10))
@@ -115,7 +115,7 @@ def test_no_file_of_an_entry_is_left(cache):
     assert {path.suffix for path in cache.folder.iterdir()} == {".lock"}
 
 
-def test_files_of_others_are_not_touched(cache):
+def test_other_files_are_not_removed(cache):
     others = ["thesis.json", "notes.engine", "deadbeef.txt", "0" * 64, f"{'0' * 64}.onnx"]
     for name in others:
         (cache.folder / name).write_bytes(bytes(SIZE))
@@ -127,7 +127,7 @@ def test_files_of_others_are_not_touched(cache):
     assert kept == {*others, "f" * 64 + ".engine"}
 
 
-def test_the_size_is_taken_from_the_environment(tmp_path, monkeypatch):
+def test_the_size_is_read_from_the_environment(tmp_path, monkeypatch):
     assert EngineCache(tmp_path).max_bytes == 8 << 30
     monkeypatch.setenv("FINEGRAIN_ENGINE_CACHE_GIB", "0.5")
     assert EngineCache(tmp_path).max_bytes == 1 << 29
@@ -135,14 +135,14 @@ def test_the_size_is_taken_from_the_environment(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("stated", ["much", "-1", "nan", "inf"])
-def test_a_size_that_is_none(tmp_path, monkeypatch, stated):
+def test_an_invalid_size_is_refused(tmp_path, monkeypatch, stated):
     monkeypatch.setenv("FINEGRAIN_ENGINE_CACHE_GIB", stated)
     with pytest.raises(PlanError, match=rf"_GIB is '{stated}'; expected the size .* such as 8"):
         EngineCache(tmp_path)
 
 
-def test_processes_that_build_and_evict_at_once(tmp_path):
-    """Whatever one removes, nobody reads half of it, and everybody gets the engine asked for."""
+def test_processes_may_build_and_evict_at_once(tmp_path):
+    """No process reads a partial engine, and every process gets the requested engine."""
     code = """
 import random, sys
 from pathlib import Path

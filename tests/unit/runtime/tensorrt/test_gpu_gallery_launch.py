@@ -1,4 +1,4 @@
-"""A gallery on a GPU that TensorRT searches, against stand-ins, beside one in memory."""
+"""A gallery on a GPU that TensorRT searches, with stand-ins, compared with a gallery in memory."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def fill(gallery, rows=ROWS, seed=0):
 
 
 def check(gallery, references, k=10, where=None, **thinning):
-    """By caption and by vector, the answers are those of the file's own gallery."""
+    """Check that answers by caption and by vector equal those of the gallery in memory."""
     query = references.texts(IDS, EOT)
     with Gallery(gallery.path, dim=DIM) as plain:
         (wanted,) = plain.search(query, k, where, **thinning)
@@ -74,7 +74,7 @@ def check(gallery, references, k=10, where=None, **thinning):
 
 
 @pytest.mark.parametrize("where", [None, "pid < 15", "pid in (3, 4)", "pid = 30"])
-def test_answers_are_those_of_the_index(gallery, references, where):
+def test_answers_equal_those_of_the_index(gallery, references, where):
     fill(gallery)
     for k in (1, 10, DEPTH, DEPTH + 1, 500):
         check(gallery, references, k, where)
@@ -90,7 +90,7 @@ def test_a_text_is_one_launch(gallery, cuda):
     assert cuda.calls == {"cudaSetDevice": 1, "cudaGraphLaunch": 1, "cudaStreamSynchronize": 1}
 
 
-def test_it_follows_the_file(gallery, references, trt):
+def test_it_follows_changes_of_the_file(gallery, references, trt):
     fill(gallery)
     check(gallery, references)
     builds = trt.builds
@@ -100,15 +100,15 @@ def test_it_follows_the_file(gallery, references, trt):
     assert trt.builds == builds  # 192 rows have room
     fill(gallery, 30, seed=2)
     check(gallery, references)
-    assert trt.builds == builds + 1  # another search, and no other tower
+    assert trt.builds == builds + 1  # a new search engine, and no new tower
 
 
-def test_fewer_pictures_than_the_scan_selects(gallery, references):
+def test_a_gallery_may_have_fewer_pictures_than_the_scan_selects(gallery, references):
     fill(gallery, 3)
     assert len(check(gallery, references)) == 3
 
 
-def test_nothing_to_search(gallery):
+def test_an_empty_gallery_has_no_hits(gallery):
     assert gallery.search_caption(IDS, EOT, 5) is None
 
 
@@ -118,21 +118,21 @@ def test_k_is_checked_before_the_launch(gallery):
         gallery.search_caption(IDS, EOT, 0)
 
 
-def test_another_plan_in_its_place(gallery, make_plan):
+def test_a_replaced_plan_is_refused(gallery, make_plan):
     fill(gallery)
     make_plan()
     with pytest.raises(PlanError, match="was replaced by another plan; open the searcher again"):
         gallery.search(vectors_of(1), 5)
 
 
-def test_a_searcher_asks_by_caption(plan, backend, references, cuda, monkeypatch):
+def test_a_searcher_queries_by_caption(plan, backend, references, cuda, monkeypatch):
     with Searcher(plan, runtime=backend.name, vectors="gpu") as searcher:
-        # Small ids, for embeddings that fp16 can hold.
+        # Small ids, so that fp16 can represent the embeddings.
         tokens = SimpleNamespace(ids=np.pad(IDS, ((0, 0), (0, 9))), eot=EOT)
         searcher._encoder.tokenizer = SimpleNamespace(
             encode=lambda captions: tokens, beyond_context=lambda text: ""
         )
-        assert searcher.add([], progress=False).ids == []  # makes the gallery
+        assert searcher.add([], progress=False).ids == []  # creates the gallery
         fill(searcher.gallery)
         searcher.query("red coat")
         cuda.calls.clear()
@@ -146,7 +146,7 @@ def test_a_searcher_asks_by_caption(plan, backend, references, cuda, monkeypatch
 
 
 @pytest.mark.parametrize("trusted", [False, True])
-def test_engines_of_a_plan_are_trusted_where_that_is_said(plan, monkeypatch, trusted):
+def test_engines_of_a_plan_are_used_with_trust_only(plan, monkeypatch, trusted):
     seen = []
     monkeypatch.setattr(
         "finegrain.runtime.tensorrt.TensorRtRuntime",

@@ -1,4 +1,4 @@
-"""The runner against stand-ins that check shapes, addresses, order and lifetimes."""
+"""The runner on stand-ins that check shapes, addresses, order and lifetimes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BUCKETS = 12
 
 @pytest.fixture(autouse=True)
 def no_fsync(monkeypatch):
-    """It takes most of these tests' time, and no power fails here."""
+    """fsync takes most of the time of these tests, and no power failure is tested."""
     monkeypatch.setattr("os.fsync", lambda descriptor: None)
 
 
@@ -48,7 +48,7 @@ def captions(rng, rows, length):
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(rows=st.integers(0, 150), length=st.integers(1, CONTEXT), seed=st.integers(0, 99))
-def test_texts_of_any_number_and_length(runtime, references, rows, length, seed):
+def test_texts_of_any_number_and_length_are_embedded(runtime, references, rows, length, seed):
     ids, eot = captions(np.random.default_rng(seed), rows, length)
     embeddings = runtime.encode_texts(ids, eot)
     assert embeddings.dtype == np.float32
@@ -56,7 +56,7 @@ def test_texts_of_any_number_and_length(runtime, references, rows, length, seed)
 
 
 @pytest.mark.parametrize("rows", [0, 1, 2, 8, 9, 64, 65, 200])
-def test_pictures_of_any_number(runtime, references, rows):
+def test_any_number_of_pictures_is_embedded(runtime, references, rows):
     pixels = np.random.default_rng(rows).integers(0, 256, (rows, *PICTURE), np.uint8)
     np.testing.assert_array_equal(runtime.encode_images(pixels), references.images(pixels))
 
@@ -65,14 +65,14 @@ def test_pictures_of_any_number(runtime, references, rows):
     ("rows", "length", "bucket"),
     [(1, 5, (1, 16)), (1, 17, (1, 32)), (1, 33, (1, 40)), (2, 16, (8, 16)), (9, 20, (64, 32))],
 )
-def test_a_batch_runs_in_the_smallest_bucket_that_holds_it(runtime, trt, rows, length, bucket):
+def test_a_batch_runs_in_the_smallest_bucket_that_fits(runtime, trt, rows, length, bucket):
     trt.seen.clear()
     runtime.encode_texts(*captions(np.random.default_rng(0), rows, length))
     assert [seen["ids"].shape for seen in trt.seen] == [bucket]
 
 
 def test_batches_are_replays_of_captured_graphs(runtime, trt, cuda):
-    # Each bucket ran once to warm up and once into its capture.
+    # Each bucket ran once as warm-up and once in its capture.
     assert trt.executions == 2 * BUCKETS
     cuda.calls.clear()
     runtime.encode_texts(*captions(np.random.default_rng(0), 130, 7))
@@ -84,7 +84,7 @@ def test_batches_are_replays_of_captured_graphs(runtime, trt, cuda):
     }
 
 
-def test_padding_holds_nothing_of_the_batch_before(runtime, trt):
+def test_padding_has_no_values_of_the_previous_batch(runtime, trt):
     rng = np.random.default_rng(0)
     runtime.encode_texts(*captions(rng, 8, 16))
     trt.seen.clear()
@@ -97,7 +97,7 @@ def test_padding_holds_nothing_of_the_batch_before(runtime, trt):
     assert not seen["eot"][3:].any()
 
 
-def test_embeddings_outlive_the_next_batch(runtime):
+def test_embeddings_are_not_overwritten_by_the_next_batch(runtime):
     rng = np.random.default_rng(0)
     first = runtime.encode_texts(*captions(rng, 1, 9))
     kept = first.copy()
@@ -105,7 +105,7 @@ def test_embeddings_outlive_the_next_batch(runtime):
     np.testing.assert_array_equal(first, kept)
 
 
-def test_what_cannot_be_captured_is_run(open_runtime, references, trt, cuda):
+def test_work_that_cannot_be_captured_is_executed(open_runtime, references, trt, cuda):
     if not trt.rtx:
         pytest.skip("TensorRT captures all that we run")
     trt.capturable = False
@@ -151,7 +151,7 @@ def test_a_failed_opening_frees_everything(open_runtime, cuda, call):
     assert not cuda.leaks
 
 
-def test_a_capture_that_fails_is_ended_and_its_cause_is_told(open_runtime, cuda, monkeypatch):
+def test_a_failed_capture_is_ended_and_its_cause_reported(open_runtime, cuda, monkeypatch):
     begin = cuda.cudaStreamBeginCapture
 
     def begin_then_fail(stream, mode):
@@ -165,25 +165,25 @@ def test_a_capture_that_fails_is_ended_and_its_cause_is_told(open_runtime, cuda,
     assert not cuda.leaks
 
 
-def test_a_gpu_that_broke_still_tells_the_cause(open_runtime, cuda):
+def test_the_error_of_a_broken_gpu_has_its_cause(open_runtime, cuda):
     cuda.fails |= dict.fromkeys(["cudaGraphInstantiate", "cudaFree", "cudaGraphExecDestroy"], 2)
     with pytest.raises(PlanError, match="CUDA failed in cudaGraphInstantiate"):
         open_runtime()
 
 
-def test_a_failed_launch_is_told_with_cudas_words(runtime, cuda):
+def test_the_error_of_a_failed_launch_has_cudas_message(runtime, cuda):
     cuda.fails["cudaGraphLaunch"] = 2
     with pytest.raises(PlanError, match=r"CUDA failed in cudaGraphLaunch.*runtime='onnxruntime'"):
         runtime.encode_texts(np.ones((1, 3), np.int32), np.zeros(1, np.int32))
 
 
-def test_without_a_gpu(open_runtime, cuda):
+def test_a_missing_gpu_is_an_error(open_runtime, cuda):
     cuda.gpus = 0
     with pytest.raises(PlanError, match=r"no GPU: cudaErrorInsufficientDriver .*; use runtime="):
         open_runtime()
 
 
-def test_a_gpu_that_is_not_there(open_runtime):
+def test_an_unknown_device_number_is_an_error(open_runtime):
     with pytest.raises(PlanError, match="no GPU: 1 found, 3 asked for"):
         open_runtime(device=3)
 
@@ -196,41 +196,41 @@ def test_a_gpu_that_is_not_there(open_runtime):
         ("refused_shape", True, r"failed with shapes \{'ids': \(1, 16\), 'eot': \(1,\)\}"),
     ],
 )
-def test_what_tensorrt_refuses(open_runtime, trt, cuda, attribute, value, message):
+def test_refusals_of_tensorrt_are_errors(open_runtime, trt, cuda, attribute, value, message):
     setattr(trt, attribute, value)
     with pytest.raises(PlanError, match=message):
         open_runtime()
     assert not cuda.leaks
 
 
-def test_a_width_that_the_manifest_does_not_state(open_runtime, make_plan, cuda):
+def test_a_width_that_differs_from_the_manifest_is_refused(open_runtime, make_plan, cuda):
     with pytest.raises(PlanError, match="gives embeddings of width 5, and the manifest says 8"):
         open_runtime(make_plan(dim=5))
     assert not cuda.leaks
 
 
-def test_captions_over_the_context(runtime):
+def test_captions_beyond_the_context_are_refused(runtime):
     with pytest.raises(QueryError, match="at most 40 tokens, got 41"):
         runtime.encode_texts(np.ones((1, 41), np.int32), np.zeros(1, np.int32))
 
 
-def test_ends_that_do_not_match(runtime):
+def test_ends_that_do_not_match_are_refused(runtime):
     with pytest.raises(QueryError, match=r"got \(2, 9\) and \(3,\)"):
         runtime.encode_texts(np.ones((2, 9), np.int32), np.zeros(3, np.int32))
 
 
-def test_pictures_of_another_size(runtime):
+def test_pictures_of_another_size_are_refused(runtime):
     with pytest.raises(ImageError, match=r"expected pictures of shape \(3, 4, 2\), got \(3, 2, 2"):
         runtime.encode_images(np.zeros((1, 3, 2, 2), np.uint8))
 
 
-def test_the_second_opening_builds_nothing(open_runtime, trt):
+def test_the_second_opening_builds_no_engine(open_runtime, trt):
     for _ in range(2):
         open_runtime().close()
         assert trt.builds == 2
 
 
-def test_engines_of_tensorrt_are_of_one_gpu(open_runtime, trt, cuda):
+def test_engines_of_tensorrt_are_for_one_gpu(open_runtime, trt, cuda):
     open_runtime().close()
     cuda.name = b"NVIDIA Card"
     open_runtime().close()
@@ -245,8 +245,8 @@ def test_compiled_kernels_of_rtx_are_kept(open_runtime, trt, tmp_path):
     assert all(path.read_bytes() == b"+kernels+kernels" for path in kept)
 
 
-def test_outputs_that_nobody_reads_have_their_memory(open_runtime, make_plan, references, cuda):
-    """TensorRT runs nothing while a tensor has no address."""
+def test_unused_outputs_have_memory(open_runtime, make_plan, references, cuda):
+    """TensorRT executes nothing if a tensor has no address."""
     with open_runtime(make_plan(outputs=["embeddings", "codes"])) as runtime:
         ids, eot = captions(np.random.default_rng(0), 3, 9)
         np.testing.assert_array_equal(runtime.encode_texts(ids, eot), references.texts(ids, eot))

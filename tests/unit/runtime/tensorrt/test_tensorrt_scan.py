@@ -1,4 +1,4 @@
-"""A scan by TensorRT in one launch, against stand-ins, beside the exact search."""
+"""A scan by TensorRT in one launch, with stand-ins, compared with exact search."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def vectors_of(rows, seed=0):
 
 
 def captions(rng, rows, length):
-    # Small ids, for embeddings that fp16 can hold.
+    # Small ids, so that fp16 can represent the embeddings.
     ids = rng.integers(0, 4, (rows, length)).astype(np.int32)
     return ids, rng.integers(0, length, rows).astype(np.int32)
 
@@ -65,7 +65,7 @@ def scan(open_scan):
 
 
 class Unfilled:
-    """A scan that holds its rows already, and takes none again."""
+    """A scan that already has its rows and does not add them again."""
 
     def __init__(self, scan):
         self.scan = scan
@@ -76,7 +76,7 @@ class Unfilled:
 
 
 def hits_of(scan, vectors, answer, k):
-    """The hits that a launch proves, or those of the index."""
+    """The hits of a launch if it proves them, and otherwise those of the index."""
     index = VectorIndex(DIM)
     index.add(np.arange(len(vectors)) * 2 + 1, vectors)
     mirror = Mirror(index, Unfilled(scan))
@@ -95,7 +95,7 @@ def hits_of(scan, vectors, answer, k):
     k=st.sampled_from([1, 10, DEPTH, DEPTH + 1, 500]),
     seed=st.integers(0, 99),
 )
-def test_what_a_launch_proves_is_the_exact_answer(scan, references, rows, length, k, seed):
+def test_proven_hits_equal_the_exact_answer(scan, references, rows, length, k, seed):
     ids, eot = captions(np.random.default_rng(seed), rows, length)
     answers = scan.ask(ids, eot)
     embeddings = references.texts(ids, eot)
@@ -109,7 +109,7 @@ def test_what_a_launch_proves_is_the_exact_answer(scan, references, rows, length
 
 @pytest.mark.parametrize("rows", [1, 39, 40, 63, 64, 65])
 def test_empty_rows_are_never_returned_before_vectors(open_scan, references, rows):
-    """Their products are zero, and those of all vectors negative."""
+    """The products of empty rows are zero, and those of all vectors are negative."""
     ids, eot = captions(np.random.default_rng(3), 1, 9)
     query = references.texts(ids, eot)
     away = vectors_of(rows) * 0.1 - query / np.linalg.norm(query)
@@ -121,7 +121,7 @@ def test_empty_rows_are_never_returned_before_vectors(open_scan, references, row
     assert len(hits) == min(rows, 10)
 
 
-def test_vectors_that_fp16_cannot_tell_apart_prove_nothing(open_scan):
+def test_vectors_that_are_equal_in_fp16_are_not_proven(open_scan):
     near = np.float32([1, 0, 0, 0, 0, 0, 0, 0]) + 1e-5 * vectors_of(ROWS)
     scan = open_scan(near)
     for answer in scan.ask(*captions(np.random.default_rng(3), 2, 9)):
@@ -130,8 +130,8 @@ def test_vectors_that_fp16_cannot_tell_apart_prove_nothing(open_scan):
 
 
 def test_a_caption_is_one_launch(scan, trt, cuda):
-    # For each length both engines ran once to warm up and once into the capture; and for a
-    # vector one of them.
+    # For each length, both engines ran once as warm-up and once in the capture. For a vector, one
+    # engine did.
     assert trt.executions == 2 * 2 * LENGTHS + 2
     cuda.calls.clear()
     trt.seen.clear()
@@ -154,7 +154,7 @@ def test_the_gallery_is_in_the_memory_of_the_gpu(scan, trt):
     assert (offsets[ROWS:] == -np.inf).all()
 
 
-def test_a_gallery_that_grows_builds_no_other_tower(open_scan, trt):
+def test_a_growing_gallery_builds_no_new_tower(open_scan, trt):
     for rows, builds in ((100, 2), (128, 2), (129, 3)):
         open_scan(vectors_of(rows)).close()
         assert trt.builds == builds
@@ -179,12 +179,12 @@ def test_a_failed_opening_frees_everything(open_scan, cuda, call):
     assert not cuda.leaks
 
 
-def test_a_plan_without_a_search(open_scan, make_plan):
+def test_a_plan_without_a_search_graph_is_refused(open_scan, make_plan):
     with pytest.raises(PlanError, match=r"has no search.onnx; say search_depth=128"):
         open_scan(vectors_of(ROWS), path=make_plan())
 
 
-def test_too_few_vectors_or_too_many(open_scan, monkeypatch, cuda):
+def test_too_few_or_too_many_vectors_are_refused(open_scan, monkeypatch, cuda):
     with pytest.raises(GalleryError, match="expected 1 to 268435392 vectors of width 8, got 0"):
         open_scan(vectors_of(0))
     monkeypatch.setattr(resident, "MAX_NUMBERS", 1100)
@@ -194,13 +194,13 @@ def test_too_few_vectors_or_too_many(open_scan, monkeypatch, cuda):
     assert not cuda.leaks
 
 
-def test_a_gpu_without_room(open_scan, cuda):
+def test_a_gpu_without_enough_memory_is_an_error(open_scan, cuda):
     cuda.free = 2**10
     with pytest.raises(GalleryError, match=r"expected 0.0 MiB of free GPU memory.*got 0.0 MiB"):
         open_scan(vectors_of(ROWS))
     assert not cuda.leaks
 
 
-def test_captions_over_the_context(scan):
+def test_captions_beyond_the_context_are_refused(scan):
     with pytest.raises(QueryError, match="at most 40 tokens, got 41"):
         scan.ask(np.ones((1, 41), np.int32), np.zeros(1, np.int32))
