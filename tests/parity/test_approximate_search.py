@@ -1,4 +1,4 @@
-"""Approximate search with all effort against exact search, whatever came and went before."""
+"""Approximate search with full effort compared with exact search, after random changes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from finegrain.index.exact import VectorIndex
 
 WIDTH = 20
 ALL_EFFORT = (RaBitQ(candidates=1024, bits=4), Ivf(share=1.0, candidates=1024))
-"""Of the kinds that read every row if told so; links need not lead to all rows."""
+"""Kinds that read every row with full effort; links of a graph need not reach all rows."""
 
 
 def random_points(random: np.random.Generator, count: int) -> np.ndarray:
@@ -44,7 +44,7 @@ POINTS = (random_points, duplicates, cluster, corners, zeros)
 
 
 class Memory:
-    """A truth without a file."""
+    """Vectors and ids in memory, with the interface of a gallery's storage."""
 
     dim = WIDTH
 
@@ -113,7 +113,7 @@ steps = st.lists(
     share=st.sampled_from([None, 0.01, 0.4, 0.9]),
     k=st.integers(1, 12),
 )
-def test_with_all_effort_nothing_is_missed(kind, seed, steps, share, k):
+def test_with_full_effort_nothing_is_missed(kind, seed, steps, share, k):
     random = np.random.default_rng(seed)
     memory = Memory()
     index, held = ApproximateIndex(memory, kind), VectorIndex(WIDTH)

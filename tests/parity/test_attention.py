@@ -1,4 +1,4 @@
-"""The fused and trimmed towers against slow, literal twins."""
+"""The optimised towers compared with slow, literal implementations."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def attention():
 
 
 def literal(attention, x, *, causal):
-    """Vaswani et al. 2017, equation 1, one head and one token at a time."""
+    """Vaswani et al. 2017, equation 1, for one head and one token at a time."""
     width = WIDTH // HEADS
     projected = x @ attention.in_proj_weight.T + attention.in_proj_bias
     out = torch.zeros_like(x)
@@ -45,7 +45,7 @@ def literal(attention, x, *, causal):
 
 @pytest.mark.parametrize("causal", [False, True])
 @torch.no_grad()
-def test_attention_is_the_softmax_formula(attention, causal):
+def test_attention_equals_the_softmax_formula(attention, causal):
     x = torch.randn(2, LENGTH, WIDTH)
     got = attention(x, causal=causal)
     torch.testing.assert_close(got, literal(attention, x, causal=causal), atol=1e-5, rtol=1e-5)
@@ -53,7 +53,7 @@ def test_attention_is_the_softmax_formula(attention, causal):
 
 @pytest.mark.parametrize("causal", [False, True])
 @torch.no_grad()
-def test_attention_is_that_of_torch(attention, causal):
+def test_attention_equals_torchs(attention, causal):
     theirs = nn.MultiheadAttention(WIDTH, HEADS, batch_first=True).eval()
     theirs.load_state_dict(attention.state_dict())
     x = torch.randn(4, LENGTH, WIDTH)
@@ -84,7 +84,7 @@ def test_block_is_pre_norm_with_two_residuals(activation):
     torch.testing.assert_close(block(x, causal=True), expected, atol=1e-5, rtol=1e-5)
 
 
-def test_quick_gelu():
+def test_quick_gelu_equals_its_formula():
     assert QuickGELU()(torch.tensor(1.0)).item() == pytest.approx(1 / (1 + math.exp(-1.702)))
 
 
@@ -114,7 +114,7 @@ def test_any_length_that_covers_the_end_gives_the_embedding_of_77(text_tower, ca
 
 
 @torch.no_grad()
-def test_ids_behind_the_end_do_not_matter(text_tower, captions):
+def test_ids_after_the_end_are_ignored(text_tower, captions):
     ids, eot = captions
     other = ids.clone()
     for row, end in enumerate(eot):
@@ -133,7 +133,7 @@ def test_embedding_is_the_projected_token_at_the_end(text_tower, captions):
     torch.testing.assert_close(text_tower(ids, eot), expected, atol=1e-6, rtol=1e-5)
 
 
-def test_pixel_norm_is_the_formula():
+def test_pixel_norm_equals_its_formula():
     every_value = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).expand(1, 3, 16, 16)
     got = PixelNorm(CLIP_MEAN, CLIP_STD)(every_value)
     for channel in range(3):

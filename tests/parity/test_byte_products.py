@@ -1,7 +1,7 @@
 """Integer products of exported graphs, exact and as processors without VNNI compute them.
 
-The instruction ``vpmaddubsw`` is emulated in NumPy, so that any processor checks what happens on
-those that have nothing better.
+The instruction ``vpmaddubsw`` is emulated in NumPy, so that every processor can check the behaviour
+of processors without newer instructions.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def exact(bytes_: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 def saturating(bytes_: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """The same as ``vpmaddubsw`` and ``vpmaddwd`` add it up: pairs in 16 bits, then in 32."""
+    """The same sum as ``vpmaddubsw`` and ``vpmaddwd`` compute it: pairs in 16 bits, then in 32."""
     odd = len(weights) % 2
     bytes_ = np.pad(bytes_, ((0, 0), (0, odd))).astype(np.int64)
     weights = np.pad(weights, ((0, odd), (0, 0))).astype(np.int64)
@@ -88,7 +88,7 @@ def run(graph: bytes, feed: dict[str, np.ndarray], outputs: list[str] | None = N
 
 @pytest.mark.parametrize("rows", [1, 5, 64])
 @pytest.mark.parametrize("inner", [2, 7, 64])
-def test_the_emulated_instruction_is_what_this_processor_does(rows, inner):
+def test_the_emulated_instruction_equals_that_of_this_processor(rows, inner):
     activations = DRAW.integers(128, 256, (rows, inner), np.uint8)
     weights = DRAW.integers(64, 128, (inner, 16), np.int8) * DRAW.choice([-1, 1], 16).astype("i1")
     assert (saturating(activations, weights) != exact(activations, weights)).any()
@@ -134,7 +134,7 @@ def test_no_pair_of_quantised_weights_saturates_on_any_input(values):
         (1, values.shape[1]),
     )
     assert pair_sums(stored.astype(np.int64)).max() <= MAX_PAIR
-    # The inputs that go furthest: 255 where a weight is above zero, or where it is below.
+    # The most extreme inputs: 255 where a weight is positive, or where it is negative.
     for above in (stored > 0, stored < 0):
         for column in range(stored.shape[1]):
             activations = np.where(above[:, column], 255, 0).astype(np.uint8)[None]
@@ -147,7 +147,7 @@ def test_no_pair_of_quantised_weights_saturates_on_any_input(values):
 
 @given(weights=hnp.arrays(np.int64, hnp.array_shapes(min_dims=2, max_dims=2, max_side=7),
                           elements=st.integers(-128, 127)))  # fmt: skip
-def test_pair_sums_are_those_of_the_loop(weights):
+def test_pair_sums_equal_those_of_a_loop(weights):
     rows = [*weights, np.zeros_like(weights[0])]
     for pair, sums in enumerate(pair_sums(weights)):
         for column, largest in enumerate(sums):
@@ -156,8 +156,8 @@ def test_pair_sums_are_those_of_the_loop(weights):
             assert largest == max(above, -below)
 
 
-def test_pairs_cost_less_than_seven_bits():
-    """On weights drawn as a layer's are; eight bits are the bound."""
+def test_pairs_have_smaller_errors_than_seven_bits():
+    """On weights distributed like those of a layer; the error of eight bits is the lower bound."""
     values = DRAW.standard_normal((768, 64), np.float32)
 
     def error(stored: np.ndarray, scales: np.ndarray) -> float:
@@ -174,7 +174,7 @@ def test_pairs_cost_less_than_seven_bits():
 
 @pytest.fixture(scope="module", params=["clip", "rasa_synthetic", "fashionbert_synthetic"])
 def lowered(request, tiny_recipe) -> dict[str, tuple[bytes, dict[str, np.ndarray]]]:
-    """The int8 graphs of two transformers or of a method with a match head, and their inputs."""
+    """The int8 graphs of two transformers, or of a method with a match head, and their inputs."""
     recipe = tiny_recipe
     if request.param != "clip":
         recipe = load_recipe(RECIPES / f"{request.param}.py").tiny()
@@ -263,7 +263,7 @@ def test_an_export_refuses_what_may_saturate():
 
 @pytest.fixture
 def older_plan(tiny_plan, tmp_path, monkeypatch) -> Path:
-    """As finegrain 0.1 exported it: weights of the whole eight bits, whose products saturate."""
+    """As finegrain 0.1 exported it: weights use all eight bits, so products saturate."""
     monkeypatch.setattr(
         "finegrain.exporters.int8.quantise_pairs", lambda values: quantise(values, axis=0)
     )
@@ -283,7 +283,7 @@ def older_plan(tiny_plan, tmp_path, monkeypatch) -> Path:
 
 
 @pytest.mark.parametrize("saturates", [False, True])
-def test_an_older_plan_takes_exact_kernels_where_its_products_would_saturate(
+def test_an_older_plan_uses_exact_kernels_if_its_products_would_saturate(
     older_plan, tiny_plan, crops, monkeypatch, saturates
 ):
     taken: list[bool] = []
@@ -292,7 +292,7 @@ def test_an_older_plan_takes_exact_kernels_where_its_products_would_saturate(
     def opened(graph, options, **kwargs):
         try:
             taken.append(options.get_session_config_entry(SLOWER_AND_EXACT) == "1")
-        except RuntimeError:  # there is no such entry
+        except RuntimeError:  # this entry does not exist
             taken.append(False)
         return session(graph, options, **kwargs)
 

@@ -1,4 +1,4 @@
-"""Loaded weights give what the original implementation gives with them."""
+"""Loaded weights give the outputs of the original implementation."""
 
 from __future__ import annotations
 
@@ -56,14 +56,16 @@ def hugging_face(config=CONFIG, *, seed=0):
             projection_dim=config.embed_dim,
         )
     ).eval()
-    with torch.no_grad():  # nothing may be 0 or 1, or a swapped pair would not show
+    with (
+        torch.no_grad()
+    ):  # no parameter may be 0 or 1, otherwise exchanged tensors would go unnoticed
         for parameter in theirs.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
     return theirs
 
 
 def openai_state(config=CONFIG, *, seed=1):
-    """A state dict in OpenAI's layout, written down by its published names and shapes."""
+    """A state dict in OpenAI's layout, by its published names and shapes."""
     image, text, dim = config.image, config.text, config.embed_dim
     grid = image.height // image.patch * (image.width // image.patch)
     shapes = {
@@ -121,7 +123,7 @@ def loaded(path, config=CONFIG):
 
 
 def assert_holds(method, state):
-    """The method computes with exactly these OpenAI tensors."""
+    """Check that the method has exactly these OpenAI tensors."""
     own = method.state_dict()
     assert len(own) == len(state)
     for name, tensor in state.items():
@@ -167,7 +169,7 @@ def test_embeddings_and_logits_equal_those_of_transformers(config, tmp_path):
     torch.testing.assert_close(logits, expected.logits_per_image, atol=1e-4, rtol=1e-5)
 
 
-def test_hugging_face_position_ids_of_older_files_are_passed_over(tmp_path):
+def test_position_ids_of_older_hugging_face_files_are_ignored(tmp_path):
     theirs = hugging_face()
     theirs.save_pretrained(tmp_path)
     file = tmp_path / "model.safetensors"
@@ -179,7 +181,7 @@ def test_hugging_face_position_ids_of_older_files_are_passed_over(tmp_path):
 
 
 @pytest.mark.parametrize("key", ["k_proj", "v_proj"])
-def test_hugging_face_file_without_one_of_q_k_v(key, tmp_path):
+def test_a_hugging_face_file_without_one_of_q_k_v_is_refused(key, tmp_path):
     hugging_face().save_pretrained(tmp_path)
     file = tmp_path / "model.safetensors"
     state = load_file(file)
@@ -189,7 +191,7 @@ def test_hugging_face_file_without_one_of_q_k_v(key, tmp_path):
         loaded(tmp_path)
 
 
-def test_pytorch_model_bin_in_a_folder(tmp_path):
+def test_pytorch_model_bin_in_a_folder_is_read(tmp_path):
     theirs = hugging_face()
     torch.save(theirs.state_dict(), tmp_path / "pytorch_model.bin")
     weight = theirs.visual_projection.weight
@@ -206,19 +208,19 @@ def test_pytorch_model_bin_in_a_folder(tmp_path):
     ],
     ids=["plain", "module.", "state_dict", "model"],
 )
-def test_openai_layout_as_a_torch_file(wrap, tmp_path):
+def test_the_openai_layout_is_read_from_a_torch_file(wrap, tmp_path):
     state = openai_state()
     torch.save(wrap(state), tmp_path / "clip.pt")
     assert_holds(loaded(tmp_path / "clip.pt"), state)
 
 
-def test_openai_layout_as_safetensors(tmp_path):
+def test_the_openai_layout_is_read_from_safetensors(tmp_path):
     state = openai_state()
     save_file(state, tmp_path / "clip.safetensors")
     assert_holds(loaded(tmp_path / "clip.safetensors"), state)
 
 
-def test_half_precision_is_widened(tmp_path):
+def test_half_precision_is_converted_to_fp32(tmp_path):
     state = {name: tensor.half() for name, tensor in openai_state().items()}
     torch.save(state, tmp_path / "clip.pt")
     assert_holds(loaded(tmp_path / "clip.pt"), state)
@@ -245,7 +247,7 @@ class Holder(nn.Module):
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.filterwarnings("ignore::FutureWarning")
-def test_openai_torchscript_archive(tmp_path):
+def test_an_openai_torchscript_archive_is_read(tmp_path):
     state = openai_state()
     sizes = {"input_resolution": 32, "context_length": 12, "vocab_size": 64}
     archive = Holder(state | {name: torch.tensor(size) for name, size in sizes.items()})
@@ -264,12 +266,12 @@ def test_positions_are_resized_to_another_grid(tmp_path):
     torch.testing.assert_close(got.data, expected, atol=1e-6, rtol=0)
 
 
-def test_positions_of_an_equal_grid_are_untouched():
+def test_positions_of_an_equal_grid_are_unchanged():
     positions = torch.randn(17, 8)
     assert resize_positions(positions, (4, 4)) is positions
 
 
-def test_positions_that_are_no_square():
+def test_positions_that_are_not_a_square_are_refused():
     with pytest.raises(WeightsError, match="square grid and a class token, got 18 rows"):
         resize_positions(torch.randn(18, 8), (8, 4))
 
@@ -304,13 +306,13 @@ def changed(change):
     ],
     ids=["unknown", "many", "left over", "missing", "no scale", "shape", "text", "list", "empty"],
 )
-def test_a_state_dict_that_does_not_fit(state, message, tmp_path):
+def test_a_state_dict_that_does_not_fit_is_refused(state, message, tmp_path):
     torch.save(state, tmp_path / "clip.pt")
     with pytest.raises(WeightsError, match=message):
         loaded(tmp_path / "clip.pt")
 
 
-def test_nothing_is_changed_by_weights_that_do_not_fit(tmp_path):
+def test_refused_weights_do_not_change_the_model(tmp_path):
     torch.save(changed(lambda s: s.pop("visual.proj")), tmp_path / "clip.pt")
     method = CONFIG.build()
     before = {name: tensor.clone() for name, tensor in method.state_dict().items()}
@@ -328,7 +330,7 @@ def test_clip_weights_do_not_fit_a_timm_tower(tmp_path):
         load_clip_weights(config.build(), tmp_path / "clip.pt")
 
 
-def test_missing_file_and_folder_without_weights(tmp_path):
+def test_a_missing_file_or_a_folder_without_weights_is_an_error(tmp_path):
     with pytest.raises(WeightsError, match="there is no weight file at"):
         loaded(tmp_path / "absent.pt")
     with pytest.raises(WeightsError, match=r"neither model\.safetensors nor pytorch_model\.bin"):
@@ -337,7 +339,7 @@ def test_missing_file_and_folder_without_weights(tmp_path):
 
 @pytest.mark.parametrize("name", ["clip.pt", "clip.safetensors"])
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.99])
-def test_truncated_file(name, share, tmp_path):
+def test_a_truncated_file_is_refused(name, share, tmp_path):
     path = tmp_path / name
     (save_file if path.suffix == ".safetensors" else torch.save)(openai_state(), path)
     data = path.read_bytes()
@@ -347,7 +349,7 @@ def test_truncated_file(name, share, tmp_path):
 
 
 @pytest.mark.parametrize("junk", [b"not weights at all\n", bytes(range(256)), b"PK\x03\x04" * 9])
-def test_a_file_of_something_else(junk, tmp_path):
+def test_another_file_is_refused(junk, tmp_path):
     path = tmp_path / "clip.pt"
     path.write_bytes(junk)
     with pytest.raises(WeightsError, match=r"clip\.pt"):
@@ -363,7 +365,7 @@ class Malicious:
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-def test_a_pickle_is_refused_and_not_run(zipped, tmp_path):
+def test_a_pickle_is_refused_and_not_executed(zipped, tmp_path):
     sentinel, path = tmp_path / "ran", tmp_path / "clip.pt"
     state = openai_state() | {"logit_scale": Malicious(sentinel)}
     torch.save(state, path, _use_new_zipfile_serialization=zipped)
@@ -374,8 +376,8 @@ def test_a_pickle_is_refused_and_not_run(zipped, tmp_path):
     assert sentinel.exists(), "the file is not malicious, and the test proves nothing"
 
 
-def test_size_of_vit_b16():
-    """Radford et al. 2021: 149.62 M parameters at 224x224, counted without allocating."""
+def test_vit_b16_has_the_published_number_of_parameters():
+    """Radford et al. 2021: 149.62 M parameters at 224x224, counted without allocating memory."""
     with torch.device("meta"):
         method = ClipConfig(image=VitConfig(height=224, width=224), text=TextConfig()).build()
     assert sum(parameter.numel() for parameter in method.parameters()) == 149_620_737

@@ -1,4 +1,5 @@
-"""The colour tasks' losses against their formulas, written as loops, and Pillow's chroma."""
+"""The losses of the colour tasks compared with loops over their formulas, and with Pillow's
+chroma."""
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ def pictures(count, height, width, seed=0):
     return torch.randint(0, 256, size, generator=generator, dtype=torch.uint8)
 
 
-def test_grey_and_chroma_are_those_of_jpeg():
+def test_grey_and_chroma_equal_those_of_jpeg():
     """Pillow rounds its YCbCr to whole numbers around 128."""
     pixels = pictures(1, 16, 8)
     image = Image.fromarray(pixels[0].permute(1, 2, 0).numpy()).convert("YCbCr")
@@ -78,7 +79,7 @@ def test_color_words_is_the_mean_of_negative_log_probabilities():
     assert color_words(scores, targets).item() == pytest.approx(total / 5, rel=1e-5)
 
 
-def test_without_blanks_the_loss_is_zero_and_has_a_gradient():
+def test_without_masked_words_the_loss_is_zero_and_has_a_gradient():
     scores = torch.zeros(0, 4, requires_grad=True)
     loss = color_words(scores, torch.zeros(0, dtype=torch.long))
     assert loss.item() == 0

@@ -1,4 +1,4 @@
-"""E4M3 and its products, beside the definition: one number at a time, from the bits."""
+"""E4M3 and its products compared with the definition, one number at a time, from the bits."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BIAS, MANTISSA = 7, 3
 
 
 def value_of(byte: int) -> float:
-    """Sign, four bits of exponent, three of mantissa; all ones is no number."""
+    """Sign, four bits of exponent, three of mantissa; all ones is not a number."""
     sign, exponent, mantissa = byte >> 7, byte >> MANTISSA & 0b1111, byte & 0b111
     if exponent == 0b1111 and mantissa == 0b111:
         return float("nan")
@@ -40,7 +40,7 @@ def test_values_round_to_the_nearest(values):
     assert stored.dims == [len(values)]
 
 
-def test_all_values_stay_what_they_are():
+def test_values_of_the_format_are_not_changed():
     every = [value for value, _ in POSITIVE]
     assert max(every) == 448
     assert list(to_e4m3(np.array(every, np.float32), "w").raw_data) == list(range(127))
@@ -72,7 +72,7 @@ def power_of_two(largest: float) -> float:
 
 
 def rounded(values, scale: float):
-    """By the definition of QuantizeLinear: what is beyond the last value becomes it."""
+    """By the definition of QuantizeLinear: numbers beyond the last value become the last value."""
     inside = [min(max(float(v) / scale, -448.0), 448.0) for v in np.ravel(values)]
     return np.array([nearest(v)[0] * scale for v in inside]).reshape(np.shape(values))
 
@@ -83,8 +83,9 @@ def rounded(values, scale: float):
     spread=st.sampled_from([1e-3, 1.0, 30.0]),
 )
 @settings(max_examples=25, deadline=None)
-def test_a_product_equals_its_slow_twin(seed, grown, spread):
-    """``grown``: how much larger than in calibration an activation is; beyond 2 it may clip."""
+def test_a_product_equals_the_literal_one(seed, grown, spread):
+    """``grown`` is the ratio of an activation to its maximum in calibration; above 2 it may be
+    clipped."""
     draw = np.random.default_rng(seed)
     seen = (draw.standard_normal((3, 12)) * spread).astype(np.float16).astype(np.float32)
     x = (seen * grown).astype(np.float16)
@@ -94,6 +95,6 @@ def test_a_product_equals_its_slow_twin(seed, grown, spread):
     graph = Fp8().lower(graph_of(weights), [{"x": seen}])
     session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
     result = session.run(None, {"x": x.astype(np.float32)})[0]
-    # What is left is the rounding of sums to fp16.
+    # The remaining error is the rounding of sums to fp16.
     lost = np.abs(wanted).max() * 2.0**-9 + 2.0**-23
     np.testing.assert_allclose(result, wanted, atol=lost)

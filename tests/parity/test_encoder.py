@@ -1,4 +1,4 @@
-"""The encoder sorts, trims, batches and decodes ahead; its slow twin does none of it."""
+"""The encoder sorts, trims and batches its inputs and decodes ahead; the literal one does not."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CAPTIONS = (
     "the person wears a long beige dress with puff sleeves and carries a small handbag",
     "word " * 300,
 )
-TOLERANCE = 2e-6  # of float32 embeddings of length one
+TOLERANCE = 2e-6  # float32 embeddings of length one
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def encoder(request) -> Encoder:
 
 
 def texts_one_by_one(encoder, captions):
-    """Each caption alone and at the full context: nothing is sorted and nothing trimmed."""
+    """Each caption alone and at the full context length, without sorting and trimming."""
     width = encoder.tokenizer.context_length
     rows = []
     for caption in captions:
@@ -95,7 +95,7 @@ def test_pictures_in_batches_equal_each_alone(encoder, crops, batch_size):
     np.testing.assert_allclose(encoder.encode_images(sources), wanted, atol=TOLERANCE)
 
 
-def test_the_plan_says_what_the_eager_model_says(ort, eager, crops):
+def test_the_plan_has_the_embeddings_of_the_eager_model(ort, eager, crops):
     sources = sorted(crops.iterdir())
     for encode, inputs in (("encode_texts", CAPTIONS), ("encode_images", sources)):
         exported, wanted = getattr(ort, encode)(inputs), getattr(eager, encode)(inputs)

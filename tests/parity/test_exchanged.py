@@ -1,4 +1,4 @@
-"""The loss of exchanged words against its formula, one caption after another in fp64."""
+"""The loss of exchanged words compared with its formula, one caption after another in fp64."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def literal(images, texts, negatives, exists, temperature):
     seed=st.integers(0, 1000),
     temperature=st.floats(0.02, 1.0),
 )
-def test_values_and_gradients(exists, captions, seed, temperature):
+def test_values_and_gradients_equal_the_formula(exists, captions, seed, temperature):
     count = len(exists)
     told = torch.tensor(exists).repeat_interleave(captions)
     result = []

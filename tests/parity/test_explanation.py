@@ -1,4 +1,4 @@
-"""The explanation of a score against its definition, one change at a time."""
+"""The explanation of a score compared with its definition, one change at a time."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def score(encoder: Encoder, text: str, picture: Image.Image) -> float:
 
 
 def covered(picture: Image.Image, row: int, column: int) -> Image.Image:
-    """4 x 2 places of a 128 x 64 picture, each hidden with half a place around it."""
+    """The 4 x 2 cells of a 128 x 64 picture; each is hidden with half a cell around it."""
     mean = np.asarray(picture).reshape(-1, 3).mean(axis=0).round().astype(np.uint8)
     pixels = np.array(picture)
     top, left = max(0, 32 * row - 16), max(0, 32 * column - 16)
@@ -46,7 +46,7 @@ def covered(picture: Image.Image, row: int, column: int) -> Image.Image:
     return Image.fromarray(pixels)
 
 
-def test_a_words_share_is_what_goes_without_it(
+def test_the_share_of_a_word_is_the_decrease_without_it(
     explanation: Explanation, encoder: Encoder, picture: Image.Image
 ) -> None:
     whole = score(encoder, QUERY, picture)
@@ -80,7 +80,7 @@ def test_relevance_is_the_second_difference_of_the_score(
 @pytest.mark.parametrize(
     ("size", "cells"), [((1, 1), 50), ((300, 2), 50), ((7, 90), 1), ((9, 9), 7)]
 )
-def test_any_picture_has_places(encoder: Encoder, size: tuple[int, int], cells: int) -> None:
+def test_any_picture_has_cells(encoder: Encoder, size: tuple[int, int], cells: int) -> None:
     result = explain(encoder, "coat", Image.new("RGB", size, "red"), cells=cells)
     _, rows, columns = result.relevance.shape
     assert 1 <= rows * columns <= 2 * cells
@@ -88,7 +88,9 @@ def test_any_picture_has_places(encoder: Encoder, size: tuple[int, int], cells: 
     assert result.draw().size > (48, 48)
 
 
-def test_it_prints_saves_and_is_json(explanation: Explanation, tmp_path: Path) -> None:
+def test_an_explanation_can_be_printed_saved_and_converted_to_json(
+    explanation: Explanation, tmp_path: Path
+) -> None:
     assert "score" in str(explanation)
     assert all(word in str(explanation) for word in explanation.words)
     explanation.save(tmp_path / "why.png")
@@ -105,7 +107,7 @@ def test_a_long_query_is_drawn_in_rows(encoder: Encoder, picture: Image.Image) -
 
 
 @pytest.mark.parametrize(("query", "cells"), [("   ", 4), ("coat", 0)])
-def test_what_cannot_be_explained_is_said(
+def test_inputs_that_cannot_be_explained_are_errors(
     encoder: Encoder, picture: Image.Image, query: str, cells: int
 ) -> None:
     with pytest.raises(QueryError):
@@ -116,14 +118,14 @@ def test_what_cannot_be_explained_is_said(
     ("name", "message"),
     [("why.gif", r"ends in \.png or \.jpg, got 'why.gif'"), ("no/why.png", "explanation")],
 )
-def test_where_it_cannot_be_saved_is_said(
+def test_a_path_that_cannot_be_written_is_an_error(
     explanation: Explanation, tmp_path: Path, name: str, message: str
 ) -> None:
     with pytest.raises(ImageError, match=message):
         explanation.save(tmp_path / name)
 
 
-def test_a_match_explains_itself(crops_searcher: Searcher, encoder: Encoder) -> None:
+def test_a_match_has_an_explanation(crops_searcher: Searcher, encoder: Encoder) -> None:
     match = crops_searcher.query(QUERY, 3)[1]
     why = match.explain()
     assert why.query == QUERY

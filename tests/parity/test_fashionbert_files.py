@@ -1,11 +1,11 @@
 """FashionBERT from JPEG files and sentences to an optimiser step.
 
-Its released code is of TensorFlow 1 and cannot be run here. What it computes is written down
-below once more, in float64 and one formula after another, from its source (EasyTransfer,
-``modeling_imagebert.py``, ``pretrain_loss.py``, ``optimizers/__init__.py``): the joint encoder,
-the three losses and their weights, clipping, TensorFlow's Adam and its linear decay. Captions
-are padded to 64 tokens there, and to the longest of a batch here. Two things are ours and are
-taken as they are: the tokens are CLIP's, and the patch encoder is a small one of timm's.
+The released code needs TensorFlow 1 and cannot be run here. Its computation is written again below,
+in float64 and one formula after another, from its source (EasyTransfer, ``modeling_imagebert.py``,
+``pretrain_loss.py``, ``optimizers/__init__.py``): the joint encoder, the three losses and their
+weights, clipping, TensorFlow's Adam and its linear decay. The released code pads captions to 64
+tokens, and finegrain to the longest of a batch. Two parts are finegrain's and are not compared: the
+tokens are CLIP's, and the patch encoder is a small one of timm.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def samples():
 
 @pytest.fixture(scope="module")
 def recipe():
-    """The recipe of the published dataset with narrow nets and no dropout."""
+    """The recipe of the published dataset with narrow layers and no dropout."""
     published = load_recipe(ROOT / "recipes" / "fashionbert_fashion_gen.py")
     method = replace(
         published.method,
@@ -75,7 +75,7 @@ def recipe():
         published,
         method=method,
         weights=None,
-        # The towers are ours: without their loss, all that moves is the released code's.
+        # The towers are not in the released code. Without their loss, only its parameters change.
         losses={**published.losses, "sdm": 0.0},
         schedule=replace(published.schedule, epochs=STEPS, steps=STEPS),
         batch_size=len(TOLD),
@@ -109,7 +109,7 @@ def batch(trainer):
 # --- from files to inputs -------------------------------------------------------------------
 
 
-def test_pictures_are_those_of_their_files(batch):
+def test_pixels_equal_those_of_the_files(batch):
     for pixels, number in zip(batch.pixels, batch.items, strict=True):
         picture = Image.open(FILES / TOLD[int(number)]["image"]).convert("RGB")
         sized = np.asarray(picture.resize((SIDE, SIDE), Image.Resampling.BILINEAR), dtype=int)
@@ -131,14 +131,14 @@ def test_patches_are_cut_in_raster_order_and_encoded_one_by_one(trainer, batch):
                 torch.testing.assert_close(got[n, i * GRID + j], expected, atol=1e-5, rtol=1e-4)
 
 
-def test_captions_are_cut_to_64_tokens(batch):
+def test_captions_are_truncated_to_64_tokens(batch):
     captions = [TOLD[int(number)]["caption"] for number in batch.items]
     expected = open_clip.get_tokenizer("ViT-B-16", context_length=LENGTH)(captions)
     assert int(batch.eot.max()) == LENGTH - 1
     assert torch.equal(batch.ids, expected[:, : batch.ids.shape[1]].int())
 
 
-def test_a_wrong_caption_is_of_the_sub_category(trainer, batch):
+def test_a_wrong_caption_comes_from_the_sub_category(trainer, batch):
     ids = {
         tuple(trainer.tokenizer.encode([told["caption"]]).ids[0].tolist()): told["pid"]
         for told in TOLD
@@ -150,8 +150,8 @@ def test_a_wrong_caption_is_of_the_sub_category(trainer, batch):
         assert (pid < 3) == (own < 3)
 
 
-def test_hidden_words_are_whole_and_as_many_as_in_the_released_data(trainer, batch):
-    """``min(10, max(1, round(0.15 n)))`` of ``n`` tokens, start and end among them, at most."""
+def test_masked_words_are_complete_and_as_many_as_in_the_released_data(trainer, batch):
+    """At most ``min(10, max(1, round(0.15 n)))`` of ``n`` tokens, including start and end."""
     torch.manual_seed(0)
     for _ in range(20):
         masked = trainer.model._hide_words(batch.ids)
@@ -163,7 +163,7 @@ def test_hidden_words_are_whole_and_as_many_as_in_the_released_data(trainer, bat
             assert torch.equal(targets[chosen], ids[chosen])
 
 
-# --- the released computation, written down ----------------------------------------------------
+# --- the released computation ------------------------------------------------------------------
 
 
 def norm(x, gain, offset):
@@ -210,7 +210,7 @@ def encode(p, ids, seen, features):
 
 
 def released_losses(p, ids, seen, features, hidden, targets, matches):
-    """The three losses of pairs, each row a pair: masked words, match, masked patches."""
+    """The three losses of pairs, one pair per row: masked words, match, masked patches."""
     shown = features * (1 - hidden.to(features.dtype))[..., None]
     x = encode(p, ids, seen, shown)
     words, patches = x[:, :LENGTH], x[:, LENGTH:]
@@ -231,7 +231,7 @@ def released_losses(p, ids, seen, features, hidden, targets, matches):
 
 
 def adaptive(losses):
-    """The weighted sum, whose gradient flows through the weights too."""
+    """The weighted sum, whose gradient also flows through the weights."""
     n = torch.stack(losses).softmax(0).square()
     a, b, c = (3 - n[i] for i in range(3))
     total = a * b + b * c + c * a
@@ -244,7 +244,7 @@ def padded(ids, length=LENGTH):
 
 @pytest.fixture
 def fixed(trainer, batch, monkeypatch):
-    """What is hidden, drawn once; and the pairs as the released code would be given them."""
+    """Masked words and pairs, drawn once, in the form that the released code takes."""
     torch.manual_seed(9)
     model = trainer.model
     ids = torch.cat([batch.ids, batch.wrong_ids])
@@ -276,7 +276,7 @@ def in_double(model):
     }
 
 
-def test_the_losses_are_those_of_the_released_formulas(trainer, batch, fixed):
+def test_the_losses_equal_the_released_formulas(trainer, batch, fixed):
     expected = released_losses(in_double(trainer.model), **fixed)
     trainer.model.train()
     weighted = trainer.model(batch)
@@ -289,7 +289,7 @@ def test_the_losses_are_those_of_the_released_formulas(trainer, batch, fixed):
         assert trainer.model(batch)[name].item() == pytest.approx(loss.item(), rel=2e-5)
 
 
-def test_two_optimiser_steps_are_those_of_the_released_optimiser(trainer, batch, fixed):
+def test_two_steps_equal_those_of_the_released_optimiser(trainer, batch, fixed):
     """Clipping, TensorFlow's Adam, and a rate that is 0 at the first step."""
     parameters = in_double(trainer.model)
     moments = {name: [torch.zeros_like(p)] * 2 for name, p in parameters.items()}

@@ -1,4 +1,4 @@
-"""FashionBERT's losses and weights against their formulas, written as loops in fp64."""
+"""FashionBERT's losses and weights compared with loops over their formulas in fp64."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def normed(values):
 
 
 @given(strengths)
-def test_weights_of_three_losses_are_the_released_products(values):
+def test_weights_of_three_losses_equal_the_released_products(values):
     a, b, c = (3 - n for n in normed(values))
     total = a * b + b * c + c * a
     expected = [b * c / total, c * a / total, a * b / total]
@@ -51,7 +51,7 @@ def test_the_bounds_are_reached():
 
 @given(several)
 def test_weights_solve_the_stated_problem(values):
-    """Stationarity under the constraint, as one linear system in weights and multiplier."""
+    """Stationarity under the constraint, as one linear system of weights and multiplier."""
     count = len(values)
     system = np.ones((count + 1, count + 1))
     # The derivative of sum_{i<j} (w_i - w_j)^2 / 2 by w_i is K w_i - sum_j w_j.
@@ -83,7 +83,7 @@ def test_the_gradient_flows_through_the_weights(values):
         assert slope == pytest.approx((loss(up) - loss(down)) / 2e-5, abs=1e-6)
 
 
-def test_gradient_norms():
+def test_gradient_norms_equal_the_formula():
     weight, bias = tensor([[1.0, 2.0], [3.0, 4.0]], grad=True), tensor([0.5, -1.0], grad=True)
     x = tensor([2.0, -1.0])
     losses = [(weight @ x + bias).square().sum(), 3 * bias.sum() + weight.sum()]
@@ -108,7 +108,7 @@ def literal_masked_patches(predictions, features):
 
 @settings(deadline=None, max_examples=25)
 @given(rows=st.integers(1, 5), width=st.integers(1, 6), seed=st.integers(0, 1000))
-def test_masked_patches(rows, width, seed):
+def test_masked_patches_equal_the_formula(rows, width, seed):
     draw = torch.Generator().manual_seed(seed)
     predictions = torch.randn(rows, width, generator=draw, dtype=torch.float64)
     features = torch.randn(rows, width, generator=draw, dtype=torch.float64)
@@ -121,18 +121,18 @@ def test_masked_patches(rows, width, seed):
     torch.testing.assert_close(leaves[0].grad, leaves[1].grad, rtol=1e-9, atol=1e-12)
 
 
-def test_nothing_flows_into_what_was_hidden():
+def test_masked_patches_have_no_gradient():
     features = torch.randn(2, 3, requires_grad=True)
     masked_patches(torch.randn(2, 3, requires_grad=True), features).backward()
     assert features.grad is None
 
 
-def test_a_patch_that_is_told_costs_nothing():
+def test_a_correct_prediction_has_a_loss_of_zero():
     features = torch.randn(4, 7)
     assert masked_patches(features + 3, features).item() == pytest.approx(0, abs=1e-6)
 
 
-def test_half_precision_is_widened():
+def test_half_precision_is_converted_to_fp32():
     predictions, features = torch.randn(4, 7).bfloat16(), torch.randn(4, 7).bfloat16()
     got = masked_patches(predictions, features)
     assert got.dtype == torch.float32

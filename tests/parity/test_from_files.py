@@ -1,10 +1,11 @@
-"""Ours against released code from files on: ten JPEGs and ten captions, with drawn weights.
+"""Comparison with released code from files on: ten JPEGs and ten captions, with drawn weights.
 
-The numbers in ``tests/golden/<method>/from_files.json`` are of the released code of IRRA (commit
-cfc2378), RDE (b3fd396) and TBPS-CLIP (ba090bc), run once in fp32 on a CPU: pixels, tokens, what
-2,000 augmentations look like, scores and order of an evaluation, and named losses before and after
-one step of the optimiser. Random words are hidden there and given here; random changes of captions
-and attention dropout are off, except where their distribution is compared.
+The numbers in ``tests/golden/<method>/from_files.json`` come from the released code of IRRA (commit
+cfc2378), RDE (b3fd396) and TBPS-CLIP (ba090bc), run once in fp32 on a CPU: pixels, tokens,
+statistics of 2,000 augmentations, scores and ranking of an evaluation, and named losses before and
+after one step of the optimiser. Masked words are drawn in the released code and given to finegrain.
+Random changes of captions and attention dropout are off, except where their distribution is
+compared.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ METHODS = {"irra": "irra_cuhk_pedes", "rde": "rde_cuhk_pedes", "tbps_clip": "tbp
 STEP_RATE = 1e-3
 DRAWS = 2000
 MOST_APART = 0.062
-"""Two samples of 2,000 of one distribution are nearer than this in 999 cases of 1,000."""
+"""Two samples of 2,000 from one distribution have a smaller distance in 999 of 1,000 cases."""
 
 
 @cache
@@ -48,7 +49,7 @@ def golden(name):
 
 @cache
 def recipe_of(name):
-    """The committed recipe with small towers, which the released code was given too."""
+    """The committed recipe with small towers; the released code was run with the same."""
     recipe = finegrain.load_recipe(ROOT / f"recipes/{METHODS[name]}.py")
     method = recipe.method
     image = replace(method.image, channels=128, depth=2, heads=2)
@@ -64,7 +65,7 @@ def recipe_of(name):
 
 
 def drawn(name, like):
-    """A tensor whose values only its released name decides."""
+    """A tensor whose values depend only on its released name."""
     if name == "logit_scale":
         return torch.tensor(np.log(1 / 0.07), dtype=torch.float32)
     gain = name.endswith("weight") and any(
@@ -77,7 +78,7 @@ def drawn(name, like):
 
 @pytest.fixture
 def build(tmp_path):
-    """The small method of a name, filled through the released layout of its weights."""
+    """The small method of a name, with weights in the released layout."""
 
     def built(name):
         recipe = recipe_of(name)
@@ -102,7 +103,7 @@ def build(tmp_path):
 
 
 def clip_of(config):
-    """The same towers without what a method adds to them."""
+    """The same towers without the additions of a method."""
     return ClipConfig(image=config.image, text=config.text, embed_dim=config.embed_dim)
 
 
@@ -116,7 +117,7 @@ def shown(transform, images):
 
 
 def normalised(recipe, pixels):
-    """What a tower makes of bytes ``[..., 3, H, W]``."""
+    """Input of a tower for bytes ``[..., 3, H, W]``."""
     image = recipe.method.image
     mean, std = (np.array(values)[:, None, None] for values in (image.mean, image.std))
     return (pixels / 255 - mean) / std
@@ -141,17 +142,17 @@ def batch_of(recipe, ten_pictures, pixels, rows=range(10)):
     )
 
 
-# --- reading ------------------------------------------------------------------------------
+# --- preprocessing ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_pixels(name, images):
+def test_pixels_equal_those_of_the_released_code(name, images):
     recipe = recipe_of(name)
     result = normalised(recipe, shown(image_transform(recipe), images))
     np.testing.assert_allclose(at_spots(result), golden(name)["pixels"], atol=2e-6)
 
 
-def test_tbps_clip_trains_on_other_pixels(images):
+def test_tbps_clip_has_other_pixels_in_training(images):
     recipe = recipe_of("tbps_clip")
     result = at_spots(normalised(recipe, shown(training_transform(recipe), images)))
     np.testing.assert_allclose(result, golden("tbps_clip")["training_pixels"], atol=2e-6)
@@ -159,7 +160,7 @@ def test_tbps_clip_trains_on_other_pixels(images):
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_tokens(name, ten_pictures):
+def test_tokens_equal_those_of_the_released_code(name, ten_pictures):
     tokens = recipe_of(name).method.text.tokenizer().encode(ten_pictures.captions)
     rows = [row[: eot + 1].tolist() for row, eot in zip(tokens.ids, tokens.eot, strict=True)]
     assert rows == golden(name)["ids"]
@@ -176,7 +177,7 @@ def test_tbps_clip_rewords_captions(ten_pictures):
 
 
 def measures(x):
-    """What an augmented picture ``[3, H, W]`` looks like, in a few numbers."""
+    """Statistics of an augmented picture ``[3, H, W]``."""
     height, width = x.shape[1:]
     return {
         **{f"mean_{channel}": x[channel].mean() for channel in range(3)},
@@ -190,14 +191,14 @@ def measures(x):
 def apart(values, percentiles):
     """Largest difference of the share of values below each released percentile."""
     ordered, marks = np.sort(values), np.array(percentiles)
-    # Equal percentiles are a jump of the distribution, which reaches from one share to another.
+    # Equal percentiles are a step of the distribution, so a range of shares is possible.
     share = np.linspace(0, 1, len(marks))
     low, high = (np.searchsorted(ordered, marks, side) / len(ordered) for side in ("left", "right"))
     return max(0.0, (low - share).max(), (share - high).max())
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_augmented_pictures_look_like_those_of_the_released_code(name, images):
+def test_augmented_pictures_have_the_statistics_of_the_released_code(name, images):
     recipe = recipe_of(name)
     pictures = [p.transpose(1, 2, 0) for p in shown(training_transform(recipe), images)]
     told = recipe.augment
@@ -225,7 +226,7 @@ def test_augmented_pictures_look_like_those_of_the_released_code(name, images):
         assert apart(areas, golden(name)["erased_area"]) < 1.95 * np.sqrt(2 / len(areas))
 
 
-def test_irra_hides_as_many_words(ten_pictures):
+def test_irra_masks_as_many_words(ten_pictures):
     ids = batch_words("irra", ten_pictures)
     masked = mask_words(ids, rate=recipe_of("irra").method.mask_rate)
     hidden = masked.targets > 0
@@ -235,7 +236,7 @@ def test_irra_hides_as_many_words(ten_pictures):
     assert result == pytest.approx(golden("irra")["hidden_words"], rel=0.08)
 
 
-def test_rde_disturbs_as_many_words(ten_pictures):
+def test_rde_changes_as_many_words(ten_pictures):
     ids = batch_words("rde", ten_pictures)
     changed = disturb_words(ids, torch.full((DRAWS,), ids.shape[1] - 1), rate=0.2).ids
     foreign = ~torch.isin(changed, torch.cat([ids[0], torch.tensor([0, MASK])]))
@@ -245,13 +246,13 @@ def test_rde_disturbs_as_many_words(ten_pictures):
 
 
 def batch_words(name, ten_pictures):
-    """The first caption, as often as there are draws."""
+    """The first caption, repeated for each draw."""
     torch.manual_seed(0)
     tokens = recipe_of(name).method.text.tokenizer().encode(ten_pictures.captions[:1])
     return torch.from_numpy(tokens.ids).repeat(DRAWS, 1)
 
 
-def test_tbps_clip_leaves_out_as_many_words(ten_pictures):
+def test_tbps_clip_drops_as_many_words(ten_pictures):
     recipe = recipe_of("tbps_clip")
     caption = recipe.method.text.cleaning.reworded(ten_pictures.captions[7])
     words, mean, deviation = golden("tbps_clip")["kept_words"]
@@ -267,8 +268,10 @@ def test_tbps_clip_leaves_out_as_many_words(ten_pictures):
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", METHODS)
-def test_scores_order_and_metrics(name, build, images, ten_pictures):
-    """RDE has no TSE of an empty caption, so there nine captions search."""
+def test_scores_ranking_and_metrics_equal_those_of_the_released_code(
+    name, build, images, ten_pictures
+):
+    """RDE has no TSE of an empty caption, so only nine captions are queries there."""
     recipe, method = recipe_of(name), build(name).eval()
     rows = golden(name).get("kept", range(10))
     pixels = shown(image_transform(recipe), images)
@@ -289,7 +292,7 @@ def test_scores_order_and_metrics(name, build, images, ten_pictures):
 
 
 def two_steps(recipe, method, batch):
-    """Named losses before and after a step, and the length of the first gradient."""
+    """Named losses before and after a step, and the norm of the first gradient."""
     optimizer = make_optimizer(method, replace(recipe.optimizer, lr=STEP_RATE))
     set_lr(optimizer, lambda factor: STEP_RATE * factor)
     named, norms = [], []
@@ -306,10 +309,12 @@ def two_steps(recipe, method, batch):
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_losses_gradient_and_a_step(name, build, images, ten_pictures, monkeypatch):
+def test_losses_gradient_and_a_step_equal_those_of_the_released_code(
+    name, build, images, ten_pictures, monkeypatch
+):
     recipe, method, told = recipe_of(name), build(name), golden(name)
     if name == "rde":
-        # 0.001 for the selections, whatever the rate of the towers is.
+        # 0.001 for the selections, for any rate of the towers
         towers, selections = recipe.optimizer.rules
         rules = (towers, replace(selections, lr=1e-3 / STEP_RATE))
         recipe = replace(recipe, optimizer=replace(recipe.optimizer, rules=rules))
@@ -332,7 +337,7 @@ def test_losses_gradient_and_a_step(name, build, images, ten_pictures, monkeypat
 
 
 def test_rde_on_captions_with_more_words_than_are_selected(build, images, ten_pictures):
-    """Of those the default, which lets no padding into the statistics, gives the same."""
+    """For these, the default gives the same. It keeps padding out of the statistics."""
     recipe, method, told = recipe_of("rde"), build("rde"), golden("rde")
     method.config = replace(method.config, short_captions="words")
     pixels = shown(training_transform(recipe), images)
@@ -341,8 +346,8 @@ def test_rde_on_captions_with_more_words_than_are_selected(build, images, ten_pi
     assert {name: loss.item() for name, loss in losses.items()} == pytest.approx(expected, rel=1e-5)
 
 
-def test_the_rates_of_tbps_clip():
-    """Of a run of five epochs of 212 steps."""
+def test_learning_rates_of_tbps_clip_equal_those_of_the_released_code():
+    """For a run of five epochs of 212 steps."""
     schedule = recipe_of("tbps_clip").schedule
     for step, rate in golden("tbps_clip")["rates"].items():
         result = lr_factor(int(step), schedule, per_epoch=212, total=5 * 212)

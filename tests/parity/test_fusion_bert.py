@@ -1,4 +1,4 @@
-"""Cross-attention in its absorbed form against the plain one."""
+"""Cross-attention in absorbed form compared with standard cross-attention."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CONFIG = BertConfig(vocabulary=40, positions=16, channels=24, depth=2, heads=4)
 
 
 def randomised(module):
-    """Biases and gains that are not 0 and 1."""
+    """Set biases and gains to values other than 0 and 1."""
     for parameter in module.parameters():
         nn.init.normal_(parameter, std=0.3)
     return module.eval()
@@ -37,7 +37,7 @@ def bert():
     seed=st.integers(0, 99),
 )
 @torch.no_grad()
-def test_absorbed_is_plain(heads, pictures, length, tokens, seed):
+def test_absorbed_attention_equals_standard_attention(heads, pictures, length, tokens, seed):
     torch.manual_seed(seed)
     look = randomised(LookAt(8, heads=heads, looked_at=5, dropout=0.1)).double()
     x = torch.randn(pictures, length, 8).double()
@@ -50,7 +50,7 @@ def test_absorbed_is_plain(heads, pictures, length, tokens, seed):
 @torch.no_grad()
 @pytest.mark.parametrize("padding", [0, 3])
 @pytest.mark.parametrize("depth", [1, 3])
-def test_one_caption_is_fused_as_copies_of_it(depth, padding):
+def test_fusing_one_caption_equals_fusing_its_copies(depth, padding):
     torch.manual_seed(depth)
     bert = randomised(FusionBert(CONFIG, fusion_depth=depth, looked_at=10)).double()
     ids = torch.randint(0, 40, (1, 6 + padding))
@@ -66,7 +66,7 @@ def test_one_caption_is_fused_as_copies_of_it(depth, padding):
 
 
 @torch.no_grad()
-def test_words_look_at_their_own_picture(bert):
+def test_words_attend_to_their_own_picture(bert):
     seen = words_before(torch.tensor([5]), 5)
     words = bert.read(torch.arange(5)[None], seen)
     tokens = torch.randn(3, 7, 10).double()
@@ -77,13 +77,13 @@ def test_words_look_at_their_own_picture(bert):
 
 
 def counted(compute):
-    """Multiplications with an addition."""
+    """Number of multiply-accumulate operations."""
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         compute()
     return counter.get_total_flops() / 2
 
 
-def test_what_absorbing_saves_in_bert_base():
+def test_the_absorbed_form_needs_fewer_operations_in_bert_base():
     """At 384x384 in patches of 16, and a caption of twenty words."""
     pictures, length, patches, width, heads = 2, 20, 577, 768, 12
     with torch.device("meta"):
@@ -100,8 +100,8 @@ def test_what_absorbing_saves_in_bert_base():
     assert plain / absorbed == pytest.approx(2.78, abs=0.01)
 
 
-def test_what_a_pair_costs_in_bert_base():
-    """Of the whole upper half: 5.2 thousand million multiplications become 2.0."""
+def test_a_pair_takes_the_stated_number_of_operations_in_bert_base():
+    """In all upper layers: 2.0 instead of 5.2 thousand million multiplications."""
     config = BertConfig(depth=0)
     pictures, length = 64, 20
     with torch.device("meta"):

@@ -1,4 +1,4 @@
-"""A gallery on a GPU through random histories, beside all scores sorted in float64."""
+"""A gallery on a GPU after random changes, compared with a sort of all scores in float64."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def torch_scan(rows, spare, dim):
 
 
 def signs(random, rows):
-    """Unit vectors of plus and minus a quarter."""
+    """Unit vectors whose values are plus and minus a quarter."""
     return random.choice(np.float32([-0.25, 0.25]), (rows, DIM))
 
 
@@ -58,7 +58,7 @@ def literal(pictures, query, k, fits, group_by):
 
 @settings(max_examples=12, deadline=None)
 @given(history=st.lists(steps, min_size=1, max_size=6), seed=st.integers(0, 2**32 - 1))
-def test_every_history_ends_in_the_exact_answer(history, seed):
+def test_answers_are_exact_after_any_changes(history, seed):
     random = np.random.default_rng(seed)
     now, pictures, ends = START, {}, {}
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
@@ -68,7 +68,7 @@ def test_every_history_ends_in_the_exact_answer(history, seed):
         with Gallery(Path(folder) / "g", dim=DIM, index=Gpu(torch_scan)) as gallery:
             for what, amount, hours in [("add", 40, None), *history]:
                 if what == "add":
-                    # Sums of quarters are exact, and many scores tie.
+                    # Sums of quarters are exact, and many scores are equal.
                     vectors = signs(random, amount)
                     pids = random.integers(0, 10, amount).tolist()
                     after = None if hours is None else timedelta(hours=hours)

@@ -1,8 +1,8 @@
-"""Ours against IRRA's released code, on the same weights and batches.
+"""Comparison with IRRA's released code, on the same weights and batches.
 
-The numbers are of that code, run once in fp32 on a CPU: features, every named loss, the
-length of its gradient, and twenty training steps. Weights and batches are drawn again here,
-from a generator whose stream numpy keeps frozen.
+The numbers come from that code, run once in fp32 on a CPU: features, every named loss, the norm of
+its gradient, and twenty training steps. Weights and batches are drawn again here, from a generator
+whose stream numpy keeps stable.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def is_gain(name):
 
 
 def load_drawn_weights(method, path):
-    """Fill a method with the golden run's weights, through the released key layout."""
+    """Load the golden run's weights in the released layout."""
     draw = np.random.RandomState(SHAPES["seed"])
     layout = export_irra(CONFIG.build(("sdm", "id", "mlm")))
     state = {}
@@ -95,7 +95,7 @@ def drawn_batch(number):
 
 @pytest.fixture
 def run(monkeypatch):
-    """Losses of a method on a golden batch, with the words hidden that were hidden there."""
+    """Losses of a method on a golden batch, with the words masked as in the golden run."""
 
     def losses(method, number):
         batch, masked = drawn_batch(number)
@@ -105,7 +105,7 @@ def run(monkeypatch):
     return losses
 
 
-def test_features(tmp_path):
+def test_features_equal_those_of_the_released_code(tmp_path):
     method = load_drawn_weights(CONFIG.build(PUBLISHED), tmp_path / "best.pth")
     batch, _ = drawn_batch(0)
     for features, golden in (
@@ -116,7 +116,7 @@ def test_features(tmp_path):
 
 
 @pytest.mark.parametrize("name", sorted(GOLDEN["losses"]))
-def test_a_loss_and_its_gradient(name, run, tmp_path):
+def test_a_loss_and_its_gradient_equal_those_of_the_released_code(name, run, tmp_path):
     method = load_drawn_weights(CONFIG.build(irra_module.LOSSES), tmp_path / "best.pth")
     loss = run(method, 0)[name]
     loss.backward()
@@ -127,8 +127,8 @@ def test_a_loss_and_its_gradient(name, run, tmp_path):
     assert norm.item() == pytest.approx(GOLDEN["gradient_norms"][name], rel=1e-5)
 
 
-def test_twenty_steps(run, tmp_path):
-    """Losses, optimiser rules and schedule of the committed recipe, at another rate."""
+def test_twenty_steps_equal_those_of_the_released_code(run, tmp_path):
+    """With the losses, optimiser rules and schedule of the committed recipe, at another rate."""
     told = GOLDEN["optimizer"]
     recipe = finegrain.load_recipe(ROOT / "recipes/irra_cuhk_pedes.py")
     assert set(recipe.losses.values()) == {1.0}

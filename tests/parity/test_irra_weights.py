@@ -1,4 +1,4 @@
-"""IRRA's published layout, written down name by name, goes in and comes out unchanged."""
+"""IRRA's published layout, listed name by name, is loaded and written without changes."""
 
 from __future__ import annotations
 
@@ -99,8 +99,9 @@ def assert_same(got, expected):
         assert torch.equal(got[name], tensor.float()), name
 
 
-def test_the_published_list_at_full_size():
-    """Without memory: the names and shapes of the CUHK-PEDES checkpoint, 194.535 M numbers."""
+def test_names_and_shapes_equal_the_published_list():
+    """Without allocating memory: the names and shapes of the CUHK-PEDES checkpoint, 194.535 M
+    numbers."""
     config = IrraConfig(image=VitConfig(), text=TextConfig())
     with torch.device("meta"):
         state = export_irra(config.build(ALL))
@@ -120,7 +121,7 @@ def test_the_published_list_at_full_size():
     prefix=st.sampled_from(["", "module."]),
     half=st.booleans(),
 )
-def test_what_is_loaded_is_written_back(
+def test_loaded_weights_are_written_back(
     tmp_path_factory, grid, patch, depths, identities, losses, prefix, half
 ):
     config = replace(
@@ -149,7 +150,7 @@ def test_what_is_loaded_is_written_back(
     assert_same(export_irra(method), state)
 
 
-def test_the_file_that_a_trainer_leaves(tmp_path):
+def test_a_checkpoint_of_the_released_trainer_is_read(tmp_path):
     """With the optimiser and the schedule, as the released code saves them."""
     state = random_state(tower_shapes(SMALL) | head_shapes(SMALL))
     parameter = torch.nn.Parameter(torch.ones(3))
@@ -172,7 +173,7 @@ def test_the_file_that_a_trainer_leaves(tmp_path):
 
 
 @pytest.mark.parametrize("with_heads", [True, False], ids=["IRRA", "HAM and NAM"])
-def test_towers_alone_for_search(with_heads, tmp_path):
+def test_towers_are_enough_for_search(with_heads, tmp_path):
     towers = random_state(tower_shapes(SMALL))
     heads = random_state(head_shapes(SMALL)) if with_heads else {}
     torch.save(towers | heads, tmp_path / "best.pth")
@@ -181,7 +182,7 @@ def test_towers_alone_for_search(with_heads, tmp_path):
     assert_same(export_irra(method), towers)
 
 
-def test_clip_scale_that_some_forks_keep(tmp_path):
+def test_the_logit_scale_of_some_forks_is_ignored(tmp_path):
     state = random_state(tower_shapes(SMALL))
     kept = state | {"base_model.logit_scale": torch.tensor(4.6)}
     torch.save(kept, tmp_path / "best.pth")
@@ -190,7 +191,7 @@ def test_clip_scale_that_some_forks_keep(tmp_path):
     assert_same(export_irra(method), state)
 
 
-def test_positions_of_the_same_grid_are_untouched_though_their_number_is_a_square(tmp_path):
+def test_positions_of_the_same_grid_are_unchanged_if_their_number_is_a_square(tmp_path):
     config = replace(SMALL, image=replace(SMALL.image, height=64, width=16))  # 8x2 patches
     state = random_state(tower_shapes(config))
     torch.save(state, tmp_path / "best.pth")

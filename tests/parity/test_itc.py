@@ -1,4 +1,4 @@
-"""The contrastive loss against its formula, written as loops, and over two processes."""
+"""The contrastive loss compared with loops over its formula, and over two processes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def unit(n, d, seed):
 
 
 def literal(images, texts, pids, scale):
-    """Symmetric cross-entropy with targets uniform over the captions of one's own pid."""
+    """Symmetric cross-entropy with targets that are uniform over the captions of the same pid."""
     n = len(pids)
     total = 0.0
     for queries, answers in ((images, texts), (texts, images)):
@@ -42,14 +42,14 @@ def literal(images, texts, pids, scale):
     seed=st.integers(0, 1000),
     scale=st.floats(0.1, 100),
 )
-def test_equals_the_double_loop(pids, seed, scale):
+def test_the_loss_equals_a_double_loop(pids, seed, scale):
     images, texts = unit(len(pids), 6, seed), unit(len(pids), 6, seed + 1)
     got = itc(images, texts, torch.tensor(pids), torch.tensor(scale))
     expected = literal(images.double(), texts.double(), pids, scale)
     assert got.item() == pytest.approx(expected.item(), rel=1e-4, abs=1e-5)
 
 
-def test_with_every_pid_once_it_is_info_nce():
+def test_with_distinct_pids_the_loss_equals_info_nce():
     """Radford et al. 2021, figure 3."""
     images, texts = unit(8, 6, 0), unit(8, 6, 1)
     logits = SCALE * images @ texts.T
@@ -81,8 +81,8 @@ def test_gradients_equal_those_of_the_double_loop():
 
 
 @pytest.mark.parametrize("pids", [range(16), [0] * 16, [i // 4 for i in range(16)]])
-def test_bounds(pids):
-    """Not below the entropy of the targets, which is log n where n captions are right."""
+def test_the_loss_has_its_bounds(pids):
+    """It is at least the entropy of the targets, which is log n for n matching captions."""
     pids = torch.tensor(list(pids))
     same = int((pids == 0).sum())
     identity = F.one_hot(pids, 16).float()
@@ -96,7 +96,7 @@ def test_bounds(pids):
         assert low - 1e-4 <= got <= math.log(16) + 2 * 3.0
 
 
-def test_autocast_leaves_the_logits_in_full_precision():
+def test_logits_are_in_full_precision_under_autocast():
     images, texts = unit(16, 32, 0), unit(16, 32, 1)
     pids, scale = torch.arange(16), torch.tensor(100.0)
     expected = itc(images, texts, pids, scale)
@@ -105,7 +105,7 @@ def test_autocast_leaves_the_logits_in_full_precision():
     assert torch.equal(got, expected)
 
 
-def test_half_precision_embeddings_are_widened():
+def test_half_precision_embeddings_are_converted_to_fp32():
     images, texts = unit(8, 6, 0).bfloat16(), unit(8, 6, 1).bfloat16()
     got = itc(images, texts, PIDS, torch.tensor(SCALE))
     expected = itc(images.float(), texts.float(), PIDS, torch.tensor(SCALE))
@@ -114,7 +114,7 @@ def test_half_precision_embeddings_are_widened():
 
 
 def one_of_two(rank, folder):
-    """A process that holds four of the eight rows, and weights of its own as under DDP."""
+    """A process with four of the eight rows, and its own weights as under DDP."""
     torch.set_num_threads(1)
     store = dist.FileStore(f"{folder}/store", 2)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=2)

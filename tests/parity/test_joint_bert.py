@@ -1,4 +1,4 @@
-"""The joint encoder against BERT of Hugging Face, and its patch tokens against the formula."""
+"""The joint encoder compared with BERT of Hugging Face, and its patch tokens with the formula."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def ids():
 
 
 @torch.no_grad()
-def test_words_alone_equal_those_of_the_reference(theirs, joint, ids):
+def test_words_without_patches_equal_the_reference(theirs, joint, ids):
     seen = torch.arange(12) < torch.tensor([12, 5, 1])[:, None]
     expected = theirs(input_ids=ids, attention_mask=seen.long())
     tokens = joint.bert(joint.bert.embed(ids), seen)
@@ -68,7 +68,7 @@ def test_words_alone_equal_those_of_the_reference(theirs, joint, ids):
 
 @torch.no_grad()
 def test_words_and_patches_equal_the_reference_on_the_same_tokens(theirs, joint, ids):
-    """Its own encoder, given one sequence of words, padding and patches."""
+    """The encoder of the reference gets one sequence of words, padding and patches."""
     features, eot = torch.randn(3, PATCHES, FEATURES), torch.tensor([11, 4, 1])
     x = torch.cat([joint.bert.embed(ids), joint.patch_embedding(features)], dim=1)
     seen = torch.cat([torch.arange(12) <= eot[:, None], torch.ones(3, PATCHES).bool()], dim=1)
@@ -107,8 +107,8 @@ def test_padding_changes_nothing(joint, ids):
     torch.testing.assert_close(long[:, 0], short[:, 0], atol=1e-5, rtol=1e-5)
 
 
-def test_base_has_the_parameters_of_bert_base():
-    """109,482,240 in Google's uncased model; the rest is of the patches."""
+def test_the_base_size_has_the_parameters_of_bert_base():
+    """Google's uncased model has 109,482,240; the others belong to the patches."""
     with torch.device("meta"):
         joint = JointBert(BertConfig(vocabulary=30522), patches=64, features=2048)
     assert sum(p.numel() for p in joint.bert.parameters()) == 109_482_240

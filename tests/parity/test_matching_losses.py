@@ -1,4 +1,4 @@
-"""SDM, CMPM and the identity loss against their formulas, written as loops in fp64."""
+"""SDM, CMPM and the identity loss compared with loops over their formulas in fp64."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def literal_divergence(score, right, share):
 
 
 def directions(images, texts, pids):
-    """Queries with their identities, and answers with theirs, both ways round."""
+    """Queries and their identities, and answers and theirs, in both directions."""
     text_pids = [pid for pid in pids for _ in range(len(texts) // len(images))]
     yield images, pids, texts, text_pids
     yield texts, text_pids, images, pids
@@ -74,7 +74,7 @@ def literal_itc(images, texts, pids, scale):
 
 
 def assert_same(ours, literal, *inputs):
-    """Equal values, and equal gradients for every input."""
+    """Check for equal values and equal gradients of every input."""
     leaves = [tensor.clone().requires_grad_() for tensor in inputs]
     got, expected = ours(*leaves), literal(*leaves)
     torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-9)
@@ -85,12 +85,12 @@ def assert_same(ours, literal, *inputs):
 
 
 several = st.integers(1, 3)
-"""Captions of each picture."""
+"""Number of captions per picture."""
 
 
 @settings(deadline=None, max_examples=25)
 @given(pids=batches, captions=several, seed=seeds, scale=st.floats(0.5, 50))
-def test_sdm(pids, captions, seed, scale):
+def test_sdm_equals_the_formula(pids, captions, seed, scale):
     tensor, scale = torch.tensor(pids), torch.tensor(scale).double()
     assert_same(
         lambda images, texts: sdm(images, texts, tensor, scale),
@@ -102,7 +102,7 @@ def test_sdm(pids, captions, seed, scale):
 
 @settings(deadline=None, max_examples=15)
 @given(pids=batches, captions=several, seed=seeds)
-def test_itc_of_several_captions(pids, captions, seed):
+def test_itc_of_several_captions_equals_the_formula(pids, captions, seed):
     tensor, scale = torch.tensor(pids), torch.tensor(14.0).double()
     assert_same(
         lambda images, texts: itc(images, texts, tensor, scale),
@@ -114,7 +114,7 @@ def test_itc_of_several_captions(pids, captions, seed):
 
 @settings(deadline=None, max_examples=25)
 @given(pids=batches, captions=several, seed=seeds)
-def test_cmpm(pids, captions, seed):
+def test_cmpm_equals_the_formula(pids, captions, seed):
     tensor = torch.tensor(pids)
     assert_same(
         lambda images, texts: cmpm(images, texts, tensor),
@@ -124,15 +124,15 @@ def test_cmpm(pids, captions, seed):
     )
 
 
-def test_sdm_of_one_identity_has_no_wrong_answer():
-    """Every answer is right: the loss is the distance of ``p`` from uniform, twice."""
+def test_sdm_of_one_identity_is_the_divergence_from_uniform():
+    """Every answer matches, so the loss is twice the divergence of ``p`` from uniform."""
     constant = torch.ones(6, 1)
     pids = torch.zeros(6, dtype=torch.long)
     assert sdm(constant, constant, pids, torch.tensor(50.0)).item() == pytest.approx(0, abs=1e-5)
 
 
-def test_probability_on_a_wrong_answer_costs_its_logarithm_of_epsilon():
-    """``p`` uniform over two rows of two people: half of it is wrong, in both directions."""
+def test_probability_of_a_wrong_answer_adds_the_logarithm_of_epsilon():
+    """``p`` is uniform over two rows of two people, so half of it is wrong, in both directions."""
     same = torch.ones(2, 1)
     got = sdm(same, same, torch.tensor([0, 1]), torch.tensor(50.0)).item()
     expected = 2 * (0.5 * math.log(0.5) + 0.5 * (math.log(0.5) - math.log(1e-8)))
@@ -141,7 +141,7 @@ def test_probability_on_a_wrong_answer_costs_its_logarithm_of_epsilon():
 
 @settings(deadline=None, max_examples=15)
 @given(pids=batches, seed=seeds)
-def test_identity(pids, seed):
+def test_the_identity_loss_equals_the_formula(pids, seed):
     labels = torch.tensor(pids)
 
     def literal(images, texts):
@@ -155,7 +155,7 @@ def test_identity(pids, seed):
 
 
 @pytest.mark.parametrize("loss", [sdm, itc])
-def test_half_precision_is_widened(loss):
+def test_half_precision_is_converted_to_fp32(loss):
     images, texts = unit(8, 6, 0, torch.bfloat16), unit(8, 6, 1, torch.bfloat16)
     pids, scale = torch.tensor([0, 1, 1, 2, 0, 3, 1, 4]), torch.tensor(50.0)
     with torch.autocast("cpu", torch.bfloat16):
@@ -164,7 +164,7 @@ def test_half_precision_is_widened(loss):
     assert torch.equal(got, loss(images.float(), texts.float(), pids, scale))
 
 
-def test_without_identities_every_row_is_its_own():
+def test_without_identities_every_row_is_its_own_identity():
     images, texts = unit(4, 6, 0, torch.float32), unit(4, 6, 1, torch.float32)
     scale = torch.tensor(50.0)
     assert torch.equal(itc(images, texts, None, scale), itc(images, texts, torch.arange(4), scale))

@@ -1,4 +1,4 @@
-"""Retrieval metrics against literal loops over sorted lists."""
+"""Retrieval metrics compared with literal loops over sorted lists."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def literal(queries, gallery, query_pids, gallery_pids, query_cameras=None, gall
                 continue
             score = sum(float(a) * float(b) for a, b in zip(queries[q], gallery[g], strict=True))
             ranking.append((score, same))
-        ranking.sort(key=lambda pair: -pair[0])  # stable: ties keep the gallery's order
+        ranking.sort(key=lambda pair: -pair[0])  # stable: ties keep the order of the gallery
         relevant = [same for _, same in ranking]
         if not any(relevant):
             without_match += 1
@@ -47,7 +47,7 @@ def literal(queries, gallery, query_pids, gallery_pids, query_cameras=None, gall
 
 
 def small_integers(*shape):
-    # Few different values, so that scores are exact and ties and duplicates are common.
+    # Few different values, so that scores are exact, and ties and duplicates are common.
     return npst.arrays(np.float32, shape, elements=st.integers(-1, 1).map(float))
 
 
@@ -70,7 +70,7 @@ def test_metrics_equal_literal_loops(case, chunk):
 
 @given(case=cases(with_cameras=True), chunk=st.integers(1, 7) | st.none())
 @settings(max_examples=200, deadline=None)
-def test_metrics_without_junk_equal_literal_loops(case, chunk):
+def test_metrics_without_cameras_equal_literal_loops(case, chunk):
     expected = literal(*case)
     assume(expected["num_queries"])
     *plain, query_cameras, gallery_cameras = case

@@ -1,4 +1,4 @@
-"""The triplet alignment loss over a queue against its definition, written as loops in fp64."""
+"""The triplet alignment loss over a queue compared with loops over its definition in fp64."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def literal_row(query, pid, batch, queue, *, temperature, margin, hardest):
     temperature=st.floats(0.01, 0.2),
     margin=st.floats(0, 0.5),
 )
-def test_values_and_gradients(pids, queued, seed, hardest, temperature, margin):
+def test_values_and_gradients_equal_the_formula(pids, queued, seed, hardest, temperature, margin):
     batch, queue = keys(pids, seed), keys(queued, seed + 1)
     given_to_both = {"temperature": temperature, "margin": margin, "hardest": hardest}
     weights = torch.linspace(0.5, 1, len(pids), dtype=torch.float64)
@@ -79,8 +79,8 @@ def test_values_and_gradients(pids, queued, seed, hardest, temperature, margin):
     queued=st.lists(st.integers(0, 5), min_size=1, max_size=8),
     seed=st.integers(0, 1000),
 )
-def test_who_is_of_the_same_person_in_the_queue_changes_nothing(pids, queued, seed):
-    """Neither its features nor its absence: it is never a negative, and never a positive."""
+def test_rows_of_the_same_person_in_the_queue_are_ignored(pids, queued, seed):
+    """They are neither negatives nor positives."""
     batch, queue = keys(pids, seed), keys(queued, seed + 1)
     queries = unit(len(pids), seed + 2)
     for row, pid in enumerate(pids):
@@ -95,7 +95,7 @@ def test_who_is_of_the_same_person_in_the_queue_changes_nothing(pids, queued, se
         torch.testing.assert_close(mined_tal(*one, without, **FIXED, hardest=3), plain)
 
 
-def test_without_a_queue_and_without_mining_it_is_tal():
+def test_without_a_queue_and_without_mining_it_equals_tal():
     images, texts = unit(5, 0), unit(5, 1)
     pids = torch.tensor([0, 1, 1, 2, 3])
     empty = keys([-100] * 4, 2)
@@ -118,7 +118,7 @@ def test_a_harder_negative_in_the_queue_raises_the_loss():
     assert losses[1] == pytest.approx(0.1 - 1 + float((query * near).sum()))
 
 
-def test_one_person_alone_has_nothing_to_rank_and_no_gradient():
+def test_one_person_has_a_loss_of_zero_and_no_gradient():
     queries = unit(3, 0).requires_grad_()
     pids = torch.zeros(3, dtype=torch.long)
     loss = mined_tal(queries, pids, Keys(unit(3, 1), pids), keys([0, -100], 2), **FIXED, hardest=2)

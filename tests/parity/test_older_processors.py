@@ -1,6 +1,6 @@
-"""One int8 plan on several kinds of processors: the embeddings agree, and so does the ranking.
+"""One int8 plan gives the same embeddings and ranking on several types of processors.
 
-The older kinds are this processor with newer instructions hidden from the program.
+The older types are this processor with newer instructions hidden from the program.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ print(*this_processor().instructions)
 
 @pytest.fixture(scope="module")
 def hiding(tmp_path_factory) -> Path:
-    """The library that hides instructions, where it can be built and works."""
+    """The library that hides instructions, if it can be built and works."""
     if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
         pytest.skip("hiding instructions needs Linux on x86-64")
     if (compiler := shutil.which("cc")) is None:
@@ -63,7 +63,7 @@ def int8_plan(tiny_plan, tmp_path_factory) -> Path:
 
 
 def embed(plan: Path, out: Path, crops: Path, **environment: str) -> tuple[dict, list[str]]:
-    """Embeddings by a fresh interpreter, and the instruction sets that it saw."""
+    """Embeddings from a new interpreter, and the instruction sets that it detected."""
     pictures = map(str, sorted(crops.iterdir()))
     done = subprocess.run(
         [sys.executable, "-c", EMBED, plan, out, json.dumps(CAPTIONS), *pictures],
@@ -75,7 +75,7 @@ def embed(plan: Path, out: Path, crops: Path, **environment: str) -> tuple[dict,
 
 
 @pytest.mark.parametrize("kind", ["avx2", "avx512"])
-def test_an_older_processor_ranks_as_this_one_does(int8_plan, hiding, crops, tmp_path, kind):
+def test_an_older_processor_gives_the_same_ranking(int8_plan, hiding, crops, tmp_path, kind):
     here, _ = embed(int8_plan, tmp_path / "here.npz", crops)
     older, instructions = embed(
         int8_plan,

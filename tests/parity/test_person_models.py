@@ -1,4 +1,4 @@
-"""The published person models of IRRA's family, from their files to embeddings.
+"""Published person models of IRRA's family, from their files to embeddings.
 
 Each is written with the tensor names of its released checkpoint and read again. The embeddings are
 compared with a literal forward pass of its released code.
@@ -25,7 +25,8 @@ TEXTS = ["a woman in a red coat", "man", "a person with a black backpack and whi
 
 
 def encoded(ids_of):
-    """Ids as the released code makes them, padded to the context, and positions of their ends."""
+    """Ids as the released code makes them, padded to the context length, and positions of their
+    ends."""
     batch = ids_of.encode(TEXTS, pad_to=CONTEXT)
     ids = torch.from_numpy(batch.ids).long()
     assert torch.equal(ids.argmax(dim=1), torch.from_numpy(batch.eot).long())
@@ -34,7 +35,7 @@ def encoded(ids_of):
 
 @pytest.mark.parametrize("name", MODELS)
 @torch.no_grad()
-def test_embeddings_are_those_of_the_released_code(name, tmp_path):
+def test_embeddings_equal_those_of_the_released_code(name, tmp_path):
     theirs = write_person_model(name, tmp_path / "best.pth")
     published = read_published(tmp_path / "best.pth")
     assert published.layout == MODELS[name][0]
@@ -45,7 +46,7 @@ def test_embeddings_are_those_of_the_released_code(name, tmp_path):
     torch.testing.assert_close(got, wanted, atol=1e-5, rtol=0)
     images = theirs.images(normalised(pixels))
     torch.testing.assert_close(published.method.encode_images(pixels), images, atol=1e-5, rtol=0)
-    for embeddings in (wanted, images):  # they must differ, or nothing is compared
+    for embeddings in (wanted, images):  # if all were equal, nothing would be compared
         assert torch.pdist(embeddings).min() > 1e-2
     torch.testing.assert_close(got @ images.T, wanted @ images.T, atol=1e-5, rtol=0)
 
@@ -68,14 +69,14 @@ def test_a_published_person_model_becomes_a_plan(name, tmp_path, capsys):
     np.testing.assert_allclose(encoder.encode_texts(TEXTS), wanted, atol=1e-5, rtol=0)
 
 
-def test_two_methods_with_the_same_tensors_for_search_are_told_apart(tmp_path):
+def test_two_methods_with_the_same_tensors_for_search_are_distinguished(tmp_path):
     for name in ("RDE", "ITSELF", "LPNC"):
         write_person_model(name, tmp_path / f"{name}.pth")
     layouts = [recognise(read_state_dict(path)) for path in sorted(tmp_path.glob("*.pth"))]
     assert layouts == ["itself", "lpnc", "rde"]
 
 
-def test_a_part_that_no_released_code_has_is_refused(tmp_path):
+def test_an_unknown_part_is_refused(tmp_path):
     write_person_model("LPNC", tmp_path / "best.pth")
     state = torch.load(tmp_path / "best.pth", weights_only=True)["model"]
     torch.save({"model": state | {"prompt_head.weight": torch.ones(1)}}, tmp_path / "best.pth")

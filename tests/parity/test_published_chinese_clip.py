@@ -1,4 +1,5 @@
-"""Chinese-CLIP in Hugging Face's and in the released layout, from files, against transformers."""
+"""Chinese-CLIP in Hugging Face's and in the released layout, from files, compared with
+transformers."""
 
 from __future__ import annotations
 

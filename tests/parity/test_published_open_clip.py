@@ -1,4 +1,4 @@
-"""Models of open_clip with other towers than CLIP's, from files, against open_clip."""
+"""Models of open_clip with other towers than CLIP's, from files, compared with open_clip."""
 
 from __future__ import annotations
 
@@ -46,7 +46,8 @@ def _sides(side):
 
 
 def write_model(folder, model_cfg, preprocess_cfg):
-    """A model with random weights as open_clip publishes it; returns the model and the ids."""
+    """Write a model with random weights as open_clip publishes it; returns the model and the
+    ids."""
     torch.manual_seed(0)
     bias = (
         {"init_logit_bias": model_cfg["init_logit_bias"]} if "init_logit_bias" in model_cfg else {}
@@ -56,7 +57,9 @@ def write_model(folder, model_cfg, preprocess_cfg):
     if "hf_model_name" in sizes["text_cfg"]:
         model.text.transformer.eval()
     shake(model)
-    with torch.no_grad():  # batch normalisation gets statistics of noise, so that pictures differ
+    with (
+        torch.no_grad()
+    ):  # random statistics of batch normalisation, so that pictures have different embeddings
         for module in model.modules():
             if isinstance(module, torch.nn.BatchNorm2d):
                 module.momentum = 1.0
@@ -121,7 +124,7 @@ def test_siglip_is_read_from_its_folder(tmp_path, generation):
 
 @pytest.mark.parametrize(
     ("trunk", "pool", "causal"),
-    # The trunk of MobileCLIP-B, vit_base_mci_224, has no small relative of its own.
+    # The image tower of MobileCLIP-B, vit_base_mci_224, has no smaller variant.
     [("fastvit_mci0", "avg", False), ("test_vit", "token", True)],
 )
 def test_mobileclip_is_read_from_its_folder(tmp_path, trunk, pool, causal):
@@ -191,7 +194,9 @@ def test_xlm_r_is_read_from_its_folder(tmp_path):
             "context_length": LENGTH,
         },
     }
-    with pytest.MonkeyPatch.context() as patch:  # the real configuration would be downloaded
+    with (
+        pytest.MonkeyPatch.context() as patch
+    ):  # otherwise the real configuration would be downloaded
         patch.setattr(open_clip.hf_model.AutoConfig, "from_pretrained", lambda name: towers)
         model = write_model(tmp_path, cfg, {})
     tokenizer = HFTokenizer(str(tmp_path), context_length=LENGTH)

@@ -1,4 +1,4 @@
-"""SigLIP and SigLIP 2 in Hugging Face's layout, from files, against transformers."""
+"""SigLIP and SigLIP 2 in Hugging Face's layout, from files, compared with transformers."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def theirs_of(model, processor, tokenizer, pad_id):
 
 
 def test_siglip_is_read_from_its_folder(tmp_path):
-    # 40 pixels do not divide into patches of 12, as 384 do not into 14 of the published so400m
+    # 40 pixels are not a multiple of 12, as 384 is not of 14 in the published so400m
     write_unigram(tmp_path, tokenizer_class="SiglipTokenizer")
     model, processor = write_model(tmp_path, words=220, resample=3)
     tokenizer = SiglipTokenizer(str(tmp_path / "spiece.model"))
@@ -103,5 +103,5 @@ def test_the_texts_of_siglip_2_are_lower_cased_if_its_tokenizer_file_does_not(tm
     theirs = siglip_2(tmp_path, lower=False)
     published = read_published(tmp_path)
     encoder = eager_encoder(published.recipe, published.method, torch.device("cpu"))
-    # Python knows the final form of the Greek letter sigma, and the tokenizers library does not.
+    # Python lower-cases a final Greek sigma to its final form, and the tokenizers library does not.
     assert_equal_ids(encoder, theirs, [text.replace("Σ", "S") for text in texts(2000)])

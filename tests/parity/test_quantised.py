@@ -1,4 +1,4 @@
-"""Int8 products as ONNX defines them, beside the same arithmetic one number at a time."""
+"""Int8 products as ONNX defines them, compared with the same arithmetic one number at a time."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def graph_of(weights) -> bytes:
 
 
 def run(graph: bytes, x):
-    """By the definition of the operators: runtimes take liberties with the precision."""
+    """By the definition of the operators, because runtimes may change the precision."""
     return ReferenceEvaluator(load_model_from_string(graph)).run(None, {"x": x})[0]
 
 
@@ -52,7 +52,7 @@ def largest_pair(column) -> float:
 
 
 def activations(x) -> tuple[list[list[int]], float, int]:
-    """DynamicQuantizeLinear of ONNX: unsigned, and zero is a value of its own."""
+    """DynamicQuantizeLinear of ONNX: unsigned, with an exact value for zero."""
     low, high = min(0.0, float(x.min())), max(0.0, float(x.max()))
     scale = (high - low) / 255 or 1.0
     zero = min(max(round_half_to_even(-low / scale), 0), 255)
@@ -62,7 +62,7 @@ def activations(x) -> tuple[list[list[int]], float, int]:
     return rows, scale, zero
 
 
-def dynamic_twin(x, weights):
+def literal_dynamic(x, weights):
     rows, x_scale, zero = activations(x)
     out = np.empty((len(x), weights.shape[1]))
     for j in range(weights.shape[1]):
@@ -73,7 +73,7 @@ def dynamic_twin(x, weights):
     return out
 
 
-def weight_twin(x, weights):
+def literal_weights(x, weights):
     columns = [stored(column, largest_weight(column)) for column in weights.T]
     widened = np.array([[value * scale for value in column] for column, scale in columns]).T
     return x.astype(np.float64) @ widened
@@ -83,16 +83,16 @@ def weight_twin(x, weights):
 @settings(max_examples=20, deadline=None)
 @pytest.mark.parametrize(
     ("int8", "twin"),
-    [(Int8(), dynamic_twin), (Int8(activations="fp32"), weight_twin)],
+    [(Int8(), literal_dynamic), (Int8(activations="fp32"), literal_weights)],
     ids=["dynamic", "fp32"],
 )
-def test_a_product_equals_its_slow_twin(int8, twin, seed, rows, spread):
+def test_a_product_equals_the_literal_one(int8, twin, seed, rows, spread):
     draw = np.random.default_rng(seed)
     x = draw.standard_normal((rows, 12)).astype(np.float32) * np.float32(spread)
     weights = draw.standard_normal((12, 5)).astype(np.float32)
-    weights[:, 0] = 0  # a channel that is off
+    weights[:, 0] = 0  # a channel of zeros
     wanted = twin(x, weights)
-    # Where fp32 and exact arithmetic round an activation to two sides, its products follow.
+    # If fp32 and exact arithmetic round an activation differently, the products differ, too.
     step = np.ptp(np.append(x, 0)) / 255 * np.abs(weights).max()
     result = run(int8.lower(graph_of(weights)), x)
     np.testing.assert_allclose(result, wanted, atol=2.1 * step)

@@ -1,9 +1,9 @@
-"""Ours against RaSa's released code, on the same weights, batches and draws.
+"""Comparison with RaSa's released code, on the same weights, batches and draws.
 
-The numbers are of that code, run once in fp32 on a CPU without dropout: features, every named
-loss and the length of its gradient, and three training steps with their momentum copies and
-queues. Weights, batches and the noise of every draw are drawn again here, from generators whose
-streams numpy keeps frozen.
+The numbers come from that code, run once in fp32 on a CPU without dropout: features, every named
+loss and the norm of its gradient, and three training steps with their momentum copies and queues.
+Weights, batches and the noise of every draw are drawn again here, from generators whose streams
+numpy keeps stable.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def is_gain(name):
 
 
 def drawn_state():
-    """The golden run's weights under the released names, and queues that are half filled."""
+    """The golden run's weights under the released names, and queues that are half full."""
     draw = np.random.RandomState(SHAPES["seed"])
     state = export_rasa(CONFIG.build())
     names = [n for n in sorted(state) if not ("_m." in n or "queue" in n or n == "temp")]
@@ -97,7 +97,7 @@ def drawn_captions(draw, longest):
 
 
 def drawn_batch(number):
-    """A batch, and its captions with words hidden, for each of the two rates."""
+    """A batch, and its captions with masked words, for each of the two rates."""
     draw = np.random.RandomState(1000 + number)
     pixels = draw.randint(0, 256, (N, 3, *SHAPES["image"])).astype(np.uint8)
     own, own_lengths = drawn_captions(draw, 0)
@@ -134,7 +134,7 @@ def run(monkeypatch):
     draws = []
     draw_hard_negatives = rasa_module.draw_hard_negatives
 
-    def noted_negatives(logits, same):
+    def recorded_negatives(logits, same):
         drawn, exists = draw_hard_negatives(logits, same)
         draws.append(drawn.tolist())
         return drawn, exists
@@ -159,7 +159,7 @@ def run(monkeypatch):
 
         monkeypatch.setattr(torch, "multinomial", multinomial)
         monkeypatch.setattr(torch.Tensor, "exponential_", exponential)
-        monkeypatch.setattr(rasa_module, "draw_hard_negatives", noted_negatives)
+        monkeypatch.setattr(rasa_module, "draw_hard_negatives", recorded_negatives)
         monkeypatch.setattr(rasa_module, "hide_words", hide_words)
         monkeypatch.setattr(rasa_module, "mirror", lambda pixels: pixels.flip(3))
         return method(batch)
@@ -169,7 +169,7 @@ def run(monkeypatch):
 
 
 @torch.no_grad()
-def test_features_and_matches(tmp_path):
+def test_features_and_matches_equal_those_of_the_released_code(tmp_path):
     method = drawn_method(tmp_path / "best.pth")
     batch, _ = drawn_batch(0)
     images = method.encode_images(batch.pixels)
@@ -186,14 +186,14 @@ def test_features_and_matches(tmp_path):
 
 @pytest.mark.parametrize("axis", ["sequence", "vocabulary"])
 @pytest.mark.parametrize("name", ["cl", "pitm", "mlm", "prd", "mrtd"])
-def test_a_loss_and_its_gradient(name, axis, run, tmp_path):
+def test_a_loss_and_its_gradient_equal_those_of_the_released_code(name, axis, run, tmp_path):
     golden = "" if axis == "sequence" else "_vocabulary"
     method = drawn_method(tmp_path / "best.pth", distill_axis=axis)
     loss = run(method, 0)[name]
     loss.backward()
     padding = method.text_tower.bert.words.weight.grad
     if padding is not None:
-        padding[0] = 0  # never trained there on the way in, and left out there on the way out
+        padding[0] = 0  # these have no gradient in the released code, and are left out
     norm = torch.stack(
         [p.grad.double().norm() for p in method.parameters() if p.grad is not None]
     ).norm()
@@ -202,8 +202,8 @@ def test_a_loss_and_its_gradient(name, axis, run, tmp_path):
     assert run.draws == GOLDEN["draws"]
 
 
-def test_three_steps_with_their_memory(run, tmp_path):
-    """By plain gradient descent; queues wrap round, since 4 does not divide 11."""
+def test_three_steps_with_queues_equal_those_of_the_released_code(run, tmp_path):
+    """By gradient descent without momentum. The queues wrap around, since 4 does not divide 11."""
     method = drawn_method(tmp_path / "best.pth", distill_axis="sequence")
     weights = finegrain.load_recipe(ROOT / "recipes/rasa_cuhk_pedes.py").losses
     trained = [p for p in method.parameters() if p.requires_grad]

@@ -1,10 +1,10 @@
-"""RaSa from picture files and sentences to an optimiser step and an order, against released code.
+"""Comparison with RaSa's released code, from files to an optimiser step and a ranking.
 
-The numbers in ``tests/golden/rasa/released_code_from_files.json`` are of RaSa's released code
-(Flame-Chasers/RaSa), run once in fp32 on a CPU without dropout, at small widths. It read the ten
-pictures and captions of ``tests/fixtures/ten_pictures`` by its own dataset and tokenizer, and
+The numbers in ``tests/golden/rasa/released_code_from_files.json`` come from RaSa's released code
+(Flame-Chasers/RaSa), run once in fp32 on a CPU without dropout, with small widths. It read the ten
+pictures and captions of ``tests/fixtures/ten_pictures`` with its own dataset and tokenizer, and
 started from a file in ALBEF's layout. That file, the vocabulary and the noise of every draw are
-drawn again here, from generators whose streams numpy keeps frozen.
+drawn again here, from generators whose streams numpy keeps stable.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ MASK = 103
 
 
 def vocabulary():
-    """Laid out as that of BERT-base uncased: three words of four whole, the others by letters."""
+    """In the layout of BERT-base uncased: three of four words are single tokens, the others
+    letters."""
     text = " ".join(CAPTIONS).lower()
     characters = {c for c in text if not c.isspace()}
     letters = sorted(characters | set("abcdefghijklmnopqrstuvwxyz0123456789"))
@@ -58,7 +59,7 @@ def vocabulary():
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory):
-    """The committed recipe at the golden run's sizes, and a file to start from."""
+    """The committed recipe with the golden run's sizes, and a file to start from."""
     folder = tmp_path_factory.mktemp("rasa")
     (folder / "vocab.txt").write_text("\n".join(vocabulary()) + "\n", encoding="utf-8")
     committed = load_recipe(ROOT / "recipes/rasa_cuhk_pedes.py")
@@ -104,7 +105,8 @@ def is_rasas_own(name):
 
 
 def drawn_state(recipe):
-    """Weights and queues under the released names; the copies are not their originals."""
+    """Weights and queues under the released names; the momentum copies differ from their
+    originals."""
     draw = np.random.RandomState(SHAPES["seed"])
     state = export_rasa(assemble(recipe))
     names = [n for n in sorted(state) if not ("_m." in n or "queue" in n or n == "temp")]
@@ -125,7 +127,7 @@ def drawn_state(recipe):
 
 @pytest.fixture
 def method(recipe):
-    """Started from the file as training starts, and the heads that it lacks."""
+    """The method as training starts it: from the file, with heads that the file lacks."""
     built, state = build_method(recipe), drawn_state(recipe)
     for head in (built.prd_head, built.mrtd_head):
         name = "prd_head" if head is built.prd_head else "mrtd_head"
@@ -134,8 +136,8 @@ def method(recipe):
 
 
 @pytest.mark.parametrize("kind", ["tokens", "training_tokens"])
-def test_captions_become_the_same_tokens(kind, recipe):
-    """In training fifty words are kept, and in evaluation fifty tokens."""
+def test_tokens_equal_those_of_the_released_code(kind, recipe):
+    """Training keeps fifty words, and evaluation fifty tokens."""
     text = recipe.method.text
     tokenizer = text.tokenizer() if kind == "tokens" else text.training_tokenizer()
     tokens = tokenizer.encode(CAPTIONS)
@@ -143,7 +145,7 @@ def test_captions_become_the_same_tokens(kind, recipe):
     assert kept == GOLDEN[kind]
 
 
-def test_pictures_become_the_same_pixels(recipe, method):
+def test_pixels_equal_those_of_the_released_code(recipe, method):
     transform = training_transform(recipe)
     pixels = np.stack([transform(load_image(sample.image)) for sample in SAMPLES])
     normalised = method.image_tower.pixel_norm(torch.from_numpy(pixels))
@@ -166,8 +168,8 @@ def augmentation_of(recipe, **changes):
     )
 
 
-def test_pictures_are_mirrored_as_often_and_nothing_else(recipe):
-    """Of 2,000 draws: the released share and ours differ by less than four deviations."""
+def test_pictures_are_mirrored_as_often_and_not_changed_otherwise(recipe):
+    """The shares of 2,000 draws differ by less than four standard deviations."""
     transform, augmentation = training_transform(recipe), augmentation_of(recipe)
     golden, flipped = GOLDEN["draws"], 0
     plain = [transform(load_image(sample.image)) for sample in SAMPLES]
@@ -199,8 +201,8 @@ def test_weak_positives_are_drawn_as_often(recipe):
 
 
 @torch.no_grad()
-def test_the_order_of_an_evaluation(recipe, method):
-    """By the match logit among the first six, as the paper reports of the first 128."""
+def test_the_ranking_equals_that_of_the_released_code(recipe, method):
+    """By the match logit among the first six, as the paper reports for the first 128."""
     encoder = eager_encoder(recipe, method, torch.device("cpu"))
     stage = score_candidates(encoder, SAMPLES, depth=SHAPES["depth"])
     for places, scores, golden in zip(
@@ -216,7 +218,7 @@ def test_the_order_of_an_evaluation(recipe, method):
 
 
 def training_batch(recipe):
-    """Pictures as they are, each with its caption and one of the same person.
+    """Unchanged pictures, each with its caption and one of the same person.
 
     Own captions have up to 64 tokens, and those of the same person up to 82.
     """
@@ -241,7 +243,7 @@ def training_batch(recipe):
 
 
 def hidden_words(caption, number):
-    """Captions with words hidden, for each of the two rates."""
+    """Captions with masked words, for each of the two rates."""
     draw = np.random.RandomState(1000 + number)
     ids, seen = caption.ids.numpy(), caption.seen.numpy()
     hidden = []
@@ -257,8 +259,8 @@ def hidden_words(caption, number):
 
 
 @pytest.fixture
-def draw_as_there(monkeypatch):
-    """Make the draws of a step those of the golden run, and list them."""
+def replay_draws(monkeypatch):
+    """Make the draws of a step equal those of the golden run, and record them."""
 
     def start(number, config):
         draws, noise, kept = [], np.random.RandomState(5000 + number), {}
@@ -271,7 +273,7 @@ def draw_as_there(monkeypatch):
             draws.append(drawn.tolist())
             return drawn[:, None]
 
-        def noted_negatives(logits, same):
+        def recorded_negatives(logits, same):
             drawn, exists = draw_hard_negatives(logits, same)
             draws.append(drawn.tolist())
             return drawn, exists
@@ -285,7 +287,7 @@ def draw_as_there(monkeypatch):
 
         monkeypatch.setattr(torch, "multinomial", multinomial)
         monkeypatch.setattr(torch.Tensor, "exponential_", exponential)
-        monkeypatch.setattr(rasa_module, "draw_hard_negatives", noted_negatives)
+        monkeypatch.setattr(rasa_module, "draw_hard_negatives", recorded_negatives)
         monkeypatch.setattr(rasa_module, "hide_words", hide_words)
         monkeypatch.setattr(rasa_module, "mirror", lambda pixels: pixels.flip(3))
         return draws
@@ -295,12 +297,13 @@ def draw_as_there(monkeypatch):
 
 
 def is_without_gradient(name):
-    """A key's bias adds one number to all scores of a query: its gradient is rounding alone."""
+    """The bias of a key adds one number to all scores of a query, so its gradient is only
+    rounding."""
     return name.endswith(("key.bias", "qkv.bias"))
 
 
-def test_two_steps_of_training(recipe, method, draw_as_there):
-    """Steps 0 and 101 of the recipe: losses, gradient, draws, rates, and what moves how far."""
+def test_two_steps_equal_those_of_the_released_code(recipe, method, replay_draws):
+    """Steps 0 and 101 of the recipe: losses, gradient, draws, rates, and changes of parameters."""
     batch = training_batch(recipe)
     optimizer = make_optimizer(method, recipe.optimizer)
     before = {name: tensor.clone() for name, tensor in export_rasa(method).items()}
@@ -308,7 +311,7 @@ def test_two_steps_of_training(recipe, method, draw_as_there):
     method.start_epoch(0, ())
     for number, (step, golden) in enumerate(zip((0, 101), GOLDEN["steps"], strict=True)):
         method.steps_done.fill_(1)
-        draws = draw_as_there(number, recipe.method)
+        draws = replay_draws(number, recipe.method)
 
         def rate(peak, step=step):
             factor = lr_factor(
@@ -316,7 +319,7 @@ def test_two_steps_of_training(recipe, method, draw_as_there):
             )
             return recipe.optimizer.lr * factor
 
-        # Its two groups of rates: all parameters, and prd_head with mrtd_head.
+        # It has two groups of rates: all parameters, and prd_head with mrtd_head.
         assert [rate(1.0), rate(10.0)] == pytest.approx([golden["rates"][0], golden["rates"][2]])
         set_lr(optimizer, rate)
         losses = method(batch)

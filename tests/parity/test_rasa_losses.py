@@ -1,4 +1,4 @@
-"""RaSa's losses and their gradients against their formulas as loops in fp64."""
+"""RaSa's losses and their gradients compared with loops over their formulas in fp64."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def literal_contrast(queries, guesses, keys, pids, key_pids, scale, softness):
     softness=st.sampled_from([0.0, 0.4, 1.0]),
     seed=st.integers(0, 99),
 )
-def test_momentum_contrast(n, more, softness, seed):
+def test_momentum_contrast_equals_the_formula(n, more, softness, seed):
     def pair(count, at):
         return Pair(*(F.normalize(drawn(count, 5, seed=seed + at + k), dim=1) for k in range(2)))
 
@@ -66,7 +66,7 @@ def test_momentum_contrast(n, more, softness, seed):
     keys = Pair(*(torch.cat([one, other]) for one, other in zip(guesses, past, strict=True)))
     draw = torch.Generator().manual_seed(seed)
     key_pids = torch.randint(0, 3, (n + more,), generator=draw)
-    key_pids[n:] = torch.where(key_pids[n:] == 2, -100, key_pids[n:])  # rows that are empty yet
+    key_pids[n:] = torch.where(key_pids[n:] == 2, -100, key_pids[n:])  # rows that are still empty
     pids = key_pids[:n]
     scale = torch.tensor(3.0, dtype=torch.float64, requires_grad=True)
     share = torch.tensor(softness, dtype=torch.float64)
@@ -78,7 +78,7 @@ def test_momentum_contrast(n, more, softness, seed):
 
 @SMALL
 @given(right=st.integers(1, 4), wrong=st.integers(0, 6), seed=st.integers(0, 99))
-def test_pair_matching(right, wrong, seed):
+def test_pair_matching_equals_the_formula(right, wrong, seed):
     matched = drawn(right, 2, seed=seed).requires_grad_()
     unmatched = drawn(wrong, 2, seed=seed + 1).requires_grad_()
     literal = sum(-log_softmax(row)[1] for row in matched)
@@ -112,7 +112,7 @@ def literal_words(logits, guesses, targets, hidden, softness, axis):
     softness=st.sampled_from([0.0, 0.4]),
     seed=st.integers(0, 99),
 )
-def test_distilled_words(axis, n, length, softness, seed):
+def test_distilled_words_equal_the_formula(axis, n, length, softness, seed):
     logits = drawn(n, length, 5, seed=seed).requires_grad_()
     guesses = drawn(n, length, 5, seed=seed + 1).softmax(dim=-1)
     draw = torch.Generator().manual_seed(seed)
@@ -127,7 +127,7 @@ def test_distilled_words(axis, n, length, softness, seed):
 
 @SMALL
 @given(n=st.integers(1, 3), length=st.integers(1, 5), seed=st.integers(0, 99))
-def test_replaced_words(n, length, seed):
+def test_replaced_words_equal_the_formula(n, length, seed):
     logits = drawn(n, length, 2, seed=seed).requires_grad_()
     draw = torch.Generator().manual_seed(seed)
     is_replaced, known = (torch.rand(n, length, generator=draw) < 0.5 for _ in range(2))
@@ -142,7 +142,7 @@ def test_replaced_words(n, length, seed):
     assert_equal_with_gradients(ours, sum(terms) / len(terms), [logits])
 
 
-def test_where_there_is_no_word_the_loss_is_zero_with_a_gradient():
+def test_without_words_the_loss_is_zero_and_has_a_gradient():
     logits = torch.randn(2, 3, 4, requires_grad=True)
     none = torch.zeros(2, 3, dtype=torch.bool)
     guesses, share = logits.detach().softmax(dim=-1), torch.tensor(0.4)
@@ -154,7 +154,7 @@ def test_where_there_is_no_word_the_loss_is_zero_with_a_gradient():
 
 
 def test_a_single_pair_of_one_person_is_at_the_minimum():
-    """One right key: every direction is a certainty."""
+    """There is one key, and it matches, so every direction has probability one."""
     one = Pair(*(F.normalize(torch.ones(1, 4), dim=1) for _ in range(2)))
     loss = momentum_contrast(
         one, one, one, torch.ones(1, 1), torch.tensor(10.0), softness=torch.tensor(0.4)
@@ -162,8 +162,8 @@ def test_a_single_pair_of_one_person_is_at_the_minimum():
     assert math.isclose(loss.item(), 0, abs_tol=1e-7)
 
 
-def test_the_temperature_learns_from_queries_alone():
-    """What the momentum model guesses is no way to a smaller loss."""
+def test_the_temperature_has_a_gradient_from_queries_only():
+    """The guesses of the momentum model do not contribute to it."""
     queries = Pair(*(F.normalize(drawn(3, 4, seed=k), dim=1) for k in range(2)))
     scale = torch.tensor(2.0, dtype=torch.float64, requires_grad=True)
     loss = momentum_contrast(

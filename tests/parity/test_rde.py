@@ -1,10 +1,10 @@
-"""Ours against RDE's released code, on the same weights and batches.
+"""Comparison with RDE's released code, on the same weights and batches.
 
-The numbers are of that code, run once in fp32 on a CPU. In evaluation mode: both embeddings
-of pictures and captions, some shorter than what is selected of them, and the losses of each
-pair that the division is made from. In training mode: both losses, the length of their gradients,
-and what the batch statistics become. On captions that are shorter than what is selected, the two
-agree with ``short_captions="padding"`` only; without it ours differs on purpose.
+The numbers come from that code, run once in fp32 on a CPU. In evaluation mode: both embeddings of
+pictures and captions, some of them shorter than the selection, and the losses of each pair from
+which the division is computed. In training mode: both losses, the norms of their gradients, and the
+new batch statistics. On captions that are shorter than the selection, both agree only with
+``short_captions="padding"``; the default of finegrain differs intentionally.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ CONFIG = RdeConfig(
 
 
 def around(name):
-    """What the weights of a name are drawn around."""
+    """The value around which the weights of a name are drawn."""
     if name.endswith("running_var"):
         return 1.0
     norms = any(part.startswith("ln") or part == "bns" for part in name.split("."))
@@ -59,7 +59,7 @@ def around(name):
 
 
 def drawn_method(**changes):
-    """Filled with the golden run's weights, through the released key layout."""
+    """A method with the golden run's weights in the released layout."""
     method = replace(CONFIG, **changes).build()
     draw = np.random.RandomState(SHAPES["seed"])
     state = method.to_released()
@@ -97,7 +97,7 @@ def drawn_batch(number, *, shortest):
 
 
 @torch.no_grad()
-def test_embeddings(method):
+def test_embeddings_equal_those_of_the_released_code(method):
     batch = drawn_batch(0, shortest=1)
     method.eval()
     for kind, result in (
@@ -120,14 +120,14 @@ def test_a_product_is_the_mean_of_both_cosines(method):
 
 
 @torch.no_grad()
-def test_losses_of_each_pair(method):
+def test_losses_of_each_pair_equal_those_of_the_released_code(method):
     result = method.eval()._item_losses(drawn_batch(0, shortest=1))
     for view, losses in GOLDEN["per_pair"].items():
         torch.testing.assert_close(result[view], torch.tensor(losses), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("view", ["bge", "tse"])
-def test_a_loss_and_its_gradient(view, method):
+def test_a_loss_and_its_gradient_equal_those_of_the_released_code(view, method):
     """The third pair is not trusted."""
     method.trusted[2] = False
     method.train()
@@ -140,7 +140,7 @@ def test_a_loss_and_its_gradient(view, method):
     assert norm.item() == pytest.approx(GOLDEN["gradient_norms"][view], rel=1e-5)
 
 
-def test_batch_statistics(method):
+def test_batch_statistics_equal_those_of_the_released_code(method):
     method.train()
     method(drawn_batch(1, shortest=6))
     for side, selection in (("image", method.image_selection), ("text", method.text_selection)):
@@ -149,8 +149,9 @@ def test_batch_statistics(method):
 
 
 @pytest.mark.parametrize("view", ["bge", "tse"])
-def test_short_captions_filled_up_with_padding(view):
-    """One has two words. All positions are selected: among padding, torch.topk breaks ties."""
+def test_short_captions_padded_as_in_the_released_code_have_equal_embeddings(view):
+    """One caption has two words. All positions are selected; among padding, torch.topk breaks
+    ties."""
     golden = GOLDEN["short_captions"]
     method = drawn_method(short_captions="padding", ratio=golden["ratio"]).train()
     loss = method(drawn_batch(0, shortest=1))[view]
@@ -166,7 +167,7 @@ def test_short_captions_filled_up_with_padding(view):
 
 
 @torch.no_grad()
-def test_short_captions_filled_up_with_words_differ_from_the_released_code():
+def test_short_captions_without_padding_differ_from_the_released_code():
     golden = GOLDEN["short_captions"]
     method = drawn_method(ratio=golden["ratio"]).train()
     losses = method(drawn_batch(0, shortest=1))
@@ -175,7 +176,7 @@ def test_short_captions_filled_up_with_words_differ_from_the_released_code():
 
 
 @torch.no_grad()
-def test_padding_enters_nothing_in_evaluation():
+def test_padding_changes_nothing_in_evaluation():
     batch = drawn_batch(0, shortest=1)
     one, other = (drawn_method(short_captions=fill).eval() for fill in ("words", "padding"))
     torch.testing.assert_close(*(m.encode_texts(batch.ids, batch.eot) for m in (one, other)))
@@ -184,7 +185,7 @@ def test_padding_enters_nothing_in_evaluation():
 @torch.no_grad()
 @pytest.mark.parametrize("ratio", [0.3, 1.0])
 def test_a_caption_without_words_has_an_embedding(ratio):
-    """The released code makes it, and those after it in the batch, not a number."""
+    """The released code makes it NaN, and also the captions after it in the batch."""
     batch = drawn_batch(0, shortest=1)
     batch.ids[2, 1], batch.ids[2, 2:] = 49407, 0
     batch.eot[2] = 1
@@ -193,8 +194,9 @@ def test_a_caption_without_words_has_an_embedding(ratio):
 
 
 @torch.no_grad()
-def test_captions_that_are_too_short_enter_no_padding_into_the_statistics(method):
-    """Where ours leaves the released code on purpose: padding changes nothing, ever."""
+def test_padding_of_short_captions_does_not_change_the_statistics(method):
+    """Here finegrain differs from the released code intentionally: padding never changes
+    anything."""
     batch = drawn_batch(0, shortest=1)
     longer = replace(batch, ids=torch.nn.functional.pad(batch.ids, (0, 3)))
     before = {name: tensor.clone() for name, tensor in method.state_dict().items()}

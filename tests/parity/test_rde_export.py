@@ -1,4 +1,4 @@
-"""RDE's joined embeddings from ONNX Runtime equal those of the eager model, at any length."""
+"""RDE's embeddings from ONNX Runtime equal those of the eager model, at any length."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def session(graph):
 
 
 def captions(words, length):
-    """One caption a number of words, padded to a length."""
+    """One caption for each number of words, padded to a length."""
     draw = np.random.default_rng(0)
     ids, eot = np.zeros((len(words), length), np.int32), np.array(words, np.int32) + 1
     for row, count in zip(ids, words, strict=True):
@@ -43,7 +43,7 @@ def captions(words, length):
 
 
 @torch.no_grad()
-def test_pictures(method):
+def test_embeddings_of_pictures_equal_the_eager_ones(method):
     image = method.config.image
     graph = session(image_graph(method, height=image.height, width=image.width, opset=OPSET))
     draw = np.random.default_rng(0)
@@ -57,8 +57,8 @@ def test_pictures(method):
 
 
 @torch.no_grad()
-def test_captions_of_any_length_and_padding(method):
-    """From none to all of the context, around the 11 words that are selected of it."""
+def test_embeddings_of_captions_of_any_length_and_padding_equal_the_eager_ones(method):
+    """From no word to the full context length; 11 words of it are selected."""
     graph = session(text_graph(method, context_length=40, opset=OPSET))
     words = [0, 1, 5, 10, 11, 12, 30]
     ids, eot = captions(words, 40)

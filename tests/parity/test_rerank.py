@@ -1,4 +1,4 @@
-"""Re-ranking that stops early against scoring every candidate."""
+"""Re-ranking that stops early compared with scoring every candidate."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def literal(cosines: np.ndarray, logits: np.ndarray, k: int, weight: float) -> l
     coarse=st.booleans(),
     seed=st.integers(0, 1000),
 )
-def test_the_first_k_are_those_of_scoring_all(
+def test_the_first_k_equal_those_of_scoring_all(
     count: int, k: int, weight: float, batch: int, coarse: bool, seed: int
 ) -> None:
     rng = np.random.default_rng(seed)
@@ -49,8 +49,9 @@ def test_the_first_k_are_those_of_scoring_all(
 
 
 @given(count=st.integers(0, 40), batch=st.integers(1, 9), seed=st.integers(0, 1000))
-def test_the_head_alone_orders_by_its_scores(count: int, batch: int, seed: int) -> None:
-    """Scores with ties, and far beyond where probabilities are equal in floating point."""
+def test_the_match_head_alone_orders_by_its_scores(count: int, batch: int, seed: int) -> None:
+    """Some scores are equal, and others are so large that their probabilities are equal in floating
+    point."""
     rng = np.random.default_rng(seed)
     logits, scores = rng.normal(0, 6, count), 50 * rng.integers(-3, 9, count)
     reranked = rerank_by_match(count, lambda some: Matched(logits[some], scores[some]), batch=batch)
@@ -59,7 +60,7 @@ def test_the_head_alone_orders_by_its_scores(count: int, batch: int, seed: int) 
     assert reranked.num_scored == count
 
 
-def test_a_gap_in_the_cosines_ends_it() -> None:
+def test_a_gap_in_the_cosines_ends_the_search() -> None:
     cosines = np.array([0.9, 0.8, 0.3, 0.2, 0.1])
     answers = Matched(np.zeros(1), np.zeros(1))
     reranked = rerank(cosines, lambda some: answers, 2, weight=0.1, batch=1)

@@ -1,4 +1,5 @@
-"""Both stages of a search: the exported head against the eager one, and a search against all."""
+"""Re-ranking: the exported match head compared with the eager one, and a search with a full
+sort."""
 
 from __future__ import annotations
 
@@ -56,7 +57,9 @@ def method(recipe: Recipe) -> FashionBert:
         torch.manual_seed(1)
         built = recipe.method.build(recipe.losses).eval()
     assert isinstance(built, FashionBert)
-    with torch.no_grad():  # as it starts, all pictures would be alike to it
+    with (
+        torch.no_grad()
+    ):  # with initial weights, the head would give all pictures nearly the same logit
         for weight in built.joint.parameters():
             weight *= 2.5 if weight.ndim > 1 else 1
         built.match_head.weight *= 50
@@ -123,7 +126,7 @@ def answer(plan: Path, k: int = 5, rerank_k: int = 64, by: RerankBy = "both") ->
 def literal(
     plan: Path, recipe: Recipe, method: FashionBert, depth: int, by: RerankBy = "both"
 ) -> list[tuple[str, float]]:
-    """Path and score of every picture, by the eager model and one pair at a time."""
+    """Path and score of every picture, by the eager model, one pair at a time."""
     encoder = eager_encoder(recipe, method, torch.device("cpu"))
     with Searcher(plan, threads=1) as searcher:
         first = searcher.query(QUERY, len(searcher.gallery))
@@ -146,7 +149,7 @@ def literal(
 
 
 @pytest.mark.parametrize(("k", "rerank_k"), [(1, 64), (5, 64), (5, 3), (12, 4), (3, 1)])
-def test_a_search_by_both_stages_is_that_of_scoring_every_pair(
+def test_a_re_ranked_search_equals_scoring_every_pair(
     filled: Path, recipe: Recipe, method: FashionBert, k: int, rerank_k: int
 ) -> None:
     wanted = literal(filled, recipe, method, rerank_k)
@@ -159,7 +162,7 @@ def test_a_search_by_both_stages_is_that_of_scoring_every_pair(
 
 
 @pytest.mark.parametrize(("k", "rerank_k"), [(1, 64), (5, 64), (5, 3), (12, 4)])
-def test_a_search_by_the_head_alone_is_in_the_order_of_its_logits(
+def test_a_search_by_the_match_head_alone_has_the_order_of_its_logits(
     filled: Path, recipe: Recipe, method: FashionBert, k: int, rerank_k: int
 ) -> None:
     wanted = literal(filled, recipe, method, rerank_k, "match")
@@ -180,11 +183,11 @@ def test_kept_tokens_give_the_same_answer(filled: Path) -> None:
     assert answer(filled) == fresh
     with Searcher(filled, threads=1, rerank="match") as searcher:
         assert searcher.prepare(progress=False).num_encoded == 0
-        Path(f"{searcher.gallery.path}.tokens").unlink()  # lost; it may be
+        Path(f"{searcher.gallery.path}.tokens").unlink()  # the file of tokens may be lost
     assert answer(filled) == fresh
 
 
-def test_preparing_computes_each_picture_once_and_says_the_size(filled: Path) -> None:
+def test_preparing_computes_each_picture_once_and_reports_the_size(filled: Path) -> None:
     with Searcher(filled, threads=1, rerank="match") as searcher:
         prepared = searcher.prepare(progress=False)
         again = searcher.prepare(progress=False)
@@ -194,7 +197,7 @@ def test_preparing_computes_each_picture_once_and_says_the_size(filled: Path) ->
     assert str(prepared).startswith("prepared 12 pictures")
 
 
-def test_tokens_of_deleted_pictures_go(filled: Path) -> None:
+def test_tokens_of_deleted_pictures_are_deleted(filled: Path) -> None:
     with Searcher(filled, threads=1, rerank="match") as searcher:
         searcher.prepare(progress=False)
         gone = list(searcher.gallery)[:2]
@@ -213,13 +216,13 @@ def test_a_new_gallery_does_not_get_the_old_ones_tokens(filled: Path, crops: Pat
             path.unlink()
     pictures = sorted(crops.iterdir())
     with Searcher(filled, threads=1) as searcher:
-        searcher.add(pictures[::-1], progress=False)  # the same ids, other pictures
+        searcher.add(pictures[::-1], progress=False)  # the same ids with other pictures
     stale = answer(filled)
     Path(f"{gallery}.tokens").unlink()
     assert answer(filled) == stale
 
 
-def test_a_picture_that_is_gone_keeps_its_first_place(filled: Path, tmp_path: Path) -> None:
+def test_a_missing_picture_keeps_its_rank_of_the_first_search(filled: Path, tmp_path: Path) -> None:
     with Searcher(filled, threads=1) as searcher:
         lost = tmp_path / "lost.png"
         shutil.copy(searcher.query(QUERY, 1)[0].image, lost)  # type: ignore[arg-type]
@@ -233,7 +236,7 @@ def test_a_picture_that_is_gone_keeps_its_first_place(filled: Path, tmp_path: Pa
     assert "cannot be read" in str(prepared)
 
 
-def test_a_query_by_picture_stays_as_it_is(filled: Path, crops: Path) -> None:
+def test_a_query_by_picture_is_not_re_ranked(filled: Path, crops: Path) -> None:
     picture = sorted(crops.iterdir())[3]
     with Searcher(filled, threads=1) as searcher:
         first = searcher.query(picture, 5)
@@ -241,7 +244,7 @@ def test_a_query_by_picture_stays_as_it_is(filled: Path, crops: Path) -> None:
         assert searcher.query(picture, 5) == first
 
 
-def test_filters_and_groups_hold_in_both_stages(plan: Path, crops: Path) -> None:
+def test_filters_and_groups_apply_to_both_stages(plan: Path, crops: Path) -> None:
     with Searcher(plan, threads=1, rerank="match") as searcher:
         pictures = sorted(crops.iterdir())
         columns = [{"pid": i % 3, "half": i // 6} for i in range(len(pictures))]
@@ -260,7 +263,7 @@ def test_a_plan_without_a_head_is_refused(tiny_plan: Path, tmp_path: Path) -> No
         searcher.prepare()
 
 
-def test_a_model_without_a_head_cannot_be_evaluated_by_both_stages(tiny_plan: Path) -> None:
+def test_re_ranking_of_a_model_without_a_head_cannot_be_evaluated(tiny_plan: Path) -> None:
     with pytest.raises(PlanError, match="no match head"):
         finegrain.evaluate(tiny_plan, rerank_k=4)
 
@@ -274,12 +277,12 @@ def test_a_model_without_a_head_cannot_be_evaluated_by_both_stages(tiny_plan: Pa
         {"rerank_by": "match"},
     ],
 )
-def test_wrong_arguments_are_said(plan: Path, wrong: dict[str, object]) -> None:
+def test_wrong_arguments_are_errors(plan: Path, wrong: dict[str, object]) -> None:
     with pytest.raises(QueryError, match="rerank"):
         Searcher(plan, **wrong)  # type: ignore[arg-type]
 
 
-def test_an_empty_gallery_says_so(plan: Path) -> None:
+def test_an_empty_gallery_is_an_error(plan: Path) -> None:
     with (
         Searcher(plan, rerank="match") as searcher,
         pytest.raises(GalleryError, match="no gallery"),
@@ -288,7 +291,7 @@ def test_an_empty_gallery_says_so(plan: Path) -> None:
 
 
 def test_a_reindexed_gallery_gets_new_tokens(filled: Path, tmp_path: Path) -> None:
-    """Another plan's tokens are of no use: the file is begun anew."""
+    """Tokens of another plan cannot be used, so the file is rewritten."""
     with Searcher(filled, threads=1, rerank="match") as searcher:
         searcher.prepare(progress=False)
         path = Path(f"{searcher.gallery.path}.tokens")
@@ -322,7 +325,7 @@ def test_the_exported_head_agrees(
     write_plan(tmp_path / "x.plan", replace(plan.manifest, match=match_export.manifest), members)
     report = match_export.compare(Encoder.from_plan(Plan(tmp_path / "x.plan"), threads=1))
     assert report.num_pairs == 12 * 24
-    # Weights that make a random head tell pictures apart also make it sensitive.
+    # Weights for which a random head distinguishes pictures also make it sensitive.
     assert report.probability_error < (0.05 if precision is None else 0.2)
     profile = finegrain.ExportProfile(name="x", max_drift=100.0, max_match_error=0.2)
     assert report.failures(profile) == []
@@ -338,13 +341,13 @@ def test_embeddings_need_no_tokens(match_plan: Path, crops: Path) -> None:
     assert np.allclose(plain, both, atol=1e-6)
 
 
-def test_metrics_of_both_stages_are_those_of_a_full_sort(
+def test_metrics_of_re_ranking_equal_those_of_a_full_sort(
     method: FashionBert, recipe: Recipe, crops: Path
 ) -> None:
     encoder = eager_encoder(recipe, method, torch.device("cpu"))
     words = [f"{color} {thing}" for color in ("red", "blue") for thing in ("coat", "hat")]
     samples = [
-        # Four captions in all, of the four identities.
+        # Four captions in total, for the four identities.
         Sample(image=path, captions=(words[i],) if i < 4 else ("more",), pid=i % 4)
         for i, path in enumerate(sorted(crops.iterdir()))
     ]
@@ -375,7 +378,7 @@ def test_metrics_of_both_stages_are_those_of_a_full_sort(
     assert all(best >= stage.metrics(weight).mAP for weight in WEIGHTS)
 
 
-def test_codes_are_near() -> None:
+def test_codes_are_close_to_the_tokens() -> None:
     torch.manual_seed(0)
     tokens = torch.randn(3, 4, 64) * torch.tensor([0.0, 1e-3, 1.0, 50.0])[:, None]
     codes, scales = to_codes(tokens)

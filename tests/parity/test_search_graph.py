@@ -1,4 +1,4 @@
-"""The search as a graph, run by ONNX Runtime, beside a sort of all products."""
+"""The search graph in ONNX Runtime compared with a sort of all products."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def run(graph, **inputs):
     opset=st.sampled_from([18, 21, 23]),
 )
 @settings(max_examples=30, deadline=None)
-def test_the_highest_products(seed, queries, rows, padding, depth, opset):
+def test_the_graph_selects_the_highest_products(seed, queries, rows, padding, depth, opset):
     draw = np.random.default_rng(seed)
     gallery = np.zeros((rows + padding, DIM), np.float16)
     gallery[:rows] = draw.standard_normal((rows, DIM)) / 4
@@ -41,7 +41,7 @@ def test_the_highest_products(seed, queries, rows, padding, depth, opset):
     exact = embeddings.astype(np.float64) @ gallery.astype(np.float64).T
     known = result < rows
     assert known.sum(axis=1).tolist() == [min(rows, depth)] * queries
-    lost = 2.0**-9 * np.abs(exact).max() + 2.0**-10  # of a query and of a product in fp16
+    lost = 2.0**-9 * np.abs(exact).max() + 2.0**-10  # rounding of a query and of a product to fp16
     for q in range(queries):
         kept = result[q][known[q]]
         assert len(set(kept.tolist())) == len(kept)
@@ -54,6 +54,6 @@ def test_the_highest_products(seed, queries, rows, padding, depth, opset):
 
 
 @pytest.mark.parametrize("depth", [0, -1, 3841])
-def test_a_depth_that_tensorrt_does_not_select(depth):
+def test_a_depth_that_tensorrt_does_not_support_is_refused(depth):
     with pytest.raises(ExportError, match=rf"search_depth from 1 to 3840, got {depth}"):
         search_graph(embed_dim=DIM, depth=depth, opset=18)

@@ -1,4 +1,4 @@
-"""The triplet alignment loss against its formula, written as loops in fp64."""
+"""The triplet alignment loss compared with loops over its formula in fp64."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def unit(n, seed):
 
 
 def literal_row(query, answers, right, temperature, margin):
-    """Of one query; ``right`` says of each answer whether it shows the same person."""
+    """The loss of one query; ``right`` says whether each answer shows the same person."""
     cosines = [(query * answer).sum() for answer in answers]
     rights = [c for c, is_right in zip(cosines, right, strict=True) if is_right]
     powers = [math.exp(cosine.item() / temperature) for cosine in rights]
@@ -58,7 +58,7 @@ def literal(images, texts, pids, temperature, margin):
     temperature=st.floats(0.01, 0.1),
     margin=st.floats(0, 0.5),
 )
-def test_values_and_gradients(pids, captions, seed, temperature, margin):
+def test_values_and_gradients_equal_the_formula(pids, captions, seed, temperature, margin):
     weights = torch.linspace(0, 1, len(pids), dtype=torch.float64)
     gradients = []
     for loss in (
@@ -74,7 +74,7 @@ def test_values_and_gradients(pids, captions, seed, temperature, margin):
         torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-9)
 
 
-def test_a_batch_of_one_person_has_nothing_to_rank_and_no_gradient():
+def test_a_batch_of_one_person_has_a_loss_of_zero_and_no_gradient():
     images, texts = unit(3, 0).requires_grad_(), unit(3, 1)
     loss = tal(images, texts, torch.zeros(3, dtype=torch.long), temperature=0.015, margin=0.1)
     loss.sum().backward()
@@ -82,7 +82,7 @@ def test_a_batch_of_one_person_has_nothing_to_rank_and_no_gradient():
     assert images.grad.abs().max() == 0
 
 
-def test_it_comes_near_the_hardest_wrong_answer_as_the_temperature_falls():
+def test_it_approaches_the_hardest_negative_at_low_temperature():
     images, texts, pids = unit(6, 2), unit(6, 3), torch.arange(6)
     cosines = images @ texts.T
     wrong = cosines - 10 * torch.eye(6, dtype=torch.float64)
@@ -92,7 +92,7 @@ def test_it_comes_near_the_hardest_wrong_answer_as_the_temperature_falls():
     assert (tal(images, texts, pids, temperature=0.05, margin=0.1) >= triplets).all()
 
 
-def test_half_precision_is_widened():
+def test_half_precision_is_converted_to_fp32():
     images, texts = unit(6, 2).to(torch.bfloat16), unit(6, 3).to(torch.bfloat16)
     pids = torch.tensor([0, 1, 1, 2, 3, 4])
     with torch.autocast("cpu", torch.bfloat16):
@@ -103,7 +103,7 @@ def test_half_precision_is_widened():
 
 
 @pytest.mark.parametrize("temperature", [1e-3, 1e-4])
-def test_no_temperature_overflows(temperature):
+def test_no_temperature_causes_an_overflow(temperature):
     images = unit(4, 0).float()
     result = tal(images, images, torch.arange(4), temperature=temperature, margin=0.1)
     assert result.isfinite().all()

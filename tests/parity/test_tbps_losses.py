@@ -1,4 +1,4 @@
-"""TBPS-CLIP's losses against its released code, and against their formulas as loops in fp64."""
+"""TBPS-CLIP's losses compared with its released code, and with loops over formulas in fp64."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ SHAPES = GOLDEN["shapes"]
 
 
 @pytest.mark.parametrize("name", ["nitc", "ritc", "citc"])
-def test_released_code(name):
-    """On the same features; of those that guess, the captions are read another way.
+def test_losses_equal_those_of_the_released_code(name):
+    """Both get the same features; the features of the soft labels have another dropout.
 
-    Its targets are in single precision, whatever the features are in.
+    The released targets are in single precision, for any precision of the features.
     """
     draw = np.random.RandomState(SHAPES["seed"])
     features = [
@@ -76,7 +76,7 @@ def literal_soft(queries, answers, guess, right, softness, scale):
     softness=st.floats(0, 1),
     seed=st.integers(0, 1000),
 )
-def test_soft_targets(pids, captions, softness, seed):
+def test_soft_targets_equal_the_formula(pids, captions, softness, seed):
     n, scale = len(pids), 7.0
     images, texts = unit(n, seed), unit(captions * n, seed + 1)
     guessed = unit(n, seed + 2), unit(captions * n, seed + 3)
@@ -98,22 +98,22 @@ def test_soft_targets(pids, captions, softness, seed):
     assert got.item() == pytest.approx(expected, rel=1e-9)
 
 
-def test_without_softness_it_is_the_plain_loss():
+def test_without_softness_it_equals_the_contrastive_loss():
     images, texts, pids = unit(5, 0), unit(5, 1), torch.tensor([0, 1, 1, 2, 0])
     scale = torch.tensor(9.0).double()
     got = soft_itc(images, texts, (texts, images), pids, scale, softness=torch.tensor(0.0))
     torch.testing.assert_close(got, itc(images, texts, pids, scale))
 
 
-def test_a_guess_that_is_the_model_itself_pulls_nowhere():
-    """Why the captions of the guess are read with another dropout."""
+def test_soft_labels_from_the_same_features_have_no_gradient():
+    """Therefore the captions of the soft labels are encoded with another dropout."""
     images, texts, scale = unit(5, 0).requires_grad_(), unit(5, 1), torch.tensor(9.0).double()
     itself = images.detach(), texts
     soft_itc(images, texts, itself, torch.arange(5), scale, softness=torch.tensor(1.0)).backward()
     assert images.grad.abs().max().item() < 1e-12
 
 
-def test_likenesses_that_agree_cost_nothing():
+def test_equal_similarities_have_a_loss_of_zero():
     images = unit(6, 0)
     assert cyclic(images, images).item() == pytest.approx(0, abs=1e-12)
     assert cyclic(images, images.repeat_interleave(2, dim=0)).item() == pytest.approx(0, abs=1e-12)

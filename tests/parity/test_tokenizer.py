@@ -1,4 +1,4 @@
-"""CLIP's tokenizer against its reference implementation, on 10,000 captions."""
+"""CLIP's tokenizer compared with its reference implementation, on 10,000 captions."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def natural(rng: random.Random) -> str:
 
 def any_characters(rng: random.Random) -> str:
     points = [rng.randrange(sys.maxunicode + 1) for _ in range(rng.randrange(12))]
-    return "".join(chr(point) for point in points)  # lone surrogates among them
+    return "".join(chr(point) for point in points)  # including lone surrogates
 
 
 def one_script(rng: random.Random) -> str:
@@ -94,8 +94,8 @@ def test_ids_equal_open_clip(tokenizer):
     assert_same_ids(tokenizer, captions)
 
 
-def test_every_character_is_classed_as_open_clip_does(tokenizer):
-    # Between a letter, a symbol and a digit, the class of a character shows in the ids.
+def test_every_character_has_the_class_of_open_clip(tokenizer):
+    # Between a letter, a symbol and a digit, the ids depend on the class of a character.
     characters = [chr(point) for point in range(sys.maxunicode + 1) if not point % 211]
     oddities = [chr(point) for point in (0x17F, 0x345, 0x1E9E, 0x2126, 0x212A, 0xFB06, 0x3D000)]
     assert_same_ids(tokenizer, [f"x{c}x ({c}) 1{c}1 '{c}" for c in characters + oddities])
@@ -113,7 +113,7 @@ def test_a_copy_of_the_vocabulary_gives_the_same_tokenizer(tokenizer):
 
 
 @pytest.mark.parametrize("text", ["a <end_of_text> b", "<START_OF_TEXT>", "&lt;end_of_text&gt;"])
-def test_spelled_special_tokens_stay_text_unlike_open_clip(tokenizer, text):
+def test_special_tokens_in_a_text_are_text_unlike_in_open_clip(tokenizer, text):
     reference = open_clip_tokenizer.SimpleTokenizer().encode(text)
     assert {49406, 49407} & set(reference)
     batch = tokenizer.encode([text])

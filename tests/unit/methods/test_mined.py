@@ -128,7 +128,7 @@ def test_search_uses_the_towers_only(batch):
         assert model.encode_texts(batch.ids, batch.eot).isfinite().all()
 
 
-def test_irra_loads_the_parts_that_it_has():
+def test_only_parts_of_irras_layout_are_written():
     config = replace(TINY, image=VitConfig().tiny())
     with torch.device("meta"):
         exported = [config.build(names).to_released() for names in (LOSSES, ("sdm", "id", "mlm"))]

@@ -187,7 +187,7 @@ def test_a_released_file_is_loaded_with_its_selections(prefix, tmp_path):
     assert left == ["trusted"]
 
 
-def test_a_file_without_selections_is_refused(tmp_path):
+def test_search_needs_a_file_with_selections(tmp_path):
     theirs, ours = TINY.build(), TINY.build()
     state = theirs.to_released()
     towers = {name: tensor for name, tensor in state.items() if name.startswith("base_model.")}

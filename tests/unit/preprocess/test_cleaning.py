@@ -155,7 +155,7 @@ def test_case_and_spaces_are_kept_if_the_tokenizer_handles_them():
         {"max_words": 0},
     ],
 )
-def test_unknown_fields_of_a_cleaning_are_refused(stated):
+def test_invalid_fields_of_a_cleaning_are_refused(stated):
     with pytest.raises(PlanError, match="the plan states"):
         Cleaning.from_dict(stated)
 

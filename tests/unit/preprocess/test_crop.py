@@ -124,7 +124,7 @@ def test_a_file_of_the_same_name_has_priority(photo: Path, tmp_path: Path):
     assert load_image(name).size == (7, 7)
 
 
-def test_fragments_do_not_nest_and_cannot_leave_the_file(photo: Path, tmp_path: Path):
+def test_fragments_do_not_nest_and_need_an_existing_file(photo: Path, tmp_path: Path):
     inner = Crop(photo, (0, 0, 20, 20)).address
     with pytest.raises(ImageError, match="does not exist"):
         load_image(f"{inner}#xywh=0,0,5,5")

@@ -73,7 +73,7 @@ def test_other_texts_are_not_paths(home: Path, typed: str):
         ("red coat", None),
     ],
 )
-def test_a_recognised_path_is_reported(home: Path, typed: str, note: str | None):
+def test_a_text_like_a_path_gets_a_note(home: Path, typed: str, note: str | None):
     told = path_note(typed)
     assert note in told if note is not None and told is not None else told is note
 

@@ -1,4 +1,4 @@
-"""Captions: varied, within bounds, true, and exchangeable in exactly two words."""
+"""Captions are varied, of bounded length, true, and pairs for swapping differ in two words."""
 
 import re
 
@@ -14,7 +14,7 @@ _HAIR_WORDS = {"black", "brown", "grey", "red"}
 
 @pytest.fixture(scope="module")
 def written():
-    """(identity, view, caption) of a population's first pictures."""
+    """(identity, view, caption) of the first pictures of a population."""
     return [
         (identity, view_of(identity, picture), caption)
         for identity in identities(400)
@@ -24,13 +24,13 @@ def written():
 
 
 def _garment_colors(text):
-    """Colour words of a caption, less those that speak of hair."""
+    """Colour words of a caption, without those of hair."""
     without_hair = re.sub(r"\b[\w-]+ (?=hair\b|ponytail\b|bun\b)", "", text.lower())
     without_hair = re.sub(r"\b\w+-haired|hair is [\w ]+? and", "", without_hair)
     return [word for word in words(without_hair) if word in COLORS]
 
 
-def test_lengths_and_variety(written):
+def test_captions_are_varied_and_of_bounded_length(written):
     texts = [caption.text for _, _, caption in written]
     lengths = [len(words(text)) for text in texts]
 
@@ -60,7 +60,7 @@ def test_pronouns_and_nouns_agree_with_the_person(written):
         assert not wrong[identity.person.gender] & set(words(caption.text)), caption.text
 
 
-def test_what_is_not_there_or_not_seen_is_not_mentioned(written):
+def test_absent_and_invisible_things_are_not_mentioned(written):
     names = {
         "sneakers|trainers|boots|sandals|leather shoes": lambda p, v: v.shows_shoes,
         "backpack|rucksack": lambda p, v: p.bag == "backpack",
@@ -82,7 +82,7 @@ def test_what_is_not_there_or_not_seen_is_not_mentioned(written):
             assert holds(identity.person, view), caption.text
 
 
-def test_swapped_caption_exchanges_two_colors_and_nothing_else(written):
+def test_a_swapped_caption_differs_only_in_two_colors(written):
     swapped = [c for _, _, c in written if c.swapped is not None]
     assert len(swapped) > 0.45 * len(written)
     for caption in swapped:

@@ -1,4 +1,4 @@
-"""Identities: reproducible, all different, and swap partners that differ in two colours."""
+"""Identities are reproducible and all different, and swap partners differ in two colours."""
 
 from dataclasses import asdict
 
@@ -24,7 +24,7 @@ def test_population_depends_on_the_seed_only_and_grows_by_appending():
     assert identities(60, seed=3) != identities(60, seed=4)
 
 
-def test_every_color_is_worn_above_by_many():
+def test_every_color_of_an_upper_garment_is_common():
     worn = [identity.person.upper_color for identity in identities(2000)]
 
     assert set(worn) == set(COLORS)
@@ -49,7 +49,7 @@ def test_swap_partners_differ_in_the_two_colors_only():
         assert differing == {COLOR_FIELDS[first], COLOR_FIELDS[second]}
 
 
-def test_a_pair_cut_by_the_count_becomes_an_ordinary_identity():
+def test_a_partner_beyond_the_count_leaves_an_ordinary_identity():
     people = identities(400)
     first_half = next(i for i in people if i.swap_pid == i.pid + 1)
 
@@ -91,6 +91,6 @@ def test_shoes_that_were_exchanged_are_always_in_view():
     assert all(view_of(i, picture).shows_shoes for i in swapped for picture in range(6))
 
 
-def test_no_people_are_refused():
+def test_a_count_of_zero_is_refused():
     with pytest.raises(DataError, match="at least 1, got 0"):
         identities(0)

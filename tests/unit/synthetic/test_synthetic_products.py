@@ -1,4 +1,4 @@
-"""Garment pictures: a catalogue that a shop could have written, true to its words."""
+"""Pictures of garments with titles and columns that agree."""
 
 import csv
 import random
@@ -17,7 +17,7 @@ from finegrain.synthetic.trim import LEGGED, UNTRIMMED
 from finegrain.synthetic.worn import _dressed, render_worn
 
 
-def test_catalog_on_disk(tmp_path):
+def test_a_catalog_is_written_and_read(tmp_path):
     root = write_products(tmp_path / "shop", products=6, views=2, size=(96, 72), progress=False)
 
     with (root / "catalog.csv").open(newline="") as file:
@@ -35,7 +35,7 @@ def test_catalog_on_disk(tmp_path):
         write_products(root, products=7, views=2, size=(96, 72), progress=False)
 
 
-def test_titles_name_what_the_columns_say():
+def test_titles_agree_with_the_columns():
     items = [product(index) for index in range(300)]
 
     assert {item.category for item in items} == set(KINDS)
@@ -84,7 +84,7 @@ def test_pictures_show_each_part_in_its_color(part: str):
     assert shown > 5
 
 
-def test_a_trim_is_never_of_the_bodys_color():
+def test_a_trim_has_another_color_than_the_body():
     for index in range(300):
         item = product(index)
         parts = {getattr(item, part) for part in FIELDS}
@@ -92,7 +92,7 @@ def test_a_trim_is_never_of_the_bodys_color():
         assert (item.category in LOWER) <= (item.sleeve_color == "")
 
 
-def test_pictures_show_the_color_on_a_light_ground():
+def test_pictures_show_the_color_on_a_light_background():
     shown = 0
     for index in range(60):
         item = product(index)
@@ -108,14 +108,14 @@ def test_pictures_show_the_color_on_a_light_ground():
     assert shown > 25
 
 
-def test_views_differ_and_repeat():
+def test_views_differ_and_are_reproducible():
     item = product(0)
 
     np.testing.assert_array_equal(render_product(item, 1), render_product(item, 1))
     assert (render_product(item, 0) != render_product(item, 1)).any()
 
 
-def test_a_shop_of_few_colors():
+def test_a_shop_may_have_few_colors():
     few = ("black", "white", "red", "blue", "yellow")
     items = [product(index, colors=few) for index in range(300)]
     for item in items:

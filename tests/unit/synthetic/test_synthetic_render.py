@@ -1,4 +1,4 @@
-"""Pictures: reproducible, of any size, and true to the names of their colours."""
+"""Pictures are reproducible, of any size, and have the named colours."""
 
 from dataclasses import replace
 
@@ -52,7 +52,7 @@ def _nearest_color(rgb):
 
 @pytest.mark.parametrize("color", COLORS)
 @pytest.mark.parametrize("camera", CAMERAS, ids=lambda camera: camera.name)
-def test_a_coat_keeps_the_name_of_its_color_before_every_camera(color, camera):
+def test_a_coat_has_its_named_color_in_every_camera(color, camera):
     for tone in (-1.0, 1.0):
         person = replace(PLAIN, upper_color=color, tone=tone)
         result = render_with_regions(person, replace(VIEW, camera=camera))
@@ -61,7 +61,7 @@ def test_a_coat_keeps_the_name_of_its_color_before_every_camera(color, camera):
 
 
 @pytest.mark.parametrize("slot", ["lower", "shoes", "umbrella", "hat", "bag"])
-def test_other_things_keep_the_name_of_their_color(slot):
+def test_other_things_have_their_named_color(slot):
     for color in ("red", "blue", "green", "yellow", "white", "black"):
         changes = {"umbrella_color": None, f"{slot}_color": color}
         if slot in ("hat", "bag"):
@@ -72,7 +72,7 @@ def test_other_things_keep_the_name_of_their_color(slot):
         assert _nearest_color(median) == color, (slot, median)
 
 
-def test_same_arguments_same_bytes():
+def test_the_same_arguments_give_the_same_bytes():
     for identity in PEOPLE[:10]:
         view = view_of(identity, 1)
         first = render(identity.person, view)
@@ -109,7 +109,7 @@ def test_any_size_is_drawn(index, picture, height, ratio):
 
 
 @pytest.mark.parametrize("size", [(16, 64), (128, 8), (4096, 64)])
-def test_sizes_that_show_nobody_are_refused(size):
+def test_too_small_sizes_are_refused(size):
     with pytest.raises(DataError, match="The usual size is"):
         render(PLAIN, VIEW, size=size)
 

@@ -1,4 +1,4 @@
-"""Fixtures that look like copies of the real datasets."""
+"""Fixtures in the layout of the real datasets."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def copy(request, tmp_path_factory):
     return request.param, write_fixture(request.param, root, identities=6)
 
 
-def test_the_reader_reads_all_of_it(copy):
+def test_the_reader_reads_the_complete_fixture(copy):
     dataset, root = copy
     splits = read_people(root, dataset)
     with_val = dataset in (CUHK_PEDES, RSTPREID)
@@ -46,7 +46,7 @@ def test_the_reader_reads_all_of_it(copy):
         assert picture.size == (64, 128)
 
 
-def test_schema_and_folders_are_the_datasets(copy):
+def test_schema_and_folders_equal_those_of_the_dataset(copy):
     dataset, root = copy
     records = json.loads((root / dataset.annotations[0]).read_text())
     assert all(list(record) == FIELDS[dataset.name] for record in records)
@@ -56,7 +56,7 @@ def test_schema_and_folders_are_the_datasets(copy):
     assert all(any((images / name).rglob("*.jpg")) for name in folders)
 
 
-def test_cameras_are_told_where_the_dataset_tells_them(copy):
+def test_cameras_are_known_if_the_dataset_has_them(copy):
     dataset, root = copy
     cameras = {sample.camera for sample in read_people(root, dataset)["train"].samples}
     expected = {
@@ -74,7 +74,7 @@ def test_icfg_pedes_folders_are_not_its_splits(tmp_path):
     assert {sample.image.parts[-3] for sample in train.samples} == {"train", "test"}
 
 
-def test_a_folder_with_something_in_it_is_left_alone(tmp_path):
+def test_a_folder_with_files_is_not_changed(tmp_path):
     (tmp_path / "reid_raw.json").write_text("the real one")
     with pytest.raises(DataError, match="expected an empty folder"):
         write_fixture(CUHK_PEDES, tmp_path)
@@ -83,6 +83,6 @@ def test_a_folder_with_something_in_it_is_left_alone(tmp_path):
         write_fixture(CUHK_PEDES, tmp_path / "reid_raw.json")
 
 
-def test_too_few_people_for_the_splits(tmp_path):
+def test_too_few_people_for_the_splits_are_refused(tmp_path):
     with pytest.raises(DataError, match="expected at least 3, got 2"):
         write_fixture(RSTPREID, tmp_path / "set", identities=2)

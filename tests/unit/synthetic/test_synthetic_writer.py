@@ -1,4 +1,4 @@
-"""Datasets on disk: layout, reuse, and bytes that no number of workers changes."""
+"""Datasets on disk: layout, reuse, and the same bytes for any number of workers."""
 
 import json
 import os
@@ -43,7 +43,7 @@ def _files(folder):
     }
 
 
-def test_layout_is_that_of_cuhk_pedes(root):
+def test_the_layout_is_that_of_cuhk_pedes(root):
     raw = json.loads((root / "reid_raw.json").read_text())
 
     assert len(raw) == 40
@@ -74,7 +74,7 @@ def test_attributes_agree_with_the_annotations(root):
         assert all(isinstance(v, str | bool | None) for v in record.attributes.values())
 
 
-def test_identities_stay_in_one_split_and_partners_together():
+def test_an_identity_and_its_partner_are_in_one_split():
     people = identities(300)
     for splits in ({"train": 0.8, "val": 0.1, "test": 0.1}, {"train": 201, "val": 50, "test": 49}):
         names = assign_splits(people, splits)
@@ -113,7 +113,7 @@ def test_other_settings_are_refused_in_a_used_folder(root):
         write_people(root, identities=21, pictures_per_identity=2, progress=False)
 
 
-def test_an_interrupted_run_is_drawn_again_and_equals_a_whole_one(root, tmp_path):
+def test_an_interrupted_run_is_completed_with_the_same_bytes(root, tmp_path):
     broken = tmp_path / "broken"
     shutil.copytree(root, broken)
     (broken / "synthetic.json").rename(broken / "synthetic.json.started")
@@ -134,8 +134,8 @@ if __name__ == "__main__":
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no process groups to kill")
-def test_a_killed_run_is_gone_on_with_and_gives_the_same_bytes(tmp_path):
-    """Killed as by the system, with its workers, once some pictures are there."""
+def test_a_killed_run_is_continued_with_the_same_bytes(tmp_path):
+    """Killed with its workers, as by the system, after some pictures were written."""
     script, folder = tmp_path / "draw.py", tmp_path / "killed"
     script.write_text(SCRIPT)
     with subprocess.Popen([sys.executable, script, folder], start_new_session=True) as drawing:
@@ -160,7 +160,7 @@ def test_two_processes_draw_one_folder_once(tmp_path):
     assert len(list(folder.rglob("*.jpg"))) == 120
 
 
-def test_a_foreign_folder_is_refused(tmp_path):
+def test_a_folder_with_other_files_is_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(DataError, match="got neither"):
         write_people(tmp_path, identities=1, progress=False)
@@ -189,7 +189,7 @@ def test_arguments_out_of_range_are_refused(tmp_path, wrong):
         ('"id": true', "expected a JSON object"),
     ],
 )
-def test_a_bad_attribute_line_is_named(root, tmp_path, line, says):
+def test_an_invalid_attribute_line_is_named(root, tmp_path, line, says):
     good = (root / "attributes.jsonl").read_text().splitlines()[0]
     (tmp_path / "attributes.jsonl").write_text(f"{good}\n{line}\n")
 
@@ -210,7 +210,7 @@ def test_a_missing_attribute_file_is_named(tmp_path):
         read_attributes(tmp_path)
 
 
-def test_twenty_queries_each_with_enough_answers():
+def test_twenty_queries_have_enough_answers_each():
     rows = [
         {
             **identity.person.attributes(),

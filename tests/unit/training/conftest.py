@@ -25,10 +25,10 @@ COLORS = {
 
 @pytest.fixture(scope="session")
 def flat_people(tmp_path_factory):
-    """Sixteen people of two pictures: one colour above another, and captions that say which.
+    """Sixteen people with two pictures: one colour above another, and captions that name both.
 
-    The people of the validation split wear what those of the training split wear, a little
-    darker, so that what is learned from one serves on the other.
+    The people of the validation split have the same colours as those of the training split, a
+    little darker, so that validation measures what was learned.
     """
     root = tmp_path_factory.mktemp("flat_people")
     records = []
@@ -57,7 +57,7 @@ def shade(color, darker):
 
 @pytest.fixture
 def recipe(flat_people):
-    """64 pairs in batches of eight: an epoch is eight steps."""
+    """64 pairs in batches of eight: an epoch has eight steps."""
     return Recipe(
         name="flat",
         about="flat colours",
@@ -77,5 +77,5 @@ def recipe(flat_people):
 
 @pytest.fixture
 def brief(recipe):
-    """The same for two steps."""
+    """The same recipe with two steps."""
     return replace(recipe, schedule=Schedule(epochs=1, steps=2))

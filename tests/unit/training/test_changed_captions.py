@@ -1,4 +1,4 @@
-"""Captions that training changes on purpose: words left out, and given to other pictures."""
+"""Captions that training changes: dropped words, and captions of other pictures."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def pairs_of(split, *, drop_words, captions=1, cleaning=CLIP_CLEANING):
     )
 
 
-def test_words_are_left_out_anew_each_epoch(split):
+def test_other_words_are_dropped_in_each_epoch(split):
     whole, changed = pairs_of(split, drop_words=0.0), pairs_of(split, drop_words=0.5)
     result = [[changed[epoch, i][1][0] for i in range(len(changed))] for epoch in range(2)]
     assert result[0] != result[1]
@@ -44,23 +44,23 @@ def test_words_are_left_out_anew_each_epoch(split):
 
 
 def test_words_are_those_of_the_cleaned_caption(split):
-    """TBPS-CLIP's cleaning parts words at full stops; a word is left out or not of that."""
+    """TBPS-CLIP's cleaning splits words at full stops; whole words of its result are dropped."""
     samples = tuple(replace(s, captions=("A man.He wears (red).shoes",)) for s in split.samples)
     pairs = pairs_of(replace(split, samples=samples), drop_words=0.5, cleaning=TBPS_CLIP_CLEANING)
     words = {word for i in range(len(pairs)) for word in pairs[0, i].captions[0].split()}
     assert words == {"a", "man", "he", "wears", "red", "shoes"}
 
 
-def test_captions_of_one_picture_lose_words_of_their_own(split):
-    """Of two captions that are the same, mostly not the same words."""
+def test_captions_of_one_picture_lose_different_words(split):
+    """Two equal captions mostly lose different words."""
     samples = tuple(replace(s, captions=(s.captions[0],) * 2) for s in split.samples)
     pairs = pairs_of(replace(split, samples=samples), drop_words=0.5, captions=2)
     told = [pairs[0, i][1] for i in range(len(pairs))]
     assert sum(one != other for one, other in told) > len(told) / 2
 
 
-def test_noise_is_a_part_of_the_run(brief, tmp_path):
-    """The first step is on other pairs; validation is on captions as they are."""
+def test_caption_noise_applies_to_training_only(brief, tmp_path):
+    """The first step has other pairs; validation uses the original captions."""
     plain = train(brief, tmp_path / "plain", progress=False)
     noisy = train(replace(brief, caption_noise=1.0), tmp_path / "noisy", progress=False)
     again = train(replace(brief, caption_noise=1.0), tmp_path / "again", progress=False)
@@ -68,7 +68,7 @@ def test_noise_is_a_part_of_the_run(brief, tmp_path):
     assert noisy.losses == again.losses
 
 
-def test_the_method_is_told_of_the_noise(brief, tmp_path, monkeypatch):
+def test_the_method_knows_the_share_of_noise(brief, tmp_path, monkeypatch):
     shares = []
     monkeypatch.setattr(TwoTowers, "expect_noise", lambda self, share: shares.append(share))
     train(replace(brief, caption_noise=0.5), tmp_path / "noisy", progress=False)

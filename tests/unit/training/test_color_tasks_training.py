@@ -1,4 +1,4 @@
-"""A run with colour tasks is saved, resumed, opened and started from like any other."""
+"""A run with colour tasks can be saved, resumed, opened and used as a start."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two processes under torchrun against one that takes their batches together."""
+"""Two processes under torchrun compared with one that takes their batches together."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ save_file(tensors, folder / f"rank{os.environ['RANK']}.safetensors")
 
 @pytest.fixture(params=["contrastive", "with queues", "with copies and queues"])
 def recipe_of_a_kind(request, recipe):
-    """What a process draws for itself, such as words to hide, differs; so no such loss is here."""
+    """Random draws of a process, such as masked words, would differ, so no such loss is used."""
     if request.param == "contrastive":
         return recipe
     if request.param == "with copies and queues":
@@ -53,7 +53,7 @@ def recipe_of_a_kind(request, recipe):
 
 
 def rasa_of(recipe):
-    """RaSa without what it draws: pictures are as their mirror images, and pitm weighs nothing."""
+    """RaSa without random draws: pictures equal their mirror images, and pitm has no weight."""
     method = RasaConfig(
         image=AlbefImageConfig(height=32, width=16, patch=8, channels=16, depth=1, heads=2),
         text=AlbefTextConfig(
@@ -100,7 +100,7 @@ def test_two_processes_train_as_one_with_twice_the_batch(recipe_of_a_kind, tmp_p
         torch.testing.assert_close(first[name], tensor, atol=1e-5, rtol=1e-4)
 
 
-def test_alone_without_torchrun(monkeypatch):
+def test_without_torchrun_there_is_one_process(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     with join_world() as world:
         assert (world.rank, world.size, world.is_first) == (0, 1, True)

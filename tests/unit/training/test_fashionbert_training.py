@@ -1,4 +1,4 @@
-"""FashionBERT in the training loop, and how sub-categories reach it."""
+"""FashionBERT in the training loop, and its sub-categories."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def fashionbert(recipe):
     return replace(recipe, method=method, losses=losses, schedule=schedule)
 
 
-def test_it_trains_and_comes_back(fashionbert, tmp_path):
+def test_a_run_is_trained_and_loaded(fashionbert, tmp_path):
     assert recipe_from_dict(fashionbert.to_dict(), "its JSON") == fashionbert
     run = train(fashionbert, tmp_path, progress=False)
     assert run.losses[-1] < run.losses[0]
@@ -49,7 +49,7 @@ def test_it_trains_and_comes_back(fashionbert, tmp_path):
     assert torch.equal(saved["match_head.weight"], method.match_head.weight)
 
 
-def test_files_are_read_when_a_run_starts_and_never_again(fashionbert, tmp_path):
+def test_files_of_weights_are_read_only_at_the_start_of_a_run(fashionbert, tmp_path):
     backbone = timm.create_model("test_resnet", num_classes=0)
     weights = tmp_path / "patches.safetensors"
     save_file(backbone.state_dict(), weights)
@@ -73,7 +73,7 @@ def test_three_and_three_resumed_steps_equal_six(fashionbert, tmp_path):
 
 
 def test_wrong_captions_of_a_sub_category_are_resumed(fashionbert, tmp_path, monkeypatch):
-    """They are drawn by seed, epoch and item, and by nothing that a resumed run lacks."""
+    """They depend on seed, epoch and item only, and a resumed run has these."""
     splits = fashionbert.data.splits()
     samples = tuple(
         replace(

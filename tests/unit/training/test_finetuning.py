@@ -73,13 +73,13 @@ def test_low_rank_updates_train_and_are_merged(recipe, tmp_path):
         ({"lora": Lora(names=("nothing",))}, "no matrix has a name like lora.names nothing"),
     ],
 )
-def test_wrong_patterns(recipe, change, message, tmp_path):
+def test_wrong_patterns_are_refused(recipe, change, message, tmp_path):
     with pytest.raises(RecipeError, match=message):
         train(replace(recipe, **change), tmp_path, progress=False)
 
 
 def test_training_stops_when_validation_does_not_improve(recipe, tmp_path):
-    """With a rate of zero no evaluation is better than the first one."""
+    """With a learning rate of zero, no evaluation is better than the first one."""
     recipe = replace(
         recipe,
         optimizer=replace(recipe.optimizer, lr=0.0, weight_decay=0.0),
@@ -96,18 +96,18 @@ def test_training_stops_when_validation_does_not_improve(recipe, tmp_path):
     assert table.splitlines()[-1].split()[1:] == ["0.00"] * 5
 
 
-def test_starting_weights_that_were_not_evaluated(recipe, tmp_path):
+def test_starting_weights_must_be_evaluated(recipe, tmp_path):
     train(replace(recipe, schedule=Schedule(epochs=1, steps=2)), tmp_path, progress=False)
     with pytest.raises(EvaluationError, match="evaluate_first=true"):
         improvement(tmp_path)
 
 
-def test_curves_of_an_interrupted_run_are_those_of_a_straight_one(recipe, tmp_path):
+def test_curves_of_an_interrupted_run_equal_those_of_an_uninterrupted_one(recipe, tmp_path):
     recipe = replace(recipe, schedule=Schedule(epochs=1, steps=4))
     train(recipe, tmp_path / "straight", progress=False)
     train(recipe, tmp_path / "resumed", stop_after=2, progress=False)
     with (tmp_path / "resumed" / "curves.csv").open("a") as file:
-        file.write("3,0.1,7\n4,0.1")  # steps after the last checkpoint, and a row that was cut
+        file.write("3,0.1,7\n4,0.1")  # steps after the last checkpoint, and a truncated row
     train(recipe, tmp_path / "resumed", resume=True, progress=False)
     assert read_curves(tmp_path / "resumed") == read_curves(tmp_path / "straight")
     with (tmp_path / "straight" / "curves.csv").open() as file:

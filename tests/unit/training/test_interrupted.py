@@ -1,4 +1,4 @@
-"""What is left of a run that is interrupted, and what a run does where it cannot write."""
+"""Interrupted runs, and runs that cannot write."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.unit.training.test_resume import assert_same_end
 
 
 class Killed(BaseException):
-    """Stands for a signal that nothing catches."""
+    """In place of a signal that cannot be caught."""
 
 
 def killed_at(monkeypatch, step):
@@ -38,7 +38,7 @@ def killed_at(monkeypatch, step):
     monkeypatch.setattr(loop._Trainer, "_step", until)
 
 
-def test_a_checkpoint_by_time_is_exact_to_resume_from(recipe, tmp_path, monkeypatch):
+def test_resuming_from_a_timed_checkpoint_is_exact(recipe, tmp_path, monkeypatch):
     """Step 11 is in the middle of the second epoch of eight steps."""
     train(recipe, tmp_path / "straight", progress=False)
     with monkeypatch.context() as patch:
@@ -50,7 +50,7 @@ def test_a_checkpoint_by_time_is_exact_to_resume_from(recipe, tmp_path, monkeypa
     assert_same_end(tmp_path / "straight", tmp_path / "resumed")
 
 
-def test_without_time_gone_checkpoints_are_those_of_the_epochs(recipe, tmp_path, monkeypatch):
+def test_short_runs_have_checkpoints_at_epochs_only(recipe, tmp_path, monkeypatch):
     killed_at(monkeypatch, 11)
     with pytest.raises(Killed):
         train(recipe, tmp_path, progress=False)
@@ -62,7 +62,7 @@ def full(path, *_):
 
 
 @pytest.mark.parametrize("what", ["_sync", "_write", "json"])
-def test_a_full_disk_leaves_the_last_checkpoint(recipe, what, tmp_path, monkeypatch):
+def test_a_full_disk_keeps_the_last_checkpoint(recipe, what, tmp_path, monkeypatch):
     train(recipe, tmp_path, stop_after=8, progress=False)
     good = last_checkpoint(tmp_path)
     before = (good / MODEL).read_bytes()
@@ -81,7 +81,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(recipe, what, tmp_path, monkeypa
     assert train(recipe, tmp_path, resume=True, progress=False).steps == 20
 
 
-def test_a_file_in_place_of_the_folder(brief, tmp_path):
+def test_a_file_in_place_of_the_folder_is_an_error(brief, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(
         CheckpointError, match=r"cannot write into .*there is no checkpoint yet.*-o"
@@ -90,7 +90,7 @@ def test_a_file_in_place_of_the_folder(brief, tmp_path):
 
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="who may write everywhere")
-def test_an_unwritable_folder(brief, tmp_path):
+def test_an_unwritable_folder_is_an_error(brief, tmp_path):
     tmp_path.chmod(0o500)
     try:
         with pytest.raises(CheckpointError, match=r"cannot write into"):
@@ -99,7 +99,7 @@ def test_an_unwritable_folder(brief, tmp_path):
         tmp_path.chmod(0o700)
 
 
-def test_an_error_that_is_not_of_the_disk_stays_what_it_is(brief, tmp_path, monkeypatch):
+def test_an_error_without_relation_to_the_disk_is_not_changed(brief, tmp_path, monkeypatch):
     def interrupted(*_):
         raise OSError(errno.ENOMEM, "no memory")
 
@@ -108,7 +108,7 @@ def test_an_error_that_is_not_of_the_disk_stays_what_it_is(brief, tmp_path, monk
         train(brief, tmp_path, progress=False)
 
 
-def test_files_are_on_the_disk_before_they_are_named(brief, tmp_path, monkeypatch):
+def test_files_are_synced_before_they_are_renamed(brief, tmp_path, monkeypatch):
     """Every file and folder is synced before the rename, and the rename before the removal."""
     events = []
     sync, rename, remove = os.fsync, os.replace, finegrain.runs.checkpoint.shutil.rmtree
@@ -141,8 +141,8 @@ def test_files_are_on_the_disk_before_they_are_named(brief, tmp_path, monkeypatc
         assert kinds.index("remove") > events.index(("sync", parent))
 
 
-def test_two_trainings_into_one_folder(brief, tmp_path):
-    """The lock is another process's, which ends without releasing it."""
+def test_two_trainings_into_one_folder_are_refused(brief, tmp_path):
+    """The lock belongs to another process, which ends without releasing it."""
     code = (
         "import sys, time; from pathlib import Path\n"
         "from finegrain.training.run_lock import only_training\n"
@@ -159,7 +159,7 @@ def test_two_trainings_into_one_folder(brief, tmp_path):
     assert not (tmp_path / HOLDER).exists()
 
 
-def test_a_holder_that_says_nothing_of_itself(brief, tmp_path):
+def test_a_lock_without_a_description_is_reported(brief, tmp_path):
     (tmp_path / HOLDER).write_text("{")
     with (
         FileLock(tmp_path / LOCK),
@@ -168,12 +168,12 @@ def test_a_holder_that_says_nothing_of_itself(brief, tmp_path):
         train(brief, tmp_path, progress=False)
 
 
-def test_state_is_written_last_and_whole(brief, tmp_path):
+def test_the_state_is_written_last_and_atomically(brief, tmp_path):
     train(brief, tmp_path, progress=False)
     assert json.loads((last_checkpoint(tmp_path) / STATE).read_text())["step"] == 2
 
 
-def test_overrides_win_over_what_tiny_shrinks(recipe):
+def test_overrides_have_priority_over_tiny(recipe):
     assert recipe.tiny(["schedule.epochs=3"]).schedule == replace(
         recipe.schedule, epochs=3, steps=None, evaluate_every=1
     )
@@ -182,7 +182,7 @@ def test_overrides_win_over_what_tiny_shrinks(recipe):
     assert recipe.tiny().schedule.steps == 10
 
 
-def test_the_command_line_hands_overrides_and_minutes_over(recipe, tmp_path, monkeypatch, capsys):
+def test_the_command_line_passes_overrides_and_minutes(recipe, tmp_path, monkeypatch, capsys):
     (tmp_path / "recipe.json").write_text(recipe.to_json())
     calls = []
     monkeypatch.setattr("finegrain.train", lambda *args, **options: calls.append((args, options)))

@@ -126,15 +126,15 @@ def with_pids(split, pids):
     return replace(split, samples=tuple(samples))
 
 
-def test_identities_are_numbered_from_zero_whatever_they_are_called(split):
+def test_identities_are_numbered_from_zero_for_any_pids(split):
     gappy = with_pids(split, [900, 7, 7, 31])
     pairs = pairs_of(gappy)
     assert [pairs[0, i][2] for i in range(0, len(pairs), 2)] == [2, 0, 0, 1]
 
 
 @pytest.mark.parametrize("captions", [2, 3, 5])
-def test_several_captions_of_a_picture_come_with_it(captions, split):
-    """Each once before any comes again, and in another order another epoch."""
+def test_a_picture_has_several_captions_in_a_batch(captions, split):
+    """Each caption is used once before any is repeated, in another order in each epoch."""
     pairs = pairs_of(split, captions=captions)
     assert len(pairs) == len(split.samples)
     orders = set()
@@ -159,7 +159,7 @@ def test_a_batch_keeps_the_captions_of_a_picture_together(split, tokenizer):
 
 
 def test_weak_positives_are_of_the_same_person(split, tokenizer):
-    """Of two pictures with two captions each, three in four draws are another caption."""
+    """With two pictures of two captions each, three of four draws are another caption."""
     pairs = pairs_of(split, weak_positives=0.4)
     written_of = {
         number: {c for s in split.samples if s.pid == pid for c in s.captions}
@@ -199,7 +199,7 @@ def test_without_weak_positives_nothing_is_replaced(split, tokenizer):
 
 @given(num_pairs=st.integers(1, 60), batch_size=st.integers(1, 7), size=st.integers(1, 3))
 def test_a_last_batch_may_be_kept(num_pairs, batch_size, size):
-    """Every process has as many of it; what is left over is fewer than the processes."""
+    """Every process has the same number of pairs; fewer pairs than processes are left out."""
     if num_pairs < size:
         return
     ranks = [
@@ -221,7 +221,7 @@ def test_augmentation_is_a_function_of_seed_epoch_and_index(split):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_batches(workers, split, tokenizer):
+def test_batches_have_the_stated_fields(workers, split, tokenizer):
     pairs, taken = pairs_of(split), order(64, batch_size=8)
     batches = make_loader(pairs, taken, tokenizer, workers=workers, device=CPU)
     for epoch, start in ((0, 0), (1, 5)):
@@ -240,7 +240,7 @@ def test_batches(workers, split, tokenizer):
             assert batch.items.tolist() == [index for _, index in keys]
 
 
-def test_loading_leaves_the_random_state_alone(split, tokenizer):
+def test_loading_does_not_change_the_random_state(split, tokenizer):
     batches = make_loader(
         pairs_of(split), order(64, batch_size=8), tokenizer, workers=0, device=CPU
     )

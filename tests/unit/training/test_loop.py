@@ -31,8 +31,9 @@ def gradients(model):
     return [p.grad.clone() for p in model.parameters()]
 
 
-def test_accumulating_takes_the_mean_of_the_parts_gradients(recipe, tmp_path, monkeypatch):
-    """A contrastive loss sees one part at a time, so this is not the whole batch's gradient."""
+def test_accumulation_averages_the_gradients_of_parts(recipe, tmp_path, monkeypatch):
+    """A contrastive loss compares the pairs of one part only, so this is not the gradient of the
+    batch."""
     unclipped = replace(recipe, accumulate=2, optimizer=Optimizer(clip_norm=1e9))
     whole = trainer(unclipped, tmp_path)
     batch = first_batch(whole)
@@ -52,7 +53,7 @@ def test_accumulating_takes_the_mean_of_the_parts_gradients(recipe, tmp_path, mo
         torch.testing.assert_close(ours, (first + second) / 2, atol=1e-6, rtol=1e-5)
 
 
-def test_parts_are_the_batch_in_order(recipe, tmp_path):
+def test_parts_have_the_order_of_the_batch(recipe, tmp_path):
     batch = first_batch(trainer(recipe, tmp_path))
     parts = loop.parts_of(batch, 4)
     assert torch.equal(torch.cat([part.pixels for part in parts]), batch.pixels)
@@ -62,7 +63,7 @@ def test_parts_are_the_batch_in_order(recipe, tmp_path):
     assert sum((part.where for part in parts), ()) == batch.where
 
 
-def test_gradients_are_clipped_to_the_recipes_norm(recipe, tmp_path, monkeypatch):
+def test_gradients_are_clipped_to_the_norm_of_the_recipe(recipe, tmp_path, monkeypatch):
     clipped = trainer(replace(recipe, optimizer=Optimizer(clip_norm=1e-3)), tmp_path)
     monkeypatch.setattr(clipped.optimizer, "step", lambda: None)
     clipped._step(first_batch(clipped), 0)
@@ -107,7 +108,7 @@ def test_training_stops_at_a_loss_that_is_not_finite(recipe, tmp_path):
 
 
 @pytest.mark.parametrize("losses", [{"sdm": 1.0}, {"itc": 1.0, "id": 1.0}, {}])
-def test_losses_are_those_of_the_method(losses, brief, tmp_path):
+def test_losses_are_recorded_by_the_names_of_the_method(losses, brief, tmp_path):
     with pytest.raises(RecipeError, match="CLIP computes the losses itc; the recipe asks for"):
         train(replace(brief, losses=losses), tmp_path, progress=False)
 
@@ -118,12 +119,12 @@ def test_the_temperature_is_bounded(brief, tmp_path):
     assert started.model.logit_scale.exp().item() == pytest.approx(100)
 
 
-def test_batch_larger_than_the_split(brief, tmp_path):
+def test_a_batch_larger_than_the_split_is_refused(brief, tmp_path):
     with pytest.raises(TrainingError, match=r"65 pairs in each of 1 processes.* has 64"):
         train(replace(brief, batch_size=65), tmp_path, progress=False)
 
 
-def test_dataset_without_a_training_split(brief, tmp_path):
+def test_a_dataset_without_a_training_split_is_refused(brief, tmp_path):
     root = tmp_path / "data"
     root.mkdir()
     (root / "1.png").touch()
@@ -134,7 +135,7 @@ def test_dataset_without_a_training_split(brief, tmp_path):
         train(recipe, tmp_path / "run", progress=False)
 
 
-def test_a_run_folder_holds_recipe_metrics_and_curves(recipe, tmp_path):
+def test_a_run_folder_has_recipe_metrics_and_curves(recipe, tmp_path):
     recipe = replace(recipe, schedule=Schedule(epochs=3, steps=20, evaluate_every=2))
     run = train(recipe, tmp_path, progress=False)
     assert (run.folder, run.steps, len(run.losses)) == (tmp_path, 20, 20)
@@ -159,7 +160,7 @@ def curves(folder):
 
 
 def test_the_best_checkpoint_is_kept_and_selected(recipe, tmp_path, monkeypatch):
-    """Validation is told to be best after the second of three epochs."""
+    """The validation result is replaced, so that the second of three epochs is best."""
     rank1 = iter([30.0, 60.0, 50.0])
     evaluate_split = loop.evaluate_split
 
@@ -178,8 +179,9 @@ def test_the_best_checkpoint_is_kept_and_selected(recipe, tmp_path, monkeypatch)
     assert {file.name for file in best.iterdir()} == {MODEL, OPTIMIZER, "state.json"}
 
 
-def test_it_learns(recipe, tmp_path):
-    """Flat colours: a picture of sixteen people is found by its caption; chance is 6 %."""
+def test_a_model_learns(recipe, tmp_path):
+    """Pictures of uniform colours: captions of sixteen people are searched; the chance level is 6
+    %."""
     recipe = replace(
         recipe,
         schedule=Schedule(epochs=30, evaluate_every=30),

@@ -1,4 +1,4 @@
-"""Memory that training frees stays in the process until training ends."""
+"""Freed memory stays in the process until training ends."""
 
 import platform
 import subprocess

@@ -1,4 +1,4 @@
-"""Muon beside timm's, which it follows in bf16, and beside the formula in fp64."""
+"""Muon compared with timm's, which it follows in bf16, and with the formula in fp64."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def ours(groups):
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_in_bf16_its_steps_are_timms(layout, monkeypatch):
+def test_steps_in_bf16_equal_timms(layout, monkeypatch):
     monkeypatch.setattr(processor, "computes_bf16", lambda device: True)
     mine = stepped(ours, SHAPES, layout=layout, is_matrix=True)
     peers = stepped(lambda g: theirs.Muon(g, eps=1e-6, nesterov=True), SHAPES, layout=layout)
@@ -44,7 +44,7 @@ def test_in_bf16_its_steps_are_timms(layout, monkeypatch):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_in_fp32_a_step_is_that_of_the_formula(shape, monkeypatch):
+def test_a_step_in_fp32_equals_the_formula(shape, monkeypatch):
     """Jordan et al. 2024: Nesterov's momentum, five odd polynomials of the singular values."""
     monkeypatch.setattr(processor, "computes_bf16", lambda device: False)
     (before,) = stepped(ours, [shape], steps=0, is_matrix=True)
@@ -62,7 +62,7 @@ def test_in_fp32_a_step_is_that_of_the_formula(shape, monkeypatch):
     torch.testing.assert_close(after.double(), expected, atol=1e-4, rtol=1e-4)
 
 
-def test_what_is_no_matrix_goes_as_by_adamw():
+def test_parameters_that_are_not_matrices_are_updated_by_adamw():
     shapes = [(7,), (5, 3)]
     mine = stepped(ours, shapes, is_matrix=False)
     peers = stepped(lambda g: torch.optim.AdamW(g, betas=(0.9, 0.98), eps=1e-6), shapes)
@@ -70,7 +70,7 @@ def test_what_is_no_matrix_goes_as_by_adamw():
         torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-6)
 
 
-def test_a_parameter_without_gradient_stays():
+def test_a_parameter_without_a_gradient_does_not_change():
     parameter = torch.nn.Parameter(torch.ones(4, 4))
     for is_matrix in (True, False):
         group = {"params": [parameter], "lr": 0.1, "weight_decay": 0.3, "is_matrix": is_matrix}

@@ -28,7 +28,7 @@ def by_step(step, total, **schedule):
     ("step", "expected"),
     [(0, 0.5), (1, 1.0), (2, 1.0), (11, 0.5), (5, 0.5 * (1 + math.cos(math.pi / 6))), (20, 0.0)],
 )
-def test_two_steps_of_warm_up_then_half_a_cosine(step, expected):
+def test_the_schedule_is_a_warm_up_and_half_a_cosine(step, expected):
     assert by_step(step, 20, warmup=0.1) == pytest.approx(expected)
 
 
@@ -44,8 +44,8 @@ def test_a_warm_up_may_start_above_zero():
     assert factors == pytest.approx([0.4, 0.6, 0.8, 1.0, 1.0])
 
 
-def test_a_warm_up_may_begin_with_its_first_rate():
-    """TBPS-CLIP's: numpy.linspace from the first rate to the peak, then half a cosine."""
+def test_a_warm_up_may_start_with_its_first_rate():
+    """As in TBPS-CLIP: numpy.linspace from the first rate to the peak, then half a cosine."""
     warm, total = 8, 40
     after = np.arange(total - warm)
     cosine = 0.05 + 0.5 * (1 - 0.05) * (1 + np.cos(np.pi * after / len(after)))
@@ -65,7 +65,7 @@ def test_short_schedules_stay_within_the_peak(total, warmup):
 
 
 def test_by_epoch_the_rate_is_constant_within_one():
-    """IRRA: five epochs from a tenth, then half a cosine over the other fifty-five."""
+    """As in IRRA: five epochs from a tenth, then half a cosine over the other fifty-five."""
     schedule = Schedule(epochs=60, warmup=5 / 60, initial=0.1, by_epoch=True)
 
     def factor(step):
@@ -80,7 +80,7 @@ def test_by_epoch_the_rate_is_constant_within_one():
 
 
 def literal_timm_rate(epoch, base, *, epochs, warmup, warmup_lr, min_lr):
-    """timm's cosine schedule with a prefix of warm-up, for one parameter group."""
+    """timm's cosine schedule with a warm-up before it, for one parameter group."""
     if epoch < warmup:
         return warmup_lr + epoch * (base - warmup_lr) / warmup
     return min_lr + 0.5 * (base - min_lr) * (1 + math.cos(math.pi * (epoch - warmup) / epochs))
@@ -91,8 +91,9 @@ def literal_timm_rate(epoch, base, *, epochs, warmup, warmup_lr, min_lr):
     step=st.integers(0, 1309),
     peak=st.sampled_from([1.0, 10.0]),
 )
-def test_rates_of_rasa_are_those_of_the_released_scheduler(epoch, step, peak):
-    """It is asked for epoch 1 after step 100 of epoch 0, and for the next before each other."""
+def test_rates_of_rasa_equal_those_of_the_released_scheduler(epoch, step, peak):
+    """The released code sets epoch 1 after step 100 of epoch 0, and each later epoch before its
+    start."""
     asked = epoch + 1 if epoch else int(step > 100)
     expected = literal_timm_rate(
         asked, 1e-5 * peak, epochs=30, warmup=1, warmup_lr=1e-5, min_lr=1e-6
@@ -106,13 +107,13 @@ def test_rates_of_rasa_are_those_of_the_released_scheduler(epoch, step, peak):
 @pytest.mark.parametrize(
     ("epoch", "expected"), [(0, 1e-4), (20, 2.575e-5), (25, 7.63e-6), (29, 1.27e-6)]
 )
-def test_rates_of_rasas_heads(epoch, expected):
+def test_heads_of_rasa_have_their_own_rates(epoch, expected):
     step = 1310 * epoch + 200
     factor = lr_factor(step, RASA.schedule, per_epoch=1310, total=30 * 1310, peak=10.0)
     assert RASA.optimizer.lr * factor == pytest.approx(expected, rel=1e-3)
 
 
-def test_shares_of_ones_own_peak_are_the_default():
+def test_by_default_a_schedule_is_relative_to_the_peak():
     for step in range(20):
         own = by_step(step, 20, warmup=0.2, initial=0.3, final=0.1)
         tenfold = lr_factor(
@@ -121,15 +122,15 @@ def test_shares_of_ones_own_peak_are_the_default():
         assert tenfold == pytest.approx(10 * own)
 
 
-def test_a_warm_up_from_a_rate_that_all_parameters_share():
+def test_a_warm_up_may_start_from_one_rate_for_all_parameters():
     schedule = Schedule(epochs=10, warmup=0.2, initial=0.5, by_epoch=True, same_ends=True)
     factors = [lr_factor(s, schedule, per_epoch=1, total=10, peak=10.0) for s in range(3)]
     assert factors == pytest.approx([0.5, 5.25, 10.0])
 
 
 @given(st.integers(1, 400), st.floats(0, 1), st.integers(0, 400))
-def test_linear_decay_is_that_of_berts_released_code(total, warmup, step):
-    """The decayed rate, times the share of the warm-up that is done."""
+def test_linear_decay_equals_that_of_berts_released_code(total, warmup, step):
+    """The decayed rate times the completed share of the warm-up."""
     decayed = 1 - min(step, total) / total
     warm = int(total * warmup)
     expected = decayed * (step / warm if step < warm else 1)
@@ -148,7 +149,7 @@ def test_linear_decay_starts_at_the_initial_share_and_ends_at_the_final_one():
 
 
 def tensorflow_adam(weight, gradients, *, lr, betas, eps):
-    """TensorFlow 1's AdamOptimizer, number by number: eps is added before the correction."""
+    """TensorFlow 1's AdamOptimizer, number by number; eps is added before the bias correction."""
     (b1, b2), m, v = betas, 0.0, 0.0
     for t, g in enumerate(gradients, start=1):
         m, v = b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * g * g
@@ -157,7 +158,7 @@ def tensorflow_adam(weight, gradients, *, lr, betas, eps):
 
 
 @given(st.lists(st.floats(-1e-3, 1e-3), min_size=1, max_size=8), st.booleans())
-def test_an_epsilon_that_is_not_corrected_is_tensorflows(gradients, uncorrected):
+def test_an_uncorrected_epsilon_equals_tensorflows(gradients, uncorrected):
     weight = nn.Parameter(torch.tensor([0.5], dtype=torch.float64))
     holder = nn.ParameterList([weight])
     config = Optimizer(
@@ -194,7 +195,7 @@ def settings_of(model, config):
     }
 
 
-def test_only_matrices_are_decayed():
+def test_weight_decay_applies_to_matrices_only():
     result = settings_of(model_of_all_kinds(), Optimizer(lr=0.3, weight_decay=0.2))
     assert result == {
         "0.weight": (0.3, 0.2), "1.weight": (0.3, 0.2), "token_embedding.weight": (0.3, 0.2),
@@ -203,7 +204,7 @@ def test_only_matrices_are_decayed():
     }  # fmt: skip
 
 
-def test_of_the_rules_that_name_a_parameter_the_last_decides():
+def test_the_last_matching_rule_applies():
     rules = (
         ParameterRule(names="1.*", lr=5.0),
         ParameterRule(names="*bias", lr=2.0, weight_decay=0.0),
@@ -217,7 +218,7 @@ def test_of_the_rules_that_name_a_parameter_the_last_decides():
     assert result["2.weight"] == (1.0, 0.2)
 
 
-def test_the_rate_of_a_run_keeps_the_shares_of_the_rules():
+def test_the_rate_of_a_run_keeps_the_ratios_of_the_rules():
     model = model_of_all_kinds()
     optimizer = make_optimizer(model, Optimizer(rules=(ParameterRule(names="0.*", lr=5.0),)))
     set_lr(optimizer, lambda peak: 0.01 * peak)
@@ -241,19 +242,19 @@ def stepped(kind, **config):
     return before, layer.weight.data, layer.weight.grad
 
 
-def test_one_step_of_adamw_is_that_of_the_formula():
+def test_a_step_of_adamw_equals_the_formula():
     """Loshchilov and Hutter 2019, algorithm 2: the first step has the gradient's sign."""
     before, after, gradient = stepped("adamw", eps=1e-12)
     torch.testing.assert_close(after, before * (1 - 0.1 * 0.5) - 0.1 * gradient.sign())
 
 
-def test_the_decay_of_adam_is_a_part_of_the_gradient():
+def test_the_weight_decay_of_adam_is_added_to_the_gradient():
     before, after, gradient = stepped("adam", eps=1e-12)
     torch.testing.assert_close(after, before - 0.1 * (gradient + 0.5 * before).sign())
 
 
-def test_a_step_of_muon_goes_as_far_in_every_direction():
-    """The singular values of what it adds are near one another, whatever the gradient's are."""
+def test_a_step_of_muon_has_nearly_equal_singular_values():
+    """They are close to each other for any gradient."""
     layer = nn.Linear(16, 16, bias=False)
     before = layer.weight.detach().clone()
     layer.weight.grad = torch.diag(torch.logspace(-2, 0, 16))
@@ -278,14 +279,14 @@ def test_muon_leaves_embeddings_and_vectors_to_adamw():
     "shape",
     [(7,), (2, 9), (9, 2), (1, 20, 20), (8, 1, 3, 3), (4, 4), (4, 513), (600, 4), (5, 3, 3, 3)],
 )
-def test_muon_takes_what_timm_lets_it_take(shape):
+def test_muon_updates_the_parameters_that_timm_lets_it_update(shape):
     model = nn.Module()
     model.register_parameter("weight", nn.Parameter(torch.randn(shape)))
     (group,) = make_optimizer(model, Optimizer(kind="muon")).param_groups
     assert group["is_matrix"] is _is_suitable_for_muon(model.weight)
 
 
-def test_precision(monkeypatch):
+def test_precision_is_chosen_by_name(monkeypatch):
     monkeypatch.setattr(processor, "computes_bf16", lambda device: True)
     cpu = torch.device("cpu")
     assert autocast_dtype("fp32", cpu) is None
@@ -293,12 +294,12 @@ def test_precision(monkeypatch):
 
 
 @pytest.mark.parametrize(("native", "expected"), [(True, torch.bfloat16), (False, None)])
-def test_auto_precision_asks_the_processor(native, expected, monkeypatch):
+def test_auto_precision_depends_on_the_processor(native, expected, monkeypatch):
     monkeypatch.setattr(processor, "computes_bf16", lambda device: native)
     assert autocast_dtype("auto", torch.device("cpu")) is expected
 
 
-def test_emulated_bf16_is_said(monkeypatch):
+def test_emulated_bf16_is_reported(monkeypatch):
     monkeypatch.setattr(processor, "computes_bf16", lambda device: False)
     with pytest.warns(UserWarning, match=r"emulates.*--set precision=auto"):
         assert autocast_dtype("bf16", torch.device("cpu")) is torch.bfloat16

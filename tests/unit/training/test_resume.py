@@ -1,4 +1,4 @@
-"""A run that was interrupted and resumed equals one that was not, bit for bit."""
+"""An interrupted and resumed run equals an uninterrupted one, bit for bit."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def with_convolutions(recipe):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_ten_and_ten_resumed_steps_equal_twenty(recipe, workers, tmp_path):
-    """Step 10 is in the middle of the second epoch; the third is cut short by the schedule."""
+    """Step 10 is in the middle of the second epoch, and the schedule ends in the third."""
     recipe = replace(recipe, workers=workers)
     straight = train(replace(recipe, workers=0), tmp_path / "straight", progress=False)
     first = train(recipe, tmp_path / "resumed", stop_after=10, progress=False)
@@ -45,7 +45,7 @@ def test_ten_and_ten_resumed_steps_equal_twenty(recipe, workers, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["adamw", "muon"])
-def test_batch_norm_and_filters_of_a_convolutional_tower_resume_too(recipe, kind, tmp_path):
+def test_a_convolutional_tower_resumes_exactly(recipe, kind, tmp_path):
     recipe = replace(
         with_convolutions(recipe),
         optimizer=replace(recipe.optimizer, kind=kind),
@@ -58,12 +58,12 @@ def test_batch_norm_and_filters_of_a_convolutional_tower_resume_too(recipe, kind
     assert_same_end(tmp_path / "straight", tmp_path / "resumed")
 
 
-def test_stopped_before_its_first_checkpoint_it_starts_over(brief, tmp_path):
+def test_a_run_without_a_checkpoint_starts_again(brief, tmp_path):
     (tmp_path / "recipe.json").write_text(brief.to_json())
     assert train(brief, tmp_path, resume=True, progress=False).steps == 2
 
 
-def test_a_finished_run_resumes_to_nothing(brief, tmp_path):
+def test_a_finished_run_has_no_steps_to_resume(brief, tmp_path):
     train(brief, tmp_path, progress=False)
     again = train(brief, tmp_path, resume=True, progress=False)
     assert (again.steps, again.losses) == (2, [])
@@ -84,7 +84,7 @@ def test_another_recipe_does_not_resume(brief, tmp_path):
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "optimizer.safetensors"])
-def test_truncated_checkpoint(file, brief, tmp_path):
+def test_a_truncated_checkpoint_is_an_error(file, brief, tmp_path):
     train(brief, tmp_path, stop_after=1, progress=False)
     path = last_checkpoint(tmp_path) / file
     path.write_bytes(path.read_bytes()[:1000])
@@ -92,7 +92,7 @@ def test_truncated_checkpoint(file, brief, tmp_path):
         train(brief, tmp_path, resume=True, progress=False)
 
 
-def test_what_a_crash_left_half_written_is_passed_over(brief, tmp_path):
+def test_partial_checkpoints_of_a_crash_are_ignored(brief, tmp_path):
     straight = train(brief, tmp_path / "straight", progress=False)
     train(brief, tmp_path / "crashed", stop_after=1, progress=False)
     half = tmp_path / "crashed" / "checkpoints" / ".000002.tmp"

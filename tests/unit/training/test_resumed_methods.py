@@ -1,4 +1,4 @@
-"""Methods that remember something from step to step resume with it."""
+"""Methods with state resume exactly."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def rasa(recipe):
 
 
 def resumed_at_ten(recipe, folder):
-    """Steps of an epoch are eight: step 10 is in the second one."""
+    """An epoch has eight steps, so step 10 is in the second one."""
     straight = train(recipe, folder / "straight", progress=False)
     first = train(recipe, folder / "resumed", stop_after=10, progress=False)
     halfway = load_file(last_checkpoint(folder / "resumed") / MODEL)
@@ -90,16 +90,16 @@ def resumed_at_ten(recipe, folder):
     return halfway
 
 
-def test_rde_goes_on_with_its_division(rde, tmp_path):
+def test_rde_resumes_with_its_division(rde, tmp_path):
     halfway = resumed_at_ten(rde, tmp_path)
     assert 0 < halfway["trusted"].sum() < 64
 
 
-def test_tbps_clip_goes_on_with_its_ramp(tbps_clip, tmp_path):
+def test_tbps_clip_resumes_with_its_ramp(tbps_clip, tmp_path):
     assert int(resumed_at_ten(tbps_clip, tmp_path)["steps_done"]) == 10
 
 
-def test_mined_goes_on_with_its_queues_and_its_copy(mined, tmp_path):
+def test_mined_resumes_with_its_queues_and_copy(mined, tmp_path):
     halfway = resumed_at_ten(mined, tmp_path)
     assert int(halfway["text_queue.pointer"]) == 80 % 27
     assert (halfway["text_queue.ids"] >= 0).all()
@@ -107,7 +107,7 @@ def test_mined_goes_on_with_its_queues_and_its_copy(mined, tmp_path):
     assert not torch.equal(copied, trained)
 
 
-def test_rasa_goes_on_with_its_queues_and_its_copies(rasa, tmp_path):
+def test_rasa_resumes_with_its_queues_and_copies(rasa, tmp_path):
     halfway = resumed_at_ten(rasa, tmp_path)
     assert int(halfway["image_queue.pointer"]) == 80 % 27
     assert int(halfway["steps_done"]) == 10
@@ -118,7 +118,7 @@ def test_rasa_goes_on_with_its_queues_and_its_copies(rasa, tmp_path):
     assert not torch.equal(copied, trained)
 
 
-def test_the_number_of_pairs_is_that_of_the_split(rde, tmp_path):
+def test_the_number_of_pairs_must_be_that_of_the_split(rde, tmp_path):
     wrong = replace(rde, method=replace(rde.method, items=63))
     with pytest.raises(RecipeError, match=r"has 64; --set method\.items=64"):
         train(wrong, tmp_path, progress=False)

@@ -1,4 +1,4 @@
-"""A run may start from the towers of another one, of whatever method."""
+"""A run can start from the towers of a run of any method."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def irra_on(recipe, folder):
     return replace(recipe, method=config, losses={"sdm": 1.0, "id": 1.0}, weights=str(folder))
 
 
-def test_towers_are_those_of_the_selected_checkpoint(brief, first_run):
+def test_towers_start_from_the_selected_checkpoint(brief, first_run):
     trained = brief.method.build(brief.losses)
     load_model(best_checkpoint(first_run), trained)
     started = build_method(irra_on(brief, first_run))
@@ -45,6 +45,6 @@ def test_towers_of_another_size_are_refused(brief, first_run):
         build_method(replace(other, method=replace(other.method, text=text)))
 
 
-def test_weights_that_are_not_there(brief, tmp_path):
+def test_missing_weights_are_an_error(brief, tmp_path):
     with pytest.raises(WeightsError, match=r"nowhere\.pt, which does not exist.*weights=PATH"):
         build_method(replace(brief, weights=str(tmp_path / "nowhere.pt")))

@@ -1,4 +1,4 @@
-"""Wrong captions are of the same sub-category over the whole training split."""
+"""Wrong captions come from the same sub-category of the whole training split."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def written(split):
 
 
 @given(products, st.integers(0, 50))
-def test_a_wrong_caption_is_of_the_sub_category_wherever_it_holds_another_product(rows, seed):
+def test_a_wrong_caption_comes_from_the_sub_category_if_possible(rows, seed):
     split = split_of(rows)
     captions = written(split)
     if len(captions) == 1:
@@ -66,7 +66,7 @@ def test_a_wrong_caption_is_of_the_sub_category_wherever_it_holds_another_produc
         assert drawn == wrong.draw(sample, labels[i], (0, seed, i))
 
 
-def test_every_other_product_is_as_likely_however_many_pictures_it_has():
+def test_other_products_are_equally_likely_for_any_number_of_pictures():
     split = split_of([(0, "tops", 1), (1, "tops", 1), (1, "tops", 3), (2, "tops", 1), (3, None, 1)])
     wrong = WrongCaptions(split, written(split))
     for number, own in ((0, 0), (3, 2)):

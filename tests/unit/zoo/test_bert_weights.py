@@ -17,7 +17,7 @@ CONFIG = BertConfig(vocabulary=30, positions=12, channels=8, depth=1, heads=2)
 
 @pytest.fixture(scope="module")
 def theirs():
-    """With the heads that Google's checkpoints have."""
+    """BERT with the heads of Google's checkpoints."""
     model = BertForPreTraining(
         TheirConfig(
             vocab_size=30,
@@ -32,7 +32,7 @@ def theirs():
 
 
 def old_names(state):
-    """Gains and offsets as files that came from TensorFlow call them."""
+    """Names of gains and offsets in files that were converted from TensorFlow."""
     return {
         name.replace("LayerNorm.weight", "LayerNorm.gamma").replace(
             "LayerNorm.bias", "LayerNorm.beta"
@@ -53,7 +53,7 @@ def test_a_file_fills_the_encoder(theirs, named, tmp_path):
     assert torch.equal(filled["pooler.weight"], theirs["bert.pooler.dense.weight"])
 
 
-def test_words_of_another_vocabulary_are_not_taken(theirs, tmp_path):
+def test_word_embeddings_of_another_vocabulary_are_not_loaded(theirs, tmp_path):
     save_file(theirs, tmp_path / "model.safetensors")
     bert = Bert(BertConfig(vocabulary=40, positions=12, channels=8, depth=1, heads=2))
     before = bert.words.weight.clone()

@@ -28,7 +28,7 @@ def test_a_digest_is_stated_together_with_its_file_and_revision():
             assert model.revision is not None
 
 
-def test_the_best_of_each_speed_is_free_and_has_no_better_free_model():
+def test_the_best_model_of_each_speed_has_a_free_licence():
     best = [known_model(name) for name in best_models()]
     assert sorted(model.speed for model in best) == ["fast", "medium", "slow"]
     for model in best:
@@ -51,7 +51,7 @@ def test_the_best_of_each_speed_is_free_and_has_no_better_free_model():
         ("", False),
     ],
 )
-def test_free_licences(licence, free):
+def test_free_licences_are_recognised(licence, free):
     assert is_free(licence) is free
 
 

@@ -1,4 +1,4 @@
-"""Which files of a repository are downloaded."""
+"""The files of a repository that are downloaded."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ HUGGING_FACE = ["README.md", "config.json", "merges.txt", "model.safetensors", "
         (HUGGING_FACE, ["model.safetensors"]),
         (["config.json", "pytorch_model.bin"], ["pytorch_model.bin"]),
         (["pytorch_model.bin", "model.safetensors", "tf_model.h5"], ["model.safetensors"]),
-        # The plain name is of timm's image tower in such a repository.
+        # Without a prefix, this is the name of timm's image tower in such repositories.
         (
             ["model.safetensors", "open_clip_model.safetensors", "open_clip_config.json"],
             ["open_clip_model.safetensors"],
@@ -32,7 +32,7 @@ HUGGING_FACE = ["README.md", "config.json", "merges.txt", "model.safetensors", "
         ([*PAIRS[0], "visual/model.onnx_data"], [*PAIRS[0], "visual/model.onnx_data"]),
     ],
 )
-def test_weights(names, weights):
+def test_the_weight_file_is_chosen(names, weights):
     choice = choose_files(names, "a/b")
     assert list(choice.weights) == weights
     assert choice.kind == ("onnx" if weights[0].endswith(".onnx") else "torch")
@@ -47,7 +47,7 @@ def test_companions_are_configurations_and_tokenizers_beside_the_weights():
     assert len(choose_files(names, "a/b").companions) == 3
 
 
-def test_a_named_file():
+def test_a_named_file_is_chosen():
     names = ["epoch_1.pt", "epoch_2.pt", *PAIRS[0]]
     assert choose_files(names, "a/b", "epoch_2.pt").weights == ("epoch_2.pt",)
     assert choose_files(names, "a/b", "textual/model.onnx").weights == PAIRS[0]
@@ -67,6 +67,6 @@ def test_a_named_file():
         ([f"{n}.pt" for n in range(100)], None, "and 88 more"),
     ],
 )
-def test_what_cannot_be_chosen(names, file, message):
+def test_ambiguous_and_missing_files_are_errors(names, file, message):
     with pytest.raises(WeightsError, match=message):
         choose_files(names, "a/b", file)

@@ -1,4 +1,4 @@
-"""What no tensor of a CLIP tells is read beside the file, compared with the model, or asked for."""
+"""Configuration of a CLIP that its tensors do not determine: read, compared, or requested."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def hugging_face(vision=None, text=None, **top):
         ({"interpolation": "random"}, None, "bicubic"),
     ],
 )
-def test_open_clip_says_how_pictures_are_resized(read, shown, fit, interpolation):
+def test_the_configuration_of_open_clip_states_the_resizing(read, shown, fit, interpolation):
     known = read(open_clip() | {"preprocess_cfg": shown})
     assert (known.fit, known.interpolation) == (fit, interpolation)
 
@@ -79,7 +79,9 @@ def test_open_clip_says_how_pictures_are_resized(read, shown, fit, interpolation
         ({}, None, None),
     ],
 )
-def test_hugging_face_says_how_pictures_are_resized(read, tmp_path, shown, fit, interpolation):
+def test_the_configuration_of_hugging_face_states_the_resizing(
+    read, tmp_path, shown, fit, interpolation
+):
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(shown))
     known = read(hugging_face(), "config.json")
     assert (known.fit, known.interpolation) == (fit, interpolation)
@@ -88,7 +90,7 @@ def test_hugging_face_says_how_pictures_are_resized(read, tmp_path, shown, fit, 
 @pytest.mark.parametrize(
     "shown", [{"resize_mode": "longest"}, {"interpolation": "lanczos"}, {"resize_mode": ["squash"]}]
 )
-def test_pictures_that_cannot_be_resized_so(read, shown):
+def test_unsupported_resizing_is_refused(read, shown):
     with pytest.raises(WeightsError, match="finegrain resizes pictures for it only by"):
         read(open_clip() | {"preprocess_cfg": shown})
 
@@ -140,20 +142,20 @@ def test_normalisation_and_heads_of_another_width(read, tmp_path):
     assert (known.mean, known.std) == ((0.5,) * 3, (0.2, 0.2, 0.3))
 
 
-def test_the_layouts_own_file_is_read_first(read, tmp_path):
+def test_the_configuration_of_the_layout_has_priority(read, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(hugging_face()))
     assert read(open_clip()).activation == "gelu"
     (tmp_path / "open_clip_config.json").unlink()
     assert read_clip_config(tmp_path / "model.bin", {}, "openai_clip").activation == "quick_gelu"
 
 
-def test_a_configuration_of_something_else_says_nothing(read, tmp_path):
+def test_other_configurations_are_ignored(read, tmp_path):
     assert read({"model_type": "bert"}, "config.json") == KnownClip()
     quick = tmp_path / "vit_base_patch16_clip_quickgelu_224.bin"
     assert read_clip_config(quick, {}, "openai_clip").activation == "quick_gelu"
 
 
-def test_openais_archive_is_known_by_what_it_holds(tmp_path):
+def test_openais_archive_is_recognised_by_its_content(tmp_path):
     known = read_clip_config(tmp_path / "ViT-B-16.pt", state() | ARCHIVE, "openai_clip")
     assert (known.activation, known.image_heads, known.text_heads) == ("quick_gelu", 1, 2)
 
@@ -188,7 +190,7 @@ def test_openais_archive_is_known_by_what_it_holds(tmp_path):
         (hugging_face({"layer_norm_eps": 1e-6}), "config.json", "layer_norm_eps 1e-06"),
     ],
 )
-def test_a_configuration_of_towers_that_we_have_not(read, content, file, message):
+def test_configurations_of_unsupported_towers_are_refused(read, content, file, message):
     with pytest.raises(WeightsError, match=message):
         read(content, file)
 
@@ -210,7 +212,7 @@ def test_any_json_is_either_read_or_refused(tmp_path_factory, value):
     assert known.activation == "gelu"
 
 
-# --- compared with a model -----------------------------------------------------------------
+# --- comparison with a model ----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("activation", ["gelu", "quick_gelu"])
@@ -233,7 +235,7 @@ def test_a_model_of_other_heads_is_refused(tmp_path):
         load_clip_weights(config.build(), tmp_path / "ViT-B-16.pt")
 
 
-def test_an_unknown_activation_is_said(tmp_path):
+def test_an_unknown_activation_is_reported(tmp_path):
     torch.save(state(), tmp_path / "model.bin")
     with pytest.warns(UserWarning, match=r"the recipe's quick_gelu is used.*activation=gelu"):
         load_clip_weights(CLIP.build(), tmp_path / "model.bin")
@@ -242,7 +244,7 @@ def test_an_unknown_activation_is_said(tmp_path):
 # --- sizes ----------------------------------------------------------------------------------
 
 
-def test_sizes_are_told_by_the_tensors():
+def test_sizes_are_read_from_the_tensors():
     sizes = read_clip_sizes(CLIP.build().state_dict())
     assert sizes.image == ImageSizes(
         channels=64, depth=2, patch=8, patches=16, side=32, embed_dim=16
@@ -251,7 +253,7 @@ def test_sizes_are_told_by_the_tensors():
     assert (sizes.vocabulary, sizes.context_length) == (40, 9)
 
 
-def test_sizes_of_no_clip():
+def test_other_tensors_are_not_a_clip():
     tensors = CLIP.build().state_dict()
     with pytest.raises(WeightsError, match=r"conv1.weight of 4 dimensions; .*no such tensor"):
         read_clip_sizes({})
@@ -263,7 +265,7 @@ def test_sizes_of_no_clip():
 
 
 @pytest.mark.parametrize(("patches", "size"), [(192, (192, 64)), (3, (24, 8)), (196, None)])
-def test_the_shape_of_a_person_is_told_by_the_positions(patches, size):
+def test_the_shape_of_person_pictures_is_read_from_the_positions(patches, size):
     image = read_clip_sizes(
         CLIP.build().state_dict()
         | {"image_tower.positional_embedding": torch.ones(1 + patches, 64)}
@@ -271,7 +273,7 @@ def test_the_shape_of_a_person_is_told_by_the_positions(patches, size):
     assert image.person_size == size
 
 
-def test_a_shorter_context_takes_the_first_positions(tmp_path):
+def test_a_shorter_context_uses_the_first_positions(tmp_path):
     torch.save(state() | ARCHIVE, tmp_path / "clip.pt")
     whole, short = CLIP.build().eval(), replace(CLIP, text=replace(TEXT, context_length=5)).build()
     load_clip_weights(whole, tmp_path / "clip.pt")

@@ -1,4 +1,4 @@
-"""Downloads from a hub on the loopback address, and what may go wrong with them."""
+"""Downloads from a hub on the loopback address, and their failures."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def fetched(name=NAME, **options):
 
 
 def cached(tmp_path):
-    """Files in the cache of downloads, with links and unfinished files."""
+    """Files in the download cache, with links and unfinished files."""
     names = (path.name for path in (tmp_path / "hub_cache").rglob("*") if not path.is_dir())
     return [name for name in names if not name.endswith((".lock", "TAG", "main"))]
 
@@ -75,14 +75,14 @@ def test_only_the_files_of_the_model_are_downloaded(hub, repository):
     }
 
 
-def test_a_second_time_nothing_is_downloaded(hub, repository):
+def test_a_second_pull_downloads_nothing(hub, repository):
     fetched()
     hub.requests.clear()
     fetched()
     assert hub.sent("model.safetensors") == []
 
 
-def test_a_broken_connection_is_taken_up_where_it_broke(hub, repository, monkeypatch):
+def test_an_interrupted_download_is_resumed(hub, repository, monkeypatch):
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 1024)
     repository.cut_after["model.safetensors"] = 5000
@@ -90,7 +90,7 @@ def test_a_broken_connection_is_taken_up_where_it_broke(hub, repository, monkeyp
     assert hub.sent("model.safetensors") == [None, "bytes=4096-"]
 
 
-def test_finished_files_are_kept_where_a_later_one_is_interrupted(
+def test_finished_files_are_kept_if_a_later_one_is_interrupted(
     hub, repository, monkeypatch, tmp_path
 ):
     from huggingface_hub import file_download
@@ -130,7 +130,7 @@ def test_a_small_file_is_compared_with_the_digest_of_git(hub, repository):
     assert hub.sent("model.safetensors") == []
 
 
-def test_a_damaged_cache_is_noticed(hub, repository, tmp_path):
+def test_a_damaged_cache_is_detected(hub, repository, tmp_path):
     got = fetched()
     (got.folder / "model.safetensors").resolve().write_bytes(b"damaged")
     with pytest.raises(WeightsError, match="removed from the cache"):
@@ -138,19 +138,19 @@ def test_a_damaged_cache_is_noticed(hub, repository, tmp_path):
     assert (fetched().folder / "model.safetensors").read_bytes() == WEIGHTS
 
 
-def test_a_path_that_climbs_out_is_not_downloaded(hub, repository, tmp_path):
+def test_a_path_outside_the_folder_is_not_downloaded(hub, repository, tmp_path):
     repository.files |= {"../../config.json": b"{}", "a\\..\\config.json": b"{}"}
     got = fetched()
     assert got.choice.companions == ("README.md", "config.json")
 
 
-def test_the_cache_serves_where_there_is_no_network(hub, repository, monkeypatch):
+def test_the_cache_is_used_without_a_network(hub, repository, monkeypatch):
     online = fetched()
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     assert fetched() == online
 
 
-def test_offline_mode_asks_nothing(hub, repository, monkeypatch):
+def test_offline_mode_sends_no_request(hub, repository, monkeypatch):
     online = fetched()
     hub.requests.clear()
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
@@ -159,19 +159,19 @@ def test_offline_mode_asks_nothing(hub, repository, monkeypatch):
     assert hub.requests == []
 
 
-def test_no_network_and_nothing_in_the_cache(hub, monkeypatch):
+def test_no_network_and_an_empty_cache_are_an_error(hub, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(WeightsError, match=r"cannot be reached.*HF_ENDPOINT.*--from"):
         fetched()
 
 
-def test_offline_mode_and_nothing_in_the_cache(hub, monkeypatch):
+def test_offline_mode_with_an_empty_cache_is_an_error(hub, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(WeightsError, match="not in the cache, and HF_HUB_OFFLINE is set"):
         fetched()
 
 
-def test_a_gated_repository(hub, repository):
+def test_a_gated_repository_is_an_error_with_advice(hub, repository):
     repository.gated = True
     with pytest.raises(WeightsError, match=rf"is gated.*{hub.endpoint}/{NAME}.*HF_TOKEN"):
         fetched()
@@ -181,19 +181,19 @@ def test_a_gated_repository(hub, repository):
     ("status", "advice"),
     [(403, "HF_TOKEN"), (429, "too many requests"), (500, "try again later")],
 )
-def test_a_hub_that_refuses(hub, repository, monkeypatch, status, advice):
+def test_refusals_of_the_hub_are_errors(hub, repository, monkeypatch, status, advice):
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     repository.status = status
     with pytest.raises(WeightsError, match=f"with status {status}: .*{advice}"):
         fetched()
 
 
-def test_a_repository_that_is_not_there(hub):
+def test_a_missing_repository_is_an_error(hub):
     with pytest.raises(WeightsError, match=r"no repository nobody/nothing at .*, or it is private"):
         fetched("nobody/nothing")
 
 
-def test_a_revision_that_is_not_there(hub, repository):
+def test_a_missing_revision_is_an_error(hub, repository):
     with pytest.raises(WeightsError, match="has no revision 'v9'"):
         fetched(f"{NAME}@v9")
     with pytest.raises(WeightsError, match="has no revision 'v9'"):
@@ -220,12 +220,12 @@ def test_two_revisions_and_one_of_files_are_refused(hub, repository, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a/b/c", "a/ b", "/b", "a/"])
-def test_a_name_that_is_not_one_of_a_repository(hub, name):
+def test_an_invalid_repository_name_is_refused(hub, name):
     with pytest.raises(WeightsError, match=r"expected owner/name|no repository"):
         fetched(name)
 
 
-def test_a_server_that_is_not_a_hub(hub, monkeypatch):
+def test_a_server_that_is_not_a_hub_is_an_error(hub, monkeypatch):
     hub.repositories[NAME] = Repository({})
     monkeypatch.setattr(
         "fixtures.loopback_hub._Handler._list", lambda self, *_: self._send(200, b"hi")
@@ -234,7 +234,7 @@ def test_a_server_that_is_not_a_hub(hub, monkeypatch):
         fetched()
 
 
-def test_a_disk_without_room_is_noticed_before_the_download(hub, repository, monkeypatch):
+def test_too_little_disk_space_is_detected_before_the_download(hub, repository, monkeypatch):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(0, 0, 1000))
     with pytest.raises(WeightsError, match=r"disk of the cache .* is full: .* needed.*HF_HOME"):
@@ -242,7 +242,7 @@ def test_a_disk_without_room_is_noticed_before_the_download(hub, repository, mon
     assert hub.sent("config.json") == []
 
 
-def test_a_disk_that_fills_up(hub, repository, monkeypatch, tmp_path):
+def test_a_disk_that_becomes_full_is_an_error(hub, repository, monkeypatch, tmp_path):
     def write(*args, **kwargs):
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -255,7 +255,7 @@ def test_a_disk_that_fills_up(hub, repository, monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("stated", "shown"), [("cc-by-nc-4.0", "states cc-by-nc-4.0"), (None, "states no licence")]
 )
-def test_a_licence_has_to_be_accepted(hub, repository, stated, shown):
+def test_a_licence_must_be_accepted(hub, repository, stated, shown):
     repository.licence = stated
     with pytest.raises(LicenceError, match=rf"{shown}, which is not MIT.*--accept-licence"):
         fetched()
@@ -263,7 +263,7 @@ def test_a_licence_has_to_be_accepted(hub, repository, stated, shown):
     assert fetched(accept_licence=True).source.get("licence") == stated
 
 
-def test_the_licence_of_the_table_and_of_the_repository_both_count(hub, repository, model):
+def test_licences_of_the_catalog_and_of_the_repository_are_checked(hub, repository, model):
     model(licence="Apple's terms")
     with pytest.raises(LicenceError, match="mit and Apple's terms"):
         fetched("tiny")
@@ -286,11 +286,11 @@ def test_the_licence_of_the_table_and_of_the_repository_both_count(hub, reposito
         (None, None),
     ],
 )
-def test_licences_of_model_cards(card, licence):
+def test_licences_are_read_from_model_cards(card, licence):
     assert stated_licence(card) == licence
 
 
-def test_without_torch_the_onnx_towers_of_a_known_model_are_taken(hub, repository, model):
+def test_without_torch_onnx_towers_are_downloaded(hub, repository, model):
     towers = {"visual/model.onnx": WEIGHTS, "textual/model.onnx": WEIGHTS[::-1]}
     hub.repositories["somebody/onnx"] = Repository(towers)
     model(onnx="somebody/onnx", revision=COMMIT)
@@ -300,7 +300,7 @@ def test_without_torch_the_onnx_towers_of_a_known_model_are_taken(hub, repositor
     assert list(got.digests) == ["visual/model.onnx", "textual/model.onnx"]
 
 
-def test_without_torch_weights_for_it_are_not_downloaded(hub, repository):
+def test_without_torch_its_weights_are_not_downloaded(hub, repository):
     with pytest.raises(WeightsError, match=r"published for PyTorch.*finegrain\[train\]"):
         fetched(has_torch=False)
     assert hub.sent("model.safetensors") == []
@@ -313,7 +313,7 @@ def test_a_known_digest_must_be_the_one_that_the_hub_states(hub, repository, mod
     assert hub.sent("model.safetensors") == []
 
 
-def test_a_folder_of_this_machine(tmp_path, model):
+def test_a_local_folder_is_a_source(tmp_path, model):
     for name, content in FILES.items():
         (tmp_path / name).write_bytes(content)
     (tmp_path / "README.md").write_text("---\nlicense: mit\n---\n# A model\n")
@@ -327,7 +327,7 @@ def test_a_folder_of_this_machine(tmp_path, model):
         fetched("tiny", source=tmp_path)
 
 
-def test_files_of_this_machine_may_state_no_licence_but_not_an_unfree_one(tmp_path):
+def test_local_files_need_no_licence_but_an_unfree_one_must_be_accepted(tmp_path):
     (tmp_path / "model.safetensors").write_bytes(WEIGHTS)
     assert "licence" not in fetched(None, source=tmp_path).source
     (tmp_path / "README.md").write_text("---\nlicense: cc-by-nc-4.0\n---\n")
@@ -335,7 +335,7 @@ def test_files_of_this_machine_may_state_no_licence_but_not_an_unfree_one(tmp_pa
         fetched(None, source=tmp_path)
 
 
-def test_paths_of_this_machine_that_are_no_model(tmp_path, monkeypatch):
+def test_local_paths_without_a_model_are_refused(tmp_path, monkeypatch):
     with pytest.raises(WeightsError, match="neither a folder nor a file at"):
         fetched(None, source=tmp_path / "nothing")
     with pytest.raises(WeightsError, match="no files at all"):

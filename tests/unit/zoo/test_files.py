@@ -1,4 +1,4 @@
-"""Weight files whose lists of tensors are absurdly long."""
+"""Weight files with too many tensors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from finegrain.errors import WeightsError
 from finegrain.zoo import files
 
 
-def test_a_safetensors_file_of_very_many_tensors_is_refused(tmp_path: Path):
+def test_a_safetensors_file_with_too_many_tensors_is_refused(tmp_path: Path):
     entry = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
     header = json.dumps({"a": entry}).encode()
     path = tmp_path / "model.safetensors"
@@ -24,7 +24,7 @@ def test_a_safetensors_file_of_very_many_tensors_is_refused(tmp_path: Path):
         files.read_state_dict(path)
 
 
-def test_a_torch_file_of_very_many_members_is_refused(tmp_path: Path, monkeypatch):
+def test_a_torch_file_with_too_many_members_is_refused(tmp_path: Path, monkeypatch):
     monkeypatch.setattr(files, "MAX_DIRECTORY_BYTES", 128 << 10)
     path = tmp_path / "model.pt"
     with zipfile.ZipFile(path, "w") as archive:

@@ -1,4 +1,4 @@
-"""open_clip's own models give what ours give with their weights."""
+"""Embeddings equal those of open_clip's models with the same weights."""
 
 from __future__ import annotations
 
@@ -37,7 +37,9 @@ SIZES = {
 def theirs(kind=open_clip.model.CLIP, *, quick_gelu=False, **options):
     torch.manual_seed(0)
     model = kind(**SIZES, quick_gelu=quick_gelu, **options).eval()
-    with torch.no_grad():  # nothing may be 0 or 1, or a swapped pair would not show
+    with (
+        torch.no_grad()
+    ):  # no parameter may be 0 or 1, otherwise exchanged tensors would go unnoticed
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
     return model
@@ -86,7 +88,7 @@ def test_embeddings_equal_those_of_open_clip(kind, activation, tmp_path):
     assert_equal_embeddings(ours(tmp_path, activation), model)
 
 
-def test_safetensors_is_taken_where_both_lie(tmp_path):
+def test_safetensors_has_priority_over_a_torch_file(tmp_path):
     model = theirs()
     state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     save_file(state, tmp_path / "open_clip_model.safetensors")
@@ -95,7 +97,7 @@ def test_safetensors_is_taken_where_both_lie(tmp_path):
 
 
 @pytest.mark.parametrize("kind", [open_clip.model.CLIP, open_clip.model.CustomTextCLIP])
-def test_a_bias_on_the_logits_and_a_stored_mask_are_passed_over(kind, tmp_path):
+def test_a_logit_bias_and_a_stored_mask_are_ignored(kind, tmp_path):
     model = theirs(kind, init_logit_bias=-10.0)
     prefix = "text." if kind is open_clip.model.CustomTextCLIP else ""
     state = dict(model.state_dict()) | {f"{prefix}attn_mask": torch.zeros(LENGTH, LENGTH)}

@@ -1,4 +1,4 @@
-"""Published layouts whose files are incomplete, damaged, or of another model."""
+"""Published layouts with incomplete or damaged files, or files of another model."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def change(file, **values):
     file.write_text(json.dumps(settings))
 
 
-def test_a_whole_folder_is_read(siglip):
+def test_a_complete_folder_is_read(siglip):
     assert read_published(siglip).layout == "hf_siglip"
 
 
@@ -120,7 +120,7 @@ def test_preprocessing_that_is_not_supported_is_refused(siglip, values, message)
         read_published(siglip)
 
 
-def test_the_header_of_a_safetensors_file_may_lie(siglip):
+def test_a_wrong_header_of_a_safetensors_file_is_refused(siglip):
     file = siglip / "model.safetensors"
     whole = file.read_bytes()
     for length in (2**60, len(whole) * 2, 3):
@@ -228,5 +228,5 @@ def test_chinese_clip_needs_its_vocabulary_and_no_resnet(tmp_path):
         ("visual.conv1.weight", "openai_clip"),
     ],
 )
-def test_layouts_are_told_apart_by_their_tensor_names(name, layout):
+def test_layouts_are_distinguished_by_their_tensor_names(name, layout):
     assert recognise({name: torch.ones(1)}) == layout

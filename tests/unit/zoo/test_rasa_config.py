@@ -1,4 +1,4 @@
-"""RaSa's ``config.yaml`` says what the recipes say, and what it says besides is noticed."""
+"""RaSa's ``config.yaml`` agrees with the recipes, and its other values are reported."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ RELEASED = {
     "k_test": 128,
     "alpha": 0.4,
     "warm_up": True,
-    # A reader of YAML 1.1 takes 1e-5 for text.
+    # A parser of YAML 1.1 reads 1e-5 as text.
     "optimizer": {"opt": "adamW", "lr": "1e-5", "weight_decay": 0.02, "lr_custm": "1e-4"},
     "schedular": {
         "sched": "cosine",
@@ -48,7 +48,7 @@ RELEASED = {
     "eval_epoch": 29,
     "weights": [0.5, 1, 1, 0.5, 0.5],
 }
-"""How the released checkpoints were trained, from the values of the released file."""
+"""Settings of the released checkpoints, from the values of the released file."""
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def read(tmp_path):
 
 
 @pytest.mark.parametrize("dataset", ["CUHK-PEDES", "ICFG-PEDES", "RSTPReid"])
-def test_the_released_configurations_say_what_our_recipes_say(dataset, read):
+def test_the_released_configurations_agree_with_the_recipes(dataset, read):
     config = read(train_file=[f"../dataset/{dataset}/processed_data/train.json"])
     ours = load_recipe(RECIPES / f"rasa_{dataset.lower().replace('-', '_')}.py")
     assert config.dataset == type(ours.data).__name__
@@ -100,7 +100,7 @@ def test_every_value_is_read(read):
         ({"schedular": {"warmup_epochs": 3}}, {"schedular.warmup_epochs": 3}),
     ],
 )
-def test_training_that_no_recipe_can_say(read, changes, different):
+def test_settings_that_no_recipe_can_express_are_refused(read, changes, different):
     assert read(**changes).different == different
 
 
@@ -112,10 +112,10 @@ def test_training_that_no_recipe_can_say(read, changes, different):
         ({"max_words": "fifty"}, "expected max_words as a whole number"),
     ],
 )
-def test_values_that_cannot_be_meant(read, changes, message):
+def test_invalid_values_are_refused(read, changes, message):
     with pytest.raises(WeightsError, match=message):
         read(**changes)
 
 
-def test_a_dataset_that_is_not_known(read):
+def test_an_unknown_dataset_is_refused(read):
     assert read(train_file=["elsewhere/train.json"]).dataset is None

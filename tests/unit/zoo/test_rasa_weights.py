@@ -48,14 +48,14 @@ CLIP = ClipConfig(
 def built(seed=1, **changes):
     torch.manual_seed(seed)
     method = replace(CONFIG, **changes).build()
-    with torch.no_grad():  # copies that are not their originals
+    with torch.no_grad():  # momentum copies that differ from their originals
         for parameter in method.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
     return method
 
 
 def released(path, change=None, **changes):
-    """A checkpoint under the released names, with what else its file holds."""
+    """A checkpoint under the released names, with the other content of its file."""
     state = export_rasa(built(**changes))
     for suffix in ("", "_m"):
         bert = f"text_encoder{suffix}"
@@ -70,12 +70,12 @@ def released(path, change=None, **changes):
 
 
 def as_albef(state):
-    """ALBEF has neither RaSa's heads nor identities in its queues."""
+    """ALBEF has no heads of RaSa and no identities in its queues."""
     for name in [name for name in state if name.startswith(("prd", "mrtd", "idx"))]:
         del state[name]
 
 
-def test_everything_comes_back(tmp_path):
+def test_all_tensors_are_restored(tmp_path):
     state = released(tmp_path / "best.pth")
     method = built(seed=2)
     assert examine_weights(tmp_path / "best.pth").layout == "albef"
@@ -101,8 +101,8 @@ def test_every_released_name_of_a_layer_is_known(tmp_path):
     assert names == {f"{p}.{w}" for p in (*halves, *ends, *rest) for w in ("weight", "bias")}
 
 
-def test_albef_is_a_start(tmp_path):
-    """As the recipe loads it: the heads that ALBEF lacks keep their initial values."""
+def test_training_can_start_from_albef(tmp_path):
+    """As the recipe loads it: heads that ALBEF lacks keep their initial values."""
     state = released(tmp_path / "ALBEF.pth", as_albef)
     method = built(seed=2)
     with pytest.raises(WeightsError, match=r"missing: prd_head.*parts="):
@@ -119,8 +119,8 @@ def test_albef_is_a_start(tmp_path):
 
 
 @pytest.mark.parametrize("size", [4, 9])
-def test_a_queue_of_another_size_takes_the_newest_rows_along(size, tmp_path):
-    """Row 2 of six is the oldest. A queue of nine keeps three rows of its own, older than those."""
+def test_a_queue_of_another_size_keeps_the_newest_rows(size, tmp_path):
+    """Row 2 of six is the oldest. A queue of nine keeps three of its own rows, older than those."""
     state = released(
         tmp_path / "ALBEF.pth",
         lambda state: as_albef(state) or state.update(queue_ptr=torch.tensor([2])),
@@ -137,8 +137,8 @@ def test_a_queue_of_another_size_takes_the_newest_rows_along(size, tmp_path):
     assert method.image_queue.ids.tolist().index(3) == (0 if size == 4 else 6)
 
 
-def test_queues_of_rasa_start_anew(tmp_path):
-    """Their identities are numbered within the data that they are of."""
+def test_queues_of_rasa_are_not_loaded(tmp_path):
+    """Their identities are numbers of other training data."""
     released(tmp_path / "best.pth")
     method = built(seed=2)
     own = method.image_queue.features.clone()
@@ -146,7 +146,7 @@ def test_queues_of_rasa_start_anew(tmp_path):
     assert torch.equal(method.image_queue.features, own)
 
 
-def test_albef_without_queues_is_a_start_too(tmp_path):
+def test_training_can_start_from_albef_without_queues(tmp_path):
     def without_queues(state):
         as_albef(state)
         for name in ("image_queue", "text_queue", "queue_ptr"):
@@ -157,7 +157,7 @@ def test_albef_without_queues_is_a_start_too(tmp_path):
     load_clip_weights(method, tmp_path / "ALBEF.pth", parts=method.pretrained_parts)
 
 
-def test_queues_without_identities_are_of_nobody():
+def test_queues_without_identities_match_no_person():
     state = {"image_queue": torch.ones(8, 6), "queue_ptr": torch.tensor([3])}
     converted = convert(state)
     assert converted["image_queue.ids"].tolist() == [-100] * 6
@@ -167,7 +167,7 @@ def test_queues_without_identities_are_of_nobody():
 
 
 def test_positions_of_smaller_pictures_are_interpolated(tmp_path):
-    """Bicubically, of the model and of its copy, as ALBEF does."""
+    """By bicubic interpolation, for the model and for its copy, as ALBEF does."""
     state = released(tmp_path / "ALBEF.pth")
     larger = replace(IMAGE, height=48, width=40)
     method = built(seed=2, image=larger)
@@ -188,14 +188,14 @@ def test_unknown_names_are_listed_up_to_ten(tmp_path):
     assert "adapter.10" not in str(raised.value)
 
 
-def test_what_is_missing_is_an_error(tmp_path):
+def test_missing_tensors_are_an_error(tmp_path):
     released(tmp_path / "best.pth", lambda state: state.pop("visual_encoder.norm.bias"))
     method = built()
     with pytest.raises(WeightsError, match=r"1 missing: image_tower\.vit\.norm\.bias"):
         load_clip_weights(method, tmp_path / "best.pth", parts=method.pretrained_parts)
 
 
-def test_queues_of_another_size(tmp_path):
+def test_queues_of_another_width_are_refused(tmp_path):
     released(tmp_path / "best.pth")
     larger = built(queue=7)
     with pytest.raises(WeightsError, match=r"image_queue.features \(6, 8\) for \(7, 8\)"):
@@ -208,14 +208,14 @@ def test_only_albef_towers_are_written():
         export_rasa(CLIP.build())
 
 
-def test_a_clip_has_no_place_for_it(tmp_path):
+def test_a_clip_cannot_load_it(tmp_path):
     released(tmp_path / "best.pth")
     with pytest.raises(WeightsError, match=r"checkpoint of RaSa.*with a RasaConfig"):
         load_clip_weights(CLIP.build(), tmp_path / "best.pth")
 
 
 @pytest.mark.parametrize("heads", [True, False])
-def test_a_released_checkpoint_becomes_a_run_and_comes_back(heads, tmp_path):
+def test_a_released_checkpoint_becomes_a_run_and_is_written_back(heads, tmp_path):
     state = released(tmp_path / "best.pth")
     small = Recipe(
         name="small",
@@ -239,7 +239,7 @@ def test_a_released_checkpoint_becomes_a_run_and_comes_back(heads, tmp_path):
     assert heads is ("prd_head.weight" in back)
 
 
-def test_without_a_recipe_it_is_taken_for_rasa_at_its_sizes(tmp_path):
+def test_without_a_recipe_it_becomes_rasa_with_its_sizes(tmp_path):
     released(tmp_path / "best.pth")
     options = ["method.image.depth=1", "method.text.depth=1", "method.text.fusion_depth=1"]
     with pytest.raises(WeightsError, match=r"image_tower\.vit\.cls_token \(1, 1, 16\) for"):

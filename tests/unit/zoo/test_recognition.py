@@ -1,4 +1,4 @@
-"""Checkpoints whose tensor names begin alike are told apart."""
+"""Checkpoints with similar tensor names are distinguished."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ IRRA_HEADS = names("classifier.weight", "cross_attn.in_proj_weight", "mlm_head.f
         (TRUNK | selection(1024), "rde"),
         (TRUNK | selection(512), "rde"),
         (TRUNK | selection(4096) | ITSELF, "itself"),
-        # Trained with its global half alone, as its script does.
+        # Trained with its global half only, as its script does.
         (TRUNK | names("classifier_global.weight", "mlp_global.1.bias"), "itself_global"),
         (TRUNK | selection(4096) | LPNC | IRRA_HEADS, "lpnc"),
         (names("image_tower.proj", "text_tower.text_projection"), "ours"),
@@ -49,11 +49,11 @@ IRRA_HEADS = names("classifier.weight", "cross_attn.in_proj_weight", "mlm_head.f
         (names("text_encoder.bert.embeddings.LayerNorm.weight"), "albef"),
     ],
 )
-def test_layouts_are_told_by_their_names(state, layout):
+def test_layouts_are_recognised_by_their_names(state, layout):
     assert recognise(state) == layout
 
 
-def test_a_wide_selection_without_heads_may_be_of_either_of_two_methods(tmp_path):
+def test_a_wide_selection_without_heads_is_ambiguous(tmp_path):
     state = TRUNK | selection(4096)
     wanted = "a checkpoint of ITSELF or of LPNC, and the heads of its training.* were removed"
     with pytest.raises(WeightsError, match=wanted):
@@ -65,11 +65,11 @@ def test_a_wide_selection_without_heads_may_be_of_either_of_two_methods(tmp_path
 
 
 @pytest.mark.parametrize("prefix", itself.TRAINING)
-def test_every_head_of_itself_tells_it(prefix):
+def test_every_head_of_itself_identifies_it(prefix):
     assert recognise(TRUNK | names(f"{prefix}weight")) == "itself_global"
     assert recognise(TRUNK | selection(1024) | names(f"{prefix}weight")) == "itself"
 
 
 @pytest.mark.parametrize("prefix", lpnc.MARKS)
-def test_every_part_of_lpnc_tells_it(prefix):
+def test_every_part_of_lpnc_identifies_it(prefix):
     assert recognise(TRUNK | selection(1024) | names(f"{prefix}weight")) == "lpnc"

@@ -1,4 +1,4 @@
-"""Nothing of a released checkpoint is skipped in silence, and nothing of a model left unfilled."""
+"""No tensor of a released checkpoint is skipped silently, and no parameter is left unset."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ALL = ("sdm", "id", "mlm")
 
 
 def released(tmp_path, change=None, *, losses=ALL, identities=5):
-    """A checkpoint in IRRA's layout, and what was saved in it."""
+    """A checkpoint in IRRA's layout, and its tensors."""
     torch.manual_seed(1)
     config = IrraConfig(**TOWERS, identities=identities, fusion_depth=1)
     state = export_irra(config.build(losses))
@@ -39,7 +39,7 @@ def built(losses=ALL):
     return CONFIG.build(losses)
 
 
-def test_heads_that_the_model_lacks_are_an_error_until_said(tmp_path):
+def test_heads_that_the_model_lacks_are_an_error_by_default(tmp_path):
     path, state = released(tmp_path)
     method = built(["sdm"])
     with pytest.raises(WeightsError, match=r"left over: classifier.weight.*parts="):
@@ -48,7 +48,7 @@ def test_heads_that_the_model_lacks_are_an_error_until_said(tmp_path):
     assert torch.equal(method.image_tower.proj, state["base_model.visual.proj"])
 
 
-def test_heads_that_the_file_lacks_are_an_error_until_said(tmp_path):
+def test_heads_that_the_file_lacks_are_an_error_by_default(tmp_path):
     path, _ = released(tmp_path, losses=["sdm"])
     method = built()
     initial = method.classifier.weight.clone()
@@ -58,7 +58,7 @@ def test_heads_that_the_file_lacks_are_an_error_until_said(tmp_path):
     assert torch.equal(method.classifier.weight, initial)
 
 
-def test_a_classifier_of_another_dataset(tmp_path):
+def test_a_classifier_of_another_dataset_is_refused(tmp_path):
     path, state = released(tmp_path, identities=3)
     method = built()
     initial = method.classifier.weight.clone()
@@ -87,7 +87,7 @@ def test_unknown_names_are_listed_up_to_ten(tmp_path):
     assert "adapter.10" not in str(raised.value)
 
 
-def test_a_tensor_under_two_names():
+def test_a_tensor_under_two_names_is_refused():
     twice = {"visual.proj": torch.ones(1), "clip.visual.proj": torch.ones(1)}
     table = {"visual.proj": "image_tower.proj", "clip.visual.proj": "image_tower.proj"}
     with pytest.raises(WeightsError, match=r"image_tower\.proj twice.* as clip\.visual\.proj"):
@@ -108,14 +108,14 @@ def test_a_checkpoint_of_another_method_is_named(tmp_path, name, what):
 
 
 def pretrained_clip(path, **towers):
-    """A CLIP saved under OpenAI's names."""
+    """Write a CLIP under OpenAI's names."""
     clip = ClipConfig(**TOWERS | towers).build()
     state = {name.removeprefix("base_model."): tensor for name, tensor in export_irra(clip).items()}
     torch.save(state, path)
     return clip
 
 
-def test_pretrained_clip_under_fresh_heads(tmp_path):
+def test_pretrained_clip_is_loaded_with_fresh_heads(tmp_path):
     clip = pretrained_clip(tmp_path / "clip.pt")
     method = built()
     initial = method.classifier.weight.clone()
@@ -126,7 +126,7 @@ def test_pretrained_clip_under_fresh_heads(tmp_path):
             assert torch.equal(method.state_dict()[name], tensor)
 
 
-def test_pretrained_clip_of_as_many_patches_in_another_shape(tmp_path):
+def test_positions_of_a_pretrained_clip_are_resized_to_another_shape(tmp_path):
     square = VitConfig(height=16, width=16, patch=4, channels=16, depth=1, heads=2)
     clip = pretrained_clip(tmp_path / "clip.pt", image=square)
     tall = VitConfig(height=32, width=8, patch=4, channels=16, depth=1, heads=2)
@@ -156,8 +156,8 @@ def test_only_a_clip_transformer_is_written():
         export_irra(config.build(["sdm"]))
 
 
-def test_as_many_positions_of_another_grid_are_interpolated():
-    """CLIP's 14x14 has as many cells as 28x7, and they are not the same cells."""
+def test_positions_of_another_grid_of_equal_size_are_interpolated():
+    """CLIP's 14x14 grid has as many cells as 28x7, but other cells."""
     positions = torch.randn(1 + 16, 4)
     resized = resize_positions(positions, (8, 2))
     assert resized.shape == positions.shape
@@ -166,7 +166,7 @@ def test_as_many_positions_of_another_grid_are_interpolated():
     assert resize_positions(positions, (8, 2), finetuned=True) is positions
 
 
-def test_half_precision_positions_are_interpolated_in_full():
+def test_half_precision_positions_are_interpolated_in_fp32():
     positions = torch.randn(17, 4).half()
     resized = resize_positions(positions, (8, 4))
     assert resized.dtype == torch.float32
@@ -174,7 +174,7 @@ def test_half_precision_positions_are_interpolated_in_full():
 
 
 @pytest.mark.parametrize("finetuned", [True, False])
-def test_positions_of_another_person_shape(finetuned):
+def test_positions_of_another_person_shape_are_resized(finetuned):
     with pytest.raises(WeightsError, match=r"got 193 rows.*16x8 needs 129.*height and width"):
         resize_positions(torch.randn(193, 4), (16, 8), finetuned=finetuned)
 
@@ -188,7 +188,7 @@ class Command:
 
 
 @pytest.mark.parametrize("where", ["model", "optimizer"])
-def test_a_command_in_a_checkpoint_is_refused_and_not_run(tmp_path, where):
+def test_a_command_in_a_checkpoint_is_refused_and_not_executed(tmp_path, where):
     sentinel, path = tmp_path / "ran", tmp_path / "best.pth"
     saved = {"model": export_irra(built()), "optimizer": {}}
     saved[where]["x"] = Command(sentinel)

@@ -54,7 +54,7 @@ def change_index(folder, **tensors):
 
 
 @torch.no_grad()
-def test_the_model_is_that_of_one_file(published):
+def test_the_model_equals_that_of_one_file(published):
     one = read_published(published / "one").method.state_dict()
     read = read_published(published / "several")
     assert len(shards(published / "several")) > 2
@@ -73,7 +73,7 @@ def test_a_repository_is_pulled_with_the_digest_of_each_file(hub, published, tmp
     assert stated == {f.name: hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
 
 
-def test_the_checkpoint_of_a_plan_changes_with_any_file(several):
+def test_the_checkpoint_digest_changes_with_any_file(several):
     before = read_published(several).sha256
     tensors = load_file(shards(several)[-1])
     name = next(iter(tensors))
@@ -120,14 +120,14 @@ def test_a_damaged_index_is_named(several, content):
         read_state_dict(several / INDEX)
 
 
-def test_tensors_are_where_the_index_says(several):
+def test_tensors_must_be_in_the_file_of_the_index(several):
     first, second = shards(several)[:2]
     moved = next(iter(load_file(second)))
     with pytest.raises(WeightsError, match=rf"{first.name} has other tensors.*: {moved}"):
         read_state_dict(change_index(several, **{moved: first.name}))
 
 
-def test_a_file_alone_is_not_a_model(hub, several):
+def test_a_single_shard_is_not_a_model(hub, several):
     one = shards(several)[0]
     for read in (lambda: read_state_dict(one), lambda: fetch(None, source=one)):
         with pytest.raises(WeightsError, match=r"one of several files.*index\.json"):

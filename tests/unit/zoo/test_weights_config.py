@@ -60,7 +60,7 @@ def read(tmp_path):
     return written
 
 
-def test_a_released_configuration(read, tmp_path):
+def test_a_released_configuration_is_read(read, tmp_path):
     config = read(RELEASED)
     assert "!!python/tuple" in (tmp_path / "configs.yaml").read_text()
     assert config.fields == {
@@ -94,7 +94,7 @@ def test_a_released_configuration(read, tmp_path):
     )
 
 
-def test_what_has_no_counterpart_is_listed(read):
+def test_fields_without_a_counterpart_are_listed(read):
     config = read({"dataset_name": "MyPeople", "pretrain_choice": "RN50", "optimizer": "SGD"})
     assert config == ReleasedConfig(
         ignored=("dataset_name", "optimizer", "pretrain_choice"),
@@ -121,7 +121,7 @@ def test_a_name_that_is_there_twice_is_refused(read):
         ("weight_decay_bias", 1e-4),
     ],
 )
-def test_what_decides_the_training_and_no_recipe_can_say(read, name, value):
+def test_settings_that_no_recipe_can_express_are_refused(read, name, value):
     assert read(RELEASED).different == {}
     config = read(RELEASED | {name: value})
     assert config.different == {name: value}
@@ -143,7 +143,7 @@ RDE = RELEASED | {
 }
 
 
-def test_a_configuration_beside_rde(tmp_path):
+def test_a_configuration_beside_rde_is_read(tmp_path):
     path = tmp_path / "configs.yaml"
     path.write_text(yaml.dump(RDE))
     config = read_released_config(path, rde=True)
@@ -166,7 +166,7 @@ def test_a_configuration_beside_rde(tmp_path):
     assert "losses" not in config.fields
 
 
-def test_rde_with_another_loss_or_many_wrong_captions(tmp_path):
+def test_rde_with_another_loss_or_many_wrong_captions_is_refused(tmp_path):
     path = tmp_path / "configs.yaml"
     path.write_text(yaml.dump(RDE | {"loss_names": "SDM+x", "noisy_rate": 0.5, "txt_aug": False}))
     config = read_released_config(path, rde=True)
@@ -187,13 +187,13 @@ def test_every_field_is_either_used_or_listed(tmp_path_factory, changes):
     assert not {"lr", "num_epoch", "img_size", "loss_names"} & set(config.ignored)
 
 
-def test_overlapping_patches(read):
+def test_overlapping_patches_are_refused(read):
     with pytest.raises(WeightsError, match=r"stride_size 16.*got stride_size 12"):
         read(RELEASED | {"stride_size": 12})
 
 
 @pytest.mark.parametrize("size", [224, (384,), (384, 128, 3), ("384", "128"), "384x128", None])
-def test_a_picture_size_that_is_none(read, size):
+def test_an_invalid_picture_size_is_refused(read, size):
     with pytest.raises(WeightsError, match=r"expected img_size as \(height, width\)"):
         read({"img_size": size})
 
@@ -220,7 +220,7 @@ def test_any_other_tag_is_refused_by_name(read, tag):
     assert f"asks for {name};" in str(raised.value)
 
 
-def test_a_command_is_refused_and_not_run(read, tmp_path):
+def test_a_command_is_refused_and_not_executed(read, tmp_path):
     sentinel = tmp_path / "ran"
     text = f"img_size: !!python/object/apply:os.system\n- touch {sentinel}\n"
     with pytest.raises(WeightsError, match=r"asks for .*os\.system"):
@@ -253,13 +253,13 @@ BOMB = "a: &a [1, 1]\n" + "".join(
     ],
     ids=["bomb", "deep", "long", "cut", "date", "tuple", "binary", "list", "number", "empty"],
 )
-def test_a_file_that_is_no_configuration(read, content, message):
+def test_other_files_are_refused(read, content, message):
     started = time.perf_counter()
     with pytest.raises(WeightsError, match=message):
         read(content)
     assert time.perf_counter() - started < 2
 
 
-def test_a_missing_file(tmp_path):
+def test_a_missing_file_is_an_error(tmp_path):
     with pytest.raises(WeightsError, match=r"absent.yaml cannot be read"):
         read_released_config(tmp_path / "absent.yaml")

@@ -1,4 +1,4 @@
-"""Search by fp16 scans, beside a literal exact search, on data that is hard for them."""
+"""Search by fp16 scans compared with a literal exact search, on difficult data."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def torch_scan(rows):
 
 
 def faiss_scan(rows):
-    """An index on the CPU that stores vectors as the one on a GPU does."""
+    """An index on the CPU that stores vectors as the index on a GPU does."""
     kind = faiss.ScalarQuantizer.QT_fp16
     index = faiss.IndexScalarQuantizer(DIM, kind, faiss.METRIC_INNER_PRODUCT)
     return FaissScan(index, np.empty((0, DIM), np.float16), max_depth=150, capacity=rows)
 
 
 class Counting:
-    """A scan that remembers how deep it was asked."""
+    """A scan that records the requested depths."""
 
     def __init__(self, scan):
         self.scan, self.depths = scan, []
@@ -51,7 +51,7 @@ class Counting:
 
 
 def literal_search(ids, vectors, queries, k):
-    """All scores in float64, rounded once to float32, and all of them sorted."""
+    """Compute all scores in float64, round them once to float32, and sort all of them."""
     answers = []
     for query in queries:
         scores = Query(query.astype(np.float64)).scores(vectors)
@@ -75,11 +75,11 @@ def unit(vectors):
 def draw(kind, rows, seed):
     rng = np.random.default_rng(seed)
     vectors = unit(rng.standard_normal((rows, DIM), np.float32)).astype(np.float32)
-    if kind == "near":  # nearer to each other than fp16 can tell apart
+    if kind == "near":  # more similar to each other than fp16 can represent
         vectors = unit(vectors[:1] + 1e-4 * vectors).astype(np.float32)
     if kind == "equal":
         vectors = vectors[rng.integers(0, max(rows // 20, 1), rows)]
-    if kind == "scaled":  # down to where fp16 has few digits left
+    if kind == "scaled":  # as small as numbers with few digits in fp16
         vectors *= np.float32(10.0) ** rng.integers(-7, 3, (rows, 1)).astype(np.float32)
     return vectors
 
@@ -96,7 +96,7 @@ def make_scan(request):
     seed=st.integers(0, 10**6),
 )
 @settings(max_examples=60, deadline=None)
-def test_the_answer_is_the_exact_one(kind, rows, k, seed):
+def test_the_answer_is_exact(kind, rows, k, seed):
     vectors, queries = draw(kind, rows, seed), draw("random", 3, seed + 1)
     queries[1] = vectors[-1]
     queries[2] *= 0 if seed % 2 else 1e-3
@@ -108,7 +108,7 @@ def test_the_answer_is_the_exact_one(kind, rows, k, seed):
 
 @given(kind=st.sampled_from(["random", "near", "scaled"]), seed=st.integers(0, 10**6))
 @settings(max_examples=30, deadline=None)
-def test_no_estimate_is_off_by_more_than_is_said(kind, seed):
+def test_errors_of_estimates_are_within_the_bound(kind, seed):
     vectors, (vector,) = draw(kind, 200, seed), draw("scaled", 1, seed + 1)
     query = Query(vector.astype(np.float64))
     halves, halving = halve(vectors)
@@ -127,7 +127,7 @@ def test_most_searches_scan_once(make_scan):
     assert scan.depths == [(16, 74), (16, 74), (8, 74)]
 
 
-def test_only_what_is_not_settled_is_scanned_deeper():
+def test_only_unproven_queries_are_scanned_deeper():
     vectors = np.concatenate([draw("near", 300, 0), draw("random", 700, 1)])
     queries = np.stack([vectors[0], vectors[-1]])
     scan = Counting(torch_scan(1000))
@@ -146,12 +146,12 @@ def test_beyond_the_depth_of_a_scan_the_index_answers():
     assert hits == literal_search(ids, vectors, vectors[:1], 5)
 
 
-def test_a_number_beyond_fp16():
+def test_a_number_beyond_fp16_is_refused():
     with pytest.raises(GalleryError, match="unit length, got a number beyond fp16"):
         halve(np.full((1, DIM), 1e5, np.float32))
 
 
-def test_faiss_without_gpus(monkeypatch):
+def test_faiss_without_gpus_is_an_error(monkeypatch):
     halves, _ = halve(draw("random", 2, 0))
     monkeypatch.delattr(faiss, "StandardGpuResources", raising=False)
     with pytest.raises(MissingExtraError, match=r"FAISS for GPUs.*finegrain\[gpu\]"):
@@ -163,7 +163,7 @@ def test_faiss_without_gpus(monkeypatch):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
-def test_on_a_gpu_the_answer_is_the_same():
+def test_a_gpu_gives_the_same_answer():
     vectors, queries = draw("near", 5000, 0), draw("random", 20, 1)
     ids = np.arange(1, 5001)
     scan = TorchScan(np.empty((0, DIM), np.float16), "cuda", capacity=5000)

@@ -160,7 +160,7 @@ def test_an_engine_for_another_version_is_refused(opened, backend):
 
 
 @pytest.mark.parametrize("about", [b"", b"[]", b"{", b"[" * 100_000])
-def test_an_engine_without_a_description_is_ignored(opened, about):
+def test_an_engine_without_a_description_is_refused(opened, about):
     with pytest.raises(PlanError, match="was built for graph None"):
         opened(trust=True, about=about)
 
