@@ -222,7 +222,7 @@ def test_a_new_gallery_does_not_get_the_old_ones_tokens(filled: Path, crops: Pat
     assert answer(filled) == stale
 
 
-def test_a_missing_picture_keeps_its_rank_of_the_first_search(filled: Path, tmp_path: Path) -> None:
+def test_a_missing_picture_is_not_re_ranked(filled: Path, tmp_path: Path) -> None:
     with Searcher(filled, threads=1) as searcher:
         lost = tmp_path / "lost.png"
         shutil.copy(searcher.query(QUERY, 1)[0].image, lost)  # type: ignore[arg-type]

@@ -25,7 +25,7 @@ posix = pytest.mark.skipif(os.name != "posix", reason="limits, names and shells 
 
 @pytest.fixture
 def filled(plan: Path) -> Path:
-    """A plan with a gallery whose names and values hold characters of every kind."""
+    """A plan with a gallery whose names and values have characters of every kind."""
     manifest = Plan(plan).manifest
     with Gallery(
         plan.with_suffix(".gallery"), fingerprint=manifest.fingerprint, dim=manifest.embed_dim

@@ -108,7 +108,7 @@ def test_training_stops_at_a_loss_that_is_not_finite(recipe, tmp_path):
 
 
 @pytest.mark.parametrize("losses", [{"sdm": 1.0}, {"itc": 1.0, "id": 1.0}, {}])
-def test_losses_are_recorded_by_the_names_of_the_method(losses, brief, tmp_path):
+def test_losses_that_the_method_does_not_compute_are_refused(losses, brief, tmp_path):
     with pytest.raises(RecipeError, match="CLIP computes the losses itc; the recipe asks for"):
         train(replace(brief, losses=losses), tmp_path, progress=False)
 

@@ -60,7 +60,7 @@ def test_another_transform_or_a_changed_picture_needs_another_file(split, in_fil
     assert len(list(in_files.iterdir())) == 3
 
 
-def test_returned_pictures_are_writable(split, in_files):
+def test_writing_to_a_returned_picture_does_not_change_the_cache(split, in_files):
     pictures = pictures_of(split)
     before = pictures[0]
     pictures[0][:] = 7

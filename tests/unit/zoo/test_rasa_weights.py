@@ -195,7 +195,7 @@ def test_missing_tensors_are_an_error(tmp_path):
         load_clip_weights(method, tmp_path / "best.pth", parts=method.pretrained_parts)
 
 
-def test_queues_of_another_width_are_refused(tmp_path):
+def test_queues_of_another_size_are_refused(tmp_path):
     released(tmp_path / "best.pth")
     larger = built(queue=7)
     with pytest.raises(WeightsError, match=r"image_queue.features \(6, 8\) for \(7, 8\)"):

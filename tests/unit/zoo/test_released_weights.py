@@ -174,7 +174,7 @@ def test_half_precision_positions_are_interpolated_in_fp32():
 
 
 @pytest.mark.parametrize("finetuned", [True, False])
-def test_positions_of_another_person_shape_are_resized(finetuned):
+def test_positions_of_another_person_shape_are_refused(finetuned):
     with pytest.raises(WeightsError, match=r"got 193 rows.*16x8 needs 129.*height and width"):
         resize_positions(torch.randn(193, 4), (16, 8), finetuned=finetuned)
 

@@ -166,7 +166,7 @@ def test_a_configuration_beside_rde_is_read(tmp_path):
     assert "losses" not in config.fields
 
 
-def test_rde_with_another_loss_or_many_wrong_captions_is_refused(tmp_path):
+def test_another_loss_and_wrong_captions_of_rde_are_reported(tmp_path):
     path = tmp_path / "configs.yaml"
     path.write_text(yaml.dump(RDE | {"loss_names": "SDM+x", "noisy_rate": 0.5, "txt_aug": False}))
     config = read_released_config(path, rde=True)
