@@ -26,7 +26,7 @@ POSITIVE = [(value_of(byte), byte) for byte in range(127)]
 
 
 def nearest(value: float) -> tuple[float, int]:
-    """The nearest value and its bits; of two equally near values, the one with a last bit of zero."""
+    """The nearest value and its bits; of two equally near, the one with a last bit of zero."""
     magnitude = abs(value)
     result, byte = min(POSITIVE, key=lambda pair: (abs(pair[0] - magnitude), pair[1] & 1))
     return (-result, byte | 128) if np.signbit(value) else (result, byte)

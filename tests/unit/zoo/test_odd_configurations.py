@@ -1,4 +1,4 @@
-"""Configurations beside published weights, with each value replaced by odd ones."""
+"""Configurations of published weights in which one value is replaced by an invalid one."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def pair(folder: Path) -> None:
 
 
 def changed(values: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """Copies of a configuration, each with an odd value in one place."""
+    """Copies of a configuration, each with an invalid value in one place."""
     for name, value in values.items():
         for odd in ODD:
             yield {**deepcopy(values), name: odd}
@@ -108,7 +108,7 @@ def changed(values: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
         (pair, SIGLIP, "tokenizer_config.json"),
     ],
 )
-def test_each_odd_value_is_read_or_refused(tmp_path, read, config, file):
+def test_each_invalid_value_is_read_or_refused(tmp_path, read, config, file):
     write_gemma(tmp_path, lower=True)
     for name in ("vision_model", "text_model"):
         (tmp_path / "onnx").mkdir(exist_ok=True)
@@ -137,7 +137,7 @@ def test_each_odd_value_is_read_or_refused(tmp_path, read, config, file):
         ('{"a": ' + "9" * 5000 + "}", "cannot be read as JSON"),
     ],
 )
-def test_json_that_readers_understand_differently_is_refused(tmp_path, text, message):
+def test_ambiguous_json_is_refused(tmp_path, text, message):
     file = tmp_path / "config.json"
     file.write_text(text)
     with pytest.raises(WeightsError, match=message):
