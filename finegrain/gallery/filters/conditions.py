@@ -132,6 +132,17 @@ def evaluate(condition: Condition, row: Mapping[str, Scalar]) -> bool:
             return actual is not None and _compare(actual, symbol, value)
 
 
+def column_names(condition: Condition) -> set[str]:
+    """The names of the columns of a filter."""
+    match condition:
+        case And(terms) | Or(terms):
+            return set().union(*map(column_names, terms))
+        case Not(term):
+            return column_names(term)
+        case _:
+            return {condition.column.name}
+
+
 def kind_of(value: Value) -> Kind:
     """The kind of a value. A boolean is not a number here, and a time is a text."""
     if isinstance(value, bool):

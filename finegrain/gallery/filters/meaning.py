@@ -23,7 +23,8 @@ from finegrain.times import utc_text
 INT64 = range(-(2**63), 2**63)
 
 _WHOLE_NUMBER = re.compile(r"0|-?[1-9][0-9]{0,18}")
-_AFTER_ALL = "9999-12-31T23:59:60"  # as text, it is above every stored time
+AFTER_ALL = "9999-12-31T23:59:60"
+"""The end of the last day: as text, it is above every stored time."""
 
 
 class PositionedError(Exception):
@@ -130,7 +131,7 @@ def _next_day(text: str) -> str | None:
     except ValueError:
         return None
     if day == date.max:
-        return _AFTER_ALL
+        return AFTER_ALL
     return utc_text((day + timedelta(days=1)).isoformat())
 
 

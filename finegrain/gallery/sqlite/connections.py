@@ -92,6 +92,16 @@ def patience(connection: sqlite3.Connection, seconds: float) -> Generator[None]:
             connection.execute(f"PRAGMA busy_timeout = {before}")
 
 
+@contextmanager
+def limited(connection: sqlite3.Connection, num_steps: int) -> Generator[None]:
+    """Interrupt each statement after about so many steps of SQLite's virtual machine."""
+    connection.set_progress_handler(lambda: True, num_steps)
+    try:
+        yield
+    finally:
+        connection.set_progress_handler(None, 0)
+
+
 class _Open:
     """The open connections of a :class:`Connections`; closed when that is garbage-collected."""
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from finegrain import times
 from finegrain.gallery.backend import Search
+from finegrain.gallery.columns.followed import FollowedColumns
 from finegrain.gallery.sqlite.backup import tokens_of
 from finegrain.gallery.sqlite.reindex import PictureEncoder, Reindexed, reindex
 from finegrain.gallery.sqlite.store import Store
@@ -125,6 +126,7 @@ class FollowedStore(Store):
         self._tokens = tokens_of(path)
         super().__init__(path, fingerprint=fingerprint, dim=dim, create=create)
         self._follower = Follower(self, index)
+        self._columns = FollowedColumns(self)
 
     def searching(self, where: str | None) -> Search:
         """Return a search over the present pictures that match a filter.
@@ -133,7 +135,7 @@ class FollowedStore(Store):
             FilterError: The filter does not parse, or compares a column with a wrong type.
             GalleryError: The file cannot be read, or was reindexed with another plan.
         """
-        allowed = None if where is None else self.ids_where(where)
+        allowed = None if where is None else self._columns.ids_where(where)
         index = self._follower.index()
         return lambda queries, depth: index.search(queries, depth, allowed)
 
@@ -145,7 +147,7 @@ class FollowedStore(Store):
         Returns:
             None if the index cannot embed captions, or the gallery is empty.
         """
-        allowed = None if where is None else self.ids_where(where)
+        allowed = None if where is None else self._columns.ids_where(where)
         index = self._follower.index()
         launched = index.launch(ids, eot) if isinstance(index, CaptionIndex) else None
         if launched is None:

@@ -112,6 +112,13 @@ ALTER TABLE gallery ADD COLUMN writes INTEGER NOT NULL DEFAULT 0;
 UPDATE gallery SET deletions = deletions + 1;
 """
 
+# A change of stored columns has the next number; a picture states the number of its last change.
+_REVISIONS_SCHEMA = """
+ALTER TABLE gallery ADD COLUMN revision INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE picture ADD COLUMN revision INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX picture_revision ON picture (revision) WHERE revision > 0;
+"""
+
 
 def _first(connection: sqlite3.Connection) -> None:
     run_all(connection, FIRST_SCHEMA)
@@ -139,6 +146,10 @@ def _counter_of_writes(connection: sqlite3.Connection) -> None:
     run_all(connection, _WRITES_SCHEMA)
 
 
+def _revisions(connection: sqlite3.Connection) -> None:
+    run_all(connection, _REVISIONS_SCHEMA)
+
+
 STEPS: tuple[Step, ...] = (
     _first,
     _times_tracks_and_retention,
@@ -146,6 +157,7 @@ STEPS: tuple[Step, ...] = (
     _own_pids_and_sources,
     _row_checksums,
     _counter_of_writes,
+    _revisions,
 )
 SCHEMA_VERSION = len(STEPS)
 

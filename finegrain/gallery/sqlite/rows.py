@@ -304,14 +304,18 @@ def rewrite_rows(connection: sqlite3.Connection, rows: Sequence[Row]) -> None:
     new = {row.id: row for row in rows}
     stored, _ = stored_rows(connection.execute, list(new))
     attributes = {id_: _attributes(new[id_]) for id_ in stored}
+    (revision,) = connection.execute(
+        "UPDATE gallery SET revision = revision + 1 RETURNING revision"
+    ).fetchone()
     updates = []
     for id_, old in stored.items():
         (_, *_, added_at, _, _, _, _, _, thumbnail_checksum) = old.cells
         cells = _cells(id_, new[id_], added_at, thumbnail_checksum)
         is_known = old.checksum != UNKNOWN
-        updates.append((*cells, row_checksum(cells, attributes[id_]) if is_known else UNKNOWN, id_))
+        checksum = row_checksum(cells, attributes[id_]) if is_known else UNKNOWN
+        updates.append((*cells, checksum, revision, id_))
     connection.executemany(
-        f"UPDATE picture SET ({CELLS}, checksum) = ({_MARKS}) WHERE id = ?", updates
+        f"UPDATE picture SET ({CELLS}, checksum, revision) = ({_MARKS}, ?) WHERE id = ?", updates
     )
     connection.execute(f"DELETE FROM attribute WHERE picture {AMONG}", (json.dumps(list(stored)),))
     _insert_attributes(connection, attributes.items())

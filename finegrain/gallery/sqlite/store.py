@@ -32,7 +32,7 @@ from finegrain.errors import GalleryError, GalleryWarning
 from finegrain.gallery.clock import warn_of_doubt
 from finegrain.gallery.damage import StoredVector, decoded
 from finegrain.gallery.duplicates import Inserted, OnDuplicate, duplicates, insert_except, overtaken
-from finegrain.gallery.filters.conditions import Value
+from finegrain.gallery.filters.conditions import Condition, Value
 from finegrain.gallery.filters.sql import to_sql
 from finegrain.gallery.filters.syntax import parse
 from finegrain.gallery.row import Entry, Place, Row
@@ -40,6 +40,7 @@ from finegrain.gallery.sqlite.connections import (
     Connections,
     as_gallery_errors,
     identity,
+    limited,
     log_of,
     patience,
 )
@@ -49,6 +50,7 @@ from finegrain.gallery.sqlite.rows import (
     ALIVE,
     AMONG,
     EXPIRED,
+    Run,
     add_checksums,
     damaged_rows,
     insert_rows,
@@ -122,12 +124,29 @@ class Store:
 
     def ids_where(self, expression: str) -> Ids:
         """Ids of the rows that match a filter, ascending."""
+        with self.reading():
+            return self.ids_matching(parse(expression, self.columns()))
+
+    def ids_matching(self, condition: Condition) -> Ids:
+        """Ids of the rows that match a parsed filter, ascending."""
         with self.reading() as run:
-            condition = to_sql(parse(expression, self.columns()))
-            cursor = run(
-                f"SELECT id FROM picture WHERE {ALIVE} AND {condition.text}", condition.parameters
-            )
-            return np.sort(self._intact(cursor))
+            return self._matching(run, condition)
+
+    def ids_matching_within(self, condition: Condition, num_steps: int) -> Ids | None:
+        """Like :meth:`ids_matching`; None if it takes more than about so many steps of SQLite."""
+        with self.reading() as run, self._connections.reading() as connection:
+            try:
+                with limited(connection, num_steps):
+                    return self._matching(run, condition)
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_INTERRUPT:
+                    raise
+                return None
+
+    def _matching(self, run: Run, condition: Condition) -> Ids:
+        sql = to_sql(condition)
+        cursor = run(f"SELECT id FROM picture WHERE {ALIVE} AND {sql.text}", sql.parameters)
+        return np.sort(self._intact(cursor))
 
     def ids_expired(self, since: str, until: str) -> Ids:
         """Ids of stored rows that expired after ``since`` and not after ``until``."""
