@@ -208,8 +208,8 @@ class Gallery:
             vectors: L2-normalised queries, ``[Q, D]``.
             k: Number of hits per query; fewer if the gallery or the filter has fewer pictures.
             where: Search only pictures that match a filter such as ``"camera = 'gate-3'"``; see
-                :mod:`finegrain.gallery.filters.conditions` for the syntax. The fewer pictures
-                match, the faster the search.
+                :mod:`finegrain.gallery.filters.conditions` for the syntax. The columns of a
+                filter are kept in memory. The fewer pictures match, the faster the search.
             group_by: Column such as ``"pid"`` or ``"track"``. Only the best picture of each
                 value is returned; a picture without a value is a group of its own. The result
                 is as exact as the search: it goes deeper until it has ``k`` groups or has seen

@@ -68,16 +68,11 @@ def ids_where(run: Run, condition: str, *parameters: object) -> Ids:
 def _read(source: _Source, draft: Draft) -> Column | None:
     try:
         for kind in source.kinds:
-            if kind != "text":
+            if kind == "text":
+                _write_texts(source, draft)
+            else:
                 for group in source.groups(kind):
                     draft.write(group)
-                continue
-            for group in source.groups(kind) if draft.keeps_words else ():
-                draft.write(group)
-                if not draft.keeps_words:  # there were too many words in the group
-                    break
-            if not draft.keeps_words:
-                draft.write(source.texts())
         return draft.column()
     except _NoArrayError:
         return None
@@ -85,6 +80,14 @@ def _read(source: _Source, draft: Draft) -> Column | None:
         if "decode" not in str(error):
             raise
         return None  # a damaged text is not UTF-8
+
+
+def _write_texts(source: _Source, draft: Draft) -> None:
+    groups = source.groups("text")
+    while draft.keeps_words and (group := next(groups, None)) is not None:
+        draft.write(group)
+    if not draft.keeps_words:
+        draft.write(source.texts())
 
 
 class _NoArrayError(Exception):

@@ -13,6 +13,7 @@ import pytest
 
 from finegrain.errors import FilterError, GalleryError, GalleryWarning, QueryError
 from finegrain.gallery import Gallery, Hit
+from finegrain.gallery.sqlite.migrations import SCHEMA_VERSION
 from finegrain.gallery.sqlite.schema import APPLICATION_ID
 
 DIM = 8
@@ -353,7 +354,9 @@ def test_a_newer_format_is_refused(path: Path, gallery: Gallery):
     gallery.close()
     with sqlite3.connect(path) as connection:
         connection.execute("PRAGMA user_version = 99")
-    with pytest.raises(GalleryError, match="format 99; this finegrain reads formats up to 5"):
+    with pytest.raises(
+        GalleryError, match=rf"format 99; .* reads formats up to {SCHEMA_VERSION}\."
+    ):
         Gallery(path)
 
 
