@@ -37,6 +37,7 @@ from finegrain.gallery.entries import checked_entry, checked_vectors
 from finegrain.gallery.row import Entry, Row
 from finegrain.gallery.sqlite.schema import short
 from finegrain.index.exact import Vectors
+from finegrain.parquet_bounds import check_footer, rows_at_once
 from finegrain.records import Pid
 
 _ABOUT = "gallery.json"
@@ -221,7 +222,7 @@ def _read_shard(folder: Path, shard: Path) -> Iterator[Chunk]:
 def _read_records(stem: Path) -> Iterator[Record]:
     lines, parquet = stem.with_suffix(".jsonl"), stem.with_suffix(".parquet")
     if parquet.exists():
-        for batch in _open_parquet(parquet).iter_batches(_CHUNK_ROWS):
+        for batch in _batches(parquet, _open_parquet(parquet)):
             yield from map(_decoded, batch.to_pylist())
         return
     with lines.open(encoding="utf-8") as file:
@@ -292,7 +293,7 @@ def _read_parquet(path: Path) -> tuple[About, Iterator[Chunk]]:
 
 def _read_batches(path: Path, file: Any) -> Iterator[Chunk]:
     with _readable(path):
-        for batch in file.iter_batches(_CHUNK_ROWS):
+        for batch in _batches(path, file):
             flat = batch.column("vector").flatten().to_numpy(zero_copy_only=False)
             if len(flat) % batch.num_rows:
                 raise ValueError("its vectors are of different widths")
@@ -304,7 +305,13 @@ def _read_batches(path: Path, file: Any) -> Iterator[Chunk]:
 
 
 def _open_parquet(path: Path) -> Any:
+    check_footer(path)
     return _parquet().ParquetFile(path)
+
+
+def _batches(path: Path, file: Any) -> Iterator[Any]:
+    batches: Iterator[Any] = file.iter_batches(rows_at_once(path, file.metadata, _CHUNK_ROWS))
+    return batches
 
 
 def _parquet() -> ModuleType:

@@ -7,29 +7,22 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from finegrain.data.catalog.compressed import GZIP, unpacked
 from finegrain.data.catalog.delimited import read_delimited
 from finegrain.data.catalog.encoding import utf16_without_mark
 from finegrain.data.catalog.json_rows import read_json, read_json_lines
+from finegrain.data.catalog.parquet import read_parquet
 from finegrain.data.catalog.row import FIND_OUT, Row, Table, TextFormat
 from finegrain.data.catalog.workbook import read_workbook
 from finegrain.data.catalog.xml_items import read_xml_items
-from finegrain.errors import DataError, require
+from finegrain.errors import DataError
 
 DELIMITED = (".csv", ".tsv", ".psv", ".tab")
 JSON_LINES = (".jsonl", ".ndjson")
 TABLE_SUFFIXES = frozenset({*DELIMITED, *JSON_LINES, ".txt", ".json", ".parquet", ".xlsx", ".xml"})
 """Endings of tables."""
 
-MAX_READ_RATIO = 200
-"""Largest ratio of the bytes of all cells to the size of a Parquet table."""
-
-_ALWAYS_READ = 1 << 28
-_ALWAYS_ROWS = 1 << 20
 _PEEKED = 50
 _SAMPLE = 1024
 _MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
@@ -126,65 +119,3 @@ def peeked(path: Path, rows: Iterator[Row]) -> Table:
     first = list(islice(rows, _PEEKED))
     columns = dict.fromkeys(name for row in first for name in row.cells)
     return Table(path=path, columns=tuple(columns), rows=chain(first, rows))
-
-
-def read_parquet(table: Path) -> Iterator[Row]:
-    """Yield the rows of a Parquet table. Embedded pictures are returned as they are stored.
-
-    Raises:
-        DataError: The file is damaged.
-        MissingExtraError: pyarrow is not installed.
-    """
-    pyarrow = require("pyarrow", "parquet")
-    parquet = require("pyarrow.parquet", "parquet")
-    number = 0
-    try:
-        with parquet.ParquetFile(table) as file:
-            _refuse_absurd(file.metadata, table)
-            left = max(_ALWAYS_READ, MAX_READ_RATIO * table.stat().st_size)
-            # All embedded pictures of a batch are in memory at once.
-            short = [f.name for f in file.schema_arrow if str(f.type) in ("float", "halffloat")]
-            for batch in file.iter_batches(batch_size=256):
-                left -= sum(map(_unpacked_bytes, batch.columns))
-                if left < 0:
-                    raise DataError(
-                        f"expected at most {MAX_READ_RATIO} times the size of {table} after "
-                        "unpacking, got more. Write it without compression."
-                    )
-                for cells in batch.to_pylist():
-                    for name in short:
-                        cells[name] = _shortest(cells[name])
-                    number += 1
-                    yield Row(f"{table.name} row {number}", cells)
-    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise DataError(f"expected a Parquet table at {table}, could not read it: {error}.") from (
-            error
-        )
-
-
-def _refuse_absurd(metadata: Any, table: Path) -> None:
-    """Refuse rows that take no space, which compression can make billions of."""
-    limit = _ALWAYS_ROWS + table.stat().st_size
-    if metadata.num_rows > limit:
-        raise DataError(
-            f"expected at most {limit:,} rows in {table}, which its size suggests; its header "
-            f"states {metadata.num_rows:,}. Write it again."
-        )
-
-
-def _unpacked_bytes(column: Any) -> int:
-    """Bytes of the cells of a column, with a repeated value counted each time."""
-    pyarrow = require("pyarrow", "parquet")
-    if not pyarrow.types.is_dictionary(column.type):
-        return int(column.nbytes)
-    values = column.dictionary
-    if not pyarrow.types.is_string(values.type) and not pyarrow.types.is_binary(values.type):
-        return int(column.nbytes)
-    compute = require("pyarrow.compute", "parquet")
-    lengths = compute.take(compute.binary_length(values), column.indices)
-    return int(column.nbytes) + (compute.sum(lengths).as_py() or 0)
-
-
-def _shortest(value: float | None) -> float | None:
-    """The shortest decimal number of a 32-bit float: 0.1 instead of 0.10000000149011612."""
-    return None if value is None else float(str(np.float32(value)))

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from finegrain import parquet_bounds
 from finegrain.data.catalog import json_rows, price_columns, rows, values, workbook
 from finegrain.data.catalog.json_rows import read_json, read_json_lines
 from finegrain.data.catalog.pictures import names_in
@@ -225,21 +226,6 @@ def test_a_chain_of_long_names_ends_a_shard(tmp_path: Path):
     assert "breaks off" in read["all"].problems[0].why
 
 
-def test_parquet_with_too_many_rows_or_bytes_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    arrow = pytest.importorskip("pyarrow")
-    parquet = pytest.importorskip("pyarrow.parquet")
-    path = tmp_path / "t.parquet"
-    parquet.write_table(arrow.table({"image": arrow.nulls(2_000_000, arrow.string())}), path)
-    with pytest.raises(DataError, match="2,000,000"):
-        rows.open_table(path)
-    parquet.write_table(arrow.table({"image": ["x" * 100_000] * 2000}), path, compression="gzip")
-    monkeypatch.setattr(rows, "_ALWAYS_READ", 1 << 26)
-    with pytest.raises(DataError, match="after unpacking"):
-        list(rows.open_table(path).rows)
-
-
 def test_repeated_values_of_parquet_count_each_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -249,6 +235,6 @@ def test_repeated_values_of_parquet_count_each_time(
     repeated = arrow.array(["x" * 100_000, None] * 1000).dictionary_encode()
     parquet.write_table(arrow.table({"image": repeated}), path, compression="gzip")
     assert len(list(rows.open_table(path).rows)) == 2000
-    monkeypatch.setattr(rows, "_ALWAYS_READ", 1 << 26)
+    monkeypatch.setattr(parquet_bounds, "ALWAYS_READ", 1 << 26)
     with pytest.raises(DataError, match="after unpacking"):
         list(rows.open_table(path).rows)
