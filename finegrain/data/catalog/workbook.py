@@ -48,6 +48,17 @@ MAX_ROWS = 1 << 20
 MAX_CELLS = 1 << 26
 """Most cells of a sheet, with the empty ones before the last filled cell of each row."""
 
+_ALWAYS_CELLS = 1 << 23
+_CELLS_A_BYTE = 64
+"""A small file may have fewer cells: as many as these and 64 for each byte."""
+
+MAX_TEXT = 32_767
+"""Most characters of a cell in Excel."""
+
+_ALWAYS_CHARACTERS = 1 << 28
+_CHARACTERS_A_BYTE = 200
+"""Most characters of all cells. A text is stored once, and each cell with it counts."""
+
 _MAX_SHEETS = 100
 _PEEKED = 50
 _MAX_START = 10_000
@@ -58,8 +69,9 @@ _FORMULA = re.compile(rb"<f[ >/]")
 _CHUNK = 1 << 20
 _OVERLAP = 64  # more than a tag that is searched
 
-_UNSTORED = "\0formula"  # no cell of a workbook may have a NUL character
+_UNSTORED, _TOO_LONG = "\0formula", "\0long"  # no cell may have a NUL character
 _REPORTED = {
+    _TOO_LONG: f"longer than the {MAX_TEXT:,} characters of a cell in Excel",
     _UNSTORED: "a formula whose value is not stored; open and save the workbook in Excel",
     **{
         error: f"{error}, a formula that failed"
@@ -102,19 +114,22 @@ def read_workbook(path: Path) -> Table:
                 openpyxl.load_workbook(path, read_only=True, data_only=values, keep_links=False)
                 for values in (True, False)
             )
-        starts = {sheet: _start(sheet) for sheet in book.worksheets[:_MAX_SHEETS]}
+        size = path.stat().st_size
+        starts = {sheet: _start(sheet, size) for sheet in book.worksheets[:_MAX_SHEETS]}
         sheets = [sheet for sheet, start in starts.items() if start]
         if not sheets:
             raise DataError(f"expected rows in {path}, found none.")
         chosen = next((s for s in sheets if any(map(has_usual_names, starts[s]))), sheets[0])
         part = _examined(path, chosen)
+    except DataError:
+        raise
     except (*_DAMAGE, openpyxl.utils.exceptions.InvalidFileException) as error:
         raise DataError(f"expected an Excel workbook at {path}, could not read it: {error}.") from (
             error
         )
     texts = starts[chosen]
     index = header_index(texts)
-    rows = _filled(chosen, formulas[chosen.title] if part.has_formulas else None)
+    rows = _filled(chosen, size, formulas[chosen.title] if part.has_formulas else None)
     number, header = next(islice(rows, index, None))
     columns, notes = unambiguous(list(map(_name, header)))
     if index:
@@ -198,39 +213,54 @@ def _examined(path: Path, sheet: Any) -> _Part:
     return part
 
 
-def _start(sheet: Any) -> list[list[str]]:
+def _start(sheet: Any, size: int) -> list[list[str]]:
     """The texts of the first rows."""
-    rows = islice(_filled(sheet, last=_MAX_START), _PEEKED)
+    rows = islice(_filled(sheet, size, last=_MAX_START), _PEEKED)
     return [[_name(cell) for cell in cells] for _, cells in rows]
 
 
-def _filled(sheet: Any, formulas: Any = None, *, last: int = MAX_ROWS) -> Iterator[_Numbered]:
+def _filled(
+    sheet: Any, size: int, formulas: Any = None, *, last: int = MAX_ROWS
+) -> Iterator[_Numbered]:
     """Yield the rows that are not empty with their numbers, from 1.
 
     Args:
         sheet: The sheet with values.
+        size: Size of the file in bytes.
         formulas: The same sheet with formulas, if it has some. ``_UNSTORED`` then stands for the
             value of a formula that the file does not have.
         last: Number of the last row to read.
 
     Raises:
-        DataError: The sheet has too many cells.
+        DataError: The sheet has too many cells or characters.
     """
-    num_cells = 0
+    most_cells = min(MAX_CELLS, _ALWAYS_CELLS + _CELLS_A_BYTE * size)
+    most_characters = max(_ALWAYS_CHARACTERS, _CHARACTERS_A_BYTE * size)
+    num_cells = num_characters = 0
     other = iter(()) if formulas is None else _all_rows(formulas, last)
     for number, cells in enumerate(_all_rows(sheet, last), start=1):
         num_cells += len(cells)
-        if num_cells > MAX_CELLS:
+        if num_cells > most_cells:
             raise DataError(
-                f"sheet {sheet.title!r} has more than {MAX_CELLS:,} cells with the empty ones. "
+                f"sheet {sheet.title!r} has more than {most_cells:,} cells with the empty ones. "
                 "Delete its empty columns, or save it as CSV."
             )
         cells = tuple(
-            _UNSTORED if cell is None and formula is not None else cell
+            _UNSTORED if cell is None and formula is not None else _bounded(cell)
             for cell, formula in zip_longest(cells, next(other, ()))
         )
+        num_characters += sum(len(cell) for cell in cells if isinstance(cell, str))
+        if num_characters > most_characters:
+            raise DataError(
+                f"sheet {sheet.title!r} has more than {most_characters:,} characters, far more "
+                "than its size suggests. Save it as CSV."
+            )
         if any(cell is not None and str(cell).strip() for cell in cells):
             yield number, cells
+
+
+def _bounded(cell: Any) -> Any:
+    return _TOO_LONG if isinstance(cell, str) and len(cell) > MAX_TEXT else cell
 
 
 def _all_rows(sheet: Any, last: int) -> Iterator[_Cells]:
@@ -276,6 +306,8 @@ def _rows(rows: Iterator[_Numbered], columns: tuple[str, ...], path: Path) -> It
             ]
             values = {name: _value(cell) for name, cell in row.items()}
             yield Row(where, values, odd=tuple(odd))
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
     except _DAMAGE as error:
         raise DataError(f"{path} is damaged: {error}.") from error
 

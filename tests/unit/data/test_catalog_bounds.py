@@ -174,6 +174,68 @@ def test_merged_cells_count_in_each_of_their_rows(tmp_path: Path, monkeypatch: p
         list(rows.open_table(path).rows)
 
 
+def workbook_of_shared_text(path: Path, text: str, num_rows: int) -> None:
+    """A workbook whose rows refer to a caption that is stored once."""
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    book.active.append(["image", "caption"])
+    for number in range(num_rows):
+        book.active.append([f"{number}.jpg", "SHARED"])
+    book.save(path)
+    cell = '<is><t xml:space="preserve">SHARED</t></is>', "<is><t>SHARED</t></is>"
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name).decode() for name in archive.namelist()}
+    sheet = "xl/worksheets/sheet1.xml"
+    for inline in cell:
+        parts[sheet] = parts[sheet].replace(f't="inlineStr">{inline}', 't="s"><v>0</v>')
+    assert "SHARED" not in parts[sheet]
+    strings = "xl/sharedStrings.xml"
+    kind = "application/vnd.openxmlformats-officedocument.spreadsheetml.sharedStrings+xml"
+    parts["[Content_Types].xml"] = parts["[Content_Types].xml"].replace(
+        "</Types>", f'<Override PartName="/{strings}" ContentType="{kind}"/></Types>'
+    )
+    space = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
+    parts[strings] = f'<sst xmlns="{space}"><si><t>{text}</t></si></sst>'
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in parts.items():
+            archive.writestr(name, content)
+
+
+def test_a_text_that_excel_cannot_hold_is_left_empty(tmp_path: Path):
+    path = tmp_path / "t.xlsx"
+    workbook_of_shared_text(path, "x" * workbook.MAX_TEXT, 3)
+    assert [len(row.cells["caption"]) for row in rows.open_table(path).rows] == [32_767] * 3
+    workbook_of_shared_text(path, "x" * (1 << 20), 3)
+    read = list(rows.open_table(path).rows)
+    assert [row.cells["caption"] for row in read] == [None] * 3
+    assert read[0].odd == ("'caption' is longer than the 32,767 characters of a cell in Excel; "
+                           "left empty",)  # fmt: skip
+
+
+def test_a_shared_text_counts_in_each_cell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = tmp_path / "t.xlsx"
+    workbook_of_shared_text(path, "x" * 30_000, 200)
+    assert len(list(rows.open_table(path).rows)) == 200
+    monkeypatch.setattr(workbook, "_ALWAYS_CHARACTERS", 1 << 22)
+    with pytest.raises(DataError, match=r"t\.xlsx: sheet 'Sheet' has more than 4,194,304 char"):
+        list(rows.open_table(path).rows)
+
+
+def test_a_small_workbook_may_have_fewer_cells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    book.active.append(["image", "caption"])
+    for number in range(2, 60):
+        book.active.cell(number, 1, "a.jpg")
+        book.active.cell(number, 16_384, "x")
+    path = tmp_path / "t.xlsx"
+    book.save(path)
+    assert len(list(rows.open_table(path).rows)) == 58
+    monkeypatch.setattr(workbook, "_ALWAYS_CELLS", 0)
+    with pytest.raises(DataError, match="cells with the empty ones"):
+        list(rows.open_table(path).rows)
+
+
 def shard(tmp_path: Path, data: bytes) -> Path:
     path = tmp_path / "s.tar"
     path.write_bytes(data)
