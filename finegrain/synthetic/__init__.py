@@ -1,14 +1,14 @@
-"""Made-up people and garments: drawn pictures with captions and known truth.
+"""Synthetic people and garments: rendered pictures with captions and ground truth.
 
-They stand in for datasets that may not be passed on: recipes shrink to them, tests
-train on them, and the demo searches them.
+They replace datasets that may not be redistributed: tests train on them, the demo searches them,
+and a tiny recipe uses them.
 """
 
 from __future__ import annotations
 
 from finegrain.errors import require
 
-# Naming the extra here keeps the plain imports plain.
+# The missing extra is named here, so that the imports below need no guard.
 require("cv2", extra="train")
 
 from finegrain.synthetic.articles import Product, product  # noqa: E402

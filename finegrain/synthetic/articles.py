@@ -1,4 +1,4 @@
-"""What a made-up shop sells: articles with their titles and prices."""
+"""Articles of a synthetic shop, with their titles and prices."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from finegrain.synthetic.trim import Trim, draw_trim, phrases
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One sort of product.
+    """A kind of product.
 
     Attributes:
-        share: Odds of being drawn.
+        share: Weight in random draws.
         span: Lowest and highest point in body units.
         half_width: Half of its width in body units.
-        nouns: What sellers call it.
-        materials: What it may be made of.
-        price: Least and most, in whole units of money.
+        nouns: Names that sellers use.
+        materials: Possible materials.
+        price: Lowest and highest price, in whole units of money.
     """
 
     share: float
@@ -61,7 +61,7 @@ ALL_COLORS = tuple(COLORS)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Product:
-    """One article of a catalogue; ``person`` carries its looks."""
+    """One article of a catalogue; ``person`` has its appearance."""
 
     product_id: str
     title: str
@@ -85,7 +85,7 @@ def product(index: int, *, seed: int = 0, colors: Collection[str] = ALL_COLORS) 
     """Article number ``index`` (from 0) of the catalogue of a seed.
 
     Args:
-        colors: What the shop has: the fewer, the more articles differ by nothing but which part
+        colors: Colours of the shop. With few colours, many articles differ only in which part
             has which colour. Jeans stay blue, black or grey.
     """
     rng = random.Random(f"finegrain/{seed}/product/{index}")
@@ -103,7 +103,7 @@ def product(index: int, *, seed: int = 0, colors: Collection[str] = ALL_COLORS) 
     assert pattern is not None
     kind = KINDS[category]
     trim = draw_trim(rng, category, (color, _second_color(person, slot)), colors)
-    if trim.print:  # would hang in the air before an open coat
+    if trim.print:  # it would be in the air in front of an open coat
         person = replace(person, upper_open=False)
     return Product(
         product_id=f"P{index + 1:06d}",

@@ -1,7 +1,7 @@
-"""The body as solids of elliptic section, seen from any side.
+"""The body as solids with elliptic cross-sections, projected from any side.
 
 Body units: the height of the person is 1. Axes are x to the person's left, y up from
-the ground, z forward. One table serves front, side and back views alike, because the
+the ground, z forward. One table is used for front, side and back views, because the
 silhouette of an ellipse turned by the yaw is known in closed form.
 """
 
@@ -74,7 +74,7 @@ Lengths = NDArray[np.floating]
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """From body units to pixels: a turned body under a camera that looks down.
+    """Projection of body units to pixels, for a rotated body and a camera that looks down.
 
     Attributes:
         turn: Cosine and sine of the yaw.
@@ -91,17 +91,17 @@ class Frame:
     ground: float
 
     def depth(self, place: Points) -> NDArray[np.float32]:
-        """How near to the camera each point is, in body units."""
+        """Distance of each point towards the camera, in body units."""
         return np.asarray(place[..., 2] * self.turn[0] - place[..., 0] * self.turn[1])
 
     def project(self, place: Points) -> Points:
-        """Pixels [n, 2] of body points [n, 3]."""
+        """Pixels ``[n, 2]`` of body points ``[n, 3]``."""
         across = place[..., 0] * self.turn[0] + place[..., 2] * self.turn[1]
         rise = place[..., 1] * self.tilt[0] - self.depth(place) * self.tilt[1]
         return self.at(across, rise)
 
     def at(self, across: Lengths, rise: Lengths) -> Points:
-        """Pixels of positions on the picture plane, in body units; both of one shape."""
+        """Pixels of positions on the picture plane in body units, two arrays of the same shape."""
         place = np.empty((*across.shape, 2), np.float32)
         place[..., 0] = self.x + across * self.unit
         place[..., 1] = self.ground - rise * self.unit
@@ -146,9 +146,9 @@ class Solid:
         return self.surface(frame, np.stack([azimuth, np.full(9, height)], axis=1))
 
     def at(self, height: ArrayLike) -> Points:
-        """Half width, half depth and forward offset at given heights, [n, 3]."""
+        """Half width, half depth and forward offset at given heights, ``[n, 3]``."""
         levels = self.levels if self.levels[0, 0] < self.levels[-1, 0] else self.levels[::-1]
-        # `np.interp` computes in float64: the rows are converted once for all three.
+        # `np.interp` computes in float64, so the rows are converted once for all three.
         knots, *rows = np.ascontiguousarray(levels.T, np.float64)
         heights = np.atleast_1d(np.asarray(height, np.float32))
         section = np.empty((len(heights), 3), np.float32)
@@ -160,12 +160,12 @@ class Solid:
         """Pixels of surface points given as (azimuth, height) rows.
 
         Points on the far side are moved along the surface to the silhouette, so that a
-        patch that goes round the body ends at its edge.
+        patch that goes around the body ends at its edge.
         """
         azimuth, height = np.asarray(path, np.float32).T
         yaw = np.arctan2(frame.turn[1], frame.turn[0])
         # Azimuth counts from the front towards the person's left; the camera is at -yaw.
-        # The path is unwrapped as a whole: its hidden points belong to the nearer edge.
+        # The path is unwrapped as one curve: its hidden points belong to the nearer edge.
         seen = azimuth + yaw
         seen -= 2.0 * np.pi * round(float(seen.sum()) / len(seen) / (2.0 * np.pi))
         azimuth = np.minimum(np.maximum(seen, -0.5 * np.pi), 0.5 * np.pi) - yaw
@@ -195,8 +195,8 @@ def draped(body: Solid, *, top: float, hem: float, ease: ArrayLike, stride: floa
     Args:
         top: Height of its upper edge.
         hem: Height of its lower edge.
-        ease: Rows of (height, how far the cloth stands off the body).
-        stride: Reach of a walking leg, which pushes a long hem out front and back.
+        ease: Rows of (height, distance of the cloth from the body).
+        stride: Step length, which widens a long hem in front and behind.
     """
     inner = body.levels[(body.levels[:, 0] < top - 0.01) & (body.levels[:, 0] > hem + 0.015), 0]
     height = np.concatenate([[top], inner, [hem]]).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Painting: shapes filled with cloth, skin or hair that looks round and folded."""
+"""Paints shapes of cloth, skin or hair with rounded shading and folds."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class Weave:
 
     Attributes:
         kind: ``striped`` or ``checked``.
-        axis: Direction that the stripes follow each other in, unit vector (x, y).
-        period: From stripe to stripe, in pixels.
+        axis: Direction across the stripes, unit vector (x, y).
+        period: Distance between stripes, in pixels.
     """
 
     kind: str
@@ -49,7 +49,7 @@ class Fold:
 
 @dataclass(slots=True)
 class Shape:
-    """What is filled: a union of outlines, less some cut-outs."""
+    """The area to fill: a union of outlines, without some cut-outs."""
 
     add: list[Points]
     cut: list[Points] = field(default_factory=list)
@@ -59,8 +59,8 @@ class Shape:
 def ramp(color: RGB) -> NDArray[np.uint8]:
     """Look-up table [256, 3] from shade (128 is the flat colour) to colour.
 
-    Shadows turn slightly cool and lights are added rather than multiplied, so that
-    black cloth keeps its folds and every colour keeps its name.
+    Shadows are slightly blue, and light is added rather than multiplied, so that
+    black cloth has visible folds and every colour can be named.
     """
     shade = np.linspace(0.0, 2.0, 256, dtype=np.float32)[:, None]
     base = np.asarray(color, np.float32)
@@ -86,13 +86,13 @@ def cloth_noise() -> Field:
 
 
 class Canvas:
-    """A picture under construction.
+    """A picture that is being drawn.
 
     Attributes:
         pixels: RGB, uint8 [H, W, 3].
-        cover: Where anything was painted, uint8 [H, W].
+        cover: Painted pixels, uint8 ``[H, W]``.
         regions: Slot painted last at each pixel, as an index into `slots` plus one;
-            None unless asked for.
+            None unless requested.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class Canvas:
             relief: Width of the rounded rim, in body units.
             depth: Strength of light and shadow on the rounding.
             wrinkles: Strength of random wrinkles, in shade steps.
-            slot: What this is, for the region map.
+            slot: Name of the region, for the region map.
         """
         box = self._box(shape)
         if box is None:
@@ -145,7 +145,7 @@ class Canvas:
             self._mark((left, top, right, bottom), mask, slot)
 
     def line(self, path: Points, color: RGB, width: float, alpha: float = 1.0) -> None:
-        """A thin flat line, ``width`` in pixels, blended at once."""
+        """A thin line of one colour, ``width`` in pixels, drawn at once."""
         thickness = max(1, round(width))
         if alpha >= 1.0:
             cv2.polylines(self.pixels, [_fixed(path)], False, color, thickness, cv2.LINE_AA, _SHIFT)
@@ -182,14 +182,14 @@ class Canvas:
         return left, top, right, bottom
 
     def _shade(self, mask: Pixels, relief: float, depth: float) -> Field:
-        """Shade of a rounded body of this silhouette, float32 [h, w] around 128."""
+        """Shade of a rounded body with this silhouette, float32 ``[h, w]`` around 128."""
         size = max(3, round(relief) | 1)
-        # Worked out at half size: the result is smooth, and this is a quarter of the work.
+        # Computed at half size: the result is smooth, and this takes a quarter of the work.
         small = cv2.resize(mask, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
         half = max(3, (size // 2) | 1)
         soft = cv2.blur(small, (half, half), borderType=cv2.BORDER_CONSTANT)
         soft = cv2.blur(soft, (half, half), borderType=cv2.BORDER_CONSTANT)
-        # The outside counts as lower ground, so the gradient points inwards at a rim.
+        # The outside has the lower height, so the gradient points inwards at a rim.
         across = cv2.Sobel(soft, cv2.CV_32F, 1, 0, ksize=3, scale=half / 8.0)
         down = cv2.Sobel(soft, cv2.CV_32F, 0, 1, ksize=3, scale=half / 8.0)
         slope = across * np.float32(-self._light[0]) + down * np.float32(self._light[1])
@@ -235,7 +235,8 @@ def _fixed(outline: Points) -> NDArray[np.int32]:
 
 
 def _fill(mask: Pixels, shape: Shape, origin: Points) -> None:
-    """Draw a shape's outlines one by one: overlapping outlines of one call would cancel."""
+    """Draw the outlines of a shape one by one, since overlapping outlines in one call cancel
+    out."""
     outlines = [*shape.add, *shape.cut]
     corners = _fixed(np.concatenate(outlines) - origin)
     start = 0

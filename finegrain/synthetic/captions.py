@@ -1,8 +1,8 @@
-"""Captions as people write them, with each colour word kept exchangeable.
+"""Captions in natural language, in which colour words can be exchanged.
 
-A caption is composed with slots such as ``{upper_color}`` in place of colour words. The
-caption and its swapped twin are the same composition with the colours filled in either
-way, so they differ in nothing but the two words.
+A caption is composed with slots such as ``{upper_color}`` in place of colour words. The swapped
+caption is the same composition with two colours exchanged, so the captions differ in two words
+only.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Caption:
     """A sentence and the same sentence with two colours exchanged.
 
     Attributes:
-        swapped: None where fewer than two different garment colours are named, or where
+        swapped: None if fewer than two different garment colours are named, or if
             the caption does not name both colours of the person's swap pair.
     """
 
@@ -45,9 +45,9 @@ def words(text: str) -> list[str]:
 def captions_of(
     identity: Identity, view: View, picture: int, *, count: int = 2, seed: int = 0
 ) -> tuple[Caption, ...]:
-    """What ``count`` people would write about one picture.
+    """Captions of ``count`` writers for one picture.
 
-    The first caption of a swap person names both exchanged colours.
+    The first caption of a person with a swap partner names both exchanged colours.
     """
     captions: list[Caption] = []
     for number in range(count):
@@ -86,7 +86,7 @@ def _swapped(composed: str, identity: Identity, named: Sequence[str]) -> str | N
 
 
 def _pair_to_swap(named: Sequence[str], colors: dict[str, str]) -> tuple[str, str] | None:
-    """The first two garments named whose colours can be told apart after the exchange."""
+    """The first two garments of a caption whose colours can be exchanged."""
     slots = [slot for slot in dict.fromkeys(named) if slot not in _SECOND]
     taken = {colors[slot] for slot in _SECOND}
     for i, first in enumerate(slots):

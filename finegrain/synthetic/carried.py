@@ -1,4 +1,4 @@
-"""What people carry: backpacks, handbags, shoulder bags and umbrellas."""
+"""Carried things: backpacks, handbags, shoulder bags and umbrellas."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _box(center: tuple[float, float, float], half: tuple[float, float, float]) -
 
 
 def draw_backpack(figure: Figure) -> None:
-    """The pack on the back; its straps are drawn by `draw_straps`."""
+    """The backpack on the back; its straps are drawn by `draw_straps`."""
     color = _bag_color(figure)
     pack = figure.lump(_box((0.0, 0.695, -0.112), (0.062, 0.088, 0.026)), 0.022)
     lid = figure.frame.project(
@@ -68,7 +68,7 @@ def draw_shoulder_bag(figure: Figure, solid: Solid) -> None:
     """A bag on the left hip with its strap across the trunk."""
     color = _bag_color(figure)
     _draw_cross_strap(figure, solid, color)
-    # Behind the body in a view of the right side only.
+    # Behind the body only in a view from the right side.
     wide = float(solid.at(0.55)[0, 0])
     bag = figure.lump(
         _box((_BAG_SIDE * (wide + 0.020), 0.515, 0.005), (0.010, 0.048, 0.062)), 0.014
@@ -106,7 +106,7 @@ def draw_handbag(figure: Figure) -> None:
         )
         figure.canvas.line(grip, shaded(color, 0.7), figure.px(0.010))
     corners = _box(low, (0.018, 0.042, 0.066))
-    # Wider at the bottom, and as broad from the front as a bag that swings.
+    # Wider at the bottom, and as wide from the front as a swinging bag.
     corners[corners[:, 1] < low[1], 0] += (
         np.sign(corners[corners[:, 1] < low[1], 0] - low[0]) * 0.018
     )
@@ -141,7 +141,7 @@ def draw_umbrella(figure: Figure) -> None:
             folds.append(figure.fold(dome, path, width=0.012, strength=-38.0))
         between = azimuth + math.pi / _RIBS
         if math.cos(between + yaw) > 0.0:
-            # The edge is drawn up between the ribs.
+            # The edge is higher between the ribs.
             spot = dome.surface(frame, [(between, _CANOPY_LOW)])[0] + points(
                 (0.0, figure.px(0.012))
             )
@@ -180,7 +180,7 @@ def _canopy(forward: float) -> Solid:
 
 
 def draw_umbrella_shaft(figure: Figure) -> None:
-    """The stick between hand and canopy, which the body hides from behind."""
+    """The stick between hand and canopy; the body hides it from behind."""
     hand = figure.pose.hands[1]
     shaft = figure.frame.project(
         points((hand[0], hand[1] - 0.07, hand[2]), (0.0, _CANOPY_LOW + 0.05, _CANOPY_FORWARD))

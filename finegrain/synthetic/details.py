@@ -1,4 +1,4 @@
-"""What tells one upper garment from another: collars, zips, buttons, pockets, belts."""
+"""Details of upper garments: collars, zips, buttons, pockets and belts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _INNER: dict[str, RGB] = {"light": (226, 226, 222), "dark": (58, 60, 66)}
 
 
 def inner_color(figure: Figure) -> RGB:
-    """What is worn under a coat: light under dark, and the other way round."""
+    """The colour under a coat: light under dark, and dark under light."""
     bright = sum(figure.cloth(figure.person.upper_color)) > 420
     return _INNER["dark" if bright else "light"]
 

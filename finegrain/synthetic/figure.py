@@ -1,4 +1,4 @@
-"""What every drawing of a person's part needs at hand."""
+"""Helpers for drawing the parts of a person."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Figure:
 
     Attributes:
         ghost: Only the clothes are drawn, as on an invisible mannequin.
-        trim: Parts of one garment in a colour of their own.
+        trim: Parts of one garment that have another colour.
     """
 
     person: Person
@@ -34,7 +34,7 @@ class Figure:
     trim: Trim = UNTRIMMED
 
     def trim_of(self, slot: str) -> Trim:
-        """What the garment of a slot has of it."""
+        """The trimming of the garment of a slot."""
         return self.trim if self.trim.slot == slot else UNTRIMMED
 
     def px(self, length: float) -> float:
@@ -42,7 +42,7 @@ class Figure:
         return length * self.frame.unit
 
     def cloth(self, color: str) -> RGB:
-        """A named colour in this person's shade."""
+        """A named colour, darker or lighter for this person."""
         return shaded(COLORS[color], 1.0 + 0.07 * self.person.tone)
 
     def limb(self, joints: ArrayLike, radii: ArrayLike, *, round_end: bool = True) -> list[Points]:
@@ -63,7 +63,7 @@ class Figure:
         return Fold(solid.surface(self.frame, path), self.px(width), strength)
 
     def weave(self, pattern: str | None, second: str | None, along: ArrayLike) -> Weave | None:
-        """The pattern of a garment whose length runs along a picture direction (x, y)."""
+        """The pattern of a garment whose length has the direction (x, y) in the picture."""
         if pattern in (None, "plain") or second is None or pattern is None:
             return None
         axis = np.asarray(along, np.float32)
@@ -74,7 +74,7 @@ class Figure:
     def paint_skin(
         self, outlines: list[Points], *, relief: float = 0.030, gain: float = 1.0
     ) -> None:
-        """Bare skin, which a ghost has none of."""
+        """Bare skin, which an invisible mannequin does not have."""
         if not self.ghost:
             color = shaded(SKIN[self.person.skin], gain)
             self.canvas.paint(Shape(outlines), color, relief=relief, slot="skin")
@@ -87,8 +87,8 @@ def shaded(color: RGB, gain: float) -> RGB:
 
 
 def stations(joints: Points) -> Points:
-    """Five points along a limb of three joints: the joints and the middles."""
+    """Five points along a limb of three joints: the joints and the midpoints."""
     a, b, c = joints
-    # The middle joint is pulled towards the straight line, as muscle and cloth do.
+    # The middle joint is moved towards the straight line, as muscle and cloth are.
     bend = b * 0.92 + (a + c) * 0.04
     return np.stack([a, (a + bend) * 0.5, bend, (bend + c) * 0.5, c]).astype(np.float32)

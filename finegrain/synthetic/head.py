@@ -13,7 +13,7 @@ from finegrain.synthetic.figure import Figure, shaded
 from finegrain.synthetic.palette import HAIR, RGB, SKIN
 from finegrain.synthetic.shapes import Points, closed_curve, disc, points
 
-# Edge of the face under the hair, as (azimuth, height), from the chin up the left side.
+# Edge of the face under the hair, as (azimuth, height), from the chin up on the left side.
 _FACE_SHORT = ((1.70, 0.895), (1.62, 0.925), (1.15, 0.950), (0.95, 0.972), (0.30, 0.980))
 _FACE_LONG = ((1.20, 0.868), (1.15, 0.905), (1.00, 0.945), (0.62, 0.972), (0.10, 0.981))
 
@@ -56,14 +56,14 @@ def _cap_of_hair(thickness: float) -> Solid:
 
 
 def draw_neck(figure: Figure) -> None:
-    """The neck, from the shoulders into the head."""
+    """The neck, from the shoulders to the head."""
     width = 0.030 if figure.person.gender == "man" else 0.025
     pieces = figure.limb([(0.0, 0.825, -0.006), (0.0, 0.895, 0.002)], (width * 1.12, width))
     figure.paint_skin(pieces, relief=0.025, gain=0.86)
 
 
 def draw_hair_behind(figure: Figure) -> None:
-    """Hanging hair, where the trunk or the head hides part of it."""
+    """Hanging hair, of which the trunk or the head hides a part."""
     person = figure.person
     color = HAIR[person.hair_color]
     if person.hair_style == "ponytail":
@@ -75,7 +75,7 @@ def draw_hair_behind(figure: Figure) -> None:
 
 
 def draw_head(figure: Figure) -> None:
-    """Head with face, hair and hat, without what hangs down."""
+    """Head with face, hair and hat, without hanging hair."""
     person, frame = figure.person, figure.frame
     skin = SKIN[person.skin]
     skull = _skull()
@@ -123,7 +123,7 @@ def _draw_face(figure: Figure, skull: Solid, skin: RGB) -> None:
 
 
 def _face_patch(figure: Figure, skull: Solid) -> Points:
-    """Where the face is free of hair, in pixels."""
+    """The visible part of the face, in pixels."""
     loose = figure.person.hair_length != "short" and figure.person.hair_style in (
         "straight",
         "curly",
@@ -141,7 +141,7 @@ def _draw_hair_cap(figure: Figure, skull: Solid) -> None:
     shape = Shape([cap.outline(frame)])
     if frame.turn[0] > -0.45:
         patch = _face_patch(figure, skull)
-        # Down to below the chin, so that only the hairline cuts the cap.
+        # Extends below the chin, so that only the hairline limits it.
         low = patch.copy()
         low[[0, -1], 1] += figure.px(0.05)
         shape.cut.append(low)
@@ -244,7 +244,7 @@ def _brim(figure: Figure, height: float, reach: tuple[float, float], forward: fl
 def _draw_cap(figure: Figure, color: RGB) -> None:
     dome = _dome(0.958, 0.011, 0.012)
     peak_behind = figure.frame.turn[0] < -0.2
-    # Lower at its front edge, as a peak is.
+    # Lower at the front edge, like a peak.
     peak = _brim(figure, 0.960, (0.042, 0.040), 0.070)
     if peak_behind:
         figure.canvas.paint(Shape([peak]), shaded(color, 0.75), relief=0.012, slot="hat")

@@ -1,4 +1,4 @@
-"""A synthetic dataset on disk: names of its files, and their typed reader."""
+"""Files of a synthetic dataset, and their typed reader."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ Attributes = dict[str, str | bool | None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttributeRecord:
-    """One line of ``attributes.jsonl``: a picture with the truth about it.
+    """One line of ``attributes.jsonl``: a picture with its ground truth.
 
     Attributes:
         file_path: Relative to ``imgs/``.
         id: The identity's number, from 1.
-        swapped_captions: For each caption the same with two colours exchanged, None where
+        swapped_captions: Each caption with two colours exchanged, or None if
             there is no such thing.
-        swap_id: The identity that wears the exchanged colours, None outside swap pairs.
+        swap_id: The identity with the exchanged colours; None outside swap pairs.
     """
 
     file_path: str
@@ -61,7 +61,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
 
 
 def read_attributes(root: str | Path) -> tuple[AttributeRecord, ...]:
-    """The truth about every picture of a synthetic dataset, in the order of its pictures.
+    """The ground truth of every picture of a synthetic dataset, in the order of its pictures.
 
     Raises:
         DataError: The file is missing, or a line is not as `write_people` writes it.
@@ -113,17 +113,17 @@ def _parse(line: str, where: str) -> AttributeRecord:
 
 
 def is_complete(folder: Path, settings: Mapping[str, object]) -> bool:
-    """Whether a folder holds all that these settings would write; False if it is empty.
+    """Whether a folder has the complete dataset of these settings; False if it is empty.
 
-    False too where a run with the same settings was interrupted.
+    Also False if a run with the same settings was interrupted.
 
     Raises:
-        DataError: It holds something else.
+        DataError: The folder has other content.
     """
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return False
     path = folder / SETTINGS
-    # What an interrupted run has drawn is a part of what these settings would write.
+    # Files of an interrupted run are a part of the files of these settings.
     started = not path.is_file() and (folder / STARTED).is_file()
     path = folder / STARTED if started else path
     advice = "Give another folder, or delete this one."

@@ -26,17 +26,17 @@ _LEG_WEAR = {
     "jeans": (0.057, 0.050, 0.041, 0.039, 0.034),
     "shorts": (0.062, 0.060, 0.056, 0.052, 0.050),
 }
-# Share of the leg that the cloth covers.
+# Share of the leg covered by cloth.
 _REACH = {"short": 0.36, "knee": 0.50, "cropped": 0.84, "long": 0.99}
 SKIRT_HEM = {"short": 0.345, "knee": 0.265, "long": 0.10}
-# Creases across a trouser leg: shares of its length, and how dark they are.
+# Creases across a trouser leg: positions as shares of its length, and darkness.
 _CREASES = (0.47, 0.55, 0.90, 0.95)
 _CREASE_STRENGTHS = (-30.0, -24.0, -34.0, -26.0)
 _SKIRT_FLARE = {"short": 0.040, "knee": 0.036, "long": 0.050}
 
 
 def draw_legs(figure: Figure) -> None:
-    """Both legs with shoes and whatever covers them, the farther one first."""
+    """Both legs with shoes and trousers or skirt, the farther leg first."""
     depths = [float(figure.frame.depth(leg).mean()) for leg in figure.pose.legs]
     order = (0, 1) if depths[0] <= depths[1] else (1, 0)
     person = figure.person
@@ -55,7 +55,7 @@ def draw_legs(figure: Figure) -> None:
 
 
 def skirt_solid(figure: Figure, *, top: float, ease_top: float) -> Solid:
-    """Cloth that falls from the waist to the hem of a skirt or dress."""
+    """Cloth of a skirt or dress from the waist to the hem."""
     hem = SKIRT_HEM[figure.person.hem]
     flare = _SKIRT_FLARE[figure.person.hem]
     return draped(
@@ -68,7 +68,7 @@ def skirt_solid(figure: Figure, *, top: float, ease_top: float) -> Solid:
 
 
 def skirt_folds(figure: Figure, solid: Solid, top: float, count: int = 7) -> list[Fold]:
-    """Creases that run down to the hem, all around."""
+    """Vertical creases down to the hem, on all sides."""
     hem = SKIRT_HEM[figure.person.hem]
     folds = []
     for i in range(count):
@@ -95,7 +95,7 @@ def _bare_leg(figure: Figure, side: int) -> list[Points]:
 
 
 def _cropped_chain(leg: Points, reach: float) -> tuple[Points, Points]:
-    """Points along a leg down to a share of it, and their shares."""
+    """Points along a leg down to a share of its length, and their shares."""
     full = stations(leg)
     at = np.linspace(0.0, 1.0, 5, dtype=np.float32)
     shares = np.append(at[at < reach - 0.02], reach).astype(np.float32)
@@ -104,7 +104,7 @@ def _cropped_chain(leg: Points, reach: float) -> tuple[Points, Points]:
 
 
 def _draw_trouser_legs(figure: Figure, sides: Sequence[int], *, seat: bool) -> None:
-    """Legs of trousers, jeans or shorts; the nearer one goes with the seat."""
+    """Legs of trousers, jeans or shorts; the nearer one is drawn with the seat."""
     person, frame = figure.person, figure.frame
     assert person.lower is not None
     pieces: list[Points] = []

@@ -1,4 +1,4 @@
-"""What stands between the camera and the person."""
+"""Objects between the camera and the person."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SHIFT = 4
 
 
 def occlude(pixels: Pixels, view: View) -> None:
-    """Draw what stands between the camera and the person, in place."""
+    """Draw an object between the camera and the person, in place."""
     if view.occluder is None:
         return
     rng = random.Random(f"{view.scene_seed}/occluder")
@@ -114,7 +114,7 @@ def _passer_edge(stage: Stage, side: int) -> None:
         for outline in outlines:
             fixed = np.rint(outline * (1 << _SHIFT)).astype(np.int32)
             cv2.fillPoly(layer, [fixed], color, cv2.LINE_AA, _SHIFT)
-    # Nearer than the subject, so out of focus.
+    # It is nearer than the person, so it is out of focus.
     mask = cv2.absdiff(layer, stage.pixels).max(axis=2)
     if mask.any():
         alpha = cv2.blur((mask > 0).astype(np.float32), (5, 5))

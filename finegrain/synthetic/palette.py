@@ -1,11 +1,11 @@
-"""The colours that people, garments and hair come in, as sRGB triples."""
+"""The colours of people, garments and hair, as sRGB triples."""
 
 from __future__ import annotations
 
 RGB = tuple[int, int, int]
 
-# Chosen so that each keeps its name after a camera's tint and light: no two are
-# closer than the largest change that a view makes.
+# Each can still be named after a camera's tint and light: the distance between two is larger than
+# any change by a view.
 COLORS: dict[str, RGB] = {
     "black": (30, 30, 34),
     "white": (236, 236, 234),

@@ -1,7 +1,7 @@
 """The attributes of synthetic people, and their random generation.
 
-All draws come from `random.Random` seeded with a string, which Python hashes the same
-way on every machine, so one seed is one population everywhere.
+All random draws use `random.Random` with a text as seed. Python hashes texts the same way on every
+machine, so a seed always gives the same population.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ COLOR_FIELDS: dict[str, str] = {
     "hat": "hat_color",
     "umbrella": "umbrella_color",
 }
-"""Slot of a coloured thing -> the field of `Person` that names its colour."""
+"""The field of `Person` with the colour, for each slot."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Person:
-    """One identity's looks, the same in every picture of it.
+    """The appearance of an identity, the same in all of its pictures.
 
     Attributes:
         upper_second_color: The other colour of a striped or checked upper garment.
         upper_open: The coat or jacket is worn open.
         belt: The coat or dress has a belt.
-        hem: How far the lower garment or dress reaches: ``short``, ``knee``, ``cropped``
+        hem: Length of the lower garment or dress: ``short``, ``knee``, ``cropped``
             or ``long``.
         stature: Height, as a multiple of the average.
         build: Width of the body, as a multiple of the average.
-        tone: How light (+1) or dark (-1) this person's shade of each colour is.
+        tone: Lightness of this person's colours, from dark (-1) to light (+1).
     """
 
     gender: str
@@ -73,16 +73,16 @@ class Person:
 
     @property
     def looks(self) -> tuple[object, ...]:
-        """All that can be named: what makes one identity differ from another."""
+        """All attributes that a caption can name. Two identities differ in at least one."""
         return tuple(value for name, value in asdict(self).items() if name not in PHYSIQUE)
 
     def color(self, slot: str) -> str | None:
-        """Colour name of a slot of `COLOR_FIELDS`, None where the person has no such thing."""
+        """Colour name of a slot of `COLOR_FIELDS`; None if the person has no such thing."""
         value: str | None = getattr(self, COLOR_FIELDS[slot])
         return value
 
     def attributes(self) -> dict[str, str | bool | None]:
-        """The flat columns that filters and attribute queries use."""
+        """The columns for filters and attribute queries."""
         return {
             "gender": self.gender,
             "hair_color": self.hair_color,
@@ -115,7 +115,7 @@ class Identity:
 
     Attributes:
         pid: 1-based number.
-        swap: The two slots whose colours the partner wears the other way round.
+        swap: The two slots whose colours are exchanged for the partner.
         swap_pid: The partner's number.
     """
 
@@ -126,11 +126,11 @@ class Identity:
 
 
 def identities(count: int, *, seed: int = 0) -> tuple[Identity, ...]:
-    """The first ``count`` identities of a population; no two look alike.
+    """The first ``count`` identities of a population; all look different.
 
-    A larger ``count`` with the same seed only appends. Swap partners are neighbours
-    (``pid`` odd and ``pid + 1``); an odd ``count`` may cut the last pair, whose
-    remaining half then counts as an ordinary identity.
+    A larger ``count`` with the same seed appends identities. Swap partners are neighbours
+    (``pid`` odd and ``pid + 1``). If an odd ``count`` splits the last pair, the
+    remaining identity has no partner.
 
     Raises:
         DataError: ``count`` is not positive.
@@ -151,7 +151,7 @@ def _population(seed: int) -> Iterator[Identity]:
         rng = random.Random(f"finegrain/{seed}/people/{slot}")
         pid = 2 * slot + 1
         slot += 1
-        # Two people of one slot are drawn until both are new, so none ever repeats.
+        # Two people of one slot are drawn until both are new, so no appearance is repeated.
         while True:
             swap, pair = _draw_slot(rng)
             looks = {person.looks for person in pair}
@@ -199,8 +199,8 @@ def draw_person(rng: random.Random, *, swappable: bool = False) -> Person:
     """One person with realistic, correlated attributes.
 
     Args:
-        swappable: Draw the lower garment's colour as freely as the upper's, so that
-            exchanging the two leaves a person who is as likely as the first.
+        swappable: Draw the colours of lower and upper garment from the same distribution, so that
+            the person with exchanged colours is equally likely.
     """
     gender = "woman" if rng.random() < 0.5 else "man"
     upper = pick(rng, wardrobe.UPPER[gender])
@@ -259,5 +259,5 @@ _PLAIN = {"plain": 1.0}
 
 
 def pick(rng: random.Random, weights: Mapping[str, float]) -> str:
-    """One key, with the odds of its weight."""
+    """Draw a key; the values are its weights."""
     return rng.choices(tuple(weights), tuple(weights.values()))[0]

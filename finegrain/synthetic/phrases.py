@@ -1,4 +1,4 @@
-"""The words that captions are made of."""
+"""The words of captions."""
 
 from __future__ import annotations
 

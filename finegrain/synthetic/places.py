@@ -1,4 +1,4 @@
-"""The six places that the cameras look at."""
+"""The six places of the cameras."""
 
 from __future__ import annotations
 

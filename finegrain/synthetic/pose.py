@@ -1,4 +1,4 @@
-"""How a body stands or walks: the joints of arms and legs."""
+"""The pose of a standing or walking body: the joints of arms and legs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from finegrain.synthetic.shapes import Points, points
 from finegrain.synthetic.view import View
 
 SIDES = (1, -1)
-"""The person's left and right: the sign of the x axis."""
+"""Left and right of the person: the sign of the x axis."""
 
 _THIGH = 0.235
 _SHANK = 0.240
@@ -30,7 +30,7 @@ class Pose:
         hands: Fingertips, [3].
         legs: Hip, knee, ankle, [3, 3].
         feet: Heel and toe, [2, 3].
-        stride: How far a foot is before or behind the hips.
+        stride: Distance of a foot in front of or behind the hips.
     """
 
     arms: tuple[Points, Points]

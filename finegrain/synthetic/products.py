@@ -1,4 +1,4 @@
-"""Garments as a shop shows them: on an invisible mannequin before a light background."""
+"""Product photographs of garments: on an invisible mannequin in front of a light background."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ COLUMNS = (
 )
 _SUPERSAMPLING = 2
 _PAPER = 245
-_FEWEST_COLORS = 4  # a pattern takes two, and its trim should have a choice
+_FEWEST_COLORS = 4  # a pattern takes two colours, and its trim needs a choice
 # Yaw of the first, second, ... view of a garment, in degrees.
 _TURNS = (0.0, 180.0, 35.0, -35.0)
 
@@ -109,7 +109,7 @@ def _hanging_pose(person: Person, yaw: float) -> Pose:
         scene_seed="",
     )
     posture = pose(person, still)
-    # Sleeves hang away from the body, so that they can be told from it.
+    # Sleeves hang away from the body, so that they are visible.
     out = points((0.0, 0.0, 0.0), (0.034, 0.006, 0.0), (0.070, 0.018, 0.0))
     left, right = (
         arm + side * out * (1, side, 1) for arm, side in zip(posture.arms, SIDES, strict=True)
@@ -135,7 +135,7 @@ _DRAW: dict[str, Callable[[Figure], None]] = {"upper": _draw_upper, "lower": low
 
 
 def _lay_shadow(canvas: Canvas) -> None:
-    """A soft shadow on the paper around the garment."""
+    """A soft shadow around the garment."""
     height, width = canvas.cover.shape
     small = cv2.resize(canvas.cover, (width // 4, height // 4), interpolation=cv2.INTER_AREA)
     soft = cv2.resize(cv2.blur(small, (9, 9)), (width, height), interpolation=cv2.INTER_LINEAR)
@@ -175,7 +175,7 @@ def write_products(
         ``root``.
 
     Raises:
-        DataError: An argument is out of range, or ``root`` holds something else.
+        DataError: An argument is out of range, or ``root`` has other files.
     """
     folder = Path(root)
     check_size(size)
@@ -216,7 +216,7 @@ def _draw_catalog(
     *,
     progress: bool,
 ) -> None:
-    """The pictures of all articles, and the table that lists them."""
+    """Draw the pictures of all articles, and write the table that lists them."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)

@@ -11,7 +11,7 @@ Predicate = Mapping[str, AttributeValue | Collection[AttributeValue]]
 
 @dataclass(frozen=True, slots=True)
 class AttributeQuery:
-    """A query as a user types it, and what a right answer looks like.
+    """The text of a query, and the attributes of relevant pictures.
 
     Attributes:
         predicate: Attribute -> allowed value, or a collection of allowed values.
@@ -67,7 +67,7 @@ ATTRIBUTE_QUERIES: tuple[AttributeQuery, ...] = (
     ),
     _query("person in a green coat", upper="coat", upper_color="green"),
 )
-"""What people search for first: garments, their colours and patterns, larger things carried."""
+"""Queries for garments with colours and patterns, and for larger carried things."""
 
 DETAIL_QUERIES: tuple[AttributeQuery, ...] = (
     _query("woman with a brown handbag", gender="woman", bag="handbag", bag_color="brown"),
@@ -93,7 +93,7 @@ DETAIL_QUERIES: tuple[AttributeQuery, ...] = (
         lower_color="black",
     ),
 )
-"""Smaller things: caps, bags by colour, shoes, hair, sleeves."""
+"""Queries for smaller things: caps, bags by colour, shoes, hair, sleeves."""
 
 
 def matches(attributes: Mapping[str, AttributeValue], predicate: Predicate) -> bool:

@@ -1,4 +1,4 @@
-"""A person and a view become a picture."""
+"""Renders a person in a view to a picture."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ _NOISE_TILE = 1024
 
 @dataclass(frozen=True, slots=True)
 class Rendering:
-    """A picture with the truth about it.
+    """A picture with its ground truth.
 
     Attributes:
         image: RGB, uint8 [H, W, 3].
-        regions: What is seen at each pixel, uint8 [H, W]: 0 for the background, else one
+        regions: Region of each pixel, uint8 ``[H, W]``: 0 for the background, otherwise one
             plus an index into ``slots``.
         slots: Names of the regions, such as ``upper`` or ``skin``.
     """
@@ -43,7 +43,7 @@ class Rendering:
     slots: tuple[str, ...]
 
     def mask(self, slot: str) -> NDArray[np.bool_]:
-        """Pixels of one slot, bool [H, W]; all False where it is not seen."""
+        """Pixels of a slot, bool ``[H, W]``; all False if it is not visible."""
         if slot not in self.slots:
             return np.zeros(self.regions.shape, bool)
         return np.asarray(self.regions == self.slots.index(slot) + 1)
@@ -69,7 +69,7 @@ def render(
 
 
 def render_with_regions(person: Person, view: View, *, size: tuple[int, int] = SIZE) -> Rendering:
-    """Draw one picture and say what each pixel shows; see `render`."""
+    """Draw one picture and the region of each pixel; see `render`."""
     canvas = _draw(person, view, size, regions=True)
     assert canvas.regions is not None
     regions = cv2.resize(canvas.regions, (size[1], size[0]), interpolation=cv2.INTER_NEAREST)
@@ -102,9 +102,9 @@ def _draw(
 
 
 def _frame(person: Person, view: View, height: int, width: int) -> Frame:
-    """Where the person stands, so that all of it and of an umbrella is in the picture."""
+    """The position of the person, so that the body and an umbrella fit in the picture."""
     top = 1.20 if person.umbrella_color is not None else 1.02
-    # Half of the difference in stature remains: crops follow the person's box.
+    # Half of the difference in stature remains, because crops follow the person's box.
     unit = view.fill * height * (0.5 + 0.5 * person.stature) / max(top / 1.02, 1.0)
     room = width / (0.66 if person.umbrella_color is not None else 0.50)
     unit = min(unit, room)
@@ -122,7 +122,7 @@ def _frame(person: Person, view: View, height: int, width: int) -> Frame:
 
 
 def draw_figure(figure: Figure) -> None:
-    """All of a person, from what is farthest to what is nearest."""
+    """All parts of a person, from the farthest to the nearest."""
     person, frame = figure.person, figure.frame
     from_front = frame.turn[0] > 0.0
     if person.umbrella_color is not None and not from_front:
@@ -179,7 +179,7 @@ def _draw_arm_and_bag(figure: Figure, side: int) -> None:
 
 
 def _arms_by_depth(figure: Figure) -> tuple[list[int], list[int]]:
-    """Arms behind the trunk and arms before it."""
+    """Arms behind the trunk, and arms in front of it."""
     depths = [float(figure.frame.depth(arm)[1:].mean()) for arm in figure.pose.arms]
     far = [side for side in (0, 1) if depths[side] < -0.012]
     near = sorted((side for side in (0, 1) if side not in far), key=lambda side: depths[side])
@@ -202,7 +202,7 @@ def _noise_tile() -> Field:
 
 
 def _develop(pixels: Pixels, view: View, size: tuple[int, int]) -> Pixels:
-    """Reduce to the asked size and add the camera's colours, softness and noise."""
+    """Reduce to the requested size, and add the camera's colours, blur and noise."""
     height, width = size
     camera = view.camera
     small = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
@@ -219,7 +219,7 @@ def _develop(pixels: Pixels, view: View, size: tuple[int, int]) -> Pixels:
     )
     gain = np.asarray(camera.tint, np.float32) * np.float32(view.exposure)
     result = small.astype(np.float32) * gain
-    # Light from above: the upper part of a picture is a little brighter.
+    # Light from above: the upper part of a picture is slightly brighter.
     result *= np.linspace(1.04, 0.95, height, dtype=np.float32)[:, None, None]
     result += grain * np.float32(camera.noise)
     return np.asarray(np.clip(np.rint(result), 0.0, 255.0), np.uint8)

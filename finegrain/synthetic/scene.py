@@ -1,4 +1,4 @@
-"""The background behind people and the shadow under them."""
+"""The background of people, and the shadow under them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def background(view: View, width: int, height: int, feet: float) -> Pixels:
         feet: Row of the person's feet, as a share of the height.
     """
     rng = random.Random(view.scene_seed)
-    # Painted small and enlarged: a surveillance background is soft anyway.
+    # Painted at a small size and enlarged, because surveillance backgrounds are soft.
     small: Pixels = np.zeros((max(height // 2, 16), max(width // 2, 8), 3), np.uint8)
     stage = Stage(small, rng)
     horizon = feet - rng.uniform(0.16, 0.26) - view.camera.pitch * 0.009
@@ -30,16 +30,16 @@ def background(view: View, width: int, height: int, feet: float) -> Pixels:
 
 
 def cast_shadow(cover: Pixels, feet_row: float, light: float) -> Field:
-    """How much light a person takes from the ground, float32 [H, W] from 0 to 1.
+    """Darkness of the person's shadow on the ground, float32 ``[H, W]`` from 0 to 1.
 
-    The silhouette is laid on the ground, away from the light.
+    The silhouette is projected onto the ground, away from the light.
     """
     height, width = cover.shape
     scale = 4
     small = cv2.resize(cover, (width // scale, height // scale), interpolation=cv2.INTER_AREA)
     y = feet_row / scale
     flat, lean = 0.20, 0.75 * light
-    # The row of the feet stays; what was above it is squeezed and pushed aside.
+    # The row of the feet is fixed. Rows above it are compressed and moved sideways.
     warp = np.asarray([[1.0, lean, -lean * y], [0.0, flat, y * (1.0 - flat)]], np.float32)
     laid = cv2.warpAffine(small, warp, (width // scale, height // scale), flags=cv2.INTER_LINEAR)
     soft = cv2.blur(laid, (5, 3))

@@ -1,4 +1,4 @@
-"""Outlines: smooth closed curves, tapered limbs and hulls, as point arrays."""
+"""Outlines as arrays of points: smooth closed curves, tapered limbs and hulls."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Points = NDArray[np.float32]
 _TURN = np.linspace(0.0, 2.0 * np.pi, 16, endpoint=False)
 _CIRCLE = np.stack([np.cos(_TURN), np.sin(_TURN)], axis=1).astype(np.float32)
 _QUARTER_TURN = np.asarray([-1.0, 1.0], np.float32)
-"""Signs that turn a vector with exchanged coordinates a quarter round."""
+"""Signs that rotate a vector with exchanged coordinates by 90 degrees."""
 
 
 def points(*rows: ArrayLike) -> Points:
@@ -33,16 +33,16 @@ def hull(cloud: Points) -> Points:
 
 
 def blob(centers: Points, radii: ArrayLike) -> Points:
-    """Convex hull of circles: the shadow of a rounded body."""
+    """Convex hull of circles: the silhouette of a rounded body."""
     sizes = np.broadcast_to(np.asarray(radii, np.float32), (len(centers),))
     cloud = centers[:, None] + _CIRCLE[None] * sizes[:, None, None]
     return hull(cloud.reshape(-1, 2))
 
 
 def ribbon(line: Points, radii: ArrayLike, *, round_end: bool = True) -> list[Points]:
-    """A tapered stroke along a polyline, as convex pieces whose union it is.
+    """A tapered stroke along a polyline, as convex pieces.
 
-    Pieces rather than one outline, so that a limb folded over itself stays whole.
+    Their union is the stroke. A single outline would have holes where a limb is folded over itself.
     """
     sizes = np.broadcast_to(np.asarray(radii, np.float32), (len(line),))[:, None]
     steps = line[1:] - line[:-1]
@@ -53,7 +53,7 @@ def ribbon(line: Points, radii: ArrayLike, *, round_end: bool = True) -> list[Po
         [line[:-1] + start, line[1:] + end, line[1:] - end, line[:-1] - start], axis=1
     ).astype(np.float32)
     last = len(line) if round_end else len(line) - 1
-    # In float64, as `disc` does: both round to the same pixels.
+    # In float64 as in `disc`, so that both round to the same pixels.
     discs = line[:last, None] + _CIRCLE * sizes[:last, None].astype(np.float64)
     return [*quads, *discs.astype(np.float32)]
 

@@ -1,4 +1,4 @@
-"""A flat picture painted in shares of its sides: backgrounds and foregrounds."""
+"""Painting of backgrounds and foregrounds, in coordinates relative to the picture's sides."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ CARS: tuple[RGB, ...] = (
 
 @dataclass(slots=True)
 class Stage:
-    """A background being painted, in shares of its width and height."""
+    """A background that is being painted, in coordinates relative to its width and height."""
 
     pixels: Pixels
     rng: random.Random
 
     def fill(self, corners: ArrayLike, color: RGB) -> None:
-        """A flat polygon."""
+        """A polygon of one colour."""
         cv2.fillPoly(self.pixels, [self._fixed(corners)], color, cv2.LINE_AA, _SHIFT)
 
     def rect(self, left: float, top: float, right: float, bottom: float, color: RGB) -> None:
-        """A flat upright rectangle."""
+        """An upright rectangle of one colour."""
         self.fill([(left, top), (right, top), (right, bottom), (left, bottom)], color)
 
     def line(self, path: ArrayLike, color: RGB, width: int = 1) -> None:
@@ -54,7 +54,7 @@ class Stage:
         cv2.polylines(self.pixels, [self._fixed(path)], False, color, width, cv2.LINE_AA, _SHIFT)
 
     def oval(self, x: float, y: float, rx: float, ry: float, color: RGB) -> None:
-        """A flat ellipse."""
+        """An ellipse of one colour."""
         self.fill(disc((x, y), (rx, ry)), color)
 
     def near(self, color: RGB, spread: float = 0.08) -> RGB:

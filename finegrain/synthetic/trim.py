@@ -1,4 +1,4 @@
-"""Parts of a garment in a colour of their own: sleeves, hems, prints and side stripes."""
+"""Parts of a garment that have another colour: sleeves, hems, prints and side stripes."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _KNEES_SHARE = 0.6
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trim:
-    """What is not in the garment's own colour; None where there is no such thing.
+    """Parts of a garment that have another colour; None for parts that do not.
 
     Attributes:
-        slot: Which garment of a person has it, ``upper`` or ``lower``.
+        slot: The garment of a person, ``upper`` or ``lower``.
         sleeves: Colour of both sleeves.
         hem: Colour of a band along the lower edge, or around the ends of both legs.
-        print: One of :data:`PRINTS`, in front and behind.
+        print: One of :data:`PRINTS`, on the front and the back.
         print_color: Its colour.
         stripes: Colour of a stripe down each leg.
         knees: Colour of patches on the knees of long trousers.
@@ -44,10 +44,10 @@ UNTRIMMED = Trim()
 def draw_trim(
     rng: random.Random, category: str, body: Collection[str | None], colors: Collection[str]
 ) -> Trim:
-    """Trim that stands out from the one or two colours of a garment's body.
+    """Draw a trim in other colours than the one or two colours of the garment's body.
 
-    Colours are drawn evenly, so that a red shirt with white sleeves is as likely as a white
-    one with red sleeves, where both bodies are.
+    All colours have the same probability. A red shirt with white sleeves is therefore as likely as
+    a white one with red sleeves, if both body colours exist.
     """
     apart = sorted(set(colors).difference(body))
 
@@ -74,7 +74,7 @@ def draw_trim(
 
 
 def phrases(trim: Trim, category: str, sleeves: str) -> Iterator[str]:
-    """What a seller says of it, such as ``long white sleeves`` and ``a blue star``."""
+    """The description in a title, such as ``long white sleeves`` and ``a blue star``."""
     if trim.sleeves:
         yield f"{sleeves} {trim.sleeves} sleeves"
     if trim.print:

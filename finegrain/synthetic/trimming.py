@@ -1,4 +1,4 @@
-"""Draws the parts of a garment that have a colour of their own; sleeves are drawn with the arms."""
+"""Draws the parts of a garment that have another colour; sleeves are drawn with the arms."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PRINT_RADIUS = 0.043
 
 
 def draw_trimming(figure: Figure, solid: Solid, trim: Trim) -> None:
-    """Hem and print of what is worn around the trunk."""
+    """Hem and print of a garment around the trunk."""
     if trim.hem:
         _draw_hem(figure, solid, figure.cloth(trim.hem), trim.slot)
     if trim.print:
@@ -38,7 +38,7 @@ def draw_leg_trimming(
     Args:
         leg: Joints from hip to hem, in body units ``[n, 3]``.
         radii: Radii of the cloth at the joints.
-        outer: Which side of the leg is the outer one, -1 or 1.
+        outer: The outer side of the leg, -1 or 1.
     """
     sizes = np.asarray(radii, np.float32)
     if trim.stripes:
@@ -70,14 +70,14 @@ def _draw_print(figure: Figure, solid: Solid, trim: Trim) -> None:
     for azimuth in (0.0, math.pi):
         if figure.frame.sees(azimuth):
             place = solid.surface(figure.frame, [(azimuth, _PRINT_HEIGHT[trim.slot])])[0]
-            across = abs(figure.frame.turn[0])  # a turned body shows it narrower
+            across = abs(figure.frame.turn[0])  # it is narrower on a rotated body
             outline = _MOTIFS[trim.print]() * points((across, -1.0)) * figure.px(_PRINT_RADIUS)
             color = figure.cloth(trim.print_color)
             figure.canvas.paint(Shape([place + outline]), color, relief=0.010, slot=trim.slot)
 
 
 def _polygon(corners: int, *, inner: float = 1.0, turn: float = 0.0) -> Points:
-    """A regular polygon around the origin, y up; every second corner at ``inner``."""
+    """A regular polygon around the origin, y up; every second corner has the radius ``inner``."""
     angle = np.arange(corners) * 2.0 * np.pi / corners + np.pi / 2.0 + turn
     reach = np.where(np.arange(corners) % 2, inner, 1.0)[:, None]
     return np.asarray(np.stack([np.cos(angle), np.sin(angle)], axis=1) * reach, np.float32)

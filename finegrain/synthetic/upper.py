@@ -1,4 +1,4 @@
-"""Coats, jackets, hoodies, shirts, t-shirts and dresses, and the arms in them."""
+"""Coats, jackets, hoodies, shirts, t-shirts and dresses, with arms."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Ease = tuple[tuple[float, float], ...]
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """How a garment is cut.
+    """The cut of a garment.
 
     Attributes:
         top: Height of its upper edge.
@@ -96,7 +96,7 @@ def upper_solid(figure: Figure) -> Solid:
 
 
 def draw_upper(figure: Figure) -> None:
-    """The garment's body; arms are drawn apart, since they may be before or behind it."""
+    """The body of a garment. Arms are drawn separately, since they may be in front or behind."""
     person = figure.person
     solid = upper_solid(figure)
     color = figure.cloth(person.upper_color)
@@ -188,7 +188,7 @@ def _trunk_folds(figure: Figure, solid: Solid) -> list[Fold]:
 
 
 def _opening(figure: Figure, solid: Solid) -> Points:
-    """Where an open coat or jacket shows what is under it."""
+    """The area where an open coat or jacket shows the garment under it."""
     hem = float(solid.levels[:, 0].min()) - 0.05
     wide = 0.34 if figure.person.upper == "coat" else 0.40
     left = [(-0.30, 0.86), (-wide, 0.74), (-0.8 * wide, 0.60), (-1.1 * wide, hem)]
@@ -197,7 +197,7 @@ def _opening(figure: Figure, solid: Solid) -> Points:
 
 
 def _draw_inner(figure: Figure) -> None:
-    """What is worn under an open coat: light under dark, and the other way round."""
+    """The garment under an open coat: light under dark, and dark under light."""
     color = inner_color(figure)
     solid = draped(figure.trunk, top=0.845, hem=0.50, ease=[(0.845, 0.0), (0.5, 0.006)])
     folds = _trunk_folds(figure, solid)
@@ -205,7 +205,7 @@ def _draw_inner(figure: Figure) -> None:
 
 
 def draw_hood(figure: Figure) -> None:
-    """The hood of a hoodie, lying on the shoulders behind the neck."""
+    """The hood of a hoodie on the shoulders, behind the neck."""
     color = figure.cloth(figure.person.upper_color)
     back = figure.lump(
         [

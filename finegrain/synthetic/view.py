@@ -1,4 +1,4 @@
-"""How a person is seen: the cameras, and one view as drawn by one of them."""
+"""Views of a person: the cameras, and the settings of one picture."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ class Camera:
 
     Attributes:
         place: Background family, a key of `scene.PLACES`.
-        pitch: How far it looks down, in degrees.
+        pitch: Downward angle, in degrees.
         tint: Gain per RGB channel.
-        light: Horizontal direction that the light comes from, -1 (left) to 1 (right).
-        blur: Standard deviation of its softness, in picture heights times 1000.
+        light: Horizontal direction of the light source, -1 (left) to 1 (right).
+        blur: Standard deviation of its blur, in picture heights times 1000.
         noise: Standard deviation of its noise, in grey levels.
-        loose: Share of its pictures that are cut loosely around the person.
+        loose: Share of its pictures that are cropped loosely around the person.
     """
 
     name: str
@@ -116,17 +116,17 @@ _LOW_OCCLUDERS = ("bench", "car", "bush")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class View:
-    """One picture's circumstances.
+    """The settings of one picture.
 
     Attributes:
-        yaw: Where the person faces, in radians; 0 is into the camera, positive turns
+        yaw: Direction of the person in radians; 0 is towards the camera, positive turns
             to the right of the picture.
         phase: Position in the walking cycle, in radians.
         fill: Height of the average adult, as a share of the picture's.
         shift: Sideways offset of the person, as a share of the picture's width.
         cut: Share of the person's height that the lower edge cuts off.
         exposure: Gain of all channels.
-        occluder: What stands before the person, None for nothing.
+        occluder: Object in front of the person, or None.
         occluder_side: -1 for left, 1 for right.
         scene_seed: Seed of the background.
     """
@@ -153,21 +153,22 @@ class View:
 
     @property
     def shows_shoes(self) -> bool:
-        """Whether the feet are in the picture and free."""
+        """Whether the feet are visible."""
         return self.cut == 0.0 and self.occluder not in _LOW_OCCLUDERS
 
 
 def view_of(identity: Identity, picture: int, *, seed: int = 0) -> View:
     """The view of an identity's picture number ``picture`` (from 0).
 
-    Pictures go round the cameras from one that depends on the identity, so a person's
+    Pictures use the cameras in turn, from one that depends on the identity, so a person's
     first `len(CAMERAS)` pictures are by different cameras.
     """
     rng = random.Random(f"finegrain/{seed}/view/{identity.pid}/{picture}")
     start = random.Random(f"finegrain/{seed}/route/{identity.pid}").randrange(len(CAMERAS))
     camera = CAMERAS[(start + 5 * picture) % len(CAMERAS)]
     degrees = rng.choices([a for a, _ in _YAWS], [odds for _, odds in _YAWS])[0]
-    # A pair that differs in its shoes must show them, or its captions would not be true.
+    # If partners differ in their shoes, these must be visible. Otherwise the captions would be
+    # wrong.
     keeps_shoes = identity.swap is not None and "shoes" in identity.swap
     cut = 0.0
     if rng.random() < 0.12 and not keeps_shoes:

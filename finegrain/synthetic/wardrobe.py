@@ -1,4 +1,4 @@
-"""How likely each attribute is, given the others: the population as data tables."""
+"""Probabilities of the attributes, given the others, as tables."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SWAPS: tuple[tuple[str, str], ...] = (
     ("upper", "bag"),
     ("upper", "shoes"),
 )
-"""Slots whose colours a swap pair may exchange, the preferred ones first."""
+"""Slots whose colours a swap pair may exchange, in order of preference."""
 
 UPPER: dict[str, Weights] = {
     "woman": {
@@ -200,33 +200,33 @@ HAIR_STYLE: dict[str, Weights] = {
 
 
 def upper_color(gender: str) -> Weights:
-    """Odds of an upper garment's colour: broad, so that every colour is searchable."""
+    """Weights of an upper garment's colour; every colour is common enough for queries."""
     if gender == "woman":
         return _UPPER_COLOR
     return {c: w * (0.5 if c in _RARE_FOR_MEN else 1.0) for c, w in _UPPER_COLOR.items()}
 
 
 def lower(gender: str, upper: str) -> Weights:
-    """Odds of a lower garment; few wear shorts under warm clothes."""
-    # A coat would hide shorts altogether, and a caption must not name what nobody sees.
+    """Weights of a lower garment; few people wear shorts with warm clothes."""
+    # A coat would hide shorts, and a caption must not name an invisible garment.
     shorts = 0.0 if upper == "coat" else 0.15 if upper in WARM else 1.0
     return {k: w * (shorts if k == "shorts" else 1.0) for k, w in _LOWER[gender].items()}
 
 
 def hem(upper: str, lower: str | None) -> Weights:
-    """Odds of how far a lower garment or dress reaches: a skirt shows below a coat."""
+    """Weights of the length of a lower garment or dress; a skirt is visible below a coat."""
     if upper == "coat" and lower == "skirt":
         return {"long": 1.0}
     return HEM[lower or upper]
 
 
 def shoes(gender: str, covered: bool) -> Weights:
-    """Odds of footwear; sandals go with bare legs."""
+    """Weights of footwear; sandals are worn with bare legs."""
     return {k: w * (0.2 if covered and k == "sandals" else 1.0) for k, w in _SHOES[gender].items()}
 
 
 def second_color(rng: random.Random, color: str, pattern: str) -> str | None:
-    """A colour that stands out against ``color``, None for a plain garment."""
+    """A colour that differs clearly from ``color``; None for a garment of one colour."""
     if pattern == "plain":
         return None
     options: tuple[str, ...]
@@ -240,5 +240,5 @@ def second_color(rng: random.Random, color: str, pattern: str) -> str | None:
 
 
 def none_or(name: str) -> str | None:
-    """The word for having nothing becomes None."""
+    """Convert the word for nothing to None."""
     return None if name == NONE else name

@@ -1,4 +1,4 @@
-"""Garments worn by models, who wear other things besides: what a title says is one part of it."""
+"""Garments worn by models with other clothes; a title describes one of the visible garments."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _YAWS = (0.0, 30.0, -30.0, 180.0, 150.0, -150.0)
 
 
 def render_worn(item: Product, view: int = 0, *, size: tuple[int, int]) -> Pixels:
-    """Draw an article on a model, in a place and with other clothes that differ by view.
+    """Draw an article on a model; place and other clothes differ between views.
 
     Returns:
         RGB, uint8 [H, W, 3].
@@ -49,16 +49,16 @@ def render_worn(item: Product, view: int = 0, *, size: tuple[int, int]) -> Pixel
 
 
 def _dressed(item: Product, rng: random.Random) -> Person:
-    """A model of the article's gender; all but the article is drawn anew."""
+    """A model of the article's gender; everything except the article is drawn at random."""
     model = draw_person(rng)
-    # A backpack would hide what is on the back.
+    # A backpack would hide the print on the back.
     while model.gender != item.gender or model.upper == "dress" or model.bag == "backpack":
         model = draw_person(rng)
     return replace(item.person, **{name: getattr(model, name) for name in _others(item.category)})
 
 
 def _others(category: str) -> Sequence[str]:
-    """Fields of a person that an article of a category does not decide."""
+    """Fields of a person that do not depend on an article of a category."""
     if category in LOWER:
         return (*_MODEL, *_UPPER)
     return _MODEL if category == "dress" else (*_MODEL, *_LOWER)

@@ -40,19 +40,19 @@ def write_people(
     """Draw a dataset of synthetic people, unless the folder already has it.
 
     The folder holds ``reid_raw.json`` and ``imgs/`` as CUHK-PEDES does,
-    ``attributes.jsonl`` with the truth about every picture, and ``synthetic.json`` with
+    ``attributes.jsonl`` with the ground truth of every picture, and ``synthetic.json`` with
     the settings, written last. The same settings give the same bytes, whatever the
     number of workers, and whether or not an earlier run was interrupted: pictures that it
     finished are kept.
 
     Args:
-        identities: How many people.
+        identities: Number of people.
         size: Height and width of a picture in pixels.
         splits: Split name -> share of the identities (all shares at most 1, adding up to
             1), or number of identities (adding up to ``identities``). Swap partners stay
-            in one split, so a part may be one identity larger or smaller than asked.
+            in one split, so a split may be one identity larger or smaller than requested.
         workers: Number of processes; None for one per processor, 1 for this process only. They are
-            spawned, so a script that asks for more than one needs the usual
+            spawned, so a script that uses more than one needs the usual
             ``if __name__ == "__main__":``.
         progress: Show a bar.
 
@@ -60,7 +60,7 @@ def write_people(
         ``root``.
 
     Raises:
-        DataError: An argument is out of range, or ``root`` holds something else.
+        DataError: An argument is out of range, or ``root`` has other files.
     """
     folder = Path(root)
     check_size(size)
@@ -99,7 +99,7 @@ def write_people(
 
 
 def _drawn(jobs: Sequence[_Job], workers: int, progress: bool) -> list[AttributeRecord]:
-    """Draw the pictures of all jobs; the records are in their order."""
+    """Draw the pictures of all jobs; records are in the order of the jobs."""
     records: list[AttributeRecord] = []
     total = sum(job.pictures for job in jobs)
     with tqdm(total=total, unit="picture", desc="drawing people", disable=not progress) as bar:
@@ -144,7 +144,7 @@ def _cuts_pair(people: Sequence[Identity], boundary: int) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """All pictures of one identity; crosses process borders."""
+    """All pictures of one identity; sent to another process."""
 
     images: Path
     identity: Identity
@@ -155,7 +155,7 @@ class _Job:
 
 
 def _draw(job: _Job) -> list[AttributeRecord]:
-    # Processes draw in parallel, so OpenCV's own threads would only slow them down.
+    # Processes draw in parallel, so additional threads of OpenCV would slow them down.
     cv2.setNumThreads(1)
     return [_draw_picture(job, picture) for picture in range(job.pictures)]
 
@@ -189,7 +189,7 @@ def _run(jobs: Sequence[_Job], workers: int) -> Iterator[list[AttributeRecord]]:
     if workers == 1 or len(jobs) <= _CHUNK:
         yield from map(_draw, jobs)
         return
-    # Spawned, since a fork of a process with running threads (OpenCV, torch) can hang.
+    # Spawned, because a fork of a process with running threads (OpenCV, torch) can hang.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context) as pool:
         yield from pool.map(_draw, jobs, chunksize=_CHUNK)

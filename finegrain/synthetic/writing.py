@@ -1,4 +1,4 @@
-"""The grammar of captions: who is told of first, what is left out, and in which words."""
+"""The grammar of captions: order, omissions and words."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from finegrain.synthetic.person import Person
 from finegrain.synthetic.view import View
 
 GLIMPSES = 0.25
-"""Share of captions that tell one or two things only, as people do when they search."""
+"""Share of captions that name one or two things only, like search queries."""
 
 COLORLESS = 0.1
-"""Share of captions that name no colour: many people tell what is worn, and not its colour."""
+"""Share of captions without colours; many people describe clothes without their colour."""
 
 _COLORS = re.compile(r"(\{\w+_color\} and )?\{\w+_color\} ")
 
 
 class Writer:
-    """One writer's way of describing one picture."""
+    """The style of one writer."""
 
     def __init__(self, person: Person, view: View, rng: random.Random, must: Sequence[str]) -> None:
         self._person = person
@@ -28,7 +28,7 @@ class Writer:
         self._rng = rng
         self._must = must
         self._poss = phrases.POSSESSIVE[person.gender]
-        # Some people write little, most write a sentence, a few write all they see.
+        # Some people write little, most write a sentence, and a few describe everything.
         self._effort = rng.choices((0.25, 0.6, 1.0), (0.25, 0.55, 0.20))[0]
         self._hair_told = False
 
@@ -76,7 +76,7 @@ class Writer:
         return clothes
 
     def _held(self) -> list[str]:
-        """Participle phrases about what is carried."""
+        """Participle phrases about carried things."""
         person = self._person
         carried = []
         if person.bag is not None and self._wants("bag", 0.8):
@@ -153,7 +153,7 @@ class Writer:
         return f"{self._any(phrases.HAIR_LENGTH[person.hair_length])} {curl}{color} hair"
 
     def _sees_hair(self) -> bool:
-        # Under a hat, short hair is a guess; and nobody tells it twice.
+        # Under a hat the length of hair is uncertain, so it is named once at most.
         known = self._person.hat is None or self._person.hair_length != "short"
         return known and not self._hair_told
 
@@ -168,10 +168,11 @@ class Writer:
         table = phrases.WALKING if self._view.walking else phrases.STANDING
         return self._any(table[self._view.facing]).format(poss=self._poss)
 
-    # How it is put together
+    # How it is composed
 
     def _glimpse(self) -> str:
-        """ "Somewhere here is a man with a red backpack": only what strikes the eye."""
+        """Short captions in the style of "man with a red backpack": only the most visible
+        things."""
         person = self._person
         seen = [f"in {self._upper()}", *self._held()]
         if person.lower is not None:
@@ -244,7 +245,7 @@ class Writer:
         return _sentences(lines)
 
     def _report(self) -> str:
-        """All there is to see, in a sentence each."""
+        """One sentence for each visible thing."""
         person = self._person
         she = phrases.PRONOUN[person.gender]
         self._effort = 1.0
@@ -304,6 +305,6 @@ def _commas(items: Sequence[str]) -> str:
 
 
 def _parted(items: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Participles, and the "with ..." and "under ..." that follow them."""
+    """Participle phrases, and the "with ..." and "under ..." phrases after them."""
     followers = [item for item in items if item.startswith(("with ", "under "))]
     return [item for item in items if item not in followers], followers
