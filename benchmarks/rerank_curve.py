@@ -166,7 +166,7 @@ def main() -> None:
     parser.add_argument("run", type=Path, nargs="?", help="run of RaSa (default: train one)")
     parser.add_argument("--profile", default="onnx_fp32", help="a file of export/")
     parser.add_argument(
-        "--depths", type=int, nargs="+", default=DEPTHS, metavar="K", help="pictures looked at"
+        "--depths", type=int, nargs="+", default=DEPTHS, metavar="K", help="candidates"
     )
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results")
     arguments = parser.parse_args()

@@ -8,7 +8,7 @@ import sys
 
 def main() -> int:
     """Run the command line and return its exit status."""
-    # PyTorch reads it at its first tensor: large tensors then lie in huge pages, which Linux maps
+    # PyTorch reads it at its first tensor: large tensors are then in huge pages, which Linux maps
     # at a fraction of the cost. A training step of the demo takes 8 % less processor time.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     try:

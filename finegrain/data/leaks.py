@@ -163,5 +163,5 @@ def _same_pictures(surveys: Sequence[Survey]) -> Iterator[str]:
             yield (
                 f"{a.title} and {b.title} are both made of {source}'s pictures, under other names "
                 "and ids: trained on one, a model has seen people of the other. Files that were "
-                "cut or saved anew are not found here."
+                "cropped or saved again are not detected."
             )

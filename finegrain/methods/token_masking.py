@@ -40,7 +40,7 @@ def mask_words(ids: Tensor, *, rate: float = 0.15) -> Masked:
 
     A share ``rate`` of the words is chosen. Of these, 80 % become :data:`MASK`, 10 % become
     another word, and 10 % stay. Start, end and padding are not chosen. If no word of a caption
-    is chosen, its first token after the start is masked, whatever it is.
+    is chosen, the first token after its start is masked.
 
     Args:
         ids: Token ids of CLIP, ``[N, L]`` with ``L`` at least 2.

@@ -25,7 +25,7 @@ class Logits(NamedTuple):
 class TwoTowers(nn.Module):
     """An image tower and a text tower with a joint embedding space.
 
-    Embeddings are normalised in fp32, whatever precision the towers use. In half precision, the
+    Embeddings are normalised in fp32 for any precision of the towers. In half precision, the
     rounding of the norm would change the order of near neighbours.
 
     Attributes:

@@ -61,7 +61,7 @@ _BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 def load_image(source: ImageSource) -> Image.Image:
     """Open a picture as upright 8-bit RGB.
 
-    The EXIF orientation is applied. Of an animation, the first frame is used. A transparent picture
+    The EXIF orientation is applied. An animation gives its first frame. A transparent picture
     is composed on white. 16-bit grey is scaled (not clipped) to 8 bits. A picture of more than 25
     megapixels is reduced; see :mod:`finegrain.preprocess.large`.
 

@@ -97,7 +97,7 @@ def ingest_video(
             return film.parts(frame, times.until(frame.time))
         if detector is None:
             return film.whole(frame)
-        return [] if film.was_looked_at(frame) else film.parts(frame, detector(frame.pixels))
+        return [] if film.is_known(frame) else film.parts(frame, detector(frame.pixels))
 
     num_overtaken = 0
 
@@ -176,7 +176,7 @@ class _Film:
         self.num_known = 0
         self.problems: list[Problem] = []
 
-    def was_looked_at(self, frame: Frame) -> bool:
+    def is_known(self, frame: Frame) -> bool:
         """Whether the gallery holds parts of a frame; they are added to ``num_known``."""
         num_parts = self._num_parts[Crop(self._path, time=frame.time).address]
         self.num_known += num_parts

@@ -41,9 +41,8 @@ def write_people(
 
     The folder holds ``reid_raw.json`` and ``imgs/`` as CUHK-PEDES does,
     ``attributes.jsonl`` with the ground truth of every picture, and ``synthetic.json`` with
-    the settings, written last. The same settings give the same bytes, whatever the
-    number of workers, and whether or not an earlier run was interrupted: pictures that it
-    finished are kept.
+    the settings, written last. The same settings give the same bytes for any number of workers,
+    also after an interrupted run, whose finished pictures are kept.
 
     Args:
         identities: Number of people.

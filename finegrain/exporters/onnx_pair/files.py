@@ -48,7 +48,7 @@ class PairFiles:
 def is_onnx_pair(folder: str | Path) -> bool:
     """Whether a folder has ONNX graphs in a layout that :func:`plan_from_pair` knows.
 
-    Only the names of the files are looked at.
+    Only the names of the files are checked.
     """
     folder = Path(folder)
     has = [all((folder / name).is_file() for name in pair) for pair in (IMMICH, HUGGING_FACE, FP16)]
