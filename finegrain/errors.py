@@ -36,7 +36,11 @@ class GalleryError(FinegrainError):
     """A gallery is missing, damaged, or belongs to another plan."""
 
 
-class GalleryWarning(UserWarning):
+class FinegrainWarning(UserWarning):
+    """An operation succeeded, but the user should know about a condition of its inputs."""
+
+
+class GalleryWarning(FinegrainWarning):
     """A gallery operation succeeded, but the user should know about a condition of the gallery."""
 
 

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable
 from typing import TextIO
 
-from finegrain.errors import FinegrainError, GalleryWarning
+from finegrain.errors import FinegrainError, FinegrainWarning
 from finegrain.records import printable
 
 
@@ -76,7 +76,7 @@ def _show_warning(
     line: str | None = None,
 ) -> None:
     """Show a warning of finegrain to the user, without the line of code."""
-    if issubclass(category, GalleryWarning):
+    if issubclass(category, FinegrainWarning):
         _say(f"warning: {message}")
     else:
         print(warnings.formatwarning(message, category, filename, lineno, line), file=sys.stderr)

@@ -23,7 +23,7 @@ from finegrain.data.person_datasets import (
 )
 from finegrain.data.person_json import read_people
 from finegrain.data.published_dataset import PublishedDataset
-from finegrain.errors import DataError, did_you_mean
+from finegrain.errors import DataError, FinegrainWarning, did_you_mean
 from finegrain.records import Problem, Split
 from finegrain.synthetic import write_people, write_products
 from finegrain.synthetic.products import CATALOG
@@ -329,7 +329,9 @@ def _warn_of(differences: Sequence[Problem]) -> None:
     if differences:
         listed = "; ".join(map(str, differences))
         # The warning points at the caller of splits().
-        warnings.warn(f"not comparable with published results: {listed}", stacklevel=3)
+        warnings.warn(
+            f"not comparable with published results: {listed}", FinegrainWarning, stacklevel=3
+        )
 
 
 def take_split(splits: Mapping[str, Split], name: str) -> Split:

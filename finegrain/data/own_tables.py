@@ -20,6 +20,7 @@ from finegrain.data.catalog.columns import kept_name
 from finegrain.data.catalog.kinds import refuse_mostly_bad
 from finegrain.data.labelled_photos import LabelColumns, read_labelled_photos
 from finegrain.data.overlap import refuse_shared_pictures, refuse_shared_products
+from finegrain.errors import FinegrainWarning
 from finegrain.records import Split
 
 
@@ -203,4 +204,6 @@ def _warn_of_left_out(splits: Mapping[str, Split], source: str) -> None:
         listed = "; ".join(map(str, problems[:3]))
         more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
         # The warning points at the caller of splits().
-        warnings.warn(f"{source}: {len(problems)} left out: {listed}{more}", stacklevel=4)
+        warnings.warn(
+            f"{source}: {len(problems)} left out: {listed}{more}", FinegrainWarning, stacklevel=4
+        )

@@ -29,7 +29,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from finegrain.encoder import Encoder
-from finegrain.errors import DataError, require
+from finegrain.errors import DataError, FinegrainWarning, require
 from finegrain.gallery.pictures import name_problem, path_of, pictures_in, unknown
 from finegrain.plan import Plan
 from finegrain.preprocess import Crop, ImageSource
@@ -200,6 +200,7 @@ def _shards(source: Source, image_column: str, rows_per_shard: int) -> Iterator[
         warnings.warn(
             f"skipped {len(listing.left_out)} files and folders of {source} that are not pictures, "
             f"the first: {listing.left_out[0]}",
+            FinegrainWarning,
             stacklevel=3,
         )
     pictures = listing.pictures

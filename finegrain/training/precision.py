@@ -6,6 +6,7 @@ import warnings
 
 import torch
 
+from finegrain.errors import FinegrainWarning
 from finegrain.recipe import Precision
 from finegrain.runtime import processor
 
@@ -22,6 +23,7 @@ def autocast_dtype(precision: Precision, device: torch.device) -> torch.dtype | 
         warnings.warn(
             "the recipe asks for bf16, which this processor emulates many times slower than fp32; "
             "--set precision=auto trains in fp32 here",
+            FinegrainWarning,
             stacklevel=2,
         )
     uses_bf16 = native if precision == "auto" else precision == "bf16"

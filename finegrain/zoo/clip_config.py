@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from finegrain.errors import WeightsError
+from finegrain.errors import FinegrainWarning, WeightsError
 from finegrain.models.image_tower import VisionTransformer
 from finegrain.models.text_tower import ClipTextTower
 from finegrain.models.transformer import Activation
@@ -169,6 +169,7 @@ def check_known(model: nn.Module, known: KnownClip, file: Path) -> None:
         warnings.warn(
             f"{ACTIVATION_UNKNOWN} {file} was trained with; the recipe's "
             f"{image.transformer.activation} is used. {ACTIVATION_ADVICE}",
+            FinegrainWarning,
             stacklevel=3,
         )
 

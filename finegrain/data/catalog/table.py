@@ -299,11 +299,23 @@ def _nothing_good(
             f"expected column names in the first row of {table.path}, got {picture!r:.80}. Write a "
             "row such as image,caption above it."
         )
-    questions = [did_you_mean(name, names) for name in columns.required if name not in names]
+    missing = [name for name in columns.required if name not in names]
+    questions = "".join(did_you_mean(name, names) for name in missing)
     return DataError(
         f"expected columns {', '.join(columns.required)} and a good row in {table.path}; found "
-        f"columns {', '.join(names) or 'none'}; {problems[0]}.{''.join(questions)}"
+        f"columns {', '.join(names) or 'none'}; {problems[0]}.{questions}"
+        f"{_column_advice(columns, missing)}"
     )
+
+
+def _column_advice(columns: Columns, missing: Sequence[str]) -> str:
+    """How to name the columns of pictures and of captions, as the end of a message."""
+    options = []
+    if columns.image in missing:
+        options.append("--image-column NAME, in a recipe --set data.image_column=NAME")
+    if set(columns.captions).intersection(missing):
+        options.append("--caption-column NAME, in a recipe --set 'data.caption_columns=[\"NAME\"]'")
+    return f" Name the column by {'; and by '.join(options)}." if options else ""
 
 
 def _report_with_the_first(parts: dict[str, _Part]) -> None:

@@ -8,7 +8,7 @@ import zlib
 from pathlib import Path
 
 import pytest
-from PIL import Image
+from PIL import GifImagePlugin, Image
 
 from finegrain.errors import ImageError
 from finegrain.preprocess import load_image
@@ -158,3 +158,31 @@ def test_truncated_headers_are_reported_as_damaged():
         for length in range(1, 40):
             with pytest.raises(ImageError):
                 load_image(data[:length])
+
+
+def test_a_gif_of_very_many_frames_is_read_up_to_its_first(tmp_path: Path, monkeypatch):
+    data = saved("GIF")
+    first = data.index(b",")
+    path = tmp_path / "a.gif"
+    path.write_bytes(data[:-1] + data[first:-1] * 200_000 + b";")
+    frames: list[int] = []
+    seek = GifImagePlugin.GifImageFile._seek
+    monkeypatch.setattr(
+        GifImagePlugin.GifImageFile,
+        "_seek",
+        lambda image, frame, *rest: frames.append(frame) or seek(image, frame, *rest),
+    )
+    check_header(path)
+    assert load_image(path).size == (8, 6)
+    assert set(frames) == {0}
+
+
+def test_a_jpeg_inside_a_tiff_has_the_bound_of_a_tiff():
+    data = saved("TIFF", compression="jpeg")
+    assert load_image(data).size == (8, 6)
+    for tag, old, side in ((256, 8, 8200), (257, 6, 8200)):
+        entry = struct.pack("<HHI", tag, 3, 1)
+        assert entry + struct.pack("<I", old) in data
+        data = data.replace(entry + struct.pack("<I", old), entry + struct.pack("<I", side))
+    with pytest.raises(ImageError, match=r"too large \(8200 x 8200 pixels\); up to 64,000,000"):
+        load_image(data)
