@@ -1,4 +1,4 @@
-"""Runs the verb ``index`` with its parsed arguments."""
+"""The verb ``index``."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
 import finegrain
-from finegrain.cli.commands import open_searcher
 from finegrain.cli.index_report import report_index, unpacked_lines
+from finegrain.cli.opening import add_opening_options, open_searcher
+from finegrain.cli.verb import Verbs, add_verb, named_value
 from finegrain.errors import DataError, FinegrainError, GalleryError, ImageError, MissingExtraError
 from finegrain.gallery.picture_files import unpacked_file
 from finegrain.preprocess.folder import UNPACKED, read_folder
 from finegrain.records import Problem, ProblemKind, Sample, Split, printable
 from finegrain.search.ingest import Added
-from finegrain.search.sync import AllowRemoving
+from finegrain.search.sync import AllowRemoving, checked_allowance
 
 if TYPE_CHECKING:
     from finegrain.data.catalog import TextFormat
@@ -34,7 +35,133 @@ class _UpdateOptions(TypedDict):
     dry_run: bool
 
 
-def index(arguments: argparse.Namespace) -> None:
+def add_index_verb(verbs: Verbs) -> None:
+    index = add_verb(
+        verbs,
+        "index",
+        _index,
+        "add pictures to the gallery of a plan; the exit status is 1 if nothing of what was given "
+        "is in the gallery, and 3 if one of several inputs is not, or --sync kept what is gone",
+        "  finegrain index model.plan crops/ --metadata camera=gate-3\n"
+        "  finegrain index model.plan crops/ --expire-days 30\n"
+        "  finegrain index model.plan catalog.csv --sync --dry-run\n"
+        "  finegrain index model.plan gate-3.mp4 --every 2 --start 2026-05-01T08:00\n"
+        "  finegrain index model.plan catalog.csv --image-column file --caption-column title\n"
+        "  finegrain index model.plan shopify_export.csv --images-root downloads/\n"
+        "  finegrain index model.plan styles.csv --image-pattern 'images/{id}.jpg'\n"
+        "  finegrain index model.plan market/ --name-pattern '{pid}_c{camera}s{seq}_{frame}'\n"
+        "  finegrain index new.plan crops/ --gallery model.gallery --reindex",
+    )
+    index.add_argument("plan", type=Path)
+    index.add_argument(
+        "pictures", type=Path, nargs="*", help="folders, pictures, videos, or catalogues"
+    )
+    index.add_argument(
+        "--metadata", type=named_value, action="append", default=[], metavar="NAME=VALUE",
+        help="a column for all pictures",
+    )  # fmt: skip
+    index.add_argument(
+        "--expire-days", type=float, metavar="DAYS",
+        help="delete pictures this long after they were taken (--metadata time=...) or added",
+    )  # fmt: skip
+    index.add_argument(
+        "--reindex", action="store_true",
+        help="first encode pictures of another plan again; continues after an interruption",
+    )  # fmt: skip
+    index.set_defaults(several="pictures")
+    index.add_argument(
+        "--drop-unreadable", action="store_true",
+        help="with --reindex: delete pictures that cannot be read any more",
+    )  # fmt: skip
+    follow = index.add_argument_group("pictures that are in the gallery already")
+    follow.add_argument(
+        "--replace", action="store_true",
+        help="encode changed files again, and set changed columns (default: skip both)",
+    )  # fmt: skip
+    follow.add_argument(
+        "--sync", action="store_true",
+        help="as --replace; also find moved files, and remove those that the source lacks now",
+    )  # fmt: skip
+    follow.add_argument(
+        "--allow-empty", action="store_true",
+        help="with --sync: remove the pictures of a folder or table that is empty or gone now",
+    )  # fmt: skip
+    follow.add_argument(
+        "--allow-removing", type=_allowance, metavar="N|all",
+        help="with --sync: remove up to N pictures (default: five, or a fifth of the source, and "
+        "none below a folder that is empty now)",
+    )  # fmt: skip
+    follow.add_argument(
+        "--dry-run", action="store_true",
+        help="only report what would be done; pictures inside archives and tables are unpacked",
+    )  # fmt: skip
+    index.add_argument(
+        "--left-out", metavar="FILE",
+        help="list everything that was left out there (default: GALLERY.left-out.txt)",
+    )  # fmt: skip
+    index.add_argument(
+        "--every", type=float, default=1.0, metavar="SECONDS",
+        help="videos: time between the frames (default: 1)",
+    )  # fmt: skip
+    index.add_argument(
+        "--start", metavar="TIME",
+        help="videos: time of the first frame, such as 2026-05-01T08:00+02:00",
+    )  # fmt: skip
+    index.add_argument(
+        "--exclude", action="append", default=[], metavar="PATTERN",
+        help="folders: skip these names or paths, such as '*.png' or 'old/*'",
+    )  # fmt: skip
+    index.add_argument(
+        "--name-pattern", metavar="PATTERN",
+        help="folders: columns in file names, such as {pid}_c{camera}s{seq}_{frame}",
+    )  # fmt: skip
+    table = index.add_argument_group("tables, feeds and shards")
+    table.add_argument("--image-column", metavar="NAME", help="default: by the kind of table")
+    table.add_argument(
+        "--image-pattern", metavar="PATTERN",
+        help="path of the picture of a row, such as images/{id}.jpg",
+    )  # fmt: skip
+    table.add_argument("--caption-column", metavar="NAME", help="default: by the kind of table")
+    table.add_argument("--pid-column", metavar="NAME", help="identifies the person or product")
+    table.add_argument("--camera-column", metavar="NAME", help="default: camera")
+    table.add_argument("--time-column", metavar="NAME", help="default: time")
+    table.add_argument(
+        "--time-format", metavar="FORMAT",
+        help="format of times, such as '%%d/%%m/%%Y %%H:%%M' (default: ISO 8601, and "
+        "unambiguous formats)",
+    )  # fmt: skip
+    table.add_argument(
+        "--images-root", type=Path, metavar="FOLDER",
+        help="folder of the downloaded pictures of a feed; nothing is downloaded",
+    )  # fmt: skip
+    table.add_argument("--encoding", metavar="NAME", help="encoding of tables, such as gbk")
+    table.add_argument(
+        "--fallback-encoding", metavar="NAME", help="encoding of tables that are not UTF-8",
+    )  # fmt: skip
+    table.add_argument(
+        "--separator", metavar="CHARACTER", type=_character,
+        help="separator of cells; tab for a tab (default: detected)",
+    )  # fmt: skip
+    table.add_argument(
+        "--max-bad-share", type=float, default=0.1, metavar="SHARE",
+        help="stop if a larger share of the rows of a catalogue is bad (default: 0.1)",
+    )  # fmt: skip
+
+    add_opening_options(index)
+
+
+def _character(text: str) -> str:
+    return {"tab": "\t", "\\t": "\t"}.get(text, text)
+
+
+def _allowance(text: str) -> AllowRemoving:
+    try:
+        return checked_allowance(text if text == "all" else int(text))
+    except (ValueError, GalleryError) as error:
+        raise argparse.ArgumentTypeError(f"expected a number or 'all', got {text!r}") from error
+
+
+def _index(arguments: argparse.Namespace) -> None:
     if not arguments.pictures and not arguments.reindex:
         raise ImageError("there is nothing to index: pass folders, pictures, videos or catalogues")
     if arguments.reindex:

@@ -1,31 +1,29 @@
-"""Defines the verb ``pull`` of the command line, and lists the models that it knows."""
+"""The verb ``pull``, which also lists the models that have a name."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 from tabulate import tabulate
 
 import finegrain
+from finegrain.cli.verb import Verbs, add_verb
 from finegrain.errors import DataError
 from finegrain.zoo.catalog import KNOWN, KnownModel, best_models
 
 
-def add_pull_verb(to: Any) -> None:
+def add_pull_verb(verbs: Verbs) -> None:
     """Add ``finegrain pull`` to the verbs of a parser."""
-    about = "make a plan from a published model, or list the models that have a name"
-    pull = to.add_parser(
+    pull = add_verb(
+        verbs,
         "pull",
-        help=about,
-        description=f"{about[0].upper()}{about[1:]}.",
-        epilog="examples:\n"
+        _pull,
+        "make a plan from a published model, or list the models that have a name",
         "  finegrain pull\n"
         "  finegrain pull clip-vit-b16 -o model.plan\n"
         "  finegrain pull owner/name --revision v1 -o model.plan\n"
         "  finegrain pull clip-vit-b16 --from downloads/clip/ -o model.plan",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     pull.add_argument(
         "name", nargs="?", metavar="NAME", help="a name of the list, or owner/name[@revision]"
@@ -54,10 +52,9 @@ def add_pull_verb(to: Any) -> None:
         "--prompt", metavar="TEMPLATE",
         help='put each text into this, such as "a photo of {}" (default: texts as they are)',
     )  # fmt: skip
-    pull.set_defaults(run=run_pull)
 
 
-def run_pull(arguments: argparse.Namespace) -> None:
+def _pull(arguments: argparse.Namespace) -> None:
     if arguments.name is None and arguments.source is None:
         if arguments.file or arguments.profile or arguments.accept_licence or arguments.revision:
             raise DataError("expected the name of a model, or files by --from PATH")

@@ -1,0 +1,184 @@
+"""The verbs ``query`` and ``embed``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+from finegrain.cli.opening import add_opening_options, open_searcher
+from finegrain.cli.terminal_pictures import PicturesChoice, show_pictures
+from finegrain.cli.verb import Verbs, add_verb
+from finegrain.errors import QueryError
+from finegrain.records import printable
+from finegrain.search.matches import Matches
+from finegrain.search.queries import Query, typed_file
+
+
+def add_query_verb(verbs: Verbs) -> None:
+    query = add_verb(
+        verbs,
+        "query",
+        _query,
+        "search by text or by picture",
+        '  finegrain query model.plan "woman in red coat"\n'
+        '  finegrain query model.plan "man with a backpack" --where "camera = \'gate-3\'" -k 5\n'
+        '  finegrain query model.plan "red coat" "blue dress" --json\n'
+        "  finegrain query model.plan --image crop.jpg --grid matches.png\n"
+        '  finegrain query model.plan "red coat, no bag" --rerank --explain why.png',
+    )
+    query.add_argument("plan", type=Path)
+    query.add_argument("texts", nargs="*", metavar="TEXT", help="one or more queries")
+    query.set_defaults(several="texts")
+    query.add_argument("--queries", type=Path, metavar="FILE", help="further texts, one per line")
+    query.add_argument("--image", metavar="PICTURE", help="search by this picture instead")
+    query.add_argument("-k", type=int, help="number of matches (default: 10)")
+    query.add_argument("--offset", type=int, default=0, metavar="N", help="skip the first N")
+    query.add_argument("--where", help="filter, such as: camera = 'gate-3' and price < 80")
+    query.add_argument("--group-by", metavar="COLUMN", help="only the best of each pid, track, ...")
+    query.add_argument(
+        "--distinct", type=float, metavar="COSINE",
+        help="leave out pictures with a higher cosine to a better match, such as 0.98",
+    )  # fmt: skip
+    query.add_argument("--grid", type=Path, help="write a picture grid here")
+    query.add_argument(
+        "--explain", type=Path, metavar="PICTURE",
+        help="write here a picture of which words the first match fits, and where",
+    )  # fmt: skip
+    query.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    query.add_argument(
+        "--pictures", choices=get_args(PicturesChoice), default="auto",
+        help="show pictures in the terminal (default: auto, which needs finegrain[terminal])",
+    )  # fmt: skip
+
+    add_opening_options(query)
+
+
+def _query(arguments: argparse.Namespace) -> None:
+    queries = _queries(arguments)
+    if len(queries) > 1 and (arguments.grid or arguments.explain):
+        raise QueryError(f"--grid and --explain take one query, got {len(queries)}")
+    with open_searcher(arguments) as searcher:
+        answers = searcher.query(
+            queries,
+            arguments.k,
+            where=arguments.where,
+            group_by=arguments.group_by,
+            distinct=arguments.distinct,
+            offset=arguments.offset,
+        )
+        if arguments.json:
+            _print_json(answers)
+        else:
+            print("\n\n".join(map(repr, answers)))
+            show_pictures(answers, arguments.pictures, advise=not arguments.grid)
+        if arguments.grid:
+            answers[0].save(arguments.grid)
+            print(f"\nwrote {arguments.grid}", file=sys.stderr)
+        if arguments.explain and answers[0]:
+            answers[0][0].explain().save(arguments.explain)
+            print(f"\nwrote {arguments.explain}", file=sys.stderr)
+
+
+def _queries(arguments: argparse.Namespace) -> list[Query]:
+    """The queries of the command line; a text that is the path of a picture becomes the picture."""
+    if arguments.image:
+        if arguments.texts or arguments.queries:
+            raise QueryError("expected --image or texts, got both. Search with one of them.")
+        return [typed_file(arguments.image) or Path(arguments.image)]
+    texts = list(arguments.texts)
+    if arguments.queries:
+        try:
+            lines = arguments.queries.read_text(encoding="utf-8-sig").splitlines()
+        except (OSError, ValueError) as error:
+            raise QueryError(
+                f"{arguments.queries} cannot be read as UTF-8 text: {error}"
+            ) from error
+        texts += [line for line in lines if line.strip()]
+    if not texts:
+        raise QueryError(
+            "there is nothing to search for: pass texts, --queries FILE or --image PICTURE"
+        )
+    return [_picture_or_text(text) for text in texts]
+
+
+def _picture_or_text(text: str) -> Query:
+    file = typed_file(text)
+    if file is None:
+        return text
+    print(f"{printable(text)} is a file, so it is searched for as a picture", file=sys.stderr)
+    return file
+
+
+def _print_json(answers: Sequence[Matches]) -> None:
+    """Print the matches of one query, or for several queries each query with its matches."""
+    for answer in answers:
+        for note in answer.notes:
+            print(f"note: {printable(note)}", file=sys.stderr)
+    results = [{"query": answer.query, "matches": answer.to_dicts()} for answer in answers]
+    output = results if len(results) > 1 else results[0]["matches"]
+    print(_json(output))
+
+
+def _json(value: Any) -> str:
+    """JSON in which characters that control a terminal, or that stdout cannot encode, are escaped.
+
+    File names may hold any character, and bytes that are not valid Unicode.
+    """
+    is_unicode = (sys.stdout.encoding or "").lower().startswith("utf")
+    text = json.dumps(value, indent=1, ensure_ascii=not is_unicode)
+    return re.sub(
+        r"[^ -~\n]", lambda match: match[0] if match[0].isprintable() else _escape(match[0]), text
+    )
+
+
+def _escape(character: str) -> str:
+    return f"\\u{ord(character):04x}" if character <= "\x7f" else json.dumps(character)[1:-1]
+
+
+def add_embed_verb(verbs: Verbs) -> None:
+    embed = add_verb(
+        verbs,
+        "embed",
+        _embed,
+        "encode many pictures on a Ray cluster, into a folder that a gallery loads",
+        "  finegrain embed model.plan crops/ -o embedded/ --actors 2\n"
+        "  finegrain embed model.plan crops.parquet -o embedded/ --ray-address auto --actors 64\n"
+        "  finegrain embed model.plan crops.parquet -o embedded/ --actors 8 --gpus 1",
+    )
+    embed.add_argument("plan", type=Path)
+    embed.add_argument("source", type=Path, help="a folder, or Parquet with a row for each picture")
+    embed.add_argument(
+        "-o",
+        "--out",
+        type=Path,
+        required=True,
+        help="output folder, or an unfinished one",
+    )
+    embed.add_argument(
+        "--image-column", default="image_path", help="column of the paths (%(default)s)"
+    )
+    embed.add_argument("--ray-address", help="default: RAY_ADDRESS, else this machine alone")
+    embed.add_argument("--actors", type=int, default=1, help="processes with a model (default: 1)")
+    embed.add_argument("--gpus", type=float, default=0, help="GPUs of each actor (default: 0)")
+
+
+def _embed(arguments: argparse.Namespace) -> None:
+    from finegrain.search.bulk import embed_dataset
+
+    print(
+        embed_dataset(
+            arguments.plan,
+            arguments.source,
+            arguments.out,
+            image_column=arguments.image_column,
+            concurrency=arguments.actors,
+            num_gpus=arguments.gpus,
+            address=arguments.ray_address,
+        )
+    )
+    print(f"\nload it with Searcher.load({str(arguments.out)!r})")
