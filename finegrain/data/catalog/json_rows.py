@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from finegrain.data.catalog.encoding import Encoding, find_encoding
+from finegrain.data.catalog.header import has_usual_names
 from finegrain.data.catalog.row import Row, TextFormat
 from finegrain.errors import DataError
 
@@ -172,6 +173,12 @@ def _next_value(content: str, place: int) -> int:
 def _document(document: Any, table: Path) -> Iterator[Row]:
     if not isinstance(document, dict):
         raise DataError(f"expected objects in {table}, got {document!r:.60}.")
+    while not _is_by_keys(document) and (inner := _wrapped(document)) is not None:
+        document = inner
+    if _is_by_keys(document):
+        for key, cells in document.items():
+            yield _object(f"{table.name} {key!r:.60}", {"key": key, **cells})
+        return
     arrays = {name: value for name, value in document.items() if _holds_objects(value)}
     if len(arrays) > 1:
         raise DataError(
@@ -184,6 +191,23 @@ def _document(document: Any, table: Path) -> Iterator[Row]:
     if not arrays:
         for number, cells in _by_columns(document, table):
             yield _object(f"{table.name} row {number}", cells)
+
+
+def _is_by_keys(document: Mapping[str, Any]) -> bool:
+    """Whether the names of a document are keys, such as ids, of objects that are rows."""
+    rows = list(document.values())
+    return (
+        bool(rows)
+        and all(isinstance(row, dict) for row in rows)
+        and has_usual_names(list(rows[0]))
+        and not has_usual_names(list(document))
+    )
+
+
+def _wrapped(document: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The only object inside a document, if its name is no column."""
+    inner = next(iter(document.values())) if len(document) == 1 else None
+    return inner if isinstance(inner, dict) and not has_usual_names(list(document)) else None
 
 
 def _holds_objects(value: Any) -> bool:

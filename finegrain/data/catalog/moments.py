@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 from finegrain.errors import DataError
@@ -22,6 +23,14 @@ _KNOWN = (
 )
 """Unambiguous formats. 05/01/2026 is ambiguous: it can be in May or in January."""
 
+_INTERNET = re.compile(
+    r"([A-Z][a-z]{2}, )?\d{1,2} [A-Z][a-z]{2} \d{4} \d\d:\d\d(:\d\d)?( GMT| UTC?| [+-]\d{4})?"
+)
+"""Times of e-mail, HTTP and RSS."""
+
+_SPACED_OFFSET = re.compile(r"(?<=\d) (?=[+-]\d\d:?\d\d$)")
+_SPACED_UTC = re.compile(r"(?<=\d) (?:UTC|GMT|Z)$")
+
 _EPOCH = re.compile(r"[1-9]\d{8,9}(\d{3})?(\.\d+)?")
 _TOO_LONG = 60
 
@@ -32,8 +41,8 @@ def parse_time(value: Any, time_format: str | None = None) -> str:
     Args:
         value: Text, or seconds or milliseconds since 1970 as a number or text.
         time_format: A format of :meth:`datetime.datetime.strptime`. Without one, ISO 8601, the
-            year first with slashes, the day first with dots, the format of EXIF and Unix time are
-            read. A time without an offset is UTC.
+            year first with slashes, the day first with dots, the formats of EXIF and of e-mail,
+            and Unix time are read. A time without an offset is UTC.
 
     Raises:
         DataError: The value is in none of these formats.
@@ -48,7 +57,9 @@ def parse_time(value: Any, time_format: str | None = None) -> str:
         for pattern, known in _KNOWN:
             if pattern.fullmatch(text):
                 return utc_text(datetime.strptime(text, known))
-        return utc_text(text)
+        if _INTERNET.fullmatch(text):
+            return utc_text(parsedate_to_datetime(text))
+        return utc_text(_SPACED_UTC.sub("Z", _SPACED_OFFSET.sub("", text)))
     except (ValueError, OverflowError, OSError) as error:
         wanted = "ISO 8601 such as 2026-05-01T08:00" if time_format is None else time_format
         advice = "; --time-format says how times are written" if time_format is None else ""

@@ -38,6 +38,8 @@ def read_xml_items(feed: Path, encoding: str | None = None) -> Iterator[Row]:
             chunk = stream.read(_XML_CHUNK)
             try:
                 parser.Parse(chunk, not chunk)
+            except DataError:
+                raise
             except (expat.ExpatError, LookupError, ValueError) as error:
                 raise DataError(f"expected XML in {feed}, could not read it: {error}.") from error
             yield from items.take()

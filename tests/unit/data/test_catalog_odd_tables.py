@@ -114,11 +114,25 @@ ROWS = [{"image": "a.jpg", "caption": "red, warm"}, {"image": "b.jpg", "caption"
         (json.dumps(ROWS), "t.csv"),
         (",\n".join(map(json.dumps, ROWS)) + ",\n", "t.jsonl"),
         (json.dumps(ROWS).encode("utf-16"), "t.json"),
+        (json.dumps({"sku 1": ROWS[0], "sku 2": ROWS[1]}), "t.json"),
+        (json.dumps({"data": {"items": ROWS}}), "t.json"),
+        (json.dumps({"shop": {"products": {"sku 1": ROWS[0], "sku 2": ROWS[1]}}}), "t.json"),
+        (
+            json.dumps({column: dict(enumerate(r[column] for r in ROWS)) for column in ROWS[0]}),
+            "t.json",
+        ),
     ],
 )
 def test_json_of_other_shapes_is_read(shop, content, name):
     captions, _, reports, _ = read(shop, content, name)
     assert (captions, reports) == (BOTH, {})
+
+
+def test_the_keys_of_json_objects_are_kept(shop):
+    content = json.dumps({"sku 1": ROWS[0], "sku 2": {**ROWS[1], "key": "own"}})
+    captions, metadata, reports, _ = read(shop, content, "t.json")
+    assert (captions, reports) == (BOTH, {})
+    assert metadata == {"a": {"key": "sku 1"}, "b": {"key": "own"}}
 
 
 def test_json_columns_of_different_lengths_are_refused(shop):

@@ -56,6 +56,10 @@ def images(split):
         ("1777622400", None, "2026-05-01T08:00:00.000Z"),
         (1777622400, None, "2026-05-01T08:00:00.000Z"),
         (1777622400000.0, None, "2026-05-01T08:00:00.000Z"),
+        ("2026-05-01 10:00:30.5 +0200", None, "2026-05-01T08:00:30.500Z"),
+        ("2026-05-01T08:00 UTC", None, "2026-05-01T08:00:00.000Z"),
+        ("Fri, 01 May 2026 08:00:00 GMT", None, "2026-05-01T08:00:00.000Z"),
+        ("1 May 2026 10:00 +0200", None, "2026-05-01T08:00:00.000Z"),
         ("05/01/2026", "%m/%d/%Y", "2026-05-01T00:00:00.000Z"),
         ("1 May 2026, 8 AM", "%d %B %Y, %I %p", "2026-05-01T08:00:00.000Z"),
     ],
@@ -65,6 +69,7 @@ def test_times_are_read_in_the_formats_of_tables(text, form, moment):
 
 
 @pytest.mark.parametrize("text", ["n/a", "05/01/2026", "", "yesterday", "2026-13-01", "31.02.2026",
+                                  "31 Feb 2026 08:00", "1 Mai 2026 08:00",
                                   "x" * 10_000, "1e400", "99999999999999999999"])  # fmt: skip
 def test_invalid_times_are_refused(text):
     with pytest.raises(DataError, match=r"expected a time as ISO 8601 .*--time-format"):
