@@ -55,7 +55,7 @@ def shade(color, darker):
     return tuple(max(0, channel - darker) for channel in COLORS[color])
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def recipe(flat_people):
     """64 pairs in batches of eight: an epoch has eight steps."""
     return Recipe(
