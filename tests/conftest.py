@@ -5,9 +5,11 @@ Fixtures import torch inside their bodies, so that tests of the serving wing sta
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -116,22 +118,63 @@ def tiny_method(tiny_recipe: Recipe) -> Clip:
 @pytest.fixture(scope="session")
 def tiny_plan(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
     """The plan of ``tiny_method``. Shared: copy it before you add to its gallery."""
-    base = tmp_path_factory.getbasetemp()
-    # Each worker of pytest-xdist has its own folder inside the folder of the run.
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "tiny_plan"
+    folder = _shared_folder(tmp_path_factory) / "tiny_plan"
     folder.mkdir(exist_ok=True)
     path = folder / "model.plan"
     with FileLock(folder / "lock"):
         if not path.exists():
             _write_tiny_plan(
-                path, request.getfixturevalue("tiny_recipe"), request.getfixturevalue("tiny_method")
+                path,
+                request.getfixturevalue("tiny_recipe"),
+                request.getfixturevalue("tiny_graph"),
             )
     return path
 
 
-def _write_tiny_plan(path: Path, recipe: Recipe, method: Clip) -> None:
-    import finegrain
+@pytest.fixture(scope="session")
+def tiny_graph(
+    tiny_method: Clip, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str, int], bytes]:
+    """``tiny_graph("text", opset)`` and ``"image"``: graphs of ``tiny_method``, exported once."""
     from finegrain.exporters.to_onnx import image_graph, text_graph
+
+    folder = _shared_folder(tmp_path_factory) / "tiny_graphs"
+    folder.mkdir(exist_ok=True)
+
+    def graph(tower: str, opset: int) -> bytes:
+        path = folder / f"{tower}{opset}.onnx"
+        with FileLock(f"{path}.lock"):
+            if not path.exists():
+                path.write_bytes(
+                    text_graph(tiny_method, context_length=77, opset=opset)
+                    if tower == "text"
+                    else image_graph(tiny_method, height=128, width=64, opset=opset)
+                )
+        return path.read_bytes()
+
+    return graph
+
+
+def _shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the run; each worker of pytest-xdist has its own folder inside it."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_table_of_operators() -> None:
+    """Let all exports share PyTorch's table of ONNX operators, which takes a second to make."""
+    if "finegrain.exporters.to_onnx" not in sys.modules:
+        return
+    from torch.onnx._internal.exporter import _registration
+
+    registry = _registration.ONNXRegistry
+    if not hasattr(registry.from_torchlib, "cache_info"):
+        registry.from_torchlib = staticmethod(functools.cache(registry.from_torchlib))
+
+
+def _write_tiny_plan(path: Path, recipe: Recipe, graph: Callable[[str, int], bytes]) -> None:
+    import finegrain
     from finegrain.models.image_tower import CLIP_MEAN, CLIP_STD
     from finegrain.plan import IMAGE, TEXT, TOKENIZER, Manifest, write_plan
     from finegrain.preprocess.clip_bpe import clip_tokenizer
@@ -154,8 +197,8 @@ def _write_tiny_plan(path: Path, recipe: Recipe, method: Clip) -> None:
         sha256={},
     )
     members = {
-        TEXT: text_graph(method, context_length=text.context_length, opset=18),
-        IMAGE: image_graph(method, height=image.height, width=image.width, opset=18),
+        TEXT: graph("text", 18),
+        IMAGE: graph("image", 18),
         TOKENIZER: clip_tokenizer(text.context_length).to_json().encode(),
     }
     write_plan(path, manifest, members)

@@ -33,14 +33,9 @@ def rtx():
 
 
 @pytest.fixture(scope="session")
-def graphs(tiny_method):
+def graphs(tiny_graph):
     """The tiny towers in fp32, with attention as one node."""
-    from finegrain.exporters.to_onnx import image_graph, text_graph
-
-    return {
-        TEXT: text_graph(tiny_method, context_length=77, opset=23),
-        IMAGE: image_graph(tiny_method, height=128, width=64, opset=23),
-    }
+    return {TEXT: tiny_graph("text", 23), IMAGE: tiny_graph("image", 23)}
 
 
 @pytest.fixture(scope="session")

@@ -198,7 +198,9 @@ def test_too_few_samples_to_compare_are_refused(tiny_recipe, tiny_method, crops,
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_dataset_with_too_few_captions_is_refused(tiny_recipe, tiny_method, tmp_path):
+@pytest.mark.usefixtures("graphs_at_hand")
+def test_a_dataset_with_too_few_captions_is_refused(tiny_recipe, tiny_method, tmp_path, monkeypatch):
+    monkeypatch.setattr(export_plan, "RENDERED", 30)
     data = SyntheticPeople(
         root=str(tmp_path / "data"), train=4, val=2, test=2, pictures_per_identity=1
     )

@@ -9,7 +9,6 @@ from onnx import TensorProto, helper, numpy_helper
 from finegrain.errors import ExportError
 from finegrain.exporters import ExportProfile, Fp16, export_plan, fp8
 from finegrain.exporters.fp8 import SMALLEST_SCALE, Fp8, scale_of
-from finegrain.exporters.to_onnx import image_graph, text_graph
 from finegrain.plan import IMAGE, REQUIRED, SEARCH, TEXT, Plan
 from finegrain.records import Sample
 
@@ -32,12 +31,9 @@ def inputs(tower, seed=0):
 
 
 @pytest.fixture(scope="module")
-def graphs(tiny_method):
-    return {
-        "image": image_graph(tiny_method, height=128, width=64, opset=21),
-        # Attention is one node.
-        "text": text_graph(tiny_method, context_length=77, opset=23),
-    }
+def graphs(tiny_graph):
+    # In opset 23, attention is one node.
+    return {"image": tiny_graph("image", 21), "text": tiny_graph("text", 23)}
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,6 @@ from onnx import TensorProto, helper, numpy_helper
 
 from finegrain.errors import ExportError
 from finegrain.exporters.half import Fp16
-from finegrain.exporters.to_onnx import image_graph, text_graph
 
 FLOAT, HALF, INT32 = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.INT32
 START, END = 49406, 49407
@@ -20,13 +19,9 @@ def run(graph, **inputs):
 
 
 @pytest.fixture(scope="module")
-def graphs(tiny_method):
-    return {
-        ("image", 18): image_graph(tiny_method, height=128, width=64, opset=18),
-        ("text", 18): text_graph(tiny_method, context_length=77, opset=18),
-        # Attention is one node.
-        ("text", 23): text_graph(tiny_method, context_length=77, opset=23),
-    }
+def graphs(tiny_graph):
+    # In opset 23, attention is one node.
+    return {name: tiny_graph(*name) for name in (("image", 18), ("text", 18), ("text", 23))}
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,6 @@ from onnx import TensorProto, helper, numpy_helper
 import finegrain
 from finegrain.exporters import Int8
 from finegrain.exporters.int8 import quantise
-from finegrain.exporters.to_onnx import image_graph, text_graph
-from finegrain.plan import IMAGE, TEXT, Plan
 
 BOTH = pytest.mark.parametrize("int8", [Int8(), Int8(activations="fp32")], ids=["dynamic", "fp32"])
 matrices = hnp.arrays(
@@ -109,16 +107,10 @@ def test_a_table_has_one_scale_per_row(int8):
 
 
 @pytest.fixture(scope="module", params=[18, 23])
-def graphs(request, tiny_method, tiny_plan):
+def graphs(request, tiny_graph):
     """Both towers in fp32; of opset 23, attention is one node."""
-    if request.param == 18:
-        plan = Plan(tiny_plan)
-        return {"opset": 18, "text": plan.take(TEXT), "image": plan.take(IMAGE)}
-    return {
-        "opset": request.param,
-        "text": text_graph(tiny_method, context_length=77, opset=request.param),
-        "image": image_graph(tiny_method, height=128, width=64, opset=request.param),
-    }
+    opset = request.param
+    return {"opset": opset, "text": tiny_graph("text", opset), "image": tiny_graph("image", opset)}
 
 
 @BOTH
