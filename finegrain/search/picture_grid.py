@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from statistics import median
 from typing import cast
 
@@ -200,6 +201,7 @@ def _framed(tile: Image.Image, radius: int, border: int, colour: _Colour) -> Ima
     return result
 
 
+@lru_cache(maxsize=16)
 def _font(size: float) -> ImageFont.FreeTypeFont:
     return cast(ImageFont.FreeTypeFont, ImageFont.load_default(size))
 
@@ -221,6 +223,5 @@ def _wrapped(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
 def _cut(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
     if font.getlength(text) <= width:
         return text
-    while text and font.getlength(text + "…") > width:
-        text = text[:-1]
-    return text + "…"
+    longest = bisect(range(1, len(text)), width, key=lambda n: font.getlength(text[:n] + "…"))
+    return text[:longest] + "…"

@@ -301,27 +301,33 @@ def test_a_reindexed_gallery_gets_new_tokens(filled: Path, tmp_path: Path) -> No
         assert kept.ids() == {}
 
 
-@pytest.mark.parametrize("opset", [18, 23])
-@pytest.mark.parametrize("precision", [None, Int8()])
-def test_the_exported_head_agrees(
-    match_plan: Path,
-    method: FashionBert,
-    recipe: Recipe,
-    crops: Path,
-    tmp_path: Path,
-    opset: int,
-    precision: Int8 | None,
-) -> None:
+@pytest.fixture(scope="module")
+def match_export(method: FashionBert, recipe: Recipe, crops: Path) -> MatchExport:
     eager = eager_encoder(recipe, method, torch.device("cpu"))
     samples = [
         Sample(image=path, captions=(f"a red coat {i}", "two"), pid=i)
         for i, path in enumerate(sorted(crops.iterdir()))
     ]
-    match_export = MatchExport(method, eager, samples)
+    return MatchExport(method, eager, samples)
+
+
+@pytest.fixture(scope="module", params=[18, 23])
+def head_graph(match_export: MatchExport, recipe: Recipe, request: pytest.FixtureRequest) -> bytes:
+    length = recipe.method.text.context_length
+    return match_export.graph(context_length=length, opset=request.param)
+
+
+@pytest.mark.parametrize("precision", [None, Int8()])
+def test_the_exported_head_agrees(
+    match_plan: Path,
+    match_export: MatchExport,
+    head_graph: bytes,
+    tmp_path: Path,
+    precision: Int8 | None,
+) -> None:
     plan = Plan(match_plan)
-    graph = match_export.graph(context_length=recipe.method.text.context_length, opset=opset)
     members = {name: plan.take(name) for name in (TEXT, IMAGE, TOKENIZER)}
-    members[MATCH] = graph if precision is None else precision.lower(graph)
+    members[MATCH] = head_graph if precision is None else precision.lower(head_graph)
     write_plan(tmp_path / "x.plan", replace(plan.manifest, match=match_export.manifest), members)
     report = match_export.compare(Encoder.from_plan(Plan(tmp_path / "x.plan"), threads=1))
     assert report.num_pairs == 12 * 24
