@@ -15,9 +15,10 @@ demo: $(VENV)/installed
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadgroup
 
-# Tests that take minutes: TensorRT-RTX engines of ViT-B/16, and a Ray cluster of two nodes.
+# Tests that take long, such as further exports of each published layout, a Milvus server, a Ray
+# cluster of two nodes, TensorRT-RTX engines of ViT-B/16, and the wheel in a new environment.
 test-large: $(VENV)/installed
-	$(BIN)/python -m pytest -q -m slow tests/integration/test_tensorrt_rtx.py tests/integration/test_ray.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadgroup -m slow
 
 # Tests that depend on the processor, on one that has AVX2 and nothing newer.
 test-avx2: $(VENV)/installed

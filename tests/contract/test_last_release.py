@@ -100,6 +100,7 @@ def test_a_run_opens_and_its_metrics_are_the_same(released):
             assert metrics[direction][name] == pytest.approx(value), (direction, name)
 
 
+@pytest.mark.slow
 def test_a_run_is_exported_to_the_same_graphs(released):
     """The plan of this version ranks the gallery of the last release as the old plan did."""
     captions = 20  # an export compares at least ten pictures and 200 captions

@@ -70,6 +70,7 @@ def test_follow_catalog_runs(run, plan, crops, tmp_path):
     assert set(re.findall(r"sku\d", shown[shown.index("rank") :])) == {"sku0", "sku2"}
 
 
+@pytest.mark.slow
 def test_train_and_export_and_compare_exports_run(run):
     recipe, profiles = ROOT / "recipes" / "tiny_synthetic.py", ROOT / "export"
     arguments = ("--tiny", "--out", "run", "--profile", profiles / "onnx_fp32.py")
@@ -81,7 +82,9 @@ def test_train_and_export_and_compare_exports_run(run):
     assert float(shown.split()[-1]) > 0.99
 
 
-@pytest.mark.parametrize("name", ["search.ipynb", "evaluate.ipynb"])
+@pytest.mark.parametrize(
+    "name", ["search.ipynb", pytest.param("evaluate.ipynb", marks=pytest.mark.slow)]
+)
 def test_notebooks_run(name, plan, crops, tmp_path, monkeypatch):
     monkeypatch.setenv("PLAN", str(plan))
     monkeypatch.setenv("PICTURES", str(crops))

@@ -90,6 +90,7 @@ def test_a_clip_of_transformers_is_pulled_and_searched(hub, hugging_face, tmp_pa
     np.testing.assert_allclose(encoder.encode_images(files), images, atol=1e-5)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_a_clip_of_open_clip_is_pulled_and_searched(hub, open_clip_folder, tmp_path, crops, capsys):
     folder, model, transform = open_clip_folder

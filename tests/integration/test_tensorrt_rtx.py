@@ -79,6 +79,7 @@ def test_fp16_engines_are_stored_in_a_plan(rtx, half_plan, tmp_path):
         assert engine.startswith(MAGIC)
 
 
+@pytest.mark.slow
 def test_fp8_graphs_become_engines(rtx, graphs):
     from finegrain.exporters.fp8 import Fp8
 
@@ -96,6 +97,7 @@ def test_the_search_graph_becomes_an_engine(rtx, rows):
     assert build_engine(rtx, graph, [shapes], where=SEARCH).engine.startswith(MAGIC)
 
 
+@pytest.mark.slow
 def test_a_profile_writes_engines_into_the_plan(rtx, half_plan):
     from finegrain.exporters import ExportProfile
     from finegrain.exporters.gpu_members import gpu_members

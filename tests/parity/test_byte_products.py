@@ -172,7 +172,14 @@ def test_pairs_have_smaller_errors_than_seven_bits():
 # --- graphs -------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module", params=["clip", "rasa_synthetic", "fashionbert_synthetic"])
+@pytest.fixture(
+    scope="module",
+    params=[
+        "clip",
+        "rasa_synthetic",
+        pytest.param("fashionbert_synthetic", marks=pytest.mark.slow),
+    ],
+)
 def lowered(request, tiny_recipe) -> dict[str, tuple[bytes, dict[str, np.ndarray]]]:
     """The int8 graphs of two transformers, or of a method with a match head, and their inputs."""
     recipe = tiny_recipe

@@ -129,6 +129,7 @@ def one_of_two(rank, folder):
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_processes_equal_one(tmp_path):
     mp.spawn(one_of_two, (str(tmp_path),), nprocs=2)
     images, texts, scale = leaves()

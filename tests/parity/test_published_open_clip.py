@@ -84,7 +84,7 @@ def theirs_of(model, preprocess_cfg, ids, pad_id):
     )
 
 
-@pytest.mark.parametrize("generation", [1, 2])
+@pytest.mark.parametrize("generation", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_siglip_is_read_from_its_folder(tmp_path, generation):
     text = SIGLIP_TEXT | ({"act_kwargs": {"approximate": "tanh"}} if generation == 2 else {})
     if generation == 1:
@@ -125,7 +125,10 @@ def test_siglip_is_read_from_its_folder(tmp_path, generation):
 @pytest.mark.parametrize(
     ("trunk", "pool", "causal"),
     # The image tower of MobileCLIP-B, vit_base_mci_224, has no smaller variant.
-    [("fastvit_mci0", "avg", False), ("test_vit", "token", True)],
+    [
+        pytest.param("fastvit_mci0", "avg", False, marks=pytest.mark.slow),
+        ("test_vit", "token", True),
+    ],
 )
 def test_mobileclip_is_read_from_its_folder(tmp_path, trunk, pool, causal):
     side = 160 if trunk == "test_vit" else 64

@@ -65,6 +65,7 @@ def theirs_of(model, processor, tokenizer, pad_id):
     )
 
 
+@pytest.mark.slow
 def test_siglip_is_read_from_its_folder(tmp_path):
     # 40 pixels are not a multiple of 12, as 384 is not of 14 in the published so400m
     write_unigram(tmp_path, tokenizer_class="SiglipTokenizer")

@@ -78,7 +78,9 @@ def is_healthy(address: str) -> bool:
     return False
 
 
-@pytest.fixture(scope="package", params=["file", "milvus-lite", "milvus"])
+@pytest.fixture(
+    scope="package", params=["file", "milvus-lite", pytest.param("milvus", marks=pytest.mark.slow)]
+)
 def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Place:
     folder = tmp_path_factory.mktemp("galleries")
     if request.param == "file":

@@ -163,6 +163,7 @@ def test_exported_graphs_have_dynamic_shapes():
             np.testing.assert_allclose(answer, expected.numpy(), atol=1e-5)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_a_convolutional_tower_has_tokens_for_matching():
     """The exported tower gives the tokens of the match head and the same embedding."""

@@ -15,6 +15,7 @@ from finegrain.training import train
 LOSSES = {"itc": 1.0, "colorize": 2.0, "color_words": 0.5}
 
 
+@pytest.mark.slow
 def test_it_resumes_exactly(recipe, tmp_path):
     recipe = replace(recipe, losses=LOSSES, captions=2, schedule=replace(recipe.schedule, steps=8))
     straight = train(recipe, tmp_path / "straight", progress=False)

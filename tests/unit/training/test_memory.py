@@ -42,6 +42,7 @@ def test_tensors_are_allocated_in_memory_that_was_freed_before(monkeypatch):
     assert after > 2 * during
 
 
+@pytest.mark.slow
 def test_settings_of_the_user_are_kept(monkeypatch):
     monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "131072")
     code = dedent(PAGE_FAULTS)

@@ -90,15 +90,18 @@ def resumed_at_ten(recipe, folder):
     return halfway
 
 
+@pytest.mark.slow
 def test_rde_resumes_with_its_division(rde, tmp_path):
     halfway = resumed_at_ten(rde, tmp_path)
     assert 0 < halfway["trusted"].sum() < 64
 
 
+@pytest.mark.slow
 def test_tbps_clip_resumes_with_its_ramp(tbps_clip, tmp_path):
     assert int(resumed_at_ten(tbps_clip, tmp_path)["steps_done"]) == 10
 
 
+@pytest.mark.slow
 def test_mined_resumes_with_its_queues_and_copy(mined, tmp_path):
     halfway = resumed_at_ten(mined, tmp_path)
     assert int(halfway["text_queue.pointer"]) == 80 % 27

@@ -64,6 +64,7 @@ def test_the_model_equals_that_of_one_file(published):
     assert all(torch.equal(several[name], tensor) for name, tensor in one.items())
 
 
+@pytest.mark.slow
 def test_a_repository_is_pulled_with_the_digest_of_each_file(hub, published, tmp_path):
     hub.add_folder("somebody/clip", published / "several")
     out = tmp_path / "model.plan"
