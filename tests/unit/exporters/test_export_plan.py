@@ -201,7 +201,9 @@ def test_too_few_samples_to_compare_are_refused(tiny_recipe, tiny_method, crops,
 
 
 @pytest.mark.usefixtures("without_graph_export")
-def test_a_dataset_with_too_few_captions_is_refused(tiny_recipe, tiny_method, tmp_path, monkeypatch):
+def test_a_dataset_with_too_few_captions_is_refused(
+    tiny_recipe, tiny_method, tmp_path, monkeypatch
+):
     monkeypatch.setattr(export_plan, "RENDERED", 30)
     data = SyntheticPeople(
         root=str(tmp_path / "data"), train=4, val=2, test=2, pictures_per_identity=1
