@@ -6,6 +6,7 @@ from bisect import bisect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
+from math import ceil
 from statistics import median
 from typing import cast
 
@@ -223,5 +224,5 @@ def _wrapped(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
 def _cut(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
     if font.getlength(text) <= width:
         return text
-    longest = bisect(range(1, len(text)), width, key=lambda n: font.getlength(text[:n] + "…"))
+    longest = bisect(range(1, len(text)), width, key=lambda n: ceil(font.getlength(text[:n] + "…")))
     return text[:longest] + "…"
