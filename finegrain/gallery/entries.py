@@ -139,17 +139,19 @@ def checked_entry(
     Raises:
         GalleryError: A value is of a type that cannot be stored.
     """
-    taken = checked_time(place("time"), time)
-    expires_at = checked_time(place("expires_at"), expires_at)
+    # Most columns of most pictures are empty; their places are never needed.
+    taken = None if time is None else checked_time(place("time"), time)
+    if expires_at is not None:
+        expires_at = checked_time(place("expires_at"), expires_at)
     return Entry(
-        image=_text(place("image"), image),
-        pid=checked_pid(place("pid"), pid),
-        camera=_name(place("camera"), camera),
+        image=None if image is None else _text(place("image"), image),
+        pid=None if pid is None else checked_pid(place("pid"), pid),
+        camera=None if camera is None else _name(place("camera"), camera),
         time=taken,
-        track=_name(place("track"), track),
+        track=None if track is None else _name(place("track"), track),
         expires_at=expires_at if retention is None else _expiry(taken, retention),
-        metadata=_metadata(place("metadata"), metadata),
-        thumbnail=_thumbnail(place("thumbnail"), thumbnail),
+        metadata=_metadata(place, metadata),
+        thumbnail=None if thumbnail is None else _thumbnail(place("thumbnail"), thumbnail),
         source=source,
     )
 
@@ -283,7 +285,8 @@ def _text(where: str, value: Any) -> str | None:
     if not isinstance(value, str):
         raise GalleryError(f"{where} is text or None; got {_brief(value)}. Convert it with str().")
     try:
-        value.encode()
+        if not value.isascii():
+            value.encode()
     except UnicodeEncodeError as error:
         raise GalleryError(
             f"{where} cannot be written as UTF-8: {value!r:.60}. Rename it without such characters."
@@ -358,24 +361,49 @@ def _expiry(time: str | None, retention: timedelta) -> str:
         ) from error
 
 
-def _metadata(where: str, fields: Any) -> Mapping[str, Scalar]:
+def _metadata(place: Callable[[str], str], fields: Any) -> Mapping[str, Scalar]:
     if fields is None:
         return {}
     if not isinstance(fields, Mapping):
-        raise GalleryError(f"{where} is a mapping of names to values; got {_brief(fields)}.")
+        raise GalleryError(
+            f"{place('metadata')} is a mapping of names to values; got {_brief(fields)}."
+        )
     for name in fields:
-        if not isinstance(name, str) or not 1 <= len(name) <= MAX_NAME_LENGTH:
-            raise GalleryError(
-                f"{where}: a column name is text of 1 to {MAX_NAME_LENGTH} characters; "
-                f"got {_brief(name)}."
-            )
-        if name in BUILT_IN:
-            raise GalleryError(
-                f"{where}: {name!r} is a column of every gallery. Pass images=, pids= or "
-                "cameras= for these, or rename the key."
-            )
-        _text(f"{where}: column name", name)
-    return {name: _scalar(f"{where}[{name!r}]", value) for name, value in fields.items()}
+        _check_column_name(place, name)
+    return {
+        name: value if _is_plain(value) else _scalar(f"{place('metadata')}[{name!r}]", value)
+        for name, value in fields.items()
+    }
+
+
+def _check_column_name(place: Callable[[str], str], name: Any) -> None:
+    if not isinstance(name, str) or not 1 <= len(name) <= MAX_NAME_LENGTH:
+        raise GalleryError(
+            f"{place('metadata')}: a column name is text of 1 to {MAX_NAME_LENGTH} characters; "
+            f"got {_brief(name)}."
+        )
+    if name in BUILT_IN:
+        raise GalleryError(
+            f"{place('metadata')}: {name!r} is a column of every gallery. Pass images=, pids= or "
+            "cameras= for these, or rename the key."
+        )
+    if not name.isascii():
+        _text(f"{place('metadata')}: column name", name)
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether :func:`_scalar` would return a value unchanged; it may be so for further values.
+
+    This is the case for nearly all values, and needs no place for an error message.
+    """
+    kind = type(value)
+    return (
+        (kind is str and value.isascii())
+        or (kind is float and math.isfinite(value))
+        or (kind is int and value in _INT64)
+        or kind is bool
+        or value is None
+    )
 
 
 def _scalar(where: str, value: Any) -> Scalar:

@@ -266,7 +266,9 @@ def _parser() -> Lark:
     return Lark(_GRAMMAR, parser="lalr", transformer=_Builder())
 
 
+@functools.lru_cache(maxsize=256)
 def _read(expression: str) -> Condition:
+    """The conditions of an expression; a service searches with the same few filters."""
     try:
         condition: Condition = _parser().parse(expression)  # type: ignore[assignment]
     except UnexpectedToken as error:

@@ -42,6 +42,10 @@ from finegrain.runtime.forks import pause_at_fork
 BUSY_SECONDS = 30.0
 """How long to wait for another process that writes."""
 
+_WRITER_CACHE_KIB = 32 << 10
+"""Pages that the writer keeps in memory. A batch of new rows changes pages all over the indexes;
+with SQLite's 2 MiB, most of them would be read and written several times."""
+
 _LEAVE_ATTEMPTS = 3
 _CHECKPOINT_SECONDS = 0.05
 
@@ -229,6 +233,7 @@ class Connections:
         self._check_open()
         if self._writer is None:
             self._writer = self._opened()
+            self._writer.execute(f"PRAGMA cache_size = -{_WRITER_CACHE_KIB}")
         return self._writer
 
     @contextmanager

@@ -208,3 +208,9 @@ def test_neither_names_nor_values_are_pasted_into_sql():
     for word in ("price", "colour", "red", "navy", "sale", "7", "true)"):
         assert word not in sql.text
     assert sql.text.count("?") == len(sql.parameters)
+
+
+def test_an_expression_is_read_once():
+    assert parse("price = 1.5", COLUMNS) is parse("price = 1.5", COLUMNS)
+    with pytest.raises(FilterError, match="unknown column 'price'"):
+        parse("price = 1.5", {})

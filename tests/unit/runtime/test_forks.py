@@ -80,7 +80,10 @@ def test_a_child_searches_and_writes_and_so_does_its_parent(gallery: Gallery):
     assert gallery.check().is_valid
 
 
-def test_threads_of_the_parent_do_not_block_the_child(gallery: Gallery):
+def test_threads_of_the_parent_do_not_block_the_child(
+    gallery: Gallery, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(gallery._store._columns, "_quick_steps", 1)  # filters use columns in memory
     stop = threading.Event()
 
     def work(seed: int) -> None:
@@ -95,9 +98,13 @@ def test_threads_of_the_parent_do_not_block_the_child(gallery: Gallery):
         for number in range(8):
             time.sleep(0.02)
             child = in_child(
-                lambda: (gallery.search(unit(1), 1)[0][0].id, len(gallery.add(unit(1), ["c"])))
+                lambda: (
+                    gallery.search(unit(1), 1)[0][0].id,
+                    gallery.search(unit(1), 1, where="pid > 6 and pid < 8")[0][0].id,
+                    len(gallery.add(unit(1), ["c"])),
+                )
             )
-            assert child == "(1, 1)", number
+            assert child == "(1, 8, 1)", number
     finally:
         stop.set()
         for thread in threads:
