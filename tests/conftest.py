@@ -256,3 +256,18 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackHub
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub_cache"))
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         yield running
+
+
+@pytest.fixture(scope="module", params=["FAISS", "bytes"])
+def small_blocks(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Indexes have several blocks of few rows, with and without codes, of both kinds of codes."""
+    from finegrain.index import codes, exact
+    from finegrain.runtime.byte_matrix import copies_weights
+
+    if request.param == "bytes" and not copies_weights():
+        pytest.skip("ONNX Runtime does not copy weights on this processor")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(exact, "BLOCK_ROWS", 512)
+        patch.setattr(codes, "least_rows", lambda: 128)
+        patch.setattr(codes, "multiplies_bytes", lambda: request.param == "bytes")
+        yield

@@ -71,7 +71,7 @@ def mask_whole_words(ids: Tensor, ends: Tensor, *, rate: float = 0.15, most: int
 
     Words are chosen in random order if all of their tokens fit into a budget. The budget is a
     share ``rate`` of the caption's tokens, including start and end, but at least 1 and at most
-    ``most``. Of the chosen tokens, 80 % become :data:`MASK`, 10 % become another token, and 10 %
+    ``most``. 80 % of the chosen tokens become :data:`MASK`, 10 % become another token, and 10 %
     stay. A caption in which every word exceeds the budget is not masked.
 
     Args:

@@ -18,7 +18,7 @@ PICTURE_SUFFIXES = frozenset({
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif",
     ".avif", ".heic", ".heif", ".hif",
 })  # fmt: skip
-"""Suffixes of files that are pictures, whatever their content."""
+"""Suffixes of files that are pictures, with any content."""
 
 _MAGIC = {
     b"\xff\xd8\xff": ".jpg",

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ast
+import re
 import shutil
 import subprocess
 import sys
+import tokenize
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +18,17 @@ SOURCES = sorted((ROOT / "finegrain").rglob("*.py"))
 VAGUE_NAMES = {"utils", "util", "helpers", "misc", "common"}
 UNSAFE_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
 UNSAFE_CALLS = {"eval", "exec", "compile", "__import__"}
+WRITTEN = sorted(
+    path
+    for folder in ("benchmarks", "examples", "export", "finegrain", "recipes", "tests")
+    for path in (ROOT / folder).rglob("*.py")
+)
+UNCLEAR = re.compile(
+    r"(?:^|[.:!?]\s+)Of (?!these)|\b(?:all the same|anew|at hand|costs? itself|dear|goes on|intake|"
+    r"not sound|oftener|other way round|passed over|plain way|rivals?|second[- ]stage|"
+    r"(?:that|which) (?:are|is) none|stops? no(?:ne|thing)|tells? apart|told apart|what is no)\b"
+)
+"""Phrases that a reader would have to look up, or that have a usual term."""
 
 
 def name_of(path: Path) -> str:
@@ -86,6 +100,57 @@ def test_unsafe_code_is_detected(code):
 def test_safe_code_is_accepted():
     code = "model.eval(); re.compile('x'); torch.load(path, weights_only=True); np.load(path)"
     assert unsafe(ast.parse(code)) == []
+
+
+def unclear(source: str) -> list[str]:
+    """Unclear phrases in docstrings, comments and names of functions, and variables ``found``."""
+    words = " ".join(source.replace("_", " ").replace("#", " ").split())
+    if "found" not in source and not UNCLEAR.search(words):
+        return []  # without the slow parsers
+    texts = [*_comments(source)]
+    names = []
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Expr(value=ast.Constant(value=str(text))):
+                texts.append(text)
+            case ast.FunctionDef(name=name):
+                texts.append(name.replace("_", " "))
+            case ast.Name(id="found", ctx=ast.Store()) | ast.arg(arg="found"):
+                names.append("found")
+    return names + [
+        match[0] for text in texts for match in UNCLEAR.finditer(" ".join(text.split()))
+    ]
+
+
+def _comments(source: str) -> Iterator[str]:
+    lines = iter(source.splitlines(keepends=True))
+    for token in tokenize.generate_tokens(lambda: next(lines, "")):
+        if token.type == tokenize.COMMENT:
+            yield token.string.removeprefix("#")
+
+
+def test_the_english_is_clear():
+    sources = ((path, path.read_text(encoding="utf-8")) for path in WRITTEN)
+    assert {name_of(path): phrases for path, text in sources if (phrases := unclear(text))} == {}
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        '"""Reads tables. Of files there is none."""',
+        "# rows that are none",
+        "def test_what_is_no_plan():\n    pass",
+        "found = search()",
+        "def shown(found):\n    pass",
+    ],
+)
+def test_unclear_english_is_detected(code):
+    assert unclear(code)
+
+
+def test_clear_english_is_accepted():
+    code = '"""Rows of a table."""\nrows = ["anew"]  # hard negatives; None if there is none'
+    assert unclear(code) == []
 
 
 def test_import_linter_finds_no_broken_contract():

@@ -1,4 +1,5 @@
-"""SQL and the columns in memory against the definition in Python, on random filters and rows."""
+"""SQL and the columns in memory compared with the definition in Python, on random filters and
+rows."""
 
 from __future__ import annotations
 
@@ -41,7 +42,7 @@ MIXED = ["text", "number", "boolean"]
 METADATA = {
     "t": ["text"],
     "n": ["number"],
-    "Whole or Half": ["number"],  # each number in it has a float64
+    "Whole or Half": ["number"],  # float64 represents each of these numbers exactly
     "b": ["boolean"],
     "mixed": MIXED,
     "never": [],
@@ -58,7 +59,7 @@ def spelled(value) -> str:
 
 @pytest.fixture(scope="module")
 def gallery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gallery]:
-    """Three hundred rows in which every value and every gap occurs."""
+    """Three hundred rows with every value and every missing value."""
     random = np.random.default_rng(3)
 
     def maybe(values):
@@ -142,7 +143,7 @@ def columns(gallery: Gallery) -> Iterator[FollowedColumns]:
 
 @pytest.fixture(scope="module")
 def wide_columns(gallery: Gallery) -> FollowedColumns:
-    """Columns with more different words than they keep."""
+    """Columns with more distinct texts than they store."""
     columns = FollowedColumns(gallery._store, quick_steps=1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(table, "MOST_WORDS", 2)

@@ -1,4 +1,4 @@
-"""Grouped and thinned searches against the literal rule over all pictures."""
+"""Grouped and thinned searches compared with a literal loop over all pictures."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def gallery(tmp_path_factory: pytest.TempPathFactory):
-    """Frames of few people, whose neighbours are nearly one; some without pid or track."""
+    """Frames of a few people, with consecutive frames nearly equal; some have no pid or track."""
     random = np.random.default_rng(7)
     people = random.integers(0, 25, COUNT)
     tracks = random.integers(0, 60, COUNT)
@@ -52,12 +52,13 @@ def pictures(gallery: Gallery) -> dict[int, tuple[Row, np.ndarray]]:
 
 
 def same_group(one: Scalar, other: Scalar) -> bool:
-    """Texts, numbers and booleans are never equal; of a pid the two spellings are."""
+    """Texts, numbers and booleans are never equal, except the two spellings of a pid."""
     return one is not None and repr(one).strip("'") == repr(other).strip("'")
 
 
 def literal(hits: list[Hit], pictures, k: int, group_by, distinct) -> list[Hit]:
-    """Go through all hits, and keep one that shares no group and is near to none kept."""
+    """Go through all hits, and keep those that share no group with a kept hit and are not near
+    one."""
     kept: list[Hit] = []
     for hit in hits:
         row, vector = pictures[hit.id]
@@ -88,8 +89,8 @@ def test_thinning_is_exact(gallery: Gallery, pictures, seed, k, where, group_by,
     assert result == [literal(hits, pictures, k, group_by, distinct) for hits in every]
 
 
-def test_it_looks_as_deep_as_it_must(tmp_path: Path):
-    """A thousand pictures of one person before the first of another."""
+def test_the_search_is_deep_enough(tmp_path: Path):
+    """A thousand pictures of one person come before the first picture of another."""
     near = unit(np.eye(1, DIM) + 0.01 * np.random.default_rng(0).standard_normal((1000, DIM)))
     with Gallery(tmp_path / "g", dim=DIM) as gallery:
         gallery.add(near, [None] * 1000, pids=[1] * 1000)
@@ -102,7 +103,7 @@ def test_it_looks_as_deep_as_it_must(tmp_path: Path):
         assert {hit.id for hit in hits[1:]} == {1001, 1002}
 
 
-def test_equal_pictures_are_one_below_a_cosine_of_one(tmp_path: Path):
+def test_equal_pictures_are_thinned_below_a_cosine_of_one(tmp_path: Path):
     with Gallery(tmp_path / "g", dim=DIM) as gallery:
         gallery.add(unit(np.ones((200, DIM))), [None] * 200)
         assert [h.id for h in gallery.search(unit(np.ones((1, DIM))), 200, distinct=0.999)[0]] == [
@@ -113,12 +114,12 @@ def test_equal_pictures_are_one_below_a_cosine_of_one(tmp_path: Path):
 
 
 @pytest.mark.parametrize("group_by", ["kamera", "", 3, "pid; --"])
-def test_groups_are_of_columns(gallery: Gallery, group_by):
+def test_only_columns_can_group(gallery: Gallery, group_by):
     with pytest.raises(QueryError, match="group_by"):
         gallery.search(np.eye(1, DIM), 1, group_by=group_by)
 
 
 @pytest.mark.parametrize("distinct", [-0.1, 1.1, float("nan"), True, "0.98"])
-def test_distinct_is_a_cosine(gallery: Gallery, distinct):
+def test_distinct_must_be_a_cosine(gallery: Gallery, distinct):
     with pytest.raises(QueryError, match="distinct is a cosine from 0 to 1"):
         gallery.search(np.eye(1, DIM), 1, distinct=distinct)

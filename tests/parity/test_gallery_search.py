@@ -112,7 +112,7 @@ def test_scores_equal_float64_inner_products(seed: int, count: int, k: int):
     batches=st.lists(st.integers(1, 30), min_size=1, max_size=5),
     drop=st.floats(0, 1),
 )
-def test_an_index_kept_up_to_date_equals_one_built_anew(seed: int, batches, drop: float):
+def test_an_updated_index_equals_a_new_one(seed: int, batches, drop: float):
     random = np.random.default_rng(seed)
     total = sum(batches)
     vectors = random.standard_normal((total, 16)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Places where a gallery may be kept, for the contract of all galleries."""
+"""Stores of a gallery, for the contract of all galleries."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ METADATA_PORT = 2380  # of the etcd inside a Milvus server
 ANSWER_SECONDS = 10
 
 Place = Callable[[str], str | Path]
-"""The address of the gallery of a name."""
+"""The address of the gallery with a name."""
 
 
 @pytest.fixture(scope="session")
@@ -33,15 +33,15 @@ def server(
     tmp_path_factory: pytest.TempPathFactory,
     wait_until_ready: Callable[[subprocess.Popen[bytes], Callable[[], bool], Path], None],
 ) -> Iterator[str]:
-    """Address of a Milvus server that runs as long as this folder's tests do.
+    """Address of a Milvus server that runs during the tests of this folder.
 
-    An idle server takes a third of a core, so it must not outlive them.
+    An idle server takes a third of a core, so it ends with them.
     """
     milvus = pytest.importorskip("milvus", reason="no Milvus server is installed")
     pytest.importorskip("pymilvus")
     folder = tmp_path_factory.mktemp("milvus")
     config = milvus.MilvusServerConfig(data_dir=str(folder))
-    # What is written is seen after a tick, and a new collection after a round of checks.
+    # Writes are visible after a tick, and a new collection after a round of checks.
     config.set("proxy.timeTickInterval", 20)
     config.set("queryCoord.checkInterval", 100)
     config.set("queryCoord.distPullInterval", 50)
@@ -64,7 +64,7 @@ def server(
 
 @contextmanager
 def only_server() -> Iterator[None]:
-    """Wait for other sessions, as the port of a server's metadata store is always the same."""
+    """Wait for other sessions, because the port of a server's metadata store is fixed."""
     with FileLock(Path(tempfile.gettempdir()) / "finegrain-milvus.lock"):
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", METADATA_PORT)) == 0:

@@ -1,4 +1,4 @@
-"""What a gallery promises, wherever it is kept: a file, milvus-lite, a Milvus server."""
+"""The contract of a gallery in every store: a file, milvus-lite, a Milvus server."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def kept(place: Place) -> Iterator[Gallery]:
 
 @pytest.fixture
 def gallery(kept: Gallery) -> Gallery:
-    """An empty one; making a new one takes a server seconds."""
+    """An empty gallery. It is shared, since creating one on a server takes seconds."""
     kept.delete(kept)
     return kept
 
@@ -65,7 +65,7 @@ def fill(gallery: Gallery, count: int = 6) -> list[int]:
 # --- adding and reading -----------------------------------------------------------------
 
 
-def test_rows_come_back_as_they_were_added(gallery: Gallery):
+def test_rows_are_read_back_as_they_were_added(gallery: Gallery):
     fields = {
         "whole": 2**63 - 1,
         "smallest": -(2**63),
@@ -127,7 +127,7 @@ def test_it_behaves_like_a_collection_of_ids(gallery: Gallery):
         ({"metadata": [{}, {"a": float("nan")}]}, "finite"),
     ],
 )
-def test_what_does_not_fit_is_refused_and_nothing_is_written(gallery, change, message: str):
+def test_invalid_input_is_refused_and_nothing_is_written(gallery, change, message: str):
     arguments = {"vectors": unit(2), "images": ["a", "b"]} | change
     with pytest.raises(GalleryError, match=message):
         gallery.add(arguments.pop("vectors"), arguments.pop("images"), **arguments)
@@ -152,7 +152,7 @@ def test_search_is_exact(gallery: Gallery):
     assert gallery.search(np.empty((0, DIM)), 3) == []
 
 
-def test_equal_scores_are_ordered_by_id_also_at_the_last_place(gallery: Gallery):
+def test_equal_scores_are_ordered_by_id_also_at_the_last_rank(gallery: Gallery):
     ids = gallery.add(np.repeat(unit(1), 400, axis=0), [None] * 400)
     for k in (1, 70, 399, 1000):
         assert [hit.id for hit in gallery.search(unit(1), k)[0]] == ids[:k]
@@ -178,7 +178,7 @@ def test_k_and_queries_are_checked(gallery: Gallery):
     assert gallery.search(unit(2), 5) == [[], []]
 
 
-def test_of_each_group_the_best_picture_is_found(gallery: Gallery):
+def test_a_grouped_search_returns_the_best_picture_of_each_group(gallery: Gallery):
     ids = fill(gallery)
     query = unit(1, seed=5)
     order = [id_ for id_, _ in literal_search(ids, unit(6), query[0], 6)]
@@ -191,7 +191,7 @@ def test_of_each_group_the_best_picture_is_found(gallery: Gallery):
     assert len({ids.index(hit.id) for hit in tracked} & {0, 2}) == 1
 
 
-def test_near_duplicates_are_folded_into_the_best(gallery: Gallery):
+def test_near_duplicates_of_a_better_match_are_left_out(gallery: Gallery):
     nearly = unit(1) + np.float32(1e-3) * unit(80, seed=2)
     nearly /= np.linalg.norm(nearly, axis=1, keepdims=True)
     ids = gallery.add(np.concatenate([nearly, -unit(1)]), [None] * 81)
@@ -202,7 +202,7 @@ def test_near_duplicates_are_folded_into_the_best(gallery: Gallery):
 # --- deleting, expiring, duplicates -----------------------------------------------------
 
 
-def test_what_is_deleted_is_in_no_answer(gallery: Gallery):
+def test_deleted_pictures_are_in_no_result(gallery: Gallery):
     ids = fill(gallery)
     gallery.search(unit(1), 6)
     assert gallery.delete([ids[0], ids[0], 12345, -1]) == 1
@@ -215,7 +215,7 @@ def test_what_is_deleted_is_in_no_answer(gallery: Gallery):
     assert -1 not in list(gallery)
 
 
-def test_pictures_leave_when_their_time_is_over(gallery: Gallery, monkeypatch):
+def test_expired_pictures_are_deleted(gallery: Gallery, monkeypatch):
     now = [START]
     monkeypatch.setattr("finegrain.times.now", lambda: now[0])
     short, long = gallery.add(
@@ -240,7 +240,7 @@ def test_pictures_leave_when_their_time_is_over(gallery: Gallery, monkeypatch):
     assert short not in gallery
 
 
-def test_a_path_that_is_there_already(gallery: Gallery):
+def test_a_known_path_is_handled_as_requested(gallery: Gallery):
     (first,) = gallery.add(unit(1), ["a"])
     (second,) = gallery.add(unit(1), ["a"])
     assert gallery.add(unit(2, 1), ["b", "a"], on_duplicate="skip")[1] == first
@@ -255,7 +255,7 @@ def test_a_path_that_is_there_already(gallery: Gallery):
     assert len(gallery) == 2
 
 
-def test_a_gallery_is_kept_and_opens_with_its_own_plan_only(place: Place):
+def test_a_gallery_is_stored_and_opens_with_its_own_plan_only(place: Place):
     address = place("opened")
     with pytest.raises(GalleryError, match="There is no gallery"):
         Gallery(address, create=False)
@@ -282,7 +282,7 @@ def test_a_gallery_is_kept_and_opens_with_its_own_plan_only(place: Place):
         assert [hit.id for hit in one.search(unit(1), 9)[0]] == [new]
 
 
-def test_export_and_load(gallery: Gallery, tmp_path: Path):
+def test_an_export_can_be_loaded(gallery: Gallery, tmp_path: Path):
     ids = fill(gallery)
     gallery.add(-unit(1), [None], thumbnails=[JPEG])
     assert gallery.export(tmp_path / "out") == 7
@@ -302,7 +302,7 @@ def test_export_and_load(gallery: Gallery, tmp_path: Path):
     assert list(gallery) == loaded
 
 
-def test_a_server_asks_for_its_login(server: str, login: str, monkeypatch: pytest.MonkeyPatch):
+def test_a_server_requires_its_login(server: str, login: str, monkeypatch: pytest.MonkeyPatch):
     for address in (f"http://{server}/people", f"http://root:hunter2@{server}/people"):
         with pytest.raises(GalleryError, match="that the login is right") as caught:
             Gallery(address, create=False)
@@ -312,7 +312,7 @@ def test_a_server_asks_for_its_login(server: str, login: str, monkeypatch: pytes
         Gallery(f"http://{server}/people", create=False)
 
 
-def test_another_collection_is_refused_and_left_alone(server: str, login: str):
+def test_another_collection_is_refused_and_not_changed(server: str, login: str):
     from pymilvus import MilvusClient
 
     client = MilvusClient(f"http://{server}", token=login)
@@ -324,7 +324,7 @@ def test_another_collection_is_refused_and_left_alone(server: str, login: str):
     client.close()
 
 
-def test_bounded_searches_find_what_was_there_before(server: str, login: str):
+def test_bounded_searches_see_earlier_rows(server: str, login: str):
     address = f"http://{login}@{server}/bounded"
     with Gallery(address, dim=DIM) as gallery:
         ids = gallery.add(unit(3), [None] * 3)
@@ -345,7 +345,7 @@ class Batch:
 
 @dataclass
 class Encoder:
-    """Turns each picture into the axis of its last byte, one batch each."""
+    """Embeds each picture as the axis of its last byte, in batches of one."""
 
     embed_dim: int = 6
     asked: list[object] = field(default_factory=list)
@@ -360,7 +360,7 @@ class Encoder:
             yield Batch([position], np.eye(6, dtype=np.float32)[[content[-1]]], [])
 
 
-def test_reindexing_with_another_plan(place: Place, tmp_path: Path):
+def test_a_gallery_can_be_reindexed_with_another_plan(place: Place, tmp_path: Path):
     paths = [tmp_path / f"{number}.jpg" for number in range(3)]
     for number, path in enumerate(paths):
         path.write_bytes(bytes([number]))
@@ -398,10 +398,10 @@ def test_reindexing_with_another_plan(place: Place, tmp_path: Path):
         assert again.reindex(Encoder(), "new", progress=False).num_encoded == 0
 
 
-# --- changing what is known, without encoding -----------------------------------------------
+# --- changing columns without encoding ------------------------------------------------------
 
 
-def test_columns_are_set_and_everything_else_stays(gallery: Gallery):
+def test_columns_are_set_and_nothing_else_changes(gallery: Gallery):
     ids = fill(gallery)
     (pictured,) = gallery.add(unit(1, 9), [None], thumbnails=[JPEG])
     before = {row.id: row for row in gallery.rows(gallery)}
@@ -426,7 +426,7 @@ def test_columns_are_set_and_everything_else_stays(gallery: Gallery):
     assert gallery.columns()["price"] == "number or text"
 
 
-def test_stamps_and_sources_come_back(gallery: Gallery):
+def test_stamps_and_sources_are_read_back(gallery: Gallery):
     stamp = Stamp(size=2**40, mtime=2**62 + 1, digest="ab" * 16)
     entry = Entry(
         image="/a/b.jpg",
@@ -448,7 +448,7 @@ def test_stamps_and_sources_come_back(gallery: Gallery):
     assert dict(gallery.rows_of(["/a/b.jpg", "/x"])) == {"/a/b.jpg": [row], "/x": []}
 
 
-def test_any_column_groups_and_its_values_are_known(gallery: Gallery):
+def test_any_column_can_group_and_has_known_values(gallery: Gallery):
     fill(gallery)
     (every,) = gallery.search(unit(1), 9)
     (groups,) = gallery.search(unit(1), 9, group_by="sale")

@@ -1,4 +1,4 @@
-"""What a filter finds, wherever the gallery is kept."""
+"""Results of filters in every store."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def spelled(value) -> str:
 
 @pytest.fixture(scope="module")
 def catalogue(place: Callable[[str], str | Path]) -> Iterator[tuple[Gallery, list[Row]]]:
-    """Two hundred rows in which every value and every gap occurs."""
+    """Two hundred rows with every value and every missing value."""
     random = np.random.default_rng(3)
 
     def maybe(values):
@@ -127,7 +127,7 @@ expressions = st.recursive(
 
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(expression=expressions)
-def test_a_filter_means_what_its_definition_says(catalogue, expression: str):
+def test_filters_agree_with_their_definition(catalogue, expression: str):
     gallery, rows = catalogue
     (hits,) = gallery.search([[1, 0]], 300, where=expression)
     assert [hit.id for hit in hits] == matching(rows, expression)
@@ -135,7 +135,7 @@ def test_a_filter_means_what_its_definition_says(catalogue, expression: str):
 
 @pytest.mark.parametrize("column", ["image", "pid", "id", "time", "n", "mixed", "never"])
 def test_every_operator_of_a_filter(catalogue, column: str):
-    """All in one expression each way: as they are, and negated."""
+    """All operators in one expression, unchanged and negated."""
     gallery, rows = catalogue
     value = {"image": "'b'", "mixed": "'a'", "time": "'2026-05-01T08:00'"}.get(column, "1")
     terms = [f"{column} {symbol} {value}" for symbol in ("=", "!=", "<", "<=", ">", ">=")]
@@ -150,14 +150,14 @@ def test_every_operator_of_a_filter(catalogue, column: str):
 
 @pytest.fixture
 def gallery(catalogue: tuple[Gallery, list[Row]]) -> Iterator[Gallery]:
-    """The catalogue's, which gets its other rows back."""
+    """The gallery of the catalogue; other rows are restored afterwards."""
     opened, _ = catalogue
     ids = set(opened)
     yield opened
     opened.delete(set(opened) - ids)
 
 
-def test_awkward_texts_are_found_and_inject_nothing(gallery: Gallery):
+def test_special_characters_are_matched_and_inject_nothing(gallery: Gallery):
     ids = gallery.add(
         np.tile([1.0, 0.0], (len(AWKWARD), 1)),
         [f"{text}/x" for text in AWKWARD],
@@ -180,7 +180,7 @@ def test_awkward_texts_are_found_and_inject_nothing(gallery: Gallery):
     assert again == ids
 
 
-def test_a_filter_that_does_not_fit_is_refused(gallery: Gallery):
+def test_invalid_filters_are_refused(gallery: Gallery):
     size = len(gallery)
     with pytest.raises(FilterError, match="unknown column 'nn'"):
         gallery.search([[1, 0]], 1, where="nn = 1")

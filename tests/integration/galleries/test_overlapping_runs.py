@@ -43,7 +43,7 @@ def test_overlapping_index_runs_add_each_picture_once(plan: Path, tmp_path: Path
         assert gallery.check().is_valid
 
 
-def test_several_crops_and_pixels_of_one_picture_are_no_duplicates(tmp_path: Path):
+def test_crops_and_arrays_of_one_picture_are_not_duplicates(tmp_path: Path):
     addresses = ["a.jpg#xywh=0,0,4,8", "a.jpg#xywh=4,0,4,8", "a.jpg", None, None]
     vectors = np.tile([1.0, 0.0], (5, 1))
     with Gallery(tmp_path / "g", dim=2) as gallery:
@@ -88,7 +88,7 @@ def two_runs(gallery: Gallery, paths: list[str], metadata: list[list[dict]]) -> 
         return list(pool.map(run, metadata))
 
 
-def test_each_run_reports_what_it_added_itself(gallery: Gallery, tmp_path: Path):
+def test_each_run_reports_its_own_additions(gallery: Gallery, tmp_path: Path):
     paths = [str(tmp_path / f"{number}.jpg") for number in range(8)]
     results = two_runs(gallery, paths, [[{}] * 8] * 2)
     assert len(gallery) == len(gallery.images()) == 8
@@ -99,7 +99,7 @@ def test_each_run_reports_what_it_added_itself(gallery: Gallery, tmp_path: Path)
             assert f"skipped {done.num_overtaken} that another run added meanwhile" in str(done)
 
 
-def test_products_of_two_tables_that_share_a_picture_are_all_added(gallery: Gallery, tmp_path):
+def test_products_of_two_tables_with_a_common_picture_are_all_added(gallery: Gallery, tmp_path):
     paths = [str(tmp_path / "a.jpg")] * 2
     tables = [[{"pid": "R1"}, {"pid": "R2"}], [{"pid": "R2"}, {"pid": 3}]]
     results = two_runs(gallery, paths, tables)
@@ -107,8 +107,8 @@ def test_products_of_two_tables_that_share_a_picture_are_all_added(gallery: Gall
     assert sum(done.num_new for done in results) == 3
 
 
-def test_runs_that_write_to_milvus_at_the_same_moment(tmp_path: Path, monkeypatch):
-    """Both have looked before one has written, and both write before one looks again."""
+def test_runs_may_write_to_milvus_at_the_same_time(tmp_path: Path, monkeypatch):
+    """Both read before one writes, and both write before one reads again."""
     pytest.importorskip("milvus_lite")
     pytest.importorskip("pymilvus")
     both = threading.Barrier(2)

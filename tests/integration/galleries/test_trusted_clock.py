@@ -1,4 +1,4 @@
-"""A clock that jumps ahead deletes nothing, wherever the gallery is stored."""
+"""A clock that jumps ahead deletes nothing in any store."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ START = datetime(2026, 5, 1, 8, tzinfo=UTC)
 
 
 @pytest.mark.parametrize("kind", ["file", "milvus-lite"])
-def test_expiry_trusts_a_second_look_only(kind: str, tmp_path: Path, monkeypatch):
+def test_expiry_trusts_a_jump_only_at_a_second_look(kind: str, tmp_path: Path, monkeypatch):
     if kind == "milvus-lite":
         pytest.importorskip("milvus_lite")
         pytest.importorskip("pymilvus")

@@ -1,4 +1,4 @@
-"""Approximate indexes: what stays exact, what is honoured, and when they learn anew."""
+"""Approximate indexes: exactness, filters, and when they are trained again."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ OPEN_KINDS = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: type(kind).
 
 
 class Memory:
-    """A truth without a file."""
+    """Vectors in memory, with the interface of a gallery's storage."""
 
     def __init__(self, vectors: np.ndarray) -> None:
         self.dim = vectors.shape[1]
@@ -90,7 +90,7 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def learned(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """For how many rows was learned, each time."""
+    """Numbers of rows with which the index was trained."""
     rows: list[int] = []
     over_all = Trained.over.__func__
 
@@ -102,7 +102,7 @@ def learned(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return rows
 
 
-# --- what is found ----------------------------------------------------------------------
+# --- hits -------------------------------------------------------------------------------
 
 
 @OPEN_KINDS
@@ -116,19 +116,19 @@ def test_scores_and_their_order_are_exact(kind):
 
 
 @OPEN_KINDS
-def test_a_picture_finds_itself(kind):
+def test_the_best_match_of_a_picture_is_itself(kind):
     index = over(unit(2000), kind)
     results = [hits[0].id for hits in index.search(unit(2000)[::100], 1)]
     assert results == list(range(1, 2001, 100))
 
 
 @pytest.mark.parametrize("kind", [RaBitQ(), Ivf(), Hnsw()], ids=str)
-def test_the_usual_effort_finds_nearly_all(kind):
+def test_the_default_effort_has_a_high_recall(kind):
     index = over(unit(2000), kind)
     assert literal_recall(index, unit(100, seed=1), 10) > 0.93
 
 
-def test_of_few_allowed_rows_links_are_not_followed(monkeypatch):
+def test_few_allowed_rows_are_read_without_following_links(monkeypatch):
     monkeypatch.setattr(Hnsw, "_STEP", 4)
     index = over(unit(2000), Hnsw(ef=32))
 
@@ -162,7 +162,7 @@ def test_any_width_is_indexed(kind, width: int):
 
 @OPEN_KINDS
 @pytest.mark.parametrize("vectors", [np.zeros((700, DIM)), np.tile(unit(1), (700, 1))])
-def test_vectors_that_are_all_one_are_found_all_the_same(kind, vectors: np.ndarray):
+def test_equal_vectors_are_all_returned(kind, vectors: np.ndarray):
     index = over(vectors.astype(np.float32), kind)
     (hits,) = index.search(unit(1), 10)
     assert len(hits) == 10
@@ -170,7 +170,7 @@ def test_vectors_that_are_all_one_are_found_all_the_same(kind, vectors: np.ndarr
 
 
 @OPEN_KINDS
-def test_there_are_as_many_hits_as_asked_for(kind):
+def test_the_number_of_hits_is_k(kind):
     index = over(unit(2000), kind)
     forget(index, np.arange(1, 900))
     for allowed in (None, np.arange(700, 1500)):
@@ -196,7 +196,7 @@ def test_a_deep_search_is_exact(kind, monkeypatch: pytest.MonkeyPatch):
 
 @OPEN_KINDS
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.9])
-def test_a_filter_is_honoured(kind, share: float):
+def test_a_filter_is_applied(kind, share: float):
     index = over(unit(2300), kind)
     allowed = np.flatnonzero(np.random.default_rng(2).random(2400) < share)
     for hits in index.search(unit(8, seed=1), 10, allowed):
@@ -205,7 +205,7 @@ def test_a_filter_is_honoured(kind, share: float):
 
 
 @OPEN_KINDS
-def test_a_filter_for_what_lies_far_away_is_honoured(kind):
+def test_a_filter_for_distant_rows_is_applied(kind):
     vectors = unit(2000)
     far = np.argsort(vectors @ unit(1, seed=1)[0])[:100] + 1
     index = over(vectors, kind)
@@ -215,7 +215,7 @@ def test_a_filter_for_what_lies_far_away_is_honoured(kind):
 
 
 @OPEN_KINDS
-def test_of_a_selective_filter_all_rows_are_read(kind):
+def test_all_rows_of_a_selective_filter_are_read(kind):
     index = over(unit(2000), kind)
     allowed = np.array([3, 600, 601, 1999, 2001, 99_999])
     index.truth.fetched.clear()
@@ -238,11 +238,11 @@ def test_codes_are_read_by_all_threads():
     assert codes.parallel_mode == 1
 
 
-# --- rows come and go -------------------------------------------------------------------
+# --- added and removed rows -------------------------------------------------------------
 
 
 @OPEN_KINDS
-def test_new_rows_are_found_at_once(kind, learned: list[int]):
+def test_new_rows_are_searched_at_once(kind, learned: list[int]):
     index = over(unit(1000), kind)
     new = unit(1200, seed=7)
     for start in range(0, len(new), 60):
@@ -256,7 +256,7 @@ def test_new_rows_are_found_at_once(kind, learned: list[int]):
     np.testing.assert_array_equal(index.ids, np.arange(1, 2201))
 
 
-def test_what_was_outgrown_is_learned_anew(learned: list[int]):
+def test_a_grown_index_is_trained_again(learned: list[int]):
     index = over(unit(600), Ivf())
     index.truth.rows |= dict(enumerate(unit(2600, seed=8), start=601))
     follow(index)
@@ -274,7 +274,7 @@ def test_rows_read_ahead_are_not_added_twice(learned: list[int]):
 
 
 @OPEN_KINDS
-def test_removed_rows_are_never_found(kind, learned: list[int]):
+def test_removed_rows_are_never_returned(kind, learned: list[int]):
     index = over(unit(2000), kind)
     gone = np.arange(1, 2001, 3)
     forget(index, np.append(gone, 77_777))
@@ -289,7 +289,7 @@ def test_removed_rows_are_never_found(kind, learned: list[int]):
 
 
 @OPEN_KINDS
-def test_an_index_that_lost_most_rows_learns_anew_or_is_exact_again(kind, learned: list[int]):
+def test_an_index_that_lost_most_rows_is_trained_again_or_exact(kind, learned: list[int]):
     index = over(unit(2000), kind)
     for last in (1200, 1700):
         forget(index, np.arange(1, last + 1))
@@ -301,7 +301,7 @@ def test_an_index_that_lost_most_rows_learns_anew_or_is_exact_again(kind, learne
     assert index.search(unit(2), 3) == [[], []]
 
 
-def test_a_row_that_the_truth_has_lost_meanwhile_is_left_out():
+def test_a_row_that_was_deleted_meanwhile_is_left_out():
     index = over(unit(2000), RaBitQ())
     best = index.search(unit(1, seed=1), 2)[0]
     del index.truth.rows[best[0].id]
@@ -309,7 +309,7 @@ def test_a_row_that_the_truth_has_lost_meanwhile_is_left_out():
 
 
 @OPEN_KINDS
-def test_searches_run_while_rows_come_and_go(kind):
+def test_searches_run_during_changes(kind):
     index = over(unit(1500), kind)
     queries = unit(1500)[:500:100]
     stop = threading.Event()
@@ -333,13 +333,13 @@ def test_searches_run_while_rows_come_and_go(kind):
         assert all(future.result() for future in running)
 
 
-def test_a_search_leaves_the_callers_threads_of_openmp_alone():
+def test_a_search_does_not_change_openmp_threads_of_the_caller():
     before = faiss.omp_get_max_threads()
     over(unit(1024), Ivf()).search(unit(1), 3)
     assert faiss.omp_get_max_threads() == before
 
 
-# --- beside a gallery's file ------------------------------------------------------------
+# --- together with a gallery's file -----------------------------------------------------
 
 
 @pytest.fixture
@@ -356,7 +356,7 @@ def store(gallery: Gallery):
 
 
 @OPEN_KINDS
-def test_the_index_follows_the_file(gallery: Gallery, store: Store, kind):
+def test_the_index_follows_changes_of_the_file(gallery: Gallery, store: Store, kind):
     follower = Follower(store, kind)
     ids = gallery.add(unit(900), [None] * 900)
     queries = unit(900)[:600:100]
@@ -370,7 +370,7 @@ def test_the_index_follows_the_file(gallery: Gallery, store: Store, kind):
     np.testing.assert_array_equal(follower.index().ids, list(gallery))
 
 
-def test_what_expires_is_found_no_more(
+def test_expired_rows_are_not_returned(
     gallery: Gallery, store: Store, monkeypatch: pytest.MonkeyPatch
 ):
     gallery.add(unit(800), [None] * 800)
@@ -397,7 +397,7 @@ def literal_recall(index: ApproximateIndex, queries: np.ndarray, k: int) -> floa
 
 
 @OPEN_KINDS
-def test_tuning_takes_the_first_effort_that_is_enough(kind):
+def test_tuning_selects_the_first_sufficient_effort(kind):
     index = over(unit(3000), kind)
     queries = unit(60, seed=1)
     tuned = tune(index, queries, k=10, min_recall=0.9)
@@ -422,7 +422,7 @@ def test_tuning_prints_a_table():
     assert "give 100 or more" in text
 
 
-def test_tuning_says_when_no_effort_is_enough(monkeypatch: pytest.MonkeyPatch):
+def test_tuning_reports_if_no_effort_is_sufficient(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(RaBitQ, "_LADDER", (1, 2))
     index = over(unit(3000), RaBitQ(candidates=1, bits=1))
     tuned = tune(index, unit(60, seed=1), k=10, min_recall=1)
@@ -432,14 +432,14 @@ def test_tuning_says_when_no_effort_is_enough(monkeypatch: pytest.MonkeyPatch):
     assert "No effort reaches 1.0" in str(tuned)
 
 
-def test_tuning_a_small_gallery_keeps_the_effort_for_when_it_has_grown():
+def test_tuning_a_small_gallery_keeps_the_effort():
     index = over(unit(300), Hnsw(ef=100))
     tuned = tune(index, unit(5), k=10, min_recall=0.99)
     assert [one.recall for one in tuned.measured] == [1.0]
     assert index.kind == Hnsw(ef=100)
 
 
-def test_tuning_measures_each_query_against_what_there_is():
+def test_tuning_measures_recall_of_existing_rows():
     tuned = tune(over(unit(3), Hnsw()), unit(2), k=10, min_recall=1)
     assert tuned.chosen.recall == 1.0
 
@@ -456,7 +456,7 @@ def test_a_recall_that_cannot_be_reached_is_refused(min_recall):
 
 
 @pytest.mark.parametrize(("rows", "queries"), [(0, 2), (3, 0)])
-def test_nothing_is_tuned_without_queries_or_pictures(rows: int, queries: int):
+def test_tuning_needs_queries_and_pictures(rows: int, queries: int):
     with pytest.raises(QueryError, match=f"got {queries} queries for a gallery of {rows}"):
         tune(over(unit(rows), Ivf()), unit(queries), k=1, min_recall=0.9)
 
@@ -480,5 +480,5 @@ def test_an_effort_out_of_range_is_refused(make, message: str):
         make()
 
 
-def test_a_ladder_keeps_what_shapes_the_index():
+def test_efforts_do_not_change_the_structure_of_the_index():
     assert {kind.bits for kind in RaBitQ(bits=4).ladder()} == {4}

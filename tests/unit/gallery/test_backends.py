@@ -1,4 +1,4 @@
-"""A gallery searches with the index that it is given, whatever that is."""
+"""A gallery searches with the index that it is given."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def unit(count: int, seed: int = 0) -> Vectors:
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-def test_a_given_index_answers_like_the_exact_one(tmp_path: Path):
+def test_a_given_index_has_the_results_of_the_exact_one(tmp_path: Path):
     backend = LiteralBackend()
     queries = unit(3, seed=9)
     with (

@@ -1,4 +1,4 @@
-"""When a gallery trusts the clock of its machine, over weeks of simulated use."""
+"""When a gallery trusts the clock of its machine, in weeks of simulated use."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_a_regular_run_is_doubted_once(machine: Machine, days: int):
     assert doubted == [True] + [False] * 11
 
 
-def test_a_weekly_run_beside_daily_use_is_never_doubted(machine: Machine):
+def test_a_weekly_run_with_daily_use_is_never_doubted(machine: Machine):
     machine.add(expire_after=10_000 * DAY)
     for day in range(1, 60):
         machine.time += DAY
@@ -115,7 +115,7 @@ def test_a_jump_that_lasts_is_trusted_at_a_second_look(machine: Machine):
     machine.time += LOOKS_APART
     Gallery(machine.path).close()
     assert machine.num_stored() == 0
-    machine.time += 100 * DAY  # such a step has not become usual
+    machine.time += 100 * DAY  # such a step is still unusual
     assert machine.expire() is None
 
 

@@ -29,7 +29,7 @@ FILTERS = [
 
 
 def values(random: np.random.Generator, count: int) -> dict[str, Any]:
-    """Arguments of ``Gallery.add`` for so many pictures."""
+    """Arguments of ``Gallery.add`` for ``count`` pictures."""
 
     def maybe(value: Any) -> Any:
         return None if random.random() < 0.2 else value
@@ -67,7 +67,7 @@ def columns(gallery: Gallery) -> FollowedColumns:
 
 @pytest.fixture
 def without_sql(gallery: Gallery, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Evaluating a filter by SQL fails."""
+    """Raise an error if a filter is evaluated by SQL."""
 
     def failing(_condition: Condition) -> None:
         raise AssertionError("SQL evaluates the filter")
@@ -186,7 +186,7 @@ def test_a_row_takes_one_byte_for_a_text_and_eight_for_a_number_or_a_time(
 
 def test_more_than_255_texts_take_two_bytes(gallery: Gallery, columns: FollowedColumns):
     assert column(columns, "brand").cells[0].codes.dtype == np.uint8
-    for start in range(0, 300, 15):  # few at a time, so that the column is not read anew
+    for start in range(0, 300, 15):  # few at a time, so that the column is not read again
         brands = [{"brand": f"n{number}"} for number in range(start, start + 15)]
         gallery.add(np.tile([1, 0], (15, 1)), [None] * 15, metadata=brands)
         columns.ids_where("brand = 'b1'")

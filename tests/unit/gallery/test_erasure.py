@@ -118,7 +118,7 @@ def test_overwriting_unused_bytes_leaves_the_same_database(
     assert {name.decode() for name in begun if name.isdigit() and len(name) == 9} <= live
 
 
-def test_a_file_whose_pages_cannot_be_told_apart_is_not_touched(tmp_path: Path):
+def test_a_file_with_unknown_pages_is_not_changed(tmp_path: Path):
     connection = sqlite3.connect(tmp_path / "db")
     connection.execute("PRAGMA auto_vacuum = FULL")
     connection.execute("CREATE TABLE t (x)")

@@ -1,4 +1,4 @@
-"""What goes out of a gallery comes in again, and what others wrote as well."""
+"""Export and load of galleries, and load of other tools' files."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_an_invalid_value_is_named_by_its_place_in_the_export(
 
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("chunk", [2, 8192])
-def test_an_export_loads_as_it_was(gallery: Gallery, tmp_path: Path, monkeypatch, target, chunk):
+def test_a_loaded_export_is_equal(gallery: Gallery, tmp_path: Path, monkeypatch, target, chunk):
     monkeypatch.setattr("finegrain.gallery.sqlite.store._CHUNK_ROWS", chunk)
     monkeypatch.setattr("finegrain.gallery.exchange._CHUNK_ROWS", chunk)
     assert gallery.export(tmp_path / target) == 4
@@ -102,7 +102,7 @@ def test_an_export_loads_as_it_was(gallery: Gallery, tmp_path: Path, monkeypatch
     ),
     target=st.sampled_from(TARGETS),
 )
-def test_any_metadata_survives(tmp_path_factory, fields, target):
+def test_any_metadata_is_preserved(tmp_path_factory, fields, target):
     folder = tmp_path_factory.mktemp("any")
     with Gallery(folder / "g", dim=DIM) as gallery, Gallery(folder / "h", dim=DIM) as again:
         gallery.add(unit(1), [None], metadata=[fields])
@@ -113,13 +113,13 @@ def test_any_metadata_survives(tmp_path_factory, fields, target):
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_an_empty_gallery_goes_out_and_in(tmp_path: Path, target: str):
+def test_an_empty_gallery_can_be_exported_and_loaded(tmp_path: Path, target: str):
     with Gallery(tmp_path / "g", dim=DIM) as gallery:
         assert gallery.export(tmp_path / target) == 0
         assert gallery.load(tmp_path / target) == []
 
 
-def test_the_files_are_what_other_tools_read(gallery: Gallery, tmp_path: Path):
+def test_other_tools_can_read_the_files(gallery: Gallery, tmp_path: Path):
     parquet = pytest.importorskip("pyarrow.parquet")
     gallery.export(tmp_path / "out")
     np.testing.assert_array_equal(np.load(tmp_path / "out/img_emb/img_emb_0.npy")[:3], unit(3))
@@ -133,7 +133,7 @@ def test_the_files_are_what_other_tools_read(gallery: Gallery, tmp_path: Path):
     assert str(table.schema.field("time").type) == "timestamp[ms, tz=UTC]"
 
 
-def test_the_output_of_clip_retrieval_loads(tmp_path: Path):
+def test_the_output_of_clip_retrieval_can_be_loaded(tmp_path: Path):
     arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     (tmp_path / "theirs/img_emb").mkdir(parents=True)
     (tmp_path / "theirs/metadata").mkdir()
@@ -154,10 +154,10 @@ def test_the_output_of_clip_retrieval_loads(tmp_path: Path):
         assert len(gallery.search(unit(1), 9, where="caption = 'a'")[0]) == 3
 
 
-# --- what cannot be ---------------------------------------------------------------------
+# --- errors -----------------------------------------------------------------------------
 
 
-def test_nothing_is_written_over(gallery: Gallery, tmp_path: Path):
+def test_existing_files_are_not_overwritten(gallery: Gallery, tmp_path: Path):
     (tmp_path / "taken.parquet").write_text("precious")
     for target in (tmp_path / "taken.parquet", tmp_path):
         with pytest.raises(GalleryError, match="exists already"):
@@ -168,7 +168,7 @@ def test_nothing_is_written_over(gallery: Gallery, tmp_path: Path):
             gallery.export(tmp_path / target)
 
 
-def test_an_interrupted_export_leaves_nothing(gallery: Gallery, tmp_path: Path, monkeypatch):
+def test_an_interrupted_export_leaves_no_files(gallery: Gallery, tmp_path: Path, monkeypatch):
     def killed(*_arguments: object, **_options: object) -> None:
         raise KeyboardInterrupt
 
@@ -255,7 +255,7 @@ def test_pickles_are_not_opened(gallery: Gallery, tmp_path: Path):
         gallery.load(tmp_path / "out")
 
 
-def test_other_files_are_no_export(gallery: Gallery, tmp_path: Path):
+def test_other_files_are_not_an_export(gallery: Gallery, tmp_path: Path):
     arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     (tmp_path / "text").write_text("hello")
     (tmp_path / "empty").mkdir()
@@ -275,7 +275,7 @@ def test_other_files_are_no_export(gallery: Gallery, tmp_path: Path):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="modes of POSIX")
-def test_an_export_is_for_its_owner_only(tmp_path: Path):
+def test_an_export_is_private(tmp_path: Path):
     with Gallery(tmp_path / "g", dim=2) as gallery:
         gallery.add([[1, 0]], ["a"])
         gallery.export(tmp_path / "folder")

@@ -1,4 +1,4 @@
-"""Filters as people type them: quotes inside quotes, SQL's spellings, reversed bounds."""
+"""Spellings of filters: quotes inside quotes, SQL's operators, reversed bounds."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def value_of(literal: str) -> object:
 
 
 @given(st.text(), st.sampled_from("'\""))
-def test_a_doubled_quote_is_one_and_a_backslash_escapes(text: str, quote: str):
+def test_doubled_quotes_and_backslashes_escape_quotes(text: str, quote: str):
     text = text.encode("utf-8", "ignore").decode()
     doubled = text.replace("\\", "\\\\").replace(quote, quote * 2)
     escaped = text.replace("\\", "\\\\").replace(quote, f"\\{quote}")
@@ -44,7 +44,7 @@ def test_a_doubled_quote_is_one_and_a_backslash_escapes(text: str, quote: str):
         ("", "\"\" = ''"),
     ],
 )
-def test_a_quoted_column_may_hold_quotes(name: str, where: str):
+def test_a_quoted_column_may_contain_quotes(name: str, where: str):
     assert parse(where, COLUMNS).column.name == name  # type: ignore[union-attr]
 
 
@@ -143,7 +143,7 @@ def test_other_bounds_are_not_noted(gallery: Gallery, where: str):
         ("time < '2026-05-02T01:30Z'", [1]),
     ],
 )
-def test_time_zones(gallery: Gallery, where: str, ids: list[int]):
+def test_time_zones_are_converted(gallery: Gallery, where: str, ids: list[int]):
     assert gallery.ids_where(where) == ids
 
 

@@ -1,4 +1,5 @@
-"""Quoted columns, ``like``, ``between`` and days: against a literal reading of every row."""
+"""Quoted columns, ``like``, ``between`` and days, compared with a literal evaluation of every
+row."""
 
 from __future__ import annotations
 
@@ -77,7 +78,7 @@ def places(gallery: Gallery, where: str) -> list[int]:
         ("time > '9999-12-31'", []),
     ],
 )  # fmt: skip
-def test_what_it_finds(gallery: Gallery, where: str, expected: list[int]):
+def test_filters_match_the_expected_rows(gallery: Gallery, where: str, expected: list[int]):
     assert places(gallery, where) == expected
 
 
@@ -86,7 +87,7 @@ def test_what_it_finds(gallery: Gallery, where: str, expected: list[int]):
     symbol=st.sampled_from(["=", "!=", "<", "<=", ">", ">="]),
     day=st.sampled_from(["2026-04-30", "2026-05-01", "2026-05-02", "9999-12-31", "20260501"]),
 )
-def test_a_day_compares_as_days_do(gallery: Gallery, symbol: str, day: str):
+def test_a_day_is_compared_as_a_whole(gallery: Gallery, symbol: str, day: str):
     asked = datetime.fromisoformat(day).date()
     days = {n: datetime.fromisoformat(t).date() for n, t in enumerate(TIMES) if t is not None}
     literal = {"=": "__eq__", "!=": "__ne__", "<": "__lt__", "<=": "__le__", ">": "__gt__",
@@ -100,7 +101,7 @@ def test_a_day_compares_as_days_do(gallery: Gallery, symbol: str, day: str):
     text=st.text("abB%_\\\n", max_size=8),
     pattern=st.text("abB%_\\", max_size=6),
 )
-def test_like_is_its_regular_expression(text: str, pattern: str):
+def test_like_equals_a_regular_expression(text: str, pattern: str):
     literal = re.sub(
         r"\\(.)|\\$|(%)|(_)|(.)",
         lambda m: ".*" if m[2] else "." if m[3] else re.escape(m[1] or m[4] or "\\"),
@@ -130,13 +131,13 @@ def test_a_hostile_pattern_is_read_once():
         ("price like 3", "expected a value"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_pointed_at(gallery: Gallery, where: str, why: str):
+def test_errors_mark_the_position(gallery: Gallery, where: str, why: str):
     with pytest.raises(FilterError) as caught:
         gallery.search([[1, 0]], 1, where=where)
     assert why in str(caught.value)
 
 
-def test_a_day_is_no_deeper_than_it_was_written():
+def test_a_day_does_not_add_depth():
     for leaf in (
         "time = '2026-05-01'",
         "time in ('2026-05-01', '2026-05-02')",
@@ -148,7 +149,7 @@ def test_a_day_is_no_deeper_than_it_was_written():
             parse(f"not ({deepest})", {})
 
 
-# --- what to say of a filter that finds little --------------------------------------------
+# --- notes on filters with few matches ----------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -167,16 +168,16 @@ def test_a_day_is_no_deeper_than_it_was_written():
         ("time = '2020-01-01'", []),
     ],
 )  # fmt: skip
-def test_notes(gallery: Gallery, where: str, notes: list[str]):
+def test_a_filter_without_matches_gets_notes(gallery: Gallery, where: str, notes: list[str]):
     assert gallery.notes_on(where) == notes
 
 
-def test_a_value_unlike_all_is_told_what_there_is(gallery: Gallery):
+def test_an_unknown_value_gets_a_note_with_known_ones(gallery: Gallery):
     (note,) = gallery.notes_on("\"Base Colour\" = 'zzz'")
     assert note.startswith("no picture has Base Colour = 'zzz'; there are '', '100%', 'Black'")
 
 
-def test_there_must_be_something_to_group_by(gallery: Gallery, tmp_path: Path):
+def test_grouping_needs_a_known_column(gallery: Gallery, tmp_path: Path):
     with pytest.raises(QueryError, match="no picture in the gallery has a 'track'") as caught:
         gallery.search([[1, 0]], 3, group_by="track")
     assert "Columns with values are: pid, time, image, Base Colour, price" in str(caught.value)

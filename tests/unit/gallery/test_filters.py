@@ -163,7 +163,7 @@ def test_times_are_compared_in_one_form(literal: str, kept: str):
 
 @pytest.mark.parametrize("value", ["'noon'", "7", "true", "'2026-13-01'", "'0001-01-01T00+09:00'"])
 @pytest.mark.parametrize("form", ["time = {}", "time in ('2026-01-01', {})"])
-def test_what_is_no_time_is_pointed_at(form: str, value: str):
+def test_the_error_of_an_invalid_time_marks_the_position(form: str, value: str):
     with pytest.raises(FilterError, match="time compares with a time such as") as caught:
         parse(f"id = 1 and {form.format(value)}", {})
     assert "at character 12:" in str(caught.value)

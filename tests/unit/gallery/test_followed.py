@@ -1,4 +1,4 @@
-"""What lies beside a gallery's file goes with its pictures."""
+"""Files beside a gallery follow the deletions of its pictures."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def gallery(tmp_path: Path):
 
 @pytest.fixture
 def tokens(gallery: Gallery):
-    """Of five pictures, the last of which expires."""
+    """Tokens of five pictures, the last of which expires."""
     ids = gallery.add(np.tile([1.0, 0.0], (4, 1)), ["a", "b", "c", "d"])
     ids += gallery.add([[0, 1]], ["e"], times=[datetime.now(UTC)], expire_after=3600)
     file = Path(f"{gallery.path}.tokens")
@@ -32,7 +32,7 @@ def tokens(gallery: Gallery):
         yield opened
 
 
-def test_tokens_are_forgotten_with_their_pictures(gallery: Gallery, tokens: TokenFile, monkeypatch):
+def test_tokens_are_deleted_with_their_pictures(gallery: Gallery, tokens: TokenFile, monkeypatch):
     assert sorted(tokens.ids()) == [1, 2, 3, 4, 5]
     gallery.delete([1])
     assert sorted(tokens.ids()) == [2, 3, 4, 5]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import faiss
@@ -12,13 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finegrain.index import codes
-from finegrain.index import exact as index
 from finegrain.index.block import Block, Part
 from finegrain.index.codes import Asked, Codes, coded
 from finegrain.index.estimate import Pool, Query, longest_of
 from finegrain.index.exact import VectorIndex
-from finegrain.runtime.byte_matrix import copies_weights
+
+pytestmark = pytest.mark.usefixtures("small_blocks")
 
 DIM = 24
 
@@ -28,20 +26,9 @@ def unit(count: int, seed: int = 0, dim: int = DIM) -> np.ndarray:
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-@pytest.fixture(scope="module", autouse=True, params=["FAISS", "bytes"])
-def _small_blocks(request: pytest.FixtureRequest) -> Iterator[None]:
-    if request.param == "bytes" and not copies_weights():
-        pytest.skip("ONNX Runtime does not copy weights on this processor")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(index, "BLOCK_ROWS", 512)
-        patch.setattr(codes, "least_rows", lambda: 128)
-        patch.setattr(codes, "multiplies_bytes", lambda: request.param == "bytes")
-        yield
-
-
 @pytest.fixture
 def read_in_full(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Numbers of rows whose vectors were all read."""
+    """Numbers of rows in parts whose vectors were all read."""
     counts: list[int] = []
     read_all = Part.all
 
@@ -78,7 +65,7 @@ def best(vectors: np.ndarray, query: Query, k: int) -> Pool | None:
     spread=st.sampled_from([0, 1e-7, 1e-3, 1]),
     outlier=st.sampled_from([0, 1, 100]),
 )
-def test_no_estimate_is_further_off_than_its_error(seed, dim, scale, spread, outlier):
+def test_errors_of_estimates_are_within_the_bound(seed, dim, scale, spread, outlier):
     random = np.random.default_rng(seed)
     vectors = random.standard_normal(dim) + spread * random.standard_normal((300, dim))
     vectors[:, random.integers(dim)] += outlier
@@ -98,7 +85,7 @@ def test_no_estimate_is_further_off_than_its_error(seed, dim, scale, spread, out
         assert left_out.max() < max(np.sort(truth)[-2], pool.rest + pool.error)
 
 
-def test_the_bound_is_tight_enough_to_leave_out_most_rows():
+def test_the_bound_excludes_most_rows():
     query = Query(unit(1, seed=1, dim=512)[0].astype(np.float64))
     pool = best(unit(4096, dim=512), query, k=1)
     assert pool is not None
@@ -107,7 +94,7 @@ def test_the_bound_is_tight_enough_to_leave_out_most_rows():
     assert Part(Block.of(np.arange(9), unit(9))).all(Query(np.ones(DIM))).error < 1e-5
 
 
-def test_columns_of_one_value_take_no_part_in_the_error():
+def test_constant_columns_do_not_add_to_the_error():
     vectors = np.tile(unit(1), (400, 1))
     vectors[:, 0] = np.linspace(0, 1, 400) ** 9
     query = Query(np.eye(DIM)[0])
@@ -118,7 +105,7 @@ def test_columns_of_one_value_take_no_part_in_the_error():
 
 @settings(max_examples=50, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), count=st.integers(1, 60), dim=st.integers(1, 130))
-def test_equal_rows_have_equal_scores_wherever_they_stand(seed: int, count: int, dim: int):
+def test_equal_rows_have_equal_scores_in_any_position(seed: int, count: int, dim: int):
     random = np.random.default_rng(seed)
     row = random.standard_normal(dim).astype(np.float32)
     vectors = random.standard_normal((count, dim)).astype(np.float32)
@@ -128,27 +115,27 @@ def test_equal_rows_have_equal_scores_wherever_they_stand(seed: int, count: int,
     assert set(query.scores(vectors)[same]) <= set(query.scores(row[None]))
 
 
-# --- what is read -----------------------------------------------------------------------
+# --- which vectors are read -------------------------------------------------------------
 
 
-def test_codes_settle_a_search_among_ordinary_vectors(read_in_full: list[int]):
+def test_codes_are_enough_for_most_vectors(read_in_full: list[int]):
     vectors = unit(1536, dim=64)
     assert filled(vectors).search(vectors[700:701], 1)[0][0].id == 700
     assert read_in_full == []
 
 
-def test_vectors_closer_than_a_code_can_tell_are_read(read_in_full: list[int]):
+def test_vectors_with_nearly_equal_codes_are_read(read_in_full: list[int]):
     vectors = np.tile(unit(1), (600, 1))
     vectors[:512, 0] += np.linspace(0, 1e-6, 512, dtype=np.float32)
     vectors[512:] = -vectors[512:]
     results = filled(vectors).search(unit(1), 3)[0]
-    # the block of 512 holds them all, the other 88 rows are too few for codes
+    # the block of 512 holds all of them, and the other 88 rows are too few for codes
     assert sorted(read_in_full) == [88, 512]
     best = np.argsort(-np.float32(vectors.astype(np.float64) @ unit(1)[0]), kind="stable")
     assert [hit.id for hit in results] == best[:3].tolist()
 
 
-def test_of_a_selective_filter_only_its_vectors_are_read(read_in_full: list[int]):
+def test_only_vectors_of_a_selective_filter_are_read(read_in_full: list[int]):
     gallery = filled(unit(1536))
     hits = gallery.search(unit(1), 9, np.array([3, 600, 601, 99_999]))[0]
     assert {hit.id for hit in hits} == {3, 600, 601}
@@ -162,17 +149,17 @@ def test_a_wide_filter_still_scans_codes(read_in_full: list[int]):
     assert read_in_full == []
 
 
-def test_a_wide_filter_for_what_lies_far_away_is_exact():
+def test_a_wide_filter_for_distant_rows_is_exact():
     vectors = unit(1536, dim=64)
     far = np.sort(np.argsort(vectors @ vectors[700])[:920])
     (hits,) = filled(vectors).search(vectors[700:701], 1, far)
     assert hits[0].id == far[np.argmax(vectors[far] @ vectors[700])]
 
 
-# --- rows come and go -------------------------------------------------------------------
+# --- added and removed rows -------------------------------------------------------------
 
 
-def test_adding_few_rows_leaves_large_blocks_alone():
+def test_adding_few_rows_does_not_copy_large_blocks():
     gallery = filled(unit(2048))
     before = gallery._blocks
     for number in range(100):
@@ -193,10 +180,10 @@ def test_rows_added_one_by_one_are_copied_a_few_times(monkeypatch):
     gallery = VectorIndex(DIM)
     for number in range(500):
         gallery.add(np.array([number]), unit(1, seed=number))
-    assert sum(copied) < 500 * 12  # a row takes part in a join per doubling, about
+    assert sum(copied) < 500 * 12  # a row is copied about once for each doubling
 
 
-def test_removing_few_rows_leaves_other_blocks_alone():
+def test_removing_few_rows_does_not_copy_other_blocks():
     gallery = filled(unit(2048))
     before = gallery._blocks
     gallery.remove(np.array([600, 601, 77_777]))
@@ -221,7 +208,7 @@ def test_blocks_that_lost_most_rows_are_joined():
     assert gallery.search(unit(2), 3) == [[], []]
 
 
-def test_the_callers_arrays_stay_the_callers():
+def test_arrays_of_the_caller_are_not_changed():
     vectors, ids = unit(600), np.arange(600)
     gallery = VectorIndex(DIM)
     gallery.add(ids, vectors)
@@ -234,7 +221,7 @@ def test_the_callers_arrays_stay_the_callers():
 # --- threads ----------------------------------------------------------------------------
 
 
-def test_searches_run_while_rows_come_and_go():
+def test_searches_run_during_changes():
     vectors = unit(1024)
     gallery = filled(vectors)
     queries = vectors[:512:64]
@@ -262,7 +249,7 @@ def test_searches_run_while_rows_come_and_go():
         assert all(future.result() for future in running)
 
 
-def test_a_search_leaves_the_callers_threads_of_openmp_alone():
+def test_a_search_does_not_change_openmp_threads_of_the_caller():
     before = faiss.omp_get_max_threads()
     filled(unit(1024)).search(unit(1), 3)
     assert faiss.omp_get_max_threads() == before

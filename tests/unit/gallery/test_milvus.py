@@ -27,7 +27,7 @@ JPEG = b"\xff\xd8\xff"
 @pytest.mark.parametrize(
     "path", ["crops.gallery", "./a:b", "C:\\crops", "/http://x", Path("milvus:x.db"), "httpx"]
 )
-def test_a_path_is_no_address(path: str | Path):
+def test_a_path_is_not_an_address(path: str | Path):
     assert MilvusAddress.of(path) is None
 
 
@@ -45,7 +45,7 @@ def test_an_address_states_server_database_name_and_login(monkeypatch: pytest.Mo
     assert (plain.database, plain.consistency) == ("", "Strong")
 
 
-def test_a_file_of_milvus_lite():
+def test_a_file_of_milvus_lite_has_an_address():
     address = MilvusAddress.of("milvus:folder/people.db")
     assert address is not None
     assert (address.uri, address.shown) == ("folder/people.db", "milvus:folder/people.db")
@@ -96,7 +96,7 @@ def test_a_missing_client_is_named_with_its_extra(module: str, monkeypatch, tmp_
         Gallery(f"milvus:{tmp_path}/people.db", dim=4)
 
 
-def test_a_server_that_is_not_there():
+def test_a_missing_server_is_an_error():
     pytest.importorskip("pymilvus")
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
@@ -114,7 +114,7 @@ def test_an_approximate_index_is_for_files_only(tmp_path: Path):
 # --- ids --------------------------------------------------------------------------------
 
 
-def test_ids_ascend_and_no_two_sources_give_the_same():
+def test_ids_ascend_and_are_unique():
     clock = [1_800_000_000.0]
     sources = [IdSource(lambda: clock[0]) for _ in range(3)]
     with ThreadPoolExecutor(6) as threads:
@@ -164,7 +164,7 @@ def document(**changes) -> documents.Document:
         ),
     ],
 )
-def test_what_milvus_cannot_keep_is_refused(fits, too_long, what: str):
+def test_values_that_milvus_cannot_store_are_refused(fits, too_long, what: str):
     made = document(**fits)
     assert all(len(str(made[name]).encode()) <= 65_535 for name in documents.THUMBNAIL_FIELDS)
     assert documents.thumbnail_of(made) == fits.get("thumbnail")
@@ -185,7 +185,7 @@ def test_messages_are_bounded(monkeypatch: pytest.MonkeyPatch):
 
 
 class FakeConnection:
-    """A server with the rounding and the disorder that Milvus may show, at their worst."""
+    """A server with the largest rounding errors and the worst order that Milvus may have."""
 
     def __init__(self, vectors: np.ndarray, error: float) -> None:
         self.vectors = vectors
@@ -211,7 +211,7 @@ class FakeConnection:
 
 @pytest.mark.parametrize("spread", [1, 1e-4, 1e-7, 0])
 @pytest.mark.parametrize("k", [1, 40, 900])
-def test_search_is_exact_whatever_the_server_rounds(monkeypatch, spread: float, k: int):
+def test_search_is_exact_for_any_rounding_of_the_server(monkeypatch, spread: float, k: int):
     monkeypatch.setattr(search, "MAX_ROWS", 500)
     random = np.random.default_rng(1)
     vectors = np.float32([1, 0, 0, 0]) + spread * random.standard_normal((800, 4))

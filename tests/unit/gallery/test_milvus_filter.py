@@ -1,4 +1,4 @@
-"""Filters as Milvus expressions; what they find is tested by the contract of all galleries."""
+"""Filters as Milvus expressions; the contract of all galleries tests their results."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ near = st.integers(2**53 - 4, 2**53 + 4)
 
 
 def holds(test: str, value: int | float) -> bool:
-    """Decide ``x < 3`` for a value of x, or the constants, which speak of the id."""
+    """Evaluate ``x < 3`` for a value of x, or an expression of ids that is constant."""
     field, symbol, literal = test.split()
     if field == "id":
         return symbol == ">"
@@ -79,7 +79,7 @@ def test_the_smallest_number_is_never_written(symbol, asked):
         ),
     ],
 )
-def test_every_comparison_stands_beside_a_test_of_presence(expression: str, expected: str):
+def test_every_comparison_has_a_test_of_presence(expression: str, expected: str):
     compiled = to_milvus(parse(expression, COLUMNS))
     while compiled.startswith("((") and compiled.endswith("))"):
         compiled = compiled[1:-1]
@@ -87,7 +87,7 @@ def test_every_comparison_stands_beside_a_test_of_presence(expression: str, expe
 
 
 @given(st.text())
-def test_a_literal_ends_where_it_should(text: str):
+def test_literals_are_escaped(text: str):
     literal = quoted(text)
     assert literal[0] == literal[-1] == '"'
     inner = literal[1:-1].replace("\\\\", "")

@@ -1,4 +1,4 @@
-"""A pid is what its owner gave: over files, over time, and in every form that a gallery has."""
+"""A pid stays as the user gave it: in files, over time, and in every form of a gallery."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def selected(gallery: Gallery, where: str) -> list[object]:
     return [row.pid for row in gallery.rows([hit.id for hit in hits])]
 
 
-def test_they_are_kept_as_they_are(gallery: Gallery):
+def test_pids_are_stored_unchanged(gallery: Gallery):
     assert pids(gallery) == PIDS
     with Gallery(gallery.path) as again:
         assert [(type(pid), pid) for pid in pids(again)] == [(type(pid), pid) for pid in PIDS]
@@ -60,11 +60,11 @@ def test_they_are_kept_as_they_are(gallery: Gallery):
         ("pid is null", [None]),
     ],
 )
-def test_filters_compare_what_is_spelled(gallery: Gallery, where: str, expected: list[object]):
+def test_filters_compare_the_spelling_of_pids(gallery: Gallery, where: str, expected: list[object]):
     assert selected(gallery, where) == expected
 
 
-def test_one_spelling_is_one_group(gallery: Gallery):
+def test_pids_of_one_spelling_are_one_group(gallery: Gallery):
     hits = gallery.search(unit(1), 99, group_by="pid")[0]
     assert [row.pid for row in gallery.rows([hit.id for hit in hits])] == [
         pid for pid in PIDS if pid != "10"
@@ -72,7 +72,7 @@ def test_one_spelling_is_one_group(gallery: Gallery):
 
 
 @pytest.mark.parametrize("name", ["export", "export.parquet"])
-def test_they_survive_an_export(gallery: Gallery, tmp_path: Path, name: str):
+def test_pids_are_preserved_by_an_export(gallery: Gallery, tmp_path: Path, name: str):
     gallery.export(tmp_path / name)
     with Gallery(tmp_path / "again", dim=DIM) as again:
         again.load(tmp_path / name)
@@ -103,7 +103,7 @@ def test_a_gallery_of_format_2_keeps_its_numbers(tmp_path: Path):
         assert not gallery.has_numbered_pids()
 
 
-def test_the_doctor_says_where_pids_may_be_row_numbers(tmp_path: Path):
+def test_the_doctor_reports_pids_that_may_be_row_numbers(tmp_path: Path):
     path = tmp_path / "a.gallery"
     with Gallery(path, dim=DIM) as gallery:
         gallery.add(unit(1), ["a.jpg"], pids=[1])

@@ -1,4 +1,4 @@
-"""Another plan for the pictures that are there: resumable, and switched at once."""
+"""Reindexing with another plan can be resumed, and switches all vectors at once."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Batch:
 
 @dataclass
 class FakeEncoder:
-    """Turns a file into the axis that it names; batches of two; may be stopped before one."""
+    """Embeds a file as the axis in its name, in batches of two, and may be stopped before one."""
 
     embed_dim: int = NEW
     asked: list[str] = field(default_factory=list)
@@ -83,7 +83,7 @@ def test_all_pictures_get_vectors_of_the_new_plan(gallery: Gallery):
         Gallery(gallery.path, fingerprint="old")
 
 
-def test_the_same_plan_leaves_nothing_to_do(gallery: Gallery):
+def test_reindexing_with_the_same_plan_does_nothing(gallery: Gallery):
     encoder = FakeEncoder()
     gallery.reindex(encoder, "new", progress=False)
     encoder.asked.clear()
@@ -91,13 +91,13 @@ def test_the_same_plan_leaves_nothing_to_do(gallery: Gallery):
     assert (done.num_encoded, done.switched, encoder.asked) == (0, True, [])
 
 
-def test_a_gallery_of_nothing_switches(tmp_path: Path):
+def test_an_empty_gallery_is_switched(tmp_path: Path):
     with Gallery(tmp_path / "empty", fingerprint="old", dim=OLD) as empty:
         assert empty.reindex(FakeEncoder(), "new", progress=False).switched
         assert empty.add(np.eye(1, NEW), [None]) == [1]
 
 
-def test_it_goes_on_where_it_was_stopped(gallery: Gallery):
+def test_an_interrupted_reindexing_is_continued(gallery: Gallery):
     def stopped(number: int) -> None:
         if number == 2:
             raise KeyboardInterrupt
@@ -115,7 +115,7 @@ def test_it_goes_on_where_it_was_stopped(gallery: Gallery):
         assert best(again) == [1, 2, 3, 4, 5, 6]
 
 
-def test_another_plan_starts_anew(gallery: Gallery):
+def test_reindexing_with_a_third_plan_starts_again(gallery: Gallery):
     def stopped(number: int) -> None:
         if number == 2:
             raise KeyboardInterrupt
@@ -126,7 +126,7 @@ def test_another_plan_starts_anew(gallery: Gallery):
     assert (done.num_encoded, gallery.dim) == (6, 7)
 
 
-def test_searches_are_answered_until_the_switch_and_then_told(gallery: Gallery):
+def test_searches_work_until_the_switch_and_then_fail(gallery: Gallery):
     with Gallery(gallery.path, fingerprint="old") as other:
 
         def ask(_number: int) -> None:
@@ -139,7 +139,7 @@ def test_searches_are_answered_until_the_switch_and_then_told(gallery: Gallery):
             other.add(np.eye(1, OLD), [None])
 
 
-def test_what_changes_meanwhile_is_heeded(gallery: Gallery, images: list[str]):
+def test_changes_during_reindexing_are_applied(gallery: Gallery, images: list[str]):
     with Gallery(gallery.path, fingerprint="old") as other:
 
         def change(number: int) -> None:
@@ -166,7 +166,7 @@ def test_pictures_that_cannot_be_read_are_listed_and_keep_the_old_vectors(
     assert "keeps its old vectors" in str(done)
     assert gallery.fingerprint == "old"
     assert len(gallery.search(np.eye(1, OLD), 9)[0]) == 7
-    Path(images[1]).write_text("1")  # back again
+    Path(images[1]).write_text("1")  # the file exists again
     encoder = FakeEncoder()
     done = gallery.reindex(encoder, "new", drop_unreadable=True, progress=False)
     assert (done.num_encoded, done.switched, encoder.asked) == (1, True, [images[1]])
@@ -187,7 +187,7 @@ def test_a_later_reindexing_with_another_plan_takes_over(gallery: Gallery):
         assert (other.fingerprint, len(other.search(np.eye(1, 7), 9)[0])) == ("newest", 6)
 
 
-def test_an_encoder_of_another_width_than_it_says_is_refused(gallery: Gallery):
+def test_an_encoder_with_a_wrong_width_is_refused(gallery: Gallery):
     encoder = FakeEncoder(embed_dim=8)
     original = encoder.stream_images
 

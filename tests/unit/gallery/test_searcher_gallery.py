@@ -1,4 +1,4 @@
-"""What a searcher and the command line pass through to the gallery."""
+"""Gallery features through the searcher and the command line."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NUM_CROPS = 12
 
 @pytest.fixture
 def other_plan(plan: Path, tmp_path: Path) -> Path:
-    """The same graphs with another way to fit pictures: other vectors."""
+    """The same graphs with another way to fit pictures, so the vectors differ."""
     manifest = Plan(plan).manifest
     with zipfile.ZipFile(plan) as archive:
         members = {name: archive.read(name) for name in manifest.sha256}
@@ -30,7 +30,7 @@ def other_plan(plan: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def tracked(searcher: Searcher, crops: Path) -> Searcher:
-    """Each person on three crops, of two tracks, minutes apart."""
+    """Three crops of each person, on two tracks, minutes apart."""
     searcher.add(
         sorted(crops.iterdir()),
         [
@@ -50,7 +50,7 @@ def test_times_and_tracks_are_columns_and_are_shown(tracked: Searcher):
     assert tracked.gallery.rows([1])[0].metadata == {"x": 0}
 
 
-def test_the_best_of_each_group(tracked: Searcher):
+def test_a_grouped_query_returns_the_best_of_each_group(tracked: Searcher):
     every = tracked.query("coat", NUM_CROPS)
     people = tracked.query("coat", NUM_CROPS, group_by="pid")
     assert [match.pid for match in people] == list(dict.fromkeys(match.pid for match in every))
@@ -62,12 +62,12 @@ def test_the_best_of_each_group(tracked: Searcher):
         tracked.query("coat", group_by="kamera")
 
 
-def test_retention(searcher: Searcher, crops: Path):
+def test_pictures_expire(searcher: Searcher, crops: Path):
     paths = sorted(crops.iterdir())
     searcher.add(paths[:4], {"time": "2020-01-01"}, expire_after=60, progress=False)
     searcher.add(paths[4:], expire_after=3600, progress=False)
     assert len(searcher.gallery) == NUM_CROPS - 4
-    assert searcher.expire() == 0  # what had expired already was left out
+    assert searcher.expire() == 0  # pictures that had already expired were left out
     assert len(searcher.query("coat", NUM_CROPS - 4)) == NUM_CROPS - 4
 
 
@@ -101,7 +101,7 @@ def test_a_changed_picture_that_cannot_be_read_keeps_its_row(
 # --- another plan -----------------------------------------------------------------------
 
 
-def test_reindexing_makes_a_gallery_fit_another_plan(tracked: Searcher, other_plan: Path):
+def test_reindexing_adapts_a_gallery_to_another_plan(tracked: Searcher, other_plan: Path):
     path = tracked.gallery.path
     image = Path(tracked.gallery.rows([5])[0].image or "")
     with pytest.raises(GalleryError, match="finegrain index PLAN PICTURES --reindex"):
@@ -141,7 +141,7 @@ def test_the_command_line_groups_and_thins(tracked: Searcher, plan: Path, capsys
     assert "distinct is a cosine" in capsys.readouterr().err
 
 
-def test_the_command_line_keeps_for_days(plan: Path, crops: Path, capsys):
+def test_the_command_line_sets_an_expiry(plan: Path, crops: Path, capsys):
     when = ["--metadata", "time=2020-01-01"]
     assert main(["index", str(plan), str(crops), "--expire-days", "1.5", *when]) == 1
     assert "left out 12 (12 picture whose time is over)" in capsys.readouterr().out

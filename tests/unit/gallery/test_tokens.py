@@ -1,4 +1,4 @@
-"""The file of tokens beside a gallery: a cache that may be lost, but never lies."""
+"""The file of tokens beside a gallery is a cache that may be lost but is never wrong."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def opened(tmp_path: Path) -> Callable[..., TokenFile]:
     asked=st.lists(st.integers(1, 20), max_size=8, unique=True),
     data=st.data(),
 )
-def test_what_is_kept_comes_back(
+def test_stored_tokens_are_read_back(
     tmp_path_factory: pytest.TempPathFactory,
     kept: list[int],
     asked: list[int],
@@ -69,7 +69,7 @@ def test_a_new_record_replaces_the_old(opened: Callable[..., TokenFile]) -> None
         assert len(file) == 1
 
 
-def test_tokens_of_an_earlier_gallery_are_not_taken(opened: Callable[..., TokenFile]) -> None:
+def test_tokens_of_an_earlier_gallery_are_not_used(opened: Callable[..., TokenFile]) -> None:
     with opened() as file:
         file.add({1: "monday", 2: "monday"}, some(2))
         assert file.read({1: "tuesday", 2: "monday"})[0] == [2]
@@ -86,7 +86,7 @@ def test_tokens_of_another_plan_are_not_read(
 
 
 @pytest.mark.parametrize("content", [b"no database at all" * 100, b"SQLite format 3\0" + b"x" * 99])
-def test_a_damaged_file_is_begun_anew(
+def test_a_damaged_file_is_created_again(
     opened: Callable[..., TokenFile], tmp_path: Path, content: bytes
 ) -> None:
     (tmp_path / "x.tokens").write_bytes(content)
@@ -95,7 +95,7 @@ def test_a_damaged_file_is_begun_anew(
         assert file.ids() == {1: "t"}
 
 
-def test_another_applications_database_is_refused_and_stays(
+def test_another_applications_database_is_refused_and_not_changed(
     opened: Callable[..., TokenFile], tmp_path: Path
 ) -> None:
     path = tmp_path / "x.tokens"
@@ -108,7 +108,7 @@ def test_another_applications_database_is_refused_and_stays(
     assert path.read_bytes() == before
 
 
-def test_what_is_forgotten_is_no_longer_in_the_file(
+def test_deleted_tokens_are_not_in_the_file(
     opened: Callable[..., TokenFile], tmp_path: Path
 ) -> None:
     secret = PictureTokens(
@@ -124,10 +124,10 @@ def test_what_is_forgotten_is_no_longer_in_the_file(
     assert not any(written in path.read_bytes() for path in tmp_path.iterdir())
 
 
-def test_a_gallery_forgets_without_knowing_the_plan(
+def test_a_gallery_deletes_tokens_without_the_plan(
     opened: Callable[..., TokenFile], tmp_path: Path
 ) -> None:
-    forget_tokens(tmp_path / "x.tokens", [1])  # nothing there: nothing to do
+    forget_tokens(tmp_path / "x.tokens", [1])  # there is no file, so there is nothing to do
     assert not (tmp_path / "x.tokens").exists()
     with opened() as file:
         file.add({1: "t", 2: "t"}, some(2))
@@ -136,6 +136,6 @@ def test_a_gallery_forgets_without_knowing_the_plan(
         assert file.ids() == {2: "t"}
 
 
-def test_a_folder_that_is_not_there_is_said(tmp_path: Path) -> None:
+def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(GalleryError, match="unable to open"):
         TokenFile(tmp_path / "no" / "x.tokens", fingerprint="a", tokens=1, width=1)

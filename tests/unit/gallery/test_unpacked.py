@@ -1,4 +1,4 @@
-"""Pictures unpacked from an archive are listed, and leave the disk with their rows."""
+"""Pictures unpacked from an archive are listed, and deleted with their rows."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def write_tar(path: Path, seeds: range) -> None:
 
 
 def bytes_below(folder: Path) -> bytes:
-    """The bytes of all files of a folder, apart from the archives."""
+    """The bytes of all files of a folder, except the archives."""
     files = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".tar")
     return b"".join(path.read_bytes() for path in files)
 
@@ -59,7 +59,7 @@ def gallery_of(shard: Path) -> Gallery:
     return Gallery(shard.with_name("model.gallery"))
 
 
-def test_they_are_listed(shard: Path, capsys):
+def test_unpacked_pictures_are_listed(shard: Path, capsys):
     assert index(shard) == 0
     folder = shard.with_name("s.tar.pictures")
     size = sum(len(jpeg(seed)) for seed in range(4))
@@ -73,7 +73,7 @@ def test_they_are_listed(shard: Path, capsys):
 
 
 @pytest.mark.parametrize("how", ["delete", "delete_where", "sync", "expire", "tidy"])
-def test_they_leave_the_disk_with_their_rows(shard: Path, how: str, monkeypatch):
+def test_unpacked_pictures_are_deleted_with_their_rows(shard: Path, how: str, monkeypatch):
     if how in ("expire", "tidy"):
         assert index(shard, "--expire-days", "1") == 0
     else:
@@ -87,7 +87,7 @@ def test_they_leave_the_disk_with_their_rows(shard: Path, how: str, monkeypatch)
     elif how in ("expire", "tidy"):
         later = times.now() + timedelta(days=1.5)
         monkeypatch.setattr("finegrain.times.now", lambda: later)
-        with gallery_of(shard) as gallery:  # opening tidies
+        with gallery_of(shard) as gallery:  # opening deletes it
             if how == "expire":
                 gallery.expire()
     else:
@@ -97,7 +97,7 @@ def test_they_leave_the_disk_with_their_rows(shard: Path, how: str, monkeypatch)
     assert shard.with_name("s.tar.pictures").exists() == bool(kept)
 
 
-def test_a_file_that_another_picture_uses_stays(shard: Path):
+def test_a_file_that_another_picture_uses_is_kept(shard: Path):
     assert index(shard) == 0
     with gallery_of(shard) as gallery:
         first, second = gallery.rows(gallery)[:2]
@@ -112,12 +112,12 @@ def test_a_file_that_another_picture_uses_stays(shard: Path):
         assert not Path(second.image).exists()
 
 
-def test_a_picture_that_was_left_out_is_not_left_behind(shard: Path):
+def test_the_file_of_a_picture_that_was_left_out_is_deleted(shard: Path):
     assert index(shard, "--metadata", "time=2020-01-01", "--expire-days", "1") == 1
     assert left(shard.parent, range(4)) == set()
 
 
-def test_the_own_file_of_a_user_stays(tmp_path: Path):
+def test_a_users_own_file_is_kept(tmp_path: Path):
     folder = tmp_path / "own.pictures"
     folder.mkdir()
     own = [folder / f"{'0' * 32}.jpg", folder / "a.jpg", tmp_path / f"{'1' * 32}.jpg"]
@@ -131,7 +131,7 @@ def test_the_own_file_of_a_user_stays(tmp_path: Path):
     assert all(path.exists() for path in own)
 
 
-def test_they_leave_with_rows_on_milvus(tmp_path: Path):
+def test_unpacked_pictures_are_deleted_with_rows_on_milvus(tmp_path: Path):
     pytest.importorskip("milvus_lite")
     pytest.importorskip("pymilvus")
     from finegrain.data.catalog import read_any_catalog
@@ -147,7 +147,7 @@ def test_they_leave_with_rows_on_milvus(tmp_path: Path):
     assert not samples[0].image.exists()
 
 
-def test_a_dry_run_says_where_it_has_unpacked(shard: Path, capsys):
+def test_a_dry_run_reports_where_it_has_unpacked(shard: Path, capsys):
     assert index(shard, "--dry-run") in (0, 1)
     shown = capsys.readouterr()
     assert "would have added 4" in shown.out

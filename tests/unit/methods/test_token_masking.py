@@ -51,7 +51,7 @@ def test_only_words_are_masked_and_each_caption_has_one(lengths, rate, seed):
 
 
 def test_the_end_of_an_empty_caption_is_masked():
-    """The released code masks position 1 in this case, whatever it contains."""
+    """The released code masks position 1 in this case, for any token."""
     masked, targets = mask_words(captions([0], 4))
     assert targets.tolist() == [[0, END, 0, 0]]
     assert masked.tolist() == [[START, MASK, 0, 0]]

@@ -160,7 +160,7 @@ def test_a_bag_of_words_model_is_at_chance(split):
 
 def test_a_model_that_ignores_negation_prefers_the_denied_caption(split):
     class Naming(Seeing):
-        """Represents one colour of a caption, for whatever garment is above."""
+        """Represents one colour of a caption, for any upper garment."""
 
         def _embedding(self, text):
             vector = super()._embedding(text)
