@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from finegrain.gallery.columns.masks import NeedsSqlError, Test, compiled, matching
+from finegrain.gallery.columns.masks import NeedsSqlError, Test, matching, split
 from finegrain.gallery.columns.reading import ids_where, read, updated
 from finegrain.gallery.columns.table import Table
-from finegrain.gallery.filters.conditions import Condition, column_names
+from finegrain.gallery.filters.conditions import Condition, column_names, evaluate
 from finegrain.gallery.filters.syntax import parse
 from finegrain.gallery.sqlite.rows import EXPIRED, Run
 from finegrain.gallery.sqlite.store import Store
@@ -21,6 +21,8 @@ QUICK_STEPS = 20_000
 """Steps of SQLite's virtual machine that take about a millisecond. A filter that SQLite evaluates
 in fewer, because an index leads to few rows, needs no columns in memory."""
 
+_CHUNK_ROWS = 8192
+
 
 class _Seen(NamedTuple):
     """The columns, and the counters of the file when it was read."""
@@ -28,6 +30,29 @@ class _Seen(NamedTuple):
     table: Table
     revision: int
     deletions: int
+
+
+class _Selection(NamedTuple):
+    """The part of a filter that columns evaluate, over the rows of one snapshot of the file.
+
+    Attributes:
+        test: Compiled terms of the filter.
+        others: The other terms, or None.
+        table: The rows.
+        hidden: Ids of expired and damaged pictures, which match no filter.
+        revision: The number of the last change of stored columns.
+    """
+
+    test: Test
+    others: Condition | None
+    table: Table
+    hidden: Ids
+    revision: int
+
+    def ids(self) -> Ids:
+        """Ids of the rows that match the compiled terms, ascending."""
+        ids = matching(self.test, self.table)
+        return np.setdiff1d(ids, self.hidden, assume_unique=True) if len(self.hidden) else ids
 
 
 class FollowedColumns:
@@ -38,8 +63,9 @@ class FollowedColumns:
     changes of stored columns (``revision``), and a changed picture states the number of its last
     change. Deleted pictures stay until they are more than half of the rows.
 
-    SQL evaluates the few filters that the columns cannot (:class:`NeedsSqlError`), with the same
-    meaning.
+    Columns do not keep very many different texts. If a filter compares these, the other terms of
+    its ``and`` select rows first, and only the texts of these rows are read. A filter without such
+    terms is evaluated by SQL. The meaning is the same.
 
     Args:
         store: The file.
@@ -74,22 +100,38 @@ class FollowedColumns:
             if ids is not None:
                 return ids
         try:
-            test, table, hidden = self._compiled(condition)
+            selection = self._selection(condition)
         except NeedsSqlError:
             return self._store.ids_matching(condition)
-        ids = matching(test, table)
-        return np.setdiff1d(ids, hidden, assume_unique=True) if len(hidden) else ids
+        if selection.others is None:
+            return selection.ids()
+        with self._store.reading() as run:
+            if _revision(run) != selection.revision:
+                return self._store.ids_matching(condition)
+            return self._matching(selection.others, selection.ids())
 
-    def _compiled(self, condition: Condition) -> tuple[Test, Table, Ids]:
-        """The filter, the rows of one snapshot of the file, and those that no answer may hold."""
+    def _selection(self, condition: Condition) -> _Selection:
         with self._lock, self._store.reading() as run:
             table, *counters = self._followed(run)
             for name in column_names(condition) - table.columns.keys():
                 table = table.with_column(name, read(run, table, name))
             self._seen = _Seen(table, *counters)
-            test = compiled(condition, table, self._store.ids_matching)
-            expired = ids_where(run, EXPIRED)
-        return test, table, np.concatenate([expired, np.array([*self._store.damaged], np.int64)])
+            test, others = split(condition, table, self._store.ids_matching)
+            damaged = np.array([*self._store.damaged], np.int64)
+            hidden = np.concatenate([ids_where(run, EXPIRED), damaged])
+            return _Selection(test, others, table, hidden, self._seen.revision)
+
+    def _matching(self, condition: Condition, ids: Ids) -> Ids:
+        """Those of some rows that match; their values are read from the file."""
+        matching: list[int] = []
+        for start in range(0, len(ids), _CHUNK_ROWS):
+            chunk = ids[start : start + _CHUNK_ROWS].tolist()
+            columns = {name: self._store.groups(name, chunk) for name in column_names(condition)}
+            for id_ in chunk:
+                row = {name: values.get(id_) for name, values in columns.items()}
+                if evaluate(condition, row):
+                    matching.append(id_)
+        return np.array(matching, np.int64)
 
     def _followed(self, run: Run) -> _Seen:
         """The rows and columns as they are in the file now."""
@@ -108,6 +150,10 @@ class FollowedColumns:
             for name in table.columns:
                 table = table.with_column(name, updated(run, table, name, touched))
         return _Seen(table, revision, deletions)
+
+
+def _revision(run: Run) -> int:
+    return int(run("SELECT revision FROM gallery").fetchone()[0])
 
 
 def _count(run: Run) -> int:

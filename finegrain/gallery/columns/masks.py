@@ -73,6 +73,27 @@ def compiled(condition: Condition, table: Table, select: Select) -> Test:
             return _Leaf(condition, table, select).test()
 
 
+def split(condition: Condition, table: Table, select: Select) -> tuple[Test, Condition | None]:
+    """Compile those terms of ``and`` that columns can evaluate; see :func:`compiled`.
+
+    Returns:
+        The compiled terms, and a condition of the others or None.
+
+    Raises:
+        NeedsSqlError: There is no term that columns can evaluate.
+    """
+    tests: list[Test] = []
+    others: list[Condition] = []
+    for term in condition.terms if isinstance(condition, And) else (condition,):
+        try:
+            tests.append(compiled(term, table, select))
+        except NeedsSqlError:
+            others.append(term)
+    if not tests:
+        raise NeedsSqlError
+    return _all(tests), And(tuple(others)) if others else None
+
+
 def matching(test: Test, table: Table) -> Ids:
     """Ids of the matching rows, ascending."""
     matches = [ids[np.flatnonzero(test(block))] for block, ids in enumerate(table.blocks)]

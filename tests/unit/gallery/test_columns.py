@@ -250,6 +250,42 @@ def test_sql_evaluates_what_columns_cannot(gallery: Gallery, columns: FollowedCo
     assert columns.ids_where(where).tolist() == gallery.ids_where(where)
 
 
+def test_only_texts_of_rows_that_match_the_other_terms_are_read(
+    gallery: Gallery, columns: FollowedColumns, monkeypatch: pytest.MonkeyPatch, without_sql
+):
+    monkeypatch.setattr(table, "MOST_WORDS", 5)
+    read_texts: list[tuple[str, list[int]]] = []
+    groups = gallery._store.groups
+
+    def reading(name: str, ids: list[int]) -> Any:
+        read_texts.append((name, ids))
+        return groups(name, ids)
+
+    monkeypatch.setattr(gallery._store, "groups", reading)
+    in_stock = [row for row in gallery.rows(gallery) if row.metadata["stock"]]
+    expected = [row.id for row in in_stock if (row.metadata["brand"] or "b9") <= "b4"]
+    assert columns.ids_where("stock = true and brand <= 'b4'").tolist() == expected
+    assert read_texts == [("brand", [row.id for row in in_stock])]
+
+
+def test_a_row_that_changes_between_two_terms_is_judged_by_one_state(
+    gallery: Gallery, columns: FollowedColumns, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(table, "MOST_WORDS", 5)
+    gallery.update([7], {"price": 1, "brand": "z"})
+    where = "price = 1 and brand < 'b9'"
+    assert columns.ids_where(where).tolist() == []
+    select = columns._selection
+
+    def then_changed(condition: Condition) -> Any:
+        selection = select(condition)
+        gallery.update([7], {"price": 2, "brand": "a"})
+        return selection
+
+    monkeypatch.setattr(columns, "_selection", then_changed)
+    assert columns.ids_where(where).tolist() == []
+
+
 def test_numbers_are_compared_exactly(gallery: Gallery, columns: FollowedColumns):
     gallery.update([1], {"count": 2.0**53})
     gallery.update([2], {"count": 2.0**53 + 2})
