@@ -250,7 +250,7 @@ def _check_names(archive: zipfile.ZipFile, path: Path) -> None:
     for name in names:
         parts = PurePosixPath(name).parts
         if name.startswith("/") or "\\" in name or ":" in name or ".." in parts:
-            raise PlanError(f"{path} has a member {name!r} that climbs out of the archive; refused")
+            raise PlanError(f"{path} has a member {name!r} whose path leaves the archive; refused")
     if len(set(names)) != len(names):
         raise PlanError(f"{path} holds a member twice; refused")
     compressed = [info.filename for info in archive.infolist() if info.compress_type != 0]

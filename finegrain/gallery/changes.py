@@ -37,7 +37,7 @@ def update(store: Backend, ids: Iterable[int], columns: Mapping[str, Any]) -> in
     """
     fixed = sorted({"id", "image", "added_at", "expires_at"} & columns.keys())
     if fixed:
-        raise GalleryError(f"{', '.join(fixed)} cannot be set; a gallery gives these itself.")
+        raise GalleryError(f"{', '.join(fixed)} cannot be set; the gallery sets these values.")
     changes = entry_from_mapping("columns", columns)
     all_ids = list(ids)
     count = 0

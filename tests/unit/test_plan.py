@@ -300,7 +300,7 @@ def test_an_encrypted_member_is_refused(plan):
 )
 def test_a_member_with_a_path_outside_the_archive_is_refused(plan, name):
     rewrite(plan, {**contents(plan), name: b"x"})
-    refused(plan, "climbs out of the archive")
+    refused(plan, "whose path leaves the archive")
 
 
 def test_a_duplicate_member_is_refused(plan):

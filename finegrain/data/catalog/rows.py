@@ -109,7 +109,7 @@ def _open_text(path: Path, start: bytes, text: TextFormat) -> Table:
     if b"\0" in start and not stated and suffix not in DELIMITED:
         raise DataError(
             f"expected a table at {path}, got a binary file (starts with {start[:8]!r}). Tables "
-            "are CSV and its kin, JSON, XML feeds, Parquet and .xlsx."
+            "are CSV and similar text, JSON, XML feeds, Parquet and .xlsx."
         )
     return read_delimited(path, text)
 

@@ -112,7 +112,7 @@ def _consistency(parts: SplitResult) -> Consistency:
         case [("consistency", "Strong" | "Bounded" as consistency)]:
             return consistency
     choices = " or ".join(f"consistency={choice}" for choice in get_args(Consistency))
-    raise GalleryError(f"After the question mark an address states {choices}, and nothing else.")
+    raise GalleryError(f"expected {choices} after the question mark of an address")
 
 
 def _token(parts: SplitResult) -> str:

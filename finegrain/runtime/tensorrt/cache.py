@@ -82,8 +82,8 @@ class EngineCache:
         # Windows reports these bits as set for every folder; it uses access control lists.
         if os.name == "posix" and self.folder.stat().st_mode & stat.S_IWOTH:
             raise PlanError(
-                f"anybody may write to {self.folder}, and an engine runs code when it is loaded. "
-                f"Take that away with: chmod o-w {self.folder}"
+                f"anyone may write to {self.folder}, and a loaded engine runs code. "
+                f"Remove the permission with: chmod o-w {self.folder}"
             )
 
     def get_or_build(self, key: EngineKey, build: Callable[[], bytes]) -> bytes:

@@ -67,7 +67,7 @@ def test_a_file_of_milvus_lite_has_an_address():
             "http://milvus/people?consistency=Eventually",
             "consistency=Strong or consistency=Bounded",
         ),
-        ("http://milvus/people?token=x", "nothing else"),
+        ("http://milvus/people?token=x", "after the question mark"),
         ("milvus:people", r"milvus:FILE\.db"),
         ("milvus://host/people.db", r"milvus:FILE\.db"),
     ],

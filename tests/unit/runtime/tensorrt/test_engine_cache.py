@@ -113,7 +113,7 @@ def test_a_new_folder_is_private(cache):
 
 def test_a_folder_that_others_can_write_is_refused(tmp_path):
     tmp_path.chmod(0o777)
-    with pytest.raises(PlanError, match=r"anybody may write to .*chmod o-w"):
+    with pytest.raises(PlanError, match=r"anyone may write to .*chmod o-w"):
         EngineCache(tmp_path)
 
 
