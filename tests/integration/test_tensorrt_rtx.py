@@ -65,6 +65,7 @@ def test_fp32_graphs_become_engines(rtx, tiny_plan, member):
     assert built.timings == b""
 
 
+@pytest.mark.slow
 def test_fp16_engines_are_stored_in_a_plan(rtx, half_plan, tmp_path):
     members = build_members(Plan(half_plan), rtx)
     plan = Plan(half_plan)

@@ -164,6 +164,7 @@ def test_mobileclip_is_read_from_its_folder(tmp_path, trunk, pool, causal):
     assert published.recipe.method.text.causal is causal
 
 
+@pytest.mark.slow
 def test_xlm_r_is_read_from_its_folder(tmp_path):
     write_unigram(tmp_path, special=XLM_R_IDS)
     own = read_tokenizer(

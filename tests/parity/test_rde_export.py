@@ -18,7 +18,9 @@ TINY = RdeConfig(image=VitConfig(), text=TextConfig(context_length=40)).tiny()
 CONV = replace(TINY, image=ConvConfig().tiny())
 
 
-@pytest.fixture(scope="module", params=[TINY, CONV], ids=["vit", "conv"])
+@pytest.fixture(
+    scope="module", params=[pytest.param(TINY, marks=pytest.mark.slow), CONV], ids=["vit", "conv"]
+)
 def method(request):
     torch.manual_seed(0)
     method = request.param.build().eval()

@@ -215,6 +215,7 @@ class ReRanker(torch.nn.Module):
         return self.method.match_logits(pixels, ids, eot)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_the_re_ranker_exports_with_dynamic_shapes(batch):
     """One graph is for any number of pairs and any length of captions."""

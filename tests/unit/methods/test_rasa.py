@@ -142,6 +142,7 @@ def test_matching_one_caption_equals_matching_its_copies():
     torch.testing.assert_close(alone, scores[:, 1])
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_exported_graphs_have_dynamic_shapes():
     """Any number of pictures, any length, and captions that are shorter than their row."""

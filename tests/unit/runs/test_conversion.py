@@ -232,6 +232,7 @@ def test_the_configuration_of_rde_agrees_with_the_recipe(dataset, tmp_path):
     assert override(ours, as_overrides(read.fields)) == ours
 
 
+@pytest.mark.slow
 def test_rde_is_recognised_with_its_configuration_beside_it(rde_file, tmp_path, capsys):
     config = rde_file.with_name("configs.yaml")
     config.write_text(yaml.dump(RDE | {"dataset_name": "ICFG-PEDES"}))

@@ -32,6 +32,7 @@ PAGE_FAULTS = """
 """
 
 
+@pytest.mark.slow
 def test_tensors_are_allocated_in_memory_that_was_freed_before(monkeypatch):
     for name in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES"):
         monkeypatch.delenv(name, raising=False)
