@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from finegrain.errors import GalleryError
 from finegrain.gallery.columns.masks import NeedsSqlError, Test, matching, split
 from finegrain.gallery.columns.reading import ids_where, read, updated
 from finegrain.gallery.columns.table import Table
@@ -105,10 +106,13 @@ class FollowedColumns:
             return self._store.ids_matching(condition)
         if selection.others is None:
             return selection.ids()
-        with self._store.reading() as run:
-            if _revision(run) != selection.revision:
-                return self._store.ids_matching(condition)
-            return self._matching(selection.others, selection.ids())
+        try:
+            with self._store.reading() as run:
+                if _revision(run) == selection.revision:
+                    return self._matching(selection.others, selection.ids())
+        except GalleryError:
+            pass  # a damaged text cannot be read, but SQL compares it
+        return self._store.ids_matching(condition)
 
     def _selection(self, condition: Condition) -> _Selection:
         with self._lock, self._store.reading() as run:
@@ -123,15 +127,15 @@ class FollowedColumns:
 
     def _matching(self, condition: Condition, ids: Ids) -> Ids:
         """Those of some rows that match; their values are read from the file."""
-        matching: list[int] = []
+        kept: list[int] = []
         for start in range(0, len(ids), _CHUNK_ROWS):
             chunk = ids[start : start + _CHUNK_ROWS].tolist()
             columns = {name: self._store.groups(name, chunk) for name in column_names(condition)}
             for id_ in chunk:
                 row = {name: values.get(id_) for name, values in columns.items()}
                 if evaluate(condition, row):
-                    matching.append(id_)
-        return np.array(matching, np.int64)
+                    kept.append(id_)
+        return np.array(kept, np.int64)
 
     def _followed(self, run: Run) -> _Seen:
         """The rows and columns as they are in the file now."""

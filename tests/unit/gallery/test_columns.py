@@ -238,11 +238,18 @@ def test_a_filter_that_sqlite_evaluates_quickly_reads_no_column(gallery: Gallery
 
 
 @pytest.mark.parametrize(
-    "where", ["time like '%-02T%'", "pid like '%5'", "not big = 9007199254740993", "broken = 'x'"]
+    "where",
+    [
+        "time like '%-02T%'",
+        "pid like '%5'",
+        "not big = 9007199254740993",
+        "broken = 'x'",
+        "price is not null and broken = 'x'",
+    ],
 )
 def test_sql_evaluates_what_columns_cannot(gallery: Gallery, columns: FollowedColumns, where: str):
     gallery.update([1, 2], {"big": 2**53 + 1, "broken": "x"})
-    gallery.update([3], {"big": 2.0**53, "broken": "y"})
+    gallery.update([3], {"big": 2.0**53, "broken": "y", "price": 5})
     with closing(sqlite3.connect(gallery.path)) as connection, connection:
         connection.execute(
             "UPDATE attribute SET value = CAST(x'ff' AS TEXT) WHERE name = 'broken' AND value = 'y'"
