@@ -1,4 +1,4 @@
-"""Decoding stored vectors, and detecting damage to them."""
+"""Detecting damage to vectors that are stored in a table."""
 
 from __future__ import annotations
 
@@ -8,21 +8,10 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from finegrain.gallery.entries import not_normalised
-from finegrain.index.exact import Ids, Vectors
+from finegrain.index.exact import Vectors
 
 StoredVector = tuple[int, object, object]
 """Id of the picture, its vector as little-endian float32, and the CRC-32 (None if unknown)."""
-
-
-def decoded(chunk: Sequence[StoredVector], dim: int) -> tuple[Ids, Vectors, list[int]]:
-    """Ids and vectors ``[n, D]`` of the intact rows, and the ids of the damaged ones."""
-    damaged = [id_ for id_, _ in faults_of(chunk, dim)]
-    left_out = set(damaged)
-    intact = [
-        (id_, data) for id_, data, _ in chunk if id_ not in left_out and isinstance(data, bytes)
-    ]
-    ids = np.array([id_ for id_, _ in intact], np.int64)
-    return ids, _numbers([data for _, data in intact], dim), damaged
 
 
 def faults_of(chunk: Sequence[StoredVector], dim: int) -> Iterator[tuple[int, str]]:

@@ -42,12 +42,16 @@ _CHUNK_PATHS = 1024
 
 
 class Gallery:
-    """Vectors of pictures with their paths and metadata, in one durable file.
+    """Vectors of pictures with their paths and metadata, in durable files.
 
     The effect of :meth:`add` and :meth:`delete` survives a crash once the call has returned.
-    Search is exact unless ``index`` names an approximate index. The first search reads the
-    vectors into memory; later searches read only changes, including those of other processes.
-    Any number of threads may share a gallery and search at once.
+    Search is exact unless ``index`` names an approximate index. The first search reads one-byte
+    codes of the vectors into memory, and each search the vectors of its candidates; later searches
+    read only changes, including those of other processes. Any number of threads may share a gallery
+    and search at once.
+
+    The vectors are in a second file next to the first, with ``.vectors`` after its name. Copy and
+    move both together.
 
     One process writes at a time; other writers wait up to 30 seconds. Any number of processes
     may read. The gallery opens read-only if the file or its folder is not writable. Pictures
@@ -486,9 +490,9 @@ class Gallery:
         return back_up(self._file("backed up"), Path(target), overwrite=overwrite)
 
     def check(self) -> GalleryReport:
-        """Read the whole file and report damage.
+        """Read the files and report damage.
 
-        This runs SQLite's integrity check, and checks all vectors, metadata, ids and tokens.
+        This runs SQLite's integrity check, and checks all vectors, codes, metadata, ids and tokens.
 
         Raises:
             GalleryError: The file is too damaged to be read, or the gallery is on Milvus.

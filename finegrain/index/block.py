@@ -4,17 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from finegrain.index import codes as coding
-from finegrain.index.codes import Asked, Codes
+from finegrain.index.codes import Asked, Codes, Encoded, Mask
 from finegrain.index.estimate import Ids, Pool, Query, Rows, Vectors, longest_of
+from finegrain.index.vector_rows import BlockVectors, FiledVectors, HeldVectors, joined
 
-GATHER_SHARE = 0.15
-"""Below this share of allowed rows, reading their vectors is faster than scanning all codes
-(measured at width 512 on an AMD EPYC of the Zen 4 generation)."""
+
+class StoredBlock(NamedTuple):
+    """A block of a file, with the codes that the file holds.
+
+    Attributes:
+        ids: Ids ``[n]``, ascending.
+        vectors: Vectors of these ids.
+        encoded: Their codes; None if these are damaged.
+    """
+
+    ids: Ids
+    vectors: FiledVectors
+    encoded: Encoded | None
+
+    def only(self, kept: Mask) -> StoredBlock:
+        """The block with the rows of a mask."""
+        if kept.all():
+            return self
+        rows = np.flatnonzero(kept)
+        encoded = self.encoded
+        if encoded is not None:
+            encoded = encoded._replace(levels=encoded.levels[rows])
+        return StoredBlock(self.ids[rows], self.vectors.only(rows), encoded)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -23,20 +45,37 @@ class Block:
 
     Attributes:
         ids: Ids ``[n]``, ascending.
-        vectors: Vectors ``[n, D]``, contiguous.
+        vectors: Their vectors.
         longest: Upper bound on the L2 norm of the vectors.
         codes: One-byte codes of the vectors; None for a small block.
     """
 
     ids: Ids
-    vectors: Vectors
+    vectors: BlockVectors
     longest: float
     codes: Codes | None = None
 
     @classmethod
     def of(cls, ids: Ids, vectors: Vectors) -> Block:
         """A block without codes, with its own copy of the rows."""
-        return cls(ids.astype(np.int64), np.array(vectors, np.float32), longest_of(vectors))
+        held = HeldVectors(np.array(vectors, np.float32))
+        return cls(ids.astype(np.int64), held, longest_of(vectors))
+
+    @classmethod
+    def stored(cls, stored: StoredBlock) -> Block | None:
+        """A block whose vectors stay in their file; None if it has no intact rows."""
+        if not len(stored.ids):
+            return None
+        if stored.encoded is not None:
+            codes = None
+            if len(stored.ids) >= coding.least_rows():
+                codes = coding.scannable(stored.encoded)
+            return cls(stored.ids, stored.vectors, stored.encoded.grid.longest, codes)
+        rows, vectors = stored.vectors.take()
+        if not len(rows):
+            return None
+        ids = stored.ids[rows]
+        return cls(ids, stored.vectors.only(rows), longest_of(vectors)).coded()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -45,23 +84,29 @@ class Block:
         """A block of these rows followed by those of ``other``, without codes."""
         return Block(
             np.concatenate([self.ids, other.ids]),
-            np.concatenate([self.vectors, other.vectors]),
+            joined(self.vectors, other.vectors),
             max(self.longest, other.longest),
         )
 
     def coded(self) -> Block:
-        """The same rows with codes, if the block is large enough."""
+        """The same rows with codes, if the block is large enough; without damaged rows."""
         if self.codes is not None or len(self) < coding.least_rows():
             return self
-        return Block(self.ids, self.vectors, self.longest, coding.coded(self.vectors, self.longest))
+        rows, vectors = self.vectors.take()
+        if not len(rows):
+            return self
+        codes = coding.coded(vectors, self.longest)
+        if len(rows) == len(self):
+            return Block(self.ids, self.vectors, self.longest, codes)
+        return Block(self.ids[rows], self.vectors.only(rows), self.longest, codes)
 
     def without(self, rows: Rows) -> Block:
-        """A copy without these rows."""
-        vectors = np.delete(self.vectors, rows, axis=0)
-        remaining = None
-        if self.codes is not None and len(vectors):
-            remaining = self.codes.without(rows, vectors)
-        return Block(np.delete(self.ids, rows), vectors, self.longest, remaining)
+        """A copy without these rows, and without codes if they must be made again."""
+        remaining = np.delete(np.arange(len(self)), rows)
+        codes = None
+        if self.codes is not None and len(remaining):
+            codes = self.codes.without(rows)
+        return Block(self.ids[remaining], self.vectors.only(remaining), self.longest, codes)
 
     def rows_of(self, ids: Ids) -> Rows:
         """Rows of the ids (ascending) that are in this block."""
@@ -102,22 +147,23 @@ class Part:
 
     def asked(self, query: Query, k: int) -> Asked | None:
         """What to ask the codes of the block for; None where reading the vectors is faster."""
-        if self._block.codes is None or len(self) < GATHER_SHARE * len(self._block):
+        block = self._block
+        if block.codes is None or len(self) < block.vectors.GATHER_SHARE * len(block):
             return None
         return Asked(query, k, self._allowed)
 
     def all(self, query: Query) -> Pool:
         """Estimates for all rows, computed from the vectors in float32."""
-        block = self._block
-        rows = np.arange(len(block)) if self._rows is None else self._rows
-        vectors = block.vectors if self._rows is None else block.vectors[rows]
+        rows, vectors = self._block.vectors.take(self._rows)
         # einsum uses this thread only; a matrix product would start all threads of BLAS.
         scores = np.einsum("nd,d->n", vectors, query.direction.astype(np.float32))
-        return Pool(rows, scores.astype(np.float64), query.rounding(block.longest), rest=-np.inf)
+        error = query.rounding(self._block.longest)
+        return Pool(rows, scores.astype(np.float64), error, rest=-np.inf)
 
     def scored(self, query: Query, rows: Rows) -> tuple[Ids, Vectors]:
-        """Ids and exact scores of some of the block's rows."""
-        return self._block.ids[rows], query.scores(self._block.vectors[rows])
+        """Ids and exact scores of some of the block's rows, if they are intact."""
+        intact, vectors = self._block.vectors.take(rows)
+        return self._block.ids[intact], query.scores(vectors)
 
 
 def likely(wanted: Sequence[tuple[Part, Query, int]]) -> list[Pool]:

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from finegrain.index.codes import SCAN_SHARE, Asked, encode
-from finegrain.index.estimate import Doubles, Pool, Rows, Vectors
+from finegrain.index.codes import SCAN_SHARE, Asked, Encoded
+from finegrain.index.estimate import Doubles, Pool, Rows
 from finegrain.runtime.byte_matrix import LARGEST, ByteMatrix, Bytes, Sums
 
 MOST_REMOVED = 1 / 8
 """Above this share of removed rows, which a scan still reads, codes are made again."""
 
+_TURNED_ROWS = 64  # a part that stays in the cache while rows become columns
 _MOST_IN_GROUP = 64  # rows of which only the highest product is looked at to find the k-th highest
 _GROUPS_PER_HIT = 8  # the more groups, the closer their k-th highest product is to the k-th of all
 _LOWEST = np.iinfo(np.int32).min  # instead of the product of a row that must not be returned
@@ -45,18 +46,18 @@ class ByteCodes:
     groups of rows, since each of ``k`` groups has a row with its maximum.
 
     Args:
-        vectors: Vectors ``[n, D]``, at least one.
-        longest: Upper bound on their L2 norm.
+        encoded: The codes of at least one vector.
     """
 
-    def __init__(self, vectors: Vectors, longest: float) -> None:
+    def __init__(self, encoded: Encoded) -> None:
         def fill(weights: Bytes) -> None:
-            def write(start: int, codes: Vectors) -> None:
-                weights[:, start : start + len(codes)] = np.floor(codes).T
+            for start in range(0, rows, _TURNED_ROWS):
+                levels = encoded.levels[start : start + _TURNED_ROWS]
+                # 0 to 255 become -128 to 127.
+                weights[:, start : start + len(levels)] = (levels ^ 128).view(np.int8).T
 
-            self._grid = encode(vectors, longest, write)
-
-        rows, width = vectors.shape
+        rows, width = encoded.levels.shape
+        self._grid = encoded.grid
         self._matrix = ByteMatrix((width, rows), fill)
         self._kept = np.arange(rows)
         self._removed: Rows = np.empty(0, np.int64)
@@ -120,14 +121,14 @@ class ByteCodes:
             np.float64,
         )
 
-    def without(self, rows: Rows, remaining: Vectors) -> ByteCodes:
+    def without(self, rows: Rows) -> ByteCodes | None:
         """See :class:`~finegrain.index.codes.Codes`.
 
         The bytes of removed rows stay in memory until an eighth of the rows is removed.
         """
         removed = np.sort(np.concatenate([self._removed, self._kept[rows]]))
         if len(removed) > MOST_REMOVED * (len(self._removed) + len(self._kept)):
-            return ByteCodes(remaining, self._grid.longest)
+            return None
         fewer = copy.copy(self)
         fewer._kept, fewer._removed = np.delete(self._kept, rows), removed
         return fewer

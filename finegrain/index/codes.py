@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from typing import NamedTuple, Protocol
 
@@ -42,12 +42,10 @@ class Codes(Protocol):
     def best(self, asked: Sequence[Asked]) -> list[Pool | None]:
         """Estimates for each query; None where reading all vectors is faster."""
 
-    def without(self, rows: Rows, remaining: Vectors) -> Codes:
-        """Codes without these rows; later rows move up.
+    def without(self, rows: Rows) -> Codes | None:
+        """Codes without these rows, ascending; later rows move up.
 
-        Args:
-            rows: Rows to leave out, ascending.
-            remaining: The vectors of all other rows, at least one.
+        None if it is better to make codes of the remaining vectors again.
         """
 
 
@@ -97,30 +95,42 @@ class Grid(NamedTuple):
         return self.residual + kernel + query.rounding(self.longest)
 
 
-def encode(vectors: Vectors, longest: float, write: Callable[[int, Vectors], None]) -> Grid:
+class Encoded(NamedTuple):
+    """Encoded vectors.
+
+    Attributes:
+        grid: How they were encoded.
+        levels: Codes as whole numbers from 0 to 255, ``[n, D]``: ``c + 127.5``.
+    """
+
+    grid: Grid
+    levels: npt.NDArray[np.uint8]
+
+
+def encode(vectors: Vectors, longest: float) -> Encoded:
     """Encode vectors ``[n, D]``, at least one.
 
     Args:
         vectors: The vectors.
         longest: Upper bound on their L2 norm.
-        write: Takes the first row and the codes ``[r, D]`` of each slice.
     """
     low, high = vectors.min(axis=0), vectors.max(axis=0)
     middle = low + (high - low) / 2
     step = np.maximum((high - low) / np.float32(LEVELS - 1), _SMALLEST_STEP)
+    levels = np.empty(vectors.shape, np.uint8)
     residual = largest = 0.0
     for start in range(0, len(vectors), _SLICE_ROWS):
         rest = vectors[start : start + _SLICE_ROWS] - middle
         codes = np.floor(rest / step)
         np.clip(codes, -LEVELS / 2, LEVELS / 2 - 1, out=codes)
+        levels[start : start + _SLICE_ROWS] = codes + LEVELS / 2
         codes += 0.5
         rest -= step * codes
-        write(start, codes)
         residual = max(residual, longest_of(rest))
         largest = max(largest, longest_of(codes))
     # The residuals themselves are rounded, by up to 3 * 2^-24 of the subtracted numbers.
     residual += 2.0**-20 * (longest + float(np.linalg.norm(middle)))
-    return Grid(middle, step, longest, residual, largest)
+    return Encoded(Grid(middle, step, longest, residual, largest), levels)
 
 
 @cache
@@ -142,17 +152,22 @@ def least_rows() -> int:
     return 1024 if multiplies_bytes() else 4096
 
 
+def scannable(encoded: Encoded) -> Codes:
+    """Codes of at least one vector in the form that suits this processor."""
+    if multiplies_bytes():
+        from finegrain.index.byte_codes import ByteCodes  # imports ONNX Runtime
+
+        return ByteCodes(encoded)
+    from finegrain.index.faiss_codes import FaissCodes
+
+    return FaissCodes(encoded)
+
+
 def coded(vectors: Vectors, longest: float) -> Codes:
-    """Codes of vectors ``[n, D]``, at least one, in the form that suits this processor.
+    """Encode vectors ``[n, D]``, at least one, in the form that suits this processor.
 
     Args:
         vectors: The vectors.
         longest: Upper bound on their L2 norm.
     """
-    if multiplies_bytes():
-        from finegrain.index.byte_codes import ByteCodes  # imports ONNX Runtime
-
-        return ByteCodes(vectors, longest)
-    from finegrain.index.faiss_codes import FaissCodes
-
-    return FaissCodes(vectors, longest)
+    return scannable(encode(vectors, longest))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -13,9 +13,10 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
-from finegrain.index.block import Block, Part, likely
+from finegrain.index.block import Block, Part, StoredBlock, likely
 from finegrain.index.estimate import Ids, Pool, Query, Vectors
 from finegrain.index.micro_batching import MicroBatcher
+from finegrain.runtime.freed_memory import return_freed_memory
 
 __all__ = ["Hit", "Ids", "VectorIndex", "Vectors"]
 
@@ -59,7 +60,7 @@ class _Scanned(NamedTuple):
 
 
 class VectorIndex:
-    """Exact search over vectors in memory, with one-byte codes to select candidates.
+    """Exact search over vectors, with one-byte codes in memory to select candidates.
 
     A search works in three steps:
 
@@ -76,8 +77,11 @@ class VectorIndex:
     Rows are stored in immutable blocks. Adding joins small blocks into larger ones, so that each
     row is copied only a few times. Removing copies the blocks that lose rows.
 
-    Memory is five bytes per number, four for the vector and one for its code: 2,560 bytes for a
-    row of width 512.
+    The vectors of adopted blocks stay in their file, and only those of candidates are read. Memory
+    is then one byte per number for the code, and 20 bytes for ids, places and checksums: 532 bytes
+    for a row of width 512. Rows that were added without a file are held in memory, with four more
+    bytes per number. A vector that does not agree with its checksum is left out, as if its row did
+    not exist.
 
     Any number of searches may run at once, also during one ``add`` or ``remove``; they then see
     all, none or some of its rows. Searches that wait at the same time share one scan of the codes,
@@ -115,7 +119,9 @@ class VectorIndex:
 
     def chunks(self) -> Iterator[tuple[Ids, Vectors]]:
         """All rows, ascending: ids ``[n]`` and their vectors ``[n, D]``."""
-        return ((block.ids, block.vectors) for block in self._blocks)
+        for block in self._blocks:
+            rows, vectors = block.vectors.take()
+            yield (block.ids if len(rows) == len(block) else block.ids[rows]), vectors
 
     def __len__(self) -> int:
         return sum(map(len, self._blocks))
@@ -127,6 +133,33 @@ class VectorIndex:
             part = slice(start, start + BLOCK_ROWS)
             _append(blocks, Block.of(ids[part], vectors[part]))
         self._blocks = tuple(blocks)
+
+    def adopt(self, numbers: Iterable[int], load: Callable[[int], StoredBlock]) -> None:
+        """Take over blocks of a file, whose vectors stay there.
+
+        Rows of these blocks that the index holds already are replaced.
+
+        Args:
+            numbers: Numbers of the blocks, ascending.
+            load: Reads a block.
+        """
+        self._use_threads()
+
+        def build(number: int) -> Block | None:
+            return Block.stored(load(number))
+
+        adopted = [block for block in self._threads.map(build, numbers) if block is not None]
+        if not adopted:
+            return
+        first, last = adopted[0].ids[0], adopted[-1].ids[-1]
+        before = [block for block in self._blocks if block.ids[-1] < first]
+        behind: list[Block] = []  # newer rows than those of the file's blocks
+        for block in self._blocks[len(before) :]:
+            rest = block.without(np.flatnonzero(block.ids <= last))
+            if len(rest):
+                _append(behind, rest)
+        self._blocks = (*before, *adopted, *behind)
+        return_freed_memory()
 
     def remove(self, ids: Ids) -> None:
         """Remove the rows with these ids; ids that are not in the index are ignored."""
@@ -153,8 +186,7 @@ class VectorIndex:
             allowed: If set, search only these ids, ascending. If they are few, only their vectors
                 are read, so the search is faster.
         """
-        if self._process != os.getpid():  # a forked process does not inherit the threads
-            self._start_threads()
+        self._use_threads()
         hits: list[list[Hit]] = []
         for start in range(0, len(queries), _QUERIES_AT_ONCE):
             batch = [
@@ -169,6 +201,10 @@ class VectorIndex:
 
     def close(self) -> None:
         """Free nothing; all memory is freed with the object."""
+
+    def _use_threads(self) -> None:
+        if self._process != os.getpid():  # a forked process does not inherit the threads
+            self._start_threads()
 
     def _start_threads(self) -> None:
         # A scan distributes blocks to these threads, so each must not use OpenMP threads too.
@@ -232,10 +268,18 @@ class VectorIndex:
 
 
 def _append(blocks: list[Block], new: Block) -> None:
-    """Append a block; join it with the preceding blocks unless these are much larger."""
-    while blocks and len(blocks[-1]) <= min(2 * len(new), BLOCK_ROWS - len(new)):
+    """Append a block; join it with the preceding blocks unless these are much larger.
+
+    Blocks of a file are not joined with blocks in memory.
+    """
+    while (
+        blocks
+        and len(blocks[-1]) <= min(2 * len(new), BLOCK_ROWS - len(new))
+        and type(blocks[-1].vectors) is type(new.vectors)
+    ):
         new = blocks.pop().joined(new)
-    blocks.append(new.coded())
+    if len(new):  # rows that are damaged are left out
+        blocks.append(new.coded())
 
 
 def _reaching(

@@ -9,7 +9,7 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
-from finegrain.index.codes import LEVELS, SCAN_SHARE, Asked, Mask, encode
+from finegrain.index.codes import LEVELS, SCAN_SHARE, Asked, Encoded, Mask
 from finegrain.index.estimate import Pool, Query, Rows, Vectors
 
 SPARE_ROWS = 64
@@ -29,12 +29,13 @@ class FaissCodes:
     estimates; the lowest of them bounds those of the rows left out.
 
     Args:
-        vectors: Vectors ``[n, D]``, at least one.
-        longest: Upper bound on their L2 norm.
+        encoded: The codes of at least one vector.
     """
 
-    def __init__(self, vectors: Vectors, longest: float) -> None:
-        self._width = -(-vectors.shape[1] // _LANES) * _LANES
+    def __init__(self, encoded: Encoded) -> None:
+        width = encoded.levels.shape[1]
+        self._grid = encoded.grid
+        self._width = -(-width // _LANES) * _LANES
         self._index: faiss.Index = faiss.IndexScalarQuantizer(
             self._width,
             faiss.ScalarQuantizer.QT_8bit_uniform,
@@ -42,7 +43,11 @@ class FaissCodes:
         )
         # FAISS decodes each of the 256 levels to its middle: -127.5, -126.5 and so on.
         self._index.train(self._padded(np.array([[-LEVELS / 2], [LEVELS / 2 - 1]])))
-        self._grid = encode(vectors, longest, lambda _, codes: self._index.add(self._padded(codes)))
+        levels = encoded.levels
+        if width < self._width:
+            # Queries are padded with zeros, so these columns take no part in a product.
+            levels = np.pad(levels, ((0, 0), (0, self._width - width)))
+        self._index.add_sa_codes(np.ascontiguousarray(levels))
 
     def _padded(self, rows: npt.NDArray[np.floating]) -> Vectors:
         padded = np.zeros((len(rows), self._width), np.float32)
@@ -67,7 +72,7 @@ class FaissCodes:
         shown = slice(None) if allowed is None else allowed[rows[0]]
         return Pool(rows[0][shown], estimates[shown], error, rest=float(estimates[-1]))
 
-    def without(self, rows: Rows, remaining: Vectors) -> FaissCodes:
+    def without(self, rows: Rows) -> FaissCodes:
         """See :class:`~finegrain.index.codes.Codes`."""
         fewer = copy.copy(self)
         fewer._index = faiss.clone_index(self._index)

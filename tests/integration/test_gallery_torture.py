@@ -21,6 +21,9 @@ import json, resource, sys
 import numpy as np
 from finegrain.errors import GalleryError
 from finegrain.gallery import Gallery
+from finegrain.gallery.sqlite import vector_file
+
+vector_file.BLOCK_ROWS = 64
 
 def vector(name):
     v = np.random.default_rng(name).standard_normal(16).astype(np.float32)
@@ -88,6 +91,7 @@ class Truth:
 
     def __init__(self) -> None:
         self.alive: dict[int, int] = {}  # name by id
+        self.names: dict[int, int] = {}  # of all rows, also deleted ones
         self.deleted: set[int] = set()
         self.doubtful: set[int] = set()  # asked to delete, without an acknowledgement
 
@@ -96,7 +100,9 @@ class Truth:
         for line in lines:
             said = json.loads(line)
             deleting = said.get("deleting", [])
-            self.alive |= {int(id_): name for id_, name in said.get("added", {}).items()}
+            added = {int(id_): name for id_, name in said.get("added", {}).items()}
+            self.alive |= added
+            self.names |= added
             self.deleted |= set(said.get("deleted", []))
         self.doubtful |= set(deleting)
 
@@ -107,6 +113,11 @@ class Truth:
             vectors = gallery._store.vectors(stored)
             assert set(rows) == set(vectors) == stored
             assert {h.id for h in gallery.search(vector(0)[None], 10**6)[0]} == stored
+            assert gallery.check().is_valid
+            files = [file.read_bytes() for file in path.parent.iterdir()]
+            gone = (self.deleted | self.doubtful) - stored
+            erased = [vector(self.names[id_]).tobytes() for id_ in gone & self.names.keys()]
+            assert not any(data in file for file in files for data in erased)
             assert self.alive.keys() - self.deleted - self.doubtful <= stored
             assert not self.deleted & stored
             lost = self.doubtful - stored

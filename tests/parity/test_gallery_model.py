@@ -68,6 +68,8 @@ class Machine(RuleBasedStateMachine):
     def begin(self) -> None:
         self.patch.setattr("finegrain.times.now", lambda: self.now)
         self.patch.setattr("finegrain.gallery.sqlite.followed_store.TIDY_SECONDS", 0)
+        self.patch.setattr("finegrain.gallery.sqlite.vector_file.BLOCK_ROWS", 4)
+        self.patch.setattr("finegrain.index.codes.least_rows", lambda: 2)
         self.gallery = Gallery(self.path, dim=DIM)
 
     def teardown(self) -> None:

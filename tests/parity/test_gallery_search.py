@@ -12,9 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finegrain.gallery import Gallery
+from finegrain.gallery.sqlite import vector_file
+from finegrain.gallery.sqlite.vector_file import VectorFile, checksums_of
+from finegrain.gallery.sqlite.vectors import Source
 from finegrain.index import codes
 from finegrain.index import exact as index
+from finegrain.index.block import StoredBlock
 from finegrain.index.exact import VectorIndex
+from finegrain.index.vector_rows import FiledVectors
 from finegrain.runtime.byte_matrix import copies_weights
 
 DIM = 4
@@ -44,6 +49,7 @@ steps = st.lists(
 )
 
 
+@pytest.mark.usefixtures("_small_blocks")
 @settings(max_examples=40, deadline=None)
 @given(steps=steps, query=exact, end=st.integers(1, 50))
 def test_search_equals_a_literal_loop(steps, query, end: int):
@@ -172,6 +178,7 @@ def _small_blocks(request: pytest.FixtureRequest) -> Iterator[None]:
         pytest.skip("ONNX Runtime does not copy weights on this processor")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(index, "BLOCK_ROWS", 512)
+        patch.setattr(vector_file, "BLOCK_ROWS", 8)
         patch.setattr(codes, "least_rows", lambda: 128)
         patch.setattr(codes, "multiplies_bytes", lambda: request.param == "bytes")
         yield
@@ -191,6 +198,36 @@ def literal_best(
     return [(id_, -score) for score, id_ in ranked[:k]]
 
 
+class FiledIndex(VectorIndex):
+    """Takes full blocks from a file, as a gallery does; others are added from memory."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(dim)
+        self._folder = tempfile.TemporaryDirectory()
+        path = Path(self._folder.name) / "vectors"
+        self._file = VectorFile.create(path, width=dim, identity="a" * 32, block_rows=300)
+        self._source = Source(self._file, on_damage=lambda ids: None)
+        self._num_slots = 0
+
+    def add(self, ids: np.ndarray, vectors: np.ndarray) -> None:
+        self._file.append(self._num_slots, ids + 1, checksums_of(vectors), vectors)
+        full = range(self._num_slots // 300, (self._num_slots + len(ids)) // 300)
+        self._num_slots += len(ids)
+        super().add(ids, vectors)
+        self.adopt(full, self._block)
+
+    def remove(self, ids: np.ndarray) -> None:
+        super().remove(ids)
+        slots = self._file.slots_of(ids + 1, self._num_slots)
+        self._file.erase(slots[slots >= 0])
+
+    def _block(self, number: int) -> StoredBlock:
+        ids = self._file.ids(number)
+        slots = np.arange(len(ids)) + 300 * number
+        vectors = FiledVectors(self._source, slots, self._file.checksums(number))
+        return StoredBlock(abs(ids) - 1, vectors, self._file.encoded(number)).only(ids > 0)
+
+
 @pytest.mark.usefixtures("_small_blocks")
 @settings(max_examples=150, deadline=None)
 @given(
@@ -201,10 +238,13 @@ def literal_best(
     share=st.sampled_from([None, 0, 0.003, 0.14, 0.3, 0.9, 1]),
     k=st.one_of(st.integers(1, 12), st.integers(1, 2200)),
     num_queries=st.sampled_from([1, 3, 17]),
+    is_filed=st.booleans(),
 )
-def test_no_data_makes_a_search_inexact(seed, kinds, count, drop, share, k, num_queries) -> None:
+def test_no_data_makes_a_search_inexact(
+    seed, kinds, count, drop, share, k, num_queries, is_filed
+) -> None:
     random = np.random.default_rng(seed)
-    searched = VectorIndex(WIDTH)
+    searched = FiledIndex(WIDTH) if is_filed else VectorIndex(WIDTH)
     rows: dict[int, np.ndarray] = {}
     for number, kind in enumerate(kinds):
         ids = np.arange(count) * 2 + number * 2000

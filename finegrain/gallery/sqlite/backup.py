@@ -8,8 +8,15 @@ from pathlib import Path
 
 from finegrain.errors import GalleryError
 from finegrain.gallery.sqlite.connections import as_gallery_errors, log_of
-from finegrain.gallery.sqlite.files import publish_new, publish_over, unfinished_file
+from finegrain.gallery.sqlite.files import (
+    next_vectors_of,
+    publish_new,
+    publish_over,
+    unfinished_file,
+    vectors_of,
+)
 from finegrain.gallery.sqlite.store import Store
+from finegrain.gallery.sqlite.vectors import StoredVectors
 
 
 def back_up(store: Store, target: Path, *, overwrite: bool) -> int:
@@ -24,15 +31,33 @@ def back_up(store: Store, target: Path, *, overwrite: bool) -> int:
     """
     _check_target(store.path, target, overwrite=overwrite)
     with as_gallery_errors(target), unfinished_file(target.resolve()) as unfinished:
-        with store.copying() as connection:
-            connection.execute("VACUUM INTO ?", (str(unfinished),))
-        count = _checked_count(store, unfinished)
-        if overwrite:
-            publish_over(unfinished, target.resolve())
-            tokens_of(target).unlink(missing_ok=True)  # tokens of the old pictures
-        elif not publish_new(unfinished, target.resolve()):
-            raise _exists(target)
+        try:
+            store.copy_to(unfinished)
+            count = _checked_count(store, unfinished)
+            _publish(unfinished, target.resolve(), overwrite=overwrite)
+        finally:
+            vectors_of(unfinished).unlink(missing_ok=True)
     return count
+
+
+def _publish(unfinished: Path, target: Path, *, overwrite: bool) -> None:
+    """Give both files of a copy their names; the vectors first, under that of a new file.
+
+    An opening completes this, if it is interrupted between the two.
+    """
+    has_vectors = vectors_of(unfinished).exists()
+    if has_vectors:
+        publish_over(vectors_of(unfinished), next_vectors_of(target))
+    if overwrite:
+        publish_over(unfinished, target)
+        tokens_of(target).unlink(missing_ok=True)  # tokens of the old pictures
+    elif not publish_new(unfinished, target):
+        next_vectors_of(target).unlink(missing_ok=True)
+        raise _exists(target)
+    if has_vectors:
+        publish_over(next_vectors_of(target), vectors_of(target))
+    else:
+        vectors_of(target).unlink(missing_ok=True)
 
 
 def tokens_of(path: Path) -> Path:
@@ -49,6 +74,8 @@ def _check_target(source: Path, target: Path, *, overwrite: bool) -> None:
         raise GalleryError(f"{target} is not a file. Choose another path.")
     if target.exists() and not overwrite:
         raise _exists(target)
+    if vectors_of(target).exists() and not target.exists():
+        raise _exists(vectors_of(target))
     if log_of(target.resolve()).exists():
         raise GalleryError(
             f"{target} is in use, or a process that used it was killed: there is "
@@ -68,6 +95,9 @@ def _checked_count(store: Store, copy: Path) -> int:
         identity = connection.execute("SELECT fingerprint, dim FROM gallery").fetchone()
         (count,) = connection.execute("SELECT count(*) FROM picture").fetchone()
         connection.execute("PRAGMA journal_mode = DELETE")
+        vectors = StoredVectors(copy, read_only=True, on_damage=lambda _: None)
+        vectors.verify(connection.execute)
+        vectors.close()
     if faults != ["ok"]:
         raise GalleryError(
             f"{store.path} is damaged: {'; '.join(faults)}. Nothing was copied; restore an older "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ from finegrain.gallery.damage import faults_of
 from finegrain.gallery.sqlite.backup import tokens_of
 from finegrain.gallery.sqlite.connections import as_gallery_errors
 from finegrain.gallery.sqlite.expiry import doubted
+from finegrain.gallery.sqlite.files import vectors_of
 from finegrain.gallery.sqlite.rows import Run, damaged_rows, damaged_thumbnails
 from finegrain.gallery.sqlite.store import Store
 
@@ -24,9 +25,6 @@ _CHUNK_ROWS = 8192
 
 # Each query selects the ids of pictures with one kind of fault.
 _QUERIES = {
-    "pictures without a vector": (
-        "SELECT id FROM picture WHERE id NOT IN (SELECT picture FROM vector)"
-    ),
     "ids above the last assigned id": (
         "SELECT id FROM picture WHERE id > (SELECT coalesce(max(seq), 0) FROM sqlite_sequence "
         "WHERE name = 'picture')"
@@ -82,14 +80,14 @@ class GalleryReport:
 
 
 def check(store: Store) -> GalleryReport:
-    """Read the whole file and check it.
+    """Read the database and the vectors, and check them.
 
     Raises:
         GalleryError: The file is too damaged to be read.
     """
     with store.reading() as run:
         (count,) = run("SELECT count(*) FROM picture").fetchone()
-        faults = [*_database_faults(run), *_vector_faults(store, "vector", store.dim)]
+        faults = [*_database_faults(run), *_vector_faults(store.vector_faults(run))]
         for what, query in _QUERIES.items():
             ids = [id_ for (id_,) in run(query, {"time": _TIME} if ":time" in query else ())]
             faults += [f"{what}: {_shown(ids)}"] if ids else []
@@ -101,7 +99,7 @@ def check(store: Store) -> GalleryReport:
             faults += [f"{what}: {_shown(ids)}"] if ids else []
         draft = run("SELECT dim FROM reindexing").fetchone()
         if draft is not None:
-            faults += _vector_faults(store, "next_vector", draft[0])
+            faults += _vector_faults(_draft_faults(run, draft[0]))
         stored = {id_ for (id_,) in run("SELECT id FROM picture")}
     with as_gallery_errors(tokens_of(store.path)):
         token_faults, remarks = _tokens(tokens_of(store.path), stored)
@@ -123,20 +121,24 @@ def _database_faults(run: Run) -> Iterator[str]:
         yield f"{len(orphans)} rows of {tables} belong to no picture"
 
 
-def _vector_faults(store: Store, table: str, dim: int) -> list[str]:
-    faults: list[str] = []
-    last = 0
-    with store.reading() as run:
-        while chunk := run(
-            f"SELECT picture, data, checksum FROM {table} WHERE picture > ? ORDER BY picture "
-            "LIMIT ?",
-            (last, _CHUNK_ROWS),
-        ).fetchall():
-            faults += [f"vector of picture {id_} {fault}" for id_, fault in faults_of(chunk, dim)]
-            last = chunk[-1][0]
+def _vector_faults(vector_faults: Iterable[str]) -> list[str]:
+    faults = list(vector_faults)
     if len(faults) > MAX_FAULTS:
-        faults[MAX_FAULTS:] = [f"and {len(faults) - MAX_FAULTS} more vectors"]
+        faults[MAX_FAULTS:] = [f"and {len(faults) - MAX_FAULTS} more faults of vectors"]
     return faults
+
+
+def _draft_faults(run: Run, dim: int) -> Iterator[str]:
+    """Faults of the vectors of a reindexing that is not finished."""
+    last = 0
+    while chunk := run(
+        "SELECT picture, data, checksum FROM next_vector WHERE picture > ? ORDER BY picture "
+        "LIMIT ?",
+        (last, _CHUNK_ROWS),
+    ).fetchall():
+        for id_, fault in faults_of(chunk, dim):
+            yield f"vector of picture {id_} {fault}"
+        last = chunk[-1][0]
 
 
 def _tokens(path: Path, stored: set[int]) -> tuple[list[str], list[str]]:
@@ -166,7 +168,7 @@ def _remarks(store: Store) -> Iterator[str]:
         moment = doubted(run)
     if moment is not None:
         yield f"the clock showed {moment} once, which is not trusted yet"
-    for path in (store.path, tokens_of(store.path)):
+    for path in (store.path, vectors_of(store.path), tokens_of(store.path)):
         with suppress(OSError):
             mode = stat.S_IMODE(os.stat(path).st_mode)
             if os.name == "posix" and mode & 0o077:

@@ -505,7 +505,8 @@ def as_gallery_errors(path: Path) -> Iterator[None]:
         raise GalleryError(f"{path}: {error}. {_advice(error)}") from error
     except OSError as error:
         raise GalleryError(
-            f"{path}: {error}. Nothing stored is lost; check the file, its folder and its disk."
+            f"{path}: {error}. Nothing stored is lost; check the file and its folder, and that the "
+            "disk works and has space."
         ) from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 import weakref
 from collections.abc import Callable
@@ -13,7 +14,11 @@ from finegrain.gallery.sqlite.connections import Connections
 _RETRY_SECONDS = (0.5, 1.0, 2.0, 5.0, 15.0)
 
 
-def erase(connections: Connections, seconds: float) -> bool:
+def erase(
+    connections: Connections,
+    seconds: float,
+    erase_vectors: Callable[[sqlite3.Connection], None],
+) -> bool:
     """Overwrite the bytes of deleted pictures, if the file records unfinished erasure.
 
     The file counts deletions and erased deletions. The counters are in the file so that an
@@ -23,6 +28,7 @@ def erase(connections: Connections, seconds: float) -> bool:
     Args:
         connections: Connections to the file.
         seconds: How long to wait for readers that still see deleted rows.
+        erase_vectors: Overwrites the vectors of deleted pictures inside a write transaction.
 
     Returns:
         Whether nothing is left to erase.
@@ -40,6 +46,7 @@ def erase(connections: Connections, seconds: float) -> bool:
             return False
         with connections.writing() as connection:
             connections.overwrite_unused(truncated)
+            erase_vectors(connection)
             connection.execute("UPDATE gallery SET scrubbed = max(scrubbed, ?)", (deletions,))
         return True
 

@@ -1,4 +1,4 @@
-"""Creating files that only their owner may read, and renaming them once they are complete."""
+"""Names of files, creating them for their owner only, and renaming them once they are complete."""
 
 from __future__ import annotations
 
@@ -9,6 +9,16 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 OWNER_ONLY = 0o600
+
+
+def vectors_of(path: Path) -> Path:
+    """Path of the file with the vectors of a gallery."""
+    return path.with_name(f"{path.name}.vectors")
+
+
+def next_vectors_of(path: Path) -> Path:
+    """Path of a new file of vectors until it has replaced the present one."""
+    return path.with_name(f"{path.name}.vectors.next")
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from finegrain.gallery.sqlite.store import Store
 from finegrain.gallery.sqlite.tokens import forget_tokens, keep_tokens
 from finegrain.index.approximate import Tuned, tune
 from finegrain.index.backend import CaptionIndex, SearchBackend, SearchIndex
+from finegrain.index.block import StoredBlock
 from finegrain.index.exact import VectorIndex, Vectors
 from finegrain.runtime.forks import pause_at_fork
 
@@ -32,12 +33,13 @@ _EVER = ""  # before any time
 
 
 class Follower:
-    """Reads all vectors at the first search, and only changes afterwards.
+    """Fills an index at the first search, and reads only changes afterwards.
 
-    Ids only grow and the vectors of a plan never change, so new pictures are those above the last
-    id seen. If the file counts more deletions than before, or a picture was found to be damaged,
-    all ids are compared. Expired pictures are found by their time. If the clock was set back,
-    everything is read again.
+    The exact index takes the codes of full blocks from the file, and reads the vectors of the last
+    block; other indexes read all vectors. Ids only grow and the vectors of a plan never change, so
+    new pictures are those above the last id seen. If the file counts more deletions than before, or
+    a picture was found to be damaged, the ids of all deleted pictures are read. Expired pictures
+    are found by their time. If the clock was set back, everything is read again.
 
     Args:
         store: The file.
@@ -67,6 +69,7 @@ class Follower:
         self._plan = (self._store.fingerprint, self._store.dim)
         self._seen_losses: tuple[int, int] | None = None
         self._seen_time = _EVER
+        self._num_adopted = 0
         if self._backend is None:
             return VectorIndex(self._store.dim)
         return self._backend.over(self._store)
@@ -84,6 +87,7 @@ class Follower:
                 self._index = self._begin()
             self._drop_lost()
             self._drop_expired(now)
+            self._adopt_blocks(now)
             # Query again for each chunk, since an approximate index may itself read further rows.
             while (chunk := next(self._store.vectors_after(self._index.last_id), None)) is not None:
                 self._index.add(*chunk)
@@ -92,8 +96,25 @@ class Follower:
     def _drop_lost(self) -> None:
         losses = self._store.deletions(), len(self._store.damaged)
         if losses != self._seen_losses:
-            self._index.remove(np.setdiff1d(self._index.ids, self._store.ids()))
+            if len(self._index):
+                self._index.remove(self._store.lost_ids())
             self._seen_losses = losses
+
+    def _adopt_blocks(self, now: str) -> None:
+        """Have an exact index search full blocks of the file with the codes that it holds."""
+        if not isinstance(self._index, VectorIndex):
+            return
+        num_blocks = self._store.num_full_blocks()
+        if num_blocks > self._num_adopted:
+            damaged = np.array(sorted(self._store.damaged), np.int64)
+            hidden = np.concatenate([self._store.ids_expired(_EVER, now), damaged])
+
+            def load(number: int) -> StoredBlock:
+                block = self._store.block(number)
+                return block.only(~np.isin(block.ids, hidden))
+
+            self._index.adopt(range(self._num_adopted, num_blocks), load)
+            self._num_adopted = num_blocks
 
     def _drop_expired(self, now: str) -> None:
         expired = self._store.ids_expired(self._seen_time, now)

@@ -42,14 +42,6 @@ CREATE INDEX attribute_value ON attribute (name, kind, value, picture);
 CREATE TABLE seen (name TEXT, kind TEXT, PRIMARY KEY (name, kind)) WITHOUT ROWID;
 """
 
-NEXT_VECTOR = """
-CREATE TABLE next_vector (
-    picture INTEGER PRIMARY KEY REFERENCES picture ON DELETE CASCADE,
-    data BLOB NOT NULL
-, checksum INTEGER);
-"""
-"""Vectors of the new plan during a reindexing, in the text that ``ALTER TABLE`` produces."""
-
 _TIMES_SCHEMA = """
 ALTER TABLE picture ADD COLUMN time TEXT;
 ALTER TABLE picture ADD COLUMN track TEXT;
@@ -119,6 +111,24 @@ ALTER TABLE picture ADD COLUMN revision INTEGER NOT NULL DEFAULT 0;
 CREATE INDEX picture_revision ON picture (revision) WHERE revision > 0;
 """
 
+# The vectors of an older version stay in their table until they are moved to a file, in batches
+# (finegrain.gallery.sqlite.moving). A new gallery does not need the table.
+_VECTOR_FILE_SCHEMA = """
+ALTER TABLE picture ADD COLUMN vector_checksum INTEGER;
+CREATE TABLE vector_file (
+    identity TEXT, num_slots INTEGER NOT NULL, total INTEGER NOT NULL
+);
+INSERT INTO vector_file VALUES (NULL, 0, 0);
+CREATE TABLE erasing (id INTEGER PRIMARY KEY, checksum INTEGER NOT NULL);
+"""
+
+_ERASING_TRIGGER = """
+CREATE TRIGGER picture_erasing AFTER DELETE ON picture WHEN old.vector_checksum IS NOT NULL
+BEGIN
+    INSERT INTO erasing VALUES (old.id, old.vector_checksum);
+END
+"""
+
 
 def _first(connection: sqlite3.Connection) -> None:
     run_all(connection, FIRST_SCHEMA)
@@ -150,6 +160,13 @@ def _revisions(connection: sqlite3.Connection) -> None:
     run_all(connection, _REVISIONS_SCHEMA)
 
 
+def _file_of_vectors(connection: sqlite3.Connection) -> None:
+    run_all(connection, _VECTOR_FILE_SCHEMA)
+    connection.execute(_ERASING_TRIGGER)
+    if not connection.execute("SELECT EXISTS (SELECT 1 FROM picture)").fetchone()[0]:
+        connection.execute("DROP TABLE vector")
+
+
 STEPS: tuple[Step, ...] = (
     _first,
     _times_tracks_and_retention,
@@ -158,6 +175,7 @@ STEPS: tuple[Step, ...] = (
     _row_checksums,
     _counter_of_writes,
     _revisions,
+    _file_of_vectors,
 )
 SCHEMA_VERSION = len(STEPS)
 

@@ -1,4 +1,4 @@
-"""Encoding all pictures of a gallery again with another plan, into a second table."""
+"""Encoding all pictures of a gallery again with another plan, into a table until the switch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 from finegrain.errors import GalleryError
 from finegrain.gallery.entries import checked_vectors
 from finegrain.gallery.pictures import source_of
-from finegrain.gallery.sqlite.migrations import NEXT_VECTOR, run_all
+from finegrain.gallery.sqlite.moving import as_stored
 from finegrain.gallery.sqlite.rows import (
     AMONG,
     blobs,
@@ -27,9 +27,11 @@ from finegrain.gallery.sqlite.rows import (
 )
 from finegrain.gallery.sqlite.schema import short
 from finegrain.gallery.sqlite.store import Store
+from finegrain.gallery.sqlite.vector_file import StoredRows
 from finegrain.records import Problem
 
 _CHUNK_ROWS = 1024  # thumbnails of one chunk are in memory at once
+_MOVED_ROWS = 8192
 
 _LACKING = "NOT EXISTS (SELECT 1 FROM next_vector WHERE next_vector.picture = picture.id)"
 
@@ -225,14 +227,24 @@ class _Draft:
             if lacking - set(drop):
                 return False
             remove_rows(connection, f"id {AMONG}", (json.dumps(list(lacking)),))
-            connection.execute("DROP TABLE vector")
-            connection.execute("ALTER TABLE next_vector RENAME TO vector")
-            run_all(connection, NEXT_VECTOR)
+            self._store.replace_vectors(connection, self._plan[1], self._rows(connection))
+            connection.execute("DELETE FROM next_vector")
             connection.execute("DELETE FROM reindexing")
             connection.execute(
                 "UPDATE gallery SET fingerprint = ?, dim = ?, deletions = deletions + 1", self._plan
             )
         return True
+
+    def _rows(self, connection: sqlite3.Connection) -> Iterator[StoredRows]:
+        """All vectors of the draft by ascending id, in chunks."""
+        last = 0
+        while chunk := connection.execute(
+            "SELECT picture, data, checksum FROM next_vector WHERE picture > ? ORDER BY picture "
+            "LIMIT ?",
+            (last, _MOVED_ROWS),
+        ).fetchall():
+            yield as_stored(chunk, self._plan[1])
+            last = chunk[-1][0]
 
     def _check_own(self, connection: sqlite3.Connection) -> None:
         plan = connection.execute("SELECT * FROM reindexing").fetchone()

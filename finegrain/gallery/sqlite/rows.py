@@ -4,8 +4,8 @@ A function that takes a connection instead of its ``execute`` writes; its caller
 transaction.
 
 A checksum is the CRC-32 of a canonical JSON text of all columns of a picture, its metadata, and
-the CRC-32 of its thumbnail. It is stored with the row. The vector has one of its own in its table,
-because vectors are read without their rows.
+the CRC-32 of its thumbnail. It is stored with the row. The vector has one of its own, because
+vectors are read without their rows (:mod:`finegrain.gallery.sqlite.vectors`).
 
 SQLite can check whole pages (``cksumvfs``), but that is a loadable extension which is not part of
 Python's :mod:`sqlite3`. CRC-32 is sufficient: it guards against faults of disks and memory, not
@@ -266,9 +266,15 @@ def select_places(run: Run, last_id: int, limit: int) -> list[Place]:
 
 
 def insert_rows(
-    connection: sqlite3.Connection, vectors: Vectors, entries: Sequence[Entry]
+    connection: sqlite3.Connection, checksums: Iterable[int], entries: Sequence[Entry]
 ) -> range:
-    """Write new rows under the ids after the last one ever assigned; return the new ids."""
+    """Write new rows under the ids after the last one ever assigned; return the new ids.
+
+    Args:
+        connection: The writing connection.
+        checksums: CRC-32 of the vectors, which the caller writes to their file.
+        entries: The rows.
+    """
     now = times.utc_text(times.now())
     (last,) = connection.execute(
         "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'picture'"
@@ -280,12 +286,11 @@ def insert_rows(
         for id_, entry in zip(ids, entries, strict=True)
     )
     connection.executemany(
-        f"INSERT INTO picture ({CELLS}, checksum) VALUES ({_MARKS})",
-        ((*row, row_checksum(row, own)) for row, own in zip(cells, attributes, strict=True)),
-    )
-    connection.executemany(
-        "INSERT INTO vector (picture, data, checksum) VALUES (?, ?, ?)",
-        ((id_, data, zlib.crc32(data)) for id_, data in zip(ids, blobs(vectors), strict=True)),
+        f"INSERT INTO picture ({CELLS}, checksum, vector_checksum) VALUES ({_MARKS}, ?)",
+        (
+            (*row, row_checksum(row, own), checksum)
+            for row, own, checksum in zip(cells, attributes, checksums, strict=True)
+        ),
     )
     connection.executemany(
         "INSERT INTO thumbnail VALUES (?, ?)",
@@ -369,19 +374,12 @@ def add_checksums(connection: sqlite3.Connection) -> None:
         id_: zlib.crc32(jpeg)
         for id_, jpeg in run(f"SELECT picture, jpeg FROM thumbnail WHERE picture {AMONG}", chosen)
     }
-    vectors = run(
-        f"SELECT picture, data FROM vector WHERE picture {AMONG} AND checksum IS NULL", chosen
-    ).fetchall()
     summed = [(None, UNREADABLE, id_) for id_ in damaged]
     for id_, row in rows.items():
         cells = (*row.cells[:-1], thumbnails.get(id_))
         summed.append((cells[-1], row_checksum(cells, row.attributes), id_))
     connection.executemany(
         "UPDATE picture SET thumbnail_checksum = ?, checksum = ? WHERE id = ?", summed
-    )
-    connection.executemany(
-        "UPDATE vector SET checksum = ? WHERE picture = ?",
-        ((zlib.crc32(data), id_) for id_, data in vectors),
     )
 
 

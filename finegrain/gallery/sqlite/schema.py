@@ -21,7 +21,7 @@ from finegrain.gallery.sqlite.connections import (
     lost_its_log,
     transaction,
 )
-from finegrain.gallery.sqlite.files import publish_new, unfinished_file
+from finegrain.gallery.sqlite.files import publish_new, unfinished_file, vectors_of
 from finegrain.gallery.sqlite.migrations import SCHEMA_VERSION, STEPS
 
 APPLICATION_ID = 0x66677261
@@ -160,6 +160,11 @@ def _create(path: Path, fingerprint: str | None, dim: int | None) -> None:
         raise GalleryError(
             f"There is no gallery at {path}, but the log of one: {log_of(target)}. Stop the "
             "processes that use it. Then move the gallery back beside its log, or remove the log."
+        )
+    if vectors_of(target).exists():
+        raise GalleryError(
+            f"There is no gallery at {path}, but the vectors of one: {vectors_of(target)}. Move "
+            "the gallery back beside its vectors, or remove them."
         )
     with unfinished_file(target) as unfinished:
         with closing(_connected(unfinished, read_only=False)) as connection:

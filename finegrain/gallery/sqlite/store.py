@@ -1,7 +1,8 @@
-"""A gallery's file: one SQLite database that loses no acknowledged write.
+"""A gallery's files, which lose no acknowledged write: an SQLite database, and its vectors.
 
-Vectors and thumbnails are in separate tables, so that a filter reads neither. Ids are never
-reused, so that an index in memory finds new rows by "ids above the last one".
+Vectors are in a file of their own (:mod:`finegrain.gallery.sqlite.vectors`), and thumbnails in a
+separate table, so that a filter reads neither. Ids are never reused, so that an index in memory
+finds new rows by "ids above the last one".
 
 An expired picture leaves all results at once, and the file soon after
 (:mod:`finegrain.gallery.clock`). The bytes of deleted pictures are overwritten.
@@ -22,7 +23,7 @@ from collections.abc import (
     Sequence,
     Set,
 )
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -30,7 +31,6 @@ import numpy as np
 
 from finegrain.errors import GalleryError, GalleryWarning
 from finegrain.gallery.clock import warn_of_doubt
-from finegrain.gallery.damage import StoredVector, decoded
 from finegrain.gallery.duplicates import Inserted, OnDuplicate, duplicates, insert_except, overtaken
 from finegrain.gallery.filters.conditions import Condition, Value
 from finegrain.gallery.filters.sql import to_sql
@@ -46,6 +46,8 @@ from finegrain.gallery.sqlite.connections import (
 )
 from finegrain.gallery.sqlite.erasure import Later, erase
 from finegrain.gallery.sqlite.expiry import doubted, is_due, look
+from finegrain.gallery.sqlite.files import vectors_of
+from finegrain.gallery.sqlite.moving import is_moved, move_some
 from finegrain.gallery.sqlite.rows import (
     ALIVE,
     AMONG,
@@ -65,11 +67,14 @@ from finegrain.gallery.sqlite.rows import (
     select_values,
 )
 from finegrain.gallery.sqlite.schema import open_database, short
+from finegrain.gallery.sqlite.vector_file import StoredRows, checksums_of
+from finegrain.gallery.sqlite.vectors import StoredVectors
+from finegrain.index.block import StoredBlock
 from finegrain.index.exact import Ids, Vectors
 from finegrain.records import Scalar
 
-CHECKED_BYTES = 64 << 20
-"""Largest file for which opening runs SQLite's integrity check, which takes about 0.2 s."""
+CHECKED_BYTES = 8 << 20
+"""Largest database for which opening runs SQLite's integrity check, which takes about 0.2 s."""
 
 ERASE_SECONDS = 5.0
 """How long a deletion waits for readers that began before it."""
@@ -95,9 +100,13 @@ class Store:
         self._later = Later(self.tidy)
         self.damaged: frozenset[int] = frozenset()
         """Ids of pictures whose row or vector was found to be damaged; no answer holds them."""
+        self._vectors = StoredVectors(
+            path, read_only=database.read_only, on_damage=self._name_damaged_vectors
+        )
         try:
             if not self.erased():  # another process was interrupted, or is still at it
                 self._connections.scan_whole()
+            self._move_vectors()
             self._complete_checksums()
             self._check_at_opening(lost_log=database.lost_log)
             if not self.tidy():
@@ -109,6 +118,7 @@ class Store:
     def close(self) -> None:
         self._later.stop()
         self._connections.close()
+        self._vectors.close()
 
     def count(self) -> int:
         # Every query counts, so this must not read every row. SQLite counts a table without a
@@ -213,39 +223,59 @@ class Store:
 
         The file is not locked between two chunks.
         """
-        while chunk := self._vectors_of_some(last_id):
-            ids, vectors = self._decoded(chunk)
-            last_id = chunk[-1][0]
+        while True:
+            with self.reading() as run:
+                rows = run(
+                    f"SELECT id, vector_checksum FROM picture WHERE id > ? AND {ALIVE} "
+                    "ORDER BY id LIMIT ?",
+                    (last_id, _CHUNK_ROWS),
+                ).fetchall()
+                ids, vectors = self._vectors_of(run, rows)
+            if not rows:
+                return
+            last_id = rows[-1][0]
             if len(ids):
                 yield ids, vectors
-
-    def _vectors_of_some(self, last_id: int) -> list[StoredVector]:
-        with self.reading() as run:
-            # LEFT JOIN, so that a picture without a vector is reported as damage.
-            return run(
-                "SELECT id, data, vector.checksum FROM picture LEFT JOIN vector ON picture = id "
-                f"WHERE id > ? AND {ALIVE} ORDER BY id LIMIT ?",
-                (last_id, _CHUNK_ROWS),
-            ).fetchall()
 
     def vectors(self, ids: Iterable[int]) -> dict[int, Vectors]:
         """Vectors ``[D]`` by id; an id that is not stored is left out."""
         with self.reading() as run:
-            chunk = run(
-                f"SELECT picture, data, checksum FROM vector WHERE picture {AMONG}",
+            rows = run(
+                f"SELECT id, vector_checksum FROM picture WHERE id {AMONG} ORDER BY id",
                 (json.dumps(list(ids)),),
             ).fetchall()
-        stored_ids, vectors = self._decoded(chunk)
-        return dict(zip(stored_ids.tolist(), vectors, strict=True))
+            intact, vectors = self._vectors_of(run, rows)
+        return dict(zip(intact.tolist(), vectors, strict=True))
 
-    def _decoded(self, chunk: Sequence[StoredVector]) -> tuple[Ids, Vectors]:
-        """The intact vectors; damaged ones are named."""
-        ids, vectors, damaged = decoded(chunk, self.dim)
-        self._name_damaged(damaged, "the vector")
+    def _vectors_of(self, run: Run, rows: Sequence[tuple[int, int]]) -> tuple[Ids, Vectors]:
+        """The intact vectors of pictures, by ids and checksums; damaged ones are named."""
+        ids, vectors, damaged = self._vectors.read(run, rows)
+        self._name_damaged_vectors(damaged)
         if self.damaged.isdisjoint(ids.tolist()):
             return ids, vectors
         intact = [row for row, id_ in enumerate(ids.tolist()) if id_ not in self.damaged]
         return ids[intact], vectors[intact]
+
+    def vector_faults(self, run: Run) -> Iterator[str]:
+        """Descriptions of all damage to the vectors and their codes; reads all of them."""
+        with self._errors():
+            yield from self._vectors.faults(run)
+
+    def num_full_blocks(self) -> int:
+        """Number of blocks of vectors that have codes."""
+        with self.reading() as run:
+            return self._vectors.num_full_blocks(run)
+
+    def block(self, number: int) -> StoredBlock:
+        """A full block of vectors; it may hold pictures that have expired or are damaged."""
+        with self.reading() as run:
+            return self._vectors.block(run, number)
+
+    def lost_ids(self) -> Ids:
+        """Ids of pictures that were deleted at any time, or are damaged."""
+        with self.reading() as run:
+            lost = self._vectors.lost_ids(run)
+        return np.concatenate([lost, np.array(sorted(self.damaged), np.int64)])
 
     def _intact(self, cursor: sqlite3.Cursor) -> Ids:
         """The ids that a query selects, without those of damaged pictures."""
@@ -286,7 +316,7 @@ class Store:
         """
         with self.writing() as connection:
             rows = duplicates(self, entries, on_duplicate)
-            ids = insert_except(rows.kept, vectors, entries, partial(insert_rows, connection))
+            ids = insert_except(rows.kept, vectors, entries, partial(self._write_rows, connection))
             removed: list[int] = []
             if rows.replaced:
                 # After the insert, so that an unpacked file that a new row uses is kept.
@@ -303,7 +333,7 @@ class Store:
         """Write rows in one transaction, except pictures that another process has added."""
         with self.writing() as connection:
             theirs = overtaken(self, entries, known)
-            ids = insert_except(theirs, vectors, entries, partial(insert_rows, connection))
+            ids = insert_except(theirs, vectors, entries, partial(self._write_rows, connection))
             removed = self._remove_damaged(connection, entries)
         if removed:
             self._erase(removed)
@@ -327,7 +357,16 @@ class Store:
         ids: list[int] = []
         with self.writing() as connection:
             for vectors, entries in batches:
-                ids += insert_rows(connection, vectors, entries)
+                ids += self._write_rows(connection, vectors, entries)
+        return ids
+
+    def _write_rows(
+        self, connection: sqlite3.Connection, vectors: Vectors, entries: Sequence[Entry]
+    ) -> range:
+        checksums = checksums_of(vectors)
+        ids = insert_rows(connection, checksums.tolist(), entries)
+        if ids:
+            self._vectors.append(connection, np.array(ids, np.int64), checksums, vectors)
         return ids
 
     def delete(self, ids: Iterable[int]) -> int:
@@ -358,8 +397,17 @@ class Store:
             switched = now != (self.fingerprint, self.dim)
             self.fingerprint, self.dim = now
         if switched:
+            with self.reading() as run:
+                self._vectors.last_id(run)  # gives the new file its name
             self._forget_plan()
             self._erase([])
+            self._shrink()
+
+    def replace_vectors(
+        self, connection: sqlite3.Connection, dim: int, chunks: Iterable[StoredRows]
+    ) -> None:
+        """Write the vectors of all pictures to a new file, inside :meth:`switching`."""
+        self._vectors.replace(connection, dim, chunks)
 
     def _forget_plan(self) -> None:
         """Erase data of the old plan that is stored outside the file."""
@@ -396,9 +444,42 @@ class Store:
                         removed, damaged = remove_expired(connection)
                     self._forget(removed)
                     self._name_damaged(damaged)
-                return erase(self._connections, _BRIEF_SECONDS)
+                with self.reading() as run:
+                    is_untidy = self._vectors.is_untidy(run)
+                if is_untidy:
+                    with self._connections.writing() as connection:
+                        self._vectors.tidy(connection)
+                return erase(self._connections, _BRIEF_SECONDS, self._vectors.erase)
             except sqlite3.OperationalError:
                 return False  # the file is locked, or the disk is full
+
+    def _move_vectors(self) -> None:
+        """Move the vectors that an older version wrote to a table into their file.
+
+        Raises:
+            GalleryError: They cannot be moved. The next opening continues.
+        """
+        with self.reading() as run:
+            if is_moved(run):
+                return
+        if self.read_only:
+            raise GalleryError(
+                f"{self.path} is being brought to a new format, which was interrupted, and cannot "
+                "be written. Open it once where it can be, or a copy."
+            )
+        is_complete = False
+        while not is_complete:
+            with self.writing() as connection:
+                is_complete = is_moved(connection.execute)  # another process may help
+                if not is_complete:
+                    move_some(connection, self._vectors, self.dim)
+        self._shrink()
+
+    def _shrink(self) -> None:
+        """Give the space of moved vectors back; where that fails, the file only stays larger."""
+        with suppress(sqlite3.Error), self._connections.lock:
+            self._connections.writer().execute("VACUUM")
+            self._connections.checkpoint()
 
     def _complete_checksums(self) -> None:
         """Compute the checksums of rows that an older version wrote.
@@ -425,6 +506,9 @@ class Store:
             self.damaged |= set(new)
             self._warn_of_damage(new, what)
 
+    def _name_damaged_vectors(self, ids: Collection[int]) -> None:
+        self._name_damaged(ids, "the vector")
+
     def _warn_of_damage(self, ids: Sequence[int], what: str) -> None:
         shown = f"picture{'s' if len(ids) > 1 else ''} {', '.join(map(str, ids[:_SHOWN]))}"
         more = f" and {len(ids) - _SHOWN} more" if len(ids) > _SHOWN else ""
@@ -446,7 +530,7 @@ class Store:
         """Erase deleted pictures; if readers delay it, warn and continue in the background."""
         self._forget(removed)
         with self._errors():
-            erased = erase(self._connections, ERASE_SECONDS)
+            erased = erase(self._connections, ERASE_SECONDS, self._vectors.erase)
         if not erased:
             self._later.begin()
             warnings.warn(
@@ -488,14 +572,19 @@ class Store:
             self._check_identity(connection)
             look(connection)
             yield connection
+            self._vectors.sync()
 
-    @contextmanager
-    def copying(self) -> Iterator[sqlite3.Connection]:
-        """A new connection outside any transaction."""
-        with self.reading():
-            pass  # check that the file is still the one that was opened, and of the same plan
-        with self._errors(), self._connections.extra() as connection:
-            yield connection
+    def copy_to(self, path: Path) -> None:
+        """Copy a snapshot of the database and of the vectors to a new gallery."""
+        if not self.read_only:
+            with self._errors(), self._connections.lock:
+                self._connections.use_wal()  # so that others may write meanwhile
+        # No vector is overwritten while somebody reads an older snapshot.
+        with self.reading() as run:
+            with self._connections.extra() as connection:
+                connection.execute("VACUUM INTO ?", (str(path),))
+            with closing(sqlite3.connect(path, isolation_level=None)) as copied:
+                self._vectors.copy(run, vectors_of(path), copied)
 
     def _errors(self) -> AbstractContextManager[None]:
         return as_gallery_errors(self.path)
@@ -523,7 +612,14 @@ class Store:
             return is_due(connection)
 
     def _check_at_opening(self, *, lost_log: bool) -> None:
-        """Check the integrity of a file that is small or has lost its log."""
+        """Compare the vectors with the database, and check a file that is small or lost its log."""
+        with self.reading() as run:
+            verdict = self._vectors.verify(run)
+        self._name_damaged_vectors(verdict.damaged)
+        if (verdict.surplus or verdict.total_is_wrong) and not self.read_only:
+            with self.writing() as connection:
+                self._vectors.erase_too(connection, verdict.surplus)
+                connection.execute("UPDATE gallery SET deletions = deletions + 1")
         with self._errors():
             small = os.stat(self.path).st_size <= CHECKED_BYTES
         if not small and not lost_log:

@@ -15,6 +15,7 @@ from finegrain.__main__ import main as command_line
 from finegrain.cli.parser import main
 from finegrain.gallery import Gallery
 from finegrain.records import Problem, printable
+from tests.unit.gallery.damaging import flip_vector, vectors_file
 
 
 @pytest.fixture
@@ -39,8 +40,7 @@ def test_a_gallery_is_backed_up_restored_and_checked(path: Path, tmp_path: Path,
 
 
 def test_a_damaged_gallery_is_reported(path: Path, capsys):
-    with Gallery(path) as gallery, gallery._store.writing() as connection:  # type: ignore
-        connection.execute("UPDATE vector SET checksum = checksum + 1 WHERE picture = 2")
+    flip_vector(path, 1)
     assert main(["gallery", "check", str(path)]) == 1
     shown = capsys.readouterr()
     assert "INVALID" in shown.out
@@ -54,6 +54,7 @@ def test_a_warning_is_one_line(path: Path, tmp_path: Path, capsys):
     with Gallery(path) as gallery:
         gallery.add(np.eye(1, 4), ["d"])
         (tmp_path / "copy").write_bytes(path.read_bytes())
+        (tmp_path / "copy.vectors").write_bytes(vectors_file(path).read_bytes())
         assert main(["gallery", "check", str(tmp_path / "copy")]) == 0
     said = capsys.readouterr().err
     assert said.startswith(

@@ -16,6 +16,7 @@ import pytest
 
 from finegrain.errors import GalleryError, GalleryWarning
 from finegrain.gallery import Gallery
+from tests.unit.gallery.damaging import stored_vector, vectors_file
 
 DIM = 4
 ONE = np.eye(1, DIM)
@@ -50,9 +51,10 @@ def test_a_backup_of_an_open_gallery_has_everything(gallery: Gallery, tmp_path: 
 def test_a_backup_holds_no_deleted_bytes(gallery: Gallery, tmp_path: Path):
     with sqlite3.connect(tmp_path / "g") as connection:  # without secure_delete
         connection.execute("DELETE FROM picture WHERE camera = 'y'")
-        connection.execute("DELETE FROM vector WHERE picture = 2")
     gallery.backup(tmp_path / "copy")
-    assert np.eye(3, DIM, dtype="<f4")[1].tobytes() not in (tmp_path / "copy").read_bytes()
+    assert stored_vector(tmp_path / "g", 1).any()
+    assert not stored_vector(tmp_path / "copy", 1).any()
+    assert stored_vector(tmp_path / "copy", 2).any()
 
 
 _WRITER = """
@@ -98,7 +100,8 @@ def test_a_file_that_is_there_is_replaced_only_where_asked(gallery: Gallery, tmp
     assert gallery.backup(tmp_path / "copy", overwrite=True) == 4
     assert images(tmp_path / "copy") == {"a", "b", "c", "d"}
     assert not (tmp_path / "copy.tokens").exists()
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["copy", "g", "g-shm", "g-wal"]
+    names = ["copy", "copy.vectors", "g", "g-shm", "g-wal", "g.vectors"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == names
 
 
 def test_a_backup_is_restored_by_backing_it_up(gallery: Gallery, tmp_path: Path):
@@ -136,8 +139,14 @@ def test_a_damaged_gallery_is_not_backed_up(gallery: Gallery, tmp_path: Path):
 # --- plain copies -----------------------------------------------------------------------
 
 
+def copied(source: Path, target: Path) -> None:
+    """Copy both files of a gallery with another tool."""
+    shutil.copy(source, target)
+    shutil.copy(vectors_file(source), vectors_file(target))
+
+
 def test_a_plain_copy_of_an_open_gallery_has_all_that_was_added(gallery: Gallery, tmp_path: Path):
-    shutil.copy(tmp_path / "g", tmp_path / "copy")
+    copied(tmp_path / "g", tmp_path / "copy")
     with pytest.warns(GalleryWarning, match=r"copied while it was in use.*holds 3 pictures"):
         copy = Gallery(tmp_path / "copy")
     assert copy.images() == {"a", "b", "c"}
@@ -154,7 +163,7 @@ def test_a_plain_copy_that_lacks_pictures_says_so(tmp_path: Path):
         reader.execute("BEGIN")
         reader.execute("SELECT * FROM picture").fetchall()
         gallery.add(np.eye(2, DIM), ["b", "c"])
-        shutil.copy(path, tmp_path / "copy")
+        copied(path, tmp_path / "copy")
         reader.close()
     with pytest.warns(GalleryWarning, match="holds 1 pictures; what was added or deleted last"):
         Gallery(tmp_path / "copy").close()
@@ -168,14 +177,15 @@ def test_a_torn_copy_is_refused(gallery: Gallery, tmp_path: Path):
     late = (tmp_path / "g").read_bytes()
     middle = 3 * 16384
     (tmp_path / "copy").write_bytes(late[:middle] + early[middle:])
+    shutil.copy(tmp_path / "g.vectors", tmp_path / "copy.vectors")
     with pytest.raises(GalleryError, match="damaged"):
         Gallery(tmp_path / "copy")
 
 
-def test_a_closed_gallery_is_one_file_and_copied_as_it_is(gallery: Gallery, tmp_path: Path):
+def test_a_closed_gallery_is_two_files_and_copied_as_it_is(gallery: Gallery, tmp_path: Path):
     gallery.close()
-    assert [p.name for p in tmp_path.iterdir()] == ["g"]
-    shutil.copy(tmp_path / "g", tmp_path / "copy")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["g", "g.vectors"]
+    copied(tmp_path / "g", tmp_path / "copy")
     assert images(tmp_path / "copy") == {"a", "b", "c"}
 
 
@@ -187,16 +197,16 @@ def test_a_gallery_that_nobody_closed_is_closed_with_the_process(tmp_path: Path)
         "gallery.add(np.eye(1, 4), ['a'])\n"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "g")], check=True)
-    assert [p.name for p in tmp_path.iterdir()] == ["g"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["g", "g.vectors"]
     assert images(tmp_path / "g") == {"a"}
 
 
-def test_several_handles_leave_one_file(gallery: Gallery, tmp_path: Path):
+def test_several_handles_leave_two_files(gallery: Gallery, tmp_path: Path):
     with Gallery(tmp_path / "g") as first, Gallery(tmp_path / "g") as second:
         first.add(ONE, ["d"])
         second.add(ONE, ["e"])
         gallery.close()
-    assert [p.name for p in tmp_path.iterdir()] == ["g"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["g", "g.vectors"]
     assert images(tmp_path / "g") == {"a", "b", "c", "d", "e"}
 
 
@@ -220,8 +230,9 @@ def test_files_are_for_their_owner_only(gallery: Gallery, tmp_path: Path):
             modes = {p.name: stat.S_IMODE(p.stat().st_mode) for p in tmp_path.iterdir()}
     finally:
         os.umask(before)
+    names = ("h", "h-wal", "h-shm", "h.vectors", "copy", "copy.vectors", "g", "g-wal")
     if os.name == "posix":
-        assert {modes[n] for n in ("h", "h-wal", "h-shm", "copy", "g", "g-wal")} == {0o600}
+        assert {modes[n] for n in names} == {0o600}
 
 
 @pytest.mark.parametrize("replaced", [False, True])

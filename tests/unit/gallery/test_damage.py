@@ -6,8 +6,9 @@ import io
 import re
 import sqlite3
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -15,6 +16,9 @@ from PIL import Image
 
 from finegrain.errors import FinegrainError, GalleryWarning
 from finegrain.gallery import Gallery, Row
+from finegrain.gallery.sqlite import vector_file
+from finegrain.index import codes
+from tests.unit.gallery.damaging import vectors_file
 
 DIM = 16
 COUNT = 300
@@ -33,8 +37,27 @@ def jpeg(number: int) -> bytes:
     return buffer.getvalue()
 
 
+class Files(NamedTuple):
+    """The content of both files of a gallery."""
+
+    database: bytes
+    vectors: bytes
+
+    def write(self, path: Path) -> None:
+        path.write_bytes(self.database)
+        vectors_file(path).write_bytes(self.vectors)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _small_blocks() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(vector_file, "BLOCK_ROWS", 64)
+        patch.setattr(codes, "least_rows", lambda: 32)
+        yield
+
+
 @pytest.fixture(scope="module")
-def valid(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+def valid(tmp_path_factory: pytest.TempPathFactory, _small_blocks: None) -> Files:
     path = tmp_path_factory.mktemp("valid") / "g"
     with Gallery(path, fingerprint="plan", dim=DIM) as gallery:
         gallery.add(
@@ -50,7 +73,7 @@ def valid(tmp_path_factory: pytest.TempPathFactory) -> bytes:
             thumbnails=[None if i % 10 else jpeg(i) for i in range(COUNT)],
         )
         gallery.delete(range(20, 40))
-    return path.read_bytes()
+    return Files(path.read_bytes(), vectors_file(path).read_bytes())
 
 
 Answer = tuple[float, Row, bytes | None]
@@ -75,7 +98,14 @@ def opened(path: Path) -> Gallery:
     return Gallery(path, fingerprint="plan", dim=DIM, create=False)
 
 
-def damaged(data: bytes, random: np.random.Generator) -> bytes:
+def damaged(valid: Files, random: np.random.Generator) -> Files:
+    """Both files, with damage to one of them."""
+    if random.random() < 0.5:
+        return valid._replace(database=with_damage(valid.database, random))
+    return valid._replace(vectors=with_damage(valid.vectors, random))
+
+
+def with_damage(data: bytes, random: np.random.Generator) -> bytes:
     """The file with one kind of damage at a place drawn at random."""
     changed = bytearray(data)
     at = int(random.integers(100, len(changed)))
@@ -101,14 +131,14 @@ def damaged(data: bytes, random: np.random.Generator) -> bytes:
 class Expected:
     """The right answers, by the ids that are named as damaged and therefore left out."""
 
-    def __init__(self, valid: bytes, path: Path) -> None:
+    def __init__(self, valid: Files, path: Path) -> None:
         self._valid = valid
         self._path = path
         self._answers: dict[frozenset[int], list[list[Answer]]] = {}
 
     def without(self, ids: frozenset[int]) -> list[list[Answer]]:
         if ids not in self._answers:
-            self._path.write_bytes(self._valid)
+            self._valid.write(self._path)
             with opened(self._path) as gallery:
                 gallery.delete(ids)
                 self._answers[ids] = answers(gallery)
@@ -134,7 +164,7 @@ def agree(given: list[list[Answer]], expected: list[list[Answer]], warned: list[
     ]
 
 
-def num_wrong(valid: bytes, folder: Path, count: int) -> list[int]:
+def num_wrong(valid: Files, folder: Path, count: int) -> list[int]:
     """Seeds of the damage that went unnoticed, or that cost more than the damaged pictures."""
     (folder / "valid").mkdir()
     (folder / "damaged").mkdir()
@@ -144,7 +174,7 @@ def num_wrong(valid: bytes, folder: Path, count: int) -> list[int]:
         for file in (folder / "damaged").iterdir():
             file.unlink()
         path = folder / "damaged" / "g"
-        path.write_bytes(damaged(valid, np.random.default_rng(seed)))
+        damaged(valid, np.random.default_rng(seed)).write(path)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             try:
@@ -160,26 +190,19 @@ def num_wrong(valid: bytes, folder: Path, count: int) -> list[int]:
     return wrong
 
 
-def test_no_damage_gives_a_wrong_answer(valid: bytes, tmp_path: Path):
+def test_no_damage_gives_a_wrong_answer(valid: Files, tmp_path: Path):
     assert num_wrong(valid, tmp_path, 120) == []
 
 
 @pytest.mark.slow
-def test_no_damage_of_a_thousand_gives_a_wrong_answer(valid: bytes, tmp_path: Path):
+def test_no_damage_of_a_thousand_gives_a_wrong_answer(valid: Files, tmp_path: Path):
     assert num_wrong(valid, tmp_path, 1000) == []
 
 
 @pytest.mark.parametrize(
     ("damage", "fault"),
     [
-        ("DELETE FROM vector WHERE picture = 5", "pictures without a vector: 5"),
-        ("UPDATE vector SET data = zeroblob(64), checksum = NULL WHERE picture = 5", "length 1"),
-        ("UPDATE vector SET data = x'00' WHERE picture = 5", "does not have 16 numbers"),
-        ("UPDATE vector SET checksum = 0 WHERE picture = 5", "does not agree with its checksum"),
-        (
-            "UPDATE vector SET picture = 999 WHERE picture = 5",
-            "rows of vector belong to no picture",
-        ),
+        ("UPDATE picture SET vector_checksum = 0 WHERE id = 5", "vector of picture 5 is missing"),
         ("UPDATE sqlite_sequence SET seq = 100", "ids above the last assigned id: 101, 102"),
         ("UPDATE picture SET added_at = 'now' WHERE id = 5", "pictures with an invalid time: 5"),
         ("UPDATE attribute SET kind = 'text' WHERE picture = 5", "value of the wrong kind: 5"),
@@ -187,8 +210,8 @@ def test_no_damage_of_a_thousand_gives_a_wrong_answer(valid: bytes, tmp_path: Pa
         ("INSERT INTO thumbnail VALUES (5, x'00')", "thumbnail is not a JPEG file: 5"),
     ],
 )
-def test_a_check_names_what_is_wrong(valid: bytes, tmp_path: Path, damage: str, fault: str):
-    (tmp_path / "g").write_bytes(valid)
+def test_a_check_names_what_is_wrong(valid: Files, tmp_path: Path, damage: str, fault: str):
+    valid.write(tmp_path / "g")
     with Gallery(tmp_path / "g") as gallery:
         assert gallery.check().is_valid
         with sqlite3.connect(tmp_path / "g") as connection:
@@ -202,8 +225,6 @@ def test_a_check_names_what_is_wrong(valid: bytes, tmp_path: Path, damage: str, 
 @pytest.mark.parametrize(
     ("damage", "named"),
     [
-        ("DELETE FROM vector WHERE picture = 5", "the vector of picture 5 is damaged"),
-        ("UPDATE vector SET data = zeroblob(64) WHERE picture = 5", "the vector of picture 5 "),
         ("UPDATE picture SET added_at = '2020' WHERE id = 5", "the row of picture 5 is damaged"),
         ("UPDATE picture SET pid = '4' WHERE id = 5", "the row of picture 5 is damaged"),
         ("UPDATE picture SET mtime = 17 WHERE id = 5", "the row of picture 5 is damaged"),
@@ -220,10 +241,10 @@ def test_a_check_names_what_is_wrong(valid: bytes, tmp_path: Path, damage: str, 
 )
 @pytest.mark.parametrize("is_open", [False, True])
 def test_a_damaged_picture_is_named_and_the_rest_is_served(
-    valid: bytes, tmp_path: Path, damage: str, named: str, is_open: bool
+    valid: Files, tmp_path: Path, damage: str, named: str, is_open: bool
 ):
     path = tmp_path / "g"
-    path.write_bytes(valid)
+    valid.write(path)
     vector = unit(COUNT)[4:5]
     with opened(path) as gallery:
         assert gallery.search(vector, 1)[0][0].id == 5
@@ -257,8 +278,8 @@ def test_a_damaged_picture_is_named_and_the_rest_is_served(
         assert not gallery.check().is_valid
 
 
-def test_a_damaged_picture_that_is_indexed_again_is_repaired(valid: bytes, tmp_path: Path):
-    (tmp_path / "g").write_bytes(valid)
+def test_a_damaged_picture_that_is_indexed_again_is_repaired(valid: Files, tmp_path: Path):
+    valid.write(tmp_path / "g")
     with sqlite3.connect(tmp_path / "g") as connection:
         connection.execute("UPDATE picture SET mtime = 17 WHERE id = 5")
     with pytest.warns(GalleryWarning, match="the row of picture 5"):
@@ -270,8 +291,8 @@ def test_a_damaged_picture_that_is_indexed_again_is_repaired(valid: bytes, tmp_p
         assert gallery.check().is_valid
 
 
-def test_a_damaged_thumbnail_is_named_and_left_out(valid: bytes, tmp_path: Path):
-    (tmp_path / "g").write_bytes(valid)
+def test_a_damaged_thumbnail_is_named_and_left_out(valid: Files, tmp_path: Path):
+    valid.write(tmp_path / "g")
     with opened(tmp_path / "g") as gallery:
         assert sorted(gallery.thumbnails([1, 2, 11])) == [1, 11]
         with sqlite3.connect(tmp_path / "g") as connection:
@@ -296,16 +317,16 @@ CHANGES: dict[str, Callable[[Gallery], object]] = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_every_change_renews_the_checksums(valid: bytes, tmp_path: Path, change: str):
-    (tmp_path / "g").write_bytes(valid)
+def test_every_change_renews_the_checksums(valid: Files, tmp_path: Path, change: str):
+    valid.write(tmp_path / "g")
     with opened(tmp_path / "g") as gallery:
         CHANGES[change](gallery)
         assert gallery.check().is_valid
         assert not gallery.damaged()
 
 
-def test_a_check_of_damaged_tokens_and_of_what_may_be_read_by_others(valid: bytes, tmp_path: Path):
-    (tmp_path / "g").write_bytes(valid)
+def test_a_check_of_damaged_tokens_and_of_what_may_be_read_by_others(valid: Files, tmp_path: Path):
+    valid.write(tmp_path / "g")
     (tmp_path / "g").chmod(0o644)
     (tmp_path / "g.tokens").write_bytes(b"no database" * 100)
     with Gallery(tmp_path / "g") as gallery:

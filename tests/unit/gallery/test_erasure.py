@@ -345,7 +345,8 @@ def test_a_plain_copy_of_a_gallery_in_use_is_overwritten_in_full(
     gallery: Gallery, tmp_path: Path, overwritten
 ):
     fill(gallery, 0, 30)
-    (tmp_path / "copied").write_bytes((tmp_path / "g").read_bytes())
+    for name in ("", ".vectors"):
+        (tmp_path / f"copied{name}").write_bytes((tmp_path / f"g{name}").read_bytes())
     overwritten.clear()
     with pytest.warns(GalleryWarning, match="copied while it was in use"):
         Gallery(tmp_path / "copied").close()

@@ -13,8 +13,10 @@ import pytest
 
 from finegrain.errors import FilterError, GalleryError, GalleryWarning, QueryError
 from finegrain.gallery import Gallery, Hit
+from finegrain.gallery.row import Entry
 from finegrain.gallery.sqlite.migrations import SCHEMA_VERSION
 from finegrain.gallery.sqlite.schema import APPLICATION_ID
+from tests.unit.gallery.damaging import flip_vector, overwrite_vector
 
 DIM = 8
 JPEG = b"\xff\xd8\xff" + b"thumbnail"
@@ -387,32 +389,26 @@ def check_left_out(gallery: Gallery, fault: str) -> None:
     assert any(fault in line for line in gallery.check().faults)
 
 
-@pytest.mark.parametrize("damage", ["x'00'", "'text'"])
-def test_a_damaged_vector_is_reported_by_the_search(path: Path, gallery: Gallery, damage: str):
-    fill(gallery)
-    with sqlite3.connect(path) as connection:
-        connection.execute(f"UPDATE vector SET data = {damage} WHERE picture = 3")
-    check_left_out(gallery, "does not have 8 numbers")
-
-
 @pytest.mark.parametrize(("byte", "mask"), [(0, 1), (3, 0x40), (13, 0x80)])
 def test_one_flipped_bit_of_a_vector_is_reported(path: Path, gallery: Gallery, byte, mask):
     fill(gallery)
-    with sqlite3.connect(path) as connection:
-        (data,) = connection.execute("SELECT data FROM vector WHERE picture = 3").fetchone()
-        changed = bytearray(data)
-        changed[byte] ^= mask
-        connection.execute("UPDATE vector SET data = ? WHERE picture = 3", (bytes(changed),))
+    flip_vector(path, 2, byte, mask)
     check_left_out(gallery, "picture 3 does not agree with its checksum")
 
 
-def test_the_length_of_a_vector_without_a_checksum_is_looked_at(path: Path, gallery: Gallery):
+def test_a_vector_that_is_overwritten_with_zeros_is_reported(path: Path, gallery: Gallery):
     fill(gallery)
-    with sqlite3.connect(path) as connection:
-        wrong = (2 * unit(1)[0]).astype("<f4").tobytes()
-        connection.execute(
-            "UPDATE vector SET data = ?, checksum = NULL WHERE picture = 3", (wrong,)
-        )
+    overwrite_vector(path, 2, np.zeros(8))
+    check_left_out(gallery, "picture 3 does not agree with its checksum")
+
+
+def test_the_length_of_a_vector_is_looked_at(path: Path, gallery: Gallery):
+    fill(gallery, 2)
+    store = gallery._store
+    entries = [Entry(image=None, pid=None, camera=None, time=None, track=None, metadata={})]
+    with store.writing() as connection:  # type: ignore[union-attr]
+        store._write_rows(connection, 2 * unit(1), entries)  # type: ignore[union-attr]
+    fill(gallery, 3)
     check_left_out(gallery, "picture 3 does not have length 1")
 
 

@@ -1,0 +1,389 @@
+"""The file of a gallery's vectors, next to its database.
+
+The file has a header of one page, and blocks of a fixed number of slots. A slot holds the id of a
+picture, and the CRC-32, the vector and the one-byte codes of that picture. Slots are filled in the
+order of ids, and never used again. A full block also holds the grid of its codes
+(:class:`~finegrain.index.codes.Grid`), so that they are not made again at each opening. The file
+ends with the last vector of the last block, which gets its codes when it is full.
+
+A deletion overwrites the vector, its checksum and its codes with zeros, and negates the id, so that
+ids stay in order. The database states how many slots are in use. What is behind them belongs to a
+write that was undone.
+
+The file is read at positions, and not through a memory map. If the disk fails or the file becomes
+shorter, a read raises an error, where a map would end the process. Both use the same cache of the
+operating system.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from finegrain.errors import GalleryError
+from finegrain.gallery.sqlite.files import OWNER_ONLY
+from finegrain.gallery.sqlite.positioned_file import PositionedFile
+from finegrain.index.codes import Encoded, Grid, encode
+from finegrain.index.estimate import Ids, Rows, Vectors, longest_of
+
+BLOCK_ROWS = 16_384
+"""Slots of a block of a new file; the header states it."""
+
+FORMAT_VERSION = 1
+
+_MAGIC = b"finegrainvectors"
+_HEADER = struct.Struct("<16sIII32s")  # magic, format, width, slots of a block, identity
+_HEADER_BYTES = 4096
+_GROUP_ROWS = 256  # codes of so many rows share a checksum, which a deletion computes again
+_COPIED_BYTES = 8 << 20
+_DENSE = 4  # a range of slots is read in one piece if one in this many is wanted
+
+Checksums = npt.NDArray[np.uint32]
+Mask = npt.NDArray[np.bool_]
+
+StoredRows = tuple[Ids, Checksums, Vectors]
+"""Ids, ascending, with the CRC-32 of their vectors and the vectors ``[n, D]``."""
+
+
+class _Range(NamedTuple):
+    """Some wanted slots of one block.
+
+    Attributes:
+        block: Number of the block.
+        rows: Rows of the slots within the block, ascending.
+        places: Where they are in the sequence of all wanted slots.
+    """
+
+    block: int
+    rows: Rows
+    places: slice
+
+
+def checksums_of(vectors: Vectors) -> Checksums:
+    """CRC-32 of each row of ``[n, D]``, in its stored form."""
+    stored = np.ascontiguousarray(vectors, "<f4")
+    return np.fromiter(map(zlib.crc32, stored), np.uint32, len(stored))
+
+
+class VectorFile:
+    """An open file of vectors. Any number of threads may read; the caller serialises writes.
+
+    Args:
+        path: Path of an existing file.
+        writable: Whether it may be written.
+
+    Raises:
+        GalleryError: The file is not a file of vectors, is of another format, or is damaged.
+        OSError: It cannot be read.
+    """
+
+    def __init__(self, path: Path, *, writable: bool) -> None:
+        self._file = PositionedFile(path, writable=writable)
+        header = np.zeros(_HEADER.size + 4, np.uint8)
+        self._file.read_into(0, header[: min(self._file.size(), len(header))])
+        magic, version, self.width, self.block_rows, identity = _HEADER.unpack_from(header.data)
+        if magic != _MAGIC or zlib.crc32(header[:-4].data) != int(header[-4:].view("<u4")[0]):
+            raise GalleryError(
+                f"{path} is not a file of vectors, or its header is damaged. Restore the gallery "
+                "from a backup."
+            )
+        if version != FORMAT_VERSION:
+            raise GalleryError(
+                f"{path} has format {version}; this finegrain reads format {FORMAT_VERSION}. Open "
+                "it with the version that wrote it, or a newer one."
+            )
+        self.identity = str(identity, "ascii")
+        self._layout = _layout(self.width, self.block_rows)
+        self._first_ids: list[int] = []
+
+    @classmethod
+    def create(cls, path: Path, *, width: int, identity: str, block_rows: int) -> Self:
+        """Create a file without blocks that only its owner may read; it replaces another file."""
+        path.unlink(missing_ok=True)
+        header = _HEADER.pack(_MAGIC, FORMAT_VERSION, width, block_rows, identity.encode("ascii"))
+        header += struct.pack("<I", zlib.crc32(header))
+        with open(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, OWNER_ONLY), "wb") as file:
+            file.write(header.ljust(_HEADER_BYTES, b"\0"))
+        return cls(path, writable=True)
+
+    def close(self) -> None:
+        self._file.close()
+
+    def is_at(self, path: Path) -> bool:
+        """Whether this is the file at a path."""
+        return self._file.is_at(path)
+
+    @property
+    def path(self) -> Path:
+        return self._file.path
+
+    def holds(self, num_slots: int) -> bool:
+        """Whether the file is long enough for the slots in use."""
+        return self._file.size() >= self._size(num_slots)
+
+    # --- reading ------------------------------------------------------------------------
+
+    def ids(self, block: int) -> Ids:
+        """Ids by slot of a block: negative if deleted, zero if the slot was never used."""
+        ids: Ids = self._read(block, "ids").astype(np.int64, copy=False)
+        return ids
+
+    def checksums(self, block: int) -> Checksums:
+        """CRC-32 of the vectors by slot of a block."""
+        checksums: Checksums = self._read(block, "checksums").astype(np.uint32, copy=False)
+        return checksums
+
+    def vectors(self, slots: Rows) -> Vectors:
+        """Vectors ``[n, D]`` of ascending slots, unchecked."""
+        vectors = np.empty((len(slots), self.width), "<f4")
+        for block, rows, places in self._ranges(slots):
+            target = vectors[places]
+            first, last = int(rows[0]), int(rows[-1])
+            if len(rows) == last + 1 - first:
+                self._file.read_into(self._at(block, "vectors", first), target)
+            elif len(rows) * _DENSE > last - first:
+                target[:] = self._read(block, "vectors", first, last + 1)[rows - first]
+            else:
+                for row, vector in zip(rows.tolist(), target, strict=True):
+                    self._file.read_into(self._at(block, "vectors", row), vector)
+        return vectors.astype(np.float32, copy=False)
+
+    def encoded(self, block: int) -> Encoded | None:
+        """The codes of a full block by slot; None if they or their grid are damaged."""
+        grid = self._grid(block)
+        levels = self._read(block, "levels")
+        if grid is None or self._wrong_groups(block, levels).any():
+            return None
+        return Encoded(grid, levels)
+
+    def damaged_codes(self, block: int) -> list[tuple[int, int]]:
+        """First and last id of each group of rows of a full block whose codes are damaged."""
+        ids = np.abs(self.ids(block)).tolist()
+        if self._grid(block) is None:
+            return [(ids[0], ids[-1])]
+        groups = np.flatnonzero(self._wrong_groups(block, self._read(block, "levels")))
+        starts = (groups * _GROUP_ROWS).tolist()
+        return [(ids[start], ids[start:][:_GROUP_ROWS][-1]) for start in starts]
+
+    def slots_of(self, ids: Ids, num_slots: int, *, deleted: bool = False) -> Rows:
+        """Slots of ascending ids; -1 for ids that the first ``num_slots`` slots do not hold.
+
+        Args:
+            ids: The ids.
+            num_slots: Number of slots in use.
+            deleted: Whether to find the slots of deleted ids as well.
+        """
+        slots = np.full(len(ids), -1, np.int64)
+        num_blocks = -(-num_slots // self.block_rows)
+        first_ids = np.array(self._first_ids_of(num_blocks), np.int64)
+        blocks = np.searchsorted(first_ids, ids, side="right") - 1
+        for block in np.unique(blocks[blocks >= 0]).tolist():
+            wanted = np.flatnonzero(blocks == block)
+            stored = self.ids(block)[: num_slots - block * self.block_rows]
+            known = np.abs(stored)
+            order = np.argsort(known, kind="stable")  # damaged ids may be out of order
+            places = np.searchsorted(known[order], ids[wanted]).clip(max=len(stored) - 1)
+            places = order[places]
+            held = (known if deleted else stored)[places] == ids[wanted]
+            slots[wanted[held]] = places[held] + block * self.block_rows
+        return slots
+
+    def ids_at(self, slots: Rows) -> Ids:
+        """Ids of ascending slots, as :meth:`ids` states them."""
+        ids = np.empty(len(slots), np.int64)
+        for block, rows, places in self._ranges(slots):
+            ids[places] = self.ids(block)[rows]
+        return ids
+
+    def checksums_at(self, slots: Rows) -> Checksums:
+        """CRC-32 of the vectors of ascending slots."""
+        checksums = np.empty(len(slots), np.uint32)
+        for block, rows, places in self._ranges(slots):
+            checksums[places] = self.checksums(block)[rows]
+        return checksums
+
+    def holds_more_than(self, num_slots: int) -> bool:
+        """Whether a write behind the slots in use was undone."""
+        if self._file.size() > self._size(num_slots):
+            return True
+        block, row = divmod(num_slots, self.block_rows)
+        return row > 0 and bool(self._read(block, "ids", row, row + 1)[0])
+
+    # --- writing ------------------------------------------------------------------------
+
+    def append(self, first_slot: int, ids: Ids, checksums: Checksums, vectors: Vectors) -> None:
+        """Write rows under ascending ids; durable after :meth:`sync`.
+
+        A block that becomes full gets its codes.
+
+        Args:
+            first_slot: The number of slots in use.
+            ids, checksums, vectors: Rows ``[n]``, ``[n]`` and ``[n, D]``.
+        """
+        if self.holds_more_than(first_slot):
+            self.cut_off(first_slot)
+        slots = np.arange(first_slot, first_slot + len(ids))
+        for block, rows, places in self._ranges(slots):
+            # Ids come first: they show that something was written, if this is interrupted.
+            self._write(block, "ids", int(rows[0]), ids[places])
+            self._write(block, "checksums", int(rows[0]), checksums[places])
+            self._write(block, "vectors", int(rows[0]), vectors[places])
+            if rows[-1] == self.block_rows - 1:
+                self._encode(block)
+
+    def erase(self, slots: Rows) -> None:
+        """Overwrite the vectors, checksums and codes of ascending slots, and negate their ids."""
+        for block, rows, _ in self._ranges(slots):
+            ids, checksums = self.ids(block), self.checksums(block)
+            ids[rows] = -np.abs(ids[rows])
+            checksums[rows] = 0
+            # Ids come first: a search that reads a vector meanwhile looks at its id afterwards.
+            self._write(block, "ids", 0, ids)
+            self._write(block, "checksums", 0, checksums)
+            nothing = np.zeros((1, self.width))
+            for row in rows.tolist():
+                self._write(block, "vectors", row, nothing)
+            if not self.holds((block + 1) * self.block_rows):
+                continue  # the last block has no codes yet
+            for row in rows.tolist():
+                self._write(block, "levels", row, nothing)
+            groups = self._read(block, "groups")
+            for group in np.unique(rows // _GROUP_ROWS).tolist():
+                start = group * _GROUP_ROWS
+                stop = min(start + _GROUP_ROWS, self.block_rows)
+                groups[group] = zlib.crc32(self._read(block, "levels", start, stop).data)
+            self._write(block, "groups", 0, groups)
+        self.sync()
+
+    def cut_off(self, num_slots: int) -> None:
+        """Overwrite what is behind the slots in use, and shorten the file."""
+        block, row = divmod(num_slots, self.block_rows)
+        if row:
+            for name in ("ids", "checksums"):
+                rest = self._read(block, name, row, self.block_rows)
+                self._write(block, name, row, np.zeros_like(rest))
+        behind = self._file.size() - self._size(num_slots)
+        for at in range(0, behind, _COPIED_BYTES):
+            zeros = np.zeros(min(behind - at, _COPIED_BYTES), np.uint8)
+            self._file.write(self._size(num_slots) + at, zeros)
+        self._file.resize(self._size(num_slots))
+        self.sync()
+
+    def sync(self) -> None:
+        """Flush what was written to the disk."""
+        self._file.sync()
+
+    def copied(self, path: Path, identity: str, num_slots: int) -> VectorFile:
+        """Copy the first slots to a new file of another identity; not durable yet."""
+        copy = VectorFile.create(
+            path, width=self.width, identity=identity, block_rows=self.block_rows
+        )
+        size = self._size(num_slots)
+        for at in range(_HEADER_BYTES, size, _COPIED_BYTES):
+            data = np.empty(min(size - at, _COPIED_BYTES), np.uint8)
+            self._file.read_into(at, data)
+            copy._file.write(at, data)
+        copy.cut_off(num_slots)
+        return copy
+
+    def _encode(self, block: int) -> None:
+        """Make the codes of a full block; damaged and deleted rows get zeros."""
+        vectors = self._read(block, "vectors").astype(np.float32, copy=False)
+        rows = np.flatnonzero(
+            (self.ids(block) > 0) & (checksums_of(vectors) == self.checksums(block))
+        )
+        levels = np.zeros(vectors.shape, np.uint8)
+        if len(rows):
+            grid, levels[rows] = encode(vectors[rows], longest_of(vectors[rows]))
+            parts = (grid.middle, grid.step, [grid.longest, grid.residual, grid.largest])
+            stored = [np.asarray(part, "<f8") for part in parts]
+            self._write(block, "grid", 0, np.concatenate(stored))
+            self._write(block, "grid_checksum", 0, _checksum(np.concatenate(stored)))
+        self._write(block, "levels", 0, levels)
+        self._write(block, "groups", 0, _group_checksums(levels))
+
+    def _grid(self, block: int) -> Grid | None:
+        """The grid of a full block, or None if it is damaged."""
+        numbers = self._read(block, "grid")
+        if _checksum(numbers) != self._read(block, "grid_checksum"):
+            return None
+        middle, step, bounds = np.split(numbers, [self.width, 2 * self.width])
+        return Grid(middle.astype(np.float32), step.astype(np.float32), *bounds.tolist())
+
+    def _wrong_groups(self, block: int, levels: npt.NDArray[np.uint8]) -> Mask:
+        wrong: Mask = _group_checksums(levels) != self._read(block, "groups")
+        return wrong
+
+    def _first_ids_of(self, num_blocks: int) -> list[int]:
+        """The first id of each block, whether deleted or not."""
+        known = self._first_ids
+        if len(known) < num_blocks:
+            new = [self._read(block, "ids", 0, 1)[0] for block in range(len(known), num_blocks)]
+            self._first_ids = known = [*known, *(abs(int(id_)) for id_ in new)]
+        return known[:num_blocks]
+
+    def _ranges(self, slots: Rows) -> Iterator[_Range]:
+        if not len(slots):
+            return
+        blocks = slots // self.block_rows
+        starts = np.flatnonzero(np.diff(blocks, prepend=-1)).tolist()
+        for start, stop in zip(starts, [*starts[1:], len(slots)], strict=True):
+            block = int(blocks[start])
+            yield _Range(block, slots[start:stop] - block * self.block_rows, slice(start, stop))
+
+    def _size(self, num_slots: int) -> int:
+        """Size of a file with some slots in use: the last block ends with its last vector."""
+        block, row = divmod(num_slots, self.block_rows)
+        return self._at(block, "vectors", row) if row else self._end(block)
+
+    def _end(self, num_blocks: int) -> int:
+        """Position behind some blocks."""
+        return _HEADER_BYTES + num_blocks * int(self._layout.itemsize)
+
+    def _at(self, block: int, name: str, row: int) -> int:
+        assert self._layout.fields is not None
+        field, offset, *_ = self._layout.fields[name]
+        return self._end(block) + int(offset) + row * int(field.itemsize // field.shape[0])
+
+    def _read(self, block: int, name: str, start: int = 0, stop: int | None = None) -> Any:
+        """Rows of a field of a block; all by default."""
+        base = self._layout[name]
+        rows = (base.shape[0] if stop is None else stop) - start
+        array = np.empty((rows, *base.shape[1:]), base.base)
+        self._file.read_into(self._at(block, name, start), array)
+        return array
+
+    def _write(self, block: int, name: str, start: int, rows: npt.NDArray[np.generic]) -> None:
+        data = np.ascontiguousarray(rows, self._layout[name].base)
+        self._file.write(self._at(block, name, start), data)
+
+
+def _layout(width: int, block_rows: int) -> np.dtype[np.void]:
+    groups = -(-block_rows // _GROUP_ROWS)
+    return np.dtype(
+        [
+            ("grid", "<f8", (2 * width + 3,)),
+            ("grid_checksum", "<u4", (1,)),
+            ("groups", "<u4", (groups,)),
+            ("ids", "<i8", (block_rows,)),
+            ("checksums", "<u4", (block_rows,)),
+            ("vectors", "<f4", (block_rows, width)),
+            ("levels", "u1", (block_rows, width)),
+        ]
+    )
+
+
+def _checksum(numbers: npt.NDArray[np.generic]) -> npt.NDArray[np.uint32]:
+    return np.array([zlib.crc32(numbers.data)], np.uint32)
+
+
+def _group_checksums(levels: npt.NDArray[np.uint8]) -> Checksums:
+    starts = range(0, len(levels), _GROUP_ROWS)
+    return np.array([zlib.crc32(levels[start:][:_GROUP_ROWS].data) for start in starts], np.uint32)
