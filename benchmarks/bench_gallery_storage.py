@@ -2,8 +2,8 @@
 
 The peer is a flat FAISS index in a file, with the same vectors and the same first answer: it is
 read at the start, and written and flushed after each change. Its deletion removes vectors from the
-file as well, because the whole file is written again. Each is measured in a process of its own with warm
-files. ``FINEGRAIN_ROWS`` sets the number of rows.
+file as well, because the whole file is written again. Each is measured in a process of its own with
+warm files. ``FINEGRAIN_ROWS`` sets the number of rows.
 """
 
 from __future__ import annotations

@@ -380,9 +380,7 @@ def test_a_vector_that_the_disk_does_not_return_is_named(gallery: Gallery, path:
     check_search(gallery, frozenset({41}))
 
 
-def test_without_positioned_reads_the_file_is_read_and_written_all_the_same(
-    path: Path, monkeypatch
-):
+def test_a_system_without_positioned_reads_uses_the_file(path: Path, monkeypatch):
     for name in ("preadv", "pwrite", "fdatasync"):
         monkeypatch.delattr(f"os.{name}", raising=False)
     with Gallery(path) as gallery:
