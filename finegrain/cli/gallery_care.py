@@ -12,7 +12,7 @@ from finegrain.records import printable
 
 
 def add_care_actions(actions: Any) -> None:
-    """Add ``backup``, ``restore``, ``check`` and ``expire`` to the actions of a parser."""
+    """Add the actions of this module to a parser."""
     backup = actions.add_parser("backup", help="copy a gallery, even while it is in use")
     backup.add_argument("gallery", type=Path)
     backup.add_argument("copy", type=Path)
@@ -26,6 +26,9 @@ def add_care_actions(actions: Any) -> None:
     check = actions.add_parser("check", help="read a whole gallery and check it for damage")
     check.add_argument("gallery", type=Path)
     check.set_defaults(run=_check)
+    compact = actions.add_parser("compact", help="remove the places of deleted vectors from a file")
+    compact.add_argument("gallery", type=Path)
+    compact.set_defaults(run=_compact)
     expire = actions.add_parser("expire", help="delete the pictures that have expired")
     expire.add_argument("gallery", help="file or address")
     expire.add_argument(
@@ -55,6 +58,12 @@ def _check(arguments: argparse.Namespace) -> None:
     print(printable(str(report)))
     if not report.is_valid:
         raise GalleryError(f"{arguments.gallery} is invalid")
+
+
+def _compact(arguments: argparse.Namespace) -> None:
+    with Gallery(arguments.gallery, create=False) as gallery:
+        gallery.compact()
+        print(f"compacted {printable(str(arguments.gallery))}, which holds {len(gallery)} pictures")
 
 
 def _expire(arguments: argparse.Namespace) -> None:

@@ -489,6 +489,17 @@ class Gallery:
         """
         return back_up(self._file("backed up"), Path(target), overwrite=overwrite)
 
+    def compact(self) -> None:
+        """Write the vectors to a new file without the places of deleted pictures.
+
+        Opening a gallery does this by itself once deleted pictures take more places than others,
+        and more than 16,384. Searches continue meanwhile; writers wait.
+
+        Raises:
+            GalleryError: The file cannot be written, or the gallery is on Milvus.
+        """
+        self._file("compacted").compact()
+
     def check(self) -> GalleryReport:
         """Read the files and report damage.
 

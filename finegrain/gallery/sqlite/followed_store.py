@@ -70,6 +70,7 @@ class Follower:
         self._seen_losses: tuple[int, int] | None = None
         self._seen_time = _EVER
         self._num_adopted = 0
+        self._identity: str | None = None
         if self._backend is None:
             return VectorIndex(self._store.dim)
         return self._backend.over(self._store)
@@ -83,15 +84,29 @@ class Follower:
         with self._lock:
             now = times.utc_text(times.now())
             if self._plan != (self._store.fingerprint, self._store.dim) or now < self._seen_time:
-                self._index.close()
-                self._index = self._begin()
+                self._begin_again()
+            identity, num_blocks = self._store.blocks()
+            if identity != self._identity:
+                self._change_file()
+                self._identity = identity
             self._drop_lost()
             self._drop_expired(now)
-            self._adopt_blocks(now)
+            self._adopt_blocks(num_blocks, now)
             # Query again for each chunk, since an approximate index may itself read further rows.
             while (chunk := next(self._store.vectors_after(self._index.last_id), None)) is not None:
                 self._index.add(*chunk)
             return self._index
+
+    def _begin_again(self) -> None:
+        self._index.close()
+        self._index = self._begin()
+
+    def _change_file(self) -> None:
+        """Follow to a new file, which does not tell what was deleted before it was written."""
+        if isinstance(self._index, VectorIndex):
+            self._begin_again()
+        else:
+            self._index.remove(np.setdiff1d(self._index.ids, self._store.ids()))
 
     def _drop_lost(self) -> None:
         losses = self._store.deletions(), len(self._store.damaged)
@@ -100,11 +115,10 @@ class Follower:
                 self._index.remove(self._store.lost_ids())
             self._seen_losses = losses
 
-    def _adopt_blocks(self, now: str) -> None:
+    def _adopt_blocks(self, num_blocks: int, now: str) -> None:
         """Have an exact index search full blocks of the file with the codes that it holds."""
         if not isinstance(self._index, VectorIndex):
             return
-        num_blocks = self._store.num_full_blocks()
         if num_blocks > self._num_adopted:
             damaged = np.array(sorted(self._store.damaged), np.int64)
             hidden = np.concatenate([self._store.ids_expired(_EVER, now), damaged])

@@ -111,6 +111,7 @@ class Store:
             self._check_at_opening(lost_log=database.lost_log)
             if not self.tidy():
                 self._later.begin()
+            self._compact_if_worth_it()
         except BaseException:
             self.close()
             raise
@@ -261,10 +262,10 @@ class Store:
         with self._errors():
             yield from self._vectors.faults(run)
 
-    def num_full_blocks(self) -> int:
-        """Number of blocks of vectors that have codes."""
+    def blocks(self) -> tuple[str | None, int]:
+        """Identity of the file of vectors, and the number of its blocks that have codes."""
         with self.reading() as run:
-            return self._vectors.num_full_blocks(run)
+            return self._vectors.blocks(run)
 
     def block(self, number: int) -> StoredBlock:
         """A full block of vectors; it may hold pictures that have expired or are damaged."""
@@ -397,8 +398,7 @@ class Store:
             switched = now != (self.fingerprint, self.dim)
             self.fingerprint, self.dim = now
         if switched:
-            with self.reading() as run:
-                self._vectors.last_id(run)  # gives the new file its name
+            self._name_new_file()
             self._forget_plan()
             self._erase([])
             self._shrink()
@@ -406,8 +406,42 @@ class Store:
     def replace_vectors(
         self, connection: sqlite3.Connection, dim: int, chunks: Iterable[StoredRows]
     ) -> None:
-        """Write the vectors of all pictures to a new file, inside :meth:`switching`."""
-        self._vectors.replace(connection, dim, chunks)
+        """Write other vectors of all pictures to a new file, inside :meth:`switching`."""
+
+        def noted() -> Iterator[StoredRows]:
+            for ids, checksums, vectors in chunks:
+                connection.executemany(
+                    "UPDATE picture SET vector_checksum = ? WHERE id = ?",
+                    zip(checksums.tolist(), ids.tolist(), strict=True),
+                )
+                yield ids, checksums, vectors
+
+        self._vectors.replace(connection, dim, noted())
+
+    def compact(self) -> None:
+        """Write the vectors to a new file without the places of deleted pictures."""
+        with self.writing() as connection:
+            rows = self._vectors.rows(connection.execute)
+            self._vectors.replace(connection, self.dim, rows)
+        self._name_new_file()
+        self._shrink()
+
+    def _name_new_file(self) -> None:
+        with self.reading() as run:
+            self._vectors.last_id(run)  # opening it gives it its name
+
+    def _compact_if_worth_it(self) -> None:
+        """Compact a file that is mostly deleted, unless another process writes."""
+        with self.reading() as run:
+            if self.read_only or not self._vectors.is_mostly_deleted(run):
+                return
+        with (
+            suppress(GalleryError),
+            self._errors(),
+            self._connections.lock,
+            patience(self._connections.writer(), 0),
+        ):
+            self.compact()
 
     def _forget_plan(self) -> None:
         """Erase data of the old plan that is stored outside the file."""

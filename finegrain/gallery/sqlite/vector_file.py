@@ -157,8 +157,11 @@ class VectorFile:
 
     def encoded(self, block: int) -> Encoded | None:
         """The codes of a full block by slot; None if they or their grid are damaged."""
-        grid = self._grid(block)
-        levels = self._read(block, "levels")
+        try:
+            grid = self._grid(block)
+            levels = self._read(block, "levels")
+        except OSError:  # the disk does not return them
+            return None
         if grid is None or self._wrong_groups(block, levels).any():
             return None
         return Encoded(grid, levels)

@@ -184,11 +184,11 @@ class StoredVectors:
             return 0
         return abs(int(file.ids_at(np.array([state.num_slots - 1]))[0]))
 
-    def num_full_blocks(self, run: Run) -> int:
-        """Number of blocks with codes."""
+    def blocks(self, run: Run) -> tuple[str | None, int]:
+        """Identity of the file, and the number of its blocks that have codes."""
         state = state_of(run)
         file = self._opened(state)
-        return 0 if file is None else state.num_slots // file.block_rows
+        return state.identity, 0 if file is None else state.num_slots // file.block_rows
 
     def block(self, run: Run, number: int) -> StoredBlock:
         """A full block, without pictures that are deleted."""
@@ -199,10 +199,31 @@ class StoredVectors:
         ids = file.ids(number)
         slots = np.arange(len(ids)) + number * file.block_rows
         filed = FiledVectors(source, slots, file.checksums(number))
-        kept = (ids > 0) & ~np.isin(ids, _ids(run("SELECT id FROM erasing")))
-        if self._differs:
-            kept &= self._agrees(run, ids, filed.checksums)
+        kept = self._kept(run, ids, filed.checksums)
         return StoredBlock(ids, filed, file.encoded(number)).only(kept)
+
+    def rows(self, run: Run) -> Iterator[StoredRows]:
+        """The rows of present pictures as they are stored, by block."""
+        state = state_of(run)
+        file = self._opened(state)
+        if file is None:
+            return
+        for block in range(-(-state.num_slots // file.block_rows)):
+            used = slice(0, state.num_slots - block * file.block_rows)
+            ids, checksums = file.ids(block)[used], file.checksums(block)[used]
+            kept = np.flatnonzero(self._kept(run, ids, checksums))
+            yield ids[kept], checksums[kept], file.vectors(kept + block * file.block_rows)
+
+    def is_mostly_deleted(self, run: Run) -> bool:
+        """Whether deleted pictures take more slots than others, and more than a block."""
+        state = state_of(run)
+        (count,) = run("SELECT count(*) FROM picture").fetchone()
+        return state.num_slots - int(count) > max(int(count), vector_file.BLOCK_ROWS)
+
+    def _kept(self, run: Run, ids: Ids, checksums: Checksums) -> Mask:
+        """Which rows of a block belong to present pictures."""
+        kept: Mask = (ids > 0) & ~np.isin(ids, _ids(run("SELECT id FROM erasing")))
+        return kept & self._agrees(run, ids, checksums) if self._differs else kept
 
     def _agrees(self, run: Run, ids: Ids, checksums: Checksums) -> Mask:
         """Which rows of a block agree with the database, and are in order."""
@@ -361,10 +382,6 @@ class StoredVectors:
             file.append(num_slots, ids, checksums, vectors)
             num_slots += len(ids)
             total += hash_sum(ids, checksums)
-            connection.executemany(
-                "UPDATE picture SET vector_checksum = ? WHERE id = ?",
-                zip(checksums.tolist(), ids.tolist(), strict=True),
-            )
         file.sync()
         sync_folder(self._path.parent)
         connection.execute(

@@ -35,6 +35,8 @@ def test_a_gallery_is_backed_up_restored_and_checked(path: Path, tmp_path: Path,
     assert main(["gallery", "restore", str(copy), str(path), "--overwrite"]) == 0
     assert main(["gallery", "check", str(path)]) == 0
     assert "valid; 3 pictures" in capsys.readouterr().out
+    assert main(["gallery", "compact", str(path)]) == 0
+    assert capsys.readouterr().out == f"compacted {path}, which holds 3 pictures\n"
     assert main(["gallery", "expire", str(path)]) == 0
     assert capsys.readouterr().out == "deleted 0 pictures\n"
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from finegrain.errors import GalleryError, GalleryWarning
-from finegrain.gallery import Gallery
+from finegrain.gallery import Gallery, RaBitQ
 from finegrain.gallery.sqlite import moving, vector_file
 from finegrain.gallery.sqlite.files import next_vectors_of
 from finegrain.gallery.sqlite.positioned_file import PositionedFile
@@ -437,6 +437,69 @@ def test_a_new_file_of_a_reindexing_that_was_undone_is_removed(path: Path):
     with Gallery(path) as gallery:
         assert not next_vectors_of(path).exists()
         check_search(gallery)
+
+
+# --- compaction ---------------------------------------------------------------------------
+
+
+def test_a_compaction_removes_the_places_of_deleted_pictures(gallery: Gallery, path: Path):
+    file = vectors_file(path)
+    size = file.stat().st_size
+    gone = frozenset(range(10, 75))
+    with Gallery(path) as other:
+        check_search(other)
+        gallery.delete(gone)
+        gallery.compact()
+        assert file.stat().st_size < size - 5000
+        for opened in (gallery, other):  # the other has not followed the deletion yet
+            check_search(opened, gone)
+        assert other.add(unit(1, seed=5), [None]) == [COUNT + 1]
+        assert len(best(gallery, unit(1)[0], 999)) == COUNT + 1 - len(gone)
+        assert gallery.check().is_valid
+    assert not next_vectors_of(path).exists()
+
+
+def test_an_approximate_index_follows_a_compaction(path: Path):
+    gone = frozenset(range(10, 75))
+    with Gallery(path, index=RaBitQ()) as approximate, Gallery(path) as other:
+        check_search(approximate)
+        other.delete(gone)
+        other.compact()
+        check_search(approximate, gone)
+
+
+def test_a_compaction_that_was_cut_off_changes_nothing(gallery: Gallery, path: Path, monkeypatch):
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("finegrain.gallery.sqlite.vectors.sync_folder", killed)
+        with pytest.raises(KeyboardInterrupt):
+            gallery.compact()
+    assert next_vectors_of(path).exists()
+    gallery.close()
+    with Gallery(path) as again:
+        assert not next_vectors_of(path).exists()
+        check_search(again)
+        assert again.check().is_valid
+
+
+def test_opening_compacts_a_file_that_is_mostly_deleted(gallery: Gallery, path: Path):
+    size = vectors_file(path).stat().st_size
+    gone = frozenset(range(10, 75))
+    gallery.delete(gone)
+    gallery.close()
+    with Gallery(path) as again:
+        assert vectors_file(path).stat().st_size < size - 5000
+        check_search(again, gone)
+
+
+def test_a_compaction_keeps_the_name_of_what_is_damaged(path: Path):
+    flip_vector(path, 6)
+    with Gallery(path) as gallery:
+        gallery.compact()
+        with pytest.warns(GalleryWarning, match="the vector of picture 7 is damaged"):
+            best(gallery, unit(COUNT)[6], COUNT)
 
 
 # --- vectors of an older format ------------------------------------------------------------
