@@ -1,9 +1,9 @@
-"""What a gallery's files cost: filling, opening to the first answer, adding, deleting, memory.
+"""The cost of a gallery's files: filling, opening with a first query, adding, deleting, memory.
 
-The peer is a flat FAISS index in a file, with the same vectors and the same first answer: it is
-read at the start, and written and flushed after each change. Its deletion removes vectors from the
-file as well, because the whole file is written again. Each is measured in a process of its own with
-warm files. ``FINEGRAIN_ROWS`` sets the number of rows.
+The peer is a flat FAISS index in a file with the same vectors and the same first hit. It is read at
+the start, and written and flushed after each change. Its deletion also removes vectors from the
+file, because the whole file is written again. Each is measured in a separate process with a warm
+cache of files. ``FINEGRAIN_ROWS`` sets the number of rows.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def test_storage(tmp_path: Path, short: bool, record: Callable[..., None]) -> No
 
 
 class GalleryStore:
-    """A gallery, whose changes are durable when they return."""
+    """A gallery, whose changes are durable when a call returns."""
 
     def __init__(self, path: Path) -> None:
         self._gallery = Gallery(path, dim=WIDTH)
@@ -72,7 +72,7 @@ class GalleryStore:
         self._gallery.delete(ids)
 
     def save(self) -> None:
-        """Nothing is left to write."""
+        """All changes are already written."""
 
 
 class FlatStore:
@@ -117,7 +117,7 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def private_bytes() -> int:
-    """Memory of this process that is not a cache of files."""
+    """Memory of this process, without the cache of files."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("RssAnon:"):
             return 1024 * int(line.split()[1])

@@ -261,6 +261,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackHub
 @pytest.fixture(scope="module", params=["FAISS", "bytes"])
 def small_blocks(request: pytest.FixtureRequest) -> Iterator[None]:
     """Indexes have several blocks of few rows, with and without codes, of both kinds of codes."""
+    from finegrain.gallery.sqlite import vector_file
     from finegrain.index import codes, exact
     from finegrain.runtime.byte_matrix import copies_weights
 
@@ -268,6 +269,7 @@ def small_blocks(request: pytest.FixtureRequest) -> Iterator[None]:
         pytest.skip("ONNX Runtime does not copy weights on this processor")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(exact, "BLOCK_ROWS", 512)
+        patch.setattr(vector_file, "BLOCK_ROWS", 8)
         patch.setattr(codes, "least_rows", lambda: 128)
         patch.setattr(codes, "multiplies_bytes", lambda: request.param == "bytes")
         yield

@@ -1,4 +1,4 @@
-"""A gallery against a dictionary, through any sequence of what can be done to it."""
+"""A gallery compared with a dictionary, after any sequence of operations."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Search of a gallery against a literal loop, whatever was added and deleted before."""
+"""Search of a gallery compared with a literal loop, after random additions and deletions."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,19 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finegrain.gallery import Gallery
-from finegrain.gallery.sqlite import vector_file
 from finegrain.gallery.sqlite.vector_file import VectorFile, checksums_of
 from finegrain.gallery.sqlite.vectors import Source
-from finegrain.index import codes
-from finegrain.index import exact as index
 from finegrain.index.block import StoredBlock
 from finegrain.index.exact import VectorIndex
 from finegrain.index.vector_rows import FiledVectors
-from finegrain.runtime.byte_matrix import copies_weights
 
 DIM = 4
 
-# Few directions whose inner products are exact in float32: ties are common and true ties.
+# Few directions whose inner products are exact in float32, so ties are common and exact.
 exact = st.lists(st.sampled_from([-0.5, 0.5]), min_size=DIM, max_size=DIM)
 
 
@@ -49,7 +45,7 @@ steps = st.lists(
 )
 
 
-@pytest.mark.usefixtures("_small_blocks")
+@pytest.mark.usefixtures("small_blocks")
 @settings(max_examples=40, deadline=None)
 @given(steps=steps, query=exact, end=st.integers(1, 50))
 def test_search_equals_a_literal_loop(steps, query, end: int):
@@ -77,7 +73,7 @@ def test_search_equals_a_literal_loop(steps, query, end: int):
 
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), count=st.integers(1, 900), k=st.integers(1, 200))
-def test_of_many_equal_scores_the_lowest_ids_are_found(seed: int, count: int, k: int):
+def test_the_lowest_ids_of_equal_scores_are_returned(seed: int, count: int, k: int):
     random = np.random.default_rng(seed)
     vectors = random.choice(np.float32([-0.5, 0.5]), (count, DIM))
     queries = random.choice(np.float32([-0.5, 0.5]), (25, DIM))
@@ -171,23 +167,10 @@ POINTS = {
 }
 
 
-@pytest.fixture(scope="module", params=["FAISS", "bytes"])
-def _small_blocks(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Several blocks, with and without codes, of few rows, for both kinds of codes."""
-    if request.param == "bytes" and not copies_weights():
-        pytest.skip("ONNX Runtime does not copy weights on this processor")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(index, "BLOCK_ROWS", 512)
-        patch.setattr(vector_file, "BLOCK_ROWS", 8)
-        patch.setattr(codes, "least_rows", lambda: 128)
-        patch.setattr(codes, "multiplies_bytes", lambda: request.param == "bytes")
-        yield
-
-
 def literal_best(
     rows: dict[int, np.ndarray], query: np.ndarray, k: int, allowed: np.ndarray | None
 ) -> list[tuple[int, float]]:
-    """Inner products in extended precision, rounded to float32 and sorted, all of them."""
+    """Inner products of all rows in extended precision, rounded to float32 and sorted."""
     kept = rows.keys() if allowed is None else set(allowed.tolist())
     ids = np.array([id_ for id_ in rows if id_ in kept], int)
     if not len(ids):
@@ -228,7 +211,7 @@ class FiledIndex(VectorIndex):
         return StoredBlock(abs(ids) - 1, vectors, self._file.encoded(number)).only(ids > 0)
 
 
-@pytest.mark.usefixtures("_small_blocks")
+@pytest.mark.usefixtures("small_blocks")
 @settings(max_examples=150, deadline=None)
 @given(
     seed=st.integers(0, 2**32 - 1),
@@ -240,7 +223,7 @@ class FiledIndex(VectorIndex):
     num_queries=st.sampled_from([1, 3, 17]),
     is_filed=st.booleans(),
 )
-def test_no_data_makes_a_search_inexact(
+def test_search_is_exact_for_any_data(
     seed, kinds, count, drop, share, k, num_queries, is_filed
 ) -> None:
     random = np.random.default_rng(seed)

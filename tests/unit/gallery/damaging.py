@@ -1,4 +1,4 @@
-"""Looks at the file of a gallery's vectors, and damages it."""
+"""Reads and damages the file of a gallery's vectors."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def overwrite(path: Path, at: int, data: bytes) -> None:
 
 
 def flip(gallery: Path | str, at: int, mask: int = 1) -> None:
-    """Flip bits of a byte of the file."""
+    """Flip bits of one byte of the file."""
     path = vectors_file(gallery)
     overwrite(path, at, bytes([path.read_bytes()[at] ^ mask]))
 
 
 def flip_vector(gallery: Path | str, slot: int, byte: int = 0, mask: int = 1) -> None:
-    """Flip bits of a byte of a stored vector."""
+    """Flip bits of one byte of a stored vector."""
     flip(gallery, place_of(gallery, slot) + byte, mask)
 
 

@@ -1,4 +1,4 @@
-"""Copies of a gallery: by the verb always whole, by other means never silently empty."""
+"""Copies of a gallery: backups are complete, and incomplete copies are detected."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def images(path: Path) -> set[str]:
             return copy.images()
 
 
-def test_a_backup_of_an_open_gallery_has_everything(gallery: Gallery, tmp_path: Path):
+def test_a_backup_of_an_open_gallery_is_complete(gallery: Gallery, tmp_path: Path):
     assert gallery.backup(tmp_path / "copy") == 3
     gallery.add(ONE, ["d"])
     assert images(tmp_path / "copy") == {"a", "b", "c"}
@@ -48,7 +48,7 @@ def test_a_backup_of_an_open_gallery_has_everything(gallery: Gallery, tmp_path: 
         assert copy.add(ONE, ["e"]) == [4]
 
 
-def test_a_backup_holds_no_deleted_bytes(gallery: Gallery, tmp_path: Path):
+def test_a_backup_has_no_deleted_bytes(gallery: Gallery, tmp_path: Path):
     with sqlite3.connect(tmp_path / "g") as connection:  # without secure_delete
         connection.execute("DELETE FROM picture WHERE camera = 'y'")
     gallery.backup(tmp_path / "copy")
@@ -71,7 +71,7 @@ with Gallery(sys.argv[1]) as gallery:
 """
 
 
-def test_backups_beside_a_writer_are_each_of_one_moment(gallery: Gallery, tmp_path: Path):
+def test_a_backup_during_writes_is_consistent(gallery: Gallery, tmp_path: Path):
     writer = subprocess.Popen(
         [sys.executable, "-c", _WRITER, str(tmp_path / "g")], stdout=subprocess.PIPE
     )
@@ -89,7 +89,7 @@ def test_backups_beside_a_writer_are_each_of_one_moment(gallery: Gallery, tmp_pa
         writer.wait()
 
 
-def test_a_file_that_is_there_is_replaced_only_where_asked(gallery: Gallery, tmp_path: Path):
+def test_an_existing_file_is_replaced_only_on_request(gallery: Gallery, tmp_path: Path):
     gallery.backup(tmp_path / "copy")
     gallery.add(ONE, ["d"])
     before = (tmp_path / "copy").read_bytes()
@@ -119,7 +119,7 @@ def test_a_backup_is_restored_by_backing_it_up(gallery: Gallery, tmp_path: Path)
     ("target", "message"),
     [("no/copy", "does not exist"), ("g", "is the gallery itself"), (".", "is not a file")],
 )
-def test_targets_that_do_not_fit_are_refused(gallery: Gallery, tmp_path: Path, target, message):
+def test_invalid_targets_are_refused(gallery: Gallery, tmp_path: Path, target, message):
     with pytest.raises(GalleryError, match=message):
         gallery.backup(tmp_path / target)
 
@@ -136,7 +136,7 @@ def test_a_damaged_gallery_is_not_backed_up(gallery: Gallery, tmp_path: Path):
     assert not (tmp_path / "copy").exists()
 
 
-# --- plain copies -----------------------------------------------------------------------
+# --- copies by other programs -----------------------------------------------------------
 
 
 def copied(source: Path, target: Path) -> None:
@@ -145,17 +145,17 @@ def copied(source: Path, target: Path) -> None:
     shutil.copy(vectors_file(source), vectors_file(target))
 
 
-def test_a_plain_copy_of_an_open_gallery_has_all_that_was_added(gallery: Gallery, tmp_path: Path):
+def test_a_file_copy_of_an_open_gallery_has_all_pictures(gallery: Gallery, tmp_path: Path):
     copied(tmp_path / "g", tmp_path / "copy")
     with pytest.warns(GalleryWarning, match=r"copied while it was in use.*holds 3 pictures"):
         copy = Gallery(tmp_path / "copy")
     assert copy.images() == {"a", "b", "c"}
     copy.close()
-    assert images(tmp_path / "copy") == {"a", "b", "c"}  # said once
+    assert images(tmp_path / "copy") == {"a", "b", "c"}  # warned once
 
 
-def test_a_plain_copy_that_lacks_pictures_says_so(tmp_path: Path):
-    """A reader keeps what was added in the log, which is not copied."""
+def test_a_file_copy_without_all_pictures_is_detected(tmp_path: Path):
+    """A reader keeps new pictures in the log, which is not copied."""
     path = tmp_path / "g"
     with Gallery(path, dim=DIM) as gallery:
         gallery.add(ONE, ["a"])
@@ -169,7 +169,7 @@ def test_a_plain_copy_that_lacks_pictures_says_so(tmp_path: Path):
         Gallery(tmp_path / "copy").close()
 
 
-def test_a_torn_copy_is_refused(gallery: Gallery, tmp_path: Path):
+def test_an_inconsistent_copy_is_refused(gallery: Gallery, tmp_path: Path):
     gallery.add(np.repeat(ONE, 400, axis=0), [f"{i:0100}" for i in range(400)])
     early = (tmp_path / "g").read_bytes()
     gallery.delete(range(50, 300))
@@ -189,7 +189,7 @@ def test_a_closed_gallery_is_two_files_and_copied_as_it_is(gallery: Gallery, tmp
     assert images(tmp_path / "copy") == {"a", "b", "c"}
 
 
-def test_a_gallery_that_nobody_closed_is_closed_with_the_process(tmp_path: Path):
+def test_an_open_gallery_is_closed_at_the_end_of_the_process(tmp_path: Path):
     code = (
         "import sys, numpy as np\n"
         "from finegrain.gallery import Gallery\n"
@@ -210,7 +210,7 @@ def test_several_handles_leave_two_files(gallery: Gallery, tmp_path: Path):
     assert images(tmp_path / "g") == {"a", "b", "c", "d", "e"}
 
 
-def test_a_query_leaves_a_closed_gallery_untouched(gallery: Gallery, tmp_path: Path):
+def test_a_query_does_not_change_the_file(gallery: Gallery, tmp_path: Path):
     gallery.close()
     before = (tmp_path / "g").read_bytes(), os.stat(tmp_path / "g").st_mtime_ns
     with Gallery(tmp_path / "g") as opened:
@@ -221,7 +221,7 @@ def test_a_query_leaves_a_closed_gallery_untouched(gallery: Gallery, tmp_path: P
 # --- the file itself --------------------------------------------------------------------
 
 
-def test_files_are_for_their_owner_only(gallery: Gallery, tmp_path: Path):
+def test_files_are_private(gallery: Gallery, tmp_path: Path):
     before = os.umask(0)
     try:
         with Gallery(tmp_path / "h", dim=DIM) as other:
@@ -236,7 +236,7 @@ def test_files_are_for_their_owner_only(gallery: Gallery, tmp_path: Path):
 
 
 @pytest.mark.parametrize("replaced", [False, True])
-def test_a_file_that_was_removed_or_replaced_is_noticed(gallery, tmp_path: Path, replaced: bool):
+def test_a_removed_or_replaced_file_is_detected(gallery, tmp_path: Path, replaced: bool):
     assert gallery.search(ONE, 1)
     (tmp_path / "g").rename(tmp_path / "moved")
     if replaced:
@@ -252,7 +252,7 @@ def test_a_file_that_was_removed_or_replaced_is_noticed(gallery, tmp_path: Path,
             ask()
 
 
-def test_the_log_of_a_gallery_that_was_removed_is_not_taken_for_a_new_one(gallery, tmp_path: Path):
+def test_the_log_of_a_removed_gallery_is_not_used_for_a_new_one(gallery, tmp_path: Path):
     (tmp_path / "g").unlink()
     with pytest.raises(GalleryError, match=r"but the log of one.*g-wal"):
         Gallery(tmp_path / "g", dim=DIM)

@@ -1,4 +1,4 @@
-"""A damaged file gives an error, or a warning and the right answer; never a silent wrong one."""
+"""A damaged file gives an error, or a warning and correct results; never silently wrong ones."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ Answer = tuple[float, Row, bytes | None]
 
 
 def answers(gallery: Gallery) -> list[list[Answer]]:
-    """Scores, rows and thumbnails of some searches."""
+    """Scores, rows and thumbnails of several searches."""
     answers = []
     for where in ASKED:
         for hits in gallery.search(unit(2, seed=1), 12, where=where):
@@ -106,7 +106,7 @@ def damaged(valid: Files, random: np.random.Generator) -> Files:
 
 
 def with_damage(data: bytes, random: np.random.Generator) -> bytes:
-    """The file with one kind of damage at a place drawn at random."""
+    """The file with one kind of damage at a random position."""
     changed = bytearray(data)
     at = int(random.integers(100, len(changed)))
     match random.integers(6):
@@ -120,7 +120,7 @@ def with_damage(data: bytes, random: np.random.Generator) -> bytes:
         case 3:  # a block that was never written
             block = at // 512 * 512
             changed[block : block + 512] = bytes(min(512, len(changed) - block))
-        case 4:  # a page in the place of another one
+        case 4:  # one page in place of another
             first, second = random.integers(len(changed) // PAGE, size=2) * PAGE
             changed[first : first + PAGE] = data[second : second + PAGE]
         case 5:
@@ -129,7 +129,7 @@ def with_damage(data: bytes, random: np.random.Generator) -> bytes:
 
 
 class Expected:
-    """The right answers, by the ids that are named as damaged and therefore left out."""
+    """The correct results, without the pictures that are named as damaged."""
 
     def __init__(self, valid: Files, path: Path) -> None:
         self._valid = valid
@@ -146,7 +146,7 @@ class Expected:
 
 
 def agree(given: list[list[Answer]], expected: list[list[Answer]], warned: list[str]) -> bool:
-    """Whether answers are right, apart from thumbnails that a warning names."""
+    """Whether results are correct, apart from thumbnails that a warning names."""
 
     named = {
         int(id_)
@@ -165,7 +165,7 @@ def agree(given: list[list[Answer]], expected: list[list[Answer]], warned: list[
 
 
 def num_wrong(valid: Files, folder: Path, count: int) -> list[int]:
-    """Seeds of the damage that went unnoticed, or that cost more than the damaged pictures."""
+    """Seeds of damage that was not detected, or that affected other pictures."""
     (folder / "valid").mkdir()
     (folder / "damaged").mkdir()
     expected = Expected(valid, folder / "valid" / "g")
@@ -190,12 +190,12 @@ def num_wrong(valid: Files, folder: Path, count: int) -> list[int]:
     return wrong
 
 
-def test_no_damage_gives_a_wrong_answer(valid: Files, tmp_path: Path):
+def test_damage_never_gives_a_wrong_result(valid: Files, tmp_path: Path):
     assert num_wrong(valid, tmp_path, 120) == []
 
 
 @pytest.mark.slow
-def test_no_damage_of_a_thousand_gives_a_wrong_answer(valid: Files, tmp_path: Path):
+def test_a_thousand_kinds_of_damage_never_give_a_wrong_result(valid: Files, tmp_path: Path):
     assert num_wrong(valid, tmp_path, 1000) == []
 
 
@@ -210,7 +210,7 @@ def test_no_damage_of_a_thousand_gives_a_wrong_answer(valid: Files, tmp_path: Pa
         ("INSERT INTO thumbnail VALUES (5, x'00')", "thumbnail is not a JPEG file: 5"),
     ],
 )
-def test_a_check_names_what_is_wrong(valid: Files, tmp_path: Path, damage: str, fault: str):
+def test_a_check_names_the_damage(valid: Files, tmp_path: Path, damage: str, fault: str):
     valid.write(tmp_path / "g")
     with Gallery(tmp_path / "g") as gallery:
         assert gallery.check().is_valid
@@ -240,7 +240,7 @@ def test_a_check_names_what_is_wrong(valid: Files, tmp_path: Path, damage: str, 
     ],
 )
 @pytest.mark.parametrize("is_open", [False, True])
-def test_a_damaged_picture_is_named_and_the_rest_is_served(
+def test_a_damaged_picture_is_named_and_the_others_are_searched(
     valid: Files, tmp_path: Path, damage: str, named: str, is_open: bool
 ):
     path = tmp_path / "g"
@@ -317,7 +317,7 @@ CHANGES: dict[str, Callable[[Gallery], object]] = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_every_change_renews_the_checksums(valid: Files, tmp_path: Path, change: str):
+def test_every_change_updates_the_checksums(valid: Files, tmp_path: Path, change: str):
     valid.write(tmp_path / "g")
     with opened(tmp_path / "g") as gallery:
         CHANGES[change](gallery)
@@ -325,7 +325,7 @@ def test_every_change_renews_the_checksums(valid: Files, tmp_path: Path, change:
         assert not gallery.damaged()
 
 
-def test_a_check_of_damaged_tokens_and_of_what_may_be_read_by_others(valid: Files, tmp_path: Path):
+def test_a_check_reports_damaged_tokens_and_readable_files(valid: Files, tmp_path: Path):
     valid.write(tmp_path / "g")
     (tmp_path / "g").chmod(0o644)
     (tmp_path / "g.tokens").write_bytes(b"no database" * 100)

@@ -1,4 +1,4 @@
-"""Adding what is there already, and input that means harm."""
+"""Known pictures are added again, and hostile input."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ def test_by_default_a_path_may_have_several_pictures(gallery: Gallery):
     assert len(gallery) == 5
 
 
-def test_skipping_keeps_what_is_there_and_gives_its_id(gallery: Gallery):
+def test_skipping_keeps_the_picture_and_returns_its_id(gallery: Gallery):
     vectors = np.eye(DIM)[[3, 3, 3, 3]]
     ids = gallery.add(vectors, ["new", "b", None, "a"], pids=[9, 9, 9, 9], on_duplicate="skip")
     assert ids == [4, 2, 5, 1]
     assert [row.pid for row in gallery.rows(gallery)] == [1, 2, 3, 9, 9]
 
 
-def test_replacing_puts_the_new_picture_in_place_under_a_new_id(gallery: Gallery):
+def test_replacing_gives_the_new_picture_a_new_id(gallery: Gallery):
     gallery.add(np.eye(1, DIM), ["a"])
     assert best(gallery)[:3] == [1, 2, 3]
     assert gallery.add(np.eye(DIM)[[3]], ["a"], pids=[7], on_duplicate="replace") == [5]
@@ -63,7 +63,7 @@ def test_replacing_puts_the_new_picture_in_place_under_a_new_id(gallery: Gallery
     assert first_numbers == [0, 0, 0, 0, 0, 1]  # those of the replaced are gone
 
 
-def test_a_duplicate_is_an_error_where_asked(gallery: Gallery):
+def test_a_duplicate_is_an_error_on_request(gallery: Gallery):
     with pytest.raises(GalleryError, match=r"holds 'b' already.*'skip'.*'replace'"):
         gallery.add(np.eye(2, DIM), ["new", "b"], on_duplicate="error")
     assert gallery.images() == {"a", "b"}
@@ -71,7 +71,7 @@ def test_a_duplicate_is_an_error_where_asked(gallery: Gallery):
 
 
 @pytest.mark.parametrize("choice", ["skip", "replace", "error"])
-def test_one_call_names_a_path_once(gallery: Gallery, choice):
+def test_a_path_may_be_in_a_call_once(gallery: Gallery, choice):
     with pytest.raises(GalleryError, match="'x' is among the pictures more than once"):
         gallery.add(np.eye(3, DIM), ["x", "y", "x"], on_duplicate=choice)
     assert len(gallery) == 3
@@ -84,8 +84,8 @@ def test_other_choices_are_refused(gallery: Gallery, choice):
         gallery.add(np.eye(1, DIM), ["x"], on_duplicate=choice)
 
 
-def test_a_deletion_beside_a_search_is_never_forgotten(gallery: Gallery, monkeypatch):
-    """A search between the start and the commit of a deletion must not settle the matter."""
+def test_a_deletion_during_a_search_is_applied(gallery: Gallery, monkeypatch):
+    """A search between start and commit of a deletion must not mark it as applied."""
     store, searched = gallery._store, threading.Event()
     original = store.delete
 
@@ -101,11 +101,11 @@ def test_a_deletion_beside_a_search_is_never_forgotten(gallery: Gallery, monkeyp
     assert {hit.id for hit in gallery.search(np.eye(1, DIM), 9)[0]} == {2, 3}
 
 
-# --- harm -------------------------------------------------------------------------------
+# --- hostile input ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_no_text_is_more_than_text(gallery: Gallery, text: str):
+def test_texts_are_stored_as_texts(gallery: Gallery, text: str):
     (id_,) = gallery.add(
         np.eye(1, DIM), [text], cameras=[text], tracks=[text], metadata=[{text: text, "x": text}]
     )
@@ -121,7 +121,7 @@ def test_no_text_is_more_than_text(gallery: Gallery, text: str):
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_no_filter_leaves_its_language(gallery: Gallery, text: str):
+def test_filters_cannot_inject_sql(gallery: Gallery, text: str):
     for where in (text, f"pid = 1 {text}", f"{text} = 1", f"pid = {text}"):
         with pytest.raises(FilterError) as caught:
             gallery.delete_where(where)
@@ -130,7 +130,7 @@ def test_no_filter_leaves_its_language(gallery: Gallery, text: str):
 
 
 @pytest.mark.parametrize("id_", ["1; DROP TABLE picture", "1", 1.0, None, [1], 2**70])
-def test_no_id_is_more_than_a_number(gallery: Gallery, id_):
+def test_ids_must_be_numbers(gallery: Gallery, id_):
     for method in (lambda: gallery.delete([id_]), lambda: gallery.rows([id_])):
         if isinstance(id_, int):
             assert method() in (0, [])
@@ -141,7 +141,7 @@ def test_no_id_is_more_than_a_number(gallery: Gallery, id_):
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_a_vector_that_rotted_is_reported_and_left_out(gallery: Gallery, value: float):
+def test_a_damaged_vector_is_reported_and_left_out(gallery: Gallery, value: float):
     overwrite_vector(gallery.path, 1, np.full(DIM, value))
     with pytest.warns(GalleryWarning, match="the vector of picture 2 is damaged"):
         hits = gallery.search(np.eye(1, DIM), 3)

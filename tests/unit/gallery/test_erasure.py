@@ -1,4 +1,4 @@
-"""What was deleted or has expired is in no byte of any file."""
+"""No byte of deleted or expired pictures remains in any file."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def unit(count: int, seed: int = 0) -> np.ndarray:
 
 
 def secrets(number: int) -> dict:
-    """Columns of one picture, each of which says its number."""
+    """Columns of one picture, each of which contains its number."""
     name = f"secret-{number:06}"
     return {
         "images": [f"image-{name}"],
         "cameras": [f"camera-{name}"],
         "tracks": [f"track-{name}"],
         "metadata": [{"caption": f"caption-{name}"}],
-        "thumbnails": [JPEG + name.encode() * 3000],  # on pages of its own
+        "thumbnails": [JPEG + name.encode() * 3000],  # on separate pages
     }
 
 
@@ -59,7 +59,7 @@ def is_stored(folder: Path, number: int) -> bool:
 
 
 def within(seconds: float, fact: Callable[[], bool]) -> bool:
-    """Whether something becomes true before some time is over."""
+    """Whether a condition becomes true within a time."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if fact():
@@ -83,7 +83,7 @@ def gallery(tmp_path: Path):
     page_size=st.sampled_from([512, 1024, 4096, 65536]),
     longest=st.sampled_from([20, 300, 3000]),
 )
-def test_overwriting_unused_bytes_leaves_the_same_database(
+def test_overwriting_unused_bytes_does_not_change_the_database(
     tmp_path_factory: pytest.TempPathFactory, seed: int, page_size: int, longest: int
 ):
     path = tmp_path_factory.mktemp("unused") / "db"
@@ -139,7 +139,7 @@ def test_a_file_with_unknown_pages_is_not_changed(tmp_path: Path):
 # --- deletion ---------------------------------------------------------------------------
 
 
-def test_deletions_in_any_order_leave_only_what_is_there(gallery: Gallery, tmp_path: Path):
+def test_deletions_in_any_order_leave_no_old_bytes(gallery: Gallery, tmp_path: Path):
     random = np.random.default_rng(1)
     alive: dict[int, int] = {}  # numbers by id
     for round_ in range(12):
@@ -158,7 +158,7 @@ def test_deletions_in_any_order_leave_only_what_is_there(gallery: Gallery, tmp_p
 
 
 def test_another_handle_does_not_write_old_bytes_back(gallery: Gallery, tmp_path: Path):
-    """Its cached pages may hold what the first has overwritten in the file."""
+    """Its cached pages may have bytes that the first handle has overwritten in the file."""
     ids = [add_secret(gallery, number) for number in range(60)]
     with Gallery(tmp_path / "g") as other:
         other.rows(ids)
@@ -182,7 +182,7 @@ def test_nothing_is_written_to_the_folder_for_temporary_files(
     assert gallery.delete(ids[:400]) == 400
 
 
-def test_a_readers_snapshot_is_waited_for_and_then_erased(
+def test_a_deletion_waits_for_readers_and_is_then_erased(
     gallery: Gallery, tmp_path: Path, monkeypatch
 ):
     monkeypatch.setattr("finegrain.gallery.sqlite.store.ERASE_SECONDS", 0.05)
@@ -201,7 +201,7 @@ def test_a_readers_snapshot_is_waited_for_and_then_erased(
     assert within(PATIENCE, gallery._store.erased)  # type: ignore[union-attr]
 
 
-def test_a_short_read_is_waited_for_in_silence(gallery: Gallery, tmp_path: Path):
+def test_waiting_for_a_short_read_gives_no_warning(gallery: Gallery, tmp_path: Path):
     id_ = add_secret(gallery, 1)
     reader = sqlite3.connect(tmp_path / "g", isolation_level=None, check_same_thread=False)
     reader.execute("BEGIN")
@@ -214,7 +214,7 @@ def test_a_short_read_is_waited_for_in_silence(gallery: Gallery, tmp_path: Path)
     reader.close()
 
 
-# --- a deletion costs what it deletes ---------------------------------------------------
+# --- the cost of a deletion -------------------------------------------------------------
 
 
 def num_unclean(path: Path) -> int:
@@ -275,7 +275,7 @@ def test_every_write_leaves_pages_without_old_content(gallery: Gallery, tmp_path
 
 
 @pytest.mark.parametrize("by", ["the next writer", "closing"])
-def test_pages_of_a_write_that_was_cut_off_are_cleaned_later(
+def test_pages_of_an_interrupted_write_are_cleaned_later(
     gallery: Gallery, tmp_path: Path, monkeypatch, by: str
 ):
     fill(gallery, 0, 200)
@@ -359,7 +359,7 @@ def test_a_plain_copy_of_a_gallery_in_use_is_overwritten_in_full(
 # --- expiry -----------------------------------------------------------------------------
 
 
-def test_what_expired_leaves_the_log_of_a_running_process(gallery: Gallery, tmp_path: Path):
+def test_expired_pictures_leave_the_log_of_a_running_process(gallery: Gallery, tmp_path: Path):
     add_secret(gallery, 1, expire_after=0.3)
     add_secret(gallery, 2)
     tokens = PictureTokens(codes=np.full((2, 2, 4), 77, np.int8), scales=np.ones((2, 2), "f4"))
@@ -374,7 +374,7 @@ def test_what_expired_leaves_the_log_of_a_running_process(gallery: Gallery, tmp_
     assert is_stored(tmp_path, 2)
 
 
-def test_tokens_of_a_deletion_that_was_cut_off_are_erased_at_the_next_opening(
+def test_tokens_of_an_interrupted_deletion_are_erased_at_the_next_opening(
     gallery: Gallery, tmp_path: Path, monkeypatch
 ):
     ids = [add_secret(gallery, number) for number in range(2)]
@@ -435,7 +435,7 @@ def test_a_clock_that_jumps_ahead_deletes_nothing(clock: Clock, tmp_path: Path):
             assert gallery.expire() == 0
         Gallery(tmp_path / "g").close()
         assert num_stored(tmp_path / "g") == 3
-        clock.time = START + DAY  # it is put right
+        clock.time = START + DAY  # it is corrected
         assert len(gallery.search(unit(1), 9)[0]) == len(gallery) == 3
         assert gallery.expire() == 0
 
@@ -443,7 +443,7 @@ def test_a_clock_that_jumps_ahead_deletes_nothing(clock: Clock, tmp_path: Path):
 def test_a_second_look_an_hour_later_is_trusted(clock: Clock, tmp_path: Path):
     with Gallery(tmp_path / "g", dim=DIM) as gallery:
         gallery.add(unit(3), [None] * 3, expire_after=30 * DAY)
-    clock.time += 60 * DAY  # nobody came
+    clock.time += 60 * DAY  # the gallery was not used
     Gallery(tmp_path / "g").close()
     clock.time += timedelta(minutes=59)
     Gallery(tmp_path / "g").close()
@@ -453,7 +453,7 @@ def test_a_second_look_an_hour_later_is_trusted(clock: Clock, tmp_path: Path):
     assert num_stored(tmp_path / "g") == 0
 
 
-def test_somebody_may_say_that_the_clock_is_right(clock: Clock, tmp_path: Path):
+def test_the_user_can_confirm_the_clock(clock: Clock, tmp_path: Path):
     with Gallery(tmp_path / "g", dim=DIM) as gallery:
         gallery.add(unit(3), [None] * 3, expire_after=30 * DAY)
         clock.time += 60 * DAY
@@ -461,7 +461,7 @@ def test_somebody_may_say_that_the_clock_is_right(clock: Clock, tmp_path: Path):
         assert num_stored(tmp_path / "g") == 0
 
 
-def test_a_gallery_of_an_older_format_has_trusted_no_clock_yet(clock: Clock, tmp_path: Path):
+def test_a_gallery_of_an_older_format_has_no_trusted_time(clock: Clock, tmp_path: Path):
     with Gallery(tmp_path / "g", dim=DIM) as gallery:
         gallery.add(unit(3), [None] * 3, expire_after=DAY)
         clock.time += 1.5 * DAY

@@ -41,13 +41,13 @@ def holds(expression: str, row=ROW) -> bool:
         "not camera = 'x'",
         "not (camera = 'x' or price < 0)",
         "((((camera = 'gate-3'))))",
-        "camera = 'x' and price < 0 or sale = true",  # and binds tighter
+        "camera = 'x' and price < 0 or sale = true",  # ``and`` binds more tightly
         "not pid = 1",  # a missing value is not 1
         "mixed is null and not mixed != 4",
         "\n camera\t=\n'gate-3' ",
     ],
 )
-def test_true_of_the_row(expression: str):
+def test_the_filter_is_true_for_the_row(expression: str):
     assert holds(expression)
 
 
@@ -55,7 +55,7 @@ def test_true_of_the_row(expression: str):
     "expression",
     ["pid = 1", "pid != 1", "pid < 1", "pid not in (1)", "mixed > 'a'", "camera = 'Gate-3'"],
 )
-def test_false_of_the_row(expression: str):
+def test_the_filter_is_false_for_the_row(expression: str):
     assert not holds(expression)
 
 
@@ -72,7 +72,7 @@ def test_false_of_the_row(expression: str):
         ("mixed in ('1', true)", 1, False),
     ],
 )
-def test_kinds_are_never_equal_to_each_other(expression: str, value, expected: bool):
+def test_values_of_different_kinds_are_never_equal(expression: str, value, expected: bool):
     assert holds(expression, {"mixed": value}) is expected
 
 
@@ -88,7 +88,7 @@ def test_kinds_are_never_equal_to_each_other(expression: str, value, expected: b
         ("''", ""),
     ],
 )
-def test_string_literals(literal: str, value: str):
+def test_string_literals_are_parsed(literal: str, value: str):
     condition = parse(f"colour = {literal}", COLUMNS)
     assert isinstance(condition, Comparison)
     assert condition.value == value
@@ -117,7 +117,7 @@ def test_string_literals(literal: str, value: str):
         ("camera = 'x'; drop table picture", 13, "got ';'"),
     ],
 )
-def test_bad_syntax_is_pointed_at(expression: str, character: int, message: str):
+def test_a_syntax_error_marks_the_position(expression: str, character: int, message: str):
     with pytest.raises(FilterError, match=message) as caught:
         parse(expression, COLUMNS)
     first, shown, caret = str(caught.value).splitlines()
@@ -126,7 +126,7 @@ def test_bad_syntax_is_pointed_at(expression: str, character: int, message: str)
     assert shown.strip() == expression.strip() or not expression.isprintable()
 
 
-def test_the_caret_stays_under_its_place_in_a_long_expression():
+def test_the_caret_marks_the_position_in_a_long_expression():
     expression = "camera = 'x' or " * 50 + "camera = ?"
     with pytest.raises(FilterError) as caught:
         parse(expression, COLUMNS)
@@ -134,7 +134,7 @@ def test_the_caret_stays_under_its_place_in_a_long_expression():
     assert shown[caret.index("^")] == "?"
 
 
-def test_unknown_columns_are_answered_with_the_closest():
+def test_an_unknown_column_gets_a_suggestion():
     with pytest.raises(
         FilterError, match=r"unknown column 'color'\. Did you mean colour\?"
     ) as caught:
@@ -172,12 +172,12 @@ def test_the_error_of_an_invalid_time_marks_the_position(form: str, value: str):
 @pytest.mark.parametrize(
     "expression", ["price = 'x'", "camera > 3", "pid in (1, true)", "colour = true"]
 )
-def test_a_kind_its_column_never_held_is_refused(expression: str):
+def test_a_value_of_another_kind_than_its_column_is_refused(expression: str):
     with pytest.raises(FilterError, match="holds"):
         parse(expression, COLUMNS)
 
 
-def test_a_column_that_has_only_been_null_takes_any_value():
+def test_a_column_without_values_accepts_any_value():
     assert not holds("empty = 1 or empty = 'x'")
 
 
@@ -203,7 +203,7 @@ def test_other_types_are_refused():
         parse(3, COLUMNS)  # type: ignore[arg-type]
 
 
-def test_neither_names_nor_values_are_pasted_into_sql():
+def test_names_and_values_are_sql_parameters():
     sql = to_sql(parse("price < 7 and colour in ('red', 'navy') and not sale = true", COLUMNS))
     for word in ("price", "colour", "red", "navy", "sale", "7", "true)"):
         assert word not in sql.text

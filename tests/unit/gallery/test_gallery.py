@@ -51,7 +51,7 @@ def fill(gallery: Gallery, count: int = 6) -> list[int]:
 # --- adding and reading -----------------------------------------------------------------
 
 
-def test_rows_come_back_as_they_were_added(gallery: Gallery):
+def test_rows_are_read_back_as_they_were_added(gallery: Gallery):
     ids = fill(gallery)
     assert ids == [1, 2, 3, 4, 5, 6]
     row = gallery.rows([2])[0]
@@ -95,12 +95,12 @@ def test_thumbnails_are_kept_for_pictures_without_a_file(gallery: Gallery):
     assert gallery.images() == {"a.jpg"}
 
 
-def test_nothing_to_add_adds_nothing(gallery: Gallery):
+def test_adding_no_picture_changes_nothing(gallery: Gallery):
     assert gallery.add(np.empty((0, DIM), np.float32), []) == []
     assert len(gallery) == 0
 
 
-def test_values_survive_the_file_exactly(gallery: Gallery, path: Path):
+def test_values_are_stored_exactly(gallery: Gallery, path: Path):
     fields = {"a": 0.1 + 0.2, "b": 2**63 - 1, "c": -(2**63), "d": "日本\0x", "e": 1e-308, "f": True}
     (id_,) = gallery.add(unit(1), ["x"], metadata=[fields], pids=[np.int64(-5)])
     with Gallery(path) as again:
@@ -143,7 +143,7 @@ GOOD = {"vectors": unit(2), "images": ["a", "b"]}
         ({"thumbnails": [b"PNG", None]}, "JPEG"),
     ],
 )
-def test_what_does_not_fit_is_refused_and_nothing_is_written(gallery, change, message: str):
+def test_invalid_input_is_refused_and_nothing_is_written(gallery, change, message: str):
     arguments = GOOD | change
     with pytest.raises(GalleryError, match=message):
         gallery.add(arguments.pop("vectors"), arguments.pop("images"), **arguments)
@@ -151,7 +151,7 @@ def test_what_does_not_fit_is_refused_and_nothing_is_written(gallery, change, me
     assert gallery.add(GOOD["vectors"], GOOD["images"]) == [1, 2]
 
 
-def test_scalars_of_numpy_are_taken_in_metadata(gallery: Gallery):
+def test_metadata_accepts_numpy_scalars(gallery: Gallery):
     fields = {"a": np.int64(7), "b": np.float32(0.5), "c": np.bool_(True), "d": np.str_("x")}
     gallery.add(unit(1), [None], metadata=[fields])
     stored = gallery.rows([1])[0].metadata
@@ -161,7 +161,7 @@ def test_scalars_of_numpy_are_taken_in_metadata(gallery: Gallery):
         gallery.add(unit(1), [None], metadata=[{"a": np.float32("nan")}])
 
 
-def test_metadata_that_nests_without_end_is_an_error_of_ours(gallery: Gallery):
+def test_endlessly_nested_metadata_is_a_gallery_error(gallery: Gallery):
     deep: list = []
     for _ in range(100_000):
         deep = [deep]
@@ -173,7 +173,7 @@ def test_metadata_that_nests_without_end_is_an_error_of_ours(gallery: Gallery):
 # --- searching --------------------------------------------------------------------------
 
 
-def test_search_finds_the_picture_itself_first(gallery: Gallery):
+def test_the_best_match_of_a_picture_is_itself(gallery: Gallery):
     ids = fill(gallery)
     for id_, hits in zip(ids, gallery.search(unit(6), 3), strict=True):
         assert hits[0].id == id_
@@ -188,7 +188,7 @@ def test_k_beyond_the_gallery_returns_all(gallery: Gallery):
     assert gallery.search(np.empty((0, DIM)), 3) == []
 
 
-def test_equal_scores_are_ordered_by_id_also_at_the_last_place(gallery: Gallery):
+def test_equal_scores_are_ordered_by_id_also_at_the_last_rank(gallery: Gallery):
     same = np.repeat(unit(1), 50, axis=0)
     gallery.add(same, [None] * 50)
     for k in (1, 2, 7, 49, 50):
@@ -217,7 +217,7 @@ def test_k_is_a_positive_whole_number(gallery: Gallery, k):
         (np.full((1, DIM), np.inf), "NaN or infinity"),
     ],
 )
-def test_queries_that_do_not_fit_are_refused(gallery: Gallery, queries, message: str):
+def test_invalid_queries_are_refused(gallery: Gallery, queries, message: str):
     with pytest.raises(QueryError, match=message):
         gallery.search(queries, 1)
 
@@ -231,7 +231,7 @@ def test_filters_know_the_columns_of_the_gallery(gallery: Gallery):
         gallery.delete_where("prise < 3")
 
 
-def test_the_longest_and_deepest_filters_run(gallery: Gallery):
+def test_the_longest_and_deepest_filters_are_evaluated(gallery: Gallery):
     fill(gallery)
     wide = " or ".join(["sale=true"] * 300)
     deep = "id = 1"
@@ -245,7 +245,7 @@ def test_the_longest_and_deepest_filters_run(gallery: Gallery):
 # --- deleting ---------------------------------------------------------------------------
 
 
-def test_deleted_pictures_are_gone_and_their_ids_never_return(gallery: Gallery):
+def test_deleted_pictures_and_their_ids_never_return(gallery: Gallery):
     fill(gallery)
     gallery.search(unit(1), 1)
     assert gallery.delete([2, 6, 99]) == 2
@@ -292,7 +292,7 @@ def test_ids_are_whole_numbers(gallery: Gallery, ids):
 # --- opening ----------------------------------------------------------------------------
 
 
-def test_a_gallery_reopens_with_what_it_held(path: Path):
+def test_a_reopened_gallery_has_the_same_rows(path: Path):
     with Gallery(path, fingerprint="plan-a", dim=DIM) as gallery:
         fill(gallery)
         before = gallery.search(unit(3), 4)
@@ -317,7 +317,7 @@ def test_a_gallery_without_a_plan_does_not_open_for_one(tmp_path: Path):
         Gallery(tmp_path / "g", fingerprint="abc")
 
 
-def test_a_missing_gallery_is_refused_where_none_may_be_made(tmp_path: Path):
+def test_a_missing_gallery_is_an_error_if_none_may_be_created(tmp_path: Path):
     with pytest.raises(GalleryError, match="There is no gallery"):
         Gallery(tmp_path / "g", dim=2, create=False)
     with pytest.raises(GalleryError, match="give dim="):
@@ -330,7 +330,7 @@ def test_a_missing_gallery_is_refused_where_none_may_be_made(tmp_path: Path):
         Gallery(tmp_path, dim=2)
 
 
-def test_other_files_are_refused_and_left_alone(tmp_path: Path):
+def test_other_files_are_refused_and_not_changed(tmp_path: Path):
     text = tmp_path / "text"
     text.write_text("not a database " * 100)
     with pytest.raises(GalleryError, match="not a gallery"):
@@ -344,7 +344,7 @@ def test_other_files_are_refused_and_left_alone(tmp_path: Path):
     assert foreign.read_bytes() == before
 
 
-def test_an_empty_file_is_no_gallery(tmp_path: Path):
+def test_an_empty_file_is_not_a_gallery(tmp_path: Path):
     (tmp_path / "g").touch()
     for create in (True, False):
         with pytest.raises(GalleryError, match="is an empty file, and not a gallery"):
@@ -371,7 +371,7 @@ def test_a_gallery_that_lost_its_identity_is_refused(path: Path, gallery: Galler
         Gallery(path)
 
 
-def test_a_hollow_gallery_is_refused(tmp_path: Path):
+def test_a_gallery_without_tables_is_refused(tmp_path: Path):
     with sqlite3.connect(tmp_path / "g") as connection:
         connection.execute("CREATE TABLE x (y)")
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
@@ -381,7 +381,7 @@ def test_a_hollow_gallery_is_refused(tmp_path: Path):
 
 
 def check_left_out(gallery: Gallery, fault: str) -> None:
-    """A search names picture 3 as damaged and finds all others; a check says why."""
+    """Check that a search names picture 3 as damaged and returns the others, as does a check."""
     with pytest.warns(GalleryWarning, match="the vector of picture 3 is damaged"):
         hits = gallery.search(unit(1), 1000)[0]
     assert len(hits) == len(gallery) - 1
@@ -422,7 +422,7 @@ def test_damaged_pages_are_reported(path: Path, gallery: Gallery):
         damaged.search(unit(1), 1)
 
 
-def test_a_closed_gallery_says_so(gallery: Gallery):
+def test_a_closed_gallery_is_an_error(gallery: Gallery):
     gallery.close()
     with pytest.raises(GalleryError, match="closed; open it again"):
         len(gallery)
@@ -444,7 +444,7 @@ def test_a_lock_held_by_others_is_reported(path: Path, gallery: Gallery, monkeyp
 # --- several users ----------------------------------------------------------------------
 
 
-def test_a_search_sees_what_another_connection_wrote(path: Path, gallery: Gallery):
+def test_a_search_sees_writes_of_another_connection(path: Path, gallery: Gallery):
     with Gallery(path) as other:
         fill(gallery)
         assert len(other.search(unit(1), 10)[0]) == 6
@@ -490,7 +490,7 @@ def test_acknowledged_rows_survive_a_kill(path: Path):
     )
     assert writer.stdout is not None
     acknowledged = [writer.stdout.readline() for _ in range(20)]
-    writer.kill()  # in the middle of a later insert
+    writer.kill()  # during a later insert
     rest, _ = writer.communicate()
     acknowledged += [line for line in rest.splitlines(keepends=True) if line.endswith("\n")]
     known = {int(id_) for line in acknowledged for id_ in line.split()}
@@ -498,7 +498,7 @@ def test_acknowledged_rows_survive_a_kill(path: Path):
     with Gallery(path) as gallery:
         stored = set(gallery)
         assert known <= stored
-        assert len(stored) % 3 == 0  # a batch is there as a whole or not at all
+        assert len(stored) % 3 == 0  # a batch is stored completely or not at all
         assert {hit.id for hit in gallery.search(np.eye(1, 8), 10**6)[0]} == stored
         assert len(gallery.rows(stored)) == len(stored)
 

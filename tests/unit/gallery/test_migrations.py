@@ -1,4 +1,4 @@
-"""Files of older formats are brought to the present one, whole or not at all."""
+"""Files of older formats are converted to the current one, completely or not at all."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def tables(path: Path) -> set[tuple[str, str]]:
     return result
 
 
-def test_an_old_gallery_opens_with_all_it_held(old: Path):
+def test_an_old_gallery_opens_with_all_of_its_rows(old: Path):
     with Gallery(old, fingerprint="plan-a", dim=4, create=False) as gallery:
         assert list(gallery) == [1, 2, 4]
         for id_, query in zip((1, 2, 4), VECTORS, strict=True):
@@ -85,12 +85,12 @@ def test_an_old_gallery_opens_with_all_it_held(old: Path):
         assert gallery.add(VECTORS[:1], [None], times=["2026-05-01"]) == [8]
 
 
-def test_metadata_gives_way_to_the_new_columns(old: Path):
+def test_metadata_with_the_name_of_a_new_column_is_renamed(old: Path):
     with Gallery(old) as gallery:
         first, second, fourth = gallery.rows([1, 2, 4])
         assert (first.time, first.track) == ("2026-01-30T08:00:00.000Z", "7")
         assert first.metadata == {"price": 1.5, "sale": True, "time_": None}
-        # time_ was taken by the first picture already
+        # time_ was used by the first picture
         assert second.metadata == {"expires_at_": "2000-01-01", "time__": "at noon", "track_": 8}
         assert fourth.metadata == {"time__": 1200}
         assert (second.time, second.track, fourth.time) == (None, None, None)
@@ -99,13 +99,13 @@ def test_metadata_gives_way_to_the_new_columns(old: Path):
         assert len(gallery.search(VECTORS[:1], 9, where="track_ = 8 or time__ = 1200")[0]) == 2
 
 
-def test_a_migrated_file_is_laid_out_like_a_new_one(old: Path, tmp_path: Path):
+def test_a_migrated_file_has_the_layout_of_a_new_one(old: Path, tmp_path: Path):
     Gallery(old).close()
     Gallery(tmp_path / "new", dim=4).close()
     assert tables(old) == tables(tmp_path / "new")
 
 
-def test_a_migration_happens_whole_or_not_at_all(old: Path, monkeypatch):
+def test_a_migration_is_atomic(old: Path, monkeypatch):
     before = tables(old)
 
     def failing(connection: sqlite3.Connection) -> None:
@@ -121,7 +121,7 @@ def test_a_migration_happens_whole_or_not_at_all(old: Path, monkeypatch):
         assert list(gallery) == [1, 2, 4]
 
 
-def test_an_old_gallery_that_cannot_be_written_says_so(old: Path, monkeypatch):
+def test_an_old_gallery_that_cannot_be_written_is_an_error(old: Path, monkeypatch):
     monkeypatch.setattr("finegrain.gallery.sqlite.schema._writable", lambda _path: False)
     with pytest.raises(GalleryError, match="format 1 and must be brought to format 8"):
         Gallery(old)
@@ -154,7 +154,7 @@ def content(gallery: Gallery) -> dict[str, Any]:
 
 
 def _stored_columns(row: Row) -> dict[str, Any]:
-    """The columns of a row; its thumbnail is read and compared apart."""
+    """The columns of a row; its thumbnail is read and compared separately."""
     return {name: value for name, value in asdict(row).items() if name != "thumbnail"}
 
 
@@ -211,7 +211,7 @@ def test_an_interrupted_computation_of_checksums_continues(format_4: Path, monke
     assert lacking(format_4) == 0
 
 
-def test_a_gallery_is_served_where_checksums_cannot_be_written(format_4: Path, monkeypatch):
+def test_a_gallery_is_searched_if_checksums_cannot_be_written(format_4: Path, monkeypatch):
     def full(connection: sqlite3.Connection) -> None:
         raise sqlite3.OperationalError("database or disk is full")
 

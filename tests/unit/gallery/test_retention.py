@@ -1,4 +1,4 @@
-"""When pictures were taken, and when they leave the gallery by themselves."""
+"""Times of pictures, and automatic expiry."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DAY = timedelta(days=1)
 
 
 class Clock:
-    """A clock that stands still until it is moved."""
+    """A clock that the test moves."""
 
     def __init__(self) -> None:
         self.time = START
@@ -79,7 +79,7 @@ def test_times_are_kept_in_utc(gallery: Gallery, given, kept: str | None):
 
 
 @given(st.lists(st.datetimes(timezones=st.timezones()), min_size=2, max_size=2))
-def test_the_order_of_the_text_is_the_order_of_time(moments: list[datetime]):
+def test_times_are_ordered_as_texts(moments: list[datetime]):
     try:
         first, second = map(utc_text, moments)
     except ValueError:
@@ -117,7 +117,7 @@ def test_times_are_filtered(gallery: Gallery):
         ({"expire_after": timedelta.max}, "past the year 9999"),
     ],
 )
-def test_what_does_not_fit_is_refused_and_nothing_is_written(gallery, change, message: str):
+def test_invalid_times_are_refused_and_nothing_is_written(gallery, change, message: str):
     with pytest.raises(GalleryError, match=message):
         add(gallery, **change)
     assert len(gallery) == 0
@@ -143,7 +143,7 @@ def test_retention_counts_from_when_a_picture_was_taken_or_added(gallery: Galler
     assert result(gallery, "expires_at < '2026-05-02T08:00:01'") == [1, 3]
 
 
-def test_the_expired_is_in_no_answer(gallery: Gallery, clock: Clock, path: Path):
+def test_expired_pictures_are_in_no_result(gallery: Gallery, clock: Clock, path: Path):
     jpeg = b"\xff\xd8\xff"
     add(gallery, 2, pids=[1, 2], expire_after=DAY, thumbnails=[jpeg, jpeg])
     add(gallery, 1, pids=[3])
@@ -163,21 +163,21 @@ def test_the_expired_is_in_no_answer(gallery: Gallery, clock: Clock, path: Path)
             assert opened.delete([1]) == 0
 
 
-def test_what_is_added_too_late_is_never_there(gallery: Gallery):
+def test_pictures_that_have_expired_are_not_added(gallery: Gallery):
     assert result(gallery) == []
     add(gallery, 2, times=[START - 2 * DAY, START], expire_after=DAY)
     assert result(gallery) == list(gallery) == [2]
 
 
 def stored(path: Path) -> int:
-    """Rows in the file, whatever their time."""
+    """Number of rows in the file, including expired ones."""
     connection = sqlite3.connect(path)
     (count,) = connection.execute("SELECT count(*) FROM picture")
     connection.close()
     return int(count[0])
 
 
-def test_expire_removes_and_counts(gallery: Gallery, clock: Clock, path: Path):
+def test_expire_deletes_and_counts(gallery: Gallery, clock: Clock, path: Path):
     add(gallery, 5, expire_after=DAY)
     add(gallery, 2)
     assert gallery.expire() == 0
@@ -188,7 +188,7 @@ def test_expire_removes_and_counts(gallery: Gallery, clock: Clock, path: Path):
     assert gallery.expire() == 0
 
 
-def test_opening_removes(gallery: Gallery, clock: Clock, path: Path):
+def test_opening_deletes_expired_pictures(gallery: Gallery, clock: Clock, path: Path):
     add(gallery, 3, expire_after=DAY)
     add(gallery, 1)
     clock.time += DAY
@@ -197,7 +197,9 @@ def test_opening_removes(gallery: Gallery, clock: Clock, path: Path):
     assert result(gallery) == [4]
 
 
-def test_searches_remove_now_and_then(gallery: Gallery, clock: Clock, path: Path, monkeypatch):
+def test_searches_delete_expired_pictures_at_intervals(
+    gallery: Gallery, clock: Clock, path: Path, monkeypatch
+):
     add(gallery, 1, expire_after=DAY)
     add(gallery, 1, expire_after=2 * DAY)
     add(gallery, 1)
@@ -206,13 +208,13 @@ def test_searches_remove_now_and_then(gallery: Gallery, clock: Clock, path: Path
     assert stored(path) == 2
     clock.time += DAY
     assert result(gallery) == [3]
-    assert stored(path) == 2  # not yet: the last time was within the minute
+    assert stored(path) == 2  # not yet, as the last deletion was less than a minute ago
     monkeypatch.setattr("finegrain.gallery.sqlite.followed_store.TIDY_SECONDS", 0)
     assert result(gallery) == [3]
     assert stored(path) == 1
 
 
-def test_a_search_does_not_wait_for_a_writer_to_remove(gallery, clock: Clock, path: Path):
+def test_a_search_does_not_wait_for_a_writer_to_delete(gallery, clock: Clock, path: Path):
     add(gallery, 2, expire_after=DAY)
     clock.time += DAY
     other = sqlite3.connect(path, isolation_level=None)
@@ -226,7 +228,7 @@ def test_a_search_does_not_wait_for_a_writer_to_remove(gallery, clock: Clock, pa
     assert gallery.expire() == 2
 
 
-def test_the_expired_leaves_no_bytes(path: Path, clock: Clock):
+def test_expired_pictures_leave_no_bytes(path: Path, clock: Clock):
     secrets = np.random.default_rng(0).standard_normal((300, DIM)).astype(np.float32)
     secrets /= np.linalg.norm(secrets, axis=1, keepdims=True)
     with Gallery(path, dim=DIM) as gallery:
@@ -239,7 +241,7 @@ def test_the_expired_leaves_no_bytes(path: Path, clock: Clock):
     assert not any(vector.tobytes() in data for vector in secrets)
 
 
-def test_an_interrupted_erasure_is_made_up_for_at_the_next_opening(path: Path, monkeypatch):
+def test_an_interrupted_erasure_is_completed_at_the_next_opening(path: Path, monkeypatch):
     with Gallery(path, dim=DIM) as gallery:
         add(gallery, 2, cameras=["secret", None])
 
@@ -253,7 +255,7 @@ def test_an_interrupted_erasure_is_made_up_for_at_the_next_opening(path: Path, m
         assert result(gallery) == [2]
 
     def noted() -> tuple[int, int]:
-        """Deletions in all, and how many of these were erased."""
+        """Number of deletions, and how many of these were erased."""
         connection = sqlite3.connect(path)
         (row,) = connection.execute("SELECT deletions, scrubbed FROM gallery")
         connection.close()
@@ -264,7 +266,7 @@ def test_an_interrupted_erasure_is_made_up_for_at_the_next_opening(path: Path, m
     assert noted() == (1, 1)
 
 
-def test_a_deletion_during_an_erasure_is_erased_too(gallery: Gallery, path: Path, monkeypatch):
+def test_a_deletion_during_an_erasure_is_erased(gallery: Gallery, path: Path, monkeypatch):
     add(gallery, 3, cameras=["one", "two", None])
     original = Connections.truncate_log
     with Gallery(path) as other:

@@ -42,7 +42,7 @@ with Gallery(sys.argv[1], create=False) as gallery:
 """
 
 
-def test_readers_in_other_processes_see_what_is_written(path: Path):
+def test_readers_in_other_processes_see_writes(path: Path):
     readers = [
         subprocess.Popen(
             [sys.executable, "-c", _READER, str(path)],
@@ -62,7 +62,7 @@ def test_a_second_writer_waits_and_readers_do_not(path: Path, monkeypatch):
     writer = sqlite3.connect(path, isolation_level=None)
     writer.execute("BEGIN IMMEDIATE")
     writer.execute("DELETE FROM picture WHERE id = 1")
-    for module in ("schema", "connections"):  # one waits, the other says how long
+    for module in ("schema", "connections"):  # one process waits, and the other prints how long
         monkeypatch.setattr(f"finegrain.gallery.sqlite.{module}.BUSY_SECONDS", 0.1)
     with Gallery(path) as gallery:
         assert list(gallery) == [1, 2, 3]
@@ -80,7 +80,7 @@ def test_a_second_writer_waits_and_readers_do_not(path: Path, monkeypatch):
     writer.close()
 
 
-def test_every_write_is_on_the_disk_before_it_is_told(path: Path):
+def test_every_write_is_durable_before_it_is_acknowledged(path: Path):
     with Gallery(path) as gallery:
         gallery.add(ONE, ["d"])
         writer = gallery._store._connections.writer()  # type: ignore[union-attr]
@@ -97,8 +97,8 @@ def test_every_write_is_on_the_disk_before_it_is_told(path: Path):
 
 
 @pytest.fixture
-def _no_leave(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """File and folder may not be written, also for a superuser, whom modes do not stop."""
+def _make_read_only(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make file and folder read-only, also for a superuser, who may ignore their modes."""
     real = os.access
 
     def access(asked: Path, mode: int) -> bool:
@@ -120,7 +120,7 @@ def check_reading(gallery: Gallery) -> None:
         gallery.expire()
 
 
-@pytest.mark.usefixtures("_no_leave")
+@pytest.mark.usefixtures("_make_read_only")
 def test_a_file_that_cannot_be_written_opens_for_reading(path: Path):
     before = sorted(path.parent.iterdir()), path.read_bytes()
     with Gallery(path, fingerprint="plan-a", dim=DIM) as gallery:
@@ -128,12 +128,12 @@ def test_a_file_that_cannot_be_written_opens_for_reading(path: Path):
     assert (sorted(path.parent.iterdir()), path.read_bytes()) == before
 
 
-@pytest.mark.usefixtures("_no_leave")
-def test_a_reader_without_leave_follows_a_writer(path: Path):
+@pytest.mark.usefixtures("_make_read_only")
+def test_a_reader_without_permission_follows_a_writer(path: Path):
     writer = sqlite3.connect(path)
     writer.execute("PRAGMA journal_mode = WAL")
     writer.execute("UPDATE picture SET camera = 'z', checksum = -1 WHERE id = 3")
-    writer.commit()  # in the journal, which is there as long as the writer
+    writer.commit()  # in the journal, which exists as long as the writer
     with Gallery(path) as gallery:
         assert len(gallery.search(ONE, 9, where="camera = 'z'")[0]) == 1
         writer.execute("DELETE FROM picture WHERE id = 1")
@@ -143,8 +143,8 @@ def test_a_reader_without_leave_follows_a_writer(path: Path):
     writer.close()
 
 
-@pytest.mark.usefixtures("_no_leave")
-def test_what_expired_is_hidden_also_where_it_cannot_be_removed(path: Path, monkeypatch):
+@pytest.mark.usefixtures("_make_read_only")
+def test_expired_pictures_are_hidden_if_they_cannot_be_deleted(path: Path, monkeypatch):
     connection = sqlite3.connect(path)
     connection.execute(
         "UPDATE picture SET expires_at = '2026-01-01T00:00:00.000Z', checksum = -1 WHERE id = 2"
@@ -158,7 +158,7 @@ def test_what_expired_is_hidden_also_where_it_cannot_be_removed(path: Path, monk
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="modes do not stop a superuser")
-def test_modes_of_file_and_folder_are_heeded(path: Path):
+def test_modes_of_file_and_folder_are_respected(path: Path):
     path.chmod(stat.S_IRUSR)
     path.parent.chmod(stat.S_IRUSR | stat.S_IXUSR)
     try:
@@ -169,14 +169,14 @@ def test_modes_of_file_and_folder_are_heeded(path: Path):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only a superuser can become somebody else")
-def test_somebody_else_reads(path: Path):
-    """The file of one user, read by another, whom the modes do stop."""
+def test_another_user_can_read(path: Path):
+    """The file of one user is read by another user without write permission."""
     code = (
         "import os, sys, numpy as np\n"
         "from finegrain.errors import GalleryError\n"
         "from finegrain.gallery import Gallery\n"
         "from finegrain.index.codes import multiplies_bytes\n"
-        "multiplies_bytes()\n"  # its imports fail where Python's folder is closed to others
+        "multiplies_bytes()\n"  # imports fail if Python's folder is closed to other users
         "os.setuid(65534)\n"
         "with Gallery(sys.argv[1]) as gallery:\n"
         "    print([hit.id for hit in gallery.search(np.eye(1, 4), 9)[0]])\n"
@@ -185,11 +185,11 @@ def test_somebody_else_reads(path: Path):
         "    except GalleryError as error:\n"
         "        print('reading only' in str(error))\n"
     )
-    with tempfile.TemporaryDirectory() as folder:  # pytest's own are closed to others
+    with tempfile.TemporaryDirectory() as folder:  # pytest's folders are closed to other users
         Path(folder).chmod(0o755)
         for name in ("g", "g.vectors"):
             copied = shutil.copy(path.with_name(name), folder)
-            Path(copied).chmod(0o644)  # a new gallery is for its owner only
+            Path(copied).chmod(0o644)  # a new gallery is private
         done = subprocess.run(
             [sys.executable, "-c", code, f"{folder}/g"], capture_output=True, text=True
         )

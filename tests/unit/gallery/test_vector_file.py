@@ -1,4 +1,4 @@
-"""The file of a gallery's vectors: written, erased, damaged, and together with its database."""
+"""The file of a gallery's vectors: writing, erasure, damage, and its database."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def check_search(gallery: Gallery, without: frozenset[int] = frozenset()) -> Non
 # --- opening ----------------------------------------------------------------------------
 
 
-def test_opening_reads_the_vectors_of_the_last_block_only(path: Path, monkeypatch):
+def test_opening_reads_only_the_vectors_of_the_last_block(path: Path, monkeypatch):
     read: list[int] = []
     original = VectorFile.vectors
 
@@ -93,7 +93,7 @@ def test_opening_reads_the_vectors_of_the_last_block_only(path: Path, monkeypatc
         check_search(gallery)
 
 
-def test_a_block_that_becomes_full_is_taken_from_the_file(gallery: Gallery):
+def test_a_full_block_is_read_from_the_file(gallery: Gallery):
     query = unit(1, seed=1)[0]
     best(gallery, query)
     for number in range(BLOCK):
@@ -105,7 +105,7 @@ def test_a_block_that_becomes_full_is_taken_from_the_file(gallery: Gallery):
     assert index.ids.tolist() == list(range(1, COUNT + BLOCK + 1))
 
 
-def test_another_handle_follows_without_reading_all_again(gallery: Gallery, path: Path):
+def test_another_handle_reads_only_changes(gallery: Gallery, path: Path):
     check_search(gallery)
     with Gallery(path) as other:
         other.delete([3, 40, 99])
@@ -114,7 +114,7 @@ def test_another_handle_follows_without_reading_all_again(gallery: Gallery, path
     blocks = gallery._store._follower._index._blocks  # type: ignore[union-attr]
     assert 101 in best(gallery, unit(1, seed=9)[0])
     after = gallery._store._follower._index._blocks  # type: ignore[union-attr]
-    assert blocks[2] is after[2]  # nothing of it was deleted
+    assert blocks[2] is after[2]  # none of its vectors was deleted
     for query in unit(8, seed=1):
         assert [id_ for id_ in best(gallery, query, 9) if id_ != 101][:5] == literal_best(
             query, without=gone
@@ -144,7 +144,7 @@ def test_a_deletion_leaves_no_byte_of_a_slot(gallery: Gallery, path: Path):
 
 
 @pytest.mark.parametrize("writes", [0, 1, 2, 3, 5, 8])
-def test_a_deletion_that_was_cut_off_continues_at_the_next_opening(
+def test_an_interrupted_deletion_continues_at_the_next_opening(
     gallery: Gallery, path: Path, monkeypatch, writes: int
 ):
     original, count = PositionedFile.write, []
@@ -167,7 +167,7 @@ def test_a_deletion_that_was_cut_off_continues_at_the_next_opening(
         assert again.add(unit(1, seed=5), [None]) == [COUNT + 1]
 
 
-def test_a_vector_is_kept_while_somebody_reads_an_older_snapshot(
+def test_a_vector_is_kept_while_an_older_snapshot_is_read(
     gallery: Gallery, path: Path, monkeypatch
 ):
     monkeypatch.setattr("finegrain.gallery.sqlite.store.ERASE_SECONDS", 0.05)
@@ -183,7 +183,7 @@ def test_a_vector_is_kept_while_somebody_reads_an_older_snapshot(
     assert not stored_vector(path, 6).any()
 
 
-def test_an_index_that_has_not_followed_yet_leaves_out_what_is_overwritten(gallery: Gallery, path):
+def test_an_outdated_index_leaves_out_overwritten_vectors(gallery: Gallery, path):
     index = gallery._store._follower.index()  # type: ignore[union-attr]
     with Gallery(path) as other:
         other.delete([7, 50])
@@ -195,11 +195,11 @@ def test_an_index_that_has_not_followed_yet_leaves_out_what_is_overwritten(galle
     assert gallery.damaged() == frozenset()
 
 
-# --- additions that are undone ------------------------------------------------------------
+# --- undone additions ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("then", ["add", "open"])
-def test_what_an_undone_addition_wrote_is_overwritten(
+def test_vectors_of_an_undone_addition_are_overwritten(
     gallery: Gallery, path: Path, monkeypatch, then: str
 ):
     def killed(_: object) -> None:
@@ -222,10 +222,10 @@ def test_what_an_undone_addition_wrote_is_overwritten(
         check_search(again) if then == "open" else None
 
 
-# --- files that do not belong together ----------------------------------------------------
+# --- mismatched files ---------------------------------------------------------------------
 
 
-def test_a_copy_of_the_database_alone_says_what_is_missing(path: Path, tmp_path: Path):
+def test_the_error_of_a_copied_database_names_the_missing_file(path: Path, tmp_path: Path):
     shutil.copy(path, tmp_path / "copy")
     with pytest.raises(GalleryError, match=r"copy\.vectors.* is missing.*gallery backup FILE COPY"):
         Gallery(tmp_path / "copy")
@@ -243,7 +243,7 @@ def test_the_vectors_of_another_gallery_are_refused(path: Path, tmp_path: Path):
 
 
 @pytest.mark.parametrize("size", [0, 10, 4096, 9000])
-def test_a_file_that_is_shorter_is_refused(path: Path, size: int):
+def test_a_truncated_file_is_refused(path: Path, size: int):
     file = vectors_file(path)
     file.write_bytes(file.read_bytes()[:size])
     with pytest.raises(GalleryError, match=r"ends early|not a file of vectors"):
@@ -273,7 +273,7 @@ def test_vectors_of_an_earlier_moment_are_refused(path: Path):
 
 
 def test_vectors_of_another_history_are_refused(path: Path, tmp_path: Path):
-    """The same ids with other vectors, as after a database was restored alone."""
+    """The same ids with other vectors, as after the database alone was restored."""
     for name in ("g", "g.vectors"):
         shutil.copy(tmp_path / name, tmp_path / f"saved-{name}")
     with Gallery(path) as gallery:
@@ -308,7 +308,7 @@ def test_a_new_gallery_beside_vectors_of_another_is_refused(path: Path):
     assert not path.exists()
 
 
-def test_a_file_that_was_replaced_while_it_is_open_takes_no_additions(gallery: Gallery, path: Path):
+def test_additions_to_a_replaced_file_are_refused(gallery: Gallery, path: Path):
     vectors_file(path).rename(path.with_name("away"))
     with pytest.raises(GalleryError, match="was removed, or replaced by another file"):
         gallery.add(unit(1), [None])
@@ -320,7 +320,7 @@ def test_a_file_that_was_replaced_while_it_is_open_takes_no_additions(gallery: G
 
 
 @pytest.mark.parametrize("slot", [6, 98])
-def test_a_flipped_byte_of_a_vector_is_named_and_the_rest_is_served(path: Path, slot: int):
+def test_a_vector_with_a_flipped_byte_is_named_and_the_others_are_searched(path: Path, slot: int):
     flip_vector(path, slot, byte=9)
     with Gallery(path) as gallery:
         with pytest.warns(GalleryWarning, match=f"the vector of picture {slot + 1} is damaged"):
@@ -335,7 +335,7 @@ def test_a_flipped_byte_of_a_vector_is_named_and_the_rest_is_served(path: Path, 
 
 
 @pytest.mark.parametrize("name", ["levels", "grid", "groups", "grid_checksum"])
-def test_damaged_codes_are_made_again_from_the_vectors(path: Path, name: str):
+def test_damaged_codes_are_computed_again_from_the_vectors(path: Path, name: str):
     flip(path, place_of(path, 40, "levels") if name == "levels" else block_place(path, 1, name))
     with Gallery(path) as gallery:
         check_search(gallery)
@@ -352,7 +352,7 @@ def block_place(path: Path, block: int, name: str) -> int:
 
 @pytest.mark.parametrize(("name", "byte"), [("ids", 0), ("ids", 7), ("checksums", 2)])
 @pytest.mark.parametrize("slot", [0, 40, 99])
-def test_a_damaged_id_or_checksum_costs_its_picture_only(
+def test_a_damaged_id_or_checksum_affects_only_its_picture(
     path: Path, name: str, byte: int, slot: int
 ):
     flip(path, place_of(path, slot, name) + byte, 0x80)
@@ -395,7 +395,7 @@ def test_a_system_without_positioned_reads_uses_the_file(path: Path, monkeypatch
 
 
 @pytest.mark.parametrize("step", [0, 1, 2])
-def test_a_backup_that_was_cut_off_leaves_the_old_or_the_new_gallery(
+def test_an_interrupted_backup_leaves_the_old_or_the_new_gallery(
     gallery: Gallery, path: Path, tmp_path: Path, monkeypatch, step: int
 ):
     target = tmp_path / "copy"
@@ -421,8 +421,8 @@ def test_a_backup_that_was_cut_off_leaves_the_old_or_the_new_gallery(
     assert not next_vectors_of(target).exists()
 
 
-def test_a_new_file_that_lacks_its_name_is_taken_at_the_next_opening(path: Path):
-    """As after a process was killed between the commit of a reindexing and the renaming."""
+def test_a_new_file_is_renamed_at_the_next_opening(path: Path):
+    """As after a process was killed between the commit of a reindexing and the rename."""
     vectors_file(path).rename(next_vectors_of(path))
     with Gallery(path) as gallery:
         check_search(gallery)
@@ -430,7 +430,7 @@ def test_a_new_file_that_lacks_its_name_is_taken_at_the_next_opening(path: Path)
         assert not next_vectors_of(path).exists()
 
 
-def test_a_new_file_of_a_reindexing_that_was_undone_is_removed(path: Path):
+def test_the_new_file_of_an_undone_reindexing_is_removed(path: Path):
     shutil.copy(vectors_file(path), next_vectors_of(path))
     flip_header = next_vectors_of(path).read_bytes()
     next_vectors_of(path).write_bytes(flip_header[:40] + b"f" + flip_header[41:])
@@ -508,7 +508,7 @@ FORMAT_4 = Path(__file__).parents[2] / "fixtures" / "galleries" / "format4.galle
 
 
 def old_gallery(folder: Path) -> tuple[Path, dict[int, bytes]]:
-    """A gallery of the format before, and its vectors."""
+    """A gallery of the previous format, and its vectors."""
     path = folder / "old"
     path.write_bytes(gzip.decompress(FORMAT_4.read_bytes()))
     connection = sqlite3.connect(path)
@@ -532,7 +532,7 @@ def check_moved(path: Path, vectors: dict[int, bytes]) -> None:
 
 
 @pytest.mark.parametrize("batches", [0, 1, 2])
-def test_a_move_that_was_cut_off_continues(tmp_path: Path, monkeypatch, batches: int):
+def test_an_interrupted_move_is_continued(tmp_path: Path, monkeypatch, batches: int):
     path, vectors = old_gallery(tmp_path)
     monkeypatch.setattr(moving, "_CHUNK_ROWS", 5)
     calls: list[int] = []
@@ -550,7 +550,7 @@ def test_a_move_that_was_cut_off_continues(tmp_path: Path, monkeypatch, batches:
     check_moved(path, vectors)
 
 
-def test_damage_of_an_older_format_stays_damage(tmp_path: Path):
+def test_damage_in_an_older_format_is_still_reported(tmp_path: Path):
     path, vectors = old_gallery(tmp_path)
     first, second, *_ = vectors
     connection = sqlite3.connect(path)
