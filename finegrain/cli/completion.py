@@ -6,8 +6,10 @@ import argparse
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import get_args
 
 from finegrain.errors import require
+from finegrain.runtime.base import RuntimeName
 from finegrain.zoo.catalog import KNOWN
 
 SHELLS = ("bash", "zsh", "fish")
@@ -21,8 +23,8 @@ INSTALL = """\
 def completion_script(parser: argparse.ArgumentParser, shell: str) -> str:
     """A script that completes verbs, options, their choices, names, and paths.
 
-    Names are those of the recipes, export profiles and published models that finegrain has when
-    the script is made.
+    Names are those of the recipes, export profiles, datasets, runtimes and published models that
+    finegrain has when the script is made.
 
     Args:
         parser: The parser of the command line; its arguments of type ``Path`` complete files.
@@ -32,12 +34,18 @@ def completion_script(parser: argparse.ArgumentParser, shell: str) -> str:
         MissingExtraError: ``shtab`` is not installed.
     """
     shtab = require("shtab", "terminal")
-    named = {"pull name": Named("model", [model.name for model in KNOWN], or_files=False)}
+    named = {
+        "pull name": Named("model", [model.name for model in KNOWN], or_files=False),
+        "runtime": Named("runtime", get_args(RuntimeName), or_files=False),
+    }
     # Without the packages for training, recipes and export profiles cannot be used either.
     with suppress(ImportError):
+        from finegrain.cli.doctor import dataset_names
         from finegrain.recipe.named_file import named_files
 
-        named["recipe"] = named["recipes"] = Named("recipe", named_files("recipes"))
+        recipes = Named("recipe", named_files("recipes"))
+        named |= {"recipe": recipes, "recipes": recipes, "export data": recipes}
+        named["evaluate data"] = Named("dataset", dataset_names(), or_files=False)
         named["profile"] = Named("profile", named_files("export"))
     used: dict[str, Named] = {}
     for verb, action in _actions(parser):

@@ -92,6 +92,8 @@ def offered(shell, scripts, folder, line, last):
         ("finegrain export run cpu_i", {"cpu_int8"}),
         ("finegrain pull clip-b16-", {"clip-b16-datacomp", "clip-b16-dfn"}),
         ("finegrain pull x --profile cpu_i", {"cpu_int8"}),
+        ("finegrain evaluate model.plan --data f", {"flickr30k"}),
+        ("finegrain query model.plan --runtime openv", {"openvino"}),
         ("finegrain train my_", {"my_recipe.py"}),
     ],
 )
