@@ -8,6 +8,7 @@ for one run, and the run's JSON records it.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,9 +23,13 @@ from finegrain.preprocess import Fit, Interpolation
 from finegrain.recipe.as_json import CONVERTER, explain
 from finegrain.recipe.named_file import find_file, named_files
 from finegrain.recipe.python_file import call_in_file
+from finegrain.recipe.ranges import check_range
 from finegrain.rerank import RerankBy
 
 Precision = Literal["auto", "fp32", "bf16"]
+
+MAX_WORKERS = 1024
+"""Largest number of processes that load pictures."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +59,10 @@ class Augment:
     picks: int = 0
     drop_words: float = 0.0
 
+    def __post_init__(self) -> None:
+        check_range(self, 0, 1, "flip", "pad", "erase", "drop_words")
+        check_range(self, 0, math.inf, "jitter", "picks")
+
 
 @dataclass(frozen=True, kw_only=True)
 class ParameterRule:
@@ -68,6 +77,9 @@ class ParameterRule:
     names: str
     lr: float | None = None
     weight_decay: float | None = None
+
+    def __post_init__(self) -> None:
+        check_range(self, 0, math.inf, "lr", "weight_decay")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +114,11 @@ class Optimizer:
     rules: tuple[ParameterRule, ...] = ()
     clip_norm: float | None = 1.0
 
+    def __post_init__(self) -> None:
+        check_range(self, 0, math.inf, "lr", "eps", "weight_decay", "clip_norm")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise RecipeError(f"expected betas of at least 0 and below 1, got {self.betas}")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Lora:
@@ -119,6 +136,10 @@ class Lora:
     rank: int = 8
     alpha: float = 16.0
     names: tuple[str, ...] = ("*_tower.transformer.*_weight", "*_tower.transformer.*.weight")
+
+    def __post_init__(self) -> None:
+        check_range(self, 1, math.inf, "rank")
+        check_range(self, 0, math.inf, "alpha")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,6 +183,11 @@ class Schedule:
     evaluate_every: int = 1
     evaluate_first: bool = False
     patience: int | None = None
+
+    def __post_init__(self) -> None:
+        check_range(self, 0, 1, "warmup")
+        check_range(self, 0, math.inf, "epochs", "steps", "initial", "final", "hold")
+        check_range(self, 1, math.inf, "evaluate_every", "patience")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -260,15 +286,15 @@ class Recipe:
     expected: Expected | None = None
 
     def __post_init__(self) -> None:
+        check_range(self, 0, 1, "weak_positives", "caption_noise")
+        check_range(self, 1, math.inf, "captions")
+        check_range(self, 0, math.inf, "seed")
+        check_range(self, 0, MAX_WORKERS, "workers")
         if self.accumulate > 1 and not self.drop_last:
             raise RecipeError(
                 f"accumulate {self.accumulate} divides full batches; set drop_last=true, or "
                 "accumulate=1"
             )
-        if self.captions < 1:
-            raise RecipeError(f"expected captions of 1 or more, got {self.captions}")
-        if not 0 <= self.weak_positives <= 1:
-            raise RecipeError(f"expected weak_positives from 0 to 1, got {self.weak_positives}")
         if self.weak_positives and self.captions > 1:
             raise RecipeError(
                 "weak_positives gives every caption a second one, and does not go with captions "

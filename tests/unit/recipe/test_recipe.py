@@ -34,6 +34,7 @@ RECIPE = Recipe(
 )
 
 shares = st.floats(0, 1)
+betas = st.floats(0, 0.999)
 words = st.text(max_size=20)
 whole = st.integers(-(2**63), 2**63 - 1)
 recipes = st.builds(
@@ -63,7 +64,7 @@ recipes = st.builds(
     weights=st.none() | words,
     losses=st.dictionaries(words, st.floats(-10, 10), max_size=3),
     augment=st.builds(Augment, flip=shares, erase=shares),
-    optimizer=st.builds(Optimizer, lr=shares, betas=st.tuples(shares, shares)),
+    optimizer=st.builds(Optimizer, lr=shares, betas=st.tuples(betas, betas)),
     schedule=st.builds(Schedule, epochs=st.integers(1, 9), steps=st.none() | st.integers(1, 9)),
     batch_size=st.integers(1, 99).map(lambda n: 4 * n),
     accumulate=st.sampled_from([1, 2, 4]),
@@ -153,6 +154,18 @@ def test_override_replaces_a_union_completely():
         ("optimizer.clip_norm=1e999", "expected a finite number, got inf"),
         (f"seed={2**63}", "at most 64 bits, got 9223372036854775808 @ recipe.seed"),
         ("data=Catalog", """such as {"type": "Catalog", ...}, got 'Catalog' @ recipe.data"""),
+        ("optimizer.lr=-1", "expected lr of at least 0, got -1.0 @ recipe.optimizer"),
+        ("optimizer.betas=[0.9, 1]", "expected betas of at least 0 and below 1"),
+        ("schedule.epochs=-3", "expected epochs of at least 0, got -3 @ recipe.schedule"),
+        ("schedule.warmup=5", "expected warmup from 0 to 1, got 5.0"),
+        ("schedule.evaluate_every=0", "expected evaluate_every of at least 1, got 0"),
+        ("schedule.patience=0", "expected patience of at least 1, got 0"),
+        ("augment.flip=7", "expected flip from 0 to 1, got 7.0 @ recipe.augment"),
+        ('lora={"rank": 0}', "expected rank of at least 1, got 0 @ recipe.lora"),
+        ("caption_noise=5", "expected caption_noise from 0 to 1, got 5.0"),
+        ("seed=-1", "expected seed of at least 0, got -1"),
+        ("workers=-1", "expected workers from 0 to 1024, got -1"),
+        ("workers=100000", "expected workers from 0 to 1024, got 100000"),
         ("name=5", "expected str, got 5 @ recipe.name"),
         ("precision=fp8", "fp8 not in .*'auto', 'fp32', 'bf16'.* @ recipe.precision"),
         ("fit=cut", "cut not in .*'stretch', 'pad', 'crop'.* @ recipe.fit"),
