@@ -104,8 +104,11 @@ class ByteCodes:
             products = products.copy()
         products[:, self._removed] = _LOWEST
         for row, one in zip(products, asked, strict=True):
-            if one.allowed is not None:
-                row[self._kept[~one.allowed]] = _LOWEST
+            if one.allowed is None:
+                continue
+            hidden = ~one.allowed
+            # A mask takes half as long as positions, which are needed after a removal.
+            row[self._kept[hidden] if len(self._removed) else hidden] = _LOWEST
         return products
 
     def _kth(self, products: Sums, ks: Sequence[int]) -> Doubles:
