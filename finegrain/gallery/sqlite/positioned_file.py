@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ class PositionedFile:
         flags = os.O_RDWR if writable else os.O_RDONLY
         self._number = os.open(path, flags | getattr(os, "O_BINARY", 0))
         self._lock = threading.Lock()
+        self._gathering = threading.Lock()
 
     def close(self) -> None:
         if self._number >= 0:
@@ -60,12 +62,26 @@ class PositionedFile:
         Raises:
             OSError: The file cannot be read, or ends before.
         """
-        view = array.data.cast("B")
-        while view.nbytes:
+        view = array.data
+        count = self._read(at, view)
+        while count < view.nbytes:
+            view, at = view.cast("B")[count:], at + count
             count = self._read(at, view)
             if not count:
                 raise OSError(f"{self.path.name} ends {view.nbytes} bytes early")
             at, view = at + count, view[count:]
+
+    def gather(self, places: Iterable[int], rows: NDArray[np.generic]) -> None:
+        """Fill each row of a contiguous array ``[n, D]`` with the bytes from a position on.
+
+        Raises:
+            OSError: The file cannot be read, or ends before.
+        """
+        # Each short read gives other threads their turn, so two threads would wait for each other
+        # at every row.
+        with self._gathering:
+            for at, row in zip(places, rows, strict=True):
+                self.read_into(at, row)
 
     def write(self, at: int, data: NDArray[np.generic]) -> None:
         """Write the bytes of a contiguous array at a position."""
@@ -80,7 +96,8 @@ class PositionedFile:
         with self._lock:  # Windows
             os.lseek(self._number, at, os.SEEK_SET)
             data = os.read(self._number, view.nbytes)
-        view[: len(data)] = data
+        if data:
+            view.cast("B")[: len(data)] = data
         return len(data)
 
     def _write(self, at: int, view: memoryview) -> int:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+import threading
 import warnings
 from collections.abc import (
     Callable,
@@ -98,6 +99,7 @@ class Store:
         self._connections = Connections(path, database.connect, read_only=database.read_only)
         self._connections.adopt(database.connection)
         self._later = Later(self.tidy)
+        self._naming = threading.Lock()
         self.damaged: frozenset[int] = frozenset()
         """Ids of pictures whose row or vector was found to be damaged; no answer holds them."""
         self._vectors = StoredVectors(
@@ -535,9 +537,10 @@ class Store:
 
     def _name_damaged(self, ids: Collection[int], what: str = "the row") -> None:
         """Warn of damaged pictures, once each, and leave them out of all answers."""
-        new = sorted(set(ids) - self.damaged)
-        if new:
+        with self._naming:  # searches name damage from several threads
+            new = sorted(set(ids) - self.damaged)
             self.damaged |= set(new)
+        if new:
             self._warn_of_damage(new, what)
 
     def _name_damaged_vectors(self, ids: Collection[int]) -> None:

@@ -151,8 +151,8 @@ class VectorFile:
             elif len(rows) * _DENSE > last - first:
                 target[:] = self._read(block, "vectors", first, last + 1)[rows - first]
             else:
-                for row, vector in zip(rows.tolist(), target, strict=True):
-                    self._file.read_into(self._at(block, "vectors", row), vector)
+                places_of_rows = self._at(block, "vectors", 0) + rows * (4 * self.width)
+                self._file.gather(places_of_rows.tolist(), target)
         return vectors.astype(np.float32, copy=False)
 
     def encoded(self, block: int) -> Encoded | None:

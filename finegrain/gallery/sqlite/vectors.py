@@ -50,6 +50,7 @@ TOLERATED = 8
 hundredth of the pictures, if that is more."""
 
 _SUM = (1 << 63) - 1
+_FEW = 64  # for so many vectors, computing checksums is faster than reading the ids of a block
 
 
 class State(NamedTuple):
@@ -495,13 +496,17 @@ class Source:
     def __init__(self, file: VectorFile, on_damage: Callable[[Collection[int]], None]) -> None:
         self.file = file
         self._on_damage = on_damage
+        self._checked: Mask = np.empty(0, np.bool_)
 
     def read(self, slots: Rows, checksums: Checksums) -> tuple[Mask, Vectors]:
         try:
             vectors = self.file.vectors(slots)
         except OSError:
             vectors = self._one_by_one(slots)
-        intact = checksums_of(vectors) == checksums
+        if len(slots) <= _FEW:
+            intact: Mask = checksums_of(vectors) == checksums
+        else:
+            intact = self._checked_once(slots, checksums, vectors)
         if intact.all():
             return intact, vectors
         with as_gallery_errors(self.file.path):
@@ -509,6 +514,23 @@ class Source:
             ids = self.file.ids_at(slots[~intact])
         self._on_damage(ids[ids > 0].tolist())
         return intact, vectors[intact]
+
+    def _checked_once(self, slots: Rows, checksums: Checksums, vectors: Vectors) -> Mask:
+        """Which vectors are intact; the checksum of each is computed only once.
+
+        A slot never gets another vector, so its id tells whether it was overwritten since.
+        """
+        if slots[-1] >= len(self._checked):
+            added = np.zeros(int(slots[-1]) + 1 - len(self._checked), np.bool_)
+            self._checked = np.concatenate([self._checked, added])
+        checked = self._checked
+        intact = checked[slots]
+        new = np.flatnonzero(~intact)
+        intact[new] = checksums_of(vectors[new]) == checksums[new]
+        checked[slots[new[intact[new]]]] = True
+        with as_gallery_errors(self.file.path):
+            intact &= self.file.ids_at(slots) > 0  # after the vectors were read
+        return intact
 
     def _one_by_one(self, slots: Rows) -> Vectors:
         """Vectors of slots; zeros for those that the disk does not return."""

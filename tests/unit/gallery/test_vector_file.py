@@ -14,7 +14,7 @@ import pytest
 
 from finegrain.errors import GalleryError, GalleryWarning
 from finegrain.gallery import Gallery, RaBitQ
-from finegrain.gallery.sqlite import moving, vector_file
+from finegrain.gallery.sqlite import moving, vector_file, vectors
 from finegrain.gallery.sqlite.files import next_vectors_of
 from finegrain.gallery.sqlite.positioned_file import PositionedFile
 from finegrain.gallery.sqlite.vector_file import VectorFile
@@ -183,8 +183,13 @@ def test_a_vector_is_kept_while_an_older_snapshot_is_read(
     assert not stored_vector(path, 6).any()
 
 
-def test_an_outdated_index_leaves_out_overwritten_vectors(gallery: Gallery, path):
+@pytest.mark.parametrize("few", [0, 64])
+def test_an_outdated_index_leaves_out_overwritten_vectors(
+    gallery: Gallery, path: Path, monkeypatch, few: int
+):
+    monkeypatch.setattr("finegrain.gallery.sqlite.vectors._FEW", few)
     index = gallery._store._follower.index()  # type: ignore[union-attr]
+    index.search(unit(1), COUNT)  # computes all checksums
     with Gallery(path) as other:
         other.delete([7, 50])
     query = unit(COUNT)[6]
@@ -389,6 +394,25 @@ def test_a_system_without_positioned_reads_uses_the_file(path: Path, monkeypatch
         gallery.delete(range(COUNT + 1, 2 * COUNT + 1))
         check_search(gallery)
         assert gallery.check().is_valid
+
+
+def test_the_checksum_of_a_vector_is_computed_once_in_large_reads(gallery: Gallery, monkeypatch):
+    counts: list[int] = []
+    original = vectors.checksums_of
+
+    def counting(rows: np.ndarray) -> np.ndarray:
+        counts.append(len(rows))
+        return original(rows)
+
+    monkeypatch.setattr(vectors, "checksums_of", counting)
+    monkeypatch.setattr(vectors, "_FEW", 0)
+    index = gallery._store._follower.index()  # type: ignore[union-attr]
+    counts.clear()
+    first = index.search(unit(1, seed=1), COUNT)
+    assert sum(counts) == COUNT // BLOCK * BLOCK
+    counts.clear()
+    assert index.search(unit(1, seed=1), COUNT) == first
+    assert sum(counts) == 0
 
 
 # --- several files at once ----------------------------------------------------------------
