@@ -84,6 +84,26 @@ def parse(expression: str, columns: Mapping[str, Collection[str]]) -> Condition:
     return condition
 
 
+def joined(expressions: Sequence[str]) -> str:
+    """A filter that holds where each of several holds.
+
+    Each is parsed alone first, so that none can close a parenthesis of another and widen it.
+
+    Raises:
+        FilterError: The syntax of one is invalid.
+
+    Example:
+        >>> joined(["price < 5 or stock = 1", "camera = 'a'"])
+        "(price < 5 or stock = 1) and (camera = 'a')"
+    """
+    for expression in expressions:
+        try:
+            _read(expression)
+        except PositionedError as fault:
+            raise FilterError(fault.message(expression)) from None
+    return " and ".join(f"({expression})" for expression in expressions)
+
+
 _GRAMMAR = r"""
 ?start: either
 ?either: both (OR both)*

@@ -1,0 +1,155 @@
+"""The verbs ``serve`` and ``keys``."""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+from pathlib import Path
+
+from finegrain.cli.opening import add_opening_options, open_searcher
+from finegrain.cli.verb import Verbs, add_verb
+from finegrain.errors import DataError, require
+from finegrain.records import printable
+from finegrain.serve.keys import SCOPES, KeyFile, KeyRing
+
+STOP_SECONDS = 30
+"""How long requests may take to finish after the service was asked to stop."""
+
+_KEEP_ALIVE_SECONDS = 15
+_MOST_CONNECTIONS = 512
+
+
+def add_serve_verb(verbs: Verbs) -> None:
+    """Add ``finegrain serve`` to the verbs of a parser."""
+    serve = add_verb(
+        verbs,
+        "serve",
+        _serve,
+        "answer searches over HTTP, with a page for a browser",
+        "  finegrain serve model.plan\n"
+        "  finegrain keys make keys.json control-room --scope read\n"
+        "  finegrain serve model.plan --host 0.0.0.0 --keys keys.json \\\n"
+        "      --certificate server.pem --private-key server.key",
+    )
+    serve.add_argument("plan", type=Path)
+    serve.add_argument("--host", default="127.0.0.1", help="address (default: 127.0.0.1)")
+    serve.add_argument("--port", type=int, default=8080)
+    serve.add_argument("--keys", type=Path, metavar="FILE", help="file of keys; see finegrain keys")
+    serve.add_argument(
+        "--root", type=Path, action="append", default=[], metavar="FOLDER",
+        help="folder whose files may be added by reference; may be repeated",
+    )  # fmt: skip
+    serve.add_argument("--read-only", action="store_true", help="refuse all changes")
+    serve.add_argument("--certificate", type=Path, metavar="FILE", help="TLS certificate, PEM")
+    serve.add_argument("--private-key", type=Path, metavar="FILE", help="its key, PEM")
+    add_opening_options(serve)
+
+
+def _serve(arguments: argparse.Namespace) -> None:
+    require("fastapi", "serve")
+    require("prometheus_client", "serve")
+    require("python_multipart", "serve")
+    uvicorn = require("uvicorn", "serve")
+    from finegrain.serve.app import Settings, create_app
+
+    if (arguments.certificate is None) != (arguments.private_key is None):
+        raise DataError("--certificate and --private-key belong together; give both")
+    if arguments.keys is None and not _is_loopback(arguments.host):
+        raise DataError(
+            f"refusing to answer on {arguments.host} without keys, since anybody could search. Make "
+            "one with: finegrain keys make keys.json NAME --scope read, and give --keys keys.json"
+        )
+    keys = None if arguments.keys is None else KeyRing(KeyFile(arguments.keys))
+    if keys is not None and not keys.current():
+        raise DataError(
+            f"{arguments.keys} has no keys. Make one with: finegrain keys make {arguments.keys} NAME"
+        )
+    settings = Settings(
+        keys=keys,
+        roots=tuple(root.resolve(strict=True) for root in _folders(arguments.root)),
+        read_only=arguments.read_only,
+    )
+    searcher = open_searcher(arguments)
+    try:
+        app = create_app(searcher, settings)
+    except BaseException:
+        searcher.close()
+        raise
+    scheme = "http" if arguments.certificate is None else "https"
+    print(f"searching at {scheme}://{arguments.host}:{arguments.port}/  (stop with Ctrl-C)")
+    uvicorn.run(
+        app,
+        host=arguments.host,
+        port=arguments.port,
+        ssl_certfile=arguments.certificate,
+        ssl_keyfile=arguments.private_key,
+        log_level="warning",
+        access_log=False,  # it would hold queries in addresses
+        server_header=False,
+        limit_concurrency=_MOST_CONNECTIONS,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=STOP_SECONDS,
+    )
+
+
+def _folders(roots: list[Path]) -> list[Path]:
+    for root in roots:
+        if not root.is_dir():
+            raise DataError(f"--root {root} is not a folder")
+    return roots
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def add_keys_verb(verbs: Verbs) -> None:
+    """Add ``finegrain keys ACTION`` to the verbs of a parser."""
+    keys = add_verb(
+        verbs,
+        "keys",
+        None,
+        "make, list and revoke the keys of a service",
+        "  finegrain keys make keys.json control-room --scope read\n"
+        "  finegrain keys make keys.json gate --scope read --where \"camera = 'gate-3'\"\n"
+        "  finegrain keys list keys.json\n"
+        "  finegrain keys revoke keys.json gate",
+    )
+    actions = keys.add_subparsers(metavar="ACTION", required=True)
+    make = actions.add_parser("make", help="make a key, and show it once")
+    make.add_argument("file", type=Path)
+    make.add_argument("name", help="name of who uses it")
+    make.add_argument(
+        "--scope", choices=SCOPES, default="read",
+        help="read searches; write also adds, changes and deletes; admin also expires "
+        "(default: read)",
+    )  # fmt: skip
+    make.add_argument("--where", help="filter that is added to every query of this key")
+    make.set_defaults(run=_make)
+    show = actions.add_parser("list", help="list the keys, without their secrets")
+    show.add_argument("file", type=Path)
+    show.set_defaults(run=_list)
+    revoke = actions.add_parser("revoke", help="remove a key; a running service notices at once")
+    revoke.add_argument("file", type=Path)
+    revoke.add_argument("name")
+    revoke.set_defaults(run=_revoke)
+
+
+def _make(arguments: argparse.Namespace) -> None:
+    print(KeyFile(arguments.file).make(arguments.name, arguments.scope, arguments.where))
+
+
+def _list(arguments: argparse.Namespace) -> None:
+    for key in KeyFile(arguments.file).keys():
+        where = "" if key.where is None else f"  where {key.where}"
+        print(printable(f"{key.name}  {key.scope}  since {key.created_at}{where}"))
+
+
+def _revoke(arguments: argparse.Namespace) -> None:
+    KeyFile(arguments.file).revoke(arguments.name)
+    print(f"revoked {printable(arguments.name)}")

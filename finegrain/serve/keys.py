@@ -1,0 +1,187 @@
+"""API keys: who may do what, in which part of a gallery.
+
+A key is ``fg_`` and 32 random bytes. The file holds only the SHA-256 of each key, which suffices
+because a key has 256 random bits and cannot be guessed from a list of likely ones.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+import secrets
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from filelock import FileLock
+
+from finegrain import times
+from finegrain.errors import DataError
+from finegrain.strict_json import parse_strict
+
+Scope = Literal["read", "write", "admin"]
+SCOPES: tuple[Scope, ...] = get_args(Scope)
+
+_PREFIX = "fg_"
+_MOST_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Key:
+    """A key, without its secret.
+
+    Attributes:
+        name: Name that its maker chose.
+        digest: SHA-256 of the key, 64 hexadecimal digits.
+        scope: ``read`` may search, ``write`` may also add, change and delete pictures, ``admin``
+            may also expire pictures.
+        where: Filter that is added to every query; None for the whole gallery.
+        created_at: When it was made, in UTC.
+    """
+
+    name: str
+    digest: str
+    scope: Scope
+    where: str | None
+    created_at: str
+
+    def may(self, scope: Scope) -> bool:
+        """Whether the key includes a scope."""
+        return SCOPES.index(self.scope) >= SCOPES.index(scope)
+
+
+class KeyFile:
+    """The keys in a JSON file that only its owner may read.
+
+    Args:
+        path: The file; a missing file has no keys.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    def keys(self) -> list[Key]:
+        """All keys.
+
+        Raises:
+            DataError: The file is not one of keys.
+        """
+        try:
+            with self.path.open("rb") as file:
+                data = file.read(_MOST_BYTES + 1)
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise DataError(f"{self.path} cannot be read: {error}") from error
+        try:
+            if len(data) > _MOST_BYTES:
+                raise ValueError(f"it has more than {_MOST_BYTES} bytes")
+            return [_key(entry) for entry in parse_strict(data)["keys"]]
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise DataError(
+                f"{self.path} is not a file of keys: {error}. Make keys with: finegrain keys make"
+            ) from error
+
+    def make(self, name: str, scope: Scope, where: str | None = None) -> str:
+        """Add a key; return it. It cannot be shown again.
+
+        Raises:
+            DataError: The name is taken or empty, or the file cannot be written.
+        """
+        if not name.strip():
+            raise DataError("A key needs a name, such as the name of who uses it.")
+        secret = _PREFIX + secrets.token_urlsafe(32)
+        with self._changing():
+            keys = self.keys()
+            if any(key.name == name for key in keys):
+                raise DataError(f"There is a key named {name!r} already. Revoke it, or choose another.")
+            made = Key(
+                name=name,
+                digest=digest_of(secret),
+                scope=scope,
+                where=where,
+                created_at=times.utc_text(times.now()),
+            )
+            self._write([*keys, made])
+        return secret
+
+    def revoke(self, name: str) -> None:
+        """Remove a key by its name.
+
+        Raises:
+            DataError: There is no such key, or the file cannot be written.
+        """
+        with self._changing():
+            keys = self.keys()
+            remaining = [key for key in keys if key.name != name]
+            if len(remaining) == len(keys):
+                known = ", ".join(key.name for key in keys) or "none"
+                raise DataError(f"There is no key named {name!r}; there are: {known}.")
+            self._write(remaining)
+
+    def _changing(self) -> FileLock:
+        return FileLock(f"{self.path}.lock")
+
+    def _write(self, keys: Iterable[Key]) -> None:
+        text = json.dumps({"keys": [asdict(key) for key in keys]}, indent=2)
+        unfinished = self.path.with_name(f".{self.path.name}.partial")
+        try:
+            handle = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(unfinished, self.path)
+        except OSError as error:
+            raise DataError(f"{self.path} cannot be written: {error}") from error
+
+
+class KeyRing:
+    """The keys of a running service; a changed file is read again at the next request."""
+
+    def __init__(self, file: KeyFile) -> None:
+        self._file = file
+        self._read: tuple[int, int] | None = None
+        self._keys: list[Key] = []
+        self.current()
+
+    def current(self) -> list[Key]:
+        """The keys that the file holds now."""
+        try:
+            status = self._file.path.stat()
+        except FileNotFoundError:
+            return []
+        stamp = (status.st_mtime_ns, status.st_ino)
+        if stamp != self._read:
+            self._keys, self._read = self._file.keys(), stamp
+        return self._keys
+
+    def holder(self, secret: str) -> Key | None:
+        """The key that a client sent; compared in constant time."""
+        digest = digest_of(secret)
+        match = None
+        for key in self.current():
+            if hmac.compare_digest(key.digest, digest):
+                match = key
+        return match
+
+
+def digest_of(secret: str) -> str:
+    """SHA-256 of a key, in hexadecimal."""
+    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _key(entry: dict[str, object]) -> Key:
+    name, digest, scope = entry["name"], entry["digest"], entry["scope"]
+    where, created_at = entry["where"], entry["created_at"]
+    if not (isinstance(name, str) and isinstance(digest, str) and isinstance(created_at, str)):
+        raise ValueError("a name, digest or time is not text")
+    if not (where is None or isinstance(where, str)):
+        raise ValueError("a filter is not text")
+    for known in SCOPES:
+        if scope == known:
+            return Key(name=name, digest=digest, scope=known, where=where, created_at=created_at)
+    raise ValueError(f"the scope is one of {', '.join(SCOPES)}, got {scope!r:.40}")

@@ -1,0 +1,35 @@
+"""Pictures that come in and go out."""
+
+from __future__ import annotations
+
+import io
+
+from fastapi import UploadFile
+from PIL import Image
+from starlette.concurrency import run_in_threadpool
+
+from finegrain.errors import ImageError
+from finegrain.preprocess.image import load_image
+
+_QUALITY = 88
+_STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
+
+
+async def uploaded(file: UploadFile) -> Image.Image:
+    """The picture in an uploaded file.
+
+    Raises:
+        ImageError: It is not a JPEG, PNG or WebP file, or is broken or too large.
+    """
+    data = await file.read()
+    if not (data.startswith(_STARTS) or (data[:4] == b"RIFF" and data[8:12] == b"WEBP")):
+        raise ImageError("expected a JPEG, PNG or WebP file, got something else")
+    return await run_in_threadpool(load_image, data)
+
+
+def as_jpeg(picture: Image.Image, side: int) -> bytes:
+    """A picture as a JPEG file whose longer side is at most ``side`` pixels."""
+    picture.thumbnail((side, side), Image.Resampling.LANCZOS)
+    file = io.BytesIO()
+    picture.save(file, "JPEG", quality=_QUALITY)
+    return file.getvalue()

@@ -1,0 +1,150 @@
+"""What requests and answers hold."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from finegrain.records import Scalar
+from finegrain.search.matches import Matches
+
+MOST_TEXT = 2048
+MOST_QUERIES = 16
+MOST_K = 1000
+MOST_OFFSET = 10_000
+MOST_IDS = 10_000
+
+Text = Annotated[str, Field(min_length=1, max_length=MOST_TEXT)]
+Where = Annotated[str, Field(max_length=10_000)]
+Id = Annotated[int, Field(ge=1, lt=2**63)]
+Value = str | int | float | bool | None
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Answering(_Body):
+    """Options of every search."""
+
+    k: int = Field(10, ge=1, le=MOST_K, description="Number of matches.")
+    offset: int = Field(0, ge=0, le=MOST_OFFSET, description="Number of best matches to skip.")
+    where: Where | None = Field(None, examples=["camera = 'gate-3' and price < 80"])
+    group_by: str | None = Field(None, max_length=256, examples=["pid"])
+    distinct: float | None = Field(None, ge=0, le=1)
+
+
+class SearchBody(Answering):
+    """A search by one text, or by several."""
+
+    query: Text | Annotated[list[Text], Field(min_length=1, max_length=MOST_QUERIES)] = Field(
+        examples=["woman in red coat"]
+    )
+
+
+class SimilarBody(Answering):
+    """A search for pictures similar to one of the gallery."""
+
+    id: Id
+
+
+class Chosen(_Body):
+    """Pictures by their ids or by a filter; one of the two."""
+
+    ids: Annotated[list[Id], Field(max_length=MOST_IDS)] | None = None
+    where: Where | None = None
+
+
+class ChangeBody(Chosen):
+    """Columns to set for some pictures."""
+
+    set: dict[str, Value] = Field(min_length=1, examples=[{"reviewed": True}])
+
+
+class ReferenceBody(_Body):
+    """Files or folders of the server to add."""
+
+    path: str = Field(min_length=1, max_length=4096, description="Below a folder of --root.")
+    metadata: dict[str, Value] = Field(default_factory=dict)
+    expire_after: float | None = Field(None, gt=0, description="Seconds.")
+
+
+class MatchOut(BaseModel):
+    """A picture that matches."""
+
+    rank: int
+    id: int
+    score: float
+    match: float | None = None
+    pid: str | int | None
+    camera: str | None
+    time: str | None
+    track: str | None
+    metadata: dict[str, Scalar]
+
+
+class AnswerOut(BaseModel):
+    """The matches of one query."""
+
+    query: str
+    notes: list[str]
+    matches: list[MatchOut]
+
+    @classmethod
+    def of(cls, matches: Matches) -> AnswerOut:
+        return cls(
+            query=matches.query,
+            notes=list(matches.notes),
+            matches=[MatchOut(**_fields(match.to_dict())) for match in matches],
+        )
+
+
+class SearchOut(BaseModel):
+    """Answers in the order of the queries."""
+
+    answers: list[AnswerOut]
+
+
+class PictureOut(BaseModel):
+    """The columns of a picture."""
+
+    id: int
+    pid: str | int | None
+    camera: str | None
+    time: str | None
+    track: str | None
+    added_at: str
+    expires_at: str | None
+    metadata: dict[str, Scalar]
+
+
+class AddedOut(BaseModel):
+    """What an addition did."""
+
+    ids: list[int]
+    num_new: int
+    num_known: int
+    left_out: list[str]
+
+
+class CountOut(BaseModel):
+    """Number of pictures that were changed."""
+
+    count: int
+
+
+class StatsOut(BaseModel):
+    """The gallery and the model of the service."""
+
+    pictures: int
+    dim: int
+    method: str
+    fingerprint: str
+    version: str
+    columns: dict[str, str]
+
+
+def _fields(values: dict[str, Any]) -> dict[str, Any]:
+    """Everything but the path, which is a place on the server."""
+    return {name: value for name, value in values.items() if name != "image"}
