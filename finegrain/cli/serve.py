@@ -56,13 +56,13 @@ def _serve(arguments: argparse.Namespace) -> None:
         raise DataError("--certificate and --private-key belong together; give both")
     if arguments.keys is None and not _is_loopback(arguments.host):
         raise DataError(
-            f"refusing to answer on {arguments.host} without keys, since anybody could search. Make "
-            "one with: finegrain keys make keys.json NAME --scope read, and give --keys keys.json"
+            f"refusing to answer on {arguments.host} without keys: anybody could search. Make "
+            "a key with: finegrain keys make keys.json NAME, and give --keys keys.json"
         )
     keys = None if arguments.keys is None else KeyRing(KeyFile(arguments.keys))
     if keys is not None and not keys.current():
         raise DataError(
-            f"{arguments.keys} has no keys. Make one with: finegrain keys make {arguments.keys} NAME"
+            f"{arguments.keys} has no keys. Make one: finegrain keys make {arguments.keys} NAME"
         )
     settings = Settings(
         keys=keys,
@@ -145,7 +145,7 @@ def _make(arguments: argparse.Namespace) -> None:
 
 
 def _list(arguments: argparse.Namespace) -> None:
-    for key in KeyFile(arguments.file).keys():
+    for key in KeyFile(arguments.file).read():
         where = "" if key.where is None else f"  where {key.where}"
         print(printable(f"{key.name}  {key.scope}  since {key.created_at}{where}"))
 

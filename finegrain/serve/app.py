@@ -1,6 +1,7 @@
-"""The routes of the service."""
+"""The routes of the service.
 
-from __future__ import annotations
+Annotations are evaluated here, since FastAPI cannot look up the names of a function that are text.
+"""
 
 import asyncio
 import json
@@ -143,7 +144,8 @@ def create_app(searcher: Searcher, settings: Settings) -> FastAPI:
         options = Options(
             body.k + extra, client.within(body.where), body.group_by, body.distinct, body.offset
         )
-        return list(map(schemas.AnswerOut.of, await _done(worker.search(queries, options))))
+        every = await _done(worker.search(queries, options))
+        return [schemas.AnswerOut.of(matches) for matches in every]
 
     async def row_of(id_: int, client: _Client) -> Any:
         def find() -> Any:
@@ -202,7 +204,9 @@ def create_app(searcher: Searcher, settings: Settings) -> FastAPI:
     async def search_by_picture(
         client: reader,
         picture: Annotated[UploadFile, File(description="JPEG, PNG or WebP")],
-        options: Annotated[str, Form(max_length=20_000, description="JSON, as for /v1/search")] = "{}",
+        options: Annotated[
+            str, Form(max_length=20_000, description="JSON, as for /v1/search")
+        ] = "{}",
     ) -> schemas.SearchOut:
         """Search by a picture."""
         body = schemas.Answering.model_validate(_json(options))
@@ -277,7 +281,9 @@ def create_app(searcher: Searcher, settings: Settings) -> FastAPI:
     async def change(body: schemas.ChangeBody, client: writer) -> schemas.CountOut:
         """Set columns of pictures."""
         ids = await ids_of(body, client)
-        return schemas.CountOut(count=await _done(worker.call(lambda: gallery.update(ids, body.set))))
+        return schemas.CountOut(
+            count=await _done(worker.call(lambda: gallery.update(ids, body.set)))
+        )
 
     @app.post("/v1/pictures/delete", tags=["pictures"])
     async def delete(body: schemas.Chosen, client: writer) -> schemas.CountOut:

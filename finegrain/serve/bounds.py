@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from http import HTTPStatus
 from urllib.parse import urlsplit
 
@@ -28,7 +29,7 @@ SECURITY_HEADERS = {
 }
 
 
-class _Refused(Exception):
+class _BodyError(Exception):
     def __init__(self, status: HTTPStatus, detail: str) -> None:
         super().__init__(detail)
         self.status = status
@@ -54,40 +55,42 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         received = 0
-        complete = False
-        started = False
+        complete = started = False
+        refusal: _BodyError | None = None
 
         async def bounded() -> Message:
-            nonlocal received, complete
+            nonlocal received, complete, refusal
             if complete:  # what follows a body is the end of the connection, which may take long
                 return await receive()
             try:
                 message = await asyncio.wait_for(receive(), self._seconds)
             except TimeoutError:
-                raise _Refused(
+                refusal = _BodyError(
                     HTTPStatus.REQUEST_TIMEOUT, f"no part of the body came in {self._seconds:g} s"
-                ) from None
+                )
+                raise refusal from None
             received += len(message.get("body", b""))
             complete = not message.get("more_body", False)
             if received > self._most_bytes:
-                raise _Refused(
+                refusal = _BodyError(
                     HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
                     f"a body has at most {self._most_bytes} bytes here",
                 )
+                raise refusal
             return message
 
-        async def noted(message: Message) -> None:
+        async def unless_refused(message: Message) -> None:
             nonlocal started
-            started = True
-            await send(message)
+            if refusal is None:
+                started = True
+                await send(message)
 
-        try:
-            await self._app(scope, bounded, noted)
-        except _Refused as refused:
-            if not started:
-                headers = {"Connection": "close", **SECURITY_HEADERS}
-                response = problem(refused.status, refused.detail, headers=headers)
-                await response(scope, receive, send)
+        # The framework may answer the error itself, with less detail.
+        with suppress(_BodyError):
+            await self._app(scope, bounded, unless_refused)
+        if refusal is not None and not started:
+            headers = {"Connection": "close", **SECURITY_HEADERS}
+            await problem(refusal.status, refusal.detail, headers=headers)(scope, receive, send)
 
 
 class SameSite:
@@ -130,7 +133,9 @@ class SameSite:
     def _objection(self, headers: Headers) -> str | None:
         host = headers.get("host", "")
         if self._local_only and _hostname(f"//{host}") not in _LOCAL:
-            return "Without keys, the service answers only to localhost. Make a key for other names."
+            return (
+                "Without keys, the service answers only to localhost. Make a key for other names."
+            )
         origin = headers.get("origin")
         if origin is not None and _netloc(origin) != host:
             return "The request comes from a page of another site."

@@ -63,7 +63,7 @@ class KeyFile:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
 
-    def keys(self) -> list[Key]:
+    def read(self) -> list[Key]:
         """All keys.
 
         Raises:
@@ -95,9 +95,11 @@ class KeyFile:
             raise DataError("A key needs a name, such as the name of who uses it.")
         secret = _PREFIX + secrets.token_urlsafe(32)
         with self._changing():
-            keys = self.keys()
+            keys = self.read()
             if any(key.name == name for key in keys):
-                raise DataError(f"There is a key named {name!r} already. Revoke it, or choose another.")
+                raise DataError(
+                    f"There is a key named {name!r} already. Revoke it, or choose another."
+                )
             made = Key(
                 name=name,
                 digest=digest_of(secret),
@@ -115,7 +117,7 @@ class KeyFile:
             DataError: There is no such key, or the file cannot be written.
         """
         with self._changing():
-            keys = self.keys()
+            keys = self.read()
             remaining = [key for key in keys if key.name != name]
             if len(remaining) == len(keys):
                 known = ", ".join(key.name for key in keys) or "none"
@@ -156,7 +158,7 @@ class KeyRing:
             return []
         stamp = (status.st_mtime_ns, status.st_ino)
         if stamp != self._read:
-            self._keys, self._read = self._file.keys(), stamp
+            self._keys, self._read = self._file.read(), stamp
         return self._keys
 
     def holder(self, secret: str) -> Key | None:

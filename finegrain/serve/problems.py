@@ -51,7 +51,11 @@ class ServiceError(FinegrainError):
 
 
 def problem(
-    status: HTTPStatus, detail: str, *, title: str | None = None, headers: dict[str, str] | None = None
+    status: HTTPStatus,
+    detail: str,
+    *,
+    title: str | None = None,
+    headers: dict[str, str] | None = None,
 ) -> JSONResponse:
     """A response in the format of RFC 9457."""
     body = {"title": title or status.phrase, "status": status.value, "detail": detail}

@@ -134,8 +134,9 @@ class Worker:
         while True:
             try:
                 # Without others in the queue, a search does not wait.
-                following = self._waiting.get(timeout=max(0.0, end - time.monotonic()) if
-                                              len(batch) > 1 else 0)
+                following = self._waiting.get(
+                    timeout=max(0.0, end - time.monotonic()) if len(batch) > 1 else 0
+                )
             except queue.Empty:
                 self._search_together(batch)
                 return self._waiting.get()

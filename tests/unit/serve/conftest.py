@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from fastapi.testclient import TestClient
+
+from finegrain.search.searcher import Searcher
+from finegrain.serve.app import Settings, create_app
+from finegrain.serve.keys import KeyFile, KeyRing
+
+
+@pytest.fixture(scope="module")
+def filled(tiny_plan, crops, tmp_path_factory):
+    """Path of a gallery of twelve crops at two cameras. Shared: do not change it."""
+    path = tmp_path_factory.mktemp("served") / "g"
+    with Searcher(tiny_plan, gallery=path, threads=1) as searcher:
+        pictures = sorted(crops.iterdir())
+        cameras = [{"camera": f"gate-{n % 2}", "price": n} for n in range(len(pictures))]
+        searcher.add(pictures, cameras, progress=False)
+    return path
+
+
+@pytest.fixture
+def own_copy(filled, tiny_plan, tmp_path):
+    """A copy of the gallery that a test may change."""
+    from finegrain.gallery import Gallery
+
+    with Gallery(filled, create=False) as gallery:
+        gallery.backup(tmp_path / "own")
+    return tmp_path / "own"
+
+
+@pytest.fixture
+def serve(tiny_plan):
+    """``serve(gallery, **settings)`` gives a client of a service in this process."""
+    clients = []
+
+    def start(gallery, **settings):
+        searcher = Searcher(tiny_plan, gallery=gallery, threads=1)
+        app = create_app(searcher, Settings(**settings))
+        client = TestClient(app, base_url="http://localhost", raise_server_exceptions=False)
+        client.__enter__()
+        clients.append(client)
+        return client
+
+    yield start
+    for client in clients:
+        client.__exit__(None, None, None)
+
+
+@pytest.fixture
+def client(serve, filled):
+    """A client of a service without keys over the shared gallery."""
+    return serve(filled)
+
+
+@pytest.fixture
+def ring(tmp_path):
+    """``ring(name, scope, where)`` makes a key; ``ring.keys`` are all keys."""
+
+    class Ring:
+        file = KeyFile(tmp_path / "keys.json")
+
+        def __call__(self, name, scope, where=None):
+            return {"Authorization": f"Bearer {self.file.make(name, scope, where)}"}
+
+        @property
+        def keys(self):
+            return KeyRing(self.file)
+
+    return Ring()
+
+
+def options(**values):
+    return {"options": json.dumps(values)}

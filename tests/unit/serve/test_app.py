@@ -1,0 +1,200 @@
+from __future__ import annotations
+
+import io
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from finegrain.search.searcher import Searcher
+
+QUERY = {"query": "woman in red coat", "k": 5}
+
+
+def answer(response):
+    assert response.status_code == 200, response.text
+    return response.json()["answers"]
+
+
+def png(color=(200, 30, 30), size=(40, 80)):
+    file = io.BytesIO()
+    Image.new("RGB", size, color).save(file, "PNG")
+    return file.getvalue()
+
+
+def test_a_text_gives_the_matches_of_the_searcher(client, tiny_plan, filled):
+    (given,) = answer(client.post("/v1/search", json=QUERY))
+    with Searcher(tiny_plan, gallery=filled, threads=1) as searcher:
+        expected = searcher.query("woman in red coat", 5)
+    assert [match["id"] for match in given["matches"]] == [match.id for match in expected]
+    np.testing.assert_allclose(
+        [match["score"] for match in given["matches"]], [match.score for match in expected]
+    )
+    assert given["matches"][0]["metadata"].keys() == {"price"}
+    assert "image" not in given["matches"][0]
+
+
+def test_several_texts_are_answered_in_order(client):
+    several = answer(client.post("/v1/search", json={"query": ["red coat", "blue dress"], "k": 3}))
+    single = answer(client.post("/v1/search", json={"query": "blue dress", "k": 3}))
+    assert [one["query"] for one in several] == ["red coat", "blue dress"]
+    assert [m["id"] for m in several[1]["matches"]] == [m["id"] for m in single[0]["matches"]]
+
+
+def test_filters_groups_and_pages(client):
+    first = answer(client.post("/v1/search", json=QUERY | {"where": "camera = 'gate-0'"}))[0]
+    assert {match["camera"] for match in first["matches"]} == {"gate-0"}
+    grouped = answer(client.post("/v1/search", json=QUERY | {"group_by": "camera"}))[0]
+    assert sorted(match["camera"] for match in grouped["matches"]) == ["gate-0", "gate-1"]
+    every = answer(client.post("/v1/search", json=QUERY | {"k": 8}))[0]["matches"]
+    page = answer(client.post("/v1/search", json=QUERY | {"k": 4, "offset": 4}))[0]["matches"]
+    assert [match["id"] for match in page] == [match["id"] for match in every[4:]]
+
+
+def test_a_picture_finds_itself(client, crops):
+    picture = sorted(crops.iterdir())[3]
+    form = {"options": json.dumps({"k": 2})}
+    response = client.post("/v1/search/picture", files={"picture": picture.read_bytes()}, data=form)
+    assert answer(response)[0]["matches"][0]["id"] == 4
+
+
+def test_similar_pictures_leave_out_the_picture_itself(client):
+    (given,) = answer(client.post("/v1/search/similar", json={"id": 4, "k": 11}))
+    assert sorted(match["id"] for match in given["matches"]) == [n for n in range(1, 13) if n != 4]
+
+
+def test_a_picture_is_shown_at_the_size_that_is_asked_for(client):
+    response = client.get("/v1/pictures/1/image?side=64")
+    assert response.headers["content-type"] == "image/jpeg"
+    assert Image.open(io.BytesIO(response.content)).size == (32, 64)
+    row = client.get("/v1/pictures/1").json()
+    assert (row["id"], row["camera"], row["metadata"]) == (1, "gate-0", {"price": 0})
+
+
+def test_pictures_are_added_changed_and_deleted(serve, own_copy):
+    client = serve(own_copy)
+    files = [("pictures", png()), ("pictures", b"not a picture"), ("pictures", png((0, 0, 250)))]
+    response = client.post(
+        "/v1/pictures", files=files, data={"metadata": json.dumps({"camera": "door"})}
+    )
+    added = response.json()
+    assert response.status_code == 200
+    assert added["num_new"] == 2
+    assert added["left_out"] == ["picture 2: expected a JPEG, PNG or WebP file, got something else"]
+    changed = client.patch("/v1/pictures", json={"ids": added["ids"], "set": {"reviewed": True}})
+    assert changed.json() == {"count": 2}
+    assert client.get(f"/v1/pictures/{added['ids'][0]}").json()["metadata"] == {"reviewed": True}
+    deleted = client.post("/v1/pictures/delete", json={"where": "camera = 'door'"})
+    assert deleted.json() == {"count": 2}
+    assert client.get(f"/v1/pictures/{added['ids'][0]}").status_code == 404
+    assert client.get("/v1/stats").json()["pictures"] == 12
+
+
+def test_files_are_added_by_reference_below_a_root_only(serve, own_copy, tmp_path):
+    inside, outside = tmp_path / "inbox", tmp_path / "private"
+    for folder in (inside, outside):
+        folder.mkdir()
+        (folder / "a.png").write_bytes(png())
+    (inside / "link.png").symlink_to(outside / "a.png")
+    client = serve(own_copy, roots=(inside.resolve(),))
+    response = client.post("/v1/pictures/by-reference", json={"path": str(inside / "a.png")})
+    assert response.json()["num_new"] == 1
+    refused = [outside / "a.png", inside / ".." / "private" / "a.png", inside / "link.png",
+               inside / "missing.png", "/etc/passwd", "a\0b"]  # fmt: skip
+    answers = {
+        (r.status_code, r.json()["detail"])
+        for path in refused
+        if (r := client.post("/v1/pictures/by-reference", json={"path": str(path)}))
+    }
+    assert answers == {(404, "There is no such file below the open folders.")}
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "detail"),
+    [
+        ({"query": ""}, 422, "query"),
+        ({"query": "x" * 3000}, 422, "query"),
+        ({"query": "coat", "k": 0}, 422, "k: Input should be greater than or equal to 1"),
+        ({"query": "coat", "colour": "red"}, 422, "colour: Extra inputs are not permitted"),
+        ({"query": "coat", "where": "colour = 'red'"}, 422, "colour"),
+        ({"query": "coat", "where": "camera = "}, 422, "camera = "),
+        ({"query": "coat", "group_by": "nothing"}, 422, "nothing"),
+        ([], 422, "body"),
+    ],
+)
+def test_an_invalid_search_is_a_problem_document(client, body, status, detail):
+    response = client.post("/v1/search", json=body)
+    assert response.status_code == status
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.json()["status"] == status
+    assert detail in response.json()["detail"]
+
+
+@pytest.mark.parametrize("data", [b"", b"\xff\xd8\xff", b"GIF89a", png()[:60], b"RIFF0000WEBP"])
+def test_a_file_that_is_not_a_picture_is_a_problem(client, data):
+    response = client.post("/v1/search/picture", files={"picture": data})
+    assert response.status_code == 422
+    assert response.headers["content-type"] == "application/problem+json"
+
+
+def test_a_body_above_the_limit_is_refused_by_what_arrives(serve, filled):
+    client = serve(filled, most_body_bytes=1000)
+
+    def endless():
+        for _ in range(100):
+            yield b" " * 100
+
+    response = client.post("/v1/search", content=endless())
+    assert response.status_code == 413
+    assert "at most 1000 bytes" in response.json()["detail"]
+
+
+def test_every_answer_has_the_security_headers(client):
+    for response in (client.get("/"), client.get("/healthz"), client.post("/v1/search", json={})):
+        assert "default-src 'none'" in response.headers["content-security-policy"]
+        assert response.headers["x-content-type-options"] == "nosniff"
+
+
+def test_requests_of_other_sites_are_refused(client):
+    other = {"Origin": "https://attacker.example"}
+    assert client.post("/v1/pictures/delete", json={"ids": [1]}, headers=other).status_code == 403
+    assert client.get("/v1/stats", headers={"Host": "attacker.example"}).status_code == 403
+    same = {"Origin": "http://localhost"}
+    assert client.post("/v1/search", json=QUERY, headers=same).status_code == 200
+
+
+def test_a_read_only_service_changes_nothing(serve, filled):
+    client = serve(filled, read_only=True)
+    assert client.post("/v1/pictures/delete", json={"ids": [1]}).status_code == 403
+    assert client.post("/v1/search", json=QUERY).status_code == 200
+
+
+def test_the_page_asks_no_other_server(client):
+    page = client.get("/").text
+    assert "<title>finegrain</title>" in page
+    for name in ("page.js", "conditions.js", "style.css"):
+        text = client.get(f"/page/{name}").text
+        assert len(text) > 500
+        assert "http://" not in text
+        assert "https://" not in text
+
+
+def test_figures_are_counted_by_the_pattern_of_a_route(client):
+    client.get("/v1/pictures/3")
+    client.get("/v1/pictures/4")
+    client.post("/v1/search", json=QUERY)
+    text = client.get("/metrics").text
+    assert 'finegrain_requests_total{route="/v1/pictures/{id_}",status="200"} 2.0' in text
+    assert "finegrain_gallery_pictures 12.0" in text
+    assert "woman" not in text
+
+
+def test_it_is_ready_after_the_first_answer(client):
+    assert client.get("/healthz").json() == {"status": "ok"}
+    assert client.get("/readyz").json() == {"status": "ready"}
+
+
+def test_the_document_of_the_interface_names_the_routes(client):
+    paths = client.get("/openapi.json").json()["paths"]
+    assert {"/v1/search", "/v1/search/picture", "/v1/pictures", "/v1/stats"} <= set(paths)
