@@ -104,6 +104,7 @@ def create_app(searcher: Searcher, settings: Settings) -> FastAPI:
         redoc_url=None,
     )
     app.state.ready = False
+    app.state.worker = worker
     add_problem_handlers(app)
     app.add_middleware(BodyLimit, most_bytes=settings.most_body_bytes)
     app.add_middleware(SameSite, local_only=settings.keys is None)
@@ -298,9 +299,13 @@ def create_app(searcher: Searcher, settings: Settings) -> FastAPI:
 
     @app.get("/v1/stats", tags=["service"])
     async def stats(client: reader) -> schemas.StatsOut:
-        """The gallery and the model."""
+        """The gallery and the model; a key with a filter counts its own part."""
+
+        def count() -> int:
+            return len(gallery.ids_where(client.where) if client.where else gallery)
+
         return schemas.StatsOut(
-            pictures=await run_in_threadpool(len, gallery),
+            pictures=await run_in_threadpool(count),
             dim=gallery.dim,
             method=searcher.manifest.method,
             fingerprint=searcher.manifest.fingerprint,

@@ -12,6 +12,7 @@ const more = element("more");
 let columns = {};
 let ask = null; // asks for the next matches of the present search: (offset) => answer
 let shown = 0;
+const ratios = []; // width by height of the pictures that are shown
 let search = 0; // number of the present search; answers to earlier ones are dropped
 
 // --- the service ---------------------------------------------------------------------------------
@@ -62,6 +63,7 @@ function begin(question) {
   ask = question;
   shown = 0;
   search += 1;
+  ratios.length = 0;
   results.replaceChildren();
   more.hidden = true;
   return next();
@@ -165,10 +167,17 @@ async function loadImage(picture, id, side) {
     picture.addEventListener("load", () => URL.revokeObjectURL(address), { once: true });
     picture.src = address;
     await picture.decode();
-    if (picture.naturalWidth > picture.naturalHeight * 1.2) results.classList.add("wide");
+    fitTiles(picture.naturalWidth / picture.naturalHeight);
   } catch {
     picture.replaceWith(node("span", "chip", "picture not available"));
   }
+}
+
+/** Give all tiles the median shape of the pictures, so that most fill theirs. */
+function fitTiles(ratio) {
+  ratios.push(ratio);
+  const median = ratios.toSorted((a, b) => a - b)[ratios.length >> 1];
+  results.style.setProperty("--ratio", Math.min(Math.max(median, 0.4), 1.6).toFixed(2));
 }
 
 async function open(id) {

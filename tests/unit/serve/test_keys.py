@@ -43,6 +43,7 @@ def test_a_key_sees_only_its_part_of_the_gallery(serve, own_copy, ring):
 
     assert cameras() == {"gate-0"}
     assert cameras(where="price < 100 or camera = 'gate-1'") == {"gate-0"}
+    assert client.get("/v1/stats", headers=gate).json()["pictures"] == 6
     assert client.get("/v1/pictures/1", headers=gate).status_code == 200
     for path in ("/v1/pictures/2", "/v1/pictures/2/image"):  # of the other camera
         assert client.get(path, headers=gate).status_code == 404
