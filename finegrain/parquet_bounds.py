@@ -100,9 +100,9 @@ def _check(what: str, number: int, limit: int) -> None:
 
 def _pages(data: mmap.mmap, column: Any) -> Iterator[_Page]:
     """The pages of a column chunk."""
-    start = column.data_page_offset
-    if column.dictionary_page_offset:
-        start = min(start, column.dictionary_page_offset)
+    # A column without values has no data page, which is stated as the offset 0.
+    offsets = [column.data_page_offset or 0, column.dictionary_page_offset or 0]
+    start = min(filter(None, offsets), default=0)
     end = start + column.total_compressed_size
     if not 0 <= start <= end <= len(data):
         raise ValueError("a column lies outside the file")

@@ -129,3 +129,15 @@ def test_a_damaged_page_header_is_an_error(write, place, byte):
         assert len(list(open_table(path).rows)) <= 2
     except DataError as error:
         assert "could not read it" in str(error)  # noqa: PT017
+
+
+def test_a_file_without_rows_is_read(write):
+    """Its columns have a dictionary and no data page."""
+    for dictionary in (True, False):
+        columns = {
+            "text": arrow.array([], arrow.string()),
+            "number": arrow.array([], arrow.int64()),
+        }
+        path = write(columns, use_dictionary=dictionary)
+        assert rows_at_once(path) == 256
+        assert list(open_table(path).rows) == []
