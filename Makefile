@@ -12,13 +12,15 @@ export TQDM_MININTERVAL ?= $(shell [ -t 2 ] && echo 0.1 || echo 10)
 demo: $(VENV)/installed
 	$(BIN)/finegrain demo
 
+# All tests of a file run in one process: they share fixtures that take seconds to make, such as
+# trained models. (The groups of pytest-xdist 3.8 have no effect with pytest 9.2.)
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile --no-loadscope-reorder
 
 # Tests that take long, such as further exports of each published layout, a Milvus server, a Ray
 # cluster of two nodes, TensorRT-RTX engines of ViT-B/16, and the wheel in a new environment.
 test-large: $(VENV)/installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadgroup -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile --no-loadscope-reorder -m slow
 
 # Tests that depend on the processor, on one that has AVX2 and nothing newer.
 test-avx2: $(VENV)/installed

@@ -37,18 +37,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let pytest-xdist give all tests of a file, or of a package, to one worker.
-
-    They share fixtures that take seconds to make: trained models, exported plans, servers.
-    """
-    for item in items:
-        package = item.getparent(pytest.Package)
-        group = item.path if package is None else package.path
-        item.add_marker(pytest.mark.xdist_group(str(group)))
-
-
 @pytest.fixture
 def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
     """``golden(name, text)`` compares a text with the committed ``tests/golden/<name>``."""

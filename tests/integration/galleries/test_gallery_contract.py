@@ -302,6 +302,7 @@ def test_an_export_can_be_loaded(gallery: Gallery, tmp_path: Path):
     assert list(gallery) == loaded
 
 
+@pytest.mark.slow
 def test_a_server_requires_its_login(server: str, login: str, monkeypatch: pytest.MonkeyPatch):
     for address in (f"http://{server}/people", f"http://root:hunter2@{server}/people"):
         with pytest.raises(GalleryError, match="that the login is right") as caught:
@@ -312,6 +313,7 @@ def test_a_server_requires_its_login(server: str, login: str, monkeypatch: pytes
         Gallery(f"http://{server}/people", create=False)
 
 
+@pytest.mark.slow
 def test_another_collection_is_refused_and_not_changed(server: str, login: str):
     from pymilvus import MilvusClient
 
@@ -324,6 +326,7 @@ def test_another_collection_is_refused_and_not_changed(server: str, login: str):
     client.close()
 
 
+@pytest.mark.slow
 def test_bounded_searches_see_earlier_rows(server: str, login: str):
     address = f"http://{login}@{server}/bounded"
     with Gallery(address, dim=DIM) as gallery:

@@ -16,7 +16,7 @@ from finegrain.cli.parser import main
 
 VERBS = (
     "pull", "train", "evaluate", "report", "export", "convert", "index", "embed", "query",
-    "gallery", "demo", "doctor", "completion", "recipe",
+    "gallery", "serve", "keys", "demo", "doctor", "completion", "recipe",
 )  # fmt: skip
 NUM_CROPS = 12
 

@@ -33,10 +33,10 @@ def spy(self, *arguments, **named):
     initialise(self, *arguments, **named)
     kept.append(self.model)
 loop._Trainer.__init__ = spy
-for folder in map(Path, sys.argv[1:]):
-    loop.train(load_recipe(folder / "given.json"), folder / "run", progress=False)
-    tensors = {name: tensor.contiguous() for name, tensor in kept.pop().state_dict().items()}
-    save_file(tensors, folder / f"rank{os.environ['RANK']}.safetensors")
+folder = Path(sys.argv[1])
+loop.train(load_recipe(folder / "given.json"), folder / "run", progress=False)
+tensors = {name: tensor.contiguous() for name, tensor in kept.pop().state_dict().items()}
+save_file(tensors, folder / f"rank{os.environ['RANK']}.safetensors")
 """
 
 
@@ -73,45 +73,35 @@ def with_copies_and_queues(recipe):
     return replace(recipe, method=method, losses={"cl": 1.0, "pitm": 0.0}, augment=plain)
 
 
-KINDS = (contrastive, with_queues, with_copies_and_queues)
-
-
-@pytest.fixture(scope="module")
-def trained_by_two(recipe, tmp_path_factory):
-    """A folder for each kind, with what two processes under one torchrun trained."""
-    folder = tmp_path_factory.mktemp("two")
-    for kind in KINDS:
-        (folder / kind.__name__).mkdir()
-        two = replace(with_four_steps(kind(recipe)), batch_size=8)
-        (folder / kind.__name__ / "given.json").write_text(two.to_json())
-    (folder / "script.py").write_text(SCRIPT)
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(contrastive, marks=pytest.mark.slow),
+        pytest.param(with_queues, marks=pytest.mark.slow),
+        with_copies_and_queues,
+    ],
+)
+def test_two_processes_train_as_one_with_twice_the_batch(kind, recipe, tmp_path):
+    one = replace(kind(recipe), schedule=Schedule(epochs=1, steps=4), batch_size=16)
+    two = replace(one, batch_size=8)
+    (tmp_path / "given.json").write_text(two.to_json())
+    (tmp_path / "script.py").write_text(SCRIPT)
     environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     environment["PYTHONPATH"] = str(Path(__file__).parents[3])
-    command = ["torch.distributed.run", "--standalone", "--nproc-per-node=2", "script.py"]
+    command = ["torch.distributed.run", "--standalone", "--nproc-per-node=2", "script.py", "."]
     done = subprocess.run(
-        [sys.executable, "-m", *command, *(kind.__name__ for kind in KINDS)],
-        cwd=folder,
+        [sys.executable, "-m", *command],
+        cwd=tmp_path,
         env=environment,
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    return folder
-
-
-def with_four_steps(recipe):
-    return replace(recipe, schedule=Schedule(epochs=1, steps=4))
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_two_processes_train_as_one_with_twice_the_batch(kind, recipe, trained_by_two, tmp_path):
-    folder = trained_by_two / kind.__name__
-    first, second = (load_file(folder / f"rank{rank}.safetensors") for rank in range(2))
+    first, second = (load_file(tmp_path / f"rank{rank}.safetensors") for rank in range(2))
     assert [name for name in first if not torch.equal(first[name], second[name])] == []
-    one = replace(with_four_steps(kind(recipe)), batch_size=16)
     train(one, tmp_path / "one", progress=False)
     expected = load_file(last_checkpoint(tmp_path / "one") / MODEL)
-    saved = load_file(last_checkpoint(folder / "run") / MODEL)
+    saved = load_file(last_checkpoint(tmp_path / "run") / MODEL)
     for name, tensor in expected.items():
         assert torch.equal(saved[name], first[name])
         torch.testing.assert_close(first[name], tensor, atol=1e-5, rtol=1e-4)
