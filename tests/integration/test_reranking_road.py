@@ -29,7 +29,8 @@ def run(tmp_path_factory):
     )
 
 
-@pytest.mark.parametrize("name", ["cpu_int8", pytest.param("onnx_fp32", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["cpu_int8", "onnx_fp32"])
 def test_the_match_head_is_in_the_plan(run, name, tmp_path):
     profile = load_profile(ROOT / "export" / f"{name}.py")
     # Untrained embeddings are close together, so int8 reorders those that fp32 can hardly separate.

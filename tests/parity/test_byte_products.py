@@ -176,7 +176,7 @@ def test_pairs_have_smaller_errors_than_seven_bits():
     scope="module",
     params=[
         "clip",
-        "rasa_synthetic",
+        pytest.param("rasa_synthetic", marks=pytest.mark.slow),
         pytest.param("fashionbert_synthetic", marks=pytest.mark.slow),
     ],
 )

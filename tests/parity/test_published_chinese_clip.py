@@ -102,7 +102,8 @@ def released_names(model):
     return state
 
 
-@pytest.mark.parametrize("crops", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("crops", [True, False])
 def test_chinese_clip_is_read_from_its_folder(tmp_path, model, crops):
     write_word_pieces(tmp_path)
     model.save_pretrained(tmp_path)

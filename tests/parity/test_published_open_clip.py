@@ -130,6 +130,7 @@ def test_siglip_is_read_from_its_folder(tmp_path, generation):
         ("test_vit", "token", True),
     ],
 )
+@pytest.mark.slow
 def test_mobileclip_is_read_from_its_folder(tmp_path, trunk, pool, causal):
     side = 160 if trunk == "test_vit" else 64
     cfg = {

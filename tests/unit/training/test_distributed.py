@@ -73,14 +73,8 @@ def with_copies_and_queues(recipe):
     return replace(recipe, method=method, losses={"cl": 1.0, "pitm": 0.0}, augment=plain)
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [
-        pytest.param(contrastive, marks=pytest.mark.slow),
-        pytest.param(with_queues, marks=pytest.mark.slow),
-        with_copies_and_queues,
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [contrastive, with_queues, with_copies_and_queues])
 def test_two_processes_train_as_one_with_twice_the_batch(kind, recipe, tmp_path):
     one = replace(kind(recipe), schedule=Schedule(epochs=1, steps=4), batch_size=16)
     two = replace(one, batch_size=8)
