@@ -122,15 +122,12 @@ def test_siglip_is_read_from_its_folder(tmp_path, generation):
     assert manifest.logit_bias == pytest.approx(model.logit_bias.item())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("trunk", "pool", "causal"),
     # The image tower of MobileCLIP-B, vit_base_mci_224, has no smaller variant.
-    [
-        pytest.param("fastvit_mci0", "avg", False, marks=pytest.mark.slow),
-        ("test_vit", "token", True),
-    ],
+    [("fastvit_mci0", "avg", False), ("test_vit", "token", True)],
 )
-@pytest.mark.slow
 def test_mobileclip_is_read_from_its_folder(tmp_path, trunk, pool, causal):
     side = 160 if trunk == "test_vit" else 64
     cfg = {

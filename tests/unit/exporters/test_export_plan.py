@@ -152,6 +152,7 @@ def test_no_trace_of_the_exporting_machine_is_in_the_plan(exported, member):
         assert trace.encode() not in data, trace
 
 
+@pytest.mark.slow
 def test_two_exports_are_equal_bytes(exported, tiny_recipe, tiny_method, crops, tmp_path):
     export_to(tmp_path / "again.plan", tiny_recipe, tiny_method, crops)
     assert (tmp_path / "again.plan").read_bytes() == exported[0].read_bytes()

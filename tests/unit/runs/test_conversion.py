@@ -250,6 +250,7 @@ def test_rde_is_recognised_with_its_configuration_beside_it(rde_file, tmp_path, 
     ) == converted  # fmt: skip
 
 
+@pytest.mark.slow
 def test_rde_without_a_configuration_is_for_evaluation_only(rde_file, tmp_path):
     converted = released_to_run(rde_file, tmp_path / "run")
     assert isinstance(converted.recipe.method, RdeConfig)

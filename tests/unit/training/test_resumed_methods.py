@@ -110,6 +110,7 @@ def test_mined_resumes_with_its_queues_and_copy(mined, tmp_path):
     assert not torch.equal(copied, trained)
 
 
+@pytest.mark.slow
 def test_rasa_resumes_with_its_queues_and_copies(rasa, tmp_path):
     halfway = resumed_at_ten(rasa, tmp_path)
     assert int(halfway["image_queue.pointer"]) == 80 % 27
