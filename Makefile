@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 # Progress bars of a log file: a line every few seconds, not ten a second.
 export TQDM_MININTERVAL ?= $(shell [ -t 2 ] && echo 0.1 || echo 10)
 
-.PHONY: demo test test-large test-avx2 lint bench bench-short readme docs clean
+.PHONY: demo test test-large test-torture test-avx2 lint bench bench-short readme docs clean
 
 demo: $(VENV)/installed
 	$(BIN)/finegrain demo
@@ -21,6 +21,10 @@ test: lint
 # cluster of two nodes, TensorRT-RTX engines of ViT-B/16, and the wheel in a new environment.
 test-large: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile --no-loadscope-reorder -m slow
+
+# A gallery under hundreds of kills and damages.
+test-torture: $(VENV)/installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto -m torture
 
 # Tests that depend on the processor, on one that has AVX2 and nothing newer.
 test-avx2: $(VENV)/installed

@@ -170,7 +170,7 @@ def test_ten_kills_lose_nothing(tmp_path: Path):
     assert torture(tmp_path / "g", kills=10, longest=0.4) > 100
 
 
-@pytest.mark.slow
+@pytest.mark.torture
 def test_two_hundred_kills_lose_nothing(tmp_path: Path):
     acknowledged = torture(tmp_path / "g", kills=200, longest=0.5)
     print(f"200 kills, {acknowledged} rows acknowledged, none lost")

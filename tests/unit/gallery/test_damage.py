@@ -194,7 +194,7 @@ def test_damage_never_gives_a_wrong_result(valid: Files, tmp_path: Path):
     assert num_wrong(valid, tmp_path, 120) == []
 
 
-@pytest.mark.slow
+@pytest.mark.torture
 def test_a_thousand_kinds_of_damage_never_give_a_wrong_result(valid: Files, tmp_path: Path):
     assert num_wrong(valid, tmp_path, 1000) == []
 
