@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
+from itertools import islice
 from pathlib import Path
 
 from finegrain.errors import GalleryError
@@ -17,6 +18,8 @@ from finegrain.gallery.sqlite.files import (
 )
 from finegrain.gallery.sqlite.store import Store
 from finegrain.gallery.sqlite.vectors import StoredVectors
+
+_SHOWN = 3
 
 
 def back_up(store: Store, target: Path, *, overwrite: bool) -> int:
@@ -96,12 +99,18 @@ def _checked_count(store: Store, copy: Path) -> int:
         (count,) = connection.execute("SELECT count(*) FROM picture").fetchone()
         connection.execute("PRAGMA journal_mode = DELETE")
         vectors = StoredVectors(copy, read_only=True, on_damage=lambda _: None)
-        vectors.verify(connection.execute)
+        damaged = list(islice(vectors.faults(connection.execute), _SHOWN))
         vectors.close()
     if faults != ["ok"]:
         raise GalleryError(
             f"{store.path} is damaged: {'; '.join(faults)}. Nothing was copied; restore an older "
             "backup, or index the pictures again."
+        )
+    if damaged:  # a copy of it must not replace an older one that is intact
+        raise GalleryError(
+            f"{store.path} is damaged: {'; '.join(damaged)}. Nothing was copied. Restore an older "
+            "backup, or delete the damaged pictures and index them again; finegrain gallery check "
+            "names them."
         )
     if identity != (store.fingerprint, store.dim):
         raise GalleryError(f"{store.path} was reindexed meanwhile. Open it again with its plan.")

@@ -145,6 +145,25 @@ def copied(source: Path, target: Path) -> None:
     shutil.copy(vectors_file(source), vectors_file(target))
 
 
+def test_a_damaged_vector_does_not_replace_an_intact_backup(gallery: Gallery, tmp_path: Path):
+    copy = tmp_path / "copy"
+    gallery.backup(copy)
+    before = copy.read_bytes()
+    gallery.close()
+    side = tmp_path / "g.vectors"
+    data = bytearray(side.read_bytes())
+    data[-1] ^= 0x40  # in the last vector
+    side.write_bytes(data)
+    with (
+        Gallery(tmp_path / "g") as damaged,
+        pytest.raises(GalleryError, match="picture 3 does not"),
+    ):
+        damaged.backup(copy, overwrite=True)
+    assert copy.read_bytes() == before
+    with Gallery(copy) as intact:
+        assert intact.check().is_valid
+
+
 def test_a_file_copy_of_an_open_gallery_has_all_pictures(gallery: Gallery, tmp_path: Path):
     copied(tmp_path / "g", tmp_path / "copy")
     with pytest.warns(GalleryWarning, match=r"copied while it was in use.*holds 3 pictures"):
