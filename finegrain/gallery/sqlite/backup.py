@@ -95,23 +95,25 @@ def _exists(target: Path) -> GalleryError:
 def _checked_count(store: Store, copy: Path) -> int:
     with closing(sqlite3.connect(copy)) as connection:
         faults = [text for (text,) in connection.execute("PRAGMA integrity_check(3)")]
+        if faults != ["ok"]:
+            raise GalleryError(
+                f"{store.path} is damaged: {'; '.join(faults)}. Nothing was copied; restore an "
+                "older backup, or index the pictures again."
+            )
         identity = connection.execute("SELECT fingerprint, dim FROM gallery").fetchone()
+        if identity != (store.fingerprint, store.dim):
+            raise GalleryError(
+                f"{store.path} was reindexed meanwhile. Open it again with its plan."
+            )
         (count,) = connection.execute("SELECT count(*) FROM picture").fetchone()
         connection.execute("PRAGMA journal_mode = DELETE")
         vectors = StoredVectors(copy, read_only=True, on_damage=lambda _: None)
-        damaged = list(islice(vectors.faults(connection.execute), _SHOWN))
+        damaged = list(islice(vectors.faults(connection.execute), _SHOWN))  # reads all vectors
         vectors.close()
-    if faults != ["ok"]:
-        raise GalleryError(
-            f"{store.path} is damaged: {'; '.join(faults)}. Nothing was copied; restore an older "
-            "backup, or index the pictures again."
-        )
     if damaged:  # a copy of it must not replace an older one that is intact
         raise GalleryError(
             f"{store.path} is damaged: {'; '.join(damaged)}. Nothing was copied. Restore an older "
             "backup, or delete the damaged pictures and index them again; finegrain gallery check "
             "names them."
         )
-    if identity != (store.fingerprint, store.dim):
-        raise GalleryError(f"{store.path} was reindexed meanwhile. Open it again with its plan.")
     return int(count)
