@@ -23,6 +23,7 @@ from starlette.concurrency import run_in_threadpool
 import finegrain
 from finegrain.errors import FinegrainError, ImageError, QueryError
 from finegrain.gallery.filters.syntax import joined
+from finegrain.gallery.row import Row
 from finegrain.preprocess.image import load_image
 from finegrain.search.queries import Query
 from finegrain.search.searcher import Added, Searcher
@@ -104,7 +105,6 @@ def create_app(searcher: Searcher, settings: Settings) -> FastAPI:
         redoc_url=None,
     )
     app.state.ready = False
-    app.state.worker = worker
     add_problem_handlers(app)
     app.add_middleware(BodyLimit, most_bytes=settings.most_body_bytes)
     app.add_middleware(SameSite, local_only=settings.keys is None)
@@ -148,17 +148,16 @@ def create_app(searcher: Searcher, settings: Settings) -> FastAPI:
         every = await _done(worker.search(queries, options))
         return [schemas.AnswerOut.of(matches) for matches in every]
 
-    async def row_of(id_: int, client: _Client) -> Any:
-        def find() -> Any:
-            rows = gallery.rows([id_])
-            if rows and client.where and id_ not in set(gallery.ids_where(client.where)):
-                return None
-            return rows[0] if rows else None
+    async def row_of(id_: int, client: _Client) -> Row:
+        def find() -> list[Row]:
+            if client.where and not gallery.ids_where(joined([f"id = {id_}", client.where])):
+                return []
+            return gallery.rows([id_])
 
-        row = await run_in_threadpool(find)
-        if row is None:
+        rows = await run_in_threadpool(find)
+        if not rows:
             raise ServiceError(HTTPStatus.NOT_FOUND, f"There is no picture {id_}.")
-        return row
+        return rows[0]
 
     async def picture_of(id_: int, client: _Client) -> Image.Image:
         row = await row_of(id_, client)

@@ -7,7 +7,7 @@ from contextlib import suppress
 from http import HTTPStatus
 from urllib.parse import urlsplit
 
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from finegrain.serve.problems import problem
@@ -89,8 +89,8 @@ class BodyLimit:
         with suppress(_BodyError):
             await self._app(scope, bounded, unless_refused)
         if refusal is not None and not started:
-            headers = {"Connection": "close", **SECURITY_HEADERS}
-            await problem(refusal.status, refusal.detail, headers=headers)(scope, receive, send)
+            response = problem(refusal.status, refusal.detail, headers={"Connection": "close"})
+            await response(scope, receive, send)
 
 
 class SameSite:
@@ -110,25 +110,17 @@ class SameSite:
         self._local_only = local_only
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and (why := self._objection(Headers(scope=scope))):
-            response = problem(HTTPStatus.FORBIDDEN, why, headers=SECURITY_HEADERS)
-            await response(scope, receive, send)
-            return
-
         async def protected(message: Message) -> None:
             if message["type"] == "http.response.start":
-                names = {name.lower() for name, _ in message["headers"]}
-                message["headers"] = [
-                    *message["headers"],
-                    *(
-                        (name.lower().encode(), value.encode())
-                        for name, value in SECURITY_HEADERS.items()
-                        if name.lower().encode() not in names
-                    ),
-                ]
+                headers = MutableHeaders(scope=message)
+                for name, value in SECURITY_HEADERS.items():
+                    headers.setdefault(name, value)
             await send(message)
 
-        await self._app(scope, receive, protected)
+        if scope["type"] == "http" and (why := self._objection(Headers(scope=scope))):
+            await problem(HTTPStatus.FORBIDDEN, why)(scope, receive, protected)
+        else:
+            await self._app(scope, receive, protected)
 
     def _objection(self, headers: Headers) -> str | None:
         host = headers.get("host", "")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-import os
 import secrets
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -20,6 +19,7 @@ from filelock import FileLock
 
 from finegrain import times
 from finegrain.errors import DataError
+from finegrain.gallery.sqlite.files import publish_over, unfinished_file
 from finegrain.strict_json import parse_strict
 
 Scope = Literal["read", "write", "admin"]
@@ -129,14 +129,10 @@ class KeyFile:
 
     def _write(self, keys: Iterable[Key]) -> None:
         text = json.dumps({"keys": [asdict(key) for key in keys]}, indent=2)
-        unfinished = self.path.with_name(f".{self.path.name}.partial")
         try:
-            handle = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(unfinished, self.path)
+            with unfinished_file(self.path) as unfinished:
+                unfinished.write_text(text, encoding="utf-8")
+                publish_over(unfinished, self.path)
         except OSError as error:
             raise DataError(f"{self.path} cannot be written: {error}") from error
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import sys
 
 import pytest
+from fastapi.testclient import TestClient
 
 from finegrain.cli.parser import main
 
@@ -15,7 +16,8 @@ def started(monkeypatch):
 
     def run(app, **options):
         calls.append(options)
-        app.state.worker.close()
+        with TestClient(app):  # closes the searcher
+            pass
 
     monkeypatch.setattr(uvicorn, "run", run)
     return calls
