@@ -30,10 +30,10 @@ from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
+from finegrain.bounded.onnx_files import reads_files
+from finegrain.bounded.strict_json import parse_strict
+from finegrain.bounded.zip_archive import open_zip
 from finegrain.errors import PlanError
-from finegrain.external_data import reads_files
-from finegrain.strict_json import parse_strict
-from finegrain.zip_bounds import open_zip
 
 FORMAT_VERSION = 2
 """Version 2 adds the interpolation and the cleaning of captions; version 1 implies the defaults."""

@@ -31,13 +31,13 @@ from typing import Any
 
 import numpy as np
 
+from finegrain.bounded.parquet import check_footer, rows_at_once
 from finegrain.errors import GalleryError, require
 from finegrain.gallery.backend import Backend
 from finegrain.gallery.entries import checked_entry, checked_vectors
 from finegrain.gallery.row import Entry, Row
 from finegrain.gallery.sqlite.schema import short
 from finegrain.index.exact import Vectors
-from finegrain.parquet_bounds import check_footer, rows_at_once
 from finegrain.records import Pid
 
 _ABOUT = "gallery.json"

@@ -8,6 +8,7 @@ from pathlib import Path
 import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers, processors
 
+from finegrain.bounded.file import read_bounded
 from finegrain.errors import DataError, MissingExtraError, PlanError
 from finegrain.preprocess.cleaning import Cleaning
 from finegrain.preprocess.clip_bpe import clip_tokenizer
@@ -88,7 +89,7 @@ def token_ids(file: Path, texts: Sequence[str]) -> list[list[int]]:
 
 
 def _loaded(file: Path) -> tokenizers.Tokenizer:
-    data = _read(file)
+    data = read_bounded(file, MAX_BYTES, DataError)
     try:
         if file.suffix == ".model":
             return _sentence_pieces(data)
@@ -142,14 +143,3 @@ def _word_pieces(text: str) -> tokenizers.Tokenizer:
         special_tokens=[(name, ids[name]) for name in (_START, _END)],
     )
     return tokenizer
-
-
-def _read(file: Path) -> bytes:
-    try:
-        with file.open("rb") as opened:
-            data = opened.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise DataError(f"the tokenizer {file} cannot be read: {error}") from error
-    if len(data) > MAX_BYTES:
-        raise DataError(f"{file} is larger than {MAX_BYTES >> 20} MiB; it is not a tokenizer")
-    return data

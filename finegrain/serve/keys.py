@@ -18,9 +18,10 @@ from typing import Literal, get_args
 from filelock import FileLock
 
 from finegrain import times
+from finegrain.bounded.file import read_bounded
+from finegrain.bounded.strict_json import parse_strict
 from finegrain.errors import DataError
 from finegrain.gallery.sqlite.files import publish_over, unfinished_file
-from finegrain.strict_json import parse_strict
 
 Scope = Literal["read", "write", "admin"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
@@ -69,16 +70,10 @@ class KeyFile:
         Raises:
             DataError: The file is not one of keys.
         """
-        try:
-            with self.path.open("rb") as file:
-                data = file.read(_MOST_BYTES + 1)
-        except FileNotFoundError:
+        if not self.path.exists():
             return []
-        except OSError as error:
-            raise DataError(f"{self.path} cannot be read: {error}") from error
+        data = read_bounded(self.path, _MOST_BYTES, DataError)
         try:
-            if len(data) > _MOST_BYTES:
-                raise ValueError(f"it has more than {_MOST_BYTES} bytes")
             return [_key(entry) for entry in parse_strict(data)["keys"]]
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise DataError(

@@ -10,8 +10,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from finegrain.bounded.zip_archive import open_zip
 from finegrain.errors import WeightsError
-from finegrain.zip_bounds import open_zip
 from finegrain.zoo.shards import INDEX_SUFFIX, INDEXES, is_shard, read_index
 
 HUGGING_FACE = ("model.safetensors", "pytorch_model.bin")

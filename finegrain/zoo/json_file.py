@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from finegrain.bounded.file import read_bounded
+from finegrain.bounded.strict_json import parse_strict
 from finegrain.errors import FinegrainError, WeightsError
-from finegrain.strict_json import parse_strict
 
 MAX_BYTES = 1 << 20
 
@@ -31,18 +32,6 @@ def read_json(file: Path, failure: type[FinegrainError] = WeightsError) -> dict[
     if not isinstance(values, dict):
         raise failure(f"expected an object as the JSON of {file}, got {values!r:.60}")
     return values
-
-
-def read_bounded(file: Path, limit: int, failure: type[FinegrainError] = WeightsError) -> bytes:
-    """Read a file of at most ``limit`` bytes."""
-    try:
-        with file.open("rb") as opened:
-            data = opened.read(limit + 1)
-    except OSError as error:
-        raise failure(f"{file} cannot be read: {error.strerror or error}") from error
-    if len(data) > limit:
-        raise failure(f"expected at most {limit} bytes in {file}, got more; refused")
-    return data
 
 
 def part(values: Mapping[str, Any], name: str, file: Path) -> Mapping[str, Any]:

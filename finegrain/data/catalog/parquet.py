@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from finegrain import parquet_bounds
+from finegrain.bounded import parquet as parquet_bounds
 from finegrain.data.catalog.row import Row
 from finegrain.errors import DataError, require
 

@@ -13,10 +13,10 @@ from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any
 
+from finegrain.bounded.zip_archive import open_zip
 from finegrain.data.catalog.header import has_usual_names, header_index
 from finegrain.data.catalog.row import Row, Table, unambiguous
 from finegrain.errors import DataError, require
-from finegrain.zip_bounds import open_zip
 
 MAX_UNPACKED_BYTES = 1 << 29
 """Largest size of a workbook's parts after unpacking, in bytes."""

@@ -12,13 +12,13 @@ import tokenizers
 from numpy.typing import NDArray
 from tokenizers import processors
 
+from finegrain.bounded.file import read_bounded
 from finegrain.errors import ExportError, ImageError, PlanError
 from finegrain.exporters.onnx_pair.files import MAX_TOKENIZER_BYTES, PairFiles, read_config
 from finegrain.plan import MAX_SIZE
 from finegrain.preprocess import Cleaning, Fit, ImageTransform, Interpolation, Tokenizer
 from finegrain.preprocess.cleaning import SIGLIP_CLEANING
 from finegrain.preprocess.text import parse_tokenizer
-from finegrain.zoo.json_file import read_bounded
 
 MASK, TYPES = "attention_mask", "token_type_ids"
 """Inputs that a text tower may have besides the ids."""

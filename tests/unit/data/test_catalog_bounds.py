@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from finegrain import parquet_bounds
+from finegrain.bounded import parquet as parquet_bounds
 from finegrain.data.catalog import json_rows, price_columns, rows, values, workbook
 from finegrain.data.catalog.json_rows import read_json, read_json_lines
 from finegrain.data.catalog.pictures import names_in

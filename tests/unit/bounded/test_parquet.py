@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from finegrain import parquet_bounds
+from finegrain.bounded import parquet as parquet_bounds
 from finegrain.data.catalog.rows import open_table
 from finegrain.errors import DataError
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from finegrain.bounded.onnx_files import MAX_FIELDS, reads_files
 from finegrain.errors import PlanError
-from finegrain.external_data import MAX_FIELDS, reads_files
 from finegrain.plan import MANIFEST, Plan, write_plan
 
 onnx = pytest.importorskip("onnx")

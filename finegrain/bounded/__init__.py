@@ -1,0 +1,1 @@
+"""Reading of files from elsewhere with a bound on memory and time."""
