@@ -25,7 +25,6 @@ from finegrain.gallery.filters.conditions import (
     IsNull,
     Like,
     Membership,
-    Not,
     Or,
     Value,
     kind_of,
@@ -67,8 +66,6 @@ def compiled(condition: Condition, table: Table, select: Select) -> Test:
             return _all([compiled(term, table, select) for term in terms])
         case Or(terms):
             return _any([compiled(term, table, select) for term in terms])
-        case Not(term):
-            return _not(compiled(term, table, select))
         case _:
             return _Leaf(condition, table, select).test()
 

@@ -13,7 +13,6 @@ from finegrain.gallery.filters.conditions import (
     Condition,
     Like,
     Membership,
-    Not,
     Operator,
     Or,
     Value,
@@ -47,8 +46,6 @@ def _leaves(condition: Condition) -> Iterator[Condition]:
                 if _reversed(node) is not None:
                     yield node
                 pending += terms
-            case Not(term):
-                pending.append(term)
             case _:
                 yield node
 
@@ -74,11 +71,11 @@ def _is_satisfiable(low: Value, symbol: Operator, high: Value) -> bool:
 def _note(store: Backend, leaf: Condition) -> str | None:
     values: tuple[Value, ...] = ()
     match leaf:
-        case Comparison(column, "=", value):
+        case Comparison(column, "=" | "!=", value):
             values = (value,)
-        case Membership(column, listed, False):
+        case Membership(column, listed):
             values = listed
-        case Comparison(column) | Like(column) | Membership(column):
+        case Comparison(column) | Like(column):
             pass
         case _:
             return None  # "is null" is meaningful for any column

@@ -16,17 +16,18 @@ compared with times in ISO 8601, to the millisecond, in UTC unless they state an
 time of day means the whole day in UTC: ``time = '2026-05-01'`` matches all of it, and
 ``time <= '2026-05-01'`` includes it.
 
-The logic is two-valued: a row matches or it does not.
+The logic is that of SQL, with three values: a condition is true, false or unknown, and a row
+matches if its condition is true.
 
-- A comparison with a missing value is false, including ``!=`` and ``not in``; its negation by
-  ``not`` is true. So ``camera != 'a'`` excludes rows without a camera, and ``not camera = 'a'``
-  includes them.
-- Text, numbers and booleans are never equal to each other, so ``!=`` between them is true
-  and ``<`` is false. If a column has never held a value of the compared kind, the filter raises
-  an error instead, because it is probably a mistake.
+- A comparison with a missing value is unknown, and so is its negation by ``not``: a row without a
+  price matches neither ``price >= 50`` nor ``not price >= 50``. Only ``is null`` finds it.
+- Text, numbers and booleans are never equal to each other, so ``=`` between them is false and
+  ``!=`` true. Their order is unknown: neither ``<`` nor its negation matches. If a column has never
+  held a value of the compared kind, the filter raises an error instead, because it is probably a
+  mistake.
 - A ``pid`` is a number or a text. Numbers and texts with the same spelling are equal:
-  ``pid = 10`` and ``pid = '10'`` match the same pictures. ``<`` compares a pid with values of
-  its own kind only.
+  ``pid = 10`` and ``pid = '10'`` match the same pictures. The order of a pid and a value of the
+  other kind is unknown.
 - In the pattern of ``like``, ``%`` stands for any text and ``_`` for one character. ``like``
   ignores case, unlike ``=``. Only texts and pids can match a pattern.
 - Text is ordered by code point. Booleans have no order.
@@ -36,7 +37,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from finegrain.gallery.filters.wildcards import is_like
@@ -80,11 +81,6 @@ class IsNull:
 
 
 @dataclass(frozen=True, slots=True)
-class Not:
-    term: Condition
-
-
-@dataclass(frozen=True, slots=True)
 class And:
     terms: tuple[Condition, ...]
 
@@ -103,7 +99,34 @@ class Like:
     negated: bool
 
 
-Condition = Comparison | Membership | Like | IsNull | Not | And | Or
+Condition = Comparison | Membership | Like | IsNull | And | Or
+"""A condition has no node for ``not``: see :func:`opposite`."""
+
+_OPPOSITES: Mapping[Operator, Operator] = {
+    "=": "!=",
+    "!=": "=",
+    "<": ">=",
+    ">=": "<",
+    ">": "<=",
+    "<=": ">",
+}
+
+
+def opposite(condition: Condition) -> Condition:
+    """The condition that is true where another is false.
+
+    Where one is unknown, so is the other. Therefore each store tests only whether conditions are
+    true, and needs no logic with three values.
+    """
+    match condition:
+        case And(terms):
+            return Or(tuple(map(opposite, terms)))
+        case Or(terms):
+            return And(tuple(map(opposite, terms)))
+        case Comparison(column, symbol, value):
+            return Comparison(column, _OPPOSITES[symbol], value)
+        case _:
+            return replace(condition, negated=not condition.negated)
 
 
 def evaluate(condition: Condition, row: Mapping[str, Scalar]) -> bool:
@@ -117,8 +140,6 @@ def evaluate(condition: Condition, row: Mapping[str, Scalar]) -> bool:
             return all(evaluate(term, row) for term in terms)
         case Or(terms):
             return any(evaluate(term, row) for term in terms)
-        case Not(term):
-            return not evaluate(term, row)
         case IsNull(column, negated):
             return (row.get(column.name) is None) != negated
         case Membership(column, values, negated):
@@ -137,8 +158,6 @@ def column_names(condition: Condition) -> set[str]:
     match condition:
         case And(terms) | Or(terms):
             return set().union(*map(column_names, terms))
-        case Not(term):
-            return column_names(term)
         case _:
             return {condition.column.name}
 

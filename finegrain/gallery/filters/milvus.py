@@ -1,8 +1,8 @@
 """Compiling a ``where=`` expression to the expressions of Milvus.
 
 Versions of Milvus differ in whether a comparison with a missing JSON key is true, false or
-neither. The compiled expression does not depend on it: negations are pushed down to the
-comparisons, and each comparison is combined with a test of whether its value exists.
+neither. The compiled expression does not depend on it: each comparison is combined with a test of
+whether its value exists.
 
 Integers and other numbers are stored under different keys, and a comparison is rewritten for each
 of the two, because Milvus would compare integers with other numbers in double precision.
@@ -26,7 +26,6 @@ from finegrain.gallery.filters.conditions import (
     IsNull,
     Like,
     Membership,
-    Not,
     Operator,
     Or,
     Value,
@@ -47,21 +46,28 @@ TEXT_PID = f"{OWN_LETTER}:pid"
 ALWAYS = "id > 0"  # true for every picture
 NEVER = "id < 0"
 
-_OPPOSITES: dict[Operator, Operator] = {
-    "=": "!=",
-    "!=": "=",
-    "<": ">=",
-    ">=": "<",
-    ">": "<=",
-    "<=": ">",
-}
 _SMALLEST, _LARGEST = -(2**63), 2**63 - 1
 _ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n", "\r": r"\r", "\t": r"\t"})
 
 
 def to_milvus(condition: Condition) -> str:
     """Compile a checked filter without ``like``; it matches the rows where ``evaluate`` is true."""
-    return _compile(condition, holds=True)
+    match condition:
+        case And(terms):
+            return _join(" and ", map(to_milvus, terms))
+        case Or(terms):
+            return _join(" or ", map(to_milvus, terms))
+        case IsNull(column, negated):
+            return _present(column) if negated else _absent(column)
+        case Comparison(column, "!=", value):
+            return _different(column, (value,))
+        case Comparison(column, operator, value):
+            return _compare(column, operator, value)
+        case Like():
+            # The "like" of Milvus differs between versions and from ours, so the store replaces it.
+            raise AssertionError("the store replaces like by a list of ids")
+        case Membership(column, values, negated):
+            return _different(column, values) if negated else _among(column, values)
 
 
 def stored_text(value: str | None) -> str:
@@ -109,63 +115,41 @@ def _slots(column: Column) -> list[_Slot]:
     ]
 
 
-def _compile(condition: Condition, *, holds: bool) -> str:
-    """An expression that is true where the condition is ``holds``."""
-    match condition:
-        case And(terms):
-            return _join(" and " if holds else " or ", (_compile(t, holds=holds) for t in terms))
-        case Or(terms):
-            return _join(" or " if holds else " and ", (_compile(t, holds=holds) for t in terms))
-        case Not(term):
-            return _compile(term, holds=not holds)
-        case IsNull(column, negated):
-            return _known(column, holds=negated == holds)
-        case Comparison(column, "!=", value):
-            return _different(column, (value,), holds=holds)
-        case Comparison(column, operator, value):
-            return _compare(column, operator, value, holds=holds)
-        case Like():
-            # The "like" of Milvus differs between versions and from ours, so the store replaces it.
-            raise AssertionError("the store replaces like by a list of ids")
-        case Membership(column, values, True):
-            return _different(column, values, holds=holds)
-        case Membership(column, values, _):
-            return _among(column, values, holds=holds)
+def _present(column: Column) -> str:
+    return _join(" or ", (slot.present for slot in _slots(column)))
 
 
-def _known(column: Column, *, holds: bool) -> str:
-    if holds:
-        return _join(" or ", (slot.present for slot in _slots(column)))
+def _absent(column: Column) -> str:
     return _join(" and ", (slot.absent for slot in _slots(column)))
 
 
-def _different(column: Column, values: tuple[Value, ...], *, holds: bool) -> str:
-    """There is a value, and it equals none of ``values``; a value of another kind never does."""
-    parts = (_known(column, holds=holds), _among(column, values, holds=not holds))
-    return _join(" and " if holds else " or ", parts)
-
-
-def _among(column: Column, values: tuple[Value, ...], *, holds: bool) -> str:
+def _among(column: Column, values: tuple[Value, ...]) -> str:
     if column.name == "id" and all(type(value) is int for value in values):
         # As one list, because servers reject an expression with hundreds of terms.
-        return f"id {'in' if holds else 'not in'} {list(values)}"
-    parts = (_compare(column, "=", value, holds=holds) for value in values)
-    return _join(" or " if holds else " and ", parts)
+        return f"id in {list(values)}"
+    return _join(" or ", (_compare(column, "=", value) for value in values))
 
 
-def _compare(column: Column, operator: Operator, value: Value, *, holds: bool) -> str:
-    alike = [slot for slot in _slots(column) if _may_hold(slot, value)]
-    if not alike:
-        return NEVER if holds else ALWAYS
-    if holds:
-        return _join(
-            " or ",
-            (_join(" and ", (slot.present, _test(slot, operator, value))) for slot in alike),
-        )
-    opposite = _OPPOSITES[operator]
-    return _join(
-        " and ", (_join(" or ", (slot.absent, _test(slot, opposite, value))) for slot in alike)
+def _different(column: Column, values: tuple[Value, ...]) -> str:
+    """There is a value, and it equals none of ``values``; a value of another kind never does."""
+    if column.name == "id" and all(type(value) is int for value in values):
+        return f"id not in {list(values)}"
+    tests = (
+        _join(" or ", (slot.absent, _test(slot, "!=", value)))
+        for value in values
+        for slot in _slots(column)
+        if _may_hold(slot, value)
     )
+    return _join(" and ", (_present(column), *tests))
+
+
+def _compare(column: Column, operator: Operator, value: Value) -> str:
+    tests = [
+        _join(" and ", (slot.present, _test(slot, operator, value)))
+        for slot in _slots(column)
+        if _may_hold(slot, value)
+    ]
+    return _join(" or ", tests) if tests else NEVER
 
 
 def _may_hold(slot: _Slot, value: Value) -> bool:

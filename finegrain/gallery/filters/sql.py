@@ -21,7 +21,6 @@ from finegrain.gallery.filters.conditions import (
     IsNull,
     Like,
     Membership,
-    Not,
     Or,
     Value,
     kind_of,
@@ -37,20 +36,12 @@ class Sql(NamedTuple):
 
 
 def to_sql(condition: Condition) -> Sql:
-    """Compile a checked filter; it matches the rows where ``evaluate`` is true.
-
-    The logic of SQL is three-valued. ``AND``, ``OR`` and ``WHERE`` treat unknown like false, so
-    only ``NOT`` needs care: ``IS NOT TRUE`` makes it two-valued. The comparisons stay plain, so
-    that SQLite can use its indexes.
-    """
+    """Compile a checked filter; it matches the rows where ``evaluate`` is true."""
     match condition:
         case And(terms):
             return _join(" AND ", map(to_sql, terms))
         case Or(terms):
             return _join(" OR ", map(to_sql, terms))
-        case Not(term):
-            inner = to_sql(term)
-            return Sql(f"({inner.text}) IS NOT TRUE", inner.parameters)
         case IsNull(column, negated):
             return _is_null(column, negated)
         case Comparison(column, operator, value):

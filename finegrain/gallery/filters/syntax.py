@@ -7,6 +7,7 @@ import functools
 import math
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from lark import Lark, Token, Transformer, UnexpectedCharacters, UnexpectedToken
@@ -22,11 +23,11 @@ from finegrain.gallery.filters.conditions import (
     IsNull,
     Like,
     Membership,
-    Not,
     Operator,
     Or,
     Value,
     kind_of,
+    opposite,
 )
 from finegrain.gallery.filters.meaning import (
     INT64,
@@ -77,7 +78,7 @@ def parse(expression: str, columns: Mapping[str, Collection[str]]) -> Condition:
         )
     try:
         condition = _read(expression)
-        _check(condition, {**_BUILT_IN_KINDS, **columns})
+        _check_leaves(condition, {**_BUILT_IN_KINDS, **columns})
     except PositionedError as fault:
         fault.why += _hint(expression, fault.position, columns)
         raise FilterError(fault.message(expression)) from None
@@ -166,6 +167,13 @@ _EXPECTED = {
 """Names of tokens in messages, in this order. SINGLE_QUOTED stands for all kinds of values."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Not:
+    """``not`` as it was written; :func:`_resolved` replaces it."""
+
+    term: Condition | _Not
+
+
 class _Builder(Transformer[Token, Condition]):
     """Builds a node for each rule during parsing, without recursion."""
 
@@ -175,8 +183,8 @@ class _Builder(Transformer[Token, Condition]):
     def both(self, children: list[Any]) -> And:
         return And(tuple(children[::2]))
 
-    def negate(self, children: list[Any]) -> Not:
-        return Not(children[1])
+    def negate(self, children: list[Any]) -> _Not:
+        return _Not(children[1])
 
     def compare(self, children: list[Any]) -> Condition:
         column, symbol, value = children
@@ -290,7 +298,7 @@ def _parser() -> Lark:
 def _read(expression: str) -> Condition:
     """The conditions of an expression; a service searches with the same few filters."""
     try:
-        condition: Condition = _parser().parse(expression)  # type: ignore[assignment]
+        written: Condition | _Not = _parser().parse(expression)  # type: ignore[assignment]
     except UnexpectedToken as error:
         at_end = error.token.type == "$END"
         position = len(expression) if at_end else error.token.start_pos or 0
@@ -309,7 +317,8 @@ def _read(expression: str) -> Condition:
             ) from None
         why = f"expected {_expectation(error.allowed)}; got {word!r}."
         raise PositionedError(position, why) from None
-    return condition
+    _check_depth(written)
+    return _resolved(written)
 
 
 def _expectation(tokens: Collection[str]) -> str:
@@ -319,9 +328,9 @@ def _expectation(tokens: Collection[str]) -> str:
     return " or ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
-def _check(condition: Condition, columns: Mapping[str, Collection[str]]) -> None:
-    """Check depth, columns and kinds. Not recursive, because the depth is not yet known."""
-    pending = [(condition, 1)]
+def _check_depth(written: Condition | _Not) -> None:
+    """Not recursive, because the depth is not yet known."""
+    pending = [(written, 1)]
     while pending:
         node, depth = pending.pop()
         if depth > MAX_DEPTH:
@@ -332,26 +341,45 @@ def _check(condition: Condition, columns: Mapping[str, Collection[str]]) -> None
             case And(terms) | Or(terms):
                 below = depth if _is_one_comparison(terms) else depth + 1
                 pending += [(term, below) for term in terms]
-            case Not(term):
+            case _Not(term):
                 pending.append((term, depth + 1))
-            case Comparison(column, _, value):
-                _check_column(column, (value,), columns)
-            case Like(column):
-                _check_column(column, ("",), columns)
-            case Membership(column, values, _):
-                _check_column(column, values, columns)
-            case IsNull(column, _):
-                _check_column(column, (), columns)
 
 
-def _is_one_comparison(terms: Sequence[Condition]) -> bool:
+def _resolved(written: Condition | _Not) -> Condition:
+    """The condition without ``not``, which moves into the comparisons."""
+    match written:
+        case _Not(term):
+            return opposite(_resolved(term))
+        case And(terms) | Or(terms):
+            return type(written)(tuple(map(_resolved, terms)))
+        case _:
+            return written
+
+
+def _check_leaves(condition: Condition, columns: Mapping[str, Collection[str]]) -> None:
+    """Check the columns and the kinds of the values."""
+    match condition:
+        case And(terms) | Or(terms):
+            for term in terms:
+                _check_leaves(term, columns)
+        case Comparison(column, _, value):
+            _check_column(column, (value,), columns)
+        case Like(column):
+            _check_column(column, ("",), columns)
+        case Membership(column, values, _):
+            _check_column(column, values, columns)
+        case IsNull(column, _):
+            _check_column(column, (), columns)
+
+
+def _is_one_comparison(terms: Sequence[Condition | _Not]) -> bool:
     """Whether terms come from one written comparison, such as a date that became two bounds."""
     leaves = [leaf for term in terms for leaf in _leaves_of(term)]
     places = {leaf.column.position for leaf in leaves if isinstance(leaf, Comparison)}
     return len(places) == 1 and all(isinstance(leaf, Comparison) for leaf in leaves)
 
 
-def _leaves_of(term: Condition) -> tuple[Condition, ...]:
+def _leaves_of(term: Condition | _Not) -> tuple[Condition | _Not, ...]:
     return term.terms if isinstance(term, And | Or) else (term,)
 
 

@@ -19,7 +19,6 @@ from finegrain.gallery.filters.conditions import (
     IsNull,
     Like,
     Membership,
-    Not,
     Or,
     Value,
     evaluate,
@@ -314,8 +313,6 @@ class MilvusStore:
                 return And(tuple(map(self._without_like, terms)))
             case Or(terms):
                 return Or(tuple(map(self._without_like, terms)))
-            case Not(term):
-                return Not(self._without_like(term))
             case Like(column):
                 rows = (row_of(d) for page in self._pages(_alive(), ROW_FIELDS) for d in page)
                 ids = tuple(

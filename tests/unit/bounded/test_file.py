@@ -13,7 +13,7 @@ def test_a_file_of_the_largest_size_is_read(tmp_path: Path) -> None:
 
 def test_a_larger_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "keys.json").write_bytes(b"123456")
-    with pytest.raises(WeightsError, match="at most 5 bytes in .*keys.json"):
+    with pytest.raises(WeightsError, match=r"at most 5 bytes in .*keys\.json"):
         read_bounded(tmp_path / "keys.json", 5, WeightsError)
 
 

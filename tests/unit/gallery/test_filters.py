@@ -40,10 +40,11 @@ def holds(expression: str, row=ROW) -> bool:
         "in_stock is null",
         "not camera = 'x'",
         "not (camera = 'x' or price < 0)",
+        "not (camera = 'x' and pid = 1)",
+        "not not price = 12.5",
+        "not pid is not null",
         "((((camera = 'gate-3'))))",
         "camera = 'x' and price < 0 or sale = true",  # ``and`` binds more tightly
-        "not pid = 1",  # a missing value is not 1
-        "mixed is null and not mixed != 4",
         "\n camera\t=\n'gate-3' ",
     ],
 )
@@ -53,7 +54,12 @@ def test_the_filter_is_true_for_the_row(expression: str):
 
 @pytest.mark.parametrize(
     "expression",
-    ["pid = 1", "pid != 1", "pid < 1", "pid not in (1)", "mixed > 'a'", "camera = 'Gate-3'"],
+    [
+        *("pid = 1", "pid != 1", "pid < 1", "pid not in (1)", "mixed > 'a'", "mixed like 'a'"),
+        *("not pid = 1", "not pid != 1", "not pid < 1", "not pid in (1)", "not mixed > 'a'"),
+        *("not mixed like 'a'", "not (pid = 1 or price < 0)", "not not pid = 1"),
+        "camera = 'Gate-3'",
+    ],
 )
 def test_the_filter_is_false_for_the_row(expression: str):
     assert not holds(expression)
@@ -68,6 +74,9 @@ def test_the_filter_is_false_for_the_row(expression: str):
         ("mixed != '1'", 1, True),
         ("mixed < 'a'", 1, False),
         ("mixed >= 0", "a", False),
+        ("not mixed < 'a'", 1, False),
+        ("not mixed >= 0", "a", False),
+        ("not mixed = 'a'", 1, True),
         ("mixed = 1", 1.0, True),
         ("mixed in ('1', true)", 1, False),
     ],

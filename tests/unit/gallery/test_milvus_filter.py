@@ -67,9 +67,9 @@ def test_the_smallest_number_is_never_written(symbol, asked):
     ("expression", "expected"),
     [
         ("pid < 3", "(has_pid == true) and (pid < 3)"),
-        ("not pid < 3", "(has_pid == false) or (pid >= 3)"),
+        ("not pid < 3", "(has_pid == true) and (pid >= 3)"),
         ("camera < 'b'", '(camera != "") and (camera < "=b")'),
-        ("not camera < 'b'", '(camera == "") or (camera >= "=b")'),
+        ("not camera < 'b'", '(camera != "") and (camera >= "=b")'),
         ("t = 'b'", '(exists metadata["t:t"]) and (metadata["t:t"] == "b")'),
         ("camera is null", 'camera == ""'),
         ("not camera is null", 'camera != ""'),

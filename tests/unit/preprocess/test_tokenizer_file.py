@@ -47,7 +47,7 @@ def test_a_missing_file_is_refused(tmp_path):
 def test_a_huge_file_is_not_read(tmp_path, monkeypatch):
     file = write_word_pieces(tmp_path)
     monkeypatch.setattr(tokenizer_file, "MAX_BYTES", 10)
-    with pytest.raises(DataError, match="at most .* bytes"):
+    with pytest.raises(DataError, match=r"at most .* bytes"):
         read(file)
 
 
