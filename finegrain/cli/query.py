@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
+import finegrain
 from finegrain.cli.opening import add_opening_options, open_searcher
 from finegrain.cli.terminal_pictures import PicturesChoice, show_pictures
 from finegrain.cli.verb import Verbs, add_verb
@@ -35,7 +36,17 @@ def add_query_verb(verbs: Verbs) -> None:
     query.add_argument("texts", nargs="*", metavar="TEXT", help="one or more queries")
     query.set_defaults(several="texts")
     query.add_argument("--queries", type=Path, metavar="FILE", help="further texts, one per line")
-    query.add_argument("--image", metavar="PICTURE", help="search by this picture instead")
+    query.add_argument(
+        "--image", action="append", metavar="PICTURE",
+        help="search by this picture instead; by their mean if given several times",
+    )  # fmt: skip
+    query.add_argument(
+        "--like", type=int, nargs="+", default=(), metavar="ID",
+        help="pictures of the gallery that are right; --json shows the ids",
+    )  # fmt: skip
+    query.add_argument(
+        "--unlike", type=int, nargs="+", default=(), metavar="ID", help="pictures that are wrong"
+    )
     query.add_argument("-k", type=int, help="number of matches (default: 10)")
     query.add_argument("--offset", type=int, default=0, metavar="N", help="skip the first N")
     query.add_argument("--where", help="filter, such as: camera = 'gate-3' and price < 80")
@@ -60,17 +71,11 @@ def add_query_verb(verbs: Verbs) -> None:
 
 def _query(arguments: argparse.Namespace) -> None:
     queries = _queries(arguments)
-    if len(queries) > 1 and (arguments.grid or arguments.explain):
+    by_pictures = bool(arguments.image)
+    if len(queries) > 1 and not by_pictures and (arguments.grid or arguments.explain):
         raise QueryError(f"--grid and --explain take one query, got {len(queries)}")
     with open_searcher(arguments) as searcher:
-        answers = searcher.query(
-            queries,
-            arguments.k,
-            where=arguments.where,
-            group_by=arguments.group_by,
-            distinct=arguments.distinct,
-            offset=arguments.offset,
-        )
+        answers = _answers(searcher, queries, arguments)
         if arguments.json:
             _print_json(answers)
         else:
@@ -84,12 +89,43 @@ def _query(arguments: argparse.Namespace) -> None:
             print(f"\nwrote {arguments.explain}", file=sys.stderr)
 
 
+def _answers(
+    searcher: finegrain.Searcher, queries: list[Query], arguments: argparse.Namespace
+) -> list[Matches]:
+    """Search for several queries, for one query with judged pictures, or by several pictures."""
+    by_pictures = bool(arguments.image) and len(queries) > 1
+    if by_pictures or len(queries) == 1:
+        return [
+            searcher.query(
+                None if by_pictures else queries[0],
+                arguments.k,
+                images=queries if by_pictures else None,
+                like=arguments.like,
+                unlike=arguments.unlike,
+                where=arguments.where,
+                group_by=arguments.group_by,
+                distinct=arguments.distinct,
+                offset=arguments.offset,
+            )
+        ]
+    if arguments.like or arguments.unlike:
+        raise QueryError(f"--like and --unlike take one query, got {len(queries)}")
+    return searcher.query(
+        queries,
+        arguments.k,
+        where=arguments.where,
+        group_by=arguments.group_by,
+        distinct=arguments.distinct,
+        offset=arguments.offset,
+    )
+
+
 def _queries(arguments: argparse.Namespace) -> list[Query]:
     """The queries of the command line; a text that is the path of a picture becomes the picture."""
     if arguments.image:
         if arguments.texts or arguments.queries:
             raise QueryError("expected --image or texts, got both. Search with one of them.")
-        return [typed_file(arguments.image) or Path(arguments.image)]
+        return [typed_file(image) or Path(image) for image in arguments.image]
     texts = list(arguments.texts)
     if arguments.queries:
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
@@ -29,13 +29,14 @@ from finegrain.gallery.grouping import Thinning
 from finegrain.gallery.picture_files import UnpackedFolder, unpacked_folders
 from finegrain.gallery.places import location_exists, open_store
 from finegrain.gallery.row import Entry, Place, Row
+from finegrain.gallery.scoring import ScoredSearch, Scoring
 from finegrain.gallery.sqlite.backup import back_up
 from finegrain.gallery.sqlite.check import GalleryReport, check
 from finegrain.gallery.sqlite.reindex import PictureEncoder, Reindexed
 from finegrain.gallery.sqlite.store import Store
 from finegrain.index.approximate import Tuned
 from finegrain.index.backend import SearchBackend
-from finegrain.index.exact import Hit
+from finegrain.index.exact import Hit, Vectors
 from finegrain.records import Pid, Scalar
 
 _CHUNK_PATHS = 1024
@@ -266,6 +267,40 @@ class Gallery:
         vector, search = embedded
         hits = search(vector, depth) if thinning is None else thinning(search, vector, depth)
         return hits[0]
+
+    def search_by(
+        self,
+        scoring: Scoring,
+        k: int,
+        where: str | None = None,
+        *,
+        group_by: str | None = None,
+        distinct: float | None = None,
+        offset: int = 0,
+        without: Collection[int] = (),
+    ) -> list[Hit]:
+        """The ``k`` best pictures by a score that an inner product bounds.
+
+        The result is as exact as that of :meth:`search`: it equals scoring every picture.
+
+        Args:
+            scoring: The score.
+            k, where, group_by, distinct, offset: As in :meth:`search`.
+            without: Ids of pictures to leave out.
+
+        Returns:
+            Hits, best first; equal scores are ordered by ascending id.
+        """
+        vector = checked_queries(scoring.vector[None], self.dim)
+        depth = checked_k(k) + checked_offset(offset)
+        thinning = self._thinning(group_by, distinct)
+        search = ScoredSearch(self._store, self._store.searching(where), scoring, without)
+        hits = search(vector, depth) if thinning is None else thinning(search, vector, depth)
+        return hits[0][offset:]
+
+    def vectors(self, ids: Iterable[int]) -> dict[int, Vectors]:
+        """Vectors ``[D]`` by id; ids that are not stored, or no longer, are left out."""
+        return self._store.vectors(checked_ids(ids))
 
     def _thinning(self, group_by: str | None, distinct: float | None) -> Thinning | None:
         if group_by is None and distinct is None:

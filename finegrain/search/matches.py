@@ -31,6 +31,9 @@ _ALWAYS = ("rank", "score", "match", "image")
 """Columns that every table has, also in a narrow terminal."""
 
 _MAX_FACTS = 3
+Refiner = Callable[[Sequence[int], Sequence[int]], "Matches"]
+"""Answers a query again, with ids of pictures that were judged right and wrong."""
+
 _UNREADABLE = (ImageError, MissingExtraError)
 
 
@@ -126,11 +129,15 @@ class Matches(Sequence[Match]):
         query: Text of the query; ``<picture>`` for a query by picture.
         matches: Matches, best first.
         notes: Notes for the user, such as words of the query that the model did not read.
+
+    Attributes:
+        refiner: Function behind :meth:`refine`; a searcher sets it.
     """
 
     def __init__(self, query: str, matches: Sequence[Match], *, notes: Sequence[str] = ()) -> None:
         self.query = query
         self.notes = tuple(notes)
+        self.refiner: Refiner | None = None
         self._matches = tuple(matches)
 
     def __len__(self) -> int:
@@ -145,7 +152,9 @@ class Matches(Sequence[Match]):
     def __getitem__(self, index: slice) -> Matches: ...
     def __getitem__(self, index: int | slice) -> Match | Matches:
         if isinstance(index, slice):
-            return Matches(self.query, self._matches[index], notes=self.notes)
+            part = Matches(self.query, self._matches[index], notes=self.notes)
+            part.refiner = self.refiner
+            return part
         return self._matches[index]
 
     def __eq__(self, other: object) -> bool:
@@ -164,6 +173,45 @@ class Matches(Sequence[Match]):
     def to_dicts(self) -> list[dict[str, Any]]:
         """One dictionary of JSON values for each match."""
         return [match.to_dict() for match in self]
+
+    def refine(
+        self, like: Sequence[int | Match] = (), unlike: Sequence[int | Match] = ()
+    ) -> Matches:
+        """Search again, with some of these matches judged right or wrong.
+
+        Judged pictures leave the answer. Judgements of earlier calls stay in force. Without a
+        judgement, the answer stays as it is.
+
+        Args:
+            like: Ranks of matches that are right, or the matches.
+            unlike: Ranks of matches that are wrong, or the matches.
+
+        Example:
+            >>> matches = searcher.query("woman in red coat")    # doctest: +SKIP
+            >>> matches.refine(like=[1, 4], unlike=[2])          # doctest: +SKIP
+
+        Raises:
+            QueryError: There is no match of that rank, a match is judged both right and wrong, or
+                no searcher made these matches.
+            GalleryError: The searcher was closed.
+        """
+        if self.refiner is None:
+            raise QueryError("expected the matches of a searcher to refine, got others. Search.")
+        return self.refiner(self._ids(like), self._ids(unlike))
+
+    def _ids(self, judged: Sequence[int | Match]) -> list[int]:
+        """Ids of matches that are given by rank or as they are."""
+        id_of = {match.rank: match.id for match in self}
+        ids = []
+        for match in judged:
+            if isinstance(match, Match):
+                ids.append(match.id)
+            elif type(match) is int and match in id_of:
+                ids.append(id_of[match])
+            else:
+                ranks = f"{min(id_of)} to {max(id_of)}" if id_of else "none, as there is no match"
+                raise QueryError(f"expected ranks of these matches ({ranks}), got {match!r:.40}")
+        return ids
 
     def grid(
         self,

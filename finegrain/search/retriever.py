@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
@@ -21,9 +22,12 @@ from finegrain.index.gpu.index import Gpu
 from finegrain.index.gpu.scans import scan_maker
 from finegrain.plan import Plan
 from finegrain.runtime.base import RuntimeChoice
+from finegrain.search.asking.asked import Asked, checked_judged
+from finegrain.search.asking.sample import GallerySample
+from finegrain.search.asking.scores import score_of
 from finegrain.search.explanation import Explanation, explain
-from finegrain.search.matches import Match, Matches
-from finegrain.search.queries import Query, check_query, text_notes
+from finegrain.search.matches import Match, Matches, Refiner
+from finegrain.search.queries import Query, text_notes
 from finegrain.search.reranker import Reranker
 
 VectorPlace = Literal["memory", "gpu"]
@@ -137,6 +141,11 @@ class Retriever:
             )
         return self.opened
 
+    @cached_property
+    def sample(self) -> GallerySample:
+        """A sample of the gallery, for the levels of scores."""
+        return GallerySample(self.gallery)
+
     def made(self) -> Gallery:
         """The open gallery; a missing one is created."""
         if self.opened is None:
@@ -234,59 +243,99 @@ def _require_file(place: str | Path | Gallery) -> None:
 
 
 def answer(
-    retriever: Retriever, reranker: Reranker | None, queries: Sequence[Query], request: Request
+    retriever: Retriever, reranker: Reranker | None, queries: Sequence[Asked], request: Request
 ) -> list[Matches]:
     """Search for each query and return its matches.
 
     Args:
         retriever: Searches by vectors.
         reranker: Reorders the first candidates of a text query; None for no re-ranking.
-        queries: Texts and pictures.
+        queries: The queries. Those of one text or picture are searched in one batch.
         request: Arguments of all queries.
 
     Raises:
-        QueryError: A query is invalid, or no picture has the column to group by.
+        QueryError: No picture has the column to group by.
         ImageError: The picture of a query cannot be read.
         FilterError: The filter does not parse or does not fit its columns.
         GalleryError: The gallery is empty.
     """
-    for number, query in enumerate(queries, start=1):
-        check_query(query, place=f"query {number} of {len(queries)}" if len(queries) > 1 else "")
     gallery = retriever.gallery
     size = len(gallery)
     if size == 0:
         raise GalleryError(f"the gallery {gallery.path} is empty; add pictures first")
-    depth = request.depth if reranker is None else max(request.depth, reranker.k)
-    hits_by_query = retriever.hits(
-        queries,
-        min(depth, size),
-        request.where,
-        group_by=request.group_by,
-        distinct=request.distinct,
+    depth = min(request.depth if reranker is None else max(request.depth, reranker.k), size)
+    plain = [asked.source for asked in queries if asked.is_plain]
+    plain_hits = iter(
+        retriever.hits(
+            plain,
+            depth,
+            request.where,
+            group_by=request.group_by,
+            distinct=request.distinct,
+        )
+        if plain
+        else []
     )
-    return [
-        _matches(retriever, query, _reranked(reranker, query, hits, request), request)
-        for query, hits in zip(queries, hits_by_query, strict=True)
-    ]
+    answers = []
+    for asked in queries:
+        notes: tuple[str, ...] = ()
+        if asked.is_plain:
+            hits = next(plain_hits)
+        else:
+            scored = score_of(asked, retriever.encoder, gallery, retriever.sample)
+            notes = scored.notes
+            hits = gallery.search_by(
+                scored.scoring,
+                depth,
+                request.where,
+                group_by=request.group_by,
+                distinct=request.distinct,
+                without=(*asked.like, *asked.unlike),
+            )
+        ordered = _reranked(reranker, asked, hits, request)
+        matches = _matches(retriever, asked, ordered, request, notes)
+        matches.refiner = _refiner(retriever, reranker, asked, request)
+        answers.append(matches)
+    return answers
+
+
+def _refiner(
+    retriever: Retriever, reranker: Reranker | None, asked: Asked, request: Request
+) -> Refiner:
+    """A function that answers the query again with more judged pictures."""
+
+    def refined(like: Sequence[int], unlike: Sequence[int]) -> Matches:
+        both = checked_judged([*asked.like, *like], [*asked.unlike, *unlike])
+        again = replace(asked, like=both[0], unlike=both[1])
+        return answer(retriever, reranker, [again], request)[0]
+
+    return refined
 
 
 def _reranked(
-    reranker: Reranker | None, query: Query, hits: Sequence[Hit], request: Request
+    reranker: Reranker | None, asked: Asked, hits: Sequence[Hit], request: Request
 ) -> list[_ScoredHit]:
-    """The requested hits after re-ranking, each with its probability of a match."""
+    """The requested hits after re-ranking, each with its probability of a match.
+
+    Feedback has no words that a match head could read, so its order stays.
+    """
     scored: list[_ScoredHit] = [(hit, None) for hit in hits]
-    if reranker is not None and isinstance(query, str) and hits:
-        scored = reranker.order(query, hits, request.depth)
+    if reranker is not None and asked.is_plain and asked.text is not None and hits:
+        scored = reranker.order(asked.text, hits, request.depth)
     return scored[request.offset : request.depth]
 
 
 def _matches(
-    retriever: Retriever, query: Query, hits: Sequence[_ScoredHit], request: Request
+    retriever: Retriever,
+    asked: Asked,
+    hits: Sequence[_ScoredHit],
+    request: Request,
+    notes: Sequence[str],
 ) -> Matches:
     explainer: Callable[[Match], Explanation] | None = None
-    notes: list[str] = []
-    if isinstance(query, str):
-        text = query
+    notes = list(notes)
+    if asked.text is not None:
+        text = asked.text
         explainer = lambda match: explain(retriever.encoder, text, match.open())  # noqa: E731
         notes += text_notes(retriever.encoder.tokenizer, text)
     if request.where is not None and len(hits) < request.k:
@@ -298,7 +347,7 @@ def _matches(
             "restore it from a backup, or index them again"
         )
     return Matches(
-        query if isinstance(query, str) else "<picture>",
+        asked.label,
         list(_rows(retriever.gallery, hits, explainer, first_rank=request.offset + 1)),
         notes=notes,
     )

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Literal, Self, overload
 
 from finegrain.encoder import Encoder
-from finegrain.errors import PlanError
+from finegrain.errors import PlanError, QueryError
 from finegrain.gallery import Gallery, Reindexed
 from finegrain.gallery.pictures import SUFFIXES
 from finegrain.plan import Plan
@@ -18,6 +18,7 @@ from finegrain.preprocess import Crop, ImageSource
 from finegrain.records import Problem, Sample
 from finegrain.rerank import RerankBy
 from finegrain.runtime.base import RuntimeChoice
+from finegrain.search.asking.asked import Asked, asked_all, asked_one
 from finegrain.search.ingest import Added, IngestOptions, Metadata, columns_of, ingest
 from finegrain.search.matches import Matches
 from finegrain.search.queries import Query
@@ -261,9 +262,12 @@ class Searcher:
     @overload
     def query(
         self,
-        query: Query,
+        query: Query | None = None,
         k: int | None = None,
         *,
+        images: Sequence[ImageSource] | None = None,
+        like: Sequence[int] = (),
+        unlike: Sequence[int] = (),
         where: str | None = None,
         group_by: str | None = None,
         distinct: float | None = None,
@@ -282,9 +286,12 @@ class Searcher:
     ) -> list[Matches]: ...
     def query(
         self,
-        query: Query | list[Query] | list[str] | tuple[Query, ...],
+        query: Query | list[Query] | list[str] | tuple[Query, ...] | None = None,
         k: int | None = None,
         *,
+        images: Sequence[ImageSource] | None = None,
+        like: Sequence[int] = (),
+        unlike: Sequence[int] = (),
         where: str | None = None,
         group_by: str | None = None,
         distinct: float | None = None,
@@ -296,6 +303,10 @@ class Searcher:
             query: A text or a picture, or a list of several, which are searched in one batch. A
                 picture is a :class:`~pathlib.Path`, an array, bytes or a Pillow image.
             k: Number of matches; 10 by default.
+            images: Several pictures of one person or product, instead of ``query``. The query is
+                the mean of their embeddings. Pictures that cannot be read are named in the notes.
+            like, unlike: Ids of pictures of the gallery that were judged right and wrong for this
+                query. They leave the answer; :meth:`Matches.refine` takes ranks instead.
             where: Filter on the columns, such as
                 ``"camera = 'gate-3' and time >= '2026-05-01T08:00'"``.
             group_by: A column such as ``"pid"`` or ``"track"``; only the best picture of each
@@ -311,20 +322,27 @@ class Searcher:
 
         Raises:
             QueryError: The text is empty, too long, or not text; ``k``, ``offset`` or
-                ``distinct`` is out of range; or no picture has the column ``group_by``.
-            ImageError: The query picture cannot be read.
+                ``distinct`` is out of range; no picture has the column ``group_by``; or arguments
+                do not fit together.
+            ImageError: The query picture cannot be read, or none of several.
             FilterError: The filter does not parse, or a column is unknown.
             GalleryError: The gallery is empty.
         """
         request = Request.checked(
             k, offset=offset, where=where, group_by=group_by, distinct=distinct
         )
-        if not isinstance(query, list | tuple):
-            return self._answer([query], request)[0]
-        return self._answer(list(query), request)
+        if isinstance(query, list | tuple):
+            if images is not None or like or unlike:
+                raise QueryError(
+                    "images, like and unlike belong to one query, got a list of queries. Search "
+                    "for them one by one."
+                )
+            return self._answer(asked_all(query), request)
+        asked = asked_one(query, images=images, like=like, unlike=unlike)
+        return self._answer([asked], request)[0]
 
-    def _answer(self, queries: list[Query], request: Request) -> list[Matches]:
-        reranker = self._open_reranker() if any(isinstance(q, str) for q in queries) else None
+    def _answer(self, queries: Sequence[Asked], request: Request) -> list[Matches]:
+        reranker = self._open_reranker() if any(q.text is not None for q in queries) else None
         return answer(self._retriever, reranker, queries, request)
 
     def prepare(self, *, progress: bool = True) -> Prepared:
