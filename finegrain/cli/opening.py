@@ -6,6 +6,7 @@ import argparse
 from typing import get_args
 
 import finegrain
+from finegrain.gallery.backend import Memory
 from finegrain.rerank import RerankBy
 from finegrain.runtime.base import RuntimeName
 from finegrain.search.retriever import VectorPlace
@@ -31,6 +32,11 @@ def add_opening_options(to: argparse.ArgumentParser) -> None:
         help="also keep the vectors on a GPU and search there (default: memory)",
     )  # fmt: skip
     to.add_argument(
+        "--memory", default="codes", choices=get_args(Memory),
+        help="what an exact search keeps in memory; vectors are faster for rare filters, and take "
+        "five times as much (default: codes)",
+    )  # fmt: skip
+    to.add_argument(
         "--trust-engines", action="store_true",
         help="load the TensorRT engines of the plan, which are code: only from trusted sources",
     )  # fmt: skip
@@ -53,6 +59,7 @@ def open_searcher(arguments: argparse.Namespace) -> finegrain.Searcher:
         runtime=arguments.runtime,
         trust_engines=arguments.trust_engines,
         vectors=arguments.vectors,
+        memory=arguments.memory,
         rerank="match" if arguments.rerank else None,
         rerank_k=arguments.rerank_k,
         rerank_by=arguments.rerank_by,

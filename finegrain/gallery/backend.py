@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Sequence, Set
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,9 @@ from finegrain.gallery.sqlite.reindex import PictureEncoder, Reindexed
 from finegrain.index.approximate import Tuned
 from finegrain.index.exact import Hit, Ids, Vectors
 from finegrain.records import Scalar
+
+Memory = Literal["codes", "vectors"]
+"""What an exact search of a file keeps in memory."""
 
 Search = Callable[[Vectors, int], list[list[Hit]]]
 """A search function.

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from finegrain.errors import GalleryError
+from finegrain.gallery.backend import Memory
 from finegrain.gallery.changes import move, update
 from finegrain.gallery.duplicates import Inserted, OnDuplicate, checked_choice
 from finegrain.gallery.entries import (
@@ -47,9 +48,9 @@ class Gallery:
 
     The effect of :meth:`add` and :meth:`delete` survives a crash once the call has returned.
     Search is exact unless ``index`` names an approximate index. The first search reads one-byte
-    codes of the vectors into memory, and each search the vectors of its candidates; later searches
-    read only changes, including those of other processes. Any number of threads may share a gallery
-    and search at once.
+    codes of the vectors into memory, and each search reads the vectors of its candidates from the
+    file, or from memory with ``memory="vectors"``. Later searches read only changes, including
+    those of other processes. Any number of threads may share a gallery and search at once.
 
     The vectors are in a second file next to the first, with ``.vectors`` after its name. Copy and
     move both together.
@@ -72,6 +73,9 @@ class Gallery:
         create: If False, a missing gallery is an error instead of being created.
         index: Kind of index, for a gallery in a file: an approximate one for many millions of
             pictures, or :class:`~finegrain.index.gpu.index.Gpu`. None searches exactly in memory.
+        memory: What the exact search of a file keeps in memory: ``"codes"`` takes one byte per
+            number, and ``"vectors"`` five. The results are the same. With the vectors in memory,
+            filters that match few pictures and searches for hundreds of hits are faster.
 
     Raises:
         GalleryError: The file is missing, damaged, of another application or format, or
@@ -100,8 +104,11 @@ class Gallery:
         dim: int | None = None,
         create: bool = True,
         index: SearchBackend | None = None,
+        memory: Memory = "codes",
     ) -> None:
-        self._store = open_store(path, fingerprint=fingerprint, dim=dim, create=create, index=index)
+        self._store = open_store(
+            path, fingerprint=fingerprint, dim=dim, create=create, index=index, memory=memory
+        )
 
     @staticmethod
     def exists(path: str | Path) -> bool:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 from finegrain.errors import GalleryError
-from finegrain.gallery.backend import Backend
+from finegrain.gallery.backend import Backend, Memory
 from finegrain.gallery.milvus import MilvusAddress, MilvusStore
 from finegrain.gallery.sqlite.followed_store import FollowedStore
 from finegrain.index.backend import SearchBackend
@@ -18,14 +19,27 @@ def open_store(
     dim: int | None,
     create: bool,
     index: SearchBackend | None,
+    memory: Memory,
 ) -> Backend:
     """Open the storage at a path or address; see :class:`~finegrain.gallery.Gallery`."""
+    if memory not in get_args(Memory):
+        raise GalleryError(f"expected memory='codes' or 'vectors', got {memory!r:.40}")
     address = MilvusAddress.of(path)
+    if memory == "vectors" and (index is not None or address is not None):
+        raise GalleryError(
+            "memory='vectors' belongs to the exact search of a gallery in a file; leave out "
+            + ("memory=" if address else "memory= or index=")
+        )
     if address is None:
         if Path(path).is_dir():
             raise GalleryError(f"{path} is a folder. Give the path of the gallery's file.")
         return FollowedStore(
-            Path(path), fingerprint=fingerprint, dim=dim, create=create, index=index
+            Path(path),
+            fingerprint=fingerprint,
+            dim=dim,
+            create=create,
+            index=index,
+            memory=memory,
         )
     if index is not None:
         raise GalleryError(f"{address.shown} is on Milvus and searched exactly; give no index=")

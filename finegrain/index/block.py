@@ -12,7 +12,7 @@ import numpy.typing as npt
 from finegrain.index import codes as coding
 from finegrain.index.codes import Asked, Codes, Encoded, Mask
 from finegrain.index.estimate import Ids, Pool, Query, Rows, Vectors, longest_of
-from finegrain.index.vector_rows import BlockVectors, FiledVectors, HeldVectors, joined
+from finegrain.index.vector_rows import BlockVectors, HeldVectors, joined
 
 
 class StoredBlock(NamedTuple):
@@ -20,12 +20,12 @@ class StoredBlock(NamedTuple):
 
     Attributes:
         ids: Ids ``[n]``, ascending.
-        vectors: Vectors of these ids.
+        vectors: Vectors of these ids, in the file or in memory.
         encoded: Their codes; None if these are damaged.
     """
 
     ids: Ids
-    vectors: FiledVectors
+    vectors: BlockVectors
     encoded: Encoded | None
 
     def only(self, kept: Mask) -> StoredBlock:
@@ -33,10 +33,19 @@ class StoredBlock(NamedTuple):
         if kept.all():
             return self
         rows = np.flatnonzero(kept)
-        encoded = self.encoded
-        if encoded is not None:
-            encoded = encoded._replace(levels=encoded.levels[rows])
-        return StoredBlock(self.ids[rows], self.vectors.only(rows), encoded)
+        return StoredBlock(self.ids[rows], self.vectors.only(rows), self._encoded(rows))
+
+    def in_memory(self) -> StoredBlock:
+        """The block with its intact vectors in memory."""
+        rows, vectors = self.vectors.take()
+        if len(rows) == len(self.ids):
+            return self._replace(vectors=HeldVectors(vectors))
+        return StoredBlock(self.ids[rows], HeldVectors(vectors), self._encoded(rows))
+
+    def _encoded(self, rows: Rows) -> Encoded | None:
+        if self.encoded is None:
+            return None
+        return self.encoded._replace(levels=self.encoded.levels[rows])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,7 +72,7 @@ class Block:
 
     @classmethod
     def stored(cls, stored: StoredBlock) -> Block | None:
-        """A block whose vectors stay in their file; None if it has no intact rows."""
+        """A block of a file; None if it has no intact rows."""
         if not len(stored.ids):
             return None
         if stored.encoded is not None:

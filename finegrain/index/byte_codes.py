@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from finegrain.index.codes import SCAN_SHARE, Asked, Encoded
+from finegrain.index.codes import Asked, Encoded
 from finegrain.index.estimate import Doubles, Pool, Rows
 from finegrain.runtime.byte_matrix import LARGEST, ByteMatrix, Bytes, Sums
 
@@ -62,7 +62,7 @@ class ByteCodes:
         self._kept = np.arange(rows)
         self._removed: Rows = np.empty(0, np.int64)
 
-    def best(self, asked: Sequence[Asked]) -> list[Pool | None]:
+    def best(self, asked: Sequence[Asked]) -> list[Pool]:
         """See :class:`~finegrain.index.codes.Codes`."""
         weights = np.stack([self._grid.weights(one.query) for one in asked])
         units = np.abs(weights).max(axis=1) / LARGEST
@@ -87,15 +87,10 @@ class ByteCodes:
         sums = products.ravel()[places] + queries.sum(axis=1)[number] / 2
         offsets = [self._grid.offset(one.query) for one in asked]
         parts = zip(np.split(columns, ends), np.split(sums, ends), strict=True)
-        pools: list[Pool | None] = []
-        for one, (kept, own), unit, offset, error in zip(
-            asked, parts, units, offsets, errors, strict=True
-        ):
-            most = len(self._kept) if one.allowed is None else int(one.allowed.sum())
-            close = len(kept) <= max(SCAN_SHARE * most, one.k) and one.k <= SCAN_SHARE * most
-            rows = kept - np.searchsorted(self._removed, kept)
-            pools.append(Pool(rows, unit * own + offset, error, -np.inf) if close else None)
-        return pools
+        return [
+            Pool(kept - np.searchsorted(self._removed, kept), unit * own + offset, error, -np.inf)
+            for (kept, own), unit, offset, error in zip(parts, units, offsets, errors, strict=True)
+        ]
 
     def _products(self, asked: Sequence[Asked], queries: Bytes) -> Sums:
         """Products ``[Q, n]`` with all bytes; the lowest number for rows not to be returned."""

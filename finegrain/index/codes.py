@@ -39,7 +39,7 @@ class Asked(NamedTuple):
 class Codes(Protocol):
     """The codes of a block's vectors."""
 
-    def best(self, asked: Sequence[Asked]) -> list[Pool | None]:
+    def best(self, asked: Sequence[Asked]) -> Sequence[Pool | None]:
         """Estimates for each query; None where reading all vectors is faster."""
 
     def without(self, rows: Rows) -> Codes | None:

@@ -71,9 +71,9 @@ class Pool:
     error: float
     rest: float
 
-    def above(self, bar: float) -> Rows:
-        """Rows whose estimate reaches ``bar``."""
-        return self.rows[self.scores >= bar]
+    def between(self, low: float, high: float = np.inf) -> Rows:
+        """Rows whose estimate reaches ``low``, and not ``high``."""
+        return self.rows[(self.scores >= low) & (self.scores < high)]
 
     def may_lack(self, bar: float) -> bool:
         """Whether a row that was left out may reach ``bar``."""

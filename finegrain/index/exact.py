@@ -11,11 +11,11 @@ from typing import NamedTuple
 
 import faiss
 import numpy as np
-import numpy.typing as npt
 
 from finegrain.index.block import Block, Part, StoredBlock, likely
 from finegrain.index.estimate import Ids, Pool, Query, Vectors
 from finegrain.index.micro_batching import MicroBatcher
+from finegrain.index.settling import Settling
 from finegrain.runtime.freed_memory import return_freed_memory
 
 __all__ = ["Hit", "Ids", "VectorIndex", "Vectors"]
@@ -135,7 +135,7 @@ class VectorIndex:
         self._blocks = tuple(blocks)
 
     def adopt(self, numbers: Iterable[int], load: Callable[[int], StoredBlock]) -> None:
-        """Take over blocks of a file, whose vectors stay there.
+        """Take over blocks of a file with their codes. Their vectors may stay there.
 
         Rows of these blocks that the index holds already are replaced.
 
@@ -196,7 +196,9 @@ class VectorIndex:
             scanned = self._scan(_Request(batch, k, allowed))
             for number, query in enumerate(batch):
                 pools = [row[number] for row in scanned.pools]
-                hits.append(self._best(scanned.parts, pools, query, k))
+                settling = Settling(scanned.parts, pools, query, k, self._threads.map)
+                ids, scores = settling.best()
+                hits.append(list(map(Hit, ids.tolist(), scores.tolist())))
         return hits
 
     def close(self) -> None:
@@ -244,28 +246,6 @@ class VectorIndex:
             for own, of in zip(parts, pools, strict=True)
         ]
 
-    def _best(
-        self, parts: Sequence[Part], pools: Sequence[Pool], query: Query, k: int
-    ) -> list[Hit]:
-        if not parts:
-            return []
-        bar = _kth((pool.scores for pool in pools), k)
-        first = _reaching(parts, pools, query, [bar] * len(pools)).values()
-        # The lowest of k exact scores is a lower bound on the k-th best score.
-        bar = _kth((scores for _, scores in first), k) / query.length
-        scored = _reaching(parts, pools, query, [bar - pool.error for pool in pools])
-        bar = _kth((scores for _, scores in scored.values()), k) / query.length
-
-        def read(number: int) -> None:
-            pool = parts[number].all(query)
-            scored[number] = parts[number].scored(query, pool.above(bar - pool.error))
-
-        lacking = (number for number, pool in enumerate(pools) if pool.may_lack(bar))
-        list(self._threads.map(read, lacking))
-        ids, scores = map(np.concatenate, zip(*scored.values(), strict=True))
-        order = np.lexsort((ids, -scores))[:k]
-        return list(map(Hit, ids[order].tolist(), scores[order].tolist()))
-
 
 def _append(blocks: list[Block], new: Block) -> None:
     """Append a block; join it with the preceding blocks unless these are much larger.
@@ -282,25 +262,8 @@ def _append(blocks: list[Block], new: Block) -> None:
         blocks.append(new.coded())
 
 
-def _reaching(
-    parts: Sequence[Part], pools: Sequence[Pool], query: Query, bars: Sequence[float]
-) -> dict[int, tuple[Ids, Vectors]]:
-    """Ids and exact scores of the rows whose estimates reach a bar, by part that has any."""
-    return {
-        number: parts[number].scored(query, rows)
-        for number, (pool, bar) in enumerate(zip(pools, bars, strict=True))
-        if len(rows := pool.above(bar))
-    }
-
-
 def _parts(blocks: Sequence[Block], allowed: Ids | None) -> list[Part | None]:
     """The allowed part of each block; None if it is empty."""
     if allowed is None:
         return [Part(block) for block in blocks]
     return [Part(block, rows) if len(rows := block.rows_of(allowed)) else None for block in blocks]
-
-
-def _kth(scores: Iterable[npt.NDArray[np.floating]], k: int) -> float:
-    """The ``k``-th highest score, or ``-inf`` if there are fewer than ``k``."""
-    every = np.concatenate([np.empty(0, np.float32), *scores])
-    return float(np.partition(every, -k)[-k]) if len(every) >= k else -np.inf

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from finegrain.encoder import Encoder
 from finegrain.errors import GalleryError, QueryError
 from finegrain.gallery import Gallery, Hit
+from finegrain.gallery.backend import Memory
 from finegrain.gallery.entries import checked_cosine, checked_k, checked_offset
 from finegrain.gallery.milvus import MilvusAddress
 from finegrain.index.gpu.index import Gpu
@@ -85,7 +86,7 @@ class Retriever:
     Args:
         plan: A freshly opened plan; its graphs are moved into the runtime.
         gallery: Path or address, or an open gallery; by default next to the plan.
-        vectors, runtime, threads, trust_engines: As in :class:`~finegrain.Searcher`.
+        vectors, memory, runtime, threads, trust_engines: As in :class:`~finegrain.Searcher`.
 
     Raises:
         QueryError: ``vectors`` is unknown.
@@ -101,12 +102,14 @@ class Retriever:
         gallery: str | Path | Gallery | None,
         *,
         vectors: VectorPlace,
+        memory: Memory,
         runtime: RuntimeChoice,
         threads: int | None,
         trust_engines: bool,
     ) -> None:
         if vectors not in ("memory", "gpu"):
             raise QueryError(f"expected vectors='memory' or 'gpu', got {vectors!r:.40}")
+        self._memory = memory
         self._dim, self._fingerprint = plan.manifest.embed_dim, plan.manifest.fingerprint
         place = gallery_path(plan.path, gallery) if not isinstance(gallery, Gallery) else gallery
         self._index: Gpu | None = None
@@ -150,7 +153,11 @@ class Retriever:
         """The open gallery; a missing one is created."""
         if self.opened is None:
             self.opened = Gallery(
-                self.path, fingerprint=self._fingerprint, dim=self._dim, index=self._index
+                self.path,
+                fingerprint=self._fingerprint,
+                dim=self._dim,
+                index=self._index,
+                memory=self._memory,
             )
         return self.opened
 

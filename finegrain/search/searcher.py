@@ -12,6 +12,7 @@ from typing import Literal, Self, overload
 from finegrain.encoder import Encoder
 from finegrain.errors import PlanError, QueryError
 from finegrain.gallery import Gallery, Reindexed
+from finegrain.gallery.backend import Memory
 from finegrain.gallery.pictures import SUFFIXES
 from finegrain.plan import Plan
 from finegrain.preprocess import Crop, ImageSource
@@ -53,6 +54,8 @@ class Searcher:
             vectors on an NVIDIA GPU and returns the same hits; it requires the path of a gallery.
             With ``runtime="tensorrt"`` and a plan with ``search.onnx``, a text query then is one
             launch. Otherwise it requires FAISS for GPUs or PyTorch.
+        memory: ``"codes"`` or ``"vectors"``: what an exact search keeps in memory; see
+            :class:`~finegrain.gallery.Gallery`. An open gallery keeps its own choice.
         rerank: ``"match"`` re-ranks the first pictures of a text query with the match head of the
             plan, which reads the words together with each picture. Queries by picture have no
             words and are not re-ranked.
@@ -78,6 +81,7 @@ class Searcher:
         threads: int | None = None,
         trust_engines: bool = False,
         vectors: VectorPlace = "memory",
+        memory: Memory = "codes",
         rerank: Literal["match"] | None = None,
         rerank_k: int = RERANK_K,
         rerank_by: RerankBy = "both",
@@ -93,6 +97,7 @@ class Searcher:
             opened,
             gallery,
             vectors=vectors,
+            memory=memory,
             runtime=runtime,
             threads=threads,
             trust_engines=trust_engines,

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finegrain import times
-from finegrain.gallery.backend import Search
+from finegrain.gallery.backend import Memory, Search
 from finegrain.gallery.columns.followed import FollowedColumns
 from finegrain.gallery.sqlite.backup import tokens_of
 from finegrain.gallery.sqlite.reindex import PictureEncoder, Reindexed, reindex
@@ -36,19 +36,24 @@ class Follower:
     """Fills an index at the first search, and reads only changes afterwards.
 
     The exact index takes the codes of full blocks from the file, and reads the vectors of the last
-    block; other indexes read all vectors. Ids only grow and the vectors of a plan never change, so
-    new pictures are those above the last id seen. If the file counts more deletions than before, or
-    a picture was found to be damaged, the ids of all deleted pictures are read. Expired pictures
-    are found by their time. If the clock was set back, everything is read again.
+    block. With ``memory="vectors"``, and for other indexes, all vectors are read. Ids only grow and
+    the vectors of a plan never change, so new pictures are those above the last id seen. If the
+    file counts more deletions than before, or a picture was found to be damaged, the ids of all
+    deleted pictures are read. Expired pictures are found by their time. If the clock was set back,
+    everything is read again.
 
     Args:
         store: The file.
         backend: Kind of index, or None for exact search in memory.
+        memory: What an exact index keeps in memory.
     """
 
-    def __init__(self, store: Store, backend: SearchBackend | None = None) -> None:
+    def __init__(
+        self, store: Store, backend: SearchBackend | None = None, memory: Memory = "codes"
+    ) -> None:
         self._store = store
         self._backend = backend
+        self._memory = memory
         self._lock = threading.RLock()
         self._untidy = False
         self._tidied = time.monotonic() - TIDY_SECONDS
@@ -125,7 +130,8 @@ class Follower:
 
             def load(number: int) -> StoredBlock:
                 block = self._store.block(number)
-                return block.only(~np.isin(block.ids, hidden))
+                block = block.only(~np.isin(block.ids, hidden))
+                return block.in_memory() if self._memory == "vectors" else block
 
             self._index.adopt(range(self._num_adopted, num_blocks), load)
             self._num_adopted = num_blocks
@@ -157,10 +163,11 @@ class FollowedStore(Store):
         dim: int | None,
         create: bool,
         index: SearchBackend | None,
+        memory: Memory = "codes",
     ) -> None:
         self._tokens = tokens_of(path)
         super().__init__(path, fingerprint=fingerprint, dim=dim, create=create)
-        self._follower = Follower(self, index)
+        self._follower = Follower(self, index, memory)
         self._columns = FollowedColumns(self)
 
     def searching(self, where: str | None) -> Search:

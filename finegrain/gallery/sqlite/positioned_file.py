@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+from finegrain.gallery.sqlite.mapped_rows import MappedRows
 
 
 class PositionedFile:
@@ -27,6 +28,7 @@ class PositionedFile:
         flags = os.O_RDWR if writable else os.O_RDONLY
         self._number = os.open(path, flags | getattr(os, "O_BINARY", 0))
         self._lock = threading.Lock()
+        self._mapped = MappedRows(self._number)
         self._gathering = threading.Lock()
 
     def close(self) -> None:
@@ -71,25 +73,23 @@ class PositionedFile:
                 raise OSError(f"{self.path.name} ends {view.nbytes} bytes early")
             at, view = at + count, view[count:]
 
-    def gather(self, places: Iterable[int], rows: NDArray[np.generic]) -> None:
+    def gather(self, places: NDArray[np.int64], rows: NDArray[np.generic]) -> None:
         """Fill each row of a contiguous array ``[n, D]`` with the bytes from a position on.
+
+        Args:
+            places: The positions, ascending, ``[n]``.
+            rows: The array.
 
         Raises:
             OSError: The file cannot be read, or ends before.
         """
-        # Each short read gives other threads their turn, so two threads would wait for each other
-        # at every row.
-        with self._gathering:
-            if not hasattr(os, "preadv"):  # Windows
-                for at, row in zip(places, rows, strict=True):
+        copied = self._mapped.copy(places, rows)
+        if copied < len(rows):
+            # Each short read gives other threads their turn, so two threads would wait for each
+            # other at every row.
+            with self._gathering:
+                for at, row in zip(places[copied:].tolist(), rows[copied:], strict=True):
                     self.read_into(at, row)
-                return
-            # Thousands of rows are read for a filter, so the loop has one call for each.
-            size, parts = rows.strides[0], rows.data.cast("B")
-            for number, at in enumerate(places):
-                part = parts[number * size : (number + 1) * size]
-                if os.preadv(self._number, [part], at) != size:
-                    self.read_into(at, rows[number])
 
     def write(self, at: int, data: NDArray[np.generic]) -> None:
         """Write the bytes of a contiguous array at a position."""

@@ -233,9 +233,9 @@ class Store:
                     "ORDER BY id LIMIT ?",
                     (last_id, _CHUNK_ROWS),
                 ).fetchall()
+                if not rows:
+                    return
                 ids, vectors = self._vectors_of(run, rows)
-            if not rows:
-                return
             last_id = rows[-1][0]
             if len(ids):
                 yield ids, vectors

@@ -10,9 +10,8 @@ A deletion overwrites the vector, its checksum and its codes with zeros, and neg
 ids stay in order. The database states how many slots are in use. What is behind them belongs to a
 write that was undone.
 
-The file is read at positions, and not through a memory map. If the disk fails or the file becomes
-shorter, a read raises an error, where a map would end the process. Both use the same cache of the
-operating system.
+The file is read by calls of the system, and not by access to a memory map. If the disk fails or
+the file becomes shorter, a call returns an error, where an access would end the process.
 """
 
 from __future__ import annotations
@@ -151,8 +150,7 @@ class VectorFile:
             elif len(rows) * _DENSE > last - first:
                 target[:] = self._read(block, "vectors", first, last + 1)[rows - first]
             else:
-                places_of_rows = self._at(block, "vectors", 0) + rows * (4 * self.width)
-                self._file.gather(places_of_rows.tolist(), target)
+                self._file.gather(self._at(block, "vectors", 0) + rows * target.strides[0], target)
         return vectors.astype(np.float32, copy=False)
 
     def encoded(self, block: int) -> Encoded | None:
@@ -335,11 +333,11 @@ class VectorFile:
     def _ranges(self, slots: Rows) -> Iterator[_Range]:
         if not len(slots):
             return
-        blocks = slots // self.block_rows
-        starts = np.flatnonzero(np.diff(blocks, prepend=-1)).tolist()
-        for start, stop in zip(starts, [*starts[1:], len(slots)], strict=True):
-            block = int(blocks[start])
-            yield _Range(block, slots[start:stop] - block * self.block_rows, slice(start, stop))
+        first, last = int(slots[0]) // self.block_rows, int(slots[-1]) // self.block_rows
+        ends = np.searchsorted(slots, np.arange(first, last + 2) * self.block_rows).tolist()
+        for block, start, stop in zip(range(first, last + 1), ends, ends[1:], strict=False):
+            if start < stop:
+                yield _Range(block, slots[start:stop] - block * self.block_rows, slice(start, stop))
 
     def _size(self, num_slots: int) -> int:
         """Size of a file with some slots in use: the last block ends with its last vector."""

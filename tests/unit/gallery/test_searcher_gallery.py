@@ -42,6 +42,12 @@ def tracked(searcher: Searcher, crops: Path) -> Searcher:
     return searcher
 
 
+def test_a_searcher_keeps_vectors_in_memory_if_asked(tracked: Searcher, plan: Path):
+    codes = Searcher(plan, gallery=tracked.gallery.path).gallery
+    vectors = Searcher(plan, gallery=tracked.gallery.path, memory="vectors").gallery
+    assert [g._store._follower._memory for g in (codes, vectors)] == ["codes", "vectors"]
+
+
 def test_times_and_tracks_are_columns_and_are_shown(tracked: Searcher):
     matches = tracked.query("coat", where="time >= '2026-05-01T08:10' and track = 't1'")
     assert [(match.time, match.track, match.metadata) for match in matches] == [

@@ -14,7 +14,7 @@ import pytest
 
 from finegrain.errors import GalleryError, GalleryWarning
 from finegrain.gallery import Gallery, RaBitQ
-from finegrain.gallery.sqlite import moving, vector_file, vectors
+from finegrain.gallery.sqlite import mapped_rows, moving, vector_file, vectors
 from finegrain.gallery.sqlite.files import next_vectors_of
 from finegrain.gallery.sqlite.positioned_file import PositionedFile
 from finegrain.gallery.sqlite.vector_file import VectorFile
@@ -91,6 +91,38 @@ def test_opening_reads_only_the_vectors_of_the_last_block(path: Path, monkeypatc
         assert sorted(read) == [96, 97, 98, 99]
         assert [type(block.vectors) for block in index._blocks[:3]] == [FiledVectors] * 3
         check_search(gallery)
+
+
+def test_vectors_in_memory_are_read_once(path: Path, monkeypatch):
+    with Gallery(path, memory="vectors") as gallery:
+        check_search(gallery)
+        with Gallery(path) as other:
+            other.delete([3, 40])
+            other.add(unit(BLOCK, seed=9), [None] * BLOCK)
+        gone = frozenset({3, 40})
+        assert 101 in best(gallery, unit(1, seed=9)[0])
+        monkeypatch.setattr(VectorFile, "vectors", None)  # no vector is read from the file
+        for query in unit(8, seed=1):
+            hits = [id_ for id_ in best(gallery, query, 3 * COUNT) if id_ <= COUNT]
+            assert hits == literal_best(query, COUNT, gone)
+            (filtered,) = gallery.search(query[None], 3, where="id in (5, 7, 9, 40)")
+            assert {hit.id for hit in filtered} == {5, 7, 9}
+
+
+def test_a_damaged_vector_is_left_out_of_memory(path: Path):
+    flip_vector(path, 40)
+    with Gallery(path, memory="vectors") as gallery:
+        with pytest.warns(GalleryWarning, match="the vector of picture 41 is damaged"):
+            best(gallery, unit(1)[0])
+        check_search(gallery, frozenset({41}))
+
+
+@pytest.mark.parametrize("options", [{"memory": "disk"}, {"memory": "vectors", "index": RaBitQ()}])
+def test_only_exact_search_keeps_vectors_in_memory_by_choice(tmp_path: Path, options):
+    with pytest.raises(GalleryError, match="memory="):
+        Gallery(tmp_path / "g", dim=DIM, **options)
+    with pytest.raises(GalleryError, match="leave out memory="):
+        Gallery("milvus:people.db", dim=DIM, memory="vectors")
 
 
 def test_a_full_block_is_read_from_the_file(gallery: Gallery):
@@ -386,6 +418,7 @@ def test_a_vector_that_the_disk_does_not_return_is_named(gallery: Gallery, path:
 
 
 def test_a_system_without_positioned_reads_uses_the_file(path: Path, monkeypatch):
+    monkeypatch.setattr(mapped_rows, "_process_vm_readv", lambda: None)
     for name in ("preadv", "pwrite", "fdatasync"):
         monkeypatch.delattr(f"os.{name}", raising=False)
     with Gallery(path) as gallery:
