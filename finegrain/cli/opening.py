@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import get_args
 
 import finegrain
@@ -51,10 +52,10 @@ def add_opening_options(to: argparse.ArgumentParser) -> None:
     to.add_argument("--rerank-by", choices=get_args(RerankBy), default="both", help=RERANK_BY)
 
 
-def open_searcher(arguments: argparse.Namespace) -> finegrain.Searcher:
-    """Open the searcher of a verb that takes a plan."""
+def open_searcher(arguments: argparse.Namespace, plan: Path | None = None) -> finegrain.Searcher:
+    """Open the searcher of a verb that takes a plan, or several."""
     return finegrain.Searcher(
-        arguments.plan,
+        plan or arguments.plan,
         gallery=arguments.gallery,
         runtime=arguments.runtime,
         trust_engines=arguments.trust_engines,

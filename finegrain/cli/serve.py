@@ -1,15 +1,17 @@
-"""The verbs ``serve`` and ``keys``."""
+"""The verbs ``serve``, ``keys`` and ``audit``."""
 
 from __future__ import annotations
 
 import argparse
 import ipaddress
+from contextlib import ExitStack
 from pathlib import Path
 
 from finegrain.cli.opening import add_opening_options, open_searcher
 from finegrain.cli.verb import Verbs, add_verb
 from finegrain.errors import DataError, require
 from finegrain.records import printable
+from finegrain.serve import DEFAULT
 from finegrain.serve.keys import SCOPES, KeyFile, KeyRing
 
 STOP_SECONDS = 30
@@ -27,17 +29,25 @@ def add_serve_verb(verbs: Verbs) -> None:
         _serve,
         "answer searches over HTTP, with a page for a browser",
         "  finegrain serve model.plan\n"
+        "  finegrain serve people=people.plan shop=shop.plan\n"
         "  finegrain keys make keys.json control-room --scope read\n"
         "  finegrain serve model.plan --host 0.0.0.0 --keys keys.json \\\n"
         "      --certificate server.pem --private-key server.key",
     )
-    serve.add_argument("plan", type=Path)
+    serve.add_argument(
+        "plans", nargs="+", metavar="[NAME=]PLAN",
+        help="plan with its gallery; several need names, which requests give as ?gallery=NAME",
+    )  # fmt: skip
     serve.add_argument("--host", default="127.0.0.1", help="address (default: 127.0.0.1)")
     serve.add_argument("--port", type=int, default=8080)
     serve.add_argument("--keys", type=Path, metavar="FILE", help="file of keys; see finegrain keys")
     serve.add_argument(
         "--root", type=Path, action="append", default=[], metavar="FOLDER",
         help="folder whose files may be added by reference; may be repeated",
+    )  # fmt: skip
+    serve.add_argument(
+        "--audit", type=Path, metavar="FILE",
+        help="log of who searched and changed what; see finegrain audit verify",
     )  # fmt: skip
     serve.add_argument("--read-only", action="store_true", help="refuse all changes")
     serve.add_argument("--certificate", type=Path, metavar="FILE", help="TLS certificate, PEM")
@@ -51,6 +61,7 @@ def _serve(arguments: argparse.Namespace) -> None:
     require("python_multipart", "serve")
     uvicorn = require("uvicorn", "serve")
     from finegrain.serve.app import Settings, create_app
+    from finegrain.serve.audit import AuditLog
 
     if (arguments.certificate is None) != (arguments.private_key is None):
         raise DataError("--certificate and --private-key belong together; give both")
@@ -64,17 +75,21 @@ def _serve(arguments: argparse.Namespace) -> None:
         raise DataError(
             f"{arguments.keys} has no keys. Make one: finegrain keys make {arguments.keys} NAME"
         )
-    settings = Settings(
-        keys=keys,
-        roots=tuple(root.resolve(strict=True) for root in _folders(arguments.root)),
-        read_only=arguments.read_only,
-    )
-    searcher = open_searcher(arguments)
-    try:
-        app = create_app(searcher, settings)
-    except BaseException:
-        searcher.close()
-        raise
+    plans = _named(arguments.plans)
+    if len(plans) > 1 and arguments.gallery is not None:
+        raise DataError("--gallery is for one plan; each of several uses the gallery next to it")
+    roots = tuple(root.resolve(strict=True) for root in _folders(arguments.root))
+    with ExitStack() as opened:
+        searchers = {
+            name: opened.enter_context(open_searcher(arguments, plan))
+            for name, plan in plans.items()
+        }
+        audit = None if arguments.audit is None else AuditLog(arguments.audit)
+        if audit is not None:
+            opened.callback(audit.close)
+        settings = Settings(keys=keys, roots=roots, read_only=arguments.read_only, audit=audit)
+        app = create_app(searchers, settings)
+        opened.pop_all()  # the app closes them when it stops
     scheme = "http" if arguments.certificate is None else "https"
     print(f"searching at {scheme}://{arguments.host}:{arguments.port}/  (stop with Ctrl-C)")
     uvicorn.run(
@@ -90,6 +105,21 @@ def _serve(arguments: argparse.Namespace) -> None:
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=STOP_SECONDS,
     )
+
+
+def _named(plans: list[str]) -> dict[str, Path]:
+    """Plans by the names of their galleries."""
+    if len(plans) == 1 and ("=" not in plans[0] or Path(plans[0]).exists()):
+        return {DEFAULT: Path(plans[0])}
+    named: dict[str, Path] = {}
+    for given in plans:
+        name, separator, plan = given.partition("=")
+        if not (separator and name and plan):
+            raise DataError(f"several plans need names, as in people={given}")
+        if name in named:
+            raise DataError(f"two plans have the name {name}; give each another name")
+        named[name] = Path(plan)
+    return named
 
 
 def _folders(roots: list[Path]) -> list[Path]:
@@ -130,6 +160,10 @@ def add_keys_verb(verbs: Verbs) -> None:
         "(default: read)",
     )  # fmt: skip
     make.add_argument("--where", help="filter that is added to every query of this key")
+    make.add_argument(
+        "--per-minute", type=int, metavar="N",
+        help="searches and changes that the key allows in a minute (default: any number)",
+    )  # fmt: skip
     make.set_defaults(run=_make)
     show = actions.add_parser("list", help="list the keys, without their secrets")
     show.add_argument("file", type=Path)
@@ -141,15 +175,47 @@ def add_keys_verb(verbs: Verbs) -> None:
 
 
 def _make(arguments: argparse.Namespace) -> None:
-    print(KeyFile(arguments.file).make(arguments.name, arguments.scope, arguments.where))
+    key = KeyFile(arguments.file).make(
+        arguments.name, arguments.scope, arguments.where, per_minute=arguments.per_minute
+    )
+    print(key)
 
 
 def _list(arguments: argparse.Namespace) -> None:
     for key in KeyFile(arguments.file).read():
         where = "" if key.where is None else f"  where {key.where}"
-        print(printable(f"{key.name}  {key.scope}  since {key.created_at}{where}"))
+        limit = "" if key.per_minute is None else f"  {key.per_minute} a minute"
+        print(printable(f"{key.name}  {key.scope}  since {key.created_at}{limit}{where}"))
 
 
 def _revoke(arguments: argparse.Namespace) -> None:
     KeyFile(arguments.file).revoke(arguments.name)
     print(f"revoked {printable(arguments.name)}")
+
+
+def add_audit_verb(verbs: Verbs) -> None:
+    """Add ``finegrain audit verify`` to the verbs of a parser."""
+    audit = add_verb(
+        verbs,
+        "audit",
+        None,
+        "check the log of a service",
+        "  finegrain audit verify audit.jsonl\n"
+        "  finegrain audit verify audit.jsonl --contains DIGEST",
+    )
+    actions = audit.add_subparsers(metavar="ACTION", required=True)
+    check = actions.add_parser("verify", help="check that no record was changed or removed")
+    check.add_argument("file", type=Path)
+    check.add_argument(
+        "--contains", metavar="DIGEST",
+        help="digest that an earlier check printed: its record must still be there",
+    )  # fmt: skip
+    check.set_defaults(run=_verify)
+
+
+def _verify(arguments: argparse.Namespace) -> None:
+    require("fastapi", "serve")
+    from finegrain.serve.audit import verify
+
+    verified = verify(arguments.file, contains=arguments.contains)
+    print(f"{verified.num_records} records, intact\ndigest of the newest: {verified.digest}")

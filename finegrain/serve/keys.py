@@ -41,6 +41,7 @@ class Key:
             may also expire pictures.
         where: Filter that is added to every query; None for the whole gallery.
         created_at: When it was made, in UTC.
+        per_minute: Searches and changes that it allows in a minute; None for any number.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Key:
     scope: Scope
     where: str | None
     created_at: str
+    per_minute: int | None = None
 
     def may(self, scope: Scope) -> bool:
         """Whether the key includes a scope."""
@@ -80,14 +82,24 @@ class KeyFile:
                 f"{self.path} is not a file of keys: {error}. Make keys with: finegrain keys make"
             ) from error
 
-    def make(self, name: str, scope: Scope, where: str | None = None) -> str:
+    def make(
+        self,
+        name: str,
+        scope: Scope,
+        where: str | None = None,
+        *,
+        per_minute: int | None = None,
+    ) -> str:
         """Add a key; return it. It cannot be shown again.
 
         Raises:
-            DataError: The name is taken or empty, or the file cannot be written.
+            DataError: The name is taken or empty, the limit is below 1, or the file cannot be
+                written.
         """
         if not name.strip():
             raise DataError("A key needs a name, such as the name of who uses it.")
+        if per_minute is not None and per_minute < 1:
+            raise DataError(f"expected at least 1 request in a minute, got {per_minute}.")
         secret = _PREFIX + secrets.token_urlsafe(32)
         with self._changing():
             keys = self.read()
@@ -101,6 +113,7 @@ class KeyFile:
                 scope=scope,
                 where=where,
                 created_at=times.utc_text(times.now()),
+                per_minute=per_minute,
             )
             self._write([*keys, made])
         return secret
@@ -174,7 +187,17 @@ def _key(entry: dict[str, object]) -> Key:
         raise ValueError("a name, digest or time is not text")
     if not (where is None or isinstance(where, str)):
         raise ValueError("a filter is not text")
+    per_minute = entry.get("per_minute")
+    if not (per_minute is None or (type(per_minute) is int and per_minute >= 1)):
+        raise ValueError("a limit is not a whole number above 0")
     for known in SCOPES:
         if scope == known:
-            return Key(name=name, digest=digest, scope=known, where=where, created_at=created_at)
+            return Key(
+                name=name,
+                digest=digest,
+                scope=known,
+                where=where,
+                created_at=created_at,
+                per_minute=per_minute,
+            )
     raise ValueError(f"the scope is one of {', '.join(SCOPES)}, got {scope!r:.40}")

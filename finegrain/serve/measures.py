@@ -31,11 +31,12 @@ class Measures:
             buckets=_SECONDS, registry=self._registry,
         )  # fmt: skip
         self._waiting = Gauge(
-            "finegrain_queue_depth", "Requests in the queue", registry=self._registry
+            "finegrain_queue_depth", "Requests in the queue", ["gallery"], registry=self._registry
         )
         self._pictures = Gauge(
-            "finegrain_gallery_pictures", "Pictures in the gallery", registry=self._registry
-        )
+            "finegrain_gallery_pictures", "Pictures in the gallery", ["gallery"],
+            registry=self._registry,
+        )  # fmt: skip
 
     def request(self, route: str, status: int, seconds: float) -> None:
         """Count a request by the pattern of its path."""
@@ -47,8 +48,11 @@ class Measures:
         self._batches.observe(size)
         self._searching.observe(seconds)
 
-    def text(self, *, waiting: int, pictures: int) -> bytes:
+    def gallery(self, name: str, *, waiting: int, pictures: int) -> None:
+        """Set the figures of a gallery."""
+        self._waiting.labels(name).set(waiting)
+        self._pictures.labels(name).set(pictures)
+
+    def text(self) -> bytes:
         """All figures in the text format."""
-        self._waiting.set(waiting)
-        self._pictures.set(pictures)
         return generate_latest(self._registry)

@@ -1,14 +1,16 @@
-"""Pictures that come in and go out."""
+"""Pictures and JSON in forms, and pictures that are sent out."""
 
 from __future__ import annotations
 
 import io
+import json
+from typing import Any
 
 from fastapi import UploadFile
 from PIL import Image
 from starlette.concurrency import run_in_threadpool
 
-from finegrain.errors import ImageError
+from finegrain.errors import ImageError, QueryError
 from finegrain.preprocess.image import load_image
 
 _QUALITY = 88
@@ -33,3 +35,18 @@ def as_jpeg(picture: Image.Image, side: int) -> bytes:
     file = io.BytesIO()
     picture.save(file, "JPEG", quality=_QUALITY)
     return file.getvalue()
+
+
+def json_object(text: str) -> dict[str, Any]:
+    """The JSON object in a field of a form.
+
+    Raises:
+        QueryError: It is something else.
+    """
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise QueryError(f"expected a JSON object, got {text!r:.60}")
+    return value

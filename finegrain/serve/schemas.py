@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -21,8 +21,16 @@ Id = Annotated[int, Field(ge=1, lt=2**63)]
 Value = str | int | float | bool | None
 
 
+MOST_PICTURES = 200
+"""Pictures of a ZIP file."""
+
+
 class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid")
+
+    reason: str | None = Field(
+        None, max_length=500, description="Why; stored in the audit log.", examples=["case 4711"]
+    )
 
 
 class Answering(_Body):
@@ -43,20 +51,29 @@ class SearchBody(Answering):
     )
 
 
+class ExportBody(Answering):
+    """A search by text whose answer is a file."""
+
+    query: Text = Field(examples=["woman in red coat"])
+    format: Literal["csv", "zip"] = Field(
+        "csv", description="A table, or a table with pictures of up to 512 pixels."
+    )
+
+
 class SimilarBody(Answering):
     """A search for pictures similar to one of the gallery."""
 
     id: Id
 
 
-class Chosen(_Body):
+class ChosenBody(_Body):
     """Pictures by their ids or by a filter; one of the two."""
 
     ids: Annotated[list[Id], Field(max_length=MOST_IDS)] | None = None
     where: Where | None = None
 
 
-class ChangeBody(Chosen):
+class ChangeBody(ChosenBody):
     """Columns to set for some pictures."""
 
     set: dict[str, Value] = Field(min_length=1, examples=[{"reviewed": True}])

@@ -33,12 +33,19 @@ def own_copy(filled, tiny_plan, tmp_path):
 
 @pytest.fixture
 def serve(tiny_plan):
-    """``serve(gallery, **settings)`` gives a client of a service in this process."""
+    """``serve(gallery, **settings)`` gives a client of a service in this process.
+
+    Several galleries are a dictionary by name.
+    """
     clients = []
 
     def start(gallery, **settings):
-        searcher = Searcher(tiny_plan, gallery=gallery, threads=1)
-        app = create_app(searcher, Settings(**settings))
+        def opened(path):
+            return Searcher(tiny_plan, gallery=path, threads=1)
+
+        several = isinstance(gallery, dict)
+        searchers = {n: opened(p) for n, p in gallery.items()} if several else opened(gallery)
+        app = create_app(searchers, Settings(**settings))
         client = TestClient(app, base_url="http://localhost", raise_server_exceptions=False)
         client.__enter__()
         clients.append(client)
@@ -62,8 +69,9 @@ def ring(tmp_path):
     class Ring:
         file = KeyFile(tmp_path / "keys.json")
 
-        def __call__(self, name, scope, where=None):
-            return {"Authorization": f"Bearer {self.file.make(name, scope, where)}"}
+        def __call__(self, name, scope, where=None, per_minute=None):
+            key = self.file.make(name, scope, where, per_minute=per_minute)
+            return {"Authorization": f"Bearer {key}"}
 
         @property
         def keys(self):

@@ -1,13 +1,20 @@
 from __future__ import annotations
 
+import csv
+import errno
+import hashlib
 import io
 import json
+import os
+import zipfile
+from functools import partial
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from finegrain.search.searcher import Searcher
+from finegrain.serve.audit import AuditLog, verify
 
 QUERY = {"query": "woman in red coat", "k": 5}
 
@@ -186,7 +193,7 @@ def test_figures_are_counted_by_the_pattern_of_a_route(client):
     client.post("/v1/search", json=QUERY)
     text = client.get("/metrics").text
     assert 'finegrain_requests_total{route="/v1/pictures/{id_}",status="200"} 2.0' in text
-    assert "finegrain_gallery_pictures 12.0" in text
+    assert 'finegrain_gallery_pictures{gallery="default"} 12.0' in text
     assert "woman" not in text
 
 
@@ -198,3 +205,126 @@ def test_it_is_ready_after_the_first_answer(client):
 def test_the_document_of_the_interface_names_the_routes(client):
     paths = client.get("/openapi.json").json()["paths"]
     assert {"/v1/search", "/v1/search/picture", "/v1/pictures", "/v1/stats"} <= set(paths)
+
+
+def test_an_answer_is_exported_as_a_table(serve, own_copy):
+    client = serve(own_copy)
+    client.patch("/v1/pictures", json={"ids": [1], "set": {"note": "=HYPERLINK(1)"}})
+    response = client.post("/v1/search/export", json={"query": "red coat", "k": 12})
+    assert response.headers["content-type"] == "text/csv; charset=utf-8"
+    rows = list(csv.DictReader(io.StringIO(response.text)))
+    assert [int(row["rank"]) for row in rows] == list(range(1, 13))
+    assert {row["camera"] for row in rows} == {"gate-0", "gate-1"}
+    assert {row["note"] for row in rows} == {"", "'=HYPERLINK(1)"}
+
+
+def test_an_answer_is_exported_with_its_pictures(client):
+    body = {"query": "red coat", "k": 3, "format": "zip"}
+    archive = zipfile.ZipFile(io.BytesIO(client.post("/v1/search/export", json=body).content))
+    (given,) = answer(client.post("/v1/search", json={"query": "red coat", "k": 3}))
+    names = [f"pictures/{m['rank']:04d}_{m['id']}.jpg" for m in given["matches"]]
+    assert archive.namelist() == ["matches.csv", *names]
+    assert Image.open(io.BytesIO(archive.read(names[0]))).format == "JPEG"
+    refused = client.post("/v1/search/export", json=body | {"k": 500})
+    assert (refused.status_code, "up to 200" in refused.json()["detail"]) == (422, True)
+
+
+def test_a_picture_that_is_gone_is_named_in_the_export(serve, crops, tiny_plan, tmp_path):
+    copy = tmp_path / "crop.jpg"
+    copy.write_bytes(sorted(crops.iterdir())[0].read_bytes())
+    with Searcher(tiny_plan, gallery=tmp_path / "g", threads=1) as searcher:
+        searcher.add(copy, progress=False)
+    copy.unlink()
+    body = {"query": "red coat", "format": "zip"}
+    content = serve(tmp_path / "g").post("/v1/search/export", json=body).content
+    archive = zipfile.ZipFile(io.BytesIO(content))
+    assert archive.read("not_available.txt") == b"1\n"
+
+
+def test_a_change_that_is_sent_again_is_done_once(serve, own_copy):
+    client = serve(own_copy)
+    send = partial(client.post, "/v1/pictures", headers={"Idempotency-Key": "4711"})
+    first = send(files=[("pictures", png((0, 200, 0)))])
+    again = send(files=[("pictures", png((0, 200, 0)))])
+    assert first.json() == again.json()
+    assert client.get("/v1/stats").json()["pictures"] == 13
+    other = client.post("/v1/pictures", files=[("pictures", png((0, 200, 0)))])
+    assert other.json()["ids"] != first.json()["ids"]
+
+
+def test_a_change_that_failed_can_be_sent_again(serve, own_copy):
+    client = serve(own_copy)
+    send = partial(client.post, "/v1/pictures", headers={"Idempotency-Key": "4712"})
+    assert send(files=[("pictures", b"not a picture")]).status_code == 422
+    assert send(files=[("pictures", png())]).json()["num_new"] == 1
+
+
+def test_galleries_have_names(tiny_plan, filled, own_copy, serve):
+    client = serve({"people": filled, "shop": own_copy})
+    assert client.get("/v1/galleries").json() == ["people", "shop"]
+    client.post("/v1/pictures/delete?gallery=shop", json={"where": "camera = 'gate-0'"})
+    counts = [client.get(f"/v1/stats?gallery={n}").json()["pictures"] for n in ("people", "shop")]
+    assert counts == [12, 6]
+    for address in ("/v1/stats", "/v1/stats?gallery=cars"):
+        refused = client.get(address)
+        assert refused.status_code == 404
+        assert "one of people, shop" in refused.json()["detail"]
+
+
+def test_the_audit_log_says_who_searched_what_and_why_and_what_was_shown(
+    serve, own_copy, ring, tmp_path
+):
+    gate = ring("gate", "write", "camera = 'gate-0'")
+    client = serve(own_copy, keys=ring.keys, audit=AuditLog(tmp_path / "audit.jsonl"))
+    body = QUERY | {"reason": "case 4711"}
+    (given,) = answer(client.post("/v1/search", json=body, headers=gate))
+    client.post("/v1/search/picture", files={"picture": png()}, headers=gate)
+    client.post("/v1/search/similar", json={"id": 1}, headers=gate)
+    client.patch("/v1/pictures", json={"ids": [1, 2], "set": {"seen": True}}, headers=gate)
+    client.post("/v1/pictures/delete", json={"ids": [3]}, headers=gate)
+    records = [json.loads(line) for line in (tmp_path / "audit.jsonl").read_text().splitlines()]
+    assert [record["action"] for record in records] == [*["search"] * 3, "change", "delete"]
+    assert {record["client"] for record in records} == {"gate"}
+    assert records[0]["queries"] == ["woman in red coat"]
+    assert records[0]["reason"] == "case 4711"
+    assert records[0]["shown"] == [[match["id"] for match in given["matches"]]]
+    assert records[0]["where"] == "(camera = 'gate-0')"
+    assert records[1]["queries"] == [f"picture sha256:{hashlib.sha256(png()).hexdigest()}"]
+    assert records[2]["queries"] == ["picture 1"]
+    assert (records[3]["ids"], records[3]["set"]) == ([1], {"seen": True})
+    assert verify(tmp_path / "audit.jsonl").num_records == 5
+
+
+def test_without_a_record_nothing_is_shown_or_changed(serve, own_copy, tmp_path, monkeypatch):
+    client = serve(own_copy, audit=AuditLog(tmp_path / "audit.jsonl"))
+
+    def full(descriptor, data):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "write", full)
+    for response in (
+        client.post("/v1/search", json=QUERY),
+        client.post("/v1/pictures/delete", json={"ids": [1]}),
+    ):
+        assert response.status_code == 503
+        assert "matches" not in response.text
+    monkeypatch.undo()
+    assert client.get("/v1/stats").json()["pictures"] == 12
+
+
+def test_a_key_has_a_limit_of_requests(serve, filled, ring):
+    headers = ring("gate", "read", per_minute=2)
+    client = serve(filled, keys=ring.keys)
+    statuses = [client.post("/v1/search", json=QUERY, headers=headers).status_code for _ in "123"]
+    assert statuses == [200, 200, 429]
+    refused = client.post("/v1/search", json=QUERY, headers=headers)
+    assert 1 <= int(refused.headers["retry-after"]) <= 30
+    assert client.get("/healthz").status_code == 200
+
+
+def test_a_batch_counts_its_queries(serve, filled, ring):
+    headers = ring("gate", "read", per_minute=4)
+    client = serve(filled, keys=ring.keys)
+    body = {"query": ["red coat", "blue dress", "cap"]}
+    assert client.post("/v1/search", json=body, headers=headers).status_code == 200
+    assert client.post("/v1/search", json=body, headers=headers).status_code == 429

@@ -1,0 +1,153 @@
+"""The galleries of a service, each with its model, under a name."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from http import HTTPStatus
+from typing import Annotated, TypeVar
+
+from fastapi import Depends, Request
+from fastapi import Query as Parameter
+from PIL import Image
+from starlette.concurrency import run_in_threadpool
+
+from finegrain.errors import FinegrainError, ImageError, QueryError
+from finegrain.gallery.filters.syntax import joined
+from finegrain.gallery.row import Row
+from finegrain.preprocess.image import load_image
+from finegrain.search.matches import Matches
+from finegrain.search.queries import Query
+from finegrain.search.searcher import Searcher
+from finegrain.serve import schemas
+from finegrain.serve.access import Client
+from finegrain.serve.problems import ServiceError
+from finegrain.serve.worker import Options, Worker
+
+MOST_DECODING = 2
+"""Pictures that are decoded at the same time."""
+
+T = TypeVar("T")
+
+
+class Collection:
+    """A searcher with its gallery, and the thread that runs its searches and changes.
+
+    Args:
+        name: Name in requests.
+        searcher: An open searcher with a gallery. :meth:`close` closes it.
+        observe: Called with the size and the seconds of each batch of searches.
+
+    Raises:
+        GalleryError: There is no gallery.
+    """
+
+    def __init__(
+        self, name: str, searcher: Searcher, observe: Callable[[int, float], None]
+    ) -> None:
+        self.name = name
+        self.searcher = searcher
+        self.gallery = searcher.gallery
+        self.worker = Worker(searcher, observe)
+        self.decoding = asyncio.Semaphore(MOST_DECODING)
+
+    def close(self) -> None:
+        """Finish the requests that wait, and close the searcher."""
+        self.worker.close()
+
+    async def search(
+        self,
+        queries: Sequence[Query],
+        body: schemas.Answering,
+        client: Client,
+        *,
+        extra: int = 0,
+    ) -> list[Matches]:
+        """Search in the part of the gallery that a client may see.
+
+        Args:
+            extra: Number of matches in addition to ``body.k``.
+        """
+        client.spend(len(queries))
+        options = Options(
+            body.k + extra, client.within(body.where), body.group_by, body.distinct, body.offset
+        )
+        return await done(self.worker.search(queries, options))
+
+    async def change(self, run: Callable[[], T]) -> T:
+        """Run a change in the worker's thread."""
+        return await done(self.worker.call(run))
+
+    async def row(self, id_: int, client: Client) -> Row:
+        """The columns of a picture.
+
+        Raises:
+            ServiceError: There is no such picture in the client's part of the gallery.
+        """
+
+        def read() -> list[Row]:
+            if client.where and not self.gallery.ids_where(joined([f"id = {id_}", client.where])):
+                return []
+            return self.gallery.rows([id_])
+
+        rows = await run_in_threadpool(read)
+        if not rows:
+            raise ServiceError(HTTPStatus.NOT_FOUND, f"There is no picture {id_}.")
+        return rows[0]
+
+    async def picture(self, id_: int, client: Client) -> Image.Image:
+        """A picture, or its thumbnail if its file cannot be opened."""
+        row = await self.row(id_, client)
+
+        def opened() -> Image.Image:
+            if row.image is not None:
+                try:
+                    return load_image(row.image)
+                except FinegrainError:
+                    pass  # the file may have been moved; a thumbnail still shows it
+            thumbnail = self.gallery.thumbnail(id_)
+            if thumbnail is None:
+                raise ImageError(f"Picture {id_} cannot be opened and has no thumbnail.")
+            return load_image(thumbnail)
+
+        async with self.decoding:
+            return await run_in_threadpool(opened)
+
+    async def ids(self, chosen: schemas.ChosenBody, client: Client) -> list[int]:
+        """The ids that a request names, in the part of the gallery that the client may see."""
+        if (chosen.ids is None) == (chosen.where is None):
+            raise QueryError("Give either ids or where.")
+        if chosen.where is not None:
+            where = client.within(chosen.where)
+            return await run_in_threadpool(self.gallery.ids_where, where or "")
+        ids = chosen.ids or []
+        if client.where is None:
+            return ids
+        visible = set(await run_in_threadpool(self.gallery.ids_where, client.where))
+        return [id_ for id_ in ids if id_ in visible]
+
+
+async def done(future: Future[T]) -> T:
+    """The result of a future of another thread."""
+    return await asyncio.wrap_future(future)
+
+
+def _named(
+    request: Request,
+    gallery: Annotated[
+        str | None,
+        Parameter(max_length=256, description="Name of the gallery, if there are several."),
+    ] = None,
+) -> Collection:
+    known: dict[str, Collection] = request.app.state.collections
+    if gallery is None and len(known) == 1:
+        return next(iter(known.values()))
+    if gallery not in known:
+        names = ", ".join(known)
+        given = "no gallery" if gallery is None else f"{gallery!r:.80}"
+        raise ServiceError(
+            HTTPStatus.NOT_FOUND, f"expected gallery= as one of {names}, got {given}."
+        )
+    return known[gallery]
+
+
+Chosen = Annotated[Collection, Depends(_named)]

@@ -1,0 +1,134 @@
+"""Searches by text, by picture and by a picture of the gallery.
+
+Annotations are evaluated here, since FastAPI cannot look up the names of a function that are text.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Annotated
+
+from fastapi import APIRouter, File, Form, Response, UploadFile
+from starlette.concurrency import run_in_threadpool
+
+from finegrain.errors import FinegrainError, QueryError
+from finegrain.search.matches import Matches
+from finegrain.search.queries import Query
+from finegrain.serve import schemas
+from finegrain.serve.access import Client, Reader
+from finegrain.serve.answer_files import as_csv, as_zip
+from finegrain.serve.collection import Chosen, Collection
+from finegrain.serve.pictures import as_jpeg, json_object, uploaded
+from finegrain.serve.rates import PICTURE_COST
+from finegrain.serve.routes.recording import Record, Recorder
+
+router = APIRouter(prefix="/v1/search", tags=["search"])
+EXPORTED_SIDE = 512
+
+
+@router.post("")
+async def search(
+    body: schemas.SearchBody, client: Reader, collection: Chosen, record: Recorder
+) -> schemas.SearchOut:
+    """Search by one text or several."""
+    queries = [body.query] if isinstance(body.query, str) else body.query
+    return await _answered(queries, queries, body, client, collection, record)
+
+
+@router.post("/picture")
+async def search_by_picture(
+    client: Reader,
+    collection: Chosen,
+    record: Recorder,
+    picture: Annotated[UploadFile, File(description="JPEG, PNG or WebP")],
+    options: Annotated[str, Form(max_length=20_000, description="JSON, as for /v1/search")] = "{}",
+) -> schemas.SearchOut:
+    """Search by a picture."""
+    body = schemas.Answering.model_validate(json_object(options))
+    async with collection.decoding:
+        image = await uploaded(picture)
+    await picture.seek(0)
+    digest = hashlib.sha256(await picture.read()).hexdigest()
+    return await _answered([image], [f"picture sha256:{digest}"], body, client, collection, record)
+
+
+@router.post("/similar")
+async def search_similar(
+    body: schemas.SimilarBody, client: Reader, collection: Chosen, record: Recorder
+) -> schemas.SearchOut:
+    """Search for pictures similar to one of the gallery, which is left out."""
+    image = await collection.picture(body.id, client)
+    (matches,) = await collection.search([image], body, client, extra=1)
+    answer = schemas.AnswerOut.of(matches)
+    answer.matches = [match for match in answer.matches if match.id != body.id][: body.k]
+    await _record(record, client, collection, [f"picture {body.id}"], body, [answer])
+    return schemas.SearchOut(answers=[answer])
+
+
+@router.post("/export", response_class=Response)
+async def export(
+    body: schemas.ExportBody, client: Reader, collection: Chosen, record: Recorder
+) -> Response:
+    """Search by a text, and answer with a file.
+
+    The file is a table, or a ZIP file with the table and up to 200 pictures.
+    """
+    if body.format == "zip" and body.k > schemas.MOST_PICTURES:
+        raise QueryError(
+            f"expected k up to {schemas.MOST_PICTURES} for a ZIP file, got {body.k}; ask for "
+            "further pages with offset"
+        )
+    (matches,) = await collection.search([body.query], body, client)
+    answer = schemas.AnswerOut.of(matches)
+    await _record(record, client, collection, [body.query], body, [answer], action="export")
+    if body.format == "csv":
+        return _file(await run_in_threadpool(as_csv, matches), "text/csv; charset=utf-8", "csv")
+    client.spend(PICTURE_COST * len(matches))
+    pictures = [(match.id, await _jpeg(match.id, client, collection)) for match in matches]
+    return _file(await run_in_threadpool(as_zip, matches, pictures), "application/zip", "zip")
+
+
+async def _answered(
+    queries: Sequence[Query],
+    recorded: Sequence[str],
+    body: schemas.Answering,
+    client: Client,
+    collection: Collection,
+    record: Record,
+) -> schemas.SearchOut:
+    every: list[Matches] = await collection.search(queries, body, client)
+    answers = [schemas.AnswerOut.of(matches) for matches in every]
+    await _record(record, client, collection, recorded, body, answers)
+    return schemas.SearchOut(answers=answers)
+
+
+async def _record(
+    record: Record,
+    client: Client,
+    collection: Collection,
+    queries: Sequence[str],
+    body: schemas.Answering,
+    answers: Sequence[schemas.AnswerOut],
+    *,
+    action: str = "search",
+) -> None:
+    details = {
+        "gallery": collection.name,
+        "queries": list(queries),
+        "where": client.within(body.where),
+        "reason": body.reason,
+        "shown": [[match.id for match in answer.matches] for answer in answers],
+    }
+    await record(action, client, details)
+
+
+async def _jpeg(id_: int, client: Client, collection: Collection) -> bytes | None:
+    try:
+        opened = await collection.picture(id_, client)
+    except FinegrainError:
+        return None
+    return await run_in_threadpool(as_jpeg, opened, EXPORTED_SIDE)
+
+
+def _file(content: bytes, media_type: str, ending: str) -> Response:
+    name = {"Content-Disposition": f'attachment; filename="matches.{ending}"'}
+    return Response(content, media_type=media_type, headers=name)
