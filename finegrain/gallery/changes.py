@@ -11,6 +11,7 @@ from typing import Any
 from finegrain.errors import GalleryError
 from finegrain.gallery.backend import Backend
 from finegrain.gallery.entries import CHANGEABLE, entry_from_mapping
+from finegrain.gallery.filters.conditions import Value, kind_of
 from finegrain.gallery.picture_files import is_there, stamp_of
 from finegrain.gallery.row import Entry, Row
 
@@ -33,12 +34,17 @@ def update(store: Backend, ids: Iterable[int], columns: Mapping[str, Any]) -> in
     """Set columns of pictures; return the number of pictures changed.
 
     Raises:
-        GalleryError: A column cannot be set, or a value is of the wrong type.
+        GalleryError: A column cannot be set, or a value is of a kind that its column never held.
     """
     fixed = sorted({"id", "image", "added_at", "expires_at"} & columns.keys())
     if fixed:
         raise GalleryError(f"{', '.join(fixed)} cannot be set; the gallery sets these values.")
     changes = entry_from_mapping("columns", columns)
+    for note in notes_on_kinds(store.columns(), [changes]):
+        raise GalleryError(
+            f"{note}. Nothing was changed. Give a value of the kind that the column holds, or set "
+            "another column. To change a whole column, index its table with --replace."
+        )
     all_ids = list(ids)
     count = 0
     for start in range(0, len(all_ids), _CHUNK_ROWS):
@@ -46,6 +52,27 @@ def update(store: Backend, ids: Iterable[int], columns: Mapping[str, Any]) -> in
         store.rewrite([with_columns(row, changes, columns) for row in rows.values()])
         count += len(rows)
     return count
+
+
+def notes_on_kinds(columns: Mapping[str, Collection[str]], entries: Iterable[Entry]) -> list[str]:
+    """Notes on metadata of a kind that its column never held.
+
+    Args:
+        columns: Kinds of value that each column has held.
+        entries: Pictures with metadata.
+    """
+    values: dict[tuple[str, str], list[Value]] = {}
+    for entry in entries:
+        for name, value in entry.metadata.items():
+            kinds = columns.get(name)
+            if kinds and value is not None and kind_of(value) not in kinds:
+                values.setdefault((name, kind_of(value)), []).append(value)
+    return [
+        f"the column {name!r:.60} holds {' and '.join(sorted(columns[name]))}, and "
+        f"{those[0]!r:.60} is {kind}"
+        + (f", as are the values of {len(those) - 1} more pictures" if len(those) > 1 else "")
+        for (name, kind), those in values.items()
+    ]
 
 
 def move(store: Backend, old: Path, new: Path) -> int:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from finegrain.errors import GalleryError
 from finegrain.gallery.backend import Memory
-from finegrain.gallery.changes import move, update
+from finegrain.gallery.changes import move, notes_on_kinds, update
 from finegrain.gallery.duplicates import Inserted, OnDuplicate, checked_choice
 from finegrain.gallery.entries import (
     checked_entries,
@@ -373,10 +373,15 @@ class Gallery:
 
         Raises:
             FilterError: The filter does not parse, or compares a column with a wrong type.
-            GalleryError: A value is of the wrong type, or a column cannot be set.
+            GalleryError: A value is of the wrong type or of a kind that its column never held, or
+                a column cannot be set.
         """
         ids = self._store.ids_where(pictures) if isinstance(pictures, str) else pictures
         return update(self._store, checked_ids(ids), columns)
+
+    def notes_on_kinds(self, entries: Iterable[Entry]) -> list[str]:
+        """Notes on columns that hold values of one kind, where entries have values of another."""
+        return notes_on_kinds(self._store.columns(), entries)
 
     def move(self, old: str | Path, new: str | Path) -> int:
         """Record that a folder or file of pictures has moved; nothing is encoded again.

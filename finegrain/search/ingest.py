@@ -54,6 +54,7 @@ class Added:
         refused: Paths of pictures that their source lacks now, and that stay because they are too
             many to be removed without ``allow_removing``.
         problems: Pictures, rows and files that were left out.
+        notes: Columns whose values are of another kind than those in the gallery.
         is_plan: Whether this is the result of a dry run.
     """
 
@@ -70,6 +71,7 @@ class Added:
     removed: list[str] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     is_plan: bool = False
 
     @property
@@ -92,6 +94,7 @@ class Added:
             removed=self.removed + other.removed,
             refused=self.refused + other.refused,
             problems=self.problems + other.problems,
+            notes=self.notes + other.notes,
             is_plan=self.is_plan or other.is_plan,
         )
 
@@ -126,6 +129,7 @@ class Added:
                 f"kept {self.num_kept_back} that may be gone, because parts of the source could "
                 "not be read; repair it and try again"
             ]
+        lines += [f"note: {printable(note)}" for note in self.notes]
         return "\n  ".join([*lines, *described(self.problems)])
 
 
@@ -231,17 +235,20 @@ def ingest(
         unread=[os.path.realpath(problem.where) for problem in left_out if problem.is_unread],
         allow_removing=options.allow_removing,
     )
+    of_position = {item.position: item.entry for item in items} | changes.replaced
+    notes = gallery.notes_on_kinds(
+        [*(of_position[position] for position in changes.encode), *changes.rewrite]
+    )
     if not options.is_plan:
         gallery.rewrite(changes.rewrite)
     ids: list[int] = []
     num_overtaken = 0
     if not options.is_plan:
         replaced: list[int] = []
-        entries = {item.position: item.entry for item in items} | changes.replaced
         to_encode = [sources[position] for position in changes.encode]
         for batch in encoder.stream_images(to_encode, progress=options.progress):
             positions = [changes.encode[i] for i in batch.positions]
-            stamped = [_with_file(entries[i], sources[i]) for i in positions]
+            stamped = [_with_file(of_position[i], sources[i]) for i in positions]
             inserted = gallery.add_entries(batch.embeddings, stamped, known=changes.seen)
             ids += inserted.ids
             replaced += [changes.replaced[i].id for i in positions if i in changes.replaced]
@@ -253,7 +260,7 @@ def ingest(
             gallery.delete(to_delete)
         paths = {path for path in map(path_of, sources) if path is not None and unpacked_file(path)}
         discard_unpacked(paths - gallery.known(paths), lambda path: False)
-    return _added(changes, ids, num_overtaken, left_out, options)
+    return _added(changes, ids, num_overtaken, left_out, notes, options)
 
 
 def _added(
@@ -261,6 +268,7 @@ def _added(
     ids: list[int],
     num_overtaken: int,
     left_out: list[Problem],
+    notes: list[str],
     options: IngestOptions,
 ) -> Added:
     num_encoded = len(changes.encode) if options.is_plan else len(ids) - num_overtaken
@@ -279,6 +287,7 @@ def _added(
         removed=list(changes.remove.values()),
         refused=list(changes.refused.values()),
         problems=left_out,
+        notes=notes,
         is_plan=options.is_plan,
     )
 

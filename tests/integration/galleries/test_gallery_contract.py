@@ -409,14 +409,14 @@ def test_columns_are_set_and_nothing_else_changes(gallery: Gallery):
     (pictured,) = gallery.add(unit(1, 9), [None], thumbnails=[JPEG])
     before = {row.id: row for row in gallery.rows(gallery)}
     vectors = gallery._store.vectors(gallery)
-    changed = {"price": "dear", "pid": "R1", "track": None, "new": True}
+    changed = {"price": 90, "pid": "R1", "track": None, "new": True}
     assert gallery.update("price >= 3", changed) == 4
     assert gallery.update([pictured], {"camera": "gate-9"}) == 1
     for row in gallery.rows(gallery):
         old = before[row.id]
         if row.id in ids[2:]:
             assert (row.pid, row.track) == ("R1", None)
-            assert row.metadata == {**old.metadata, "price": "dear", "new": True}
+            assert row.metadata == {**old.metadata, "price": 90, "new": True}
             assert (row.image, row.camera, row.added_at) == (old.image, old.camera, old.added_at)
         elif row.id == pictured:
             assert row.camera == "gate-9"
@@ -426,7 +426,10 @@ def test_columns_are_set_and_nothing_else_changes(gallery: Gallery):
     after = gallery._store.vectors(gallery)
     assert all(np.array_equal(after[id_], vectors[id_]) for id_ in vectors)
     assert len(gallery.search(unit(1), 9, where="new = true and pid = 'R1'")[0]) == 4
-    assert gallery.columns()["price"] == "number or text"
+    with pytest.raises(GalleryError, match="'price' holds number, and 'dear' is text"):
+        gallery.update("price >= 3", {"price": "dear", "new": False})
+    assert gallery.columns()["price"] == "number"
+    assert len(gallery.search(unit(1), 9, where="new = true")[0]) == 4
 
 
 def test_stamps_and_sources_are_read_back(gallery: Gallery):

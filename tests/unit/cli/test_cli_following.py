@@ -98,6 +98,12 @@ def test_columns_are_set(shop, capsys):
     assert (match["camera"], match["metadata"]["caption"]) == ("3", "blue coat")
     assert main([*change, "--where", "caption = 'Blue coat'"]) == 1
     assert "there is 'blue coat'" in capsys.readouterr().err
+    change = ["gallery", "set", str(shop / "model.gallery"), "price=abc", "--where", "price > 15"]
+    assert main(change) == 1
+    shown = capsys.readouterr()
+    assert "the column 'price' holds number, and 'abc' is text" in shown.err
+    assert shown.out == ""
+    (match,) = matches(shop, capsys, "--where", "price = 20")
 
 
 def test_the_advice_of_a_failed_reindex_works(shop, capsys):

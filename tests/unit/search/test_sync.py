@@ -148,6 +148,21 @@ def test_a_changed_column_is_set_without_encoding(gallery, tmp_path):
     assert (after.id, dict(after.metadata)) == (row.id, {"note": "kept", "price": 8})
 
 
+def test_values_of_another_kind_than_their_column_are_noted(gallery, tmp_path):
+    paths = [picture(tmp_path / f"{n}.png", 60 * n) for n in range(4)]
+    first = add(gallery, paths[:2], [{"price": 10, "sale": None}, {"price": None}])
+    assert first.notes == []
+    more = [{"price": value} for value in ("", "8", "abc", 4)]
+    again = add(gallery, paths, more)  # the first two stay as they are
+    assert (again.num_new, len(again.notes)) == (2, 1)
+    assert "note: the column 'price' holds number, and 'abc' is text" in str(again)
+    (note,) = add(gallery, paths[:2], [{"price": True}] * 2, replace=True).notes
+    assert note == (
+        "the column 'price' holds number and text, and True is boolean, as are the values of 1 "
+        "more pictures"
+    )
+
+
 def test_a_changed_picture_is_encoded_again_and_keeps_its_columns(gallery, tmp_path):
     path = picture(tmp_path / "in" / "a.png", 10)
     add(gallery, tmp_path / "in", {"camera": "gate", "floor": 2})
@@ -266,7 +281,10 @@ def test_columns_are_set_by_filter_or_ids(gallery, tmp_path):
     assert gallery.rows([rows[0].id])[0].time == "2026-05-01T00:00:00.000Z"
     assert gallery.rows([rows[0].id])[0].metadata == {"price": None}
     assert len(gallery.search([[0, 0, 1]], 9, where="sale = true")[0]) == 2
-    for bad in ({"image": "x"}, {"price": [1]}, {"pid": 1.5}, {"time": "noon"}, {"id": 3}):
+    for bad in (
+        *({"image": "x"}, {"price": [1]}, {"pid": 1.5}, {"time": "noon"}, {"id": 3}),
+        *({"price": "abc"}, {"price": True}, {"sale": 1}),
+    ):
         with pytest.raises(GalleryError):
             gallery.update("price = 9", bad)
     assert gallery.rows(gallery)[1] == rows[1]
