@@ -8,9 +8,10 @@
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
 
 from finegrain import telemetry
+
+TYPE_CHECKING = False  # the import of typing would delay the answer to Ctrl-C
 
 __version__ = "0.1.0"
 
@@ -52,6 +53,8 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from finegrain.errors import FinegrainError
     from finegrain.evaluation.evaluation import evaluate
     from finegrain.exporters import ExportProfile, export

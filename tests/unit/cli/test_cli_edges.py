@@ -102,9 +102,41 @@ raise SystemExit(main())
 """
 
 
-def test_ctrl_c_during_imports_is_a_one_line_message():
-    done = subprocess.run([sys.executable, "-c", _INTERRUPTED], capture_output=True, text=True)
+# An extension module may turn Ctrl-C into another error.
+_SWALLOWED = _INTERRUPTED.replace(
+    "            signal.raise_signal(signal.SIGINT)",
+    """            try:
+                signal.raise_signal(signal.SIGINT)
+            except KeyboardInterrupt:
+                raise ImportError("initialization failed") from None""",
+)
+
+
+@pytest.mark.parametrize("code", [_INTERRUPTED, _SWALLOWED])
+def test_ctrl_c_during_imports_is_a_one_line_message(code: str):
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "finegrain: stopped\n")
+
+
+def test_errors_without_ctrl_c_are_not_hidden(monkeypatch):
+    def broken() -> int:
+        raise ImportError("initialization failed")
+
+    monkeypatch.setattr("finegrain.cli.parser.main", broken)
+    with pytest.raises(ImportError, match="initialization failed"):
+        command_line()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_little_is_imported_before_ctrl_c_is_handled():
+    code = "import sys, finegrain.__main__; print(*sys.modules)"
+    root = Path(__file__).parents[3]
+    done = subprocess.run([sys.executable, "-Sc", code], capture_output=True, text=True, cwd=root)
+    loaded = set(done.stdout.split()) - {"__main__"}
+    ours = {name for name in loaded if name.startswith("finegrain.")}
+    assert ours == {"finegrain.__main__", "finegrain.telemetry"}
+    assert {name.split(".")[0] for name in loaded - ours} <= sys.stdlib_module_names | {"finegrain"}
+    assert not loaded & {"typing", "re", "argparse"}
 
 
 @pytest.mark.skipif(os.name != "posix", reason="a signal of POSIX")
