@@ -10,7 +10,7 @@ from pathlib import Path
 from finegrain.data.catalog.columns import CAMERA, PID, TIME, TRACK, kept_name
 from finegrain.data.catalog.image_folder import METADATA_FILES, read_image_folder
 from finegrain.data.catalog.kinds import CatalogOptions, refuse_mostly_bad
-from finegrain.data.catalog.moments import parse_time
+from finegrain.data.catalog.moments import AmbiguousTimeError, date_order, parse_time
 from finegrain.data.catalog.patterns import NamePattern
 from finegrain.data.catalog.table import DEFAULT_SPLIT
 from finegrain.data.catalog.values import of_one_type
@@ -120,17 +120,21 @@ def _plain_split(
     fields: list[dict[str, str]] = []
     problems: list[Problem] = []
     for path, name in zip(pictures, names, strict=True):
-        columns: dict[str, str] = {}
         try:
-            if pattern is not None:
-                columns = pattern.columns_of(name.with_suffix("").as_posix())
-            if TIME in columns:
-                columns[TIME] = parse_time(columns[TIME], time_format)
+            fields.append({} if pattern is None else pattern.columns_of(_stem(name)))
         except DataError as error:
-            columns = {}
-            why = f"{error}; kept without what its name says"
-            problems.append(Problem(where=str(path), why=why, kind=ProblemKind.VALUE))
-        fields.append(columns)
+            fields.append({})
+            problems.append(_nameless(path, error))
+    order = date_order(columns[TIME] for columns in fields if TIME in columns)
+    for path, columns in zip(pictures, fields, strict=True):
+        try:
+            if TIME in columns:
+                columns[TIME] = parse_time(columns[TIME], time_format, order=order)
+        except AmbiguousTimeError as error:
+            raise AmbiguousTimeError(f"{path}: {error}") from None
+        except DataError as error:
+            columns.clear()
+            problems.append(_nameless(path, error))
     typed = of_one_type([_further(columns) for columns in fields], is_text=True)
     return Split(
         name=DEFAULT_SPLIT,
@@ -146,6 +150,15 @@ def _plain_split(
         ),
         problems=tuple(problems),
     )
+
+
+def _stem(name: Path) -> str:
+    return name.with_suffix("").as_posix()
+
+
+def _nameless(path: Path, error: DataError) -> Problem:
+    why = f"{error}; kept without what its name says"
+    return Problem(where=str(path), why=why, kind=ProblemKind.VALUE)
 
 
 def _further(columns: Mapping[str, str]) -> dict[str, Scalar]:

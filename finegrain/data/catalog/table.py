@@ -17,7 +17,7 @@ from finegrain.data.catalog.columns import (
     kept_name,
 )
 from finegrain.data.catalog.header import value_in_header
-from finegrain.data.catalog.moments import parse_time
+from finegrain.data.catalog.moments import AmbiguousTimeError, date_order, parse_time
 from finegrain.data.catalog.pictures import CatalogPictures
 from finegrain.data.catalog.price_columns import with_prices
 from finegrain.data.catalog.roles import Roles
@@ -145,6 +145,7 @@ def read_table(
     if not any(part.samples for part in parts.values()):
         raise _nothing_good(table, columns, tuple(names), parts)
     _report_with_the_first(parts)
+    _parse_times(parts, columns, for_search=for_search)
     _convert_metadata(parts, is_text=table.is_text)
     return {
         name: Split(
@@ -225,8 +226,7 @@ def _read_row(
         raise DataError(f"has no pid in column {columns.pid!r}")
     if pid is None and len(images) > 1:
         pid = os.path.realpath(images[0])  # all pictures of a row show the same product
-    times, odd = _times(row, columns)
-    odd += left_empty(row)
+    odd = left_empty(row)
     odd += [
         Problem(where=row.where, why=f"{name!r} is infinite; left empty", kind=ProblemKind.VALUE)
         for name, value in cells.items()
@@ -248,7 +248,7 @@ def _read_row(
             captions=captions,
             pid=pid_of(pid),
             camera=None if columns.camera is None else name_of(cells.get(columns.camera)),
-            metadata={**metadata, **times},
+            metadata={**metadata, **_time_and_track(cells, columns)},
         )
         for image in images
     ]
@@ -273,19 +273,38 @@ def _captions(cell: Any, column: str) -> Iterator[str]:
             yield caption.strip()
 
 
-def _times(row: Row, columns: Columns) -> tuple[dict[str, Scalar], list[Problem]]:
-    """The time and the track of a row. An invalid time is reported and left empty."""
+def _time_and_track(cells: Mapping[str, Any], columns: Columns) -> dict[str, Scalar]:
+    """The track of a row, and the text of its time; see :func:`_parse_times`."""
     known: dict[str, Scalar] = {}
     if columns.track is not None:
-        known[TRACK] = name_of(row.cells.get(columns.track))
-    cell = None if columns.time is None else row.cells.get(columns.time)
-    if scalar(cell) is None:
-        return known, []
-    try:
-        return {**known, TIME: parse_time(cell, columns.time_format)}, []
-    except DataError as error:
-        why = f"{error}; kept without a time"
-        return known, [Problem(where=row.where, why=why, kind=ProblemKind.VALUE)]
+        known[TRACK] = name_of(cells.get(columns.track))
+    time = None if columns.time is None else scalar(cells.get(columns.time))
+    return known if time is None else {**known, TIME: time}
+
+
+def _parse_times(parts: Mapping[str, _Part], columns: Columns, *, for_search: bool) -> None:
+    """Parse the times of all rows. An invalid time is reported and left empty.
+
+    Raises:
+        AmbiguousTimeError: A date of a table for search may be two dates.
+    """
+    samples = [sample for part in parts.values() for sample in part.samples]
+    order = date_order(sample.metadata[TIME] for sample in samples if TIME in sample.metadata)
+    for part in parts.values():
+        reports: dict[Problem, None] = {}  # once for all pictures of a row
+        for index, (sample, where) in enumerate(zip(part.samples, part.places, strict=True)):
+            metadata = dict(sample.metadata)
+            if (cell := metadata.pop(TIME, None)) is None:
+                continue
+            try:
+                metadata[TIME] = parse_time(cell, columns.time_format, order=order)
+            except DataError as error:
+                if for_search and isinstance(error, AmbiguousTimeError):
+                    raise AmbiguousTimeError(f"{where}: {error}") from None
+                why = f"{error}; kept without a time"
+                reports[Problem(where=where, why=why, kind=ProblemKind.VALUE)] = None
+            part.samples[index] = replace(sample, metadata=metadata)
+        part.problems += reports
 
 
 def _nothing_good(

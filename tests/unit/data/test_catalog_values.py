@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from finegrain.data.catalog import read_any_catalog
-from finegrain.data.catalog.moments import parse_time
+from finegrain.data.catalog.moments import AmbiguousTimeError, date_order, parse_time
 from finegrain.data.catalog.patterns import ImagePattern, NamePattern
 from finegrain.data.catalog.pictures import names_in
 from finegrain.errors import DataError
@@ -61,6 +61,21 @@ def images(split):
         ("Fri, 01 May 2026 08:00:00 GMT", None, "2026-05-01T08:00:00.000Z"),
         ("1 May 2026 10:00 +0200", None, "2026-05-01T08:00:00.000Z"),
         ("05/01/2026", "%m/%d/%Y", "2026-05-01T00:00:00.000Z"),
+        ("05/31/2026", None, "2026-05-31T00:00:00.000Z"),
+        ("31/5/2026 8:05", None, "2026-05-31T08:05:00.000Z"),
+        ("5/31/2026 8:05:30 PM", None, "2026-05-31T20:05:30.000Z"),
+        ("5/31/2026, 8:05pm", None, "2026-05-31T20:05:00.000Z"),
+        ("05-31-2026", None, "2026-05-31T00:00:00.000Z"),
+        ("05.31.2026", None, "2026-05-31T00:00:00.000Z"),
+        ("05/05/2026", None, "2026-05-05T00:00:00.000Z"),
+        ("2026年5月1日", None, "2026-05-01T00:00:00.000Z"),
+        ("2026年5月1日 8:05", None, "2026-05-01T08:05:00.000Z"),
+        ("2026年05月01日 08时05分30秒", None, "2026-05-01T08:05:30.000Z"),
+        ("２０２６年５月１日８時５分", None, "2026-05-01T08:05:00.000Z"),
+        ("2026년 5월 1일", None, "2026-05-01T00:00:00.000Z"),
+        ("1 May 2026", None, "2026-05-01T00:00:00.000Z"),
+        ("May 1, 2026 8:05 PM", None, "2026-05-01T20:05:00.000Z"),
+        ("01-May-2026", None, "2026-05-01T00:00:00.000Z"),
         ("1 May 2026, 8 AM", "%d %B %Y, %I %p", "2026-05-01T08:00:00.000Z"),
     ],
 )
@@ -68,7 +83,8 @@ def test_times_are_read_in_the_formats_of_tables(text, form, moment):
     assert parse_time(text, form) == moment
 
 
-@pytest.mark.parametrize("text", ["n/a", "05/01/2026", "", "yesterday", "2026-13-01", "31.02.2026",
+@pytest.mark.parametrize("text", ["n/a", "31/31/2026", "13/14/2026", "2026年13月1日", "",
+                                  "yesterday", "2026-13-01", "31.02.2026",
                                   "31 Feb 2026 08:00", "1 Mai 2026 08:00",
                                   "x" * 10_000, "1e400", "99999999999999999999"])  # fmt: skip
 def test_invalid_times_are_refused(text):
@@ -79,6 +95,56 @@ def test_invalid_times_are_refused(text):
 def test_the_error_of_a_time_names_the_format():
     with pytest.raises(DataError, match=r"expected a time as %d/%m/%Y, got '2026-05-01'"):
         parse_time("2026-05-01", "%d/%m/%Y")
+
+
+def test_an_ambiguous_date_is_refused_with_both_readings():
+    with pytest.raises(AmbiguousTimeError) as caught:
+        parse_time("05/01/2026, 8:05 pm")
+    for words in ("may be 2026-01-05 or 2026-05-01", "--time-format '%d/%m/%Y, %I:%M %p'",
+                  "'%m/%d/%Y, %I:%M %p'"):  # fmt: skip
+        assert words in str(caught.value)
+    readings = [parse_time("05/01/2026", order=order) for order in ("day", "month")]
+    assert [reading[:10] for reading in readings] == ["2026-01-05", "2026-05-01"]
+
+
+@given(
+    st.lists(st.dates(), min_size=1),
+    st.sampled_from(["%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y %H:%M", "%m/%d/%Y %I:%M %p", "%d.%m.%Y"]),
+)
+def test_dates_are_read_in_the_order_that_their_column_shows(days, form):
+    texts = [f"{day:{form}}" if day.year > 999 else f"{day:%d/%m}/{day.year:04d}" for day in days]
+    if any(day.year <= 999 for day in days):
+        return
+    order = date_order(texts)
+    assert order in (None, "month" if form[1] == "m" else "day")
+    for day, text in zip(days, texts, strict=True):
+        try:
+            assert parse_time(text, order=order) == f"{day}T00:00:00.000Z"
+        except AmbiguousTimeError:
+            assert all(other.day <= 12 for other in days)
+
+
+def test_a_day_above_12_decides_the_order_of_its_column(shop):
+    split = read(shop, "image,time", "a.jpg,05/01/2026", "b.jpg,05/31/2026", "c.jpg,")
+    assert [str(s.metadata.get("time"))[:10] for s in split.samples] == [
+        "2026-05-01", "2026-05-31", "None"
+    ]  # fmt: skip
+    assert not split.problems
+
+
+@pytest.mark.parametrize("others", [["06/01/2026"], ["13/01/2026", "01/13/2026"]])
+def test_a_table_with_ambiguous_dates_is_refused_for_search(shop, others):
+    lines = [f"{name}.jpg,{other}" for name, other in zip("bc", others, strict=False)]
+    with pytest.raises(DataError, match=r"t\.csv:2: '05/01/2026' may be .* --time-format"):
+        read(shop, "image,time", "a.jpg,05/01/2026", *lines)
+    split = read(shop, "image,time", "a.jpg,05/01/2026", *lines, time_format="%d/%m/%Y")
+    assert split.samples[0].metadata == {"time": "2026-01-05T00:00:00.000Z"}
+    trained = read(
+        shop, "image,caption,time", "a.jpg,red,05/01/2026", "b.jpg,blue,2026-05-01",
+        for_search=False,
+    )  # fmt: skip
+    assert [s.metadata.get("time") for s in trained.samples] == [None, "2026-05-01T00:00:00.000Z"]
+    assert "--time-format" in trained.problems[0].why
 
 
 @given(st.text(max_size=40) | st.integers() | st.floats())
