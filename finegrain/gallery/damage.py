@@ -1,9 +1,11 @@
-"""Detecting damage to vectors that are stored in a table."""
+"""Damage to a gallery: detecting it in vectors of a table, and what repairs it."""
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator, Sequence
+from enum import Enum
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,6 +14,30 @@ from finegrain.index.exact import Vectors
 
 StoredVector = tuple[int, object, object]
 """Id of the picture, its vector as little-endian float32, and the CRC-32 (None if unknown)."""
+
+
+class Remedy(Enum):
+    """What repairs a fault; the value is advice."""
+
+    COMPACT = "Write them again from what is intact: finegrain gallery compact FILE"
+    INDEX = (
+        "Index the files of the damaged pictures again: finegrain index PLAN PICTURES. Delete "
+        "pictures that have no file, or are still damaged: finegrain gallery delete FILE --ids IDS"
+    )
+    REINDEX = "Begin the reindexing again with a copy from a backup."
+    RESTORE = "Restore the gallery from a backup, or index all pictures into a new one."
+
+
+class Fault(NamedTuple):
+    """A fault of a gallery.
+
+    Attributes:
+        text: What is damaged.
+        remedy: What repairs it.
+    """
+
+    text: str
+    remedy: Remedy
 
 
 def faults_of(chunk: Sequence[StoredVector], dim: int) -> Iterator[tuple[int, str]]:

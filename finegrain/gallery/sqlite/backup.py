@@ -111,9 +111,9 @@ def _checked_count(store: Store, copy: Path) -> int:
         damaged = list(islice(vectors.faults(connection.execute), _SHOWN))  # reads all vectors
         vectors.close()
     if damaged:  # a copy of it must not replace an older one that is intact
+        advice = " ".join(dict.fromkeys(fault.remedy.value for fault in damaged))
         raise GalleryError(
-            f"{store.path} is damaged: {'; '.join(damaged)}. Nothing was copied. Restore an older "
-            "backup, or delete the damaged pictures and index them again; finegrain gallery check "
-            "names them."
+            f"{store.path} is damaged: {'; '.join(fault.text for fault in damaged)}. Nothing was "
+            f"copied; finegrain gallery check names all damage. {advice}"
         )
     return int(count)

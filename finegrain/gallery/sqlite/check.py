@@ -9,8 +9,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-from finegrain.gallery.damage import faults_of
+from finegrain.gallery.damage import Fault, Remedy, faults_of
 from finegrain.gallery.sqlite.backup import tokens_of
 from finegrain.gallery.sqlite.connections import as_gallery_errors
 from finegrain.gallery.sqlite.expiry import doubted
@@ -23,30 +24,54 @@ MAX_FAULTS = 20
 
 _CHUNK_ROWS = 8192
 
-# Each query selects the ids of pictures with one kind of fault.
-_QUERIES = {
-    "ids above the last assigned id": (
+_TIME = "dddd-dd-ddTdd:dd:dd.dddZ".replace("d", "[0-9]")
+
+
+class _Query(NamedTuple):
+    """Selects the ids of the pictures with one kind of fault."""
+
+    what: str
+    remedy: Remedy
+    sql: str
+
+    def faults(self, run: Run) -> Iterator[Fault]:
+        ids = [id_ for (id_,) in run(self.sql, {"time": _TIME} if ":time" in self.sql else ())]
+        if ids:
+            yield Fault(f"{self.what}: {_shown(ids)}", self.remedy)
+
+
+_QUERIES = (
+    _Query(
+        "ids above the last assigned id",
+        Remedy.COMPACT,
         "SELECT id FROM picture WHERE id > (SELECT coalesce(max(seq), 0) FROM sqlite_sequence "
-        "WHERE name = 'picture')"
+        "WHERE name = 'picture')",
     ),
-    "pictures with an invalid time": (
+    _Query(
+        "pictures with an invalid time",
+        Remedy.INDEX,
         "SELECT id FROM picture WHERE added_at NOT GLOB :time OR coalesce(time, added_at) NOT GLOB "
-        ":time OR coalesce(expires_at, added_at) NOT GLOB :time"
+        ":time OR coalesce(expires_at, added_at) NOT GLOB :time",
     ),
-    "pictures with a metadata value of the wrong kind": (
+    _Query(
+        "pictures with a metadata value of the wrong kind",
+        Remedy.INDEX,
         "SELECT DISTINCT picture FROM attribute WHERE CASE kind WHEN 'null' THEN value IS NOT NULL "
         "WHEN 'text' THEN typeof(value) != 'text' WHEN 'boolean' THEN value NOT IN (0, 1) "
-        "WHEN 'number' THEN typeof(value) NOT IN ('integer', 'real') ELSE 1 END"
+        "WHEN 'number' THEN typeof(value) NOT IN ('integer', 'real') ELSE 1 END",
     ),
-    "pictures with a metadata column that filters do not know": (
+    _Query(
+        "pictures with a metadata column that filters do not know",
+        Remedy.COMPACT,
         "SELECT DISTINCT picture FROM attribute "
-        "WHERE (name, kind) NOT IN (SELECT name, kind FROM seen)"
+        "WHERE (name, kind) NOT IN (SELECT name, kind FROM seen)",
     ),
-    "pictures whose thumbnail is not a JPEG file": (
-        "SELECT picture FROM thumbnail WHERE substr(jpeg, 1, 3) != x'FFD8FF'"
+    _Query(
+        "pictures whose thumbnail is not a JPEG file",
+        Remedy.INDEX,
+        "SELECT picture FROM thumbnail WHERE substr(jpeg, 1, 3) != x'FFD8FF'",
     ),
-}
-_TIME = "dddd-dd-ddTdd:dd:dd.dddZ".replace("d", "[0-9]")
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,12 +82,14 @@ class GalleryReport:
         path: Path of the file.
         num_pictures: Number of pictures, including expired ones.
         faults: Damage to the file.
+        advice: What repairs the faults.
         remarks: Observations that are not damage.
     """
 
     path: Path
     num_pictures: int
     faults: list[str]
+    advice: list[str]
     remarks: list[str]
 
     @property
@@ -74,8 +101,7 @@ class GalleryReport:
         verdict = "valid" if self.is_valid else "INVALID"
         lines = [f"{self.path}: {verdict}; {self.num_pictures} pictures"]
         lines += [f"fault: {fault}" for fault in self.faults]
-        if self.faults:
-            lines += ["restore it from a backup, or index the pictures again"]
+        lines += [f"advice: {advice}" for advice in self.advice]
         return "\n  ".join(lines + [f"remark: {remark}" for remark in self.remarks])
 
 
@@ -87,48 +113,51 @@ def check(store: Store) -> GalleryReport:
     """
     with store.reading() as run:
         (count,) = run("SELECT count(*) FROM picture").fetchone()
-        faults = [*_database_faults(run), *_vector_faults(store.vector_faults(run))]
-        for what, query in _QUERIES.items():
-            ids = [id_ for (id_,) in run(query, {"time": _TIME} if ":time" in query else ())]
-            faults += [f"{what}: {_shown(ids)}"] if ids else []
+        faults = [*_database_faults(run), *_shortened(store.vector_faults(run))]
+        faults += [fault for query in _QUERIES for fault in query.faults(run)]
         for what, damaged in (
             ("pictures whose columns do not agree with their checksum", damaged_rows(run)),
             ("pictures whose thumbnail does not agree with its checksum", damaged_thumbnails(run)),
         ):
             ids = list(damaged)
-            faults += [f"{what}: {_shown(ids)}"] if ids else []
+            faults += [Fault(f"{what}: {_shown(ids)}", Remedy.INDEX)] if ids else []
         draft = run("SELECT dim FROM reindexing").fetchone()
         if draft is not None:
-            faults += _vector_faults(_draft_faults(run, draft[0]))
+            faults += _shortened(_draft_faults(run, draft[0]))
         stored = {id_ for (id_,) in run("SELECT id FROM picture")}
     with as_gallery_errors(tokens_of(store.path)):
         token_faults, remarks = _tokens(tokens_of(store.path), stored)
     return GalleryReport(
         path=store.path,
         num_pictures=count,
-        faults=faults + token_faults,
+        faults=[fault.text for fault in faults] + token_faults,
+        advice=list(dict.fromkeys(fault.remedy.value for fault in faults)),
         remarks=remarks + list(_remarks(store)),
     )
 
 
-def _database_faults(run: Run) -> Iterator[str]:
+def _database_faults(run: Run) -> Iterator[Fault]:
     for (text,) in run(f"PRAGMA integrity_check({MAX_FAULTS})"):
         if text != "ok":
-            yield f"database: {text}"
+            yield Fault(f"database: {text}", Remedy.RESTORE)
     orphans = run("PRAGMA foreign_key_check").fetchall()
     if orphans:
         tables = ", ".join(sorted({row[0] for row in orphans}))
-        yield f"{len(orphans)} rows of {tables} belong to no picture"
+        yield Fault(f"{len(orphans)} rows of {tables} belong to no picture", Remedy.RESTORE)
 
 
-def _vector_faults(vector_faults: Iterable[str]) -> list[str]:
-    faults = list(vector_faults)
-    if len(faults) > MAX_FAULTS:
-        faults[MAX_FAULTS:] = [f"and {len(faults) - MAX_FAULTS} more faults of vectors"]
-    return faults
+def _shortened(vector_faults: Iterable[Fault]) -> list[Fault]:
+    """The first faults of each remedy, and the number of the others."""
+    by_remedy: dict[Remedy, list[Fault]] = {}
+    for fault in vector_faults:
+        by_remedy.setdefault(fault.remedy, []).append(fault)
+    for remedy, faults in by_remedy.items():
+        if (num_more := len(faults) - MAX_FAULTS) > 0:
+            faults[MAX_FAULTS:] = [Fault(f"and {num_more} more faults of vectors", remedy)]
+    return [fault for faults in by_remedy.values() for fault in faults]
 
 
-def _draft_faults(run: Run, dim: int) -> Iterator[str]:
+def _draft_faults(run: Run, dim: int) -> Iterator[Fault]:
     """Faults of the vectors of a reindexing that is not finished."""
     last = 0
     while chunk := run(
@@ -137,7 +166,7 @@ def _draft_faults(run: Run, dim: int) -> Iterator[str]:
         (last, _CHUNK_ROWS),
     ).fetchall():
         for id_, fault in faults_of(chunk, dim):
-            yield f"vector of picture {id_} {fault}"
+            yield Fault(f"vector of picture {id_} {fault}", Remedy.REINDEX)
         last = chunk[-1][0]
 
 

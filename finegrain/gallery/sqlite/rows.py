@@ -427,6 +427,26 @@ def remove_expired(
     return remove_rows(connection, f"id {AMONG}", (json.dumps(list(intact)),)), damaged
 
 
+def repair_derived(connection: sqlite3.Connection, last_id: int) -> None:
+    """Repair what other tables tell: the names of metadata columns, and the last assigned id.
+
+    Args:
+        connection: The writing connection.
+        last_id: The highest id that the file of vectors holds.
+    """
+    connection.execute(
+        "INSERT OR IGNORE INTO seen SELECT DISTINCT name, kind FROM attribute "
+        "WHERE kind IN ('null', 'text', 'boolean', 'number')"
+    )
+    (last,) = connection.execute(
+        "SELECT max(?, coalesce((SELECT max(id) FROM picture), 0), "
+        "coalesce((SELECT max(seq) FROM sqlite_sequence WHERE name = 'picture'), 0))",
+        (last_id,),
+    ).fetchone()
+    connection.execute("DELETE FROM sqlite_sequence WHERE name = 'picture'")
+    connection.execute("INSERT INTO sqlite_sequence VALUES ('picture', ?)", (last,))
+
+
 def blobs(vectors: Vectors) -> Iterator[bytes]:
     """Rows of ``[N, D]`` in their stored form: little-endian float32."""
     return (vector.tobytes() for vector in vectors.astype("<f4", copy=False))

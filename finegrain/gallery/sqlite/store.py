@@ -32,6 +32,7 @@ import numpy as np
 
 from finegrain.errors import GalleryError, GalleryWarning
 from finegrain.gallery.clock import warn_of_doubt
+from finegrain.gallery.damage import Fault
 from finegrain.gallery.duplicates import Inserted, OnDuplicate, duplicates, insert_except, overtaken
 from finegrain.gallery.filters.conditions import Condition, Value
 from finegrain.gallery.filters.sql import to_sql
@@ -60,6 +61,7 @@ from finegrain.gallery.sqlite.rows import (
     lacks_checksums,
     remove_expired,
     remove_rows,
+    repair_derived,
     rewrite_rows,
     select_column,
     select_places,
@@ -259,7 +261,7 @@ class Store:
         intact = [row for row, id_ in enumerate(ids.tolist()) if id_ not in self.damaged]
         return ids[intact], vectors[intact]
 
-    def vector_faults(self, run: Run) -> Iterator[str]:
+    def vector_faults(self, run: Run) -> Iterator[Fault]:
         """Descriptions of all damage to the vectors and their codes; reads all of them."""
         with self._errors():
             yield from self._vectors.faults(run)
@@ -421,8 +423,13 @@ class Store:
         self._vectors.replace(connection, dim, noted())
 
     def compact(self) -> None:
-        """Write the vectors to a new file without the places of deleted pictures."""
+        """Write the vectors to a new file without the places of deleted pictures.
+
+        This also repairs what can be computed again: codes, and ids and checksums of the file.
+        """
         with self.writing() as connection:
+            self._vectors.verify(connection.execute)
+            repair_derived(connection, self._vectors.last_id(connection.execute))
             rows = self._vectors.rows(connection.execute)
             self._vectors.replace(connection, self.dim, rows)
         self._name_new_file()
@@ -547,10 +554,8 @@ class Store:
         self._name_damaged(ids, "the vector")
 
     def _warn_of_damage(self, ids: Sequence[int], what: str) -> None:
-        shown = f"picture{'s' if len(ids) > 1 else ''} {', '.join(map(str, ids[:_SHOWN]))}"
-        more = f" and {len(ids) - _SHOWN} more" if len(ids) > _SHOWN else ""
         warnings.warn(
-            f"{self.path}: {what} of {shown}{more} is damaged and left out of answers. "
+            f"{self.path}: {what} of {_pictures(ids)} is damaged and left out of answers. "
             "Restore the gallery from a backup, or index the pictures again.",
             GalleryWarning,
             stacklevel=4,
@@ -607,6 +612,7 @@ class Store:
             )
         with self._errors(), self._connections.writing() as connection:
             self._check_identity(connection)
+            self._vectors.require_in_place(connection.execute)
             look(connection)
             yield connection
             self._vectors.sync()
@@ -650,13 +656,7 @@ class Store:
 
     def _check_at_opening(self, *, lost_log: bool) -> None:
         """Compare the vectors with the database, and check a file that is small or lost its log."""
-        with self.reading() as run:
-            verdict = self._vectors.verify(run)
-        self._name_damaged_vectors(verdict.damaged)
-        if (verdict.surplus or verdict.total_is_wrong) and not self.read_only:
-            with self.writing() as connection:
-                self._vectors.erase_too(connection, verdict.surplus)
-                connection.execute("UPDATE gallery SET deletions = deletions + 1")
+        self._repair_vectors()
         with self._errors():
             small = os.stat(self.path).st_size <= CHECKED_BYTES
         if not small and not lost_log:
@@ -681,12 +681,36 @@ class Store:
             )
             self._scan_whole_file()
 
+    def _repair_vectors(self) -> None:
+        """Compare the vectors with the database, and repair their damaged ids and checksums."""
+        with self.reading() as run:
+            comparison = self._vectors.verify(run)
+        if comparison is None:
+            return
+        self._name_damaged_vectors(comparison.missing)
+        if self.read_only:
+            return
+        with self.writing() as connection:
+            recovered = self._vectors.repair(connection)
+        if recovered:
+            warnings.warn(
+                f"{vectors_of(self.path)}: the ids or checksums of the vectors of "
+                f"{_pictures(recovered)} were damaged. They are repaired, and nothing is lost.",
+                GalleryWarning,
+                stacklevel=6,
+            )
+
     def _scan_whole_file(self) -> None:
         """Have unused bytes overwritten everywhere; the lost log said where they are."""
         if not self.read_only:
             self._connections.scan_whole()
             with self.writing() as connection:
                 connection.execute("UPDATE gallery SET deletions = deletions + 1")
+
+
+def _pictures(ids: Sequence[int]) -> str:
+    shown = f"picture{'s' if len(ids) > 1 else ''} {', '.join(map(str, ids[:_SHOWN]))}"
+    return f"{shown} and {len(ids) - _SHOWN} more" if len(ids) > _SHOWN else shown
 
 
 def _ids(rows: Iterable[tuple[int]]) -> Ids:

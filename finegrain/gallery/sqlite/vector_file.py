@@ -51,6 +51,22 @@ StoredRows = tuple[Ids, Checksums, Vectors]
 """Ids, ascending, with the CRC-32 of their vectors and the vectors ``[n, D]``."""
 
 
+class Corrections(NamedTuple):
+    """Correct ids and checksums of slots whose own are damaged.
+
+    Attributes:
+        slots: The slots, ascending.
+        seen: The damaged ids. A correction applies only while the slot holds this id.
+        ids: The correct ids.
+        checksums: The correct checksums.
+    """
+
+    slots: Rows
+    seen: Ids
+    ids: Ids
+    checksums: Checksums
+
+
 class _Range(NamedTuple):
     """Some wanted slots of one block.
 
@@ -101,6 +117,7 @@ class VectorFile:
         self.identity = str(identity, "ascii")
         self._layout = _layout(self.width, self.block_rows)
         self._first_ids: list[int] = []
+        self._corrected: dict[int, Corrections] = {}
 
     @classmethod
     def create(cls, path: Path, *, width: int, identity: str, block_rows: int) -> Self:
@@ -116,8 +133,13 @@ class VectorFile:
         self._file.close()
 
     def is_at(self, path: Path) -> bool:
-        """Whether this is the file at a path."""
-        return self._file.is_at(path)
+        """Whether this file is at a path, and has kept its identity."""
+        if not self._file.is_at(path):
+            return False
+        try:
+            return VectorFile(path, writable=False).identity == self.identity
+        except (GalleryError, OSError):
+            return False
 
     @property
     def path(self) -> Path:
@@ -131,11 +153,27 @@ class VectorFile:
 
     def ids(self, block: int) -> Ids:
         """Ids by slot of a block: negative if deleted, zero if the slot was never used."""
-        ids: Ids = self._read(block, "ids").astype(np.int64, copy=False)
+        ids = self.stored_ids(block)
+        if block in self._corrected:
+            rows, _, right, _ = self._corrections_of(block, ids)
+            ids[rows] = right
         return ids
 
     def checksums(self, block: int) -> Checksums:
         """CRC-32 of the vectors by slot of a block."""
+        checksums = self.stored_checksums(block)
+        if block in self._corrected:
+            rows, *_, right = self._corrections_of(block, self.stored_ids(block))
+            checksums[rows] = right
+        return checksums
+
+    def stored_ids(self, block: int) -> Ids:
+        """Ids by slot of a block, without corrections."""
+        ids: Ids = self._read(block, "ids").astype(np.int64, copy=False)
+        return ids
+
+    def stored_checksums(self, block: int) -> Checksums:
+        """CRC-32 of the vectors by slot of a block, without corrections."""
         checksums: Checksums = self._read(block, "checksums").astype(np.uint32, copy=False)
         return checksums
 
@@ -156,11 +194,14 @@ class VectorFile:
     def encoded(self, block: int) -> Encoded | None:
         """The codes of a full block by slot; None if they or their grid are damaged."""
         try:
+            grid_checksum = self._read(block, "grid_checksum")
             grid = self._grid(block)
             levels = self._read(block, "levels")
+            is_damaged = self._wrong_groups(block, levels).any()
+            is_same_grid = self._read(block, "grid_checksum") == grid_checksum
         except OSError:  # the disk does not return them
             return None
-        if grid is None or self._wrong_groups(block, levels).any():
+        if grid is None or is_damaged or not is_same_grid:  # or they were made again meanwhile
             return None
         return Encoded(grid, levels)
 
@@ -210,6 +251,15 @@ class VectorFile:
             checksums[places] = self.checksums(block)[rows]
         return checksums
 
+    def correct(self, corrections: Corrections) -> None:
+        """Return correct ids and checksums in place of damaged ones from now on."""
+        corrected = {}
+        for block, rows, places in self._ranges(corrections.slots):
+            _, seen, ids, checksums = corrections
+            corrected[block] = Corrections(rows, seen[places], ids[places], checksums[places])
+        self._corrected = corrected
+        self._first_ids = []
+
     def holds_more_than(self, num_slots: int) -> bool:
         """Whether a write behind the slots in use was undone."""
         if self._file.size() > self._size(num_slots):
@@ -239,29 +289,73 @@ class VectorFile:
             if rows[-1] == self.block_rows - 1:
                 self._encode(block)
 
+    def write_corrections(self) -> None:
+        """Write correct ids and checksums over damaged ones, without those of hidden slots."""
+        for block in list(self._corrected):
+            ids, checksums = self.stored_ids(block), self.stored_checksums(block)
+            rows, _, right, right_checksums = self._corrections_of(block, ids)
+            shown = right > 0
+            ids[rows[shown]], checksums[rows[shown]] = right[shown], right_checksums[shown]
+            self._write(block, "checksums", 0, checksums)
+            self._write(block, "ids", 0, ids)
+        self.sync()
+
+    def erase_strays(self, slots: Rows) -> None:
+        """Overwrite ascending slots that hold no picture."""
+        # Vectors come first: a stray is recognised by its id, if this is interrupted.
+        for block, rows, _ in self._ranges(slots):
+            self._overwrite(block, rows)
+        self.sync()
+        self.erase(slots)
+
     def erase(self, slots: Rows) -> None:
         """Overwrite the vectors, checksums and codes of ascending slots, and negate their ids."""
         for block, rows, _ in self._ranges(slots):
-            ids, checksums = self.ids(block), self.checksums(block)
-            ids[rows] = -np.abs(ids[rows])
+            ids, checksums = self.stored_ids(block), self.stored_checksums(block)
+            ids[rows] = -np.abs(self.ids(block)[rows])
             checksums[rows] = 0
             # Ids come first: a search that reads a vector meanwhile looks at its id afterwards.
             self._write(block, "ids", 0, ids)
             self._write(block, "checksums", 0, checksums)
-            nothing = np.zeros((1, self.width))
-            for row in rows.tolist():
-                self._write(block, "vectors", row, nothing)
-            if not self.holds((block + 1) * self.block_rows):
-                continue  # the last block has no codes yet
-            for row in rows.tolist():
-                self._write(block, "levels", row, nothing)
-            groups = self._read(block, "groups")
-            for group in np.unique(rows // _GROUP_ROWS).tolist():
-                start = group * _GROUP_ROWS
-                stop = min(start + _GROUP_ROWS, self.block_rows)
-                groups[group] = zlib.crc32(self._read(block, "levels", start, stop).data)
-            self._write(block, "groups", 0, groups)
+            self._overwrite(block, rows)
         self.sync()
+
+    def _overwrite(self, block: int, rows: Rows) -> None:
+        """Overwrite the vectors and codes of some rows of a block."""
+        nothing = np.zeros((1, self.width))
+        for row in rows.tolist():
+            self._write(block, "vectors", row, nothing)
+        if not self.holds((block + 1) * self.block_rows):
+            return  # the last block has no codes yet
+        checksums = self._read(block, "groups")
+        groups = np.unique(rows // _GROUP_ROWS)
+        was_damaged = (self._checksums_of_groups(block, groups) != checksums[groups]).any()
+        for row in rows.tolist():
+            self._write(block, "levels", row, nothing)
+        if was_damaged:  # a new checksum would hide that
+            self._encode_again(block)
+        else:
+            checksums[groups] = self._checksums_of_groups(block, groups)
+            self._write(block, "groups", 0, checksums)
+
+    def _checksums_of_groups(self, block: int, groups: Rows) -> Checksums:
+        """CRC-32 of the present codes of some groups of rows."""
+        starts = (groups * _GROUP_ROWS).tolist()
+        stops = [min(start + _GROUP_ROWS, self.block_rows) for start in starts]
+        return np.array(
+            [
+                zlib.crc32(self._read(block, "levels", start, stop).data)
+                for start, stop in zip(starts, stops, strict=True)
+            ],
+            np.uint32,
+        )
+
+    def _encode_again(self, block: int) -> None:
+        """Replace damaged codes of a full block."""
+        # They count as damaged until they are complete, also after an interruption.
+        self._write(block, "groups", 0, ~_group_checksums(self._read(block, "levels")))
+        self.sync()
+        self._encode(block)
 
     def cut_off(self, num_slots: int) -> None:
         """Overwrite what is behind the slots in use, and shorten the file."""
@@ -293,6 +387,12 @@ class VectorFile:
             copy._file.write(at, data)
         copy.cut_off(num_slots)
         return copy
+
+    def _corrections_of(self, block: int, stored: Ids) -> Corrections:
+        """The corrections of a block that apply to its stored ids, by row."""
+        corrections = self._corrected[block]
+        applies = stored[corrections.slots] == corrections.seen
+        return Corrections(*(part[applies] for part in corrections))
 
     def _encode(self, block: int) -> None:
         """Make the codes of a full block; damaged and deleted rows get zeros."""
@@ -326,9 +426,14 @@ class VectorFile:
         """The first id of each block, whether deleted or not."""
         known = self._first_ids
         if len(known) < num_blocks:
-            new = [self._read(block, "ids", 0, 1)[0] for block in range(len(known), num_blocks)]
-            self._first_ids = known = [*known, *(abs(int(id_)) for id_ in new)]
+            new = [self._first_id(block) for block in range(len(known), num_blocks)]
+            self._first_ids = known = [*known, *new]
         return known[:num_blocks]
+
+    def _first_id(self, block: int) -> int:
+        if block in self._corrected:
+            return abs(int(self.ids(block)[0]))
+        return abs(int(self._read(block, "ids", 0, 1)[0]))
 
     def _ranges(self, slots: Rows) -> Iterator[_Range]:
         if not len(slots):

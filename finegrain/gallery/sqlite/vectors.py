@@ -29,8 +29,10 @@ import numpy as np
 import numpy.typing as npt
 
 from finegrain.errors import GalleryError
+from finegrain.gallery.damage import Fault, Remedy
 from finegrain.gallery.entries import not_normalised
 from finegrain.gallery.sqlite import vector_file
+from finegrain.gallery.sqlite.comparison import Comparison, Slots, compare
 from finegrain.gallery.sqlite.connections import as_gallery_errors
 from finegrain.gallery.sqlite.files import next_vectors_of, sync_folder, vectors_of
 from finegrain.gallery.sqlite.rows import Run
@@ -67,20 +69,6 @@ class State(NamedTuple):
     total: int
 
 
-class Verdict(NamedTuple):
-    """Differences between the file and the database.
-
-    Attributes:
-        damaged: Ids of pictures whose vector is missing, or has another checksum.
-        surplus: Ids of the file that the database does not hold.
-        total_is_wrong: Whether nothing differs but the sum that the database states.
-    """
-
-    damaged: list[int]
-    surplus: list[int]
-    total_is_wrong: bool = False
-
-
 def state_of(run: Run) -> State:
     return State(*run("SELECT identity, num_slots, total FROM vector_file").fetchone())
 
@@ -113,7 +101,6 @@ class StoredVectors:
         self._lock = threading.Lock()
         self._source: Source | None = None
         self._unsynced = False
-        self._differs = False
 
     def close(self) -> None:
         """Let the file go; searches that still run may finish."""
@@ -121,12 +108,15 @@ class StoredVectors:
 
     # --- reading, inside a transaction ----------------------------------------------------
 
-    def verify(self, run: Run, *, each_row: bool = False) -> Verdict:
-        """Compare ids and checksums in the file with the database.
+    def verify(self, run: Run, *, each_row: bool = False) -> Comparison | None:
+        """Compare ids and checksums in the file with the database, and use correct ones.
 
         Args:
             run: The ``execute`` of a connection.
             each_row: Compare each row, also if the sum is right.
+
+        Returns:
+            The differences; None if the sum is right, or there is no file.
 
         Raises:
             GalleryError: The file is missing, or is not of the same gallery and moment.
@@ -134,25 +124,27 @@ class StoredVectors:
         state = state_of(run)
         file = self._opened(state)
         if file is None:
-            return Verdict([], [])
-        ids, checksums = self._alive(run, file, state.num_slots)
+            return None
+        slots = _slots(file, state.num_slots)
         erasing = _pairs(run("SELECT id, checksum FROM erasing"))
-        total_is_right = hash_sum(ids, checksums) == (state.total - hash_sum(*erasing)) & _SUM
-        if total_is_right and not each_row:
-            return Verdict([], [])
-        own_ids, own_checksums = _pairs(run("SELECT id, vector_checksum FROM picture ORDER BY id"))
-        stored = dict(zip(ids.tolist(), checksums.tolist(), strict=True))
-        own = dict(zip(own_ids.tolist(), own_checksums.tolist(), strict=True))
-        wrong = [id_ for id_, checksum in own.items() if stored.get(id_) != checksum]
-        if len(wrong) > max(TOLERATED, len(own) // 100):
+        alive = (slots.ids > 0) & ~np.isin(slots.ids, erasing[0])
+        total = (state.total - hash_sum(*erasing)) & _SUM
+        is_right = hash_sum(slots.ids[alive], slots.checksums[alive]) == total
+        if is_right and slots.are_in_order() and not each_row:
+            return None
+        pictures = _pairs(run("SELECT id, vector_checksum FROM picture ORDER BY id"))
+        comparison = compare(
+            slots, _by_id(pictures), _by_id(erasing), lambda rows: checksums_of(file.vectors(rows))
+        )
+        num_pictures, num_missing = len(pictures[0]), len(comparison.missing)
+        if num_missing > max(TOLERATED, num_pictures // 100):
             raise GalleryError(
                 f"{self._path} and {vectors_of(self._path).name} are not of the same moment: "
-                f"{len(wrong)} of {len(own)} vectors are missing or others. Restore both files "
-                "from one backup. Copy a gallery with: finegrain gallery backup FILE COPY"
+                f"{num_missing} of {num_pictures} vectors are missing or others. Restore both "
+                "files from one backup. Copy a gallery with: finegrain gallery backup FILE COPY"
             )
-        self._differs = True
-        surplus = sorted(stored.keys() - own.keys())
-        return Verdict(wrong, surplus, not total_is_right and not wrong and not surplus)
+        file.correct(comparison.corrections)
+        return comparison
 
     def read(self, run: Run, rows: Iterable[tuple[int, int]]) -> tuple[Ids, Vectors, list[int]]:
         """Read the vectors of stored pictures.
@@ -193,14 +185,16 @@ class StoredVectors:
 
     def block(self, run: Run, number: int) -> StoredBlock:
         """A full block, without pictures that are deleted."""
-        file = self._opened(state_of(run))
-        source = self._source
-        assert file is not None
-        assert source is not None
+        file, source = self._opened(state_of(run)), self._source
+        if file is None or source is None:
+            raise GalleryError(
+                f"expected block {number} of {vectors_of(self._path)}, got a gallery without "
+                "vectors. Open the gallery again."
+            )
         ids = file.ids(number)
         slots = np.arange(len(ids)) + number * file.block_rows
         filed = FiledVectors(source, slots, file.checksums(number))
-        kept = self._kept(run, ids, filed.checksums)
+        kept = self._kept(run, ids)
         return StoredBlock(ids, filed, file.encoded(number)).only(kept)
 
     def rows(self, run: Run) -> Iterator[StoredRows]:
@@ -212,7 +206,7 @@ class StoredVectors:
         for block in range(-(-state.num_slots // file.block_rows)):
             used = slice(0, state.num_slots - block * file.block_rows)
             ids, checksums = file.ids(block)[used], file.checksums(block)[used]
-            kept = np.flatnonzero(self._kept(run, ids, checksums))
+            kept = np.flatnonzero(self._kept(run, ids))
             yield ids[kept], checksums[kept], file.vectors(kept + block * file.block_rows)
 
     def is_mostly_deleted(self, run: Run) -> bool:
@@ -221,25 +215,10 @@ class StoredVectors:
         (count,) = run("SELECT count(*) FROM picture").fetchone()
         return state.num_slots - int(count) > max(int(count), vector_file.BLOCK_ROWS)
 
-    def _kept(self, run: Run, ids: Ids, checksums: Checksums) -> Mask:
+    def _kept(self, run: Run, ids: Ids) -> Mask:
         """Which rows of a block belong to present pictures."""
         kept: Mask = (ids > 0) & ~np.isin(ids, _ids(run("SELECT id FROM erasing")))
-        return kept & self._agrees(run, ids, checksums) if self._differs else kept
-
-    def _agrees(self, run: Run, ids: Ids, checksums: Checksums) -> Mask:
-        """Which rows of a block agree with the database, and are in order."""
-        own = dict(
-            run(
-                "SELECT id, vector_checksum FROM picture WHERE id BETWEEN ? AND ?",
-                (int(ids.min()), int(ids.max())),
-            ).fetchall()
-        )
-        agrees = np.array(
-            [own.get(id_) == c for id_, c in zip(ids.tolist(), checksums.tolist(), strict=True)]
-        )
-        known = np.where(agrees, ids, 0)
-        in_order: Mask = known > np.maximum.accumulate(np.concatenate([[0], known[:-1]]))
-        return agrees & in_order
+        return kept
 
     def lost_ids(self, run: Run) -> Ids:
         """Ids of all pictures that were deleted since the file was created."""
@@ -252,21 +231,26 @@ class StoredVectors:
                 lost.append(-ids[ids < 0])
         return np.concatenate(lost)
 
-    def faults(self, run: Run) -> Iterator[str]:
+    def faults(self, run: Run) -> Iterator[Fault]:
         """Descriptions of all damage to vectors and codes; reads all of them.
 
         Raises:
             GalleryError: The file is missing, or is not of the same gallery and moment.
         """
-        verdict = self.verify(run, each_row=True)
-        for id_ in verdict.damaged:
-            yield f"vector of picture {id_} is missing, or is another one"
-        if verdict.surplus:
-            yield f"{vectors_of(self._path).name} holds {len(verdict.surplus)} deleted vectors"
+        name = vectors_of(self._path).name
+        comparison = self.verify(run, each_row=True)
         state = state_of(run)
         file = self._opened(state)
-        if file is None:
+        if comparison is None or file is None:
             return
+        if not self.is_in_place(file):
+            yield Fault(f"{name} was removed, or replaced by another file", Remedy.RESTORE)
+        for id_ in comparison.recovered:
+            yield Fault(f"id or checksum of picture {id_} in {name} is damaged", Remedy.COMPACT)
+        for id_ in comparison.missing:
+            yield Fault(f"vector of picture {id_} is missing, or is another one", Remedy.INDEX)
+        if len(comparison.strays):
+            yield Fault(f"{name} holds {len(comparison.strays)} deleted vectors", Remedy.COMPACT)
         for block in range(-(-state.num_slots // file.block_rows)):
             ids = file.ids(block)
             ids[np.isin(ids, _ids(run("SELECT id FROM erasing")))] = 0
@@ -276,14 +260,39 @@ class StoredVectors:
             vectors = file.vectors(slots)
             intact = checksums_of(vectors) == file.checksums(block)[rows]
             for id_ in ids[rows[~intact]].tolist():
-                yield f"vector of picture {id_} does not agree with its checksum"
+                text = f"vector of picture {id_} does not agree with its checksum"
+                yield Fault(text, Remedy.INDEX)
             for id_ in ids[rows[intact]][not_normalised(vectors[intact])].tolist():
-                yield f"vector of picture {id_} does not have length 1"
+                yield Fault(f"vector of picture {id_} does not have length 1", Remedy.INDEX)
             if (block + 1) * file.block_rows <= state.num_slots:
                 for first, last in file.damaged_codes(block):
-                    yield f"codes of the vectors of pictures {first} to {last} are damaged"
+                    text = f"codes of the vectors of pictures {first} to {last} are damaged"
+                    yield Fault(text, Remedy.COMPACT)
 
     # --- writing, inside a write transaction ----------------------------------------------
+
+    def require_in_place(self, run: Run) -> None:
+        """Check that the file is still the one that is next to the database.
+
+        Raises:
+            GalleryError: It was removed or replaced.
+        """
+        if (file := self._opened(state_of(run))) is not None:
+            self._require_in_place(file, "changed")
+
+    def is_in_place(self, file: VectorFile) -> bool:
+        """Whether an open file is the one that is next to the database."""
+        if file.is_at(vectors_of(self._path)):
+            return True
+        return self._read_only and file.is_at(next_vectors_of(self._path))
+
+    def _require_in_place(self, file: VectorFile, what: str) -> None:
+        if not self.is_in_place(file):
+            raise GalleryError(
+                f"{vectors_of(self._path)} was removed, or replaced by another file, since it was "
+                f"opened. What would be {what} now would be lost. Bring it back, or restore a "
+                "backup, and open the gallery again."
+            )
 
     def append(
         self, connection: sqlite3.Connection, ids: Ids, checksums: Checksums, vectors: Vectors
@@ -293,11 +302,6 @@ class StoredVectors:
         file = self._opened(state)
         if file is None:
             file, state = self._begun(vectors.shape[1])
-        if not file.is_at(vectors_of(self._path)):
-            raise GalleryError(
-                f"{vectors_of(self._path)} was removed, or replaced by another file, since it was "
-                "opened. What would be added now would be lost. Open the gallery again."
-            )
         self._unsynced = True
         file.append(state.num_slots, ids, checksums, vectors)
         connection.execute(
@@ -323,23 +327,44 @@ class StoredVectors:
             return
         file = self._opened(state)
         if file is not None:
+            self._require_in_place(file, "erased")
             # Ids are negated first, so an erasure that was interrupted has done that already.
             slots = file.slots_of(ids, state.num_slots, deleted=True)
+            if (slots < 0).any():
+                slots = self._erase_strays(connection, file, ids)
             file.erase(slots[slots >= 0])
         connection.execute(
             "UPDATE vector_file SET total = ?", ((state.total - hash_sum(ids, checksums)) & _SUM,)
         )
         connection.execute("DELETE FROM erasing")
 
-    def erase_too(self, connection: sqlite3.Connection, ids: Iterable[int]) -> None:
-        """Note rows of the file that the database does not hold, and renew the sum."""
-        connection.executemany(
-            "INSERT OR IGNORE INTO erasing VALUES (?, 0)", ((id_,) for id_ in ids)
-        )
+    def _erase_strays(self, connection: sqlite3.Connection, file: VectorFile, ids: Ids) -> Rows:
+        """Overwrite slots of deleted pictures whose id is damaged; return the slots of the others.
+
+        A slot that cannot be recognised is overwritten as well, since it may be one of them.
+        """
+        comparison = self.verify(connection.execute, each_row=True)
+        if comparison is not None:
+            file.erase_strays(comparison.strays)
+        return file.slots_of(ids, state_of(connection.execute).num_slots, deleted=True)
+
+    def repair(self, connection: sqlite3.Connection) -> list[int]:
+        """Write correct ids and checksums, overwrite what no picture has, and renew the sum.
+
+        Returns:
+            Ids of the pictures whose id or checksum in the file was damaged.
+        """
         run = connection.execute
-        own = hash_sum(*_pairs(run("SELECT id, vector_checksum FROM picture")))
-        noted = hash_sum(*_pairs(run("SELECT id, checksum FROM erasing")))
-        run("UPDATE vector_file SET total = ?", ((own + noted) & _SUM,))
+        comparison = self.verify(run)
+        file = self._opened(state_of(run))
+        if comparison is None or file is None:
+            return []
+        file.write_corrections()
+        file.erase_strays(comparison.strays)
+        pictures = hash_sum(*_pairs(run("SELECT id, vector_checksum FROM picture")))
+        erasing = hash_sum(*_pairs(run("SELECT id, checksum FROM erasing")))
+        run("UPDATE vector_file SET total = ?", ((pictures + erasing) & _SUM,))
+        return comparison.recovered
 
     def tidy(self, connection: sqlite3.Connection) -> None:
         """Overwrite what writes that were undone, or cut off, have left."""
@@ -477,18 +502,6 @@ class StoredVectors:
             self._source = Source(file, self._on_damage)
         return file, State(identity, 0, 0)
 
-    def _alive(self, run: Run, file: VectorFile, num_slots: int) -> tuple[Ids, Checksums]:
-        """Ids and checksums of the slots in use that are neither deleted nor being erased."""
-        ids = [np.empty(0, np.int64)]
-        checksums = [np.empty(0, np.uint32)]
-        for block in range(-(-num_slots // file.block_rows)):
-            used = slice(0, num_slots - block * file.block_rows)
-            ids.append(file.ids(block)[used])
-            checksums.append(file.checksums(block)[used])
-        all_ids, all_checksums = np.concatenate(ids), np.concatenate(checksums)
-        alive = (all_ids > 0) & ~np.isin(all_ids, _ids(run("SELECT id FROM erasing")))
-        return all_ids[alive], all_checksums[alive]
-
 
 class Source:
     """Reads vectors for an index; see :class:`~finegrain.index.vector_rows.VectorSource`."""
@@ -539,6 +552,21 @@ class Source:
             with suppress(OSError):
                 vectors[row : row + 1] = self.file.vectors(slots[row : row + 1])
         return vectors
+
+
+def _slots(file: VectorFile, num_slots: int) -> Slots:
+    """Ids and checksums of the slots in use."""
+    ids = [np.empty(0, np.int64)]
+    checksums = [np.empty(0, np.uint32)]
+    for block in range(-(-num_slots // file.block_rows)):
+        used = slice(0, num_slots - block * file.block_rows)
+        ids.append(file.stored_ids(block)[used])
+        checksums.append(file.stored_checksums(block)[used])
+    return Slots(np.concatenate(ids), np.concatenate(checksums))
+
+
+def _by_id(pairs: tuple[Ids, npt.NDArray[np.int64]]) -> dict[int, int]:
+    return dict(zip(pairs[0].tolist(), pairs[1].tolist(), strict=True))
 
 
 def _ids(rows: Iterable[tuple[int]]) -> Ids:

@@ -223,6 +223,27 @@ def test_a_check_names_the_damage(valid: Files, tmp_path: Path, damage: str, fau
 
 
 @pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE sqlite_sequence SET seq = 100",
+        "DELETE FROM sqlite_sequence",
+        "DELETE FROM seen WHERE name = 'price'",
+    ],
+)
+def test_compacting_repairs_what_other_tables_tell(valid: Files, tmp_path: Path, damage: str):
+    valid.write(tmp_path / "g")
+    with sqlite3.connect(tmp_path / "g") as connection:
+        connection.execute(damage)
+    connection.close()
+    with Gallery(tmp_path / "g") as gallery:
+        assert "finegrain gallery compact FILE" in str(gallery.check())
+        gallery.compact()
+        assert gallery.check().is_valid
+        assert gallery.add(unit(1), ["new.jpg"]) == [COUNT + 1]
+        assert len(gallery.ids_where("price = 5")) == 4
+
+
+@pytest.mark.parametrize(
     ("damage", "named"),
     [
         ("UPDATE picture SET added_at = '2020' WHERE id = 5", "the row of picture 5 is damaged"),

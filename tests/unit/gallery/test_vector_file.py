@@ -387,20 +387,6 @@ def block_place(path: Path, block: int, name: str) -> int:
     return VectorFile(vectors_file(path), writable=False)._at(block, name, 0)
 
 
-@pytest.mark.parametrize(("name", "byte"), [("ids", 0), ("ids", 7), ("checksums", 2)])
-@pytest.mark.parametrize("slot", [0, 40, 99])
-def test_a_damaged_id_or_checksum_affects_only_its_picture(
-    path: Path, name: str, byte: int, slot: int
-):
-    flip(path, place_of(path, slot, name) + byte, 0x80)
-    with pytest.warns(GalleryWarning, match=f"the vector of picture {slot + 1} is damaged"):
-        gallery = Gallery(path)
-    with gallery, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        check_search(gallery, frozenset({slot + 1}))
-        assert slot + 1 not in best(gallery, unit(COUNT)[slot], COUNT)
-
-
 def test_a_vector_that_the_disk_does_not_return_is_named(gallery: Gallery, path: Path, monkeypatch):
     at = place_of(path, 40)
     original = PositionedFile.read_into
