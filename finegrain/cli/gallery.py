@@ -20,13 +20,14 @@ def add_gallery_verb(verbs: Verbs) -> None:
         verbs,
         "gallery",
         None,
-        "back up, restore and check a gallery, and change or delete its pictures",
+        "back up, restore, check and measure a gallery, and change or delete its pictures",
         "  finegrain gallery set model.gallery reviewed=true --where \"camera = 'gate-3'\"\n"
         "  finegrain gallery move model.gallery /old/crops /new/crops\n"
         "  finegrain gallery delete model.gallery --where \"camera = 'gate-3'\" --dry-run\n"
         "  finegrain gallery backup model.gallery /backups/model.gallery\n"
         "  finegrain gallery restore /backups/model.gallery model.gallery --overwrite\n"
-        "  finegrain gallery check model.gallery",
+        "  finegrain gallery check model.gallery\n"
+        "  finegrain gallery stats model.gallery",
     )
     actions = gallery.add_subparsers(metavar="ACTION", required=True)
     change = actions.add_parser("set", help="set columns of the pictures that match a filter")

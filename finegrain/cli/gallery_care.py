@@ -6,6 +6,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from finegrain.cli.json_output import printable_json
 from finegrain.errors import GalleryError
 from finegrain.gallery import Gallery
 from finegrain.records import printable
@@ -26,6 +29,14 @@ def add_care_actions(actions: Any) -> None:
     check = actions.add_parser("check", help="read a whole gallery and check it for damage")
     check.add_argument("gallery", type=Path)
     check.set_defaults(run=_check)
+    stats = actions.add_parser("stats", help="show numbers of pictures, memory, bytes on disk")
+    stats.add_argument("gallery", type=Path)
+    stats.add_argument(
+        "--load", action="store_true",
+        help="fill the index first, as the first search does, to measure its memory",
+    )  # fmt: skip
+    stats.add_argument("--json", action="store_true", help="print JSON")
+    stats.set_defaults(run=_stats)
     compact = actions.add_parser("compact", help="remove the places of deleted vectors from a file")
     compact.add_argument("gallery", type=Path)
     compact.set_defaults(run=_compact)
@@ -58,6 +69,14 @@ def _check(arguments: argparse.Namespace) -> None:
     print(printable(str(report)))
     if not report.is_valid:
         raise GalleryError(f"{arguments.gallery} is invalid")
+
+
+def _stats(arguments: argparse.Namespace) -> None:
+    with Gallery(arguments.gallery, create=False) as gallery:
+        if arguments.load:
+            gallery.search(np.zeros((1, gallery.dim)), k=1)
+        stats = gallery.stats()
+    print(printable_json(stats.to_dict()) if arguments.json else printable(str(stats)))
 
 
 def _compact(arguments: argparse.Namespace) -> None:

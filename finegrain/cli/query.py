@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import finegrain
+from finegrain.cli.json_output import printable_json
 from finegrain.cli.opening import add_opening_options, open_searcher
 from finegrain.cli.terminal_pictures import PicturesChoice, show_pictures
 from finegrain.cli.verb import Verbs, add_verb
@@ -157,23 +156,7 @@ def _print_json(answers: Sequence[Matches]) -> None:
             print(f"note: {printable(note)}", file=sys.stderr)
     results = [{"query": answer.query, "matches": answer.to_dicts()} for answer in answers]
     output = results if len(results) > 1 else results[0]["matches"]
-    print(_json(output))
-
-
-def _json(value: Any) -> str:
-    """JSON in which characters that control a terminal, or that stdout cannot encode, are escaped.
-
-    File names may hold any character, and bytes that are not valid Unicode.
-    """
-    is_unicode = (sys.stdout.encoding or "").lower().startswith("utf")
-    text = json.dumps(value, indent=1, ensure_ascii=not is_unicode)
-    return re.sub(
-        r"[^ -~\n]", lambda match: match[0] if match[0].isprintable() else _escape(match[0]), text
-    )
-
-
-def _escape(character: str) -> str:
-    return f"\\u{ord(character):04x}" if character <= "\x7f" else json.dumps(character)[1:-1]
+    print(printable_json(output))
 
 
 def add_embed_verb(verbs: Verbs) -> None:

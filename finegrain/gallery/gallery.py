@@ -33,8 +33,9 @@ from finegrain.gallery.row import Entry, Place, Row
 from finegrain.gallery.scoring import ScoredSearch, Scoring
 from finegrain.gallery.sqlite.backup import back_up
 from finegrain.gallery.sqlite.check import GalleryReport, check
+from finegrain.gallery.sqlite.followed_store import FollowedStore
 from finegrain.gallery.sqlite.reindex import PictureEncoder, Reindexed
-from finegrain.gallery.sqlite.store import Store
+from finegrain.gallery.sqlite.stats import GalleryStats
 from finegrain.index.approximate import Tuned
 from finegrain.index.backend import SearchBackend
 from finegrain.index.exact import Hit, Vectors
@@ -547,6 +548,18 @@ class Gallery:
         """
         self._file("compacted").compact()
 
+    def stats(self) -> GalleryStats:
+        """Numbers of pictures, bytes in memory and on disk, and what waits to be compacted.
+
+        Memory is counted as it is now: before the first search, there is none. The bytes of an
+        approximate index are counted by writing it to nowhere, which takes seconds for millions of
+        pictures.
+
+        Raises:
+            GalleryError: The file cannot be read, or the gallery is on Milvus.
+        """
+        return self._file("measured").stats(self.columns())
+
     def check(self) -> GalleryReport:
         """Read the files and report damage.
 
@@ -588,8 +601,8 @@ class Gallery:
         """Close the gallery; afterwards only ``repr`` works."""
         self._store.close()
 
-    def _file(self, what: str) -> Store:
-        if not isinstance(self._store, Store):
+    def _file(self, what: str) -> FollowedStore:
+        if not isinstance(self._store, FollowedStore):
             raise GalleryError(
                 f"{self._store.path} is on Milvus, and can only be {what} by its server."
             )

@@ -93,6 +93,15 @@ class Launched(NamedTuple):
 
 
 @runtime_checkable
+class MeasuredIndex(Protocol):
+    """An index that states its memory."""
+
+    def memory(self) -> dict[str, int]:
+        """Bytes by part: ``ids``, ``codes``, ``vectors``, ``places`` and ``gpu``."""
+        ...
+
+
+@runtime_checkable
 class CaptionIndex(Protocol):
     """An index that may also embed captions."""
 

@@ -62,6 +62,11 @@ class ByteCodes:
         self._kept = np.arange(rows)
         self._removed: Rows = np.empty(0, np.int64)
 
+    @property
+    def num_bytes(self) -> int:
+        """See :class:`~finegrain.index.codes.Codes`."""
+        return self._matrix.num_bytes + self._kept.nbytes + self._removed.nbytes
+
     def best(self, asked: Sequence[Asked]) -> list[Pool]:
         """See :class:`~finegrain.index.codes.Codes`."""
         weights = np.stack([self._grid.weights(one.query) for one in asked])

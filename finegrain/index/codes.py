@@ -39,6 +39,10 @@ class Asked(NamedTuple):
 class Codes(Protocol):
     """The codes of a block's vectors."""
 
+    @property
+    def num_bytes(self) -> int:
+        """Bytes in memory."""
+
     def best(self, asked: Sequence[Asked]) -> Sequence[Pool | None]:
         """Estimates for each query; None where reading all vectors is faster."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,6 +16,7 @@ from finegrain.index.block import Block, Part, StoredBlock, likely
 from finegrain.index.estimate import Ids, Pool, Query, Vectors
 from finegrain.index.micro_batching import MicroBatcher
 from finegrain.index.settling import Settling
+from finegrain.index.vector_rows import HeldVectors
 from finegrain.runtime.freed_memory import return_freed_memory
 
 __all__ = ["Hit", "Ids", "VectorIndex", "Vectors"]
@@ -125,6 +126,17 @@ class VectorIndex:
 
     def __len__(self) -> int:
         return sum(map(len, self._blocks))
+
+    def memory(self) -> dict[str, int]:
+        """Bytes in memory by part; see :class:`~finegrain.index.backend.MeasuredIndex`."""
+        sizes: Counter[str] = Counter()
+        for block in self._blocks:
+            sizes["ids"] += block.ids.nbytes
+            if block.codes is not None:
+                sizes["codes"] += block.codes.num_bytes
+            is_held = isinstance(block.vectors, HeldVectors)
+            sizes["vectors" if is_held else "places"] += block.vectors.num_bytes
+        return dict(sizes)
 
     def add(self, ids: Ids, vectors: Vectors) -> None:
         """Append vectors ``[N, D]`` under ascending ids greater than all before them."""

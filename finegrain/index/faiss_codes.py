@@ -54,6 +54,12 @@ class FaissCodes:
         padded[:, : rows.shape[1]] = rows
         return padded
 
+    @property
+    def num_bytes(self) -> int:
+        """See :class:`~finegrain.index.codes.Codes`."""
+        num_bytes: int = self._index.ntotal * self._width
+        return num_bytes
+
     def best(self, asked: Sequence[Asked]) -> list[Pool | None]:
         """See :class:`~finegrain.index.codes.Codes`."""
         return [self._best(*one) for one in asked]

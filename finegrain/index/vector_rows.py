@@ -28,6 +28,10 @@ class HeldVectors:
 
     array: Vectors
 
+    @property
+    def num_bytes(self) -> int:
+        return self.array.nbytes
+
     def take(self, rows: Rows | None = None) -> tuple[Rows, Vectors]:
         """Rows and their vectors; all rows by default."""
         if rows is None:
@@ -70,6 +74,10 @@ class FiledVectors:
     source: VectorSource
     slots: Rows
     checksums: Checksums
+
+    @property
+    def num_bytes(self) -> int:
+        return self.slots.nbytes + self.checksums.nbytes
 
     def take(self, rows: Rows | None = None) -> tuple[Rows, Vectors]:
         """The intact ones of some rows, ascending, and their vectors; all rows by default."""

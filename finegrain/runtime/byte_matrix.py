@@ -44,6 +44,8 @@ class ByteMatrix:
 
     def __init__(self, shape: tuple[int, int], fill: Callable[[Bytes], None]) -> None:
         size = shape[0] * shape[1]
+        self.num_bytes = size
+        """Bytes of the numbers."""
         buffer = _buffers.pop() if _buffers else np.empty(0, np.int8)
         if len(buffer) < size:
             # Each session refers to its buffer for ever, so there must be few that are too small.

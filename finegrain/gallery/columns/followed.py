@@ -86,6 +86,11 @@ class FollowedColumns:
     def after_fork(self) -> None:
         self._lock.release()
 
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the columns in memory."""
+        return self._seen.table.num_bytes
+
     def ids_where(self, expression: str) -> Ids:
         """Ids of the pictures that match a filter, ascending.
 

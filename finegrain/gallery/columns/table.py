@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from sys import getsizeof
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -110,6 +111,14 @@ class Table:
     def last_id(self) -> int:
         """The highest id, or 0."""
         return int(self.blocks[-1][-1]) if self.blocks else 0
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of ids, values and words in memory."""
+        columns = [column for column in self.columns.values() if column is not None]
+        arrays = [array for column in columns for cells in column.cells for array in cells]
+        words = sum(getsizeof(word) for column in columns for word in column.codes)
+        return words + sum(array.nbytes for array in (*self.blocks, *arrays) if array is not None)
 
     def with_rows(self, ids: Ids) -> Self:
         """A copy with more rows, which have no values yet.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +15,11 @@ from finegrain.gallery.backend import Memory, Search
 from finegrain.gallery.columns.followed import FollowedColumns
 from finegrain.gallery.sqlite.backup import tokens_of
 from finegrain.gallery.sqlite.reindex import PictureEncoder, Reindexed, reindex
+from finegrain.gallery.sqlite.stats import GalleryStats, file_stats
 from finegrain.gallery.sqlite.store import Store
 from finegrain.gallery.sqlite.tokens import forget_tokens, keep_tokens
 from finegrain.index.approximate import Tuned, tune
-from finegrain.index.backend import CaptionIndex, SearchBackend, SearchIndex
+from finegrain.index.backend import CaptionIndex, MeasuredIndex, SearchBackend, SearchIndex
 from finegrain.index.block import StoredBlock
 from finegrain.index.exact import VectorIndex, Vectors
 from finegrain.runtime.forks import pause_at_fork
@@ -68,6 +69,18 @@ class Follower:
 
     def close(self) -> None:
         self._index.close()
+
+    def memory(self) -> dict[str, int]:
+        """Bytes of the index in memory by part; empty if it is not filled, or does not tell."""
+        index = self._index
+        return index.memory() if len(index) and isinstance(index, MeasuredIndex) else {}
+
+    @property
+    def kind(self) -> str:
+        """The kind of index, for people."""
+        if self._backend is not None:
+            return repr(self._backend)
+        return f"exact, with {self._memory} in memory"
 
     def _begin(self) -> SearchIndex:
         """An empty index, for the plan that the file has now."""
@@ -203,6 +216,19 @@ class FollowedStore(Store):
 
     def tune(self, queries: Vectors, k: int, min_recall: float) -> Tuned:
         return tune(self._follower.index(), queries, k=k, min_recall=min_recall)
+
+    def stats(self, columns: Mapping[str, str]) -> GalleryStats:
+        """Numbers about the files and the memory.
+
+        Args:
+            columns: Kind of each column, by name.
+        """
+        memory = self._follower.memory()
+        if size := self._columns.num_bytes:
+            memory["columns"] = size
+        return GalleryStats(
+            columns=columns, index=self._follower.kind, memory=memory, **file_stats(self)
+        )
 
     def reindex(
         self,

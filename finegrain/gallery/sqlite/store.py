@@ -71,7 +71,7 @@ from finegrain.gallery.sqlite.rows import (
 )
 from finegrain.gallery.sqlite.schema import open_database, short
 from finegrain.gallery.sqlite.vector_file import StoredRows, checksums_of
-from finegrain.gallery.sqlite.vectors import StoredVectors
+from finegrain.gallery.sqlite.vectors import StoredVectors, state_of
 from finegrain.index.block import StoredBlock
 from finegrain.index.exact import Ids, Vectors
 from finegrain.records import Scalar
@@ -265,6 +265,11 @@ class Store:
         """Descriptions of all damage to the vectors and their codes; reads all of them."""
         with self._errors():
             yield from self._vectors.faults(run)
+
+    def slots(self) -> tuple[int, int]:
+        """Number of places for vectors in use, and of full blocks of them."""
+        with self.reading() as run:
+            return state_of(run).num_slots, self._vectors.blocks(run)[1]
 
     def blocks(self) -> tuple[str | None, int]:
         """Identity of the file of vectors, and the number of its blocks that have codes."""

@@ -79,6 +79,15 @@ class ApproximateIndex:
         trained, tail = self._parts
         return len(tail) + (trained.num_alive if trained else 0)
 
+    def memory(self) -> dict[str, int]:
+        """Bytes in memory by part; see :class:`~finegrain.index.backend.MeasuredIndex`."""
+        trained, tail = self._parts
+        sizes = tail.memory()
+        if trained is not None:
+            sizes["ids"] = sizes.get("ids", 0) + trained.ids.nbytes + trained.alive.nbytes
+            sizes["codes"] = sizes.get("codes", 0) + trained.num_code_bytes()
+        return sizes
+
     def add(self, ids: Ids, vectors: Vectors) -> None:
         """Append vectors ``[N, D]`` under ascending ids greater than all before them.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import NoReturn, Self
+from typing import Any, NoReturn, Self
 
 import faiss
 import numpy as np
@@ -15,6 +15,8 @@ from finegrain.index.approximate.kinds import Approximate, selecting
 from finegrain.index.approximate.truth import Chunk, everything, fetched
 from finegrain.index.backend import Truth
 from finegrain.index.estimate import Ids, Vectors
+
+_faiss: Any = faiss  # its type stubs lack the writer
 
 SAMPLE_ROWS = 131_072
 """Number of training rows: 256 MiB at width 512."""
@@ -84,6 +86,13 @@ class Trained:
         alive = self.alive.copy()
         alive[places] = False
         return replace(self, alive=alive)
+
+    def num_code_bytes(self) -> int:
+        """Bytes of the index, measured by writing it to nowhere."""
+        sizes: list[int] = []
+        writer = _faiss.PyCallbackIOWriter(lambda data: sizes.append(len(data)))
+        faiss.write_index(self.index, writer)
+        return sum(sizes)
 
     def candidates(
         self, kind: Approximate, queries: Vectors, k: int, allowed: Ids | None

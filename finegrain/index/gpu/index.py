@@ -85,6 +85,12 @@ class GpuIndex:
     def __len__(self) -> int:
         return len(self._host)
 
+    def memory(self) -> dict[str, int]:
+        """Bytes in memory by part; see :class:`~finegrain.index.backend.MeasuredIndex`."""
+        mirror = self._mirror
+        on_gpu = 0 if mirror is None else 2 * self._dim * mirror.scan.capacity
+        return self._host.memory() | {"gpu": on_gpu}
+
     def add(self, ids: Ids, vectors: Vectors) -> None:
         """Append vectors ``[N, D]`` under ascending ids greater than all before them."""
         self._host.add(ids, vectors)
