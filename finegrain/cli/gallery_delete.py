@@ -65,7 +65,8 @@ def _matching(gallery: Gallery, arguments: argparse.Namespace) -> list[int]:
         notes = gallery.notes_on(arguments.where)
         asked = repr(arguments.where)
     else:
-        ids = [row.id for row in gallery.rows(arguments.ids)]
+        intact = {row.id for row in gallery.rows(arguments.ids)}
+        ids = sorted(intact | gallery.damaged().intersection(arguments.ids))
         absent = sorted(set(arguments.ids) - set(ids))
         notes = [f"no picture has id {', '.join(map(str, absent[:_NUM_SHOWN]))}"] if absent else []
         if len(absent) > _NUM_SHOWN:
@@ -79,8 +80,12 @@ def _matching(gallery: Gallery, arguments: argparse.Namespace) -> list[int]:
 
 
 def _show(gallery: Gallery, ids: Sequence[int]) -> None:
-    for row in gallery.rows(ids[:_NUM_SHOWN]):
-        print(f"{row.id:>8}  {'(no file)' if row.image is None else printable(row.image)}")
+    rows = {row.id: row for row in gallery.rows(ids[:_NUM_SHOWN])}
+    for id_ in ids[:_NUM_SHOWN]:
+        what = "(damaged)"
+        if id_ in rows:
+            what = printable(rows[id_].image or "(no file)")
+        print(f"{id_:>8}  {what}")
     if len(ids) > _NUM_SHOWN:
         print(f"          and {len(ids) - _NUM_SHOWN} more")
 

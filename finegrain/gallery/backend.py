@@ -41,9 +41,12 @@ class Backend(Protocol):
     @property
     def dim(self) -> int: ...
 
-    @property
-    def damaged(self) -> frozenset[int]:
-        """Ids of stored pictures that are damaged; they are left out of all answers."""
+    def damaged_now(self) -> frozenset[int]:
+        """Ids of stored pictures whose damage was detected; they are left out of all answers."""
+        ...
+
+    def damaged_among(self, ids: Iterable[int]) -> set[int]:
+        """Ids of the damaged pictures among some; reads their vectors and thumbnails."""
         ...
 
     def searching(self, where: str | None) -> Search:
@@ -76,7 +79,9 @@ class Backend(Protocol):
 
     def images(self) -> set[str]: ...
 
-    def known(self, images: Iterable[str]) -> dict[str | None, list[int]]:
+    def known(
+        self, images: Iterable[str], *, with_damaged: bool = False
+    ) -> dict[str | None, list[int]]:
         """Ids of the stored pictures by path; a path without pictures is left out."""
         ...
 

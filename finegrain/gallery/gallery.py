@@ -332,9 +332,10 @@ class Gallery:
     def damaged(self) -> frozenset[int]:
         """Ids of the pictures whose damage was detected since the gallery was opened.
 
-        They are left out of all answers. :meth:`check` examines the whole file.
+        They are left out of all answers. :meth:`check` examines the whole file. A picture that was
+        deleted or indexed again, in any process, is not among them any more.
         """
-        return self._store.damaged
+        return self._store.damaged_now()
 
     def thumbnails(self, ids: Iterable[int]) -> dict[int, bytes]:
         """JPEG thumbnails by id; pictures that were added without one are left out."""
@@ -419,15 +420,21 @@ class Gallery:
         """
         return unpacked_folders(place.image for place in self._store.places())
 
-    def rows_of(self, images: Iterable[str]) -> Iterator[tuple[str, list[Row]]]:
-        """Each path with the rows of its pictures; an empty list for a path without pictures."""
+    def rows_of(self, images: Iterable[str]) -> Iterator[tuple[str, list[Row], set[int]]]:
+        """The rows of the pictures of each path, and the ids of those that must be encoded again.
+
+        A picture must be encoded again if its vector or thumbnail is damaged. Those with damaged
+        columns are left out.
+        """
         paths = list(images)
         for start in range(0, len(paths), _CHUNK_PATHS):
             chunk = paths[start : start + _CHUNK_PATHS]
-            known = self._store.known(chunk)
+            known = self._store.known(chunk, with_damaged=True)
             rows = self._store.rows(id_ for ids in known.values() for id_ in ids)
+            damaged = self._store.damaged_among(rows)
             for path in chunk:
-                yield path, [rows[id_] for id_ in known.get(path, ()) if id_ in rows]
+                own = [rows[id_] for id_ in known.get(path, ()) if id_ in rows]
+                yield path, own, damaged.intersection(row.id for row in own)
 
     def notes_on(self, where: str) -> list[str]:
         """Notes on a filter that matches few pictures: columns and texts that no picture has.

@@ -41,7 +41,7 @@ class Added:
         ids: Ids of the encoded pictures in the order of the input, both new and changed ones. A
             picture that another run has added has its id there.
         num_new: Number of new pictures.
-        num_reencoded: Number of changed pictures, which were encoded again.
+        num_reencoded: Number of changed or damaged pictures, which were encoded again.
         num_updated: Number of pictures of which only the columns were changed.
         num_moved: Number of pictures whose file has another path now.
         num_removed: Number of pictures that were deleted because their source lacks them now.
@@ -102,7 +102,7 @@ class Added:
         would = "would have " if self.is_plan else ""
         lines = [f"{would}added {self.num_new} pictures"]
         for count, what in (
-            (self.num_reencoded, "encoded again {} that have changed"),
+            (self.num_reencoded, "encoded again {} that have changed or were damaged"),
             (self.num_updated, "updated the columns of {}"),
             (self.num_moved, "updated the paths of {} that have moved"),
             (self.num_removed, "removed {} that are gone"),

@@ -351,7 +351,7 @@ def _matches(
         shown = ", ".join(map(str, damaged[:_SHOWN_DAMAGED]))
         notes.append(
             f"left out as damaged: {len(damaged)} of the gallery's pictures, such as {shown}; "
-            "restore it from a backup, or index them again"
+            "index them again, or restore it from a backup; finegrain gallery check names them"
         )
     return Matches(
         asked.label,

@@ -56,7 +56,8 @@ class Changes:
 
     Attributes:
         encode: Positions of pictures that are new or have changed.
-        replaced: Rows of changed pictures by position, with the columns to store them with again.
+        replaced: Rows of changed or damaged pictures by position, with the columns to store them
+            with again.
             The old rows are to be deleted after the pictures are encoded.
         stale: Ids of old rows that an interrupted call left.
         rewrite: Rows whose picture is the same, with their new columns.
@@ -122,7 +123,7 @@ def plan_changes(
             changes.encode.append(item.position)
         else:
             by_path.setdefault(item.entry.image, []).append(item)
-    for path, rows in gallery.rows_of(by_path):
+    for path, rows, damaged in gallery.rows_of(by_path):
         pairs, without_row, stale = _paired(by_path[path], rows, source)
         changes.seen.update(row.id for row in rows)
         changes.num_unchanged += len(by_path[path]) - len(pairs) - len(without_row)
@@ -132,7 +133,15 @@ def plan_changes(
             changes.stale += stale
             matched.update(stale)
         for item, row in pairs:
-            _compare(changes, path, item, row, mode, source)
+            if row.id in damaged:
+                changes.encode.append(item.position)
+                changes.replaced[item.position] = (
+                    row
+                    if mode == "add"
+                    else replace(_merged(item, row), source=source or row.source)
+                )
+            else:
+                _compare(changes, path, item, row, mode, source)
     if mode != "add":
         missing = _without_moved(changes, gallery, missing, matched, source)
     changes.encode = sorted([*changes.encode, *(item.position for _, item in missing)])
@@ -183,11 +192,8 @@ def _spelled(pid: int | str | None) -> str | None:
 def _compare(
     changes: Changes, path: str, item: Item, row: Row, mode: Mode, source: str | None
 ) -> None:
-    """Determine the change of a row that is in the input again."""
-    merged = with_columns(row, item.entry, item.names)
-    expires_at = item.entry.expires_at
-    if expires_at is not None and (row.expires_at is None or merged.time is not None):
-        merged = replace(merged, expires_at=expires_at)
+    """Determine the change of an intact row that is in the input again."""
+    merged = _merged(item, row)
     is_new_picture = has_changed(row)
     is_new_text = merged != row
     if mode == "add":
@@ -202,6 +208,15 @@ def _compare(
             changes.rewrite.append(rewritten)
         changes.num_updated += is_new_text
         changes.num_unchanged += not is_new_text
+
+
+def _merged(item: Item, row: Row) -> Row:
+    """A row with the columns of its item."""
+    merged = with_columns(row, item.entry, item.names)
+    expires_at = item.entry.expires_at
+    if expires_at is not None and (row.expires_at is None or merged.time is not None):
+        merged = replace(merged, expires_at=expires_at)
+    return merged
 
 
 def _stamp_now(row: Row, image: str) -> Stamp | None:

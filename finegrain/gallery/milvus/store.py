@@ -96,7 +96,6 @@ class MilvusStore:
             raise
         self._ids = IdSource()
         self._seen: set[Seen] = set()
-        self.damaged: frozenset[int] = frozenset()  # the server checks its own files
 
     @staticmethod
     def exists(address: MilvusAddress) -> bool:
@@ -144,7 +143,15 @@ class MilvusStore:
         pages = self._pages(f'{_alive()} and image != ""', ["image"])
         return {document["image"][1:] for page in pages for document in page}
 
-    def known(self, images: Iterable[str]) -> dict[str | None, list[int]]:
+    def damaged_now(self) -> frozenset[int]:
+        return frozenset()  # the server checks its own files
+
+    def damaged_among(self, ids: Iterable[int]) -> set[int]:
+        return set()
+
+    def known(
+        self, images: Iterable[str], *, with_damaged: bool = False
+    ) -> dict[str | None, list[int]]:
         paths = list(images)
         known: dict[str | None, list[int]] = {}
         for start in range(0, len(paths), _IMAGES_AT_ONCE):

@@ -32,7 +32,7 @@ import numpy as np
 
 from finegrain.errors import GalleryError, GalleryWarning
 from finegrain.gallery.clock import warn_of_doubt
-from finegrain.gallery.damage import Fault
+from finegrain.gallery.damage import Fault, Remedy
 from finegrain.gallery.duplicates import Inserted, OnDuplicate, duplicates, insert_except, overtaken
 from finegrain.gallery.filters.conditions import Condition, Value
 from finegrain.gallery.filters.sql import to_sql
@@ -68,6 +68,7 @@ from finegrain.gallery.sqlite.rows import (
     select_rows,
     select_thumbnails,
     select_values,
+    stored_rows,
 )
 from finegrain.gallery.sqlite.schema import open_database, short
 from finegrain.gallery.sqlite.vector_file import StoredRows, checksums_of
@@ -103,7 +104,8 @@ class Store:
         self._later = Later(self.tidy)
         self._naming = threading.Lock()
         self.damaged: frozenset[int] = frozenset()
-        """Ids of pictures whose row or vector was found to be damaged; no answer holds them."""
+        """Ids of pictures whose row or vector was found to be damaged; no answer holds them. They
+        stay here when their rows are deleted, since ids are never used again."""
         self._vectors = StoredVectors(
             path, read_only=database.read_only, on_damage=self._name_damaged_vectors
         )
@@ -188,12 +190,15 @@ class Store:
             cursor = run(f"SELECT image FROM picture WHERE image IS NOT NULL AND {ALIVE}")
             return {image for (image,) in cursor}
 
-    def known(self, images: Iterable[str]) -> dict[str | None, list[int]]:
+    def known(
+        self, images: Iterable[str], *, with_damaged: bool = False
+    ) -> dict[str | None, list[int]]:
+        hidden = frozenset() if with_damaged else self.damaged
         known: dict[str | None, list[int]] = {}
         with self.reading() as run:
             for image in images:  # not as a JSON list: SQLite cuts a text at a null character there
                 cursor = run(f"SELECT id FROM picture WHERE image = ? AND {ALIVE}", (image,))
-                if ids := [id_ for (id_,) in cursor if id_ not in self.damaged]:
+                if ids := [id_ for (id_,) in cursor if id_ not in hidden]:
                     known[image] = ids
         return known
 
@@ -251,6 +256,22 @@ class Store:
             ).fetchall()
             intact, vectors = self._vectors_of(run, rows)
         return dict(zip(intact.tolist(), vectors, strict=True))
+
+    def damaged_now(self) -> frozenset[int]:
+        """Ids of stored pictures whose damage was detected."""
+        if not self.damaged:
+            return self.damaged
+        with self.reading() as run:
+            among = (json.dumps(sorted(self.damaged)),)
+            return frozenset(_ids(run(f"SELECT id FROM picture WHERE id {AMONG}", among)).tolist())
+
+    def damaged_among(self, ids: Iterable[int]) -> set[int]:
+        """Ids of the damaged pictures among some; reads their vectors and thumbnails."""
+        asked = list(ids)
+        self.vectors(asked)
+        with self.reading() as run:
+            _, damaged = select_thumbnails(run, asked, ALIVE)
+        return {*damaged, *self.damaged.intersection(asked)}
 
     def _vectors_of(self, run: Run, rows: Sequence[tuple[int, int]]) -> tuple[Ids, Vectors]:
         """The intact vectors of pictures, by ids and checksums; damaged ones are named."""
@@ -387,7 +408,14 @@ class Store:
                 yet erased, for example if the disk is full.
         """
         with self.writing() as connection:
-            removed = remove_rows(connection, f"id {AMONG} AND {ALIVE}", (json.dumps(list(ids)),))
+            # The time at which a damaged picture expires may be wrong.
+            asked = list(ids)
+            self._name_damaged(stored_rows(connection.execute, asked, EXPIRED)[1])
+            removed = remove_rows(
+                connection,
+                f"id {AMONG} AND ({ALIVE} OR id {AMONG})",
+                (json.dumps(asked), json.dumps(sorted(self.damaged))),
+            )
         if removed:
             self._erase(removed)
         return len(removed)
@@ -561,7 +589,7 @@ class Store:
     def _warn_of_damage(self, ids: Sequence[int], what: str) -> None:
         warnings.warn(
             f"{self.path}: {what} of {_pictures(ids)} is damaged and left out of answers. "
-            "Restore the gallery from a backup, or index the pictures again.",
+            f"Restore the gallery from a backup. Or: {Remedy.INDEX.value}",
             GalleryWarning,
             stacklevel=4,
         )

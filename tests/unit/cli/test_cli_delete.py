@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sqlite3
 import sys
 from pathlib import Path
 
@@ -59,6 +60,18 @@ def test_ids_are_deleted_and_unknown_ones_named(path: Path, capsys):
     assert shown.out == "deleted 2 of 2 pictures\n"
     assert shown.err == "note: no picture has id 99\n"
     assert set(range(1, 15)) - set(ids(path)) == {3, 4}
+
+
+@pytest.mark.filterwarnings("ignore::finegrain.errors.GalleryWarning")
+def test_a_damaged_picture_is_deleted_by_its_id(path: Path, capsys):
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE picture SET camera = 'gate-9' WHERE id = 3")
+    connection.close()
+    assert delete(path, "--ids", "3", "--dry-run") == 0
+    assert capsys.readouterr().out.split() == "3 (damaged) would delete 1 picture".split()
+    assert delete(path, "--ids", "3", "--yes") == 0
+    with Gallery(path) as gallery:
+        assert gallery.check().is_valid
 
 
 @pytest.mark.parametrize(
