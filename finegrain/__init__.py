@@ -22,6 +22,7 @@ del telemetry
 # Names are loaded on first use, so that `import finegrain` takes less than 0.2 s and searching
 # does not import torch.
 _MODULES = {
+    "Client": "finegrain.serve.client",
     "ExportProfile": "finegrain.exporters",
     "FinegrainError": "finegrain.errors",
     "Gallery": "finegrain.gallery",
@@ -37,6 +38,7 @@ _MODULES = {
 }
 
 __all__ = [
+    "Client",
     "ExportProfile",
     "FinegrainError",
     "Gallery",
@@ -64,6 +66,7 @@ if TYPE_CHECKING:
     from finegrain.recipe import Recipe, load_recipe
     from finegrain.search.matches import Match
     from finegrain.search.searcher import Searcher
+    from finegrain.serve.client import Client
     from finegrain.training import train
 
 

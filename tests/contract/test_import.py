@@ -14,6 +14,7 @@ import pytest
 import finegrain
 
 PUBLIC = [
+    "Client",
     "ExportProfile",
     "FinegrainError",
     "Gallery",

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from typing import Annotated
 
 from fastapi import APIRouter, File, Form, Response, UploadFile
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 
 from finegrain.errors import FinegrainError, QueryError
@@ -43,7 +45,7 @@ async def search_by_picture(
     options: Annotated[str, Form(max_length=20_000, description="JSON, as for /v1/search")] = "{}",
 ) -> schemas.SearchOut:
     """Search by a picture."""
-    body = schemas.Answering.model_validate(json_object(options))
+    body = _options(options)
     async with collection.decoding:
         image = await uploaded(picture)
     await picture.seek(0)
@@ -85,6 +87,14 @@ async def export(
     client.spend(PICTURE_COST * len(matches))
     pictures = [(match.id, await _jpeg(match.id, client, collection)) for match in matches]
     return _file(await run_in_threadpool(as_zip, matches, pictures), "application/zip", "zip")
+
+
+def _options(text: str) -> schemas.Answering:
+    try:
+        return schemas.Answering.model_validate(json_object(text))
+    except ValidationError as error:
+        causes = [{**cause, "loc": ("options", *cause["loc"])} for cause in error.errors()]
+        raise RequestValidationError(causes) from error
 
 
 async def _answered(

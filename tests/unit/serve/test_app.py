@@ -138,6 +138,24 @@ def test_an_invalid_search_is_a_problem_document(client, body, status, detail):
     assert detail in response.json()["detail"]
 
 
+@pytest.mark.parametrize(
+    ("options", "detail"),
+    [
+        ('{"k": 0}', "k: Input should be greater than or equal to 1"),
+        ('{"colour": 1}', "colour: Extra inputs are not permitted"),
+        ("[]", "expected a JSON object"),
+        ("{", "expected a JSON object"),
+        ("[" * 9000, "expected a JSON object"),
+    ],
+)
+def test_invalid_options_of_a_picture_are_a_problem_document(client, options, detail):
+    response = client.post(
+        "/v1/search/picture", files={"picture": png()}, data={"options": options}
+    )
+    assert response.status_code == 422
+    assert detail in response.json()["detail"]
+
+
 @pytest.mark.parametrize("data", [b"", b"\xff\xd8\xff", b"GIF89a", png()[:60], b"RIFF0000WEBP"])
 def test_a_file_that_is_not_a_picture_is_a_problem(client, data):
     response = client.post("/v1/search/picture", files={"picture": data})
