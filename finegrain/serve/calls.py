@@ -62,7 +62,7 @@ class Call(Generic[T]):
     """A request, and how to read its answer.
 
     Attributes:
-        method, path: Of HTTP.
+        method, path: The method and path of the request.
         read: Makes the result from the body of the answer.
         body: JSON to send.
         fields: Fields of a form to send.
