@@ -71,6 +71,15 @@ def catalog_photos(result: Result) -> str:
     return _table(rows, ["query", "precision@10", "pictures of it"])
 
 
+def denied_words(result: Result) -> str:
+    rows = [
+        (name, f"{at['precision']:.3f}", f"{at['denied']:.3f}")
+        for name, at in result["ways"].items()
+    ]
+    head = f"{result['queries']} queries, {result['gallery']:,} pictures"
+    return _table(rows, [head, f"precision@{result['k']}", "denied thing shown"])
+
+
 def query_latency(fp32: Result, int8: Result) -> str:
     rows = [
         (
@@ -319,6 +328,7 @@ TABLES: Mapping[str, tuple[Callable[..., str], tuple[str, ...]]] = {
     "demo": (demo, ("demo",)),
     "demo_queries": (demo_queries, ("demo",)),
     "catalog_photos": (catalog_photos, ("catalog_photos",)),
+    "denied_words": (denied_words, ("denied_words",)),
     "query_latency": (query_latency, ("query_onnx_fp32", "query_cpu_int8")),
     "encode": (encode, ("encode",)),
     "int8_kinds": (int8_kinds, ("int8_kinds",)),

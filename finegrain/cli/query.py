@@ -46,6 +46,13 @@ def add_query_verb(verbs: Verbs) -> None:
     query.add_argument(
         "--unlike", type=int, nargs="+", default=(), metavar="ID", help="pictures that are wrong"
     )
+    query.add_argument(
+        "--avoid", action="append", default=[], metavar="TEXT", help="what must not be there"
+    )
+    query.add_argument(
+        "--no-negation", action="store_false", dest="negation",
+        help="search for words such as 'without a bag' as they are",
+    )  # fmt: skip
     query.add_argument("-k", type=int, help="number of matches (default: 10)")
     query.add_argument("--offset", type=int, default=0, metavar="N", help="skip the first N")
     query.add_argument("--where", help="filter, such as: camera = 'gate-3' and price < 80")
@@ -101,6 +108,8 @@ def _answers(
                 images=queries if by_pictures else None,
                 like=arguments.like,
                 unlike=arguments.unlike,
+                avoid=arguments.avoid,
+                negation=arguments.negation,
                 where=arguments.where,
                 group_by=arguments.group_by,
                 distinct=arguments.distinct,
@@ -112,6 +121,8 @@ def _answers(
     return searcher.query(
         queries,
         arguments.k,
+        avoid=arguments.avoid,
+        negation=arguments.negation,
         where=arguments.where,
         group_by=arguments.group_by,
         distinct=arguments.distinct,

@@ -324,11 +324,11 @@ def _reranked(
 ) -> list[_ScoredHit]:
     """The requested hits after re-ranking, each with its probability of a match.
 
-    Feedback has no words that a match head could read, so its order stays.
+    A match head reads what is asked for. It cannot read feedback, whose order stays.
     """
     scored: list[_ScoredHit] = [(hit, None) for hit in hits]
-    if reranker is not None and asked.is_plain and asked.text is not None and hits:
-        scored = reranker.order(asked.text, hits, request.depth)
+    if reranker is not None and asked.text is not None and hits and not asked.has_feedback:
+        scored = reranker.order(asked.wanted, hits, request.depth)
     return scored[request.offset : request.depth]
 
 
@@ -340,9 +340,9 @@ def _matches(
     notes: Sequence[str],
 ) -> Matches:
     explainer: Callable[[Match], Explanation] | None = None
-    notes = list(notes)
+    notes = [*asked.notes, *notes]
     if asked.text is not None:
-        text = asked.text
+        text = asked.wanted
         explainer = lambda match: explain(retriever.encoder, text, match.open())  # noqa: E731
         notes += text_notes(retriever.encoder.tokenizer, text)
     if request.where is not None and len(hits) < request.k:

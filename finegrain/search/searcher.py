@@ -19,7 +19,8 @@ from finegrain.preprocess import Crop, ImageSource
 from finegrain.records import Problem, Sample
 from finegrain.rerank import RerankBy
 from finegrain.runtime.base import RuntimeChoice
-from finegrain.search.asking.asked import Asked, asked_all, asked_one
+from finegrain.search.asking.asked import Asked, Denial, asked_all, asked_one
+from finegrain.search.asking.negation import Reader
 from finegrain.search.ingest import Added, IngestOptions, Metadata, columns_of, ingest
 from finegrain.search.matches import Matches
 from finegrain.search.queries import Query
@@ -273,6 +274,8 @@ class Searcher:
         images: Sequence[ImageSource] | None = None,
         like: Sequence[int] = (),
         unlike: Sequence[int] = (),
+        avoid: str | Sequence[str] = (),
+        negation: bool | Reader = True,
         where: str | None = None,
         group_by: str | None = None,
         distinct: float | None = None,
@@ -284,6 +287,8 @@ class Searcher:
         query: list[Query] | list[str] | tuple[Query, ...],
         k: int | None = None,
         *,
+        avoid: str | Sequence[str] = (),
+        negation: bool | Reader = True,
         where: str | None = None,
         group_by: str | None = None,
         distinct: float | None = None,
@@ -297,6 +302,8 @@ class Searcher:
         images: Sequence[ImageSource] | None = None,
         like: Sequence[int] = (),
         unlike: Sequence[int] = (),
+        avoid: str | Sequence[str] = (),
+        negation: bool | Reader = True,
         where: str | None = None,
         group_by: str | None = None,
         distinct: float | None = None,
@@ -312,6 +319,12 @@ class Searcher:
                 the mean of their embeddings. Pictures that cannot be read are named in the notes.
             like, unlike: Ids of pictures of the gallery that were judged right and wrong for this
                 query. They leave the answer; :meth:`Matches.refine` takes ranks instead.
+            avoid: One or more phrases for what must not be there, such as ``"backpack"``. A picture
+                loses the part of their scores that is above the mean of the gallery.
+            negation: Also read such phrases in texts, as in "man without a backpack, not wearing
+                a hat"; the notes say what was read. ``False`` searches for all words as they
+                are. A function reads other languages than English; it returns a
+                :class:`~finegrain.search.asking.negation.Reading`.
             where: Filter on the columns, such as
                 ``"camera = 'gate-3' and time >= '2026-05-01T08:00'"``.
             group_by: A column such as ``"pid"`` or ``"track"``; only the best picture of each
@@ -336,14 +349,15 @@ class Searcher:
         request = Request.checked(
             k, offset=offset, where=where, group_by=group_by, distinct=distinct
         )
+        denial = Denial.checked(avoid, negation)
         if isinstance(query, list | tuple):
             if images is not None or like or unlike:
                 raise QueryError(
                     "images, like and unlike belong to one query, got a list of queries. Search "
                     "for them one by one."
                 )
-            return self._answer(asked_all(query), request)
-        asked = asked_one(query, images=images, like=like, unlike=unlike)
+            return self._answer(asked_all(query, denial), request)
+        asked = asked_one(query, denial, images=images, like=like, unlike=unlike)
         return self._answer([asked], request)[0]
 
     def _answer(self, queries: Sequence[Asked], request: Request) -> list[Matches]:

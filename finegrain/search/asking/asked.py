@@ -8,6 +8,7 @@ from typing import Any
 
 from finegrain.errors import QueryError
 from finegrain.preprocess import ImageSource
+from finegrain.search.asking.negation import Reader, Reading, contradictions, read_english
 from finegrain.search.queries import Query, check_query
 
 
@@ -16,12 +17,16 @@ class Asked:
     """A query with everything that belongs to it alone.
 
     Attributes:
-        text: The words; None for a query by pictures alone.
+        text: The words as they were typed; None for a query by pictures alone.
+        wanted: The words without their denied parts.
+        denied: Phrases for what must not be there.
         pictures: The pictures; empty for a query by words alone.
         like, unlike: Ids of pictures that were judged right or wrong.
     """
 
     text: str | None = None
+    wanted: str = ""
+    denied: tuple[str, ...] = ()
     pictures: tuple[ImageSource, ...] = ()
     like: tuple[int, ...] = ()
     unlike: tuple[int, ...] = ()
@@ -30,12 +35,27 @@ class Asked:
     def is_plain(self) -> bool:
         """Whether one encoded text or picture answers the query."""
         is_one = len(self.pictures) + (self.text is not None) == 1
-        return is_one and not (self.like or self.unlike)
+        return is_one and not (self.denied or self.has_feedback)
+
+    @property
+    def has_feedback(self) -> bool:
+        return bool(self.like or self.unlike)
 
     @property
     def source(self) -> Query:
         """The text or the picture of a plain query."""
         return self.pictures[0] if self.text is None else self.text
+
+    @property
+    def notes(self) -> list[str]:
+        """How a text with denied phrases was read."""
+        if not self.denied:
+            return []
+        denied = ", ".join(repr(phrase) for phrase in self.denied)
+        notes = [f"read as: {self.wanted!r} without {denied} (negation=False, or --no-negation)"]
+        for phrase in contradictions(self.wanted, self.denied):
+            notes.append(f"the query asks for {phrase!r} and denies it, so no picture fits well")
+        return notes
 
     @property
     def label(self) -> str:
@@ -45,19 +65,82 @@ class Asked:
         return "<picture>" if len(self.pictures) == 1 else f"<{len(self.pictures)} pictures>"
 
 
-def asked_all(queries: Sequence[Query]) -> list[Asked]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Denial:
+    """How the texts of one call are read; create one with :meth:`checked`.
+
+    Attributes:
+        avoid: Denied phrases of all texts.
+        read: Reads denied phrases in a text; None reads none.
+    """
+
+    avoid: tuple[str, ...]
+    read: Reader | None
+
+    @classmethod
+    def checked(cls, avoid: Any, negation: Any) -> Denial:
+        """Check the arguments ``avoid`` and ``negation`` of a query.
+
+        Raises:
+            QueryError: One of them is invalid.
+        """
+        if not (isinstance(negation, bool) or callable(negation)):
+            raise QueryError(
+                f"expected negation as True, False or a function of a text, got {negation!r:.40}"
+            )
+        phrases = [avoid] if isinstance(avoid, str) else avoid
+        if not isinstance(phrases, list | tuple) or not all(isinstance(p, str) for p in phrases):
+            raise QueryError(f"expected avoid as a text or a list of texts, got {avoid!r:.40}")
+        for phrase in phrases:
+            check_query(phrase, place="avoid")
+        read = read_english if negation is True else negation or None
+        return cls(avoid=tuple(phrases), read=read)
+
+    def of(self, query: Query, *, place: str = "") -> Asked:
+        """A text or a picture as a query.
+
+        Raises:
+            QueryError: The query is invalid, or only denies.
+        """
+        check_query(query, place=place)
+        if not isinstance(query, str):
+            self.refuse_without_words()
+            return Asked(pictures=(query,))
+        reading = Reading(wanted=query) if self.read is None else self.read(query)
+        if not reading.wanted:
+            phrases = ", ".join(repr(phrase) for phrase in reading.denied)
+            raise QueryError(
+                f"{place}{': ' if place else ''}{query!r:.80} only says what must not be there "
+                f"({phrases}). Also say what to look for, as in 'person {query:.40}'; or pass "
+                "negation=False (--no-negation) to search for the words as they are."
+            )
+        denied = tuple(dict.fromkeys((*reading.denied, *self.avoid)))
+        return Asked(text=query, wanted=reading.wanted, denied=denied)
+
+    def refuse_without_words(self) -> None:
+        """Raise an error if there are phrases to avoid; a query by pictures has no words."""
+        if self.avoid:
+            raise QueryError(
+                "avoid takes words away from words, and a picture has none. Search by a text, or "
+                "pass the ids of wrong pictures as unlike."
+            )
+
+
+def asked_all(queries: Sequence[Query], denial: Denial) -> list[Asked]:
     """Check several texts and pictures, each of which is a query.
 
     Raises:
         QueryError: A query is invalid; the message says which.
     """
-    for number, query in enumerate(queries, start=1):
-        check_query(query, place=f"query {number} of {len(queries)}" if len(queries) > 1 else "")
-    return [_of(query) for query in queries]
+    return [
+        denial.of(query, place=f"query {number} of {len(queries)}" if len(queries) > 1 else "")
+        for number, query in enumerate(queries, start=1)
+    ]
 
 
 def asked_one(
     query: Query | None,
+    denial: Denial,
     *,
     images: Sequence[ImageSource] | None = None,
     like: Sequence[int] = (),
@@ -72,14 +155,11 @@ def asked_one(
     if images is None:
         check_query(query)
         assert query is not None
-        return replace(_of(query), like=liked, unlike=disliked)
+        return replace(denial.of(query), like=liked, unlike=disliked)
     if query is not None:
         raise QueryError("expected a query or images, got both. Search with one of them.")
+    denial.refuse_without_words()
     return Asked(pictures=checked_pictures(images), like=liked, unlike=disliked)
-
-
-def _of(query: Query) -> Asked:
-    return Asked(text=query) if isinstance(query, str) else Asked(pictures=(query,))
 
 
 def checked_pictures(images: Any) -> tuple[ImageSource, ...]:

@@ -14,6 +14,7 @@ from finegrain.gallery.scoring import Linear, Scoring
 from finegrain.index.exact import Vectors
 from finegrain.preprocess import ImageSource
 from finegrain.search.asking.asked import Asked
+from finegrain.search.asking.denial import Denied
 from finegrain.search.asking.feedback import judged
 from finegrain.search.asking.sample import GallerySample
 
@@ -40,8 +41,8 @@ def score_of(asked: Asked, encoder: Encoder, gallery: Gallery, sample: GallerySa
         ImageError: None of its pictures can be read.
     """
     notes: list[str] = []
-    scoring = _of_query(asked, encoder, notes)
-    if asked.like or asked.unlike:
+    scoring = _of_query(asked, encoder, sample, notes)
+    if asked.has_feedback:
         vectors = gallery.vectors([*asked.like, *asked.unlike])
         if missing := [id_ for id_ in (*asked.like, *asked.unlike) if id_ not in vectors]:
             notes.append(f"left out of the feedback, as not in the gallery: {_listed(missing)}")
@@ -51,10 +52,11 @@ def score_of(asked: Asked, encoder: Encoder, gallery: Gallery, sample: GallerySa
     return Scored(scoring=scoring, notes=tuple(notes))
 
 
-def _of_query(asked: Asked, encoder: Encoder, notes: list[str]) -> Scoring:
-    if asked.text is not None:
-        return Linear(encoder.encode_texts([asked.text])[0])
-    return Linear(_mean_picture(asked.pictures, encoder, notes))
+def _of_query(asked: Asked, encoder: Encoder, sample: GallerySample, notes: list[str]) -> Scoring:
+    if asked.text is None:
+        return Linear(_mean_picture(asked.pictures, encoder, notes))
+    wanted, *denied = encoder.encode_texts([asked.wanted, *asked.denied])
+    return Denied.over(sample.rows(), wanted, np.stack(denied)) if denied else Linear(wanted)
 
 
 def _mean_picture(pictures: Sequence[ImageSource], encoder: Encoder, notes: list[str]) -> Vectors:
