@@ -99,7 +99,7 @@ def read_english(text: str) -> Reading:
             continue
         denied += phrases
         begin = position
-        is_continued = tokens[position].word == "no" and _goes_on(tokens, after)
+        is_continued = tokens[position].word == "no" and _is_continued(tokens, after)
         while begin > kept_from and tokens[begin - 1].word in _BEFORE and not is_continued:
             begin -= 1  # unless "with no hat and a bag" needs its "with"
         kept.append(_between(text, tokens, kept_from, begin))
@@ -174,7 +174,7 @@ def _phrase(tokens: Sequence[_Token], position: int) -> tuple[int, int]:
 
 
 def _is_list(tokens: Sequence[_Token], position: int, *, has_article: bool) -> bool:
-    """Whether a list goes on behind a comma, as in "a hat, a bag or an umbrella"."""
+    """Whether a list continues behind a comma, as in "a hat, a bag or an umbrella"."""
     if _words(tokens, position, 1) != [","]:
         return False
     if _words(tokens, position + 1, 1) in (["or"], ["nor"]):
@@ -187,7 +187,7 @@ def _is_list(tokens: Sequence[_Token], position: int, *, has_article: bool) -> b
     )
 
 
-def _goes_on(tokens: Sequence[_Token], position: int) -> bool:
+def _is_continued(tokens: Sequence[_Token], position: int) -> bool:
     """Whether "and" and something that is asked for follow."""
     following = _words(tokens, position, 2)
     return (
