@@ -15,7 +15,11 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
-OWN = {"finegrain", "fixtures", "conftest", "plots", "tables", "compare", "tests", "benchmarks"}
+OWN = {
+    "finegrain", "fixtures", "tests",
+    # of benchmarks
+    "benchmarks", "compare", "conftest", "plots", "rendered_people", "tables",
+}  # fmt: skip
 BROUGHT_BY = {
     "cuda": {"cuda-python"},  # a metapackage, whose parts have the modules
     "cpuinfo": {"pytest-benchmark"},  # it depends on pillow for the same purpose
