@@ -9,10 +9,12 @@ structures in Thrift's compact protocol, and pyarrow does not expose them.
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from finegrain.errors import require
 
 MAX_RATIO = 200
 """Largest ratio of the sizes after and before unpacking."""
@@ -63,13 +65,14 @@ def check_footer(path: Path) -> None:
         raise ValueError(f"its footer has {size:,} bytes; expected at most {MAX_FOOTER_BYTES:,}")
 
 
-def rows_at_once(path: Path, metadata: Any, most: int) -> int:
+def rows_at_once(path: Path, metadata: Any, most: int, groups: Iterable[int] | None = None) -> int:
     """Check the sizes of a file, and return how many of its rows may be in memory at once.
 
     Args:
         path: The file.
         metadata: Its ``pyarrow.parquet.FileMetaData``.
         most: Number of rows at once of a file whose values are short.
+        groups: The row groups to check and to read; all by default.
 
     Raises:
         ValueError: The file has too many rows, columns, values or bytes, or is damaged.
@@ -80,7 +83,8 @@ def rows_at_once(path: Path, metadata: Any, most: int) -> int:
     values = unpacked = 0
     longest: dict[int, int] = {}
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        for group in map(metadata.row_group, range(metadata.num_row_groups)):
+        numbers = range(metadata.num_row_groups) if groups is None else groups
+        for group in map(metadata.row_group, numbers):
             for number in range(group.num_columns):
                 column = group.column(number)
                 for page in _pages(data, column):
@@ -91,6 +95,19 @@ def rows_at_once(path: Path, metadata: Any, most: int) -> int:
                     if "BYTE_ARRAY" in column.physical_type:
                         longest[number] = max(longest.get(number, 0), page.unpacked)
     return max(1, min(most, MAX_BATCH_BYTES // max(1, sum(longest.values()))))
+
+
+def unpacked_bytes(column: Any) -> int:
+    """Bytes of the cells of a column, with a repeated value counted each time."""
+    pyarrow = require("pyarrow", "parquet")
+    if not pyarrow.types.is_dictionary(column.type):
+        return int(column.nbytes)
+    values = column.dictionary
+    if not pyarrow.types.is_string(values.type) and not pyarrow.types.is_binary(values.type):
+        return int(column.nbytes)
+    compute = require("pyarrow.compute", "parquet")
+    lengths = compute.take(compute.binary_length(values), column.indices)
+    return int(column.nbytes) + (compute.sum(lengths).as_py() or 0)
 
 
 def _check(what: str, number: int, limit: int) -> None:

@@ -28,6 +28,12 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
+from finegrain.bounded.parquet import (
+    MAX_BATCH_BYTES,
+    check_footer,
+    rows_at_once,
+    unpacked_bytes,
+)
 from finegrain.encoder import Encoder
 from finegrain.errors import DataError, FinegrainWarning, require
 from finegrain.gallery.pictures import name_problem, path_of, pictures_in, unknown
@@ -179,15 +185,14 @@ class Shard:
         if self.paths is not None:
             return arrow.table({IMAGE_PATH: arrow.array(self.paths, arrow.string())})
         try:
-            rows = _parquet().ParquetFile(self.file).read_row_group(self.row_group)
-            rows = rows.slice(self.first, self.num_rows)
+            rows = _rows_of(Path(self.file), self.row_group, self.first, self.num_rows)
             paths = [_beside(self.file, path) for path in rows.column(self.column).to_pylist()]
-        except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        except (arrow.ArrowException, OSError, ValueError, LookupError, TypeError) as error:
             raise DataError(
                 f"{self.file}: the paths in column {self.column!r} cannot be read ({error}). "
                 "If the file has changed since, start again with a new folder."
             ) from error
-        others = rows.drop_columns([n for n in (self.column, "vector") if n in rows.column_names])
+        others = rows.drop_columns([self.column])
         return others.append_column(IMAGE_PATH, arrow.array(paths, arrow.string()))
 
 
@@ -216,7 +221,10 @@ def _shards(source: Source, image_column: str, rows_per_shard: int) -> Iterator[
 
 def _shards_of_parquet(path: Path, column: str, rows_per_shard: int) -> Iterator[Shard]:
     try:
-        about = _parquet().ParquetFile(path).metadata
+        check_footer(path)
+        with _parquet().ParquetFile(path) as file:
+            about = file.metadata
+        rows_at_once(path, about, rows_per_shard)
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read as Parquet: {error}. Check the file.") from error
     names = [about.schema.column(i).path for i in range(about.num_columns)]
@@ -239,6 +247,38 @@ def _shards_of_parquet(path: Path, column: str, rows_per_shard: int) -> Iterator
                 column=column,
             )
             number += 1
+
+
+def _rows_of(path: Path, group: int, first: int, count: int) -> Any:
+    """Rows of a row group of a Parquet file, without its vectors.
+
+    Raises:
+        ValueError: There are fewer rows, or they take too much memory.
+    """
+    arrow = require("pyarrow", "ray")
+    check_footer(path)
+    parts = []
+    num_bytes = begin = 0
+    with _parquet().ParquetFile(path) as file:
+        names = [name for name in file.schema_arrow.names if name != "vector"]
+        batch_rows = rows_at_once(path, file.metadata, count, [group])
+        for batch in file.iter_batches(batch_rows, row_groups=[group], columns=names):
+            start = min(max(first - begin, 0), batch.num_rows)
+            part = batch.slice(start, first + count - begin - start)
+            begin += batch.num_rows
+            num_bytes += sum(map(unpacked_bytes, part.columns))
+            if num_bytes > MAX_BATCH_BYTES:
+                raise ValueError(
+                    f"{count:,} rows take more than {MAX_BATCH_BYTES:,} bytes; give fewer "
+                    "rows_per_shard"
+                )
+            parts.append(part)
+            if begin >= first + count:
+                break
+    rows = arrow.Table.from_batches(parts)
+    if rows.num_rows != count:
+        raise ValueError(f"expected {count} rows, got {rows.num_rows}")
+    return rows
 
 
 def _beside(file: str, path: str) -> str:

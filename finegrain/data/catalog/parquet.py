@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -34,7 +33,7 @@ def read_parquet(table: Path) -> Iterator[Row]:
             left = max(parquet_bounds.ALWAYS_READ, ratio * table.stat().st_size)
             short = [f.name for f in file.schema_arrow if str(f.type) in ("float", "halffloat")]
             for batch in file.iter_batches(batch_size=num_rows):
-                left -= sum(map(_unpacked_bytes, batch.columns))
+                left -= sum(map(parquet_bounds.unpacked_bytes, batch.columns))
                 if left < 0:
                     raise ValueError(
                         f"expected at most {ratio} times its size after unpacking, got more"
@@ -49,19 +48,6 @@ def read_parquet(table: Path) -> Iterator[Row]:
             f"expected a Parquet table at {table}, could not read it: {error}. Write it again, or "
             "as CSV."
         ) from error
-
-
-def _unpacked_bytes(column: Any) -> int:
-    """Bytes of the cells of a column, with a repeated value counted each time."""
-    pyarrow = require("pyarrow", "parquet")
-    if not pyarrow.types.is_dictionary(column.type):
-        return int(column.nbytes)
-    values = column.dictionary
-    if not pyarrow.types.is_string(values.type) and not pyarrow.types.is_binary(values.type):
-        return int(column.nbytes)
-    compute = require("pyarrow.compute", "parquet")
-    lengths = compute.take(compute.binary_length(values), column.indices)
-    return int(column.nbytes) + (compute.sum(lengths).as_py() or 0)
 
 
 def _shortest(value: float | None) -> float | None:

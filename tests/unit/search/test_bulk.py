@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from finegrain.bounded import parquet as parquet_bounds
 from finegrain.errors import DataError, GalleryError, ImageError, MissingExtraError, PlanError
 from finegrain.gallery import Gallery
 from finegrain.plan import Plan
 from finegrain.preprocess import Crop
+from finegrain.search import bulk
 from finegrain.search.bulk import Shard, _claim, _shards, embed_dataset, embed_shard
 from finegrain.search.searcher import Searcher
 
@@ -96,6 +98,39 @@ def test_columns_of_parquet_are_kept(searcher, plan, pictures, catalog, tmp_path
     assert [row.pid for row in rows] == list(range(12))
     assert rows[3].camera == "gate-3"
     assert rows[3].metadata == {"price": 1.5}
+
+
+def test_the_rows_of_a_shard_are_read_in_batches(catalog, monkeypatch):
+    """Also those that begin inside a batch, from a row group with vectors."""
+    table = parquet.read_table(catalog).append_column("vector", arrow.array([[0.5]] * 13))
+    parquet.write_table(table, catalog, row_group_size=13)
+    expected = [row["pid"] for row in table.to_pylist()]
+    for batch_rows in (1, 3, 13):
+        monkeypatch.setattr(bulk, "rows_at_once", lambda *_, rows=batch_rows: rows)
+        for rows_per_shard in (4, 7, 13):
+            tables = [shard.table() for shard in _shards(catalog, "file", rows_per_shard)]
+            assert [n for rows in tables for n in rows.column("pid").to_pylist()] == expected
+            assert "vector" not in tables[0].column_names
+
+
+def test_large_rows_are_refused_before_they_fill_the_memory(catalog, monkeypatch):
+    (shard,) = (shard for shard in _shards(catalog, "file", 7) if shard.row_group == 0)
+    with monkeypatch.context() as patch:
+        patch.setattr(bulk, "MAX_BATCH_BYTES", 200)
+        with pytest.raises(DataError, match="take more than 200 bytes; give fewer rows_per_shard"):
+            shard.table()
+    monkeypatch.setattr(parquet_bounds, "ALWAYS_READ", 100)
+    monkeypatch.setattr(parquet_bounds, "MAX_RATIO", 0)
+    for read in (shard.table, lambda: list(_shards(catalog, "file", 7))):
+        with pytest.raises(DataError, match="bytes after unpacking for its size"):
+            read()
+
+
+def test_a_shard_of_a_shorter_file_is_refused(catalog):
+    *_, last = _shards(catalog, "file", 5)
+    parquet.write_table(parquet.read_table(catalog).slice(0, 10), catalog, row_group_size=7)
+    with pytest.raises(DataError, match="expected 1 rows, got 0"):
+        last.table()
 
 
 def test_a_shard_lists_each_picture_once(pictures):
