@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finegrain.gallery.duplicates import Inserted, OnDuplicate
-from finegrain.gallery.filters.conditions import Value
+from finegrain.gallery.filters.conditions import Condition, Value
 from finegrain.gallery.row import Entry, Place, Row
 from finegrain.gallery.sqlite.reindex import PictureEncoder, Reindexed
 from finegrain.index.approximate import Tuned
@@ -119,6 +119,12 @@ class Backend(Protocol):
         """Replace the columns of stored rows; ``added_at``, vectors and thumbnails stay."""
         ...
 
+    def change(
+        self, ids: Sequence[int], condition: Condition | None, changed: Callable[[Row], Row]
+    ) -> int:
+        """Change the columns of those rows that match a condition; return their number."""
+        ...
+
     def insert(
         self, vectors: Vectors, entries: Sequence[Entry], on_duplicate: OnDuplicate = "add"
     ) -> list[int]:
@@ -137,6 +143,10 @@ class Backend(Protocol):
 
     def delete(self, ids: Iterable[int]) -> int:
         """Remove rows; return the number that were stored."""
+        ...
+
+    def delete_where(self, expression: str) -> int:
+        """Remove the rows that match a filter; return their number."""
         ...
 
     def expire(self, *, trust_clock: bool = False) -> int:

@@ -12,6 +12,7 @@ from finegrain.errors import GalleryError
 from finegrain.gallery.backend import Backend
 from finegrain.gallery.entries import CHANGEABLE, entry_from_mapping
 from finegrain.gallery.filters.conditions import Value, kind_of
+from finegrain.gallery.filters.syntax import parse
 from finegrain.gallery.picture_files import is_there, stamp_of
 from finegrain.gallery.row import Entry, Row
 
@@ -30,8 +31,16 @@ def with_columns(row: Row, changes: Entry, names: Collection[str]) -> Row:
     return replace(row, metadata={**row.metadata, **changes.metadata}, **built_in)
 
 
-def update(store: Backend, ids: Iterable[int], columns: Mapping[str, Any]) -> int:
+def update(
+    store: Backend, ids: Iterable[int], columns: Mapping[str, Any], where: str | None = None
+) -> int:
     """Set columns of pictures; return the number of pictures changed.
+
+    Args:
+        store: The storage of the gallery.
+        ids: Ids of the pictures.
+        columns: New values by name.
+        where: Change only pictures that still match this filter.
 
     Raises:
         GalleryError: A column cannot be set, or a value is of a kind that its column never held.
@@ -45,13 +54,16 @@ def update(store: Backend, ids: Iterable[int], columns: Mapping[str, Any]) -> in
             f"{note}. Nothing was changed. Give a value of the kind that the column holds, or set "
             "another column. To change a whole column, index its table with --replace."
         )
-    all_ids = list(ids)
-    count = 0
-    for start in range(0, len(all_ids), _CHUNK_ROWS):
-        rows = store.rows(all_ids[start : start + _CHUNK_ROWS])
-        store.rewrite([with_columns(row, changes, columns) for row in rows.values()])
-        count += len(rows)
-    return count
+    condition = None if where is None else parse(where, store.columns())
+    all_ids = [int(id_) for id_ in ids]
+    return sum(
+        store.change(
+            all_ids[start : start + _CHUNK_ROWS],
+            condition,
+            lambda row: with_columns(row, changes, columns),
+        )
+        for start in range(0, len(all_ids), _CHUNK_ROWS)
+    )
 
 
 def notes_on_kinds(columns: Mapping[str, Collection[str]], entries: Iterable[Entry]) -> list[str]:

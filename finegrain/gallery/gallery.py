@@ -26,10 +26,11 @@ from finegrain.gallery.entries import (
 from finegrain.gallery.exchange import export, load
 from finegrain.gallery.filters.advice import filter_notes
 from finegrain.gallery.filters.conditions import BUILT_IN
+from finegrain.gallery.filters.syntax import parse
 from finegrain.gallery.grouping import Thinning
 from finegrain.gallery.picture_files import UnpackedFolder, unpacked_folders
 from finegrain.gallery.places import location_exists, open_store
-from finegrain.gallery.row import Entry, Place, Row
+from finegrain.gallery.row import Entry, Place, Row, meets
 from finegrain.gallery.scoring import ScoredSearch, Scoring
 from finegrain.gallery.sqlite.backup import back_up
 from finegrain.gallery.sqlite.check import GalleryReport, check
@@ -315,10 +316,22 @@ class Gallery:
             return None
         return Thinning(self._store, group_by=group_by, distinct=distinct)
 
-    def rows(self, ids: Iterable[int]) -> list[Row]:
-        """Rows in the order of the ids; ids that are not stored, or no longer, are left out."""
+    def rows(self, ids: Iterable[int], where: str | None = None) -> list[Row]:
+        """Rows in the order of the ids; ids that are not stored, or no longer, are left out.
+
+        Args:
+            ids: Ids, as of the hits of a search.
+            where: Leave out rows that do not match this filter. The columns of a hit may have
+                changed since a search with the filter.
+
+        Raises:
+            FilterError: The filter does not parse, or compares a column with a wrong type.
+        """
         ordered = checked_ids(ids)
+        condition = None if where is None else parse(where, self._store.columns())
         rows = self._store.rows(ordered)
+        if condition is not None:
+            rows = {id_: row for id_, row in rows.items() if meets(row, condition)}
         return [rows[id_] for id_ in ordered if id_ in rows]
 
     def ids_where(self, where: str) -> list[int]:
@@ -378,8 +391,9 @@ class Gallery:
             GalleryError: A value is of the wrong type or of a kind that its column never held, or
                 a column cannot be set.
         """
-        ids = self._store.ids_where(pictures) if isinstance(pictures, str) else pictures
-        return update(self._store, checked_ids(ids), columns)
+        if isinstance(pictures, str):
+            return update(self._store, self._store.ids_where(pictures), columns, pictures)
+        return update(self._store, checked_ids(pictures), columns)
 
     def notes_on_kinds(self, entries: Iterable[Entry]) -> list[str]:
         """Notes on columns that hold values of one kind, where entries have values of another."""
@@ -509,7 +523,7 @@ class Gallery:
         Raises:
             FilterError: The filter does not parse, or compares a column with a wrong type.
         """
-        return self._store.delete(self._store.ids_where(where).tolist())
+        return self._store.delete_where(where)
 
     def expire(self, *, trust_clock: bool = False) -> int:
         """Delete the expired pictures; see :meth:`delete`.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from finegrain.gallery.filters.conditions import BUILT_IN
+from finegrain.gallery.filters.conditions import BUILT_IN, Condition, column_names, evaluate
 from finegrain.records import Pid, Scalar
 
 
@@ -79,6 +79,11 @@ class Place:
     source: str | None
     size: int | None
     digest: str | None
+
+
+def meets(row: Row, condition: Condition) -> bool:
+    """Whether a row matches a filter."""
+    return evaluate(condition, {name: value_of(row, name) for name in column_names(condition)})
 
 
 def value_of(row: Row, column: str) -> Scalar:

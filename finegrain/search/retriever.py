@@ -250,7 +250,12 @@ def _require_file(place: str | Path | Gallery) -> None:
 
 
 def answer(
-    retriever: Retriever, reranker: Reranker | None, queries: Sequence[Asked], request: Request
+    retriever: Retriever,
+    reranker: Reranker | None,
+    queries: Sequence[Asked],
+    request: Request,
+    *,
+    attempts: int = 3,
 ) -> list[Matches]:
     """Search for each query and return its matches.
 
@@ -259,6 +264,7 @@ def answer(
         reranker: Reorders the first candidates of a text query; None for no re-ranking.
         queries: The queries. Those of one text or picture are searched in one batch.
         request: Arguments of all queries.
+        attempts: How often to search while a writer changes or deletes pictures that were hits.
 
     Raises:
         QueryError: No picture has the column to group by.
@@ -301,6 +307,8 @@ def answer(
             )
         ordered = _reranked(reranker, asked, hits, request)
         matches = _matches(retriever, asked, ordered, request, notes)
+        if len(matches) < len(ordered) and attempts > 1:  # hits were changed or deleted meanwhile
+            (matches,) = answer(retriever, reranker, [asked], request, attempts=attempts - 1)
         matches.refiner = _refiner(retriever, reranker, asked, request)
         answers.append(matches)
     return answers
@@ -355,7 +363,7 @@ def _matches(
         )
     return Matches(
         asked.label,
-        list(_rows(retriever.gallery, hits, explainer, first_rank=request.offset + 1)),
+        list(_rows(retriever.gallery, hits, explainer, request)),
         notes=notes,
     )
 
@@ -364,15 +372,14 @@ def _rows(
     gallery: Gallery,
     hits: Sequence[_ScoredHit],
     explainer: Callable[[Match], Explanation] | None,
-    *,
-    first_rank: int,
+    request: Request,
 ) -> Iterator[Match]:
+    """The matches of hits, without pictures that were deleted or changed since the search."""
     ids = [hit.id for hit, _ in hits]
-    rows = {row.id: row for row in gallery.rows(ids)}
-    thumbnails = gallery.thumbnails(ids)
-    # A picture may have been deleted since the search.
+    rows = {row.id: row for row in gallery.rows(ids, request.where)}
+    thumbnails = gallery.thumbnails(rows)
     existing = ((hit, match) for hit, match in hits if hit.id in rows)
-    for rank, (hit, match) in enumerate(existing, start=first_rank):
+    for rank, (hit, match) in enumerate(existing, start=request.offset + 1):
         row = rows[hit.id]
         yield Match(
             rank=rank,

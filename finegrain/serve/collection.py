@@ -12,7 +12,6 @@ from PIL import Image
 from starlette.concurrency import run_in_threadpool
 
 from finegrain.errors import FinegrainError, ImageError, QueryError
-from finegrain.gallery.filters.syntax import joined
 from finegrain.gallery.row import Row
 from finegrain.preprocess.image import load_image
 from finegrain.search.matches import Matches
@@ -84,12 +83,7 @@ class Collection:
             ServiceError: There is no such picture in the client's part of the gallery.
         """
 
-        def read() -> list[Row]:
-            if client.where and not self.gallery.ids_where(joined([f"id = {id_}", client.where])):
-                return []
-            return self.gallery.rows([id_])
-
-        rows = await run_in_threadpool(read)
+        rows = await run_in_threadpool(self.gallery.rows, [id_], client.where)
         if not rows:
             raise ServiceError(HTTPStatus.NOT_FOUND, f"There is no picture {id_}.")
         return rows[0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Sequence, Set
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence, Set
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,7 +43,7 @@ from finegrain.gallery.milvus.layout import Seen, note_kinds, open_collection, s
 from finegrain.gallery.milvus.reindex import reindex
 from finegrain.gallery.milvus.search import MilvusSearch, vector_pages
 from finegrain.gallery.picture_files import discard_unpacked
-from finegrain.gallery.row import Entry, Place, Row, value_of
+from finegrain.gallery.row import Entry, Place, Row, meets, value_of
 from finegrain.gallery.sqlite.reindex import PictureEncoder, Reindexed
 from finegrain.index.approximate import Tuned
 from finegrain.index.exact import Ids, Vectors
@@ -266,6 +266,17 @@ class MilvusStore:
         if new_ids:
             self._connection.settle(self._collection)
         return new_ids
+
+    def change(
+        self, ids: Sequence[int], condition: Condition | None, changed: Callable[[Row], Row]
+    ) -> int:
+        rows = self.rows(ids).values()
+        matching = [row for row in rows if condition is None or meets(row, condition)]
+        self.rewrite([changed(row) for row in matching])
+        return len(matching)
+
+    def delete_where(self, expression: str) -> int:
+        return self._remove(self.ids_where(expression).tolist())
 
     def delete(self, ids: Iterable[int]) -> int:
         return self._remove([document["id"] for document in self._among(ids, [])])

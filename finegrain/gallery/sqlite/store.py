@@ -37,7 +37,7 @@ from finegrain.gallery.duplicates import Inserted, OnDuplicate, duplicates, inse
 from finegrain.gallery.filters.conditions import Condition, Value
 from finegrain.gallery.filters.sql import to_sql
 from finegrain.gallery.filters.syntax import parse
-from finegrain.gallery.row import Entry, Place, Row
+from finegrain.gallery.row import Entry, Place, Row, meets
 from finegrain.gallery.sqlite.connections import (
     Connections,
     as_gallery_errors,
@@ -337,6 +337,16 @@ class Store:
         with self.writing() as connection:
             rewrite_rows(connection, rows)
 
+    def change(
+        self, ids: Sequence[int], condition: Condition | None, changed: Callable[[Row], Row]
+    ) -> int:
+        """Change the columns of those rows that match a condition, in one transaction."""
+        with self.writing() as connection:  # nobody changes them between reading and writing
+            rows = self.rows(ids).values()
+            matching = [row for row in rows if condition is None or meets(row, condition)]
+            rewrite_rows(connection, [changed(row) for row in matching])
+        return len(matching)
+
     def insert(
         self, vectors: Vectors, entries: Sequence[Entry], on_duplicate: OnDuplicate = "add"
     ) -> list[int]:
@@ -416,6 +426,15 @@ class Store:
                 f"id {AMONG} AND ({ALIVE} OR id {AMONG})",
                 (json.dumps(asked), json.dumps(sorted(self.damaged))),
             )
+        if removed:
+            self._erase(removed)
+        return len(removed)
+
+    def delete_where(self, expression: str) -> int:
+        """Delete the rows that match a filter, as of the moment of the deletion."""
+        with self.writing() as connection:
+            ids = self.ids_where(expression)
+            removed = remove_rows(connection, f"id {AMONG}", (json.dumps(ids.tolist()),))
         if removed:
             self._erase(removed)
         return len(removed)

@@ -68,7 +68,7 @@ def test_a_damaged_picture_is_deleted_by_its_id(path: Path, capsys):
         connection.execute("UPDATE picture SET camera = 'gate-9' WHERE id = 3")
     connection.close()
     assert delete(path, "--ids", "3", "--dry-run") == 0
-    assert capsys.readouterr().out.split() == "3 (damaged) would delete 1 picture".split()
+    assert capsys.readouterr().out.split() == ["3", "(damaged)", "would", "delete", "1", "picture"]
     assert delete(path, "--ids", "3", "--yes") == 0
     with Gallery(path) as gallery:
         assert gallery.check().is_valid
