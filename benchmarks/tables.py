@@ -80,6 +80,12 @@ def denied_words(result: Result) -> str:
     return _table(rows, [head, f"precision@{result['k']}", "denied thing shown"])
 
 
+def composed_queries(result: Result) -> str:
+    rows = [(name, f"{precision:.3f}") for name, precision in result["precision"].items()]
+    head = f"{result['queries']} queries, {result['gallery']:,} pictures"
+    return _table(rows, [head, f"precision@{result['k']}"])
+
+
 def query_latency(fp32: Result, int8: Result) -> str:
     rows = [
         (
@@ -329,6 +335,7 @@ TABLES: Mapping[str, tuple[Callable[..., str], tuple[str, ...]]] = {
     "demo_queries": (demo_queries, ("demo",)),
     "catalog_photos": (catalog_photos, ("catalog_photos",)),
     "denied_words": (denied_words, ("denied_words",)),
+    "composed_queries": (composed_queries, ("composed_queries",)),
     "query_latency": (query_latency, ("query_onnx_fp32", "query_cpu_int8")),
     "encode": (encode, ("encode",)),
     "int8_kinds": (int8_kinds, ("int8_kinds",)),

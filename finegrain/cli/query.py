@@ -29,6 +29,7 @@ def add_query_verb(verbs: Verbs) -> None:
         '  finegrain query model.plan "man with a backpack" --where "camera = \'gate-3\'" -k 5\n'
         '  finegrain query model.plan "red coat" "blue dress" --json\n'
         "  finegrain query model.plan --image crop.jpg --grid matches.png\n"
+        '  finegrain query model.plan --image crop.jpg "but in a blue jacket"\n'
         '  finegrain query model.plan "red coat, no bag" --rerank --explain why.png',
     )
     query.add_argument("plan", type=Path)
@@ -37,8 +38,11 @@ def add_query_verb(verbs: Verbs) -> None:
     query.add_argument("--queries", type=Path, metavar="FILE", help="further texts, one per line")
     query.add_argument(
         "--image", action="append", metavar="PICTURE",
-        help="search by this picture instead; by their mean if given several times",
+        help="search by this picture, or by several; a TEXT then changes it",
     )  # fmt: skip
+    query.add_argument(
+        "--weight", type=float, metavar="W", help="weight of the TEXT beside --image (default: 0.7)"
+    )
     query.add_argument(
         "--like", type=int, nargs="+", default=(), metavar="ID",
         help="pictures of the gallery that are right; --json shows the ids",
@@ -76,12 +80,11 @@ def add_query_verb(verbs: Verbs) -> None:
 
 
 def _query(arguments: argparse.Namespace) -> None:
-    queries = _queries(arguments)
-    by_pictures = bool(arguments.image)
-    if len(queries) > 1 and not by_pictures and (arguments.grid or arguments.explain):
-        raise QueryError(f"--grid and --explain take one query, got {len(queries)}")
+    pictures = [typed_file(image) or Path(image) for image in arguments.image or ()]
+    queries = _queries(arguments, required=not pictures)
+    _check_number(arguments, pictures, queries)
     with open_searcher(arguments) as searcher:
-        answers = _answers(searcher, queries, arguments)
+        answers = _answers(searcher, arguments, pictures, queries)
         if arguments.json:
             _print_json(answers)
         else:
@@ -95,17 +98,43 @@ def _query(arguments: argparse.Namespace) -> None:
             print(f"\nwrote {arguments.explain}", file=sys.stderr)
 
 
+def _check_number(
+    arguments: argparse.Namespace, pictures: Sequence[Path], queries: Sequence[Query]
+) -> None:
+    """Check options for one query, and that at most one text changes a picture."""
+    for_one = {
+        "--grid": arguments.grid,
+        "--explain": arguments.explain,
+        "--like": arguments.like,
+        "--unlike": arguments.unlike,
+        "--weight": arguments.weight is not None,
+    }
+    given = [name for name, value in for_one.items() if value]
+    if pictures:
+        if len(queries) > 1 or not all(isinstance(query, str) for query in queries):
+            raise QueryError(
+                f"expected one text beside --image, which changes the picture, got {len(queries)} "
+                "texts or a picture. Pass several pictures with several --image."
+            )
+    elif len(queries) > 1 and given:
+        raise QueryError(f"{' and '.join(given)} take one query, got {len(queries)}")
+
+
 def _answers(
-    searcher: finegrain.Searcher, queries: list[Query], arguments: argparse.Namespace
+    searcher: finegrain.Searcher,
+    arguments: argparse.Namespace,
+    pictures: Sequence[Path],
+    queries: list[Query],
 ) -> list[Matches]:
-    """Search for several queries, for one query with judged pictures, or by several pictures."""
-    by_pictures = bool(arguments.image) and len(queries) > 1
-    if by_pictures or len(queries) == 1:
+    """Search by pictures, for one text, or for several."""
+    if pictures or len(queries) == 1:
         return [
             searcher.query(
-                None if by_pictures else queries[0],
+                None if pictures else queries[0],
                 arguments.k,
-                images=queries if by_pictures else None,
+                images=pictures or None,
+                text=str(queries[0]) if pictures and queries else None,
+                weight=arguments.weight,
                 like=arguments.like,
                 unlike=arguments.unlike,
                 avoid=arguments.avoid,
@@ -116,8 +145,6 @@ def _answers(
                 offset=arguments.offset,
             )
         ]
-    if arguments.like or arguments.unlike:
-        raise QueryError(f"--like and --unlike take one query, got {len(queries)}")
     return searcher.query(
         queries,
         arguments.k,
@@ -130,12 +157,8 @@ def _answers(
     )
 
 
-def _queries(arguments: argparse.Namespace) -> list[Query]:
-    """The queries of the command line; a text that is the path of a picture becomes the picture."""
-    if arguments.image:
-        if arguments.texts or arguments.queries:
-            raise QueryError("expected --image or texts, got both. Search with one of them.")
-        return [typed_file(image) or Path(image) for image in arguments.image]
+def _queries(arguments: argparse.Namespace, *, required: bool) -> list[Query]:
+    """The texts of the command line; a text that is the path of a picture becomes the picture."""
     texts = list(arguments.texts)
     if arguments.queries:
         try:
@@ -145,7 +168,7 @@ def _queries(arguments: argparse.Namespace) -> list[Query]:
                 f"{arguments.queries} cannot be read as UTF-8 text: {error}"
             ) from error
         texts += [line for line in lines if line.strip()]
-    if not texts:
+    if required and not texts:
         raise QueryError(
             "there is nothing to search for: pass texts, --queries FILE or --image PICTURE"
         )

@@ -24,8 +24,7 @@ from finegrain.index.gpu.scans import scan_maker
 from finegrain.plan import Plan
 from finegrain.runtime.base import RuntimeChoice
 from finegrain.search.asking.asked import Asked, checked_judged
-from finegrain.search.asking.sample import GallerySample
-from finegrain.search.asking.scores import score_of
+from finegrain.search.asking.scores import Scorer
 from finegrain.search.explanation import Explanation, explain
 from finegrain.search.matches import Match, Matches, Refiner
 from finegrain.search.queries import Query, text_notes
@@ -145,9 +144,9 @@ class Retriever:
         return self.opened
 
     @cached_property
-    def sample(self) -> GallerySample:
-        """A sample of the gallery, for the levels of scores."""
-        return GallerySample(self.gallery)
+    def scorer(self) -> Scorer:
+        """Makes the scores of queries that are more than one text or picture."""
+        return Scorer(self.encoder, self.gallery)
 
     def made(self) -> Gallery:
         """The open gallery; a missing one is created."""
@@ -295,7 +294,7 @@ def answer(
         if asked.is_plain:
             hits = next(plain_hits)
         else:
-            scored = score_of(asked, retriever.encoder, gallery, retriever.sample)
+            scored = retriever.scorer.score(asked)
             notes = scored.notes
             hits = gallery.search_by(
                 scored.scoring,
@@ -332,10 +331,11 @@ def _reranked(
 ) -> list[_ScoredHit]:
     """The requested hits after re-ranking, each with its probability of a match.
 
-    A match head reads what is asked for. It cannot read feedback, whose order stays.
+    A match head reads words. It cannot read pictures and feedback, so the order then stays.
     """
     scored: list[_ScoredHit] = [(hit, None) for hit in hits]
-    if reranker is not None and asked.text is not None and hits and not asked.has_feedback:
+    by_words = asked.text is not None and not (asked.pictures or asked.has_feedback)
+    if reranker is not None and by_words and hits:
         scored = reranker.order(asked.wanted, hits, request.depth)
     return scored[request.offset : request.depth]
 
@@ -349,8 +349,7 @@ def _matches(
 ) -> Matches:
     explainer: Callable[[Match], Explanation] | None = None
     notes = [*asked.notes, *notes]
-    if asked.text is not None:
-        text = asked.wanted
+    if text := asked.wanted:
         explainer = lambda match: explain(retriever.encoder, text, match.open())  # noqa: E731
         notes += text_notes(retriever.encoder.tokenizer, text)
     if request.where is not None and len(hits) < request.k:

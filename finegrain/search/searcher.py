@@ -271,7 +271,10 @@ class Searcher:
         query: Query | None = None,
         k: int | None = None,
         *,
+        image: ImageSource | None = None,
         images: Sequence[ImageSource] | None = None,
+        text: str | None = None,
+        weight: float | None = None,
         like: Sequence[int] = (),
         unlike: Sequence[int] = (),
         avoid: str | Sequence[str] = (),
@@ -299,7 +302,10 @@ class Searcher:
         query: Query | list[Query] | list[str] | tuple[Query, ...] | None = None,
         k: int | None = None,
         *,
+        image: ImageSource | None = None,
         images: Sequence[ImageSource] | None = None,
+        text: str | None = None,
+        weight: float | None = None,
         like: Sequence[int] = (),
         unlike: Sequence[int] = (),
         avoid: str | Sequence[str] = (),
@@ -315,8 +321,12 @@ class Searcher:
             query: A text or a picture, or a list of several, which are searched in one batch. A
                 picture is a :class:`~pathlib.Path`, an array, bytes or a Pillow image.
             k: Number of matches; 10 by default.
-            images: Several pictures of one person or product, instead of ``query``. The query is
-                the mean of their embeddings. Pictures that cannot be read are named in the notes.
+            image, images: One picture, or several of one person or product, instead of ``query``.
+                The query is the mean of their embeddings. Of several pictures, those that cannot
+                be read are named in the notes.
+            text: Words that change the picture, such as ``"but in a blue jacket"``. The score is
+                a product of both; see :mod:`finegrain.search.asking.composition`.
+            weight: Weight of these words, from 0 (the picture alone) to 1; 0.7 by default.
             like, unlike: Ids of pictures of the gallery that were judged right and wrong for this
                 query. They leave the answer; :meth:`Matches.refine` takes ranks instead.
             avoid: One or more phrases for what must not be there, such as ``"backpack"``. A picture
@@ -351,13 +361,23 @@ class Searcher:
         )
         denial = Denial.checked(avoid, negation)
         if isinstance(query, list | tuple):
-            if images is not None or like or unlike:
+            of_one = (image, images, text, weight, like or None, unlike or None)
+            if any(argument is not None for argument in of_one):
                 raise QueryError(
-                    "images, like and unlike belong to one query, got a list of queries. Search "
-                    "for them one by one."
+                    "image, images, text, weight, like and unlike belong to one query, got a list "
+                    "of queries. Search for them one by one."
                 )
             return self._answer(asked_all(query, denial), request)
-        asked = asked_one(query, denial, images=images, like=like, unlike=unlike)
+        asked = asked_one(
+            query,
+            denial,
+            image=image,
+            images=images,
+            text=text,
+            weight=weight,
+            like=like,
+            unlike=unlike,
+        )
         return self._answer([asked], request)[0]
 
     def _answer(self, queries: Sequence[Asked], request: Request) -> list[Matches]:

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finegrain.gallery import Gallery
+from finegrain.gallery.scoring import Linear
 from finegrain.search.asking.denial import Denied
 
 DIM = 8
@@ -44,7 +45,7 @@ def test_a_picture_loses_what_each_phrase_adds_beyond_its_mean(gallery, seed, nu
         for id_, product in products.items():
             scores[id_] -= max(0.0, product - mean)
     sample = np.stack(list(rows.values()))
-    hits = gallery.search_by(Denied.over(sample, wanted, np.stack(phrases)), k)
+    hits = gallery.search_by(Denied.over(sample, Linear(wanted), np.stack(phrases)), k)
     best = sorted(scores, key=lambda id_: (-scores[id_], id_))[:k]
     assert [hit.id for hit in hits] == best
     assert [hit.score for hit in hits] == pytest.approx([scores[id_] for id_ in best], abs=1e-6)
@@ -54,6 +55,6 @@ def test_the_bound_holds_for_every_picture(gallery):
     rows = np.stack(list(gallery.vectors(gallery).values()))
     for seed in range(20):
         wanted, *phrases = unit(np.random.default_rng(seed).standard_normal((3, DIM)))
-        scoring = Denied.over(rows, wanted, np.stack(phrases))
+        scoring = Denied.over(rows, Linear(wanted), np.stack(phrases))
         bound = rows.astype(float) @ scoring.vector + scoring.offset
         assert np.all(scoring.scores(rows) <= bound + 1e-6)

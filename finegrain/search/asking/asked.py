@@ -8,6 +8,7 @@ from typing import Any
 
 from finegrain.errors import QueryError
 from finegrain.preprocess import ImageSource
+from finegrain.search.asking.composition import WEIGHT, change_of, changes_nothing
 from finegrain.search.asking.negation import Reader, Reading, contradictions, read_english
 from finegrain.search.queries import Query, check_query
 
@@ -18,9 +19,10 @@ class Asked:
 
     Attributes:
         text: The words as they were typed; None for a query by pictures alone.
-        wanted: The words without their denied parts.
+        wanted: The words to encode: without denied parts, and empty if they change nothing.
         denied: Phrases for what must not be there.
         pictures: The pictures; empty for a query by words alone.
+        weight: Weight of the words beside pictures, from 0 to 1.
         like, unlike: Ids of pictures that were judged right or wrong.
     """
 
@@ -28,13 +30,14 @@ class Asked:
     wanted: str = ""
     denied: tuple[str, ...] = ()
     pictures: tuple[ImageSource, ...] = ()
+    weight: float = WEIGHT
     like: tuple[int, ...] = ()
     unlike: tuple[int, ...] = ()
 
     @property
     def is_plain(self) -> bool:
         """Whether one encoded text or picture answers the query."""
-        is_one = len(self.pictures) + (self.text is not None) == 1
+        is_one = len(self.pictures) + bool(self.wanted) == 1
         return is_one and not (self.denied or self.has_feedback)
 
     @property
@@ -44,15 +47,18 @@ class Asked:
     @property
     def source(self) -> Query:
         """The text or the picture of a plain query."""
-        return self.pictures[0] if self.text is None else self.text
+        return self.pictures[0] if self.pictures else self.wanted
 
     @property
     def notes(self) -> list[str]:
-        """How a text with denied phrases was read."""
-        if not self.denied:
-            return []
-        denied = ", ".join(repr(phrase) for phrase in self.denied)
-        notes = [f"read as: {self.wanted!r} without {denied} (negation=False, or --no-negation)"]
+        """How words were read, if not as they are."""
+        notes = []
+        if self.pictures and self.text is not None and not (self.wanted or self.denied):
+            notes.append(f"{self.text!r:.80} changes nothing, so the picture alone was searched")
+        if self.denied:
+            denied = ", ".join(repr(phrase) for phrase in self.denied)
+            wanted = repr(self.wanted) if self.wanted else "the picture"
+            notes.append(f"read as: {wanted} without {denied} (negation=False, or --no-negation)")
         for phrase in contradictions(self.wanted, self.denied):
             notes.append(f"the query asks for {phrase!r} and denies it, so no picture fits well")
         return notes
@@ -60,9 +66,12 @@ class Asked:
     @property
     def label(self) -> str:
         """The query as a line of text."""
-        if self.text is not None:
-            return self.text
-        return "<picture>" if len(self.pictures) == 1 else f"<{len(self.pictures)} pictures>"
+        words = "" if self.text is None else self.text
+        if not self.pictures:
+            return words
+        number = len(self.pictures)
+        pictures = "<picture>" if number == 1 else f"<{number} pictures>"
+        return f"{pictures} {words}".rstrip()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +115,7 @@ class Denial:
         if not isinstance(query, str):
             self.refuse_without_words()
             return Asked(pictures=(query,))
-        reading = Reading(wanted=query) if self.read is None else self.read(query)
+        reading = self._reading(query)
         if not reading.wanted:
             phrases = ", ".join(repr(phrase) for phrase in reading.denied)
             raise QueryError(
@@ -114,8 +123,24 @@ class Denial:
                 f"({phrases}). Also say what to look for, as in 'person {query:.40}'; or pass "
                 "negation=False (--no-negation) to search for the words as they are."
             )
-        denied = tuple(dict.fromkeys((*reading.denied, *self.avoid)))
-        return Asked(text=query, wanted=reading.wanted, denied=denied)
+        return Asked(text=query, wanted=reading.wanted, denied=reading.denied)
+
+    def beside(self, pictures: tuple[ImageSource, ...], text: str, weight: float) -> Asked:
+        """Pictures with words that change them.
+
+        Raises:
+            QueryError: The text is invalid.
+        """
+        check_query(text, place="text")
+        reading = self._reading(text)
+        wanted = "" if changes_nothing(reading.wanted) else change_of(reading.wanted)
+        return Asked(
+            text=text, wanted=wanted, denied=reading.denied, pictures=pictures, weight=weight
+        )
+
+    def _reading(self, text: str) -> Reading:
+        reading = Reading(wanted=text) if self.read is None else self.read(text)
+        return replace(reading, denied=tuple(dict.fromkeys((*reading.denied, *self.avoid))))
 
     def refuse_without_words(self) -> None:
         """Raise an error if there are phrases to avoid; a query by pictures has no words."""
@@ -143,6 +168,9 @@ def asked_one(
     denial: Denial,
     *,
     images: Sequence[ImageSource] | None = None,
+    image: ImageSource | None = None,
+    text: str | None = None,
+    weight: float | None = None,
     like: Sequence[int] = (),
     unlike: Sequence[int] = (),
 ) -> Asked:
@@ -152,14 +180,40 @@ def asked_one(
         QueryError: The query is invalid or missing, or arguments do not fit together.
     """
     liked, disliked = checked_judged(like, unlike)
-    if images is None:
+    if image is not None and images is not None:
+        raise QueryError("expected image or images, got both. Put all pictures into images.")
+    if images is None and image is None:
+        if text is not None or weight is not None:
+            raise QueryError("text and weight belong to image or images; search by query(text)")
         check_query(query)
         assert query is not None
         return replace(denial.of(query), like=liked, unlike=disliked)
     if query is not None:
-        raise QueryError("expected a query or images, got both. Search with one of them.")
-    denial.refuse_without_words()
-    return Asked(pictures=checked_pictures(images), like=liked, unlike=disliked)
+        raise QueryError(
+            "expected a query or pictures, got both. Words beside a picture are text: "
+            "query(image=crop, text='but in a blue jacket')"
+        )
+    pictures = checked_pictures([image] if images is None else images)
+    if text is None:
+        denial.refuse_without_words()
+        if weight is not None:
+            raise QueryError("weight is that of words; also pass text")
+        asked = Asked(pictures=pictures)
+    else:
+        asked = denial.beside(pictures, text, _checked_weight(weight))
+    return replace(asked, like=liked, unlike=disliked)
+
+
+def _checked_weight(weight: Any) -> float:
+    if weight is None:
+        return WEIGHT
+    is_number = isinstance(weight, int | float) and not isinstance(weight, bool)
+    if not is_number or not 0 <= weight <= 1:
+        raise QueryError(
+            f"expected weight as a number from 0 (the picture alone) to 1 (the words alone), got "
+            f"{weight!r:.40}"
+        )
+    return float(weight)
 
 
 def checked_pictures(images: Any) -> tuple[ImageSource, ...]:

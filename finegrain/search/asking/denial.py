@@ -3,9 +3,10 @@
 A picture loses what a denied phrase adds to its score beyond the background, the mean score of the
 phrase over the gallery::
 
-    s = t . g - sum over denied phrases of max(0, d . g - mean(d . g))
+    s = query(g) - sum over denied phrases of max(0, d . g - mean(d . g))
 
-A picture without the denied thing gains nothing from being especially far from it.
+A picture without the denied thing gains nothing from being especially far from it. Where the query
+has a picture, ``d`` is multiplied so that both scores have the same spread over the gallery.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from finegrain.gallery.scoring import Scores
+from finegrain.gallery.scoring import Scores, Scoring
 from finegrain.index.exact import Vectors
+
+_NO_SPREAD = 1e-9
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -23,34 +26,46 @@ class Denied:
     """A score that denied phrases lower.
 
     Attributes:
-        wanted: Embedding of what is asked for, ``[D]``.
+        base: The score of what is asked for.
         phrases: Embeddings of the denied phrases, ``[M, D]``.
         background: Mean score of each phrase over the gallery, ``[M]``.
     """
 
-    wanted: Vectors
+    base: Scoring
     phrases: Vectors
     background: Scores
 
     @classmethod
-    def over(cls, sample: Vectors, wanted: Vectors, phrases: Vectors) -> Denied:
-        """Take the background from a sample of the gallery, ``[S, D]``."""
+    def over(
+        cls, sample: Vectors, base: Scoring, phrases: Vectors, *, same_spread: bool = False
+    ) -> Denied:
+        """Take the background from a sample of the gallery, ``[S, D]``.
+
+        Args:
+            sample: Vectors of the gallery.
+            base: The score of what is asked for.
+            phrases: Embeddings of the denied phrases, ``[M, D]``.
+            same_spread: Give the score of each phrase the standard deviation of ``base``.
+        """
+        if same_spread:
+            spreads = np.std(sample.astype(np.float64) @ phrases.T, axis=0)
+            factors = np.std(base.scores(sample)) / np.maximum(spreads, _NO_SPREAD)
+            phrases = (phrases * factors[:, None]).astype(np.float32)
         background = sample.mean(axis=0, dtype=np.float64) @ phrases.astype(np.float64).T
-        return cls(wanted, phrases, background)
+        return cls(base, phrases, background)
 
     # A penalty max(0, x) is at least x / 2, so half of it is a linear bound. It is the tightest of
     # its kind for pictures near the background, from which most of the answer comes.
     @property
     def vector(self) -> Vectors:
-        bound: Vectors = self.wanted - 0.5 * self.phrases.sum(axis=0)
+        bound: Vectors = self.base.vector - 0.5 * self.phrases.sum(axis=0)
         return bound
 
     @property
     def offset(self) -> float:
-        return 0.5 * float(self.background.sum())
+        return self.base.offset + 0.5 * float(self.background.sum())
 
     def scores(self, rows: Vectors) -> Scores:
-        exact = rows.astype(np.float64)
-        excess = np.maximum(exact @ self.phrases.T - self.background, 0)
-        scores: Scores = exact @ self.wanted - excess.sum(axis=1)
+        excess = np.maximum(rows.astype(np.float64) @ self.phrases.T - self.background, 0)
+        scores: Scores = self.base.scores(rows) - excess.sum(axis=1)
         return scores
