@@ -322,8 +322,8 @@ class Searcher:
                 picture is a :class:`~pathlib.Path`, an array, bytes or a Pillow image.
             k: Number of matches; 10 by default.
             image, images: One picture, or several of one person or product, instead of ``query``.
-                The query is the mean of their embeddings. Of several pictures, those that cannot
-                be read are named in the notes.
+                The query is the mean of their embeddings. The notes name those of several
+                pictures that cannot be read.
             text: Words that change the picture, such as ``"but in a blue jacket"``. The score is
                 a product of both; see :mod:`finegrain.search.asking.composition`.
             weight: Weight of these words, from 0 (the picture alone) to 1; 0.7 by default.
