@@ -21,7 +21,7 @@ from finegrain.serve.bounds import BodyLimit, SameSite
 from finegrain.serve.collection import Collection, done
 from finegrain.serve.keys import KeyRing
 from finegrain.serve.measures import Measures
-from finegrain.serve.problems import add_problem_handlers
+from finegrain.serve.problems import DOCUMENTED, add_problem_handlers
 from finegrain.serve.repeats import Repeats
 from finegrain.serve.routes import pictures, search, state
 from finegrain.serve.worker import Options
@@ -109,7 +109,7 @@ def create_app(searchers: Searcher | Mapping[str, Searcher], settings: Settings)
         return response
 
     for routes in (search, pictures, state):
-        app.include_router(routes.router)
+        app.include_router(routes.router, responses=DOCUMENTED)
 
     @app.get("/", include_in_schema=False)
     async def page() -> FileResponse:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from http import HTTPStatus
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -20,6 +21,21 @@ from finegrain.errors import (
 )
 
 MEDIA_TYPE = "application/problem+json"
+
+_SCHEMA = {
+    "type": "object",
+    "required": ["title", "status", "detail"],
+    "properties": {
+        "title": {"type": "string", "description": "Class of the error, or name of the status."},
+        "status": {"type": "integer"},
+        "detail": {"type": "string", "description": "What was expected, and what to do."},
+    },
+}
+DOCUMENTED: dict[int | str, dict[str, Any]] = {
+    "4XX": {"description": "Refused", "content": {MEDIA_TYPE: {"schema": _SCHEMA}}},
+    "5XX": {"description": "Failed", "content": {MEDIA_TYPE: {"schema": _SCHEMA}}},
+}
+"""Errors of every route, for the OpenAPI document."""
 
 _STATUS: tuple[tuple[type[FinegrainError], HTTPStatus], ...] = (
     (QueryError, HTTPStatus.UNPROCESSABLE_ENTITY),

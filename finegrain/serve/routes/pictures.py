@@ -52,7 +52,11 @@ async def picture(id_: schemas.Id, client: Reader, collection: Chosen) -> schema
     return schemas.PictureOut(**{name: getattr(row, name) for name in names})
 
 
-@router.get("/pictures/{id_}/image", response_class=Response)
+@router.get(
+    "/pictures/{id_}/image",
+    response_class=Response,
+    responses={200: {"content": {"image/jpeg": {}}}},
+)
 async def image(id_: schemas.Id, client: Reader, collection: Chosen, side: int = 512) -> Response:
     """The picture as a JPEG file whose longer side is at most ``side`` pixels."""
     if not 16 <= side <= 2048:

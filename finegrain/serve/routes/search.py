@@ -66,7 +66,11 @@ async def search_similar(
     return schemas.SearchOut(answers=[answer])
 
 
-@router.post("/export", response_class=Response)
+@router.post(
+    "/export",
+    response_class=Response,
+    responses={200: {"content": {"text/csv": {}, "application/zip": {}}}},
+)
 async def export(
     body: schemas.ExportBody, client: Reader, collection: Chosen, record: Recorder
 ) -> Response:

@@ -56,7 +56,7 @@ async def ready(request: Request) -> dict[str, str]:
     return {"status": "ready"}
 
 
-@router.get("/metrics", response_class=Response)
+@router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
 async def metrics(request: Request, client: Reader) -> Response:
     """Figures for Prometheus."""
     measures: Measures = request.app.state.measures

@@ -2,12 +2,11 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import numpy as np
 import pytest
-import uvicorn
+from fixtures.running_service import running
 from PIL import Image
 
 import finegrain
@@ -35,15 +34,8 @@ def service(tiny_plan, filled, tmp_path_factory):
         for name, path in (("shared", filled), ("own", folder / "own"))
     }
     app = create_app(searchers, Settings(keys=KeyRing(keys)))
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    yield f"http://127.0.0.1:{port}", secret
-    server.should_exit = True
-    thread.join()
+    with running(app) as address:
+        yield address, secret
 
 
 @pytest.fixture
@@ -247,7 +239,7 @@ def test_the_asynchronous_client_gives_the_same_answers(service, client):
                 several[0][0].open()
         async with AsyncClient(address, key=key, gallery="own") as asynchronous:
             added = await asynchronous.add(np.zeros((40, 20, 3), np.uint8), {"camera": "x"})
-            assert await asynchronous.update(added.ids, {"seen": 1}) == 1
+            assert await asynchronous.update(added.ids, {"seen": True}) == 1
             assert await asynchronous.delete(added.ids) == 1
             assert await asynchronous.expire() == 0
         return several
