@@ -131,6 +131,14 @@ class Backend(Protocol):
         """Write all rows or none; return ids in input order (a skipped row keeps its old id)."""
         ...
 
+    def set_biases(self, ids: Sequence[int], values: Vectors) -> int:
+        """Set the biases of pictures; return the number of those that are stored."""
+        ...
+
+    def biases(self, ids: Iterable[int]) -> dict[int, float]:
+        """Biases by id; ids that were never given one are left out."""
+        ...
+
     def insert_unless_overtaken(
         self, vectors: Vectors, entries: Sequence[Entry], known: Set[int]
     ) -> Inserted:

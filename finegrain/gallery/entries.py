@@ -27,6 +27,9 @@ LENGTH_TOLERANCE = 1e-2
 CHANGEABLE = ("pid", "camera", "time", "track")
 """Built-in columns whose values a caller gives and may change."""
 
+MAX_BIAS = 1e6
+"""Largest absolute value of a bias."""
+
 _INT64 = range(-(2**63), 2**63)
 
 
@@ -41,6 +44,7 @@ def checked_entries(
     metadata: Sequence[Mapping[str, Scalar]] | None,
     thumbnails: Sequence[bytes | None] | None,
     expire_after: timedelta | float | None,
+    biases: npt.ArrayLike | None = None,
 ) -> list[Entry]:
     """Validate columns and return one entry per vector.
 
@@ -56,6 +60,7 @@ def checked_entries(
         _column("tracks", tracks, count),
         _column("metadata", metadata, count),
         _column("thumbnails", thumbnails, count),
+        [0.0] * count if biases is None else checked_biases(biases, count).tolist(),
         strict=True,
     )
     retention = checked_retention(expire_after)
@@ -70,8 +75,9 @@ def checked_entries(
             metadata=fields,
             thumbnail=thumbnail,
             retention=retention,
+            bias=bias,
         )
-        for row, (image, pid, camera, time, track, fields, thumbnail) in enumerate(columns)
+        for row, (image, pid, camera, time, track, fields, thumbnail, bias) in enumerate(columns)
     ]
 
 
@@ -125,6 +131,7 @@ def checked_entry(
     expires_at: Any = None,
     retention: timedelta | None = None,
     source: str | None = None,
+    bias: float = 0.0,
 ) -> Entry:
     """Validate the columns of one picture.
 
@@ -135,6 +142,7 @@ def checked_entry(
         retention: How long to keep the picture after the time it was taken, or from now if that
             is unknown.
         source: Folder or table that the picture comes from.
+        bias: A bias that is validated.
 
     Raises:
         GalleryError: A value is of a type that cannot be stored.
@@ -153,7 +161,28 @@ def checked_entry(
         metadata=_metadata(place, metadata),
         thumbnail=None if thumbnail is None else _thumbnail(place("thumbnail"), thumbnail),
         source=source,
+        bias=bias,
     )
+
+
+def checked_biases(biases: npt.ArrayLike, count: int) -> Vectors:
+    """Biases of pictures as float32 ``[N]``; one number is that of all.
+
+    Raises:
+        GalleryError: They are not finite numbers of at most :data:`MAX_BIAS`, one a picture.
+    """
+    array = _as_float32(biases)
+    if array is None or array.shape not in ((), (1,), (count,)):
+        raise GalleryError(
+            f"biases are one number for each of {count} pictures, or one for all; got "
+            f"{_described(biases)}."
+        )
+    if not (np.abs(array) <= MAX_BIAS).all():
+        raise GalleryError(
+            f"A bias is a number from -{MAX_BIAS:g} to {MAX_BIAS:g}, which is added to an inner "
+            "product of at most 1; got others, or NaN."
+        )
+    return np.broadcast_to(array.reshape(-1), (count,))
 
 
 def checked_vectors(vectors: npt.ArrayLike, dim: int) -> Vectors:

@@ -8,9 +8,9 @@ is a folder in the layout of clip-retrieval; folders written by clip-retrieval l
     metadata/metadata_0.jsonl    n lines; metadata_0.parquet is read as well
 
 Columns are ``id``, ``image_path``, ``pid``, ``camera``, ``time``, ``track``, ``added_at``,
-``expires_at``, ``thumbnail`` and ``metadata``. JSON holds a thumbnail as base64. A column of
-Parquet holds values of one type, so there ``metadata`` is JSON text, and a pid that is a text is
-in ``pid_text``. Other columns, as exports of other tools have them, become metadata.
+``expires_at``, ``thumbnail``, ``metadata`` and ``score_bias``. JSON holds a thumbnail as base64. A
+column of Parquet holds values of one type, so there ``metadata`` is JSON text, and a pid that is a
+text is in ``pid_text``. Other columns, as exports of other tools have them, become metadata.
 Loading ignores ids: the gallery assigns new ones.
 """
 
@@ -34,7 +34,7 @@ import numpy as np
 from finegrain.bounded.parquet import check_footer, rows_at_once
 from finegrain.errors import GalleryError, require
 from finegrain.gallery.backend import Backend
-from finegrain.gallery.entries import checked_entry, checked_vectors
+from finegrain.gallery.entries import checked_biases, checked_entry, checked_vectors
 from finegrain.gallery.row import Entry, Row
 from finegrain.gallery.sqlite.schema import short
 from finegrain.index.exact import Vectors
@@ -53,6 +53,7 @@ _BUILT_IN_FIELDS = {
     "expires_at",
     "thumbnail",
     "metadata",
+    "score_bias",
 }
 _IGNORED = {"id", "added_at", "vector"}
 _TIMES = ("time", "added_at", "expires_at")
@@ -135,11 +136,14 @@ def _chunks(store: Backend) -> Iterator[Chunk]:
         rows = store.rows(ids.tolist())
         thumbnails = store.thumbnails(rows)
         is_stored = [id_ in rows for id_ in ids.tolist()]  # some may just have been deleted
-        records = [_record(row, thumbnails.get(row.id)) for _, row in sorted(rows.items())]
+        biases = store.biases(rows)
+        records = [
+            _record(row, thumbnails.get(id_), biases.get(id_)) for id_, row in sorted(rows.items())
+        ]
         yield vectors[is_stored], records
 
 
-def _record(row: Row, thumbnail: bytes | None) -> Record:
+def _record(row: Row, thumbnail: bytes | None, bias: float | None) -> Record:
     return {
         "id": row.id,
         "image_path": row.image,
@@ -151,6 +155,7 @@ def _record(row: Row, thumbnail: bytes | None) -> Record:
         "expires_at": row.expires_at,
         "thumbnail": thumbnail,
         "metadata": dict(row.metadata),
+        "score_bias": bias,
     }
 
 
@@ -166,6 +171,7 @@ def _entry(number: int, record: Record) -> Entry:
         metadata={**(record.get("metadata") or {}), **other},
         thumbnail=record.get("thumbnail"),
         expires_at=record.get("expires_at"),
+        bias=float(checked_biases(record.get("score_bias") or 0.0, 1)[0]),
     )
 
 
@@ -260,6 +266,7 @@ def _write_parquet(path: Path, about: About, chunks: Iterator[Chunk]) -> int:
             ("expires_at", moment),
             ("thumbnail", arrow.binary()),
             ("metadata", arrow.string()),
+            ("score_bias", arrow.float32()),
         ]
     )
     vector = arrow.field("vector", arrow.list_(arrow.float32(), about["dim"]))

@@ -16,6 +16,7 @@ from finegrain.gallery.backend import Memory
 from finegrain.gallery.changes import move, notes_on_kinds, update
 from finegrain.gallery.duplicates import Inserted, OnDuplicate, checked_choice
 from finegrain.gallery.entries import (
+    checked_biases,
     checked_entries,
     checked_ids,
     checked_k,
@@ -146,6 +147,7 @@ class Gallery:
         metadata: Sequence[Mapping[str, Scalar]] | None = None,
         thumbnails: Sequence[bytes | None] | None = None,
         expire_after: timedelta | float | None = None,
+        biases: npt.ArrayLike | None = None,
         on_duplicate: OnDuplicate = "add",
     ) -> list[int]:
         """Add pictures, all of them or none.
@@ -165,6 +167,8 @@ class Gallery:
             thumbnails: JPEG files, for pictures without a file of their own.
             expire_after: How long to keep the pictures, in seconds or as timedelta, counted from
                 the time they were taken, or from now if that is unknown. None keeps them.
+            biases: A number for each picture that is added to its inner product, see
+                :meth:`set_bias`; zero by default.
             on_duplicate: What to do with a path that is in the gallery already: ``add`` another
                 picture of it (such as a second crop of one frame); ``skip`` it; ``replace`` all
                 its pictures, under a new id; or raise an ``error``.
@@ -188,6 +192,7 @@ class Gallery:
             metadata=metadata,
             thumbnails=thumbnails,
             expire_after=expire_after,
+            biases=biases,
         )
         return self._store.insert(checked, entries, on_duplicate)
 
@@ -216,7 +221,7 @@ class Gallery:
         distinct: float | None = None,
         offset: int = 0,
     ) -> list[list[Hit]]:
-        """The ``k`` best pictures for each query, by inner product.
+        """The ``k`` best pictures for each query, by inner product plus bias.
 
         Args:
             vectors: L2-normalised queries, ``[Q, D]``.
@@ -398,6 +403,33 @@ class Gallery:
     def notes_on_kinds(self, entries: Iterable[Entry]) -> list[str]:
         """Notes on columns that hold values of one kind, where entries have values of another."""
         return notes_on_kinds(self._store.columns(), entries)
+
+    def set_bias(self, ids: Iterable[int], values: npt.ArrayLike) -> int:
+        """Set the numbers that are added to the inner products of pictures.
+
+        Every search adds them, and stays exact. Hub correction lowers pictures that are near many
+        queries in this way. A picture has the bias zero until it is given another one. Processes
+        that have the gallery open follow the change. Encoding the pictures with another plan
+        (:meth:`reindex`) removes all biases. An approximate index takes its candidates without
+        regard to biases.
+
+        Args:
+            ids: Ids of pictures; those that are not stored are ignored.
+            values: A number for each of them, or one for all; stored as float32.
+
+        Returns:
+            Number of pictures whose bias was set.
+
+        Raises:
+            GalleryError: The numbers are not finite or not one for each id, the file cannot be
+                written, or the gallery is on Milvus.
+        """
+        chosen = checked_ids(ids)
+        return self._store.set_biases(chosen, checked_biases(values, len(chosen)))
+
+    def biases(self, ids: Iterable[int]) -> dict[int, float]:
+        """Biases by id; pictures that were never given one are left out."""
+        return self._store.biases(checked_ids(ids))
 
     def move(self, old: str | Path, new: str | Path) -> int:
         """Record that a folder or file of pictures has moved; nothing is encoded again.

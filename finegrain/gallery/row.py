@@ -43,6 +43,8 @@ class Entry:
             version added.
         thumbnail: JPEG file to store. It is None in a row that was read, since
             :meth:`~finegrain.gallery.Gallery.thumbnails` reads these files.
+        bias: Number that is added to the inner product. It is 0 in a row that was read, since
+            :meth:`~finegrain.gallery.Gallery.biases` reads these numbers.
     """
 
     image: str | None
@@ -55,6 +57,7 @@ class Entry:
     source: str | None = None
     stamp: Stamp | None = None
     thumbnail: bytes | None = None
+    bias: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -51,7 +51,8 @@ class ScoredSearch:
     """A search function for one :class:`Scoring`.
 
     It scores the pictures nearest to ``vector``, and goes deeper until the bound shows that no
-    other picture can be among the best. The result equals that of scoring every picture.
+    other picture can be among the best. The result equals that of scoring every picture. The biases
+    of pictures are added.
 
     Args:
         store: Source of vectors.
@@ -90,6 +91,8 @@ class ScoredSearch:
             vectors = self._store.vectors(new_ids[start : start + _ROWS_AT_ONCE])
             if vectors:
                 scores = self._scoring.scores(np.stack(list(vectors.values())))
-                self._scored |= zip(vectors, scores.tolist(), strict=True)
+                biases = self._store.biases(vectors)
+                for id_, score in zip(vectors, scores.tolist(), strict=True):
+                    self._scored[id_] = score + biases.get(id_, 0.0)
         ranked = sorted((-self._scored[h.id], h.id) for h in nearest if h.id in self._scored)
         return [Hit(id_, -score) for score, id_ in ranked[:k]]

@@ -93,11 +93,20 @@ class Launched(NamedTuple):
 
 
 @runtime_checkable
+class BiasedIndex(Protocol):
+    """An index whose rows may have a bias, a number that is added to their inner product."""
+
+    def set_biases(self, ids: Ids, values: Vectors) -> None:
+        """Set the biases of ids ``[n]``, ascending, some of which may be added later."""
+        ...
+
+
+@runtime_checkable
 class MeasuredIndex(Protocol):
     """An index that states its memory."""
 
     def memory(self) -> dict[str, int]:
-        """Bytes by part: ``ids``, ``codes``, ``vectors``, ``places`` and ``gpu``."""
+        """Bytes by part: ``ids``, ``codes``, ``vectors``, ``places``, ``biases`` and ``gpu``."""
         ...
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -57,22 +57,24 @@ class Block:
         vectors: Their vectors.
         longest: Upper bound on the L2 norm of the vectors.
         codes: One-byte codes of the vectors; None for a small block.
+        biases: Their biases; None if all are zero.
     """
 
     ids: Ids
     vectors: BlockVectors
     longest: float
     codes: Codes | None = None
+    biases: Vectors | None = None
 
     @classmethod
     def of(cls, ids: Ids, vectors: Vectors) -> Block:
-        """A block without codes, with its own copy of the rows."""
+        """A block without codes and biases, with its own copy of the rows."""
         held = HeldVectors(np.array(vectors, np.float32))
         return cls(ids.astype(np.int64), held, longest_of(vectors))
 
     @classmethod
     def stored(cls, stored: StoredBlock) -> Block | None:
-        """A block of a file; None if it has no intact rows."""
+        """A block of a file, without biases; None if it has no intact rows."""
         if not len(stored.ids):
             return None
         if stored.encoded is not None:
@@ -89,12 +91,23 @@ class Block:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def biased(self, biases: Vectors | None) -> Block:
+        """The same rows with other biases, ``[n]``."""
+        codes = self.codes
+        if codes is not None and biases is not None:
+            codes = codes.for_biases()
+        return replace(self, codes=codes, biases=biases)
+
     def joined(self, other: Block) -> Block:
         """A block of these rows followed by those of ``other``, without codes."""
+        biases = None
+        if self.biases is not None or other.biases is not None:
+            biases = np.concatenate([_or_zeros(self), _or_zeros(other)])
         return Block(
             np.concatenate([self.ids, other.ids]),
             joined(self.vectors, other.vectors),
             max(self.longest, other.longest),
+            biases=biases,
         )
 
     def coded(self) -> Block:
@@ -105,9 +118,8 @@ class Block:
         if not len(rows):
             return self
         codes = coding.coded(vectors, self.longest)
-        if len(rows) == len(self):
-            return Block(self.ids, self.vectors, self.longest, codes)
-        return Block(self.ids[rows], self.vectors.only(rows), self.longest, codes)
+        block = self if len(rows) == len(self) else self._only(rows)
+        return replace(block, codes=codes, biases=None).biased(block.biases)
 
     def without(self, rows: Rows) -> Block:
         """A copy without these rows, and without codes if they must be made again."""
@@ -115,7 +127,12 @@ class Block:
         codes = None
         if self.codes is not None and len(remaining):
             codes = self.codes.without(rows)
-        return Block(self.ids[remaining], self.vectors.only(remaining), self.longest, codes)
+        return replace(self._only(remaining), codes=codes)
+
+    def _only(self, rows: Rows) -> Block:
+        """Some rows, ascending, without codes."""
+        biases = None if self.biases is None else self.biases[rows]
+        return Block(self.ids[rows], self.vectors.only(rows), self.longest, biases=biases)
 
     def rows_of(self, ids: Ids) -> Rows:
         """Rows of the ids (ascending) that are in this block."""
@@ -154,6 +171,11 @@ class Part:
         """The codes of all rows of the block."""
         return self._block.codes
 
+    @property
+    def biases(self) -> Vectors | None:
+        """The biases of all rows of the block."""
+        return self._block.biases
+
     def asked(self, query: Query, k: int) -> Asked | None:
         """What to ask the codes of the block for; None where reading the vectors is faster."""
         block = self._block
@@ -166,13 +188,20 @@ class Part:
         rows, vectors = self._block.vectors.take(self._rows)
         # einsum uses this thread only; a matrix product would start all threads of BLAS.
         scores = np.einsum("nd,d->n", vectors, query.direction.astype(np.float32))
-        error = query.rounding(self._block.longest)
-        return Pool(rows, scores.astype(np.float64), error, rest=-np.inf)
+        scores = scores.astype(np.float64)
+        biases = self._block.biases
+        if biases is not None:
+            scores += biases[rows].astype(np.float64) / query.length
+        error = query.rounding(self._block.longest, biases)
+        return Pool(rows, scores, error, rest=-np.inf)
 
     def scored(self, query: Query, rows: Rows) -> tuple[Ids, Vectors]:
         """Ids and exact scores of some of the block's rows, if they are intact."""
         intact, vectors = self._block.vectors.take(rows)
-        return self._block.ids[intact], query.scores(vectors)
+        biases = self.biases
+        return self._block.ids[intact], query.scores(
+            vectors, None if biases is None else biases[intact]
+        )
 
 
 def likely(wanted: Sequence[tuple[Part, Query, int]]) -> list[Pool]:
@@ -184,8 +213,13 @@ def likely(wanted: Sequence[tuple[Part, Query, int]]) -> list[Pool]:
     asked = [part.asked(query, k) for part, query, k in wanted]
     scanned = [one for one in asked if one is not None]
     block_codes = wanted[0][0].codes if scanned else None
-    pools = iter(block_codes.best(scanned) if block_codes else [])
+    pools = iter(block_codes.best(scanned, wanted[0][0].biases) if block_codes else [])
     return [
         (next(pools) if one is not None else None) or part.all(query)
         for one, (part, query, _) in zip(asked, wanted, strict=True)
     ]
+
+
+def _or_zeros(block: Block) -> Vectors:
+    """The biases of a block, which may be zero."""
+    return np.zeros(len(block), np.float32) if block.biases is None else block.biases

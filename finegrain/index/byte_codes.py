@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from finegrain.index.codes import Asked, Encoded
-from finegrain.index.estimate import Doubles, Pool, Rows
+from finegrain.index.estimate import Doubles, Pool, Rows, Vectors
 from finegrain.runtime.byte_matrix import LARGEST, ByteMatrix, Bytes, Sums
 
 MOST_REMOVED = 1 / 8
@@ -43,7 +43,8 @@ class ByteCodes:
     estimate plus the error, which is less. So a scan leaves out no row that may be needed.
 
     The ``k``-th highest product is bounded from below by the ``k``-th highest of the maxima of
-    groups of rows, since each of ``k`` groups has a row with its maximum.
+    groups of rows, since each of ``k`` groups has a row with its maximum. Biases are added to the
+    products, in the unit of these.
 
     Args:
         encoded: The codes of at least one vector.
@@ -67,7 +68,11 @@ class ByteCodes:
         """See :class:`~finegrain.index.codes.Codes`."""
         return self._matrix.num_bytes + self._kept.nbytes + self._removed.nbytes
 
-    def best(self, asked: Sequence[Asked]) -> list[Pool]:
+    def for_biases(self) -> ByteCodes:
+        """See :class:`~finegrain.index.codes.Codes`."""
+        return self
+
+    def best(self, asked: Sequence[Asked], biases: Vectors | None = None) -> list[Pool]:
         """See :class:`~finegrain.index.codes.Codes`."""
         weights = np.stack([self._grid.weights(one.query) for one in asked])
         units = np.abs(weights).max(axis=1) / LARGEST
@@ -77,19 +82,26 @@ class ByteCodes:
         rounding = (weights.shape[1] + 16) * 2.0**-50 * np.linalg.norm(weights, axis=1)
         kernel = (rests + rounding) * self._grid.largest
         errors = [
-            self._grid.error(one.query, float(error))
+            self._grid.error(one.query, float(error), biases)
             for one, error in zip(asked, kernel, strict=True)
         ]
         products = self._products(asked, queries.astype(np.int8))
-        bars = self._kth(products, [one.k for one in asked]) - np.floor(
+        totals: Sums | Doubles = products
+        if biases is not None:
+            lengths = np.array([one.query.length for one in asked])
+            totals = self._biased(products, biases, lengths * units)
+        bars = self._kth(totals, [one.k for one in asked]) - np.floor(
             2 * np.array(errors) / units + 2
         )
         # Rows that are removed, or not allowed, stay below every bar.
-        bars = np.clip(bars, _LOWEST + 1, None).astype(np.int32)
-        places = np.flatnonzero(products >= bars[:, None])
+        if biases is None:
+            bars = np.maximum(bars, _LOWEST + 1).astype(np.int32)
+        else:
+            bars = np.maximum(bars, np.finfo(np.float64).min)
+        places = np.flatnonzero(totals >= bars[:, None])
         number, columns = np.divmod(places, products.shape[1])
         ends = np.searchsorted(number, np.arange(1, len(asked)))
-        sums = products.ravel()[places] + queries.sum(axis=1)[number] / 2
+        sums = totals.ravel()[places] + queries.sum(axis=1)[number] / 2
         offsets = [self._grid.offset(one.query) for one in asked]
         parts = zip(np.split(columns, ends), np.split(sums, ends), strict=True)
         return [
@@ -111,7 +123,15 @@ class ByteCodes:
             row[self._kept[hidden] if len(self._removed) else hidden] = _LOWEST
         return products
 
-    def _kth(self, products: Sums, ks: Sequence[int]) -> Doubles:
+    def _biased(self, products: Sums, biases: Vectors, units: Doubles) -> Doubles:
+        """Products ``[Q, n]`` plus biases, in the units ``[Q]``; minus infinity for hidden rows."""
+        placed = np.zeros(products.shape[1])
+        placed[self._kept] = biases
+        totals: Doubles = products + placed / units[:, None]
+        totals[products == _LOWEST] = -np.inf
+        return totals
+
+    def _kth(self, products: Sums | Doubles, ks: Sequence[int]) -> Doubles:
         """Lower bounds of the ``k``-th highest product of each query."""
         columns = products.shape[1]
         size = min(max(columns // (_GROUPS_PER_HIT * max(ks)), 1), _MOST_IN_GROUP)
@@ -120,7 +140,7 @@ class ByteCodes:
         maxima = products[:, : size * groups].reshape(-1, size, groups).max(axis=1)
         maxima.sort(axis=1)
         return np.array(
-            [row[-k] if k <= groups else _LOWEST for row, k in zip(maxima, ks, strict=True)],
+            [row[-k] if k <= groups else -np.inf for row, k in zip(maxima, ks, strict=True)],
             np.float64,
         )
 

@@ -43,8 +43,16 @@ class Codes(Protocol):
     def num_bytes(self) -> int:
         """Bytes in memory."""
 
-    def best(self, asked: Sequence[Asked]) -> Sequence[Pool | None]:
-        """Estimates for each query; None where reading all vectors is faster."""
+    def best(self, asked: Sequence[Asked], biases: Vectors | None = None) -> Sequence[Pool | None]:
+        """Estimates for each query; None where reading all vectors is faster.
+
+        Args:
+            asked: The queries.
+            biases: Biases ``[n]``; only codes from :meth:`for_biases` take them.
+        """
+
+    def for_biases(self) -> Codes | None:
+        """The same codes in a form that takes biases; None if this processor has none."""
 
     def without(self, rows: Rows) -> Codes | None:
         """Codes without these rows, ascending; later rows move up.
@@ -94,9 +102,9 @@ class Grid(NamedTuple):
         """``u·m``."""
         return float(query.direction @ self.middle)
 
-    def error(self, query: Query, kernel: float) -> float:
+    def error(self, query: Query, kernel: float, biases: Vectors | None = None) -> float:
         """Error bound of an estimate, given that of the kernel."""
-        return self.residual + kernel + query.rounding(self.longest)
+        return self.residual + kernel + query.rounding(self.longest, biases)
 
 
 class Encoded(NamedTuple):

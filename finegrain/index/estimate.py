@@ -34,25 +34,29 @@ class Query:
         object.__setattr__(self, "length", length)
         object.__setattr__(self, "direction", self.vector / length)
 
-    def scores(self, vectors: Vectors) -> Vectors:
-        """Inner products with ``[n, D]``: sums in float64, rounded once to float32.
+    def scores(self, vectors: Vectors, biases: Vectors | None = None) -> Vectors:
+        """Inner products with ``[n, D]`` plus biases ``[n]``, in float64, rounded once to float32.
 
         Each row is summed in the same fixed order, so that equal rows have equal scores wherever
         they are. A matrix product by BLAS does not guarantee that.
         """
         products: Doubles = np.einsum("nd,d->n", vectors.astype(np.float64), self.vector)
+        if biases is not None:
+            products += biases
         return products.astype(np.float32)
 
-    def rounding(self, longest: float) -> float:
+    def rounding(self, longest: float, biases: Vectors | None = None) -> float:
         """Error bound of a float32 inner product relative to :meth:`scores`.
 
         It holds for vectors of length up to ``longest``. The error of a sum of ``D`` products in
         any order is at most ``D u / (1 - D u)`` times the product of the two lengths, with
         ``u = 2^-24``. Twice ``(D + 4) u`` also covers the rounding of the direction and of the
-        score. The last term is the absolute rounding error of tiny scores.
+        score. The last term is the absolute rounding error of tiny scores. Biases are added in
+        float64, and add to the rounding of the score.
         """
         relative = (len(self.vector) + 4) * 2.0**-23
-        return relative * longest + 2.0**-149 / self.length
+        heaviest = 0.0 if biases is None else float(np.abs(biases).max(initial=0))
+        return relative * longest + (2.0**-149 + 2.0**-22 * heaviest) / self.length
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import faiss
 import numpy as np
 
+from finegrain.index.biases import Biases
 from finegrain.index.block import Block, Part, StoredBlock, likely
 from finegrain.index.estimate import Ids, Pool, Query, Vectors
 from finegrain.index.micro_batching import MicroBatcher
@@ -84,6 +85,9 @@ class VectorIndex:
     bytes per number. A vector that does not agree with its checksum is left out, as if its row did
     not exist.
 
+    A row may have a bias, which is added to its inner product. Estimates add it too, so the result
+    is as exact as without.
+
     Any number of searches may run at once, also during one ``add`` or ``remove``; they then see
     all, none or some of its rows. Searches that wait at the same time share one scan of the codes,
     of up to 16 queries (:class:`~finegrain.index.micro_batching.MicroBatcher`). Only one thread at
@@ -92,6 +96,7 @@ class VectorIndex:
 
     Args:
         dim: Width of the vectors, ``D``.
+        biases: Biases of rows, also of those that are added later.
 
     Examples:
         >>> import numpy as np
@@ -101,8 +106,9 @@ class VectorIndex:
         [[Hit(id=1, score=0.5)]]
     """
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, biases: Biases | None = None) -> None:
         self._dim = dim
+        self._biases = Biases() if biases is None else biases
         self._blocks: tuple[Block, ...] = ()
         self._num_threads = faiss.omp_get_max_threads()
         self._start_threads()
@@ -132,6 +138,8 @@ class VectorIndex:
         sizes: Counter[str] = Counter()
         for block in self._blocks:
             sizes["ids"] += block.ids.nbytes
+            if block.biases is not None:
+                sizes["biases"] += block.biases.nbytes
             if block.codes is not None:
                 sizes["codes"] += block.codes.num_bytes
             is_held = isinstance(block.vectors, HeldVectors)
@@ -143,7 +151,7 @@ class VectorIndex:
         blocks = list(self._blocks)
         for start in range(0, len(ids), BLOCK_ROWS):
             part = slice(start, start + BLOCK_ROWS)
-            _append(blocks, Block.of(ids[part], vectors[part]))
+            _append(blocks, self._biased(Block.of(ids[part], vectors[part])))
         self._blocks = tuple(blocks)
 
     def adopt(self, numbers: Iterable[int], load: Callable[[int], StoredBlock]) -> None:
@@ -158,18 +166,22 @@ class VectorIndex:
         self._use_threads()
 
         def build(number: int) -> Block | None:
-            return Block.stored(load(number))
+            block = Block.stored(load(number))
+            return None if block is None else self._biased(block)
 
         adopted = [block for block in self._threads.map(build, numbers) if block is not None]
         if not adopted:
             return
         first, last = adopted[0].ids[0], adopted[-1].ids[-1]
-        before = [block for block in self._blocks if block.ids[-1] < first]
+        before: list[Block] = []
         behind: list[Block] = []  # newer rows than those of the file's blocks
-        for block in self._blocks[len(before) :]:
-            rest = block.without(np.flatnonzero(block.ids <= last))
-            if len(rest):
-                _append(behind, rest)
+        for block in self._blocks:
+            if block.ids[-1] < first:
+                before.append(block)
+                continue
+            for blocks, others in ((before, block.ids >= first), (behind, block.ids <= last)):
+                if not others.all():
+                    _append(blocks, block.without(np.flatnonzero(others)))
         self._blocks = (*before, *adopted, *behind)
         return_freed_memory()
 
@@ -187,10 +199,25 @@ class VectorIndex:
             # Publish after each block, so that old blocks are freed one by one.
             self._blocks = (*done, *waiting)
 
+    @property
+    def is_biased(self) -> bool:
+        """Whether a row has a bias."""
+        return len(self._biases) > 0
+
+    def set_biases(self, ids: Ids, values: Vectors) -> None:
+        """See :class:`~finegrain.index.backend.BiasedIndex`."""
+        self._biases = self._biases.changed(ids, values)
+        self._blocks = tuple(
+            self._biased(block) if len(block.rows_of(ids)) else block for block in self._blocks
+        )
+
+    def _biased(self, block: Block) -> Block:
+        return block.biased(self._biases.of(block.ids))
+
     def search(self, queries: Vectors, k: int, allowed: Ids | None = None) -> list[list[Hit]]:
         """The ``k`` best rows of each query, best first; equal scores by ascending id.
 
-        A score is the inner product, summed in float64 and rounded to float32.
+        A score is the inner product plus the bias, summed in float64 and rounded to float32.
 
         Args:
             queries: Queries ``[Q, D]``.

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from typing import Any
 
 import faiss
 import numpy as np
 import numpy.typing as npt
 
-from finegrain.index.codes import LEVELS, SCAN_SHARE, Asked, Encoded, Mask
+from finegrain.index.codes import LEVELS, SCAN_SHARE, Asked, Codes, Encoded, Mask
 from finegrain.index.estimate import Pool, Query, Rows, Vectors
 
 SPARE_ROWS = 64
@@ -60,8 +61,20 @@ class FaissCodes:
         num_bytes: int = self._index.ntotal * self._width
         return num_bytes
 
-    def best(self, asked: Sequence[Asked]) -> list[Pool | None]:
+    def for_biases(self) -> Codes | None:
         """See :class:`~finegrain.index.codes.Codes`."""
+        from finegrain.index.byte_codes import ByteCodes  # imports ONNX Runtime
+        from finegrain.runtime.byte_matrix import copies_weights
+
+        if not copies_weights():
+            return None
+        index: Any = self._index  # its type stubs lack the codes
+        levels = faiss.vector_to_array(index.codes).reshape(-1, self._width)
+        return ByteCodes(Encoded(self._grid, levels[:, : len(self._grid.middle)]))
+
+    def best(self, asked: Sequence[Asked], biases: Vectors | None = None) -> list[Pool | None]:
+        """See :class:`~finegrain.index.codes.Codes`."""
+        assert biases is None
         return [self._best(*one) for one in asked]
 
     def _best(self, query: Query, k: int, allowed: Mask | None) -> Pool | None:

@@ -168,15 +168,20 @@ POINTS = {
 
 
 def literal_best(
-    rows: dict[int, np.ndarray], query: np.ndarray, k: int, allowed: np.ndarray | None
+    rows: dict[int, np.ndarray],
+    query: np.ndarray,
+    k: int,
+    allowed: np.ndarray | None,
+    biases: np.ndarray,
 ) -> list[tuple[int, float]]:
-    """Inner products of all rows in extended precision, rounded to float32 and sorted."""
+    """Inner products plus biases in extended precision, rounded to float32 and sorted."""
     kept = rows.keys() if allowed is None else set(allowed.tolist())
     ids = np.array([id_ for id_ in rows if id_ in kept], int)
     if not len(ids):
         return []
     vectors = np.stack([rows[id_] for id_ in ids]).astype(np.longdouble)
-    scores = (vectors * query.astype(np.longdouble)).sum(axis=1).astype(np.float32)
+    scores = (vectors * query.astype(np.longdouble)).sum(axis=1) + biases[ids]
+    scores = scores.astype(np.float32)
     ranked = sorted(zip((-scores).tolist(), ids.tolist(), strict=True))
     return [(id_, -score) for score, id_ in ranked[:k]]
 
@@ -222,11 +227,14 @@ class FiledIndex(VectorIndex):
     k=st.one_of(st.integers(1, 12), st.integers(1, 2200)),
     num_queries=st.sampled_from([1, 3, 17]),
     is_filed=st.booleans(),
+    scale=st.sampled_from([None, 0.05, 3, 1e5]),
+    biased=st.sampled_from([0.01, 1]),
 )
 def test_search_is_exact_for_any_data(
-    seed, kinds, count, drop, share, k, num_queries, is_filed
+    seed, kinds, count, drop, share, k, num_queries, is_filed, scale, biased
 ) -> None:
     random = np.random.default_rng(seed)
+    biases = np.zeros(6000, np.float32)
     searched = FiledIndex(WIDTH) if is_filed else VectorIndex(WIDTH)
     rows: dict[int, np.ndarray] = {}
     for number, kind in enumerate(kinds):
@@ -234,6 +242,10 @@ def test_search_is_exact_for_any_data(
         vectors = POINTS[kind](random, count).astype(np.float32)
         searched.add(ids, vectors)
         rows |= dict(zip(ids.tolist(), vectors, strict=True))
+        if scale is not None:  # of present rows, and of rows that are added later
+            changed = np.flatnonzero(random.random(6000) < biased)
+            biases[changed] = scale * random.standard_normal(len(changed))
+            searched.set_biases(changed, biases[changed])
         gone = np.flatnonzero(random.random(6000) < drop)
         searched.remove(gone)
         for id_ in gone.tolist():
@@ -244,4 +256,5 @@ def test_search_is_exact_for_any_data(
         queries[0] = next(iter(rows.values()))
     assert searched.ids.tolist() == list(rows)
     for query, hits in zip(queries, searched.search(queries, k, allowed), strict=True):
-        assert [(hit.id, hit.score) for hit in hits] == literal_best(rows, query, k, allowed)
+        best = literal_best(rows, query, k, allowed, biases)
+        assert [(hit.id, hit.score) for hit in hits] == best

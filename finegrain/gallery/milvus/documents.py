@@ -34,6 +34,10 @@ TEXT_FIELDS = ("image", "camera", "time", "track", "added_at", "expires_at")
 THUMBNAIL_FIELDS = tuple(f"thumbnail_{part}" for part in range(_THUMBNAIL_PARTS))
 ROW_FIELDS = (*TEXT_FIELDS, "pid", "has_pid", "metadata")
 
+NO_BIASES = (
+    "a gallery on Milvus has no biases; leave out biases=, or keep the gallery in a file, which has"
+)
+
 _NULL = "n"
 _OWN_NAMES = ("pid", "source", "size", "mtime", "digest")
 
@@ -71,8 +75,10 @@ def documents(
     """Documents to write, checked against the limits of Milvus.
 
     Raises:
-        GalleryError: A text, the metadata or a thumbnail is too long.
+        GalleryError: A text, the metadata or a thumbnail is too long, or an entry has a bias.
     """
+    if any(entry.bias for entry in entries):
+        raise GalleryError(NO_BIASES)
     return [
         {
             "id": id_,

@@ -30,6 +30,7 @@ from finegrain.gallery.milvus.address import Consistency, MilvusAddress
 from finegrain.gallery.milvus.clock import look
 from finegrain.gallery.milvus.connection import MAX_ROWS, PAGE_ROWS, Connection, Document
 from finegrain.gallery.milvus.documents import (
+    NO_BIASES,
     ROW_FIELDS,
     THUMBNAIL_FIELDS,
     documents,
@@ -248,6 +249,12 @@ class MilvusStore:
 
     def _insert(self, vectors: Vectors, entries: Sequence[Entry]) -> list[int]:
         return self.insert_all([(vectors, entries)])
+
+    def set_biases(self, ids: Sequence[int], values: Vectors) -> int:
+        raise GalleryError(NO_BIASES)
+
+    def biases(self, ids: Iterable[int]) -> dict[int, float]:
+        return {}
 
     def insert_all(self, batches: Iterable[tuple[Vectors, Sequence[Entry]]]) -> list[int]:
         new_ids: list[int] = []

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from finegrain.gallery.damage import Fault, Remedy, faults_of
 from finegrain.gallery.sqlite.backup import tokens_of
+from finegrain.gallery.sqlite.biases import biases_since
 from finegrain.gallery.sqlite.connections import as_gallery_errors
 from finegrain.gallery.sqlite.expiry import doubted
 from finegrain.gallery.sqlite.files import vectors_of
@@ -118,6 +119,7 @@ def check(store: Store) -> GalleryReport:
         for what, damaged in (
             ("pictures whose columns do not agree with their checksum", damaged_rows(run)),
             ("pictures whose thumbnail does not agree with its checksum", damaged_thumbnails(run)),
+            ("pictures whose bias does not agree with its checksum", biases_since(run, -1).damaged),
         ):
             ids = list(damaged)
             faults += [Fault(f"{what}: {_shown(ids)}", Remedy.INDEX)] if ids else []

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finegrain import times
+from finegrain.errors import GalleryError
 from finegrain.gallery.backend import Memory, Search
 from finegrain.gallery.columns.followed import FollowedColumns
 from finegrain.gallery.sqlite.backup import tokens_of
@@ -19,9 +20,15 @@ from finegrain.gallery.sqlite.stats import GalleryStats, file_stats
 from finegrain.gallery.sqlite.store import Store
 from finegrain.gallery.sqlite.tokens import forget_tokens, keep_tokens
 from finegrain.index.approximate import Tuned, tune
-from finegrain.index.backend import CaptionIndex, MeasuredIndex, SearchBackend, SearchIndex
+from finegrain.index.backend import (
+    BiasedIndex,
+    CaptionIndex,
+    MeasuredIndex,
+    SearchBackend,
+    SearchIndex,
+)
 from finegrain.index.block import StoredBlock
-from finegrain.index.exact import VectorIndex, Vectors
+from finegrain.index.exact import Ids, VectorIndex, Vectors
 from finegrain.runtime.forks import pause_at_fork
 
 TIDY_SECONDS = 60.0
@@ -88,6 +95,7 @@ class Follower:
         self._seen_losses: tuple[int, int] | None = None
         self._seen_time = _EVER
         self._num_adopted = 0
+        self._bias_revision = 0
         self._identity: str | None = None
         if self._backend is None:
             return VectorIndex(self._store.dim)
@@ -109,11 +117,32 @@ class Follower:
                 self._identity = identity
             self._drop_lost()
             self._drop_expired(now)
+            self._follow_biases()
             self._adopt_blocks(num_blocks, now)
             # Query again for each chunk, since an approximate index may itself read further rows.
-            while (chunk := next(self._store.vectors_after(self._index.last_id), None)) is not None:
+            while (chunk := self._new_rows()) is not None:
                 self._index.add(*chunk)
             return self._index
+
+    def _new_rows(self) -> tuple[Ids, Vectors] | None:
+        """The next rows to add, whose biases the index knows already; None if there are none."""
+        with self._store.reading():  # one snapshot
+            self._follow_biases()
+            return next(self._store.vectors_after(self._index.last_id), None)
+
+    def _follow_biases(self) -> None:
+        revision = self._store.bias_revision()
+        if revision == self._bias_revision:
+            return
+        ids, values = self._store.biases_since(self._bias_revision)
+        if isinstance(self._index, BiasedIndex):
+            self._index.set_biases(ids, values)
+        elif values.any():
+            raise GalleryError(
+                f"{self._store.path} has biases, which {self._backend!r:.80} does not add. Open it "
+                "without index=, or set all biases to 0."
+            )
+        self._bias_revision = revision
 
     def _begin_again(self) -> None:
         self._index.close()

@@ -122,6 +122,17 @@ INSERT INTO vector_file VALUES (NULL, 0, 0);
 CREATE TABLE erasing (id INTEGER PRIMARY KEY, checksum INTEGER NOT NULL);
 """
 
+_BIASES_SCHEMA = """
+CREATE TABLE bias (
+    picture INTEGER PRIMARY KEY REFERENCES picture ON DELETE CASCADE,
+    value REAL NOT NULL,
+    checksum INTEGER NOT NULL,
+    revision INTEGER NOT NULL
+);
+CREATE INDEX bias_revision ON bias (revision);
+ALTER TABLE gallery ADD COLUMN bias_revision INTEGER NOT NULL DEFAULT 0;
+"""
+
 _ERASING_TRIGGER = """
 CREATE TRIGGER picture_erasing AFTER DELETE ON picture WHEN old.vector_checksum IS NOT NULL
 BEGIN
@@ -167,6 +178,10 @@ def _file_of_vectors(connection: sqlite3.Connection) -> None:
         connection.execute("DROP TABLE vector")
 
 
+def _biases(connection: sqlite3.Connection) -> None:
+    run_all(connection, _BIASES_SCHEMA)
+
+
 STEPS: tuple[Step, ...] = (
     _first,
     _times_tracks_and_retention,
@@ -176,6 +191,7 @@ STEPS: tuple[Step, ...] = (
     _counter_of_writes,
     _revisions,
     _file_of_vectors,
+    _biases,
 )
 SCHEMA_VERSION = len(STEPS)
 

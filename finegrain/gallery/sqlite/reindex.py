@@ -230,6 +230,7 @@ class _Draft:
             self._store.replace_vectors(connection, self._plan[1], self._rows(connection))
             connection.execute("DELETE FROM next_vector")
             connection.execute("DELETE FROM reindexing")
+            connection.execute("DELETE FROM bias")  # they belong to the vectors of the old plan
             connection.execute(
                 "UPDATE gallery SET fingerprint = ?, dim = ?, deletions = deletions + 1", self._plan
             )

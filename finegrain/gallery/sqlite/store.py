@@ -38,6 +38,12 @@ from finegrain.gallery.filters.conditions import Condition, Value
 from finegrain.gallery.filters.sql import to_sql
 from finegrain.gallery.filters.syntax import parse
 from finegrain.gallery.row import Entry, Place, Row, meets
+from finegrain.gallery.sqlite.biases import (
+    bias_revision,
+    biases_of,
+    biases_since,
+    write_biases,
+)
 from finegrain.gallery.sqlite.connections import (
     Connections,
     as_gallery_errors,
@@ -408,6 +414,8 @@ class Store:
         ids = insert_rows(connection, checksums.tolist(), entries)
         if ids:
             self._vectors.append(connection, np.array(ids, np.int64), checksums, vectors)
+        if biases := {id_: e.bias for id_, e in zip(ids, entries, strict=True) if e.bias}:
+            write_biases(connection, list(biases), np.array([*biases.values()], np.float32))
         return ids
 
     def delete(self, ids: Iterable[int]) -> int:
@@ -438,6 +446,30 @@ class Store:
         if removed:
             self._erase(removed)
         return len(removed)
+
+    def set_biases(self, ids: Sequence[int], values: Vectors) -> int:
+        """Set the biases of pictures; return the number of those that are stored."""
+        with self.writing() as connection:
+            return write_biases(connection, ids, values)
+
+    def biases(self, ids: Iterable[int]) -> dict[int, float]:
+        """Biases by id; ids that were never given one are left out."""
+        with self.reading() as run:
+            biases = biases_of(run, ids)
+        self._name_damaged(biases.damaged, "the bias")
+        return dict(zip(biases.ids.tolist(), biases.values.tolist(), strict=True))
+
+    def bias_revision(self) -> int:
+        """A counter that grows when any process changes biases."""
+        with self.reading() as run:
+            return bias_revision(run)
+
+    def biases_since(self, revision: int) -> tuple[Ids, Vectors]:
+        """Ids, ascending, and biases of pictures that were changed after a revision."""
+        with self.reading() as run:
+            biases = biases_since(run, revision)
+        self._name_damaged(biases.damaged, "the bias")
+        return biases.ids, biases.values
 
     def deletions(self) -> int:
         """A counter that grows when any process deletes rows."""

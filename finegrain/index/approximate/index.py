@@ -12,6 +12,7 @@ from finegrain.index.approximate.kinds import Approximate
 from finegrain.index.approximate.trained import Trained
 from finegrain.index.approximate.truth import everything, exact_best, fetched
 from finegrain.index.backend import Truth
+from finegrain.index.biases import Biases
 from finegrain.index.estimate import Ids, Query, Vectors
 from finegrain.index.exact import Hit, VectorIndex
 
@@ -36,6 +37,8 @@ class ApproximateIndex:
     grown to four times its size at training, or has lost half of its rows. Training and coding
     take minutes for millions of rows, at the first search and rarely afterwards.
 
+    Candidates are taken without regard to biases; their scores and order include them.
+
     Nothing is written to a file: codes are as personal as vectors, and a file would survive the
     deletion of a picture.
 
@@ -49,6 +52,7 @@ class ApproximateIndex:
     def __init__(self, truth: Truth, kind: Approximate) -> None:
         self.kind = kind
         self.truth = truth
+        self.biases = Biases()
         # Both are replaced together, so that a search sees each row in exactly one of them.
         self._parts: tuple[Trained | None, VectorIndex] = (None, VectorIndex(truth.dim))
 
@@ -100,7 +104,8 @@ class ApproximateIndex:
         if trained is None or len(self) > _OUTGROWN * trained.rows_then:
             self._rebuild()
         else:
-            self._parts = (trained.with_rows(tail.chunks()), VectorIndex(self.truth.dim))
+            more = trained.with_rows(tail.chunks())
+            self._parts = (more, VectorIndex(self.truth.dim, self.biases))
 
     def remove(self, ids: Ids) -> None:
         """Remove the rows with these ids; ids that are not in the index are ignored."""
@@ -113,8 +118,13 @@ class ApproximateIndex:
         if 2 * trained.num_alive < len(trained.ids):
             self._rebuild()
 
+    def set_biases(self, ids: Ids, values: Vectors) -> None:
+        """See :class:`~finegrain.index.backend.BiasedIndex`."""
+        self.biases = self.biases.changed(ids, values)
+        self._parts[1].set_biases(ids, values)
+
     def _rebuild(self) -> None:
-        tail = VectorIndex(self.truth.dim)
+        tail = VectorIndex(self.truth.dim, self.biases)
         if len(self.truth.ids()) >= TAIL_ROWS:
             self._parts = (Trained.over(self.truth, self.kind), tail)
             return
@@ -154,7 +164,7 @@ class ApproximateIndex:
         newest = tail.search(queries, k, allowed)
         answers = []
         for query, ids, new in zip(prepared, candidates, newest, strict=True):
-            (old,) = exact_best(fetched(self.truth, ids), [query], k)
+            (old,) = exact_best(fetched(self.truth, ids), [query], k, self.biases)
             best = list(islice(merge(old, new, key=_rank), k))
             # If the index returns too few rows, read all vectors.
             answers.append(
@@ -168,7 +178,7 @@ class ApproximateIndex:
 
     def _exact(self, queries: list[Query], k: int, allowed: Ids | None) -> list[list[Hit]]:
         chunks = everything(self.truth) if allowed is None else fetched(self.truth, allowed)
-        return exact_best(chunks, queries, k)
+        return exact_best(chunks, queries, k, self.biases)
 
 
 def _rank(hit: Hit) -> tuple[float, int]:

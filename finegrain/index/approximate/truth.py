@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from finegrain.index.backend import Truth
+from finegrain.index.biases import Biases
 from finegrain.index.estimate import Doubles, Ids, Query, Vectors, longest_of
 from finegrain.index.exact import Hit
 
@@ -34,7 +35,9 @@ def fetched(truth: Truth, ids: Ids) -> Iterator[Chunk]:
             yield np.array(stored, np.int64), np.stack([vectors[id_] for id_ in stored])
 
 
-def exact_best(chunks: Iterable[Chunk], queries: Sequence[Query], k: int) -> list[list[Hit]]:
+def exact_best(
+    chunks: Iterable[Chunk], queries: Sequence[Query], k: int, biases: Biases
+) -> list[list[Hit]]:
     """The ``k`` best of all rows for each query, best first; equal scores by ascending id.
 
     Scores and order are those of :class:`~finegrain.index.exact.VectorIndex`. A matrix product in
@@ -44,9 +47,9 @@ def exact_best(chunks: Iterable[Chunk], queries: Sequence[Query], k: int) -> lis
     leaders = [_Leaders(query, k) for query in queries]
     directions = np.array([query.direction for query in queries], np.float32)
     for ids, vectors in chunks:
-        longest = longest_of(vectors)
+        longest, added = longest_of(vectors), biases.of(ids)
         for leader, estimates in zip(leaders, directions @ vectors.T, strict=True):
-            leader.update(ids, vectors, estimates.astype(np.float64), longest)
+            leader.update(ids, vectors, estimates.astype(np.float64), longest, added)
     return [leader.hits() for leader in leaders]
 
 
@@ -59,14 +62,24 @@ class _Leaders:
         self._ids: Ids = np.empty(0, np.int64)
         self._scores: Vectors = np.empty(0, np.float32)
 
-    def update(self, ids: Ids, vectors: Vectors, estimates: Doubles, longest: float) -> None:
-        error = self._query.rounding(longest)
+    def update(
+        self,
+        ids: Ids,
+        vectors: Vectors,
+        estimates: Doubles,
+        longest: float,
+        biases: Vectors | None,
+    ) -> None:
+        error = self._query.rounding(longest, biases)
+        if biases is not None:
+            estimates += biases.astype(np.float64) / self._query.length
         # k rows of this chunk score at least the k-th estimate minus its error; the k best rows
         # so far score at least the previous bar.
         bar = max(_kth(estimates, self._k) - error, self._bar())
         rows = np.flatnonzero(estimates >= bar - error)
         all_ids = np.concatenate([self._ids, ids[rows]])
-        all_scores = np.concatenate([self._scores, self._query.scores(vectors[rows])])
+        own = None if biases is None else biases[rows]
+        all_scores = np.concatenate([self._scores, self._query.scores(vectors[rows], own)])
         order = np.lexsort((all_ids, -all_scores))[: self._k]
         self._ids, self._scores = all_ids[order], all_scores[order]
 

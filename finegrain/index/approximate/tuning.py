@@ -119,7 +119,8 @@ def tune(index: SearchIndex, queries: Vectors, *, k: int, min_recall: float) -> 
             "Tuning needs queries and pictures; got "
             f"{len(queries)} queries for a gallery of {len(index)} pictures."
         )
-    truth = exact_best(everything(index.truth), [Query(q.astype(np.float64)) for q in queries], k)
+    exact_queries = [Query(query.astype(np.float64)) for query in queries]
+    truth = exact_best(everything(index.truth), exact_queries, k, index.biases)
     # Without a trained index every effort is exact, so there is nothing to choose.
     ladder = [index.kind] if index.is_exact else index.kind.ladder()
     measured = []

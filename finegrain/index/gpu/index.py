@@ -55,8 +55,9 @@ class GpuIndex:
     Searches run one at a time.
 
     The GPU estimates the scores. The host proves that the best rows are among the candidates, or
-    reads further rows. The index on the host searches if a filter allows few rows, if ``k`` is
-    too large for the selection on the GPU, and if the scores cannot be distinguished in fp16.
+    reads further rows. The index on the host searches if a row has a bias, if a filter allows few
+    rows, if ``k`` is too large for the selection on the GPU, and if the scores cannot be
+    distinguished in fp16.
 
     Args:
         dim: Width of the vectors.
@@ -99,6 +100,10 @@ class GpuIndex:
         """Remove the rows with these ids; ids that are not in the index are ignored."""
         self._host.remove(ids)
 
+    def set_biases(self, ids: Ids, values: Vectors) -> None:
+        """See :class:`~finegrain.index.backend.BiasedIndex`."""
+        self._host.set_biases(ids, values)
+
     def search(self, queries: Vectors, k: int, allowed: Ids | None = None) -> list[list[Hit]]:
         """Same hits as :meth:`VectorIndex.search <finegrain.index.exact.VectorIndex.search>`.
 
@@ -109,7 +114,8 @@ class GpuIndex:
         self._check_process()
         with self._turn:
             is_few = allowed is not None and len(allowed) <= FEW_ROWS
-            mirror = None if is_few or self._closed else self._followed()
+            on_host = is_few or self._closed or self._host.is_biased
+            mirror = None if on_host else self._followed()
             if mirror is None:
                 return self._host.search(queries, k, allowed)
             return mirror.search(queries, k, allowed)
@@ -118,11 +124,11 @@ class GpuIndex:
         """Embed a caption and search for it in one launch.
 
         Returns:
-            None if the scan cannot embed captions, or the index is empty.
+            None if the scan cannot embed captions, a row has a bias, or the index is empty.
         """
         self._check_process()
         with self._turn:
-            mirror = self._followed()
+            mirror = None if self._host.is_biased else self._followed()
             if mirror is None or not isinstance(mirror.scan, CaptionScan):
                 return None
             (answer,) = mirror.scan.ask(ids, eot)

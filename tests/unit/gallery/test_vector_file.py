@@ -109,6 +109,18 @@ def test_vectors_in_memory_are_read_once(path: Path, monkeypatch):
             assert {hit.id for hit in filtered} == {5, 7, 9}
 
 
+def test_a_block_in_memory_that_lost_rows_keeps_the_others(path: Path):
+    with Gallery(path, memory="vectors") as gallery:
+        gone = frozenset(range(3, 97))
+        gallery.delete(gone)
+        best(gallery, unit(1)[0])
+        for number in range(BLOCK):  # small blocks are joined, and become a full one of the file
+            gallery.add(unit(1, seed=100 + number), [None])
+            assert set(best(gallery, unit(1)[0], COUNT)) == {
+                id_ for id_ in range(1, COUNT + number + 2) if id_ not in gone
+            }
+
+
 def test_a_damaged_vector_is_left_out_of_memory(path: Path):
     flip_vector(path, 40)
     with Gallery(path, memory="vectors") as gallery:
