@@ -154,8 +154,9 @@ def content(gallery: Gallery) -> dict[str, Any]:
 
 
 def _stored_columns(row: Row) -> dict[str, Any]:
-    """The columns of a row; its thumbnail is read and compared separately."""
-    return {name: value for name, value in asdict(row).items() if name != "thumbnail"}
+    """The columns of a row; its thumbnail and bias are read separately."""
+    separate = {"thumbnail", "bias"}
+    return {name: value for name, value in asdict(row).items() if name not in separate}
 
 
 def expected_content() -> dict[str, Any]:
