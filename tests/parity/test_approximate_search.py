@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from finegrain.index.approximate import ApproximateIndex, Ivf, RaBitQ, kinds, truth
 from finegrain.index.approximate import index as approximate_index
 from finegrain.index.approximate.truth import everything, exact_best, fetched
+from finegrain.index.biases import Biases
 from finegrain.index.estimate import Query
 from finegrain.index.exact import VectorIndex
 
@@ -80,18 +81,21 @@ def _small() -> Iterator[None]:
     scale=st.sampled_from([0, 1e-20, 1, 1e10]),
     k=st.integers(1, 400),
     share=st.sampled_from([None, 0, 0.05, 0.9]),
+    bias=st.sampled_from([0, 0.1, 100]),
 )
-def test_reading_in_chunks_equals_the_index_in_memory(seed, points, scale, k, share):
+def test_reading_in_chunks_equals_the_index_in_memory(seed, points, scale, k, share, bias):
     random = np.random.default_rng(seed)
     rows = points(random, 300).astype(np.float32)
     memory = Memory()
     memory.rows = dict(zip((np.arange(300) * 2 + 1).tolist(), rows, strict=True))
-    held = VectorIndex(WIDTH)
+    biases = Biases(memory.ids(), (bias * random.standard_normal(300)).astype(np.float32))
+    held = VectorIndex(WIDTH, biases)
     held.add(memory.ids(), rows)
     queries = (scale * random.standard_normal((3, WIDTH))).astype(np.float32)
     allowed = None if share is None else np.flatnonzero(random.random(700) < share)
     chunks = everything(memory) if allowed is None else fetched(memory, allowed)
-    result = exact_best(chunks, [Query(query.astype(np.float64)) for query in queries], k)
+    wide = [Query(query.astype(np.float64)) for query in queries]
+    result = exact_best(chunks, wide, k, biases)
     assert result == held.search(queries, k, allowed)
 
 
