@@ -6,6 +6,7 @@ import os
 import platform
 import sqlite3
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
@@ -83,13 +84,22 @@ def _database() -> str:
     )
 
 
+def is_gallery(path: Path) -> bool:
+    """Whether a file is a gallery, or one of the files of a gallery, whatever its name ends in."""
+    if path.suffix == ".gallery":
+        return True
+    with suppress(OSError), path.open("rb") as file:
+        return file.read(16) in (b"SQLite format 3\0", b"finegrainvectors")
+    return False
+
+
 def examine(path: Path) -> str:
     """Check a plan with its graphs, or a gallery, and describe it.
 
     Raises:
         FinegrainError: The plan or gallery is invalid; the message states the reason.
     """
-    if path.suffix == ".gallery":
+    if is_gallery(path):
         with Gallery(path, create=False) as gallery:
             report = gallery.check()
             if not report.is_valid:

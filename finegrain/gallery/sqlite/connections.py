@@ -23,6 +23,7 @@ file is therefore opened once per process, and stays open until no gallery in th
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import sqlite3
@@ -48,6 +49,8 @@ with SQLite's 2 MiB, most of them would be read and written several times."""
 
 _LEAVE_ATTEMPTS = 3
 _CHECKPOINT_SECONDS = 0.05
+
+_FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 Connect = Callable[[], sqlite3.Connection]
 
@@ -508,6 +511,28 @@ def as_gallery_errors(path: Path) -> Iterator[None]:
             f"{path}: {error}. Nothing stored is lost; check the file and its folder, and that the "
             "disk works and has space."
         ) from error
+
+
+@contextmanager
+def full_disk_errors(folder: Path) -> Iterator[None]:
+    """Turn errors about a full disk into :class:`GalleryError` that names the folder of a copy."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode not in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE):
+            raise
+        raise _full(folder) from error
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise _full(folder) from error
+
+
+def _full(folder: Path) -> GalleryError:
+    return GalleryError(
+        f"The disk of {folder} is full, or a limit on the size of files is reached. Nothing was "
+        "copied; make space and try again."
+    )
 
 
 def identity(connection: sqlite3.Connection, path: Path) -> tuple[str | None, int]:

@@ -21,8 +21,14 @@ from finegrain.gallery.sqlite.connections import (
     lost_its_log,
     transaction,
 )
-from finegrain.gallery.sqlite.files import publish_new, unfinished_file, vectors_of
+from finegrain.gallery.sqlite.files import (
+    next_vectors_of,
+    publish_new,
+    unfinished_file,
+    vectors_of,
+)
 from finegrain.gallery.sqlite.migrations import SCHEMA_VERSION, STEPS
+from finegrain.gallery.sqlite.vector_file import is_vector_file
 
 APPLICATION_ID = 0x66677261
 """Application id in SQLite's header ("fgra") that marks a finegrain gallery."""
@@ -98,20 +104,49 @@ def short(fingerprint: str | None) -> str:
 def _check_path(path: Path, create: bool) -> None:
     if path.exists() and not path.is_file():
         raise GalleryError(f"{path} is not a file. A gallery is one file; choose another path.")
-    if not path.exists() and not create:
-        raise GalleryError(f"There is no gallery at {path}. Check the path or index into it first.")
     if not path.parent.is_dir():
         raise GalleryError(f"The folder {path.parent} does not exist. Make it first.")
+    if not path.exists():
+        _refuse_remains(path.resolve())
+        if not create:
+            raise GalleryError(
+                f"There is no gallery at {path}. Check the path or index into it first."
+            )
     if path.exists() and not path.stat().st_size:
         raise GalleryError(
             f"{path} is an empty file, and not a gallery; it may be a copy that failed. Restore a "
             "backup, or remove the file to begin a new gallery."
         )
+    if path.exists() and os.access(path, os.R_OK) and is_vector_file(path):
+        raise GalleryError(
+            f"{path} holds the vectors of a gallery. Give the gallery itself, which is next to it"
+            + (f": {path.with_suffix('')}" if path.suffix == ".vectors" else ".")
+        )
+
+
+def _refuse_remains(path: Path) -> None:
+    """Check that no file of a gallery is left without its database."""
+    if log_of(path).exists():
+        raise GalleryError(
+            f"There is no gallery at {path}, but the log of one: {log_of(path)}. Stop the "
+            "processes that use it. Then move the gallery back beside its log, or remove the log."
+        )
+    for vectors in (vectors_of(path), next_vectors_of(path)):
+        if vectors.exists():
+            raise GalleryError(
+                f"There is no gallery at {path}, but the vectors of one: {vectors}. They say "
+                "nothing about their pictures. Move the gallery back beside them. If it is lost, "
+                "remove them, and restore both files from a backup or index the pictures again."
+            )
 
 
 def _writable(path: Path) -> bool:
-    """Whether the file and its folder are writable; SQLite writes its journal to the folder."""
-    return os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
+    """Whether both files of a gallery and their folder are writable.
+
+    SQLite writes its journal to the folder.
+    """
+    files = [path, vectors_of(path)] if vectors_of(path).exists() else [path]
+    return all(os.access(file, os.W_OK) for file in [*files, path.parent])
 
 
 def _connected(path: Path, *, read_only: bool) -> sqlite3.Connection:
@@ -156,16 +191,6 @@ def _create(path: Path, fingerprint: str | None, dim: int | None) -> None:
             f"{path} is a new gallery, so the width of its vectors is needed: give dim=."
         )
     target = path.resolve()
-    if log_of(target).exists():
-        raise GalleryError(
-            f"There is no gallery at {path}, but the log of one: {log_of(target)}. Stop the "
-            "processes that use it. Then move the gallery back beside its log, or remove the log."
-        )
-    if vectors_of(target).exists():
-        raise GalleryError(
-            f"There is no gallery at {path}, but the vectors of one: {vectors_of(target)}. Move "
-            "the gallery back beside its vectors, or remove them."
-        )
     with unfinished_file(target) as unfinished:
         with closing(_connected(unfinished, read_only=False)) as connection:
             # A page then holds seven vectors of width 512 instead of one.

@@ -47,6 +47,7 @@ from finegrain.gallery.sqlite.biases import (
 from finegrain.gallery.sqlite.connections import (
     Connections,
     as_gallery_errors,
+    full_disk_errors,
     identity,
     limited,
     log_of,
@@ -511,11 +512,16 @@ class Store:
 
         This also repairs what can be computed again: codes, and ids and checksums of the file.
         """
-        with self.writing() as connection:
-            self._vectors.verify(connection.execute)
-            repair_derived(connection, self._vectors.last_id(connection.execute))
-            rows = self._vectors.rows(connection.execute)
-            self._vectors.replace(connection, self.dim, rows)
+        try:
+            with self.writing() as connection:
+                self._vectors.verify(connection.execute)
+                repair_derived(connection, self._vectors.last_id(connection.execute))
+                rows = self._vectors.rows(connection.execute)
+                self._vectors.replace(connection, self.dim, rows)
+        except GalleryError:
+            with suppress(GalleryError):
+                self.tidy()  # the new file would keep a full disk full
+            raise
         self._name_new_file()
         self._shrink()
 
@@ -691,8 +697,8 @@ class Store:
         """The writing connection, in a transaction that is durable after the block, or undone."""
         if self.read_only:
             raise GalleryError(
-                f"{self.path} is open for reading only, since the file or its folder cannot be "
-                "written. Give write access to both, or copy it to where you may write."
+                f"{self.path} is open for reading only, since it, its vectors or its folder cannot "
+                "be written. Give write access to all of them, or copy it to where you may write."
             )
         with self._errors(), self._connections.writing() as connection:
             self._check_identity(connection)
@@ -707,7 +713,7 @@ class Store:
             with self._errors(), self._connections.lock:
                 self._connections.use_wal()  # so that others may write meanwhile
         # No vector is overwritten while somebody reads an older snapshot.
-        with self.reading() as run:
+        with self.reading() as run, full_disk_errors(path.parent):
             with self._connections.extra() as connection:
                 connection.execute("VACUUM INTO ?", (str(path),))
             with closing(sqlite3.connect(path, isolation_level=None)) as copied:

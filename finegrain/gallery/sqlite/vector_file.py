@@ -87,6 +87,12 @@ def checksums_of(vectors: Vectors) -> Checksums:
     return np.fromiter(map(zlib.crc32, stored), np.uint32, len(stored))
 
 
+def is_vector_file(path: Path) -> bool:
+    """Whether a file begins as a file of vectors."""
+    with path.open("rb") as file:
+        return file.read(len(_MAGIC)) == _MAGIC
+
+
 class VectorFile:
     """An open file of vectors. Any number of threads may read; the caller serialises writes.
 
@@ -125,8 +131,13 @@ class VectorFile:
         path.unlink(missing_ok=True)
         header = _HEADER.pack(_MAGIC, FORMAT_VERSION, width, block_rows, identity.encode("ascii"))
         header += struct.pack("<I", zlib.crc32(header))
-        with open(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, OWNER_ONLY), "wb") as file:
-            file.write(header.ljust(_HEADER_BYTES, b"\0"))
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, OWNER_ONLY)
+        try:
+            with open(descriptor, "wb") as file:
+                file.write(header.ljust(_HEADER_BYTES, b"\0"))
+        except OSError:
+            path.unlink()
+            raise
         return cls(path, writable=True)
 
     def close(self) -> None:

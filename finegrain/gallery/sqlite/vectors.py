@@ -404,11 +404,15 @@ class StoredVectors:
             block_rows=vector_file.BLOCK_ROWS,
         )
         num_slots = total = 0
-        for ids, checksums, vectors in chunks:
-            file.append(num_slots, ids, checksums, vectors)
-            num_slots += len(ids)
-            total += hash_sum(ids, checksums)
-        file.sync()
+        try:
+            for ids, checksums, vectors in chunks:
+                file.append(num_slots, ids, checksums, vectors)
+                num_slots += len(ids)
+                total += hash_sum(ids, checksums)
+            file.sync()
+        except OSError:  # a part of it would keep a full disk full
+            file.path.unlink(missing_ok=True)
+            raise
         sync_folder(self._path.parent)
         connection.execute(
             "UPDATE vector_file SET identity = ?, num_slots = ?, total = ?",

@@ -119,6 +119,29 @@ def test_the_report_describes_a_valid_gallery(tmp_path):
     assert "1 pictures, dim=2" in examine(path)
 
 
+@pytest.mark.parametrize("name", ["copy", "crops.gallery.bak", "2026-11-28.backup"])
+def test_a_gallery_is_recognised_whatever_its_name_ends_in(tmp_path: Path, name: str):
+    with Gallery(tmp_path / "crops.gallery", dim=2) as gallery:
+        gallery.add([[1.0, 0.0]], ["1.jpg"])
+        gallery.backup(tmp_path / name)
+    assert f"{name}: valid; 1 pictures" in examine(tmp_path / name)
+    (tmp_path / f"{name}.vectors").unlink()
+    with pytest.raises(GalleryError, match=r"\.vectors, which holds the vectors of .* is missing"):
+        examine(tmp_path / name)
+
+
+def test_the_file_of_vectors_alone_is_named(tmp_path: Path):
+    with Gallery(tmp_path / "crops.gallery", dim=2) as gallery:
+        gallery.add([[1.0, 0.0]], ["1.jpg"])
+    with pytest.raises(GalleryError, match=r"holds the vectors of a gallery.*crops\.gallery"):
+        examine(tmp_path / "crops.gallery.vectors")
+    (tmp_path / "crops.gallery").unlink()
+    for create in (False, True):
+        with pytest.raises(GalleryError, match=r"but the vectors of one.*crops\.gallery\.vectors"):
+            Gallery(tmp_path / "crops.gallery", dim=2, create=create)
+    assert [path.name for path in tmp_path.iterdir()] == ["crops.gallery.vectors"]
+
+
 @pytest.mark.parametrize(("name", "error"), [("x.plan", PlanError), ("x.gallery", GalleryError)])
 def test_a_missing_file_is_invalid_and_is_not_created(tmp_path, name, error):
     with pytest.raises(error, match="no"):

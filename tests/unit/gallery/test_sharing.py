@@ -112,7 +112,7 @@ def check_reading(gallery: Gallery) -> None:
     assert list(gallery) == [1, 2, 3]
     assert [h.id for h in gallery.search(ONE, 9, where="camera = 'x'")[0]] == [1, 3]
     assert gallery.rows([2])[0].image == "b"
-    with pytest.raises(GalleryError, match=r"open for reading only.*Give write access to both"):
+    with pytest.raises(GalleryError, match=r"open for reading only.*Give write access to all"):
         gallery.add(ONE, ["d"])
     with pytest.raises(GalleryError, match="open for reading only"):
         gallery.delete([1])
@@ -126,6 +126,26 @@ def test_a_file_that_cannot_be_written_opens_for_reading(path: Path):
     with Gallery(path, fingerprint="plan-a", dim=DIM) as gallery:
         check_reading(gallery)
     assert (sorted(path.parent.iterdir()), path.read_bytes()) == before
+
+
+def test_vectors_that_cannot_be_written_are_read(path: Path, monkeypatch: pytest.MonkeyPatch):
+    real_access, real_open = os.access, os.open
+    vectors = Path(f"{path}.vectors")
+
+    def opened(asked: Path, flags: int, *arguments, **options) -> int:
+        if Path(asked) == vectors and flags & (os.O_RDWR | os.O_WRONLY):
+            raise PermissionError(13, "Permission denied")
+        return real_open(asked, flags, *arguments, **options)
+
+    monkeypatch.setattr(os, "open", opened)
+    monkeypatch.setattr(
+        os, "access",
+        lambda asked, mode: real_access(asked, mode)
+        and not (Path(asked) == vectors and mode & os.W_OK),
+    )  # fmt: skip
+    with Gallery(path) as gallery:
+        check_reading(gallery)
+        assert gallery.backup(path.with_name("copy")) == 3
 
 
 @pytest.mark.usefixtures("_make_read_only")
