@@ -5,7 +5,8 @@ stores the last time that it trusted, whenever it is opened or written. It trust
 clock up to two days later. A reading further ahead means that the clock jumped, or that nobody used
 the gallery for long. The gallery only stores such a reading, and trusts the clock if a second
 reading, at least an hour later by that clock, confirms it. Until then, pictures that have expired
-by that clock are in no result, but stay stored.
+by that clock are in no result, but stay stored. An earlier reading lowers the trusted time, so that
+a clock that was ahead for a while does not make a later jump look small.
 
 A gallery that is used once a week would be in doubt each time. A gallery therefore learns its usual
 step: the time between two uses that were further apart than two days and both right. A step that is
@@ -41,7 +42,7 @@ class Looks:
     """Readings of the clock that a gallery stores.
 
     Attributes:
-        clock: The latest trusted time, or None if there is none yet.
+        clock: The last trusted time, or None if there is none yet.
         doubted: A later time that was read once and is not trusted yet, or None.
         usual_step: Time between two uses of the gallery, if that is longer than
             :data:`LONGEST_STEP` and there is no doubt; else None.
@@ -84,7 +85,8 @@ class Looks:
         if trust:
             return Looks(now, None, _learned(step) or self.usual_step)
         if self.clock is not None and now <= self.clock + self._longest_step():
-            return Looks(max(self.clock, now), None, _learned(step) or self.usual_step)
+            is_set_back = now < self.clock - LONGEST_STEP
+            return Looks(now, None, _learned(step) or (None if is_set_back else self.usual_step))
         if self.doubted is None or now < self.doubted:
             return Looks(self.clock, now)
         if now < self.doubted + LOOKS_APART:

@@ -16,6 +16,7 @@ from finegrain.errors import GalleryWarning
 from finegrain.gallery import Gallery
 from finegrain.gallery.clock import LONGEST_STEP, LONGEST_USUAL_STEP, LOOKS_APART, Looks
 from finegrain.gallery.sqlite.store import Store
+from finegrain.times import utc_text
 
 START = datetime(2026, 5, 1, 8, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -108,6 +109,23 @@ def test_one_jump_deletes_nothing(machine: Machine, is_weekly: bool):
     assert machine.num_stored() == 3
 
 
+@pytest.mark.parametrize("days", [5, 400, 3650])
+def test_a_clock_that_was_set_back_is_doubted_at_the_next_jump(machine: Machine, days: int):
+    right = machine.time
+    machine.time += days * DAY  # ahead when the gallery is made, and again an hour later
+    machine.add()
+    machine.time += LOOKS_APART
+    machine.expire()
+    machine.time = right + DAY
+    machine.add(3, expire_after=3 * DAY)
+    for _ in range(2):
+        machine.time = right + days * DAY
+        assert machine.expire() is None
+        machine.time = right + 2 * DAY
+        assert machine.expire() == 0
+    assert machine.num_stored() == 4
+
+
 def test_a_jump_that_lasts_is_trusted_at_a_second_look(machine: Machine):
     machine.add(3, expire_after=60 * DAY)
     machine.time += 100 * DAY
@@ -140,6 +158,20 @@ def test_a_gallery_that_stays_open_looks_again(machine: Machine, monkeypatch):
             assert gallery.search([[1, 0]], 1) == [[]]
             with gallery._store.reading() as run:  # type: ignore[union-attr]
                 assert run("SELECT count(*) FROM picture").fetchone() == (num_stored,)
+
+
+@given(st.lists(st.timedeltas(-400 * DAY, 400 * DAY), max_size=30))
+def test_a_single_look_is_never_trusted_far_ahead_of_the_look_before(steps):
+    looks = Looks(START)
+    now = START
+    for step in steps:
+        before, looks = looks, looks.after(now + step)
+        assert before.clock is not None
+        assert before.clock <= now
+        if step > 1.25 * LONGEST_USUAL_STEP and before.doubted is None:
+            assert looks.clock == before.clock
+        now += step
+        assert looks.deletable_until(now) <= utc_text(now)
 
 
 @given(st.lists(st.tuples(st.timedeltas(timedelta(0), 60 * DAY), st.booleans()), max_size=30))
