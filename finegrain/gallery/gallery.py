@@ -11,7 +11,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from finegrain.errors import GalleryError
+from finegrain.errors import FilterError, GalleryError, did_you_mean
 from finegrain.gallery.backend import Memory
 from finegrain.gallery.changes import move, notes_on_kinds, update
 from finegrain.gallery.duplicates import Inserted, OnDuplicate, checked_choice
@@ -379,6 +379,18 @@ class Gallery:
         seen = self._store.columns()
         kinds = {name: " or ".join(sorted(kinds)) or "null" for name, kinds in seen.items()}
         return {**BUILT_IN, "pid": "number or text", **kinds}
+
+    def values(self, column: str, limit: int) -> list[Scalar]:
+        """Up to ``limit`` distinct values of a column, in no particular order.
+
+        Raises:
+            FilterError: There is no such column.
+        """
+        if column not in self.columns():
+            raise FilterError(
+                f"no picture has a column {column!r}.{did_you_mean(column, self.columns())}"
+            )
+        return list(self._store.values(column, limit))
 
     def update(self, pictures: str | Iterable[int], columns: Mapping[str, Scalar]) -> int:
         """Set columns of pictures without encoding them again.

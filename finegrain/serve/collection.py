@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
+from functools import partial
 from http import HTTPStatus
 from typing import Annotated, TypeVar
 
@@ -54,26 +56,39 @@ class Collection:
         self.worker.close()
 
     async def search(
-        self,
-        queries: Sequence[Query],
-        body: schemas.Answering,
-        client: Client,
-        *,
-        extra: int = 0,
+        self, queries: Sequence[Query], body: schemas.Answering, client: Client
     ) -> list[Matches]:
-        """Search in the part of the gallery that a client may see.
+        """Search in the part of the gallery that a client may see, together with others."""
+        client.spend(len(queries))
+        return await done(self.worker.search(queries, _options(body, client)))
+
+    async def search_one(
+        self, query: Query, body: schemas.Judging, client: Client, *, extra: int = 0
+    ) -> Matches:
+        """Search by one query, which may have judged matches and words that change a picture.
 
         Args:
             extra: Number of matches in addition to ``body.k``.
         """
-        client.spend(len(queries))
-        options = Options(
-            body.k + extra, client.within(body.where), body.group_by, body.distinct, body.offset
-        )
-        return await done(self.worker.search(queries, options))
+        judged = [*body.like, *body.unlike]
+        text = body.text if isinstance(body, schemas.PictureOptions) else None
+        options = replace(_options(body, client), k=body.k + extra)
+        if not judged and text is None:
+            client.spend(1)
+            return (await done(self.worker.search([query], options)))[0]
+        visible = await self.ids(schemas.ChosenBody(ids=judged, reason=None), client)
+        if hidden := set(judged) - set(visible):
+            raise ServiceError(HTTPStatus.NOT_FOUND, f"There is no picture {min(hidden)}.")
+        arguments = {**options.arguments(), "like": body.like, "unlike": body.unlike}
+        if text is not None and isinstance(body, schemas.PictureOptions):
+            arguments |= {"image": query, "text": text, "weight": body.weight}
+        else:
+            arguments["query"] = query
+        client.spend(1)
+        return await self.run(partial(self.searcher.query, **arguments))
 
-    async def change(self, run: Callable[[], T]) -> T:
-        """Run a change in the worker's thread."""
+    async def run(self, run: Callable[[], T]) -> T:
+        """Run a function in the worker's thread."""
         return await done(self.worker.call(run))
 
     async def row(self, id_: int, client: Client) -> Row:
@@ -118,6 +133,18 @@ class Collection:
             return ids
         visible = set(await run_in_threadpool(self.gallery.ids_where, client.where))
         return [id_ for id_ in ids if id_ in visible]
+
+
+def _options(body: schemas.Answering, client: Client) -> Options:
+    return Options(
+        k=body.k,
+        where=client.within(body.where),
+        group_by=body.group_by,
+        distinct=body.distinct,
+        offset=body.offset,
+        avoid=tuple(body.avoid),
+        negation=body.negation,
+    )
 
 
 async def done(future: Future[T]) -> T:

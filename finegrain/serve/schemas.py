@@ -12,6 +12,9 @@ from finegrain.search.matches import Matches
 MOST_TEXT = 2048
 MOST_QUERIES = 16
 MOST_K = 1000
+MOST_AVOIDED = 8
+MOST_JUDGED = 100
+MOST_VALUES = 50
 MOST_OFFSET = 10_000
 MOST_IDS = 10_000
 
@@ -42,8 +45,30 @@ class Answering(_Body):
     group_by: str | None = Field(None, max_length=256, examples=["pid"])
     distinct: float | None = Field(None, ge=0, le=1)
 
+    avoid: list[Text] = Field(
+        [], max_length=MOST_AVOIDED, description="What must not be there.", examples=[["backpack"]]
+    )
+    negation: bool = Field(True, description='Also read "without ..." and "not wearing ...".')
 
-class SearchBody(Answering):
+
+Judged = Annotated[list[Id], Field(max_length=MOST_JUDGED)]
+
+
+class Judging(Answering):
+    """Options of a search by one query, with matches that were judged."""
+
+    like: Judged = Field([], description="Pictures of the gallery that are right.")
+    unlike: Judged = Field([], description="Pictures of the gallery that are wrong.")
+
+
+class PictureOptions(Judging):
+    """Options of a search by a picture, and words that change it."""
+
+    text: Text | None = Field(None, examples=["but in a blue jacket"])
+    weight: float | None = Field(None, ge=0, le=1, description="Weight of the words.")
+
+
+class SearchBody(Judging):
     """A search by one text, or by several."""
 
     query: Text | Annotated[list[Text], Field(min_length=1, max_length=MOST_QUERIES)] = Field(
@@ -60,7 +85,7 @@ class ExportBody(Answering):
     )
 
 
-class SimilarBody(Answering):
+class SimilarBody(PictureOptions):
     """A search for pictures similar to one of the gallery."""
 
     id: Id
@@ -149,6 +174,14 @@ class CountOut(BaseModel):
     """Number of pictures that were changed."""
 
     count: int
+
+
+class ColumnOut(BaseModel):
+    """A column, and some of the values that pictures have."""
+
+    name: str
+    kind: str
+    values: list[Scalar]
 
 
 class StatsOut(BaseModel):

@@ -35,6 +35,12 @@ class Options:
     group_by: str | None = None
     distinct: float | None = None
     offset: int = 0
+    avoid: tuple[str, ...] = ()
+    negation: bool = True
+
+    def arguments(self) -> dict[str, Any]:
+        """The arguments by name."""
+        return {name: getattr(self, name) for name in self.__slots__}
 
 
 @dataclass(slots=True)
@@ -156,16 +162,7 @@ class Worker:
         options = batch[0].options
         began = time.perf_counter()
         try:
-            answers = iter(
-                self.searcher.query(
-                    queries,
-                    options.k,
-                    where=options.where,
-                    group_by=options.group_by,
-                    distinct=options.distinct,
-                    offset=options.offset,
-                )
-            )
+            answers = iter(self.searcher.query(queries, **options.arguments()))
         except Exception as error:
             if len(batch) == 1:
                 batch[0].answer.set_exception(error)

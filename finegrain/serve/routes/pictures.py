@@ -93,7 +93,7 @@ async def add(
                 left_out.append(f"picture {number + 1}: {error}")
         if not images:
             raise ImageError("; ".join(left_out[:5]) or "no picture was sent")
-        done = await collection.change(
+        done = await collection.run(
             lambda: collection.searcher.add(
                 images, columns, expire_after=expire_after, progress=False
             )
@@ -116,7 +116,7 @@ async def add_by_reference(
     client.check_unlimited()
     path = _below(body.path, roots)
     client.spend(1)
-    done = await collection.change(
+    done = await collection.run(
         lambda: collection.searcher.add(
             path, body.metadata, expire_after=body.expire_after, progress=False
         )
@@ -134,7 +134,7 @@ async def change(
     ids = await collection.ids(body, client)
     details = _change(collection.name, ids, body.reason) | {"set": body.set}
     await record("change", client, details)
-    count = await collection.change(lambda: collection.gallery.update(ids, body.set))
+    count = await collection.run(lambda: collection.gallery.update(ids, body.set))
     return schemas.CountOut(count=count)
 
 
@@ -146,14 +146,14 @@ async def delete(
     client.spend(1)
     ids = await collection.ids(body, client)
     await record("delete", client, _change(collection.name, ids, body.reason))
-    return schemas.CountOut(count=await collection.change(lambda: collection.gallery.delete(ids)))
+    return schemas.CountOut(count=await collection.run(lambda: collection.gallery.delete(ids)))
 
 
 @router.post("/expire")
 async def expire(client: Admin, collection: Chosen, record: Recorder) -> schemas.CountOut:
     """Delete the pictures that have expired."""
     await record("expire", client, {"gallery": collection.name})
-    return schemas.CountOut(count=await collection.change(collection.searcher.expire))
+    return schemas.CountOut(count=await collection.run(collection.searcher.expire))
 
 
 def _change(gallery: str, ids: Sequence[int], reason: str | None) -> dict[str, object]:

@@ -14,7 +14,6 @@ from starlette.concurrency import run_in_threadpool
 
 from finegrain.errors import FinegrainError, QueryError
 from finegrain.search.matches import Matches
-from finegrain.search.queries import Query
 from finegrain.serve import schemas
 from finegrain.serve.access import Client, Reader
 from finegrain.serve.answer_files import as_csv, as_zip
@@ -31,9 +30,15 @@ EXPORTED_SIDE = 512
 async def search(
     body: schemas.SearchBody, client: Reader, collection: Chosen, record: Recorder
 ) -> schemas.SearchOut:
-    """Search by one text or several."""
+    """Search by one text or several. Judged matches belong to a search by one text."""
+    if isinstance(body.query, str):
+        every = [await collection.search_one(body.query, body, client)]
+    elif body.like or body.unlike:
+        raise QueryError("like and unlike belong to one query; search for them one by one")
+    else:
+        every = await collection.search(body.query, body, client)
     queries = [body.query] if isinstance(body.query, str) else body.query
-    return await _answered(queries, queries, body, client, collection, record)
+    return await _answered(every, queries, body, client, collection, record)
 
 
 @router.post("/picture")
@@ -44,22 +49,27 @@ async def search_by_picture(
     picture: Annotated[UploadFile, File(description="JPEG, PNG or WebP")],
     options: Annotated[str, Form(max_length=20_000, description="JSON, as for /v1/search")] = "{}",
 ) -> schemas.SearchOut:
-    """Search by a picture."""
+    """Search by a picture, and by words that change it if ``options`` have a ``text``."""
     body = _options(options)
     async with collection.decoding:
         image = await uploaded(picture)
     await picture.seek(0)
     digest = hashlib.sha256(await picture.read()).hexdigest()
-    return await _answered([image], [f"picture sha256:{digest}"], body, client, collection, record)
+    matches = await collection.search_one(image, body, client)
+    queries = [f"picture sha256:{digest}"]
+    return await _answered([matches], queries, body, client, collection, record)
 
 
 @router.post("/similar")
 async def search_similar(
     body: schemas.SimilarBody, client: Reader, collection: Chosen, record: Recorder
 ) -> schemas.SearchOut:
-    """Search for pictures similar to one of the gallery, which is left out."""
+    """Search for pictures similar to one of the gallery, which is left out.
+
+    Words in ``text`` change what is searched for.
+    """
     image = await collection.picture(body.id, client)
-    (matches,) = await collection.search([image], body, client, extra=1)
+    matches = await collection.search_one(image, body, client, extra=1)
     answer = schemas.AnswerOut.of(matches)
     answer.matches = [match for match in answer.matches if match.id != body.id][: body.k]
     await _record(record, client, collection, [f"picture {body.id}"], body, [answer])
@@ -93,25 +103,24 @@ async def export(
     return _file(await run_in_threadpool(as_zip, matches, pictures), "application/zip", "zip")
 
 
-def _options(text: str) -> schemas.Answering:
+def _options(text: str) -> schemas.PictureOptions:
     try:
-        return schemas.Answering.model_validate(json_object(text))
+        return schemas.PictureOptions.model_validate(json_object(text))
     except ValidationError as error:
         causes = [{**cause, "loc": ("options", *cause["loc"])} for cause in error.errors()]
         raise RequestValidationError(causes) from error
 
 
 async def _answered(
-    queries: Sequence[Query],
-    recorded: Sequence[str],
+    every: Sequence[Matches],
+    queries: Sequence[str],
     body: schemas.Answering,
     client: Client,
     collection: Collection,
     record: Record,
 ) -> schemas.SearchOut:
-    every: list[Matches] = await collection.search(queries, body, client)
     answers = [schemas.AnswerOut.of(matches) for matches in every]
-    await _record(record, client, collection, recorded, body, answers)
+    await _record(record, client, collection, queries, body, answers)
     return schemas.SearchOut(answers=answers)
 
 
@@ -129,6 +138,7 @@ async def _record(
         "gallery": collection.name,
         "queries": list(queries),
         "where": client.within(body.where),
+        "avoid": body.avoid,
         "reason": body.reason,
         "shown": [[match.id for match in answer.matches] for answer in answers],
     }

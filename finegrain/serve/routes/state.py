@@ -17,6 +17,9 @@ from finegrain.serve.problems import ServiceError
 
 router = APIRouter(tags=["service"])
 
+_PRIVATE = ("id", "image")
+"""Built-in columns that are no descriptions: paths are places on the server."""
+
 
 @router.get("/v1/galleries")
 async def galleries(request: Request, client: Reader) -> list[str]:
@@ -40,6 +43,25 @@ async def stats(client: Reader, collection: Chosen) -> schemas.StatsOut:
         version=finegrain.__version__,
         columns=await run_in_threadpool(gallery.columns),
     )
+
+
+@router.get("/v1/columns")
+async def columns(client: Reader, collection: Chosen) -> list[schemas.ColumnOut]:
+    """The columns, each with up to 50 values; a key with a filter sees no values."""
+    gallery = collection.gallery
+
+    def read() -> list[schemas.ColumnOut]:
+        return [
+            schemas.ColumnOut(
+                name=name,
+                kind=kind,
+                values=[] if client.where else gallery.values(name, schemas.MOST_VALUES),
+            )
+            for name, kind in gallery.columns().items()
+            if name not in _PRIVATE
+        ]
+
+    return await run_in_threadpool(read)
 
 
 @router.get("/healthz")

@@ -530,3 +530,15 @@ def test_waiting_for_the_journal_ends(path: Path, monkeypatch):
     with pytest.raises(GalleryError, match="Another process"):
         Gallery(path, dim=DIM)
     other.close()
+
+
+def test_the_values_of_a_column(tmp_path):
+    with Gallery(tmp_path / "g") as gallery:
+        gallery.add(
+            np.eye(3, 4, dtype=np.float32), [{"camera": "a"}, {"camera": "b"}, {"price": 2}]
+        )
+        assert sorted(gallery.values("camera", 5)) == ["a", "b"]
+        assert len(gallery.values("camera", 1)) == 1
+        assert gallery.values("price", 5) == [2]
+        with pytest.raises(FilterError, match="Did you mean 'camera'"):
+            gallery.values("camra", 5)

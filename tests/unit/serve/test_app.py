@@ -346,3 +346,53 @@ def test_a_batch_counts_its_queries(serve, filled, ring):
     body = {"query": ["red coat", "blue dress", "cap"]}
     assert client.post("/v1/search", json=body, headers=headers).status_code == 200
     assert client.post("/v1/search", json=body, headers=headers).status_code == 429
+
+
+def test_judged_matches_change_the_answer_and_leave_it(client, tiny_plan, filled):
+    body = QUERY | {"like": [1], "unlike": [2]}
+    (given,) = answer(client.post("/v1/search", json=body))
+    with Searcher(tiny_plan, gallery=filled, threads=1) as searcher:
+        expected = searcher.query("woman in red coat", 5, like=[1], unlike=[2])
+    assert [match["id"] for match in given["matches"]] == [match.id for match in expected]
+    assert not {1, 2} & {match["id"] for match in given["matches"]}
+    refused = client.post("/v1/search", json=body | {"query": ["red", "blue"]})
+    assert (refused.status_code, "one query" in refused.json()["detail"]) == (422, True)
+
+
+def test_a_key_for_a_part_cannot_judge_pictures_of_another_part(serve, filled, ring):
+    gate = ring("gate", "read", "camera = 'gate-0'")
+    client = serve(filled, keys=ring.keys)
+    seen = client.post("/v1/search", json=QUERY | {"like": [1]}, headers=gate)
+    assert seen.status_code == 200
+    hidden = client.post("/v1/search", json=QUERY | {"unlike": [2]}, headers=gate)
+    assert (hidden.status_code, hidden.json()["detail"]) == (404, "There is no picture 2.")
+
+
+def test_a_picture_and_words_are_one_query(client, tiny_plan, filled, crops):
+    picture = sorted(crops.iterdir())[3]
+    form = {"options": json.dumps({"k": 5, "text": "but in a blue jacket", "weight": 0.5})}
+    response = client.post("/v1/search/picture", files={"picture": picture.read_bytes()}, data=form)
+    similar = client.post("/v1/search/similar", json={"id": 4, "k": 5, "text": "in a blue jacket"})
+    with Searcher(tiny_plan, gallery=filled, threads=1) as searcher:
+        expected = searcher.query(image=picture, text="but in a blue jacket", weight=0.5, k=5)
+    assert [m["id"] for m in answer(response)[0]["matches"]] == [m.id for m in expected]
+    assert 4 not in [m["id"] for m in answer(similar)[0]["matches"]]
+
+
+def test_avoided_words_are_those_of_the_searcher(client, tiny_plan, filled):
+    (given,) = answer(client.post("/v1/search", json=QUERY | {"avoid": ["backpack"]}))
+    (words,) = answer(client.post("/v1/search", json=QUERY | {"negation": False}))
+    with Searcher(tiny_plan, gallery=filled, threads=1) as searcher:
+        expected = searcher.query("woman in red coat", 5, avoid=["backpack"])
+    assert [match["id"] for match in given["matches"]] == [match.id for match in expected]
+    assert words["matches"]
+
+
+def test_columns_have_values_for_completion(client, serve, filled, ring):
+    columns = {column["name"]: column for column in client.get("/v1/columns").json()}
+    assert sorted(columns["camera"]["values"]) == ["gate-0", "gate-1"]
+    assert (columns["price"]["kind"], len(columns["price"]["values"])) == ("number", 12)
+    assert not {"id", "image"} & columns.keys()
+    gate = ring("gate", "read", "camera = 'gate-0'")
+    restricted = serve(filled, keys=ring.keys).get("/v1/columns", headers=gate).json()
+    assert all(column["values"] == [] for column in restricted)
