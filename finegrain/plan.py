@@ -84,6 +84,8 @@ class Manifest:
         match: Settings of the re-ranker; None if the plan has none. ``tokens`` and ``width`` are
             the shape of the tokens of a picture. ``weight`` is the weight of the match
             probability against the cosine (:mod:`finegrain.rerank`).
+        match_probability: Coefficients of the probability that a picture is right
+            (:mod:`finegrain.evaluation.match_probability`); None if none were fitted.
         made_by: Version of finegrain that wrote the plan.
         sha256: Digest of every member except the manifest; :func:`write_plan` fills it in.
     """
@@ -112,6 +114,7 @@ class Manifest:
     logit_bias: float | None = None
     prompt: str = "{}"
     match: Mapping[str, float] | None = None
+    match_probability: Mapping[str, float] | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -170,6 +173,14 @@ class Plan:
                 )
             if name.endswith(".onnx"):
                 _check_self_contained(name, self._members[name], self.path)
+
+    def rewrite(self, out: Path, manifest: Manifest) -> None:
+        """Write the members of a freshly opened plan with another manifest; see `write_plan`.
+
+        Raises:
+            PlanError: The file cannot be written.
+        """
+        write_plan(out, manifest, self._members)
 
     def take(self, member: str) -> bytes:
         """Return the bytes of a member and release them, so that a plan holds no second copy."""
@@ -341,6 +352,14 @@ def _is_match(value: object) -> bool:
     return sizes and _is_number(weight) and weight >= 0
 
 
+def _is_match_probability(value: object) -> bool:
+    """Whether a value is None, or the coefficients of the probability of a match."""
+    if value is None:
+        return True
+    names = {"intercept", "score", "z", "log_size", "below_best"}
+    return isinstance(value, dict) and value.keys() == names and all(map(_is_number, value.values()))
+
+
 def _is_rgb(value: object) -> bool:
     return isinstance(value, list) and len(value) == 3 and all(map(_is_number, value))
 
@@ -382,6 +401,7 @@ _FIELDS: Mapping[str, tuple[str, Callable[[object], bool]]] = {
     "cleaning": ("texts, numbers, true or false", _is_mapping_of(str, int, bool, type(None))),
     "recipe": ("a mapping", lambda value: isinstance(value, dict)),
     "match": ("tokens, width and weight of a re-ranker", _is_match),
+    "match_probability": ("the coefficients of a probability", _is_match_probability),
     **dict.fromkeys(("logit_scale", "logit_bias"), ("a finite number", _is_number_or_none)),
     "parity": ("a mapping of finite numbers", _is_parity),
 }

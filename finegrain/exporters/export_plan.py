@@ -16,6 +16,7 @@ from finegrain.data.person_json import read_people
 from finegrain.encoder import Encoder
 from finegrain.errors import DataError, ExportError, require
 from finegrain.exporters.calibration import calibration_batches
+from finegrain.exporters.fitted_probability import fitted
 from finegrain.exporters.gpu_members import gpu_members, require_backends
 from finegrain.exporters.match_export import MatchExport
 from finegrain.exporters.parity import MIN_QUERIES, ParityReport, compare
@@ -32,6 +33,7 @@ from finegrain.runs.run import eager_encoder, load_run
 from finegrain.synthetic import write_people
 from finegrain.zoo.hub import digest
 
+VALIDATION = "val split"
 RENDERED = 116
 """Number of synthetic people that replace a dataset that is not here: 400 pictures to compare, and
 64 more for calibration."""
@@ -80,6 +82,7 @@ def export(
             checkpoint=digest(checkpoint / MODEL),
             samples=split.samples,
             compared_on=compared_on,
+            is_validation=compared_on.startswith(VALIDATION),
         )
 
 
@@ -92,6 +95,7 @@ def export_method(
     checkpoint: str,
     samples: Sequence[Sample],
     compared_on: str,
+    is_validation: bool = False,
     source: Mapping[str, str] | None = None,
     weights: Mapping[str, str] | None = None,
     prompt: str = "{}",
@@ -99,7 +103,8 @@ def export_method(
     """Export a method that is in memory; see :func:`export`.
 
     ``source``, ``weights`` and ``prompt`` are those of :class:`~finegrain.plan.Manifest`. The
-    comparison has no prompt.
+    comparison has no prompt. If the samples are the validation split of the model's own data,
+    the probability of a match is fitted on them.
     """
     eager = eager_encoder(recipe, method.cpu(), torch.device("cpu"))
     transform = eager.transform
@@ -158,7 +163,12 @@ def export_method(
             f"{profile.name}: the exported model does not agree with the eager one, and was not "
             f"written: {'; '.join(failures)}.\ncompared on {compared_on}\n{report}"
         )
-    manifest = replace(manifest, parity=report.to_dict(), prompt=prompt)
+    manifest = replace(
+        manifest,
+        parity=report.to_dict(),
+        prompt=prompt,
+        match_probability=fitted(eager, samples) if is_validation else None,
+    )
     write_plan(out, manifest, members | gpu_members(profile, manifest, members))
     return report
 

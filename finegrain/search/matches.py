@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _MAX_COLUMNS = 8
 _MAX_CELL = 32
 _MIN_IMAGE = 16
-_ALWAYS = ("rank", "score", "match", "image")
+_ALWAYS = ("rank", "score", "match", "probability", "image")
 """Columns that every table has, also in a narrow terminal."""
 
 _MAX_FACTS = 3
@@ -45,6 +45,8 @@ class Match:
         rank: Rank in the results, from 1.
         score: Inner product with the query.
         match: Probability of a match; None if the re-ranker did not score the picture.
+        probability: Calibrated probability that the picture is right; None for queries by picture
+            and after feedback, and if the plan has no calibration.
         id: Id of the picture in the gallery.
         image: Path of the picture, or address of a part of a picture or video
             (:class:`~finegrain.preprocess.Crop`); None if it was added as pixels.
@@ -67,6 +69,7 @@ class Match:
     track: str | None = None
     metadata: Mapping[str, Scalar] = field(default_factory=dict)
     match: float | None = None
+    probability: float | None = None
     thumbnail: bytes | None = field(default=None, repr=False)
     explainer: Callable[[Match], Explanation] | None = field(
         default=None, repr=False, compare=False
@@ -110,6 +113,7 @@ class Match:
             "rank": self.rank,
             "score": self.score,
             **({} if self.match is None else {"match": self.match}),
+            **({} if self.probability is None else {"probability": self.probability}),
             "id": self.id,
             "image": self.image,
             "pid": self.pid,
@@ -129,13 +133,22 @@ class Matches(Sequence[Match]):
         query: Text of the query; ``<picture>`` for a query by picture.
         matches: Matches, best first.
         notes: Notes for the user, such as words of the query that the model did not read.
+        rejected: The best match, if none was probable enough and there are no matches.
 
     Attributes:
         refiner: Function behind :meth:`refine`; a searcher sets it.
     """
 
-    def __init__(self, query: str, matches: Sequence[Match], *, notes: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        query: str,
+        matches: Sequence[Match],
+        *,
+        notes: Sequence[str] = (),
+        rejected: Match | None = None,
+    ) -> None:
         self.query = query
+        self.rejected = rejected
         self.notes = tuple(notes)
         self.refiner: Refiner | None = None
         self._matches = tuple(matches)
@@ -294,6 +307,7 @@ def _table(matches: Matches) -> str:
             "rank": match.rank,
             "score": f"{match.score:.4f}",
             "match": None if match.match is None else f"{match.match:.4f}",
+            "probability": _probability(match),
             "image": _printable(match.image or "-"),
             "pid": _cell(match.pid),
             "camera": _cell(match.camera),
@@ -343,6 +357,10 @@ def _fitting(
     return [name for name in names if name in kept], image + room
 
 
+def _probability(match: Match) -> str | None:
+    return None if match.probability is None else f"{match.probability:.2f}"
+
+
 def _cell(value: Scalar) -> str | None:
     """A value as one short line, or None if it is missing."""
     if isinstance(value, bool):
@@ -366,6 +384,7 @@ def _facts(match: Match) -> list[str]:
     """The first values of a picture as ``name: value``, the most important columns first."""
     columns: list[tuple[str, str | None]] = [
         ("match", None if match.match is None else f"{match.match:.3f}"),
+        ("probability", _probability(match)),
         ("pid", _cell(match.pid)),
         ("camera", _cell(match.camera)),
         ("time", None if match.time is None else f"{match.time[:10]} {match.time[11:19]}"),

@@ -119,6 +119,7 @@ class MatchOut(BaseModel):
     id: int
     score: float
     match: float | None = None
+    probability: float | None = None
     pid: str | int | None
     camera: str | None
     time: str | None
