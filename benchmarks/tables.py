@@ -86,6 +86,36 @@ def composed_queries(result: Result) -> str:
     return _table(rows, [head, f"precision@{result['k']}"])
 
 
+def no_match(result: Result) -> str:
+    rows = [
+        (
+            f"{name} above {way['threshold']:.2f}",
+            f"{int(size):,}",
+            *(
+                f"{100 * at[rate]:.1f} %"
+                for rate in ("fpir", "fnir", "fnir_at_0.01", "fnir_at_0.1")
+            ),
+        )
+        for name, way in result["ways"].items()
+        for size, at in way["by_size"].items()
+    ]
+    best = (f"{100 * rate:.1f} %" for rate in result["fnir_without_threshold"].values())
+    rows.append(
+        (
+            "no threshold",
+            " / ".join(f"{int(s):,}" for s in result["fnir_without_threshold"]),
+            "100 %",
+            " / ".join(best),
+            "",
+            "",
+        )
+    )
+    brier = f"Brier score {result['brier']:.3f}; {result['brier_of_a_constant']:.3f} of a constant"
+    rows.append((brier, "all", "", "", "", ""))
+    heads = ["FPIR", "FNIR", "FNIR at FPIR 1 %", "FNIR at FPIR 10 %"]
+    return _table(rows, [f"{result['queries']:,} queries", "pictures", *heads])
+
+
 def query_latency(fp32: Result, int8: Result) -> str:
     rows = [
         (
@@ -336,6 +366,7 @@ TABLES: Mapping[str, tuple[Callable[..., str], tuple[str, ...]]] = {
     "catalog_photos": (catalog_photos, ("catalog_photos",)),
     "denied_words": (denied_words, ("denied_words",)),
     "composed_queries": (composed_queries, ("composed_queries",)),
+    "no_match": (no_match, ("no_match",)),
     "query_latency": (query_latency, ("query_onnx_fp32", "query_cpu_int8")),
     "encode": (encode, ("encode",)),
     "int8_kinds": (int8_kinds, ("int8_kinds",)),

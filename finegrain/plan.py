@@ -357,7 +357,9 @@ def _is_match_probability(value: object) -> bool:
     if value is None:
         return True
     names = {"intercept", "score", "z", "log_size", "below_best"}
-    return isinstance(value, dict) and value.keys() == names and all(map(_is_number, value.values()))
+    return (
+        isinstance(value, dict) and value.keys() == names and all(map(_is_number, value.values()))
+    )
 
 
 def _is_rgb(value: object) -> bool:

@@ -10,6 +10,7 @@ from typing import NoReturn
 
 import finegrain
 from finegrain.cli import training
+from finegrain.cli.calibrate import add_calibrate_verb
 from finegrain.cli.completion import INSTALL, SHELLS, completion_script
 from finegrain.cli.exit_status import run_to_status
 from finegrain.cli.gallery import add_gallery_verb
@@ -81,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     add_index_verb(verbs)
     add_embed_verb(verbs)
     add_query_verb(verbs)
+    add_calibrate_verb(verbs)
     add_gallery_verb(verbs)
     add_serve_verb(verbs)
     add_keys_verb(verbs)

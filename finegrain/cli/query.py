@@ -57,6 +57,10 @@ def add_query_verb(verbs: Verbs) -> None:
         "--no-negation", action="store_false", dest="negation",
         help="search for words such as 'without a bag' as they are",
     )  # fmt: skip
+    query.add_argument(
+        "--min-probability", type=float, metavar="P",
+        help="leave out matches of a lower probability; the plan needs a calibration",
+    )  # fmt: skip
     query.add_argument("-k", type=int, help="number of matches (default: 10)")
     query.add_argument("--offset", type=int, default=0, metavar="N", help="skip the first N")
     query.add_argument("--where", help="filter, such as: camera = 'gate-3' and price < 80")
@@ -139,6 +143,7 @@ def _answers(
                 unlike=arguments.unlike,
                 avoid=arguments.avoid,
                 negation=arguments.negation,
+                min_probability=arguments.min_probability,
                 where=arguments.where,
                 group_by=arguments.group_by,
                 distinct=arguments.distinct,
@@ -150,6 +155,7 @@ def _answers(
         arguments.k,
         avoid=arguments.avoid,
         negation=arguments.negation,
+        min_probability=arguments.min_probability,
         where=arguments.where,
         group_by=arguments.group_by,
         distinct=arguments.distinct,

@@ -17,12 +17,12 @@ class ReliabilityBin(NamedTuple):
     Attributes:
         probability: Mean of the predicted probabilities.
         right: Share that is right.
-        count: Number of predictions.
+        num: Number of predictions.
     """
 
     probability: float
     right: float
-    count: int
+    num: int
 
 
 def reliability(
@@ -40,8 +40,8 @@ def reliability(
             predictions than bins.
 
     Example:
-        >>> reliability([0.1, 0.8, 0.3, 0.6], [False, True, False, False], bins=2)
-        [ReliabilityBin(probability=0.2, right=0.0, count=2), ReliabilityBin(probability=0.7, right=0.5, count=2)]
+        >>> reliability([0.1, 0.8, 0.3, 0.6], [False, True, False, False], bins=2)[1]
+        ReliabilityBin(probability=0.7, right=0.5, num=2)
     """
     p, r = _predictions(probabilities, right)
     if not 1 <= bins <= len(p):

@@ -145,9 +145,7 @@ class Trial(NamedTuple):
     right: Flags
 
 
-def trials(
-    scores: Scores, right: Flags, size: int, random: np.random.Generator
-) -> Iterator[Trial]:
+def trials(scores: Scores, right: Flags, size: int, random: np.random.Generator) -> Iterator[Trial]:
     """Each query with a gallery of ``size`` pictures. Half of them keep their right pictures."""
     keeps = random.permutation(len(scores)) % 2 == 0
     for row, own, keep in zip(scores, right, keeps, strict=True):

@@ -8,7 +8,7 @@ import numpy as np
 
 from finegrain.encoder import Encoder
 from finegrain.errors import EvaluationError
-from finegrain.evaluation.match_probability import fit
+from finegrain.evaluation.match_probability import LEAST_SIZE, MIN_QUERIES, fit
 from finegrain.records import Sample, identities
 
 MAX_PICTURES = 1000
@@ -26,6 +26,8 @@ def fitted(encoder: Encoder, samples: Sequence[Sample]) -> Mapping[str, float] |
         ``finegrain calibrate`` can add them.
     """
     used = samples[:MAX_PICTURES]
+    if len(used) < max(MIN_QUERIES, 2 * LEAST_SIZE):
+        return None  # before encoding
     pids = identities(sample.pid for sample in used)
     images = encoder.encode_images([sample.image for sample in used])
     texts = encoder.encode_texts([sample.captions[0] for sample in used])

@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
 from finegrain.encoder import Encoder
 from finegrain.errors import GalleryError, QueryError
+from finegrain.evaluation.match_probability import MatchProbability
 from finegrain.gallery import Gallery, Hit
 from finegrain.gallery.backend import Memory
 from finegrain.gallery.entries import checked_cosine, checked_k, checked_offset
 from finegrain.gallery.milvus import MilvusAddress
+from finegrain.gallery.scoring import Linear, Scoring
 from finegrain.index.gpu.index import Gpu
 from finegrain.index.gpu.scans import scan_maker
 from finegrain.plan import Plan
 from finegrain.runtime.base import RuntimeChoice
 from finegrain.search.asking.asked import Asked, checked_judged
+from finegrain.search.asking.probability import (
+    NOT_BY_WORDS,
+    NOT_CALIBRATED,
+    checked_probability,
+    probabilities,
+    probable,
+)
 from finegrain.search.asking.scores import Scorer
 from finegrain.search.explanation import Explanation, explain
 from finegrain.search.matches import Match, Matches, Refiner
@@ -35,6 +44,14 @@ VectorPlace = Literal["memory", "gpu"]
 
 DEFAULT_K = 10
 _SHOWN_DAMAGED = 5
+
+
+class _Options(TypedDict):
+    """Arguments of every search of a gallery."""
+
+    group_by: str | None
+    distinct: float | None
+
 
 _ScoredHit = tuple[Hit, float | None]
 """A hit and its probability of a match, which is None if the re-ranker did not score it."""
@@ -48,6 +65,7 @@ class Request:
         k: Number of matches for each query.
         offset: Number of best matches to skip.
         where, group_by, distinct: As in :meth:`finegrain.gallery.Gallery.search`.
+        min_probability: Least probability of a match; None returns all.
     """
 
     k: int
@@ -55,15 +73,23 @@ class Request:
     where: str | None
     group_by: str | None
     distinct: float | None
+    min_probability: float | None = None
 
     @classmethod
     def checked(
-        cls, k: Any, *, offset: Any, where: str | None, group_by: str | None, distinct: Any
+        cls,
+        k: Any,
+        *,
+        offset: Any,
+        where: str | None,
+        group_by: str | None,
+        distinct: Any,
+        min_probability: Any = None,
     ) -> Request:
         """Check the arguments that do not depend on a gallery.
 
         Raises:
-            QueryError: ``k``, ``offset`` or ``distinct`` is not a number of its range.
+            QueryError: An argument is not a number of its range.
         """
         return cls(
             k=DEFAULT_K if k is None else checked_k(k),
@@ -71,6 +97,7 @@ class Request:
             where=where,
             group_by=group_by,
             distinct=checked_cosine(distinct),
+            min_probability=checked_probability(min_probability),
         )
 
     @property
@@ -111,6 +138,10 @@ class Retriever:
         self._memory = memory
         self._dim, self._fingerprint = plan.manifest.embed_dim, plan.manifest.fingerprint
         place = gallery_path(plan.path, gallery) if not isinstance(gallery, Gallery) else gallery
+        coefficients = plan.manifest.match_probability
+        self.calibration = (
+            None if coefficients is None else MatchProbability.from_dict(coefficients)
+        )
         self._index: Gpu | None = None
         if vectors == "gpu":
             # Check this before building the towers, which may take minutes.
@@ -180,13 +211,18 @@ class Retriever:
         *,
         group_by: str | None,
         distinct: float | None,
+        vectors: NDArray[np.float32] | None = None,
     ) -> list[list[Hit]]:
         """The ``k`` best hits of each query; see :meth:`finegrain.gallery.Gallery.search`.
+
+        ``vectors`` are the embeddings of the queries, if they are known.
 
         Raises:
             ImageError: A query picture cannot be read.
         """
         gallery = self.gallery
+        if vectors is not None:
+            return gallery.search(vectors, k, where, group_by=group_by, distinct=distinct)
         if len(queries) == 1 and isinstance(queries[0], str) and self._index is not None:
             tokens = self.encoder.tokenizer.encode([queries[0]])
             ids = np.ascontiguousarray(tokens.ids[:, : tokens.eot[0] + 1])
@@ -195,11 +231,9 @@ class Retriever:
             )
             if hits is not None:
                 return [hits]
-        return gallery.search(
-            self._encoded(queries), k, where, group_by=group_by, distinct=distinct
-        )
+        return gallery.search(self.encoded(queries), k, where, group_by=group_by, distinct=distinct)
 
-    def _encoded(self, queries: Sequence[Query]) -> NDArray[np.float32]:
+    def encoded(self, queries: Sequence[Query]) -> NDArray[np.float32]:
         """Embeddings of texts and pictures, ``[Q, D]``."""
         vectors = np.empty((len(queries), self.encoder.embed_dim), np.float32)
         texts = {n: query for n, query in enumerate(queries) if isinstance(query, str)}
@@ -276,41 +310,60 @@ def answer(
     if size == 0:
         raise GalleryError(f"the gallery {gallery.path} is empty; add pictures first")
     depth = min(request.depth if reranker is None else max(request.depth, reranker.k), size)
-    plain = [asked.source for asked in queries if asked.is_plain]
-    plain_hits = iter(
-        retriever.hits(
-            plain,
-            depth,
-            request.where,
-            group_by=request.group_by,
-            distinct=request.distinct,
-        )
-        if plain
-        else []
-    )
     answers = []
-    for asked in queries:
-        notes: tuple[str, ...] = ()
-        if asked.is_plain:
-            hits = next(plain_hits)
-        else:
-            scored = retriever.scorer.score(asked)
-            notes = scored.notes
-            hits = gallery.search_by(
-                scored.scoring,
-                depth,
-                request.where,
-                group_by=request.group_by,
-                distinct=request.distinct,
-                without=(*asked.like, *asked.unlike),
+    for asked, search in zip(queries, _searches(retriever, queries, request, depth), strict=True):
+        chances: dict[int, float] = {}
+        if search.scoring is not None and retriever.calibration is not None and asked.is_by_words:
+            sample = retriever.scorer.sample.rows()
+            chances = probabilities(
+                retriever.calibration, search.scoring, search.hits, sample, size
             )
-        ordered = _reranked(reranker, asked, hits, request)
-        matches = _matches(retriever, asked, ordered, request, notes)
+        ordered = _reranked(reranker, asked, search.hits, request)
+        matches = _matches(retriever, asked, ordered, request, search.notes, chances)
         if len(matches) < len(ordered) and attempts > 1:  # hits were changed or deleted meanwhile
             (matches,) = answer(retriever, reranker, [asked], request, attempts=attempts - 1)
+        elif request.min_probability is not None and chances:
+            matches = probable(matches, request.min_probability, size)
         matches.refiner = _refiner(retriever, reranker, asked, request)
         answers.append(matches)
     return answers
+
+
+class _Search(NamedTuple):
+    """What a search for one query gave.
+
+    Attributes:
+        hits: The best hits.
+        scoring: The score of the query; None if its embedding is not known here.
+        notes: Notes for the user.
+    """
+
+    hits: Sequence[Hit]
+    scoring: Scoring | None
+    notes: tuple[str, ...] = ()
+
+
+def _searches(
+    retriever: Retriever, queries: Sequence[Asked], request: Request, depth: int
+) -> Iterator[_Search]:
+    """Search for each query; those of one text or picture share a batch."""
+    plain = [asked.source for asked in queries if asked.is_plain]
+    options: _Options = {"group_by": request.group_by, "distinct": request.distinct}
+    vectors = None if retriever.calibration is None or not plain else retriever.encoded(plain)
+    hits = retriever.hits(plain, depth, request.where, vectors=vectors, **options) if plain else []
+    number = 0
+    for asked in queries:
+        if asked.is_plain:
+            scoring = None if vectors is None else Linear(vectors[number])
+            yield _Search(hits[number], scoring)
+            number += 1
+        else:
+            scored = retriever.scorer.score(asked)
+            judged = (*asked.like, *asked.unlike)
+            best = retriever.gallery.search_by(
+                scored.scoring, depth, request.where, without=judged, **options
+            )
+            yield _Search(best, scored.scoring, scored.notes)
 
 
 def _refiner(
@@ -334,8 +387,7 @@ def _reranked(
     A match head reads words. It cannot read pictures and feedback, so the order then stays.
     """
     scored: list[_ScoredHit] = [(hit, None) for hit in hits]
-    by_words = asked.text is not None and not (asked.pictures or asked.has_feedback)
-    if reranker is not None and by_words and hits:
+    if reranker is not None and asked.is_by_words and hits:
         scored = reranker.order(asked.wanted, hits, request.depth)
     return scored[request.offset : request.depth]
 
@@ -346,12 +398,15 @@ def _matches(
     hits: Sequence[_ScoredHit],
     request: Request,
     notes: Sequence[str],
+    chances: Mapping[int, float],
 ) -> Matches:
     explainer: Callable[[Match], Explanation] | None = None
     notes = [*asked.notes, *notes]
     if text := asked.wanted:
         explainer = lambda match: explain(retriever.encoder, text, match.open())  # noqa: E731
         notes += text_notes(retriever.encoder.tokenizer, text)
+    if request.min_probability is not None and not chances and hits:
+        notes.append(NOT_CALIBRATED if retriever.calibration is None else NOT_BY_WORDS)
     if request.where is not None and len(hits) < request.k:
         notes += retriever.gallery.notes_on(request.where)
     if damaged := sorted(retriever.gallery.damaged()):
@@ -362,7 +417,7 @@ def _matches(
         )
     return Matches(
         asked.label,
-        list(_rows(retriever.gallery, hits, explainer, request)),
+        list(_rows(retriever.gallery, hits, chances, explainer, request)),
         notes=notes,
     )
 
@@ -370,6 +425,7 @@ def _matches(
 def _rows(
     gallery: Gallery,
     hits: Sequence[_ScoredHit],
+    chances: Mapping[int, float],
     explainer: Callable[[Match], Explanation] | None,
     request: Request,
 ) -> Iterator[Match]:
@@ -384,6 +440,7 @@ def _rows(
             rank=rank,
             score=hit.score,
             match=match,
+            probability=chances.get(hit.id),
             explainer=explainer,
             id=hit.id,
             image=row.image,

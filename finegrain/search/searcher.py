@@ -20,6 +20,7 @@ from finegrain.records import Problem, Sample
 from finegrain.rerank import RerankBy
 from finegrain.runtime.base import RuntimeChoice
 from finegrain.search.asking.asked import Asked, Denial, asked_all, asked_one
+from finegrain.search.asking.calibrating import Calibrated, JudgedQuery, calibrate
 from finegrain.search.asking.negation import Reader
 from finegrain.search.ingest import Added, IngestOptions, Metadata, columns_of, ingest
 from finegrain.search.matches import Matches
@@ -279,6 +280,7 @@ class Searcher:
         unlike: Sequence[int] = (),
         avoid: str | Sequence[str] = (),
         negation: bool | Reader = True,
+        min_probability: float | None = None,
         where: str | None = None,
         group_by: str | None = None,
         distinct: float | None = None,
@@ -292,6 +294,7 @@ class Searcher:
         *,
         avoid: str | Sequence[str] = (),
         negation: bool | Reader = True,
+        min_probability: float | None = None,
         where: str | None = None,
         group_by: str | None = None,
         distinct: float | None = None,
@@ -310,6 +313,7 @@ class Searcher:
         unlike: Sequence[int] = (),
         avoid: str | Sequence[str] = (),
         negation: bool | Reader = True,
+        min_probability: float | None = None,
         where: str | None = None,
         group_by: str | None = None,
         distinct: float | None = None,
@@ -335,6 +339,10 @@ class Searcher:
                 a hat"; the notes say what was read. ``False`` searches for all words as they
                 are. A function reads other languages than English; it returns a
                 :class:`~finegrain.search.asking.negation.Reading`.
+            min_probability: Leave out matches with a lower probability. If none remains, the first
+                note says that nobody in the gallery fits, and ``rejected`` is the best match. The
+                plan needs a calibration, which an export fits on the validation split, and
+                :meth:`calibrate` on your own queries.
             where: Filter on the columns, such as
                 ``"camera = 'gate-3' and time >= '2026-05-01T08:00'"``.
             group_by: A column such as ``"pid"`` or ``"track"``; only the best picture of each
@@ -357,7 +365,12 @@ class Searcher:
             GalleryError: The gallery is empty.
         """
         request = Request.checked(
-            k, offset=offset, where=where, group_by=group_by, distinct=distinct
+            k,
+            offset=offset,
+            where=where,
+            group_by=group_by,
+            distinct=distinct,
+            min_probability=min_probability,
         )
         denial = Denial.checked(avoid, negation)
         if isinstance(query, list | tuple):
@@ -383,6 +396,22 @@ class Searcher:
     def _answer(self, queries: Sequence[Asked], request: Request) -> list[Matches]:
         reranker = self._open_reranker() if any(q.text is not None for q in queries) else None
         return answer(self._retriever, reranker, queries, request)
+
+    def calibrate(self, queries: Sequence[JudgedQuery]) -> Calibrated:
+        """Fit the probability of a match on queries whose right pictures are known.
+
+        The searcher uses it at once; :meth:`Calibrated.write` stores it in the plan.
+
+        Args:
+            queries: At least 30 queries with right pictures in the gallery, and any number without.
+
+        Raises:
+            EvaluationError: There are too few queries, or their matches are all right or all wrong.
+            GalleryError: The gallery is empty.
+        """
+        calibrated = calibrate(self._encoder, self._retriever.scorer, queries)
+        self._retriever.calibration = calibrated.coefficients
+        return calibrated
 
     def prepare(self, *, progress: bool = True) -> Prepared:
         """Compute the tokens of all pictures for re-ranking.

@@ -50,6 +50,11 @@ class Asked:
         return self.pictures[0] if self.pictures else self.wanted
 
     @property
+    def is_by_words(self) -> bool:
+        """Whether words alone decide."""
+        return not (self.pictures or self.has_feedback)
+
+    @property
     def notes(self) -> list[str]:
         """How words were read, if not as they are."""
         notes = []

@@ -45,7 +45,7 @@ class Scorer:
 
     def __init__(self, encoder: Encoder, gallery: Gallery) -> None:
         self._encoder = encoder
-        self._gallery = gallery
+        self.gallery = gallery
         self.sample = GallerySample(gallery)
 
     def score(self, asked: Asked) -> Scored:
@@ -96,7 +96,7 @@ class Scorer:
 
     def _after_feedback(self, asked: Asked, scoring: Scoring, notes: list[str]) -> Scoring:
         ids = (*asked.like, *asked.unlike)
-        vectors = self._gallery.vectors(ids)
+        vectors = self.gallery.vectors(ids)
         if missing := [id_ for id_ in ids if id_ not in vectors]:
             notes.append(f"left out of the feedback, as not in the gallery: {_listed(missing)}")
         like = [vectors[id_] for id_ in asked.like if id_ in vectors]

@@ -23,6 +23,7 @@ from finegrain.errors import (
     MissingExtraError,
     PlanError,
 )
+from finegrain.evaluation.match_probability import fit
 from finegrain.exporters import ExportProfile, Fp32, Int8, export, export_plan, load_profile
 from finegrain.exporters.export_plan import export_method
 from finegrain.methods import IrraConfig
@@ -102,6 +103,36 @@ def test_the_manifest_states_what_was_exported(exported, tiny_recipe):
     assert recipe_from_dict(manifest.recipe, "plan") == tiny_recipe
     np.testing.assert_allclose(manifest.mean, (0.48145466, 0.4578275, 0.40821073), atol=1e-6)
     np.testing.assert_allclose(manifest.std, (0.26862954, 0.26130258, 0.27577711), atol=1e-6)
+
+
+@pytest.mark.usefixtures("without_graph_export")
+def test_the_probability_of_a_match_is_fitted_on_the_validation_split(
+    tiny_recipe, tiny_method, crops, tmp_path
+):
+    samples = [replace(s, captions=s.captions[n::4]) for s in samples_of(crops, CAPTIONS)
+               for n in range(4)]  # fmt: skip
+    few = samples_of(crops, CAPTIONS)
+    fitted = []
+    for is_validation, used in ((True, samples), (False, samples), (True, few)):
+        export_method(
+            tiny_recipe,
+            tiny_method,
+            PROFILE,
+            tmp_path / "model.plan",
+            checkpoint="c" * 64,
+            samples=used,
+            compared_on="validation",
+            is_validation=is_validation,
+        )
+        fitted.append(Plan(tmp_path / "model.plan").manifest.match_probability)
+    encoder = eager_encoder(tiny_recipe, tiny_method, CPU)
+    scores = encoder.encode_texts([s.captions[0] for s in samples]).astype(float) @ (
+        encoder.encode_images([s.image for s in samples]).T
+    )
+    pids = np.array([sample.pid for sample in samples])
+    expected = fit(scores, pids[:, None] == pids[None]).to_dict()
+    assert fitted[0] == pytest.approx(expected)
+    assert fitted[1:] == [None, None]
 
 
 @pytest.mark.usefixtures("without_graph_export")
