@@ -222,6 +222,8 @@ def ingest(
         options: Options.
         problems: Problems in reading the source, which the result repeats.
     """
+    # What another run adds after this one has listed its source is not there to be removed.
+    removable = {place.id for place in gallery.places()} if options.mode == "sync" else set()
     listing = pictures_in(pictures)
     sources = listing.pictures
     left_out = [*problems, *listing.left_out]
@@ -234,6 +236,7 @@ def ingest(
         is_whole=not any(problem.is_loss for problem in left_out),
         unread=[os.path.realpath(problem.where) for problem in left_out if problem.is_unread],
         allow_removing=options.allow_removing,
+        removable=removable,
     )
     of_position = {item.position: item.entry for item in items} | changes.replaced
     notes = gallery.notes_on_kinds(

@@ -7,7 +7,7 @@ the only change that cannot be repeated, so many removals at once need a permiss
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -96,6 +96,7 @@ def plan_changes(
     is_whole: bool = True,
     unread: Sequence[str] = (),
     allow_removing: AllowRemoving = None,
+    removable: Set[int] = frozenset(),
 ) -> Changes:
     """Compare the input with a gallery.
 
@@ -113,6 +114,7 @@ def plan_changes(
         unread: Folders of the source that could not be listed, for example because a disk is not
             mounted. Pictures below them are kept.
         allow_removing: The most rows to remove; see :func:`refused_removals`.
+        removable: Ids of the rows that were there before the source was read.
     """
     changes = Changes()
     matched: set[int] = set()
@@ -146,8 +148,16 @@ def plan_changes(
         missing = _without_moved(changes, gallery, missing, matched, source)
     changes.encode = sorted([*changes.encode, *(item.position for _, item in missing)])
     if mode == "sync":
-        assert source is not None  # checked by the caller
-        num = _plan_removals(changes, gallery, matched, source, is_whole=is_whole, unread=unread)
+        if source is None:
+            raise GalleryError("expected a source for mode 'sync', got None. Pass source=.")
+        num = _plan_removals(
+            changes,
+            gallery,
+            removable - matched,
+            source,
+            is_whole=is_whole,
+            unread=unread,
+        )
         for id_ in refused_removals(changes.remove, num, source, allow_removing):
             changes.refused[id_] = changes.remove.pop(id_)
     return changes
@@ -291,18 +301,18 @@ def _gone_twin(image: str, by_digest: dict[str, list[Place]], sizes: set[int]) -
 def _plan_removals(
     changes: Changes,
     gallery: Gallery,
-    matched: set[int],
+    unmatched: Set[int],
     source: str,
     *,
     is_whole: bool,
     unread: Sequence[str],
 ) -> int:
-    """Plan what to remove; returns the number of rows of the source."""
+    """Plan which unmatched rows to remove; returns the number of rows of the source."""
     num_of_source = 0
     below = tuple(folder.rstrip(os.sep) + os.sep for folder in unread)
     for place in _of_source(gallery.places(), source):
         num_of_source += 1
-        if place.id in matched:
+        if place.id not in unmatched:
             continue
         if place.image.startswith(below):
             changes.kept_back += 1

@@ -138,7 +138,8 @@ class _Open:
         self, connection: sqlite3.Connection, pages: Collection[int] | None
     ) -> None:
         """Overwrite the unused bytes of pages, or of all pages (None)."""
-        assert self.file is not None
+        if self.file is None:
+            raise sqlite3.ProgrammingError("Cannot operate on a closed database.")
         (page_size,) = connection.execute("PRAGMA page_size").fetchone()
         (num_pages,) = connection.execute("PRAGMA page_count").fetchone()
         overwrite_unused(opened_file(self.path, self.file), page_size, num_pages, pages)

@@ -122,6 +122,7 @@ class VectorFile:
             )
         self.identity = str(identity, "ascii")
         self._layout = _layout(self.width, self.block_rows)
+        self._offsets = _offsets(self._layout)
         self._first_ids: list[int] = []
         self._corrected: dict[int, Corrections] = {}
 
@@ -465,9 +466,9 @@ class VectorFile:
         return _HEADER_BYTES + num_blocks * int(self._layout.itemsize)
 
     def _at(self, block: int, name: str, row: int) -> int:
-        assert self._layout.fields is not None
-        field, offset, *_ = self._layout.fields[name]
-        return self._end(block) + int(offset) + row * int(field.itemsize // field.shape[0])
+        field = self._layout[name]
+        row_bytes = int(field.itemsize // field.shape[0])
+        return self._end(block) + self._offsets[name] + row * row_bytes
 
     def _read(self, block: int, name: str, start: int = 0, stop: int | None = None) -> Any:
         """Rows of a field of a block; all by default."""
@@ -495,6 +496,15 @@ def _layout(width: int, block_rows: int) -> np.dtype[np.void]:
             ("levels", "u1", (block_rows, width)),
         ]
     )
+
+
+def _offsets(layout: np.dtype[np.void]) -> dict[str, int]:
+    """Position of each field within a block."""
+    offsets, end = {}, 0
+    for name in layout.names or ():  # the fields follow each other without gaps
+        offsets[name] = end
+        end += layout[name].itemsize
+    return offsets
 
 
 def _checksum(numbers: npt.NDArray[np.generic]) -> npt.NDArray[np.uint32]:

@@ -337,6 +337,56 @@ def test_vectors_of_another_history_are_refused(path: Path, tmp_path: Path):
         Gallery(path)
 
 
+@pytest.mark.parametrize("num_added", [1, 3])
+def test_vectors_from_before_an_addition_are_refused(path: Path, num_added: int):
+    early = vectors_file(path).read_bytes()
+    with Gallery(path) as gallery:
+        gallery.add(unit(num_added, seed=4), [None] * num_added)
+    vectors_file(path).write_bytes(early)
+    with pytest.raises(GalleryError, match="ends early"):
+        Gallery(path)
+
+
+def test_a_database_from_before_an_addition_opens_at_its_moment(path: Path):
+    early = path.read_bytes()
+    added = unit(3, seed=4)
+    with Gallery(path) as gallery:
+        gallery.add(added, [None] * 3)
+    path.write_bytes(early)
+    with Gallery(path) as gallery:
+        assert len(gallery) == COUNT
+        check_search(gallery)
+        assert gallery.check().is_valid
+        data = vectors_file(path).read_bytes()
+        assert not any(vector.tobytes() in data for vector in added)
+
+
+@pytest.mark.parametrize("num_deleted", [3, 20])
+def test_a_database_from_before_a_deletion_lacks_vectors(path: Path, num_deleted: int):
+    early = path.read_bytes()
+    gone = frozenset(range(11, 11 + num_deleted))
+    with Gallery(path) as gallery:
+        gallery.delete(gone)
+    path.write_bytes(early)
+    if num_deleted > vectors.TOLERATED:
+        with pytest.raises(GalleryError, match="not of the same moment: 20 of 100"):
+            Gallery(path)
+        return
+    with pytest.warns(GalleryWarning, match="the vector of pictures 11, 12, 13 is damaged"):
+        gallery = Gallery(path)
+    with gallery:
+        assert gallery.damaged() == gone
+        check_search(gallery, gone)
+
+
+def test_either_file_of_a_backup_alone_is_refused(gallery: Gallery, path: Path, tmp_path: Path):
+    gallery.backup(tmp_path / "copy")
+    gallery.close()
+    shutil.copy(tmp_path / "copy.vectors", vectors_file(path))
+    with pytest.raises(GalleryError, match="holds the vectors of another gallery"):
+        Gallery(path)
+
+
 def test_deleted_vectors_of_a_restored_file_are_erased_again(path: Path):
     early = vectors_file(path).read_bytes()
     with Gallery(path) as gallery:

@@ -16,6 +16,7 @@ from finegrain.encoder import Encoded
 from finegrain.errors import GalleryError
 from finegrain.gallery import Gallery
 from finegrain.records import Problem, ProblemKind, Sample
+from finegrain.search import ingest as ingesting
 from finegrain.search.ingest import Added, IngestOptions, ingest
 from finegrain.search.searcher import Searcher
 
@@ -329,3 +330,26 @@ def test_expired_pictures_are_left_out(searcher: Searcher, crops: Path):
     assert (old.num_given, {p.kind for p in old.problems}) == (0, {ProblemKind.EXPIRED})
     assert "12 picture whose time is over" in str(old)
     assert len(searcher.gallery) == 0
+
+
+def test_a_sync_keeps_what_another_run_adds_after_the_folder_was_listed(
+    gallery: Gallery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    folder = tmp_path / "crops"
+    for number in range(3):
+        picture(folder / f"{number}.png", 40 * number)
+    add(gallery, folder, sync=True)
+    listed = ingesting.pictures_in
+
+    def listed_before_another_run(pictures):
+        listing = listed(pictures)
+        monkeypatch.setattr(ingesting, "pictures_in", listed)
+        picture(folder / "new.png", 200)
+        with Gallery(gallery.path) as other:
+            assert add(other, folder, sync=True).num_new == 1
+        return listing
+
+    monkeypatch.setattr(ingesting, "pictures_in", listed_before_another_run)
+    add(gallery, folder, sync=True)
+    names = {Path(image).name for image in gallery.images()}
+    assert names == {"0.png", "1.png", "2.png", "new.png"}
