@@ -533,9 +533,12 @@ def test_waiting_for_the_journal_ends(path: Path, monkeypatch):
 
 
 def test_the_values_of_a_column(tmp_path):
-    with Gallery(tmp_path / "g") as gallery:
+    with Gallery(tmp_path / "g", dim=4) as gallery:
         gallery.add(
-            np.eye(3, 4, dtype=np.float32), [{"camera": "a"}, {"camera": "b"}, {"price": 2}]
+            np.eye(3, 4, dtype=np.float32),
+            [None] * 3,
+            cameras=["a", "b", None],
+            metadata=[{}, {}, {"price": 2}],
         )
         assert sorted(gallery.values("camera", 5)) == ["a", "b"]
         assert len(gallery.values("camera", 1)) == 1

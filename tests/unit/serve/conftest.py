@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import json
-
 import pytest
 from fastapi.testclient import TestClient
 
@@ -79,6 +77,3 @@ def ring(tmp_path):
 
     return Ring()
 
-
-def options(**values):
-    return {"options": json.dumps(values)}
