@@ -1,216 +1,226 @@
 // The search page. It asks only the service that it comes from.
 
+import { complete } from "./completion.js";
 import { parseQuery } from "./conditions.js";
+import { choosePart } from "./crop.js";
+import { LANGUAGES, chooseLanguage, chosenLanguage, say, translate } from "./languages.js";
+import { clear, node, show, showDetail } from "./matches.js";
+import { forget, save, saved } from "./saved.js";
+import { call, chooseGallery, post, read } from "./service.js";
+import { drawTimeline } from "./timeline.js";
 
 const PAGE_SIZE = 24;
 const element = (id) => document.getElementById(id);
 const words = element("words");
-const results = element("results");
 const status = element("status");
 const more = element("more");
 
-let columns = {};
-let ask = null; // asks for the next matches of the present search: (offset) => answer
-let shown = 0;
-const ratios = []; // width by height of the pictures that are shown
-let search = 0; // number of the present search; answers to earlier ones are dropped
+/** Columns of the gallery: kinds by name, and values by name. */
+let kinds = {};
+let values = new Map();
 
-// --- the service ---------------------------------------------------------------------------------
-
-async function call(path, options = {}) {
-  const headers = new Headers(options.headers);
-  const key = sessionStorage.getItem("key");
-  if (key) headers.set("Authorization", `Bearer ${key}`);
-  const response = await fetch(path, { ...options, headers });
-  if (response.status === 401 && (await askForKey())) return call(path, options);
-  if (!response.ok) {
-    const problem = await response.json().catch(() => ({}));
-    throw new Error(problem.detail ?? `The service answered ${response.status}.`);
-  }
-  return response;
-}
-
-const post = (path, body) =>
-  call(path, {
-    method: "POST",
-    headers: { "Content-Type": "application/json" },
-    body: JSON.stringify(body),
-  }).then((response) => response.json());
-
-let asking = null; // one dialog for all requests that lack a key
-function askForKey() {
-  asking ??= new Promise((resolve) => {
-    const dialog = element("key-dialog");
-    dialog.addEventListener(
-      "close",
-      () => {
-        const key = element("key").value.trim();
-        if (key) sessionStorage.setItem("key", key);
-        element("key").value = "";
-        asking = null;
-        resolve(Boolean(key));
-      },
-      { once: true },
-    );
-    dialog.showModal();
-  });
-  return asking;
-}
+/** What is searched for, besides the words: a picture of the user or one of the gallery. */
+const asked = { file: null, similar: null, like: new Map(), unlike: new Map() };
+let shown = []; // the matches on the page
+let number = 0; // number of the present search; answers to earlier ones are dropped
+let isComplete = true;
 
 // --- searches ------------------------------------------------------------------------------------
 
-function begin(question) {
-  ask = question;
-  shown = 0;
-  search += 1;
-  ratios.length = 0;
-  results.replaceChildren();
+/** The request for matches from an offset on. */
+function request(offset) {
+  const { words: text, where } = parseQuery(words.value, kinds);
+  const body = {
+    where,
+    k: PAGE_SIZE,
+    offset,
+    group_by: element("group").value || null,
+    like: [...asked.like.keys()],
+    unlike: [...asked.unlike.keys()],
+  };
+  if (asked.file) {
+    const form = new FormData();
+    form.set("picture", asked.file);
+    form.set("options", JSON.stringify({ ...body, text: text || null }));
+    return call("/v1/search/picture", { method: "POST", body: form }).then((r) => r.json());
+  }
+  if (asked.similar !== null) {
+    return post("/v1/search/similar", { ...body, id: asked.similar, text: text || null });
+  }
+  return post("/v1/search", { ...body, query: text });
+}
+
+function begin() {
+  const { words: text, chips } = parseQuery(words.value, kinds);
+  element("conditions").replaceChildren(...pictureChips(), ...chips.map((chip) => node("span", "chip", chip)));
+  drawJudged();
+  number += 1;
+  shown = [];
+  isComplete = true;
+  clear();
+  drawTimeline([], open);
   more.hidden = true;
+  if (!text && !asked.file && asked.similar === null) {
+    status.textContent = say("describe");
+    return Promise.resolve();
+  }
+  remember({ q: words.value });
+  isComplete = false;
   return next();
 }
 
 async function next() {
-  const mine = search;
-  status.textContent = "Searching …";
-  more.disabled = true;
+  const mine = number;
+  if (isComplete) return;
+  isComplete = true; // until this answer has come
+  status.textContent = say("searching");
   try {
-    const { answers } = await ask(shown);
-    if (mine !== search) return;
-    const [answer] = answers;
-    answer.matches.forEach(show);
-    shown += answer.matches.length;
-    more.hidden = answer.matches.length < PAGE_SIZE;
-    status.textContent = [
-      shown ? `${shown} pictures` : "No picture matches these conditions.",
-      ...answer.notes,
-    ].join("\n");
+    const [answer] = (await request(shown.length)).answers;
+    if (mine !== number) return;
+    answer.matches.forEach((match) => show(match, { open, judge }));
+    shown.push(...answer.matches);
+    isComplete = answer.matches.length < PAGE_SIZE;
+    more.hidden = isComplete;
+    status.textContent = [shown.length ? say("shown", shown.length) : say("none"), ...answer.notes].join("\n");
+    drawTimeline(shown, open);
   } catch (error) {
-    if (mine === search) status.textContent = error.message;
-  } finally {
-    more.disabled = false;
+    if (mine === number) status.textContent = error.message;
   }
 }
 
-function searchTyped() {
-  const { words: text, chips, where } = parseQuery(words.value, columns);
-  element("conditions").replaceChildren(...chips.map((chip) => node("span", "chip", chip)));
-  if (!text) {
-    status.textContent = "Describe what to search for, such as: woman in red coat";
-    return Promise.resolve();
-  }
-  history.replaceState(null, "", `#${new URLSearchParams({ q: words.value })}`);
-  return begin((offset) => post("/v1/search", { query: text, where, k: PAGE_SIZE, offset }));
+/** Search again by words alone. */
+function beginByWords() {
+  Object.assign(asked, { file: null, similar: null, like: new Map(), unlike: new Map() });
+  return begin();
 }
 
-function searchPicture(file) {
-  const { where } = parseQuery(words.value, columns);
-  return begin((offset) => {
-    const form = new FormData();
-    form.set("picture", file);
-    form.set("options", JSON.stringify({ k: PAGE_SIZE, offset, where }));
-    return call("/v1/search/picture", { method: "POST", body: form }).then((r) => r.json());
-  });
+async function searchPicture(file) {
+  const part = await choosePart(file);
+  if (!part) return;
+  Object.assign(asked, { file: part, similar: null, like: new Map(), unlike: new Map() });
+  await begin();
 }
 
-const searchSimilar = (id) =>
-  begin((offset) => post("/v1/search/similar", { id, k: PAGE_SIZE, offset }));
+function searchSimilar(id) {
+  Object.assign(asked, { file: null, similar: id, like: new Map(), unlike: new Map() });
+  words.value = "";
+  return begin();
+}
 
-// --- matches -------------------------------------------------------------------------------------
+function judge(match, isRight) {
+  asked.like.delete(match.id);
+  asked.unlike.delete(match.id);
+  (isRight ? asked.like : asked.unlike).set(match.id, match);
+  return begin();
+}
 
-function node(name, className, text) {
-  const made = document.createElement(name);
-  if (className) made.className = className;
-  if (text !== undefined) made.textContent = text;
+// --- chips ---------------------------------------------------------------------------------------
+
+function chip(text, remove) {
+  const made = node("span", "chip", text);
+  const button = node("button", "", "×");
+  button.setAttribute("aria-label", `${say("remove")}: ${text}`);
+  button.addEventListener("click", remove);
+  made.append(button);
   return made;
 }
 
-function factsOf(match) {
-  return Object.entries({
-    pid: match.pid, camera: match.camera, time: match.time, track: match.track, ...match.metadata,
-  }).filter(([, value]) => value !== null && value !== undefined);
+function pictureChips() {
+  if (!asked.file && asked.similar === null) return [];
+  const text = asked.file ? say("picture") : `${say("picture")} ${asked.similar}`;
+  return [
+    chip(text, () => {
+      Object.assign(asked, { file: null, similar: null });
+      begin();
+    }),
+  ];
 }
 
-function show(match) {
-  const item = node("li");
-  const button = node("button", "picture");
-  button.setAttribute("aria-label", `Match ${match.rank}, score ${match.score.toFixed(3)}`);
-  button.addEventListener("click", () => open(match.id));
-  const picture = node("img");
-  picture.alt = "";
-  button.append(picture);
-  loading.observe(item);
-  item.load = () => loadImage(picture, match.id, 320);
-  const facts = node("div", "facts");
-  facts.append(node("b", "", `${match.rank}. ${match.score.toFixed(3)}`));
-  for (const [name, value] of factsOf(match).slice(0, 3)) {
-    facts.append(node("span", "", `${name}: ${value}`));
+function drawJudged() {
+  const chips = [[asked.like, "+"], [asked.unlike, "−"]].flatMap(([judged, sign]) =>
+    [...judged.values()].map((match) =>
+      chip(`${sign} ${match.pid ?? match.id}`, () => {
+        judged.delete(match.id);
+        begin();
+      }),
+    ),
+  );
+  element("judged").replaceChildren(...(chips.length ? [node("span", "", say("judged")), ...chips] : []));
+}
+
+function drawSaved() {
+  element("saved").hidden = !saved().length;
+  element("saved-list").replaceChildren(
+    ...saved().map((text) => {
+      const item = node("li");
+      const button = node("button", "", text);
+      button.addEventListener("click", () => {
+        words.value = text;
+        beginByWords();
+      });
+      const remove = node("button", "", "×");
+      remove.setAttribute("aria-label", `${say("remove")}: ${text}`);
+      remove.addEventListener("click", () => {
+        forget(text);
+        drawSaved();
+      });
+      item.append(button, remove);
+      return item;
+    }),
+  );
+}
+
+// --- one picture ---------------------------------------------------------------------------------
+
+/** Write the state of the page into its address, so that a link leads back to it. */
+function remember(changes) {
+  const state = new URLSearchParams(location.hash.slice(1));
+  for (const [name, value] of Object.entries(changes)) {
+    if (value === null || value === "") state.delete(name);
+    else state.set(name, value);
   }
-  item.append(button, facts);
-  results.append(item);
-}
-
-// Pictures are fetched with the key, so they are not plain addresses; only those in view.
-const loading = new IntersectionObserver(
-  (entries) => {
-    for (const entry of entries.filter((one) => one.isIntersecting)) {
-      loading.unobserve(entry.target);
-      entry.target.load();
-    }
-  },
-  { rootMargin: "400px" },
-);
-
-async function loadImage(picture, id, side) {
-  try {
-    const response = await call(`/v1/pictures/${id}/image?side=${side}`);
-    const address = URL.createObjectURL(await response.blob());
-    picture.addEventListener("load", () => URL.revokeObjectURL(address), { once: true });
-    picture.src = address;
-    await picture.decode();
-    fitTiles(picture.naturalWidth / picture.naturalHeight);
-  } catch {
-    picture.replaceWith(node("span", "chip", "picture not available"));
-  }
-}
-
-/** Give all tiles the median shape of the pictures, so that most fill theirs. */
-function fitTiles(ratio) {
-  ratios.push(ratio);
-  const median = ratios.toSorted((a, b) => a - b)[ratios.length >> 1];
-  results.style.setProperty("--ratio", Math.min(Math.max(median, 0.4), 1.6).toFixed(2));
+  history.replaceState(null, "", `#${state}`);
 }
 
 async function open(id) {
   const detail = element("detail");
-  const image = element("detail-image");
-  image.removeAttribute("src");
-  element("detail-columns").replaceChildren();
   element("similar").onclick = () => {
     detail.close();
     searchSimilar(id);
   };
-  detail.showModal();
-  try {
-    const row = await (await call(`/v1/pictures/${id}`)).json();
-    for (const [name, value] of [...factsOf(row), ["added", row.added_at]]) {
-      element("detail-columns").append(node("dt", "", name), node("dd", "", String(value)));
-    }
-    await loadImage(image, id, 1024);
-  } catch (error) {
-    element("detail-columns").append(node("dd", "", error.message));
-  }
+  remember({ picture: id });
+  if (!detail.open) detail.showModal();
+  await showDetail(id);
 }
+
+element("detail").addEventListener("close", () => remember({ picture: null }));
 
 // --- input ---------------------------------------------------------------------------------------
 
 element("search").addEventListener("submit", (event) => {
   event.preventDefault();
-  searchTyped();
+  begin();
 });
+element("save").addEventListener("click", () => {
+  if (words.value.trim()) save(words.value.trim());
+  drawSaved();
+});
+element("group").addEventListener("change", begin);
 element("picture").addEventListener("change", (event) => {
   const [file] = event.target.files;
   if (file) searchPicture(file);
   event.target.value = "";
+});
+element("language").addEventListener("change", (event) => {
+  chooseLanguage(event.target.value);
+  element("group").options[0].textContent = say("ungrouped");
+  drawSaved();
+  begin();
+});
+element("gallery").addEventListener("change", async (event) => {
+  chooseGallery(event.target.value);
+  await readColumns();
+  await beginByWords();
 });
 document.addEventListener("paste", (event) => {
   const file = [...event.clipboardData.files].find((one) => one.type.startsWith("image/"));
@@ -229,23 +239,55 @@ document.addEventListener("keydown", (event) => {
   }
 });
 more.addEventListener("click", next);
+new IntersectionObserver((entries) => entries.some((one) => one.isIntersecting) && next(), {
+  rootMargin: "600px",
+}).observe(more);
+complete(words, element("suggestions"), () => values);
+
+// --- start ---------------------------------------------------------------------------------------
+
+function option(value, text) {
+  const made = node("option", "", text);
+  made.value = value;
+  return made;
+}
+
+async function readColumns() {
+  const [stats, columns] = await Promise.all([read("/v1/stats"), read("/v1/columns")]);
+  kinds = Object.fromEntries(columns.map((column) => [column.name, column.kind]));
+  values = new Map(columns.map((column) => [column.name, column.values.map(String).sort()]));
+  element("group").replaceChildren(
+    option("", say("ungrouped")),
+    ...columns.map((column) => option(column.name, column.name)),
+  );
+  status.textContent = stats.pictures
+    ? say("holds", stats.pictures, Object.keys(kinds).join(", "))
+    : say("empty");
+}
 
 async function start() {
+  translate();
+  element("language").replaceChildren(...Object.entries(LANGUAGES).map(([name, text]) => option(name, text)));
+  element("language").value = chosenLanguage();
+  drawSaved();
   try {
-    const stats = await (await call("/v1/stats")).json();
-    columns = { camera: "text", pid: "text", track: "text", ...stats.columns };
-    status.textContent = stats.pictures
-      ? `${stats.pictures} pictures. Columns: ${Object.keys(columns).join(", ")}`
-      : "The gallery is empty. Add pictures with: finegrain index PLAN FOLDER";
+    const galleries = await read("/v1/galleries");
+    if (galleries.length > 1) {
+      element("gallery").replaceChildren(...galleries.map((name) => option(name, name)));
+      element("gallery-choice").hidden = false;
+      chooseGallery(galleries[0]);
+    }
+    await readColumns();
   } catch (error) {
     status.textContent = error.message;
     return;
   }
-  const typed = new URLSearchParams(location.hash.slice(1)).get("q");
-  if (typed) {
-    words.value = typed;
-    await searchTyped();
+  const state = new URLSearchParams(location.hash.slice(1));
+  if (state.get("q")) {
+    words.value = state.get("q");
+    await begin();
   }
+  if (state.get("picture")) await open(Number(state.get("picture")));
 }
 
 start();

@@ -76,4 +76,3 @@ def ring(tmp_path):
             return KeyRing(self.file)
 
     return Ring()
-
