@@ -80,7 +80,7 @@ class Block:
         if stored.encoded is not None:
             codes = None
             if len(stored.ids) >= coding.least_rows():
-                codes = coding.scannable(stored.encoded)
+                codes = coding.scannable_at_once(stored.encoded)
             return cls(stored.ids, stored.vectors, stored.encoded.grid.longest, codes)
         rows, vectors = stored.vectors.take()
         if not len(rows):

@@ -175,6 +175,15 @@ def scannable(encoded: Encoded) -> Codes:
     return FaissCodes(encoded)
 
 
+def scannable_at_once(encoded: Encoded) -> Codes:
+    """Like :func:`scannable`, in a form that is made faster and may be packed later."""
+    if multiplies_bytes():
+        from finegrain.index.late_codes import LateCodes
+
+        return LateCodes(encoded)
+    return scannable(encoded)
+
+
 def coded(vectors: Vectors, longest: float) -> Codes:
     """Encode vectors ``[n, D]``, at least one, in the form that suits this processor.
 

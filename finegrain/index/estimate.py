@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -89,3 +90,9 @@ def longest_of(vectors: Vectors) -> float:
     squares = np.einsum("nd,nd->n", vectors, vectors)
     relative: float = 1 + vectors.shape[1] * 2.0**-23
     return float(np.sqrt(squares.max())) * relative + _UNDERFLOW
+
+
+def kth(scores: Iterable[npt.NDArray[np.floating]], k: int) -> float:
+    """The ``k``-th highest score, or ``-inf`` if there are fewer than ``k``."""
+    every = np.concatenate([np.empty(0, np.float32), *scores])
+    return float(np.partition(every, -k)[-k]) if len(every) >= k else -np.inf

@@ -15,6 +15,7 @@ import numpy as np
 from finegrain.index.biases import Biases
 from finegrain.index.block import Block, Part, StoredBlock, likely
 from finegrain.index.estimate import Ids, Pool, Query, Vectors
+from finegrain.index.late_codes import LateCodes, Packing
 from finegrain.index.micro_batching import MicroBatcher
 from finegrain.index.settling import Settling
 from finegrain.index.vector_rows import HeldVectors
@@ -79,6 +80,9 @@ class VectorIndex:
     Rows are stored in immutable blocks. Adding joins small blocks into larger ones, so that each
     row is copied only a few times. Removing copies the blocks that lose rows.
 
+    The codes of adopted blocks are packed for the fastest scan in the background, from the second
+    search on, where that takes longer than reading them.
+
     The vectors of adopted blocks stay in their file, and only those of candidates are read. Memory
     is then one byte per number for the code, and 20 bytes for ids, places and checksums: 532 bytes
     for a row of width 512. Rows that were added without a file are held in memory, with four more
@@ -112,6 +116,9 @@ class VectorIndex:
         self._blocks: tuple[Block, ...] = ()
         self._num_threads = faiss.omp_get_max_threads()
         self._start_threads()
+        self._packing = Packing(self._unpacked)
+        self._is_packed = True
+        self._num_searches = 0
 
     @property
     def ids(self) -> Ids:
@@ -183,6 +190,7 @@ class VectorIndex:
                 if not others.all():
                     _append(blocks, block.without(np.flatnonzero(others)))
         self._blocks = (*before, *adopted, *behind)
+        self._is_packed = False
         return_freed_memory()
 
     def remove(self, ids: Ids) -> None:
@@ -226,6 +234,9 @@ class VectorIndex:
                 are read, so the search is faster.
         """
         self._use_threads()
+        self._num_searches += 1
+        if not self._is_packed and self._num_searches > 1:
+            self._packing.begin()
         hits: list[list[Hit]] = []
         for start in range(0, len(queries), _QUERIES_AT_ONCE):
             batch = [
@@ -241,7 +252,16 @@ class VectorIndex:
         return hits
 
     def close(self) -> None:
-        """Free nothing; all memory is freed with the object."""
+        """Stop packing codes; all memory is freed with the object."""
+        self._packing.stop()
+
+    def _unpacked(self) -> LateCodes | None:
+        """The next codes to pack; None if all are packed."""
+        for block in self._blocks:
+            if isinstance(block.codes, LateCodes) and not block.codes.is_packed:
+                return block.codes
+        self._is_packed = True
+        return None
 
     def _use_threads(self) -> None:
         if self._process != os.getpid():  # a forked process does not inherit the threads

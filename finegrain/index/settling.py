@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from finegrain.index.block import Part
 from finegrain.index.codes import SCAN_SHARE
-from finegrain.index.estimate import Ids, Pool, Query, Rows, Vectors
+from finegrain.index.estimate import Ids, Pool, Query, Rows, Vectors, kth
 
 _FEW = 256  # so many rows are read before another thread has begun
 
@@ -82,9 +81,3 @@ class Settling:
         part = self._parts[number]
         pool = part.all(self._query)
         self._scored[number] = [part.scored(self._query, pool.between(bar - pool.error))]
-
-
-def kth(scores: Iterable[npt.NDArray[np.floating]], k: int) -> float:
-    """The ``k``-th highest score, or ``-inf`` if there are fewer than ``k``."""
-    every = np.concatenate([np.empty(0, np.float32), *scores])
-    return float(np.partition(every, -k)[-k]) if len(every) >= k else -np.inf

@@ -258,3 +258,9 @@ def test_search_is_exact_for_any_data(
     for query, hits in zip(queries, searched.search(queries, k, allowed), strict=True):
         best = literal_best(rows, query, k, allowed, biases)
         assert [(hit.id, hit.score) for hit in hits] == best
+    if (late := searched._unpacked()) is not None:
+        before = searched.search(queries, k, allowed)
+        while late is not None:
+            late.pack()
+            late = searched._unpacked()
+        assert searched.search(queries, k, allowed) == before

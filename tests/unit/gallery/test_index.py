@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from finegrain.index import codes
 from finegrain.index.block import Block, Part
-from finegrain.index.codes import Asked, Codes, coded
+from finegrain.index.codes import Asked, Codes, coded, encode
 from finegrain.index.estimate import Pool, Query, longest_of
 from finegrain.index.exact import VectorIndex
+from finegrain.index.late_codes import LateCodes
 
 pytestmark = pytest.mark.usefixtures("small_blocks")
 
@@ -79,8 +80,10 @@ def test_errors_of_estimates_are_within_the_bound(seed, dim, scale, spread, outl
     every = part.all(query)
     assert sorted(every.rows.tolist()) == list(range(300))
     assert np.abs(every.scores - truth[every.rows]).max() <= every.error
-    pool = best(vectors, query, k=2)
-    if pool is not None:
+    late = LateCodes(encode(vectors, longest_of(vectors)))
+    for pool in (best(vectors, query, k=2), *late.best([Asked(query, 2, None)])):
+        if pool is None:
+            continue
         assert np.abs(pool.scores - truth[pool.rows]).max() <= pool.error
         left_out = np.delete(truth, pool.rows)
         assert left_out.max(initial=-np.inf) < max(np.sort(truth)[-2], pool.rest + pool.error)
