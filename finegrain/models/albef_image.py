@@ -36,7 +36,7 @@ class AlbefImageConfig:
     std: tuple[float, float, float] = CLIP_STD
 
     def __post_init__(self) -> None:
-        if self.height % self.patch or self.width % self.patch:
+        if self.patch < 1 or self.height % self.patch or self.width % self.patch:
             raise RecipeError(
                 f"a picture of {self.height}x{self.width} does not divide into patches of "
                 f"{self.patch}; choose a height and a width that are multiples of the patch"

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 import reprlib
-from collections.abc import Mapping
-from dataclasses import fields
-from typing import Any, get_args
+from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass
+from types import UnionType
+from typing import Any, Literal, cast, get_args, get_origin
 
 import cattrs
 import cattrs.v
+from cattrs.disambiguators import create_default_dis_func
+from cattrs.gen import make_dict_structure_fn
 from cattrs.strategies import configure_tagged_union
 
 from finegrain.data.datasets import Dataset
@@ -80,8 +83,79 @@ def _structure_by_type(converter: cattrs.Converter, union: Any, example: str) ->
     converter.register_structure_hook(union, structure)
 
 
+def _is_a(form: Any) -> Callable[[Any], bool]:
+    return lambda kind: get_origin(kind) is form
+
+
+def _structure_choice(value: Any, wanted: Any) -> Any:
+    choices = get_args(wanted)
+    if value not in choices or type(value) is not type(choices[0]):
+        names = " or ".join(map(repr, choices))
+        question = did_you_mean(str(value), map(str, choices))
+        raise TypeError(f"expected {names}, got {value!r:.60}{'.' if question else ''}{question}")
+    return value
+
+
+def _structure_fields(converter: cattrs.Converter, wanted: Any) -> Callable[[Any, Any], Any]:
+    """A hook for a dataclass that says which fields it has."""
+    structure = make_dict_structure_fn(wanted, converter, _cattrs_forbid_extra_keys=True)
+
+    def checked(value: Any, wanted: Any) -> Any:
+        if not isinstance(value, Mapping):
+            names = ", ".join(field.name for field in fields(wanted))
+            raise TypeError(f"expected an object with the fields {names}, got {value!r:.60}")
+        return structure(value, wanted)
+
+    return checked
+
+
+def _structure_either(converter: cattrs.Converter, union: Any) -> Callable[[Any, Any], Any]:
+    """A hook for a union whose classes differ in their fields."""
+    class_of = create_default_dis_func(converter, *get_args(union))
+    names = " or of ".join(kind.__name__ for kind in get_args(union))
+
+    def structure(value: Any, _: Any) -> Any:
+        try:
+            chosen = class_of(value)
+        except (TypeError, ValueError) as error:
+            raise TypeError(f"expected the fields of {names}, got {value!r:.60}") from error
+        return converter.structure(value, cast(Any, chosen))
+
+    return structure
+
+
+def _structure_tuples(converter: cattrs.Converter) -> None:
+    """Accept lists alone: a text would become the list of its characters."""
+    structure = converter.get_structure_hook(tuple[int, ...], cache_result=False)
+
+    def checked(value: Any, wanted: Any) -> Any:
+        kinds = get_args(wanted)
+        is_any_length = kinds[-1] is ...
+        if not isinstance(value, list | tuple) or not (is_any_length or len(value) == len(kinds)):
+            count = "" if is_any_length else f" of {len(kinds)} values"
+            example = '["a"]' if kinds[0] is str else "[1, 2]"
+            raise TypeError(f"expected a list{count} such as {example}, got {value!r:.60}")
+        return structure(value, wanted)
+
+    converter.register_structure_hook_func(_is_a(tuple), checked)
+
+
 def _make_converter() -> cattrs.Converter:
     converter = cattrs.Converter(forbid_extra_keys=True)
+    converter.register_structure_hook_func(_is_a(Literal), _structure_choice)
+    converter.register_structure_hook_factory(
+        lambda kind: isinstance(kind, type) and is_dataclass(kind),
+        lambda kind: _structure_fields(converter, kind),
+    )
+    converter.register_structure_hook_factory(
+        lambda kind: (
+            _is_a(UnionType)(kind)
+            and kind not in (Dataset, ImageConfig, MethodConfig)
+            and all(map(is_dataclass, get_args(kind)))
+        ),
+        lambda kind: _structure_either(converter, kind),
+    )
+    _structure_tuples(converter)
     for wanted, kinds in ((bool, (bool,)), (int, (int,)), (str, (str,)), (float, (float, int))):
         converter.register_structure_hook(wanted, _strict(kinds))
     _structure_by_type(converter, Dataset, '{"type": "Catalog", "table": "catalog.csv"}')

@@ -8,7 +8,6 @@ for one run, and the run's JSON records it.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,13 +22,10 @@ from finegrain.preprocess import Fit, Interpolation
 from finegrain.recipe.as_json import CONVERTER, explain
 from finegrain.recipe.named_file import find_file, named_files
 from finegrain.recipe.python_file import call_in_file
-from finegrain.recipe.ranges import check_range
+from finegrain.recipe.ranges import check_ranges
 from finegrain.rerank import RerankBy
 
 Precision = Literal["auto", "fp32", "bf16"]
-
-MAX_WORKERS = 1024
-"""Largest number of processes that load pictures."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,10 +55,6 @@ class Augment:
     picks: int = 0
     drop_words: float = 0.0
 
-    def __post_init__(self) -> None:
-        check_range(self, 0, 1, "flip", "pad", "erase", "drop_words")
-        check_range(self, 0, math.inf, "jitter", "picks")
-
 
 @dataclass(frozen=True, kw_only=True)
 class ParameterRule:
@@ -77,9 +69,6 @@ class ParameterRule:
     names: str
     lr: float | None = None
     weight_decay: float | None = None
-
-    def __post_init__(self) -> None:
-        check_range(self, 0, math.inf, "lr", "weight_decay")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,11 +103,6 @@ class Optimizer:
     rules: tuple[ParameterRule, ...] = ()
     clip_norm: float | None = 1.0
 
-    def __post_init__(self) -> None:
-        check_range(self, 0, math.inf, "lr", "eps", "weight_decay", "clip_norm")
-        if not all(0 <= beta < 1 for beta in self.betas):
-            raise RecipeError(f"expected betas of at least 0 and below 1, got {self.betas}")
-
 
 @dataclass(frozen=True, kw_only=True)
 class Lora:
@@ -136,10 +120,6 @@ class Lora:
     rank: int = 8
     alpha: float = 16.0
     names: tuple[str, ...] = ("*_tower.transformer.*_weight", "*_tower.transformer.*.weight")
-
-    def __post_init__(self) -> None:
-        check_range(self, 1, math.inf, "rank")
-        check_range(self, 0, math.inf, "alpha")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,11 +163,6 @@ class Schedule:
     evaluate_every: int = 1
     evaluate_first: bool = False
     patience: int | None = None
-
-    def __post_init__(self) -> None:
-        check_range(self, 0, 1, "warmup")
-        check_range(self, 0, math.inf, "epochs", "steps", "initial", "final", "hold")
-        check_range(self, 1, math.inf, "evaluate_every", "patience")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -286,10 +261,11 @@ class Recipe:
     expected: Expected | None = None
 
     def __post_init__(self) -> None:
-        check_range(self, 0, 1, "weak_positives", "caption_noise")
-        check_range(self, 1, math.inf, "captions")
-        check_range(self, 0, math.inf, "seed")
-        check_range(self, 0, MAX_WORKERS, "workers")
+        check_ranges(self)
+        if not any(self.losses.values()):
+            raise RecipeError(
+                f"expected losses with a weight above 0, such as itc=1.0, got {dict(self.losses)}"
+            )
         if self.accumulate > 1 and not self.drop_last:
             raise RecipeError(
                 f"accumulate {self.accumulate} divides full batches; set drop_last=true, or "
@@ -300,9 +276,9 @@ class Recipe:
                 "weak_positives gives every caption a second one, and does not go with captions "
                 f"{self.captions}; set one of them, captions=1 or weak_positives=0"
             )
-        if self.batch_size < 1 or self.accumulate < 1 or self.batch_size % self.accumulate:
+        if self.batch_size % self.accumulate:
             raise RecipeError(
-                f"batch_size {self.batch_size} must be a positive multiple of accumulate "
+                f"expected batch_size to be a multiple of accumulate, got {self.batch_size} and "
                 f"{self.accumulate}"
             )
 

@@ -50,7 +50,7 @@ def assemble(recipe: Recipe) -> TwoTowers:
     """
     tasks = [name for name in recipe.losses if name in COLOR_TASKS]
     others = [name for name in recipe.losses if name not in tasks]
-    check_model_size(recipe.method, lambda: recipe.method.build(others))
+    check_model_size(lambda: recipe.method.build(others))
     method = recipe.method.build(others)
     if tasks:
         add_color_tasks(method, tasks)
