@@ -33,7 +33,6 @@ from finegrain.gallery.damage import Fault, Remedy
 from finegrain.gallery.entries import not_normalised
 from finegrain.gallery.sqlite import vector_file
 from finegrain.gallery.sqlite.comparison import Comparison, Slots, compare
-from finegrain.gallery.sqlite.connections import as_gallery_errors
 from finegrain.gallery.sqlite.files import next_vectors_of, sync_folder, vectors_of
 from finegrain.gallery.sqlite.rows import Run
 from finegrain.gallery.sqlite.vector_file import (
@@ -43,6 +42,7 @@ from finegrain.gallery.sqlite.vector_file import (
     VectorFile,
     checksums_of,
 )
+from finegrain.gallery.sqlite.vector_source import VectorSource
 from finegrain.index.block import StoredBlock
 from finegrain.index.estimate import Ids, Rows, Vectors
 from finegrain.index.vector_rows import FiledVectors
@@ -52,7 +52,6 @@ TOLERATED = 8
 hundredth of the pictures, if that is more."""
 
 _SUM = (1 << 63) - 1
-_FEW = 64  # for so many vectors, computing checksums is faster than reading the ids of a block
 
 
 class State(NamedTuple):
@@ -99,7 +98,7 @@ class StoredVectors:
         self._read_only = read_only
         self._on_damage = on_damage
         self._lock = threading.Lock()
-        self._source: Source | None = None
+        self._source: VectorSource | None = None
         self._unsynced = False
 
     def close(self) -> None:
@@ -460,7 +459,7 @@ class StoredVectors:
         with self._lock:
             source = self._source
             if source is None or source.file.identity != state.identity:
-                source = Source(self._searched(state.identity), self._on_damage)
+                source = VectorSource(self._searched(state.identity), self._on_damage)
                 self._source = source
             file = source.file
         if not file.holds(state.num_slots):
@@ -503,59 +502,8 @@ class StoredVectors:
         )
         sync_folder(path.parent)
         with self._lock:
-            self._source = Source(file, self._on_damage)
+            self._source = VectorSource(file, self._on_damage)
         return file, State(identity, 0, 0)
-
-
-class Source:
-    """Reads vectors for an index; see :class:`~finegrain.index.vector_rows.VectorSource`."""
-
-    def __init__(self, file: VectorFile, on_damage: Callable[[Collection[int]], None]) -> None:
-        self.file = file
-        self._on_damage = on_damage
-        self._checked: Mask = np.empty(0, np.bool_)
-
-    def read(self, slots: Rows, checksums: Checksums) -> tuple[Mask, Vectors]:
-        try:
-            vectors = self.file.vectors(slots)
-        except OSError:
-            vectors = self._one_by_one(slots)
-        if len(slots) <= _FEW:
-            intact: Mask = checksums_of(vectors) == checksums
-        else:
-            intact = self._checked_once(slots, checksums, vectors)
-        if intact.all():
-            return intact, vectors
-        with as_gallery_errors(self.file.path):
-            # The id is negated before the vector is overwritten.
-            ids = self.file.ids_at(slots[~intact])
-        self._on_damage(ids[ids > 0].tolist())
-        return intact, vectors[intact]
-
-    def _checked_once(self, slots: Rows, checksums: Checksums, vectors: Vectors) -> Mask:
-        """Which vectors are intact; the checksum of each is computed only once.
-
-        A slot never gets another vector, so its id tells whether it was overwritten since.
-        """
-        if slots[-1] >= len(self._checked):
-            added = np.zeros(int(slots[-1]) + 1 - len(self._checked), np.bool_)
-            self._checked = np.concatenate([self._checked, added])
-        checked = self._checked
-        intact = checked[slots]
-        new = np.flatnonzero(~intact)
-        intact[new] = checksums_of(vectors[new]) == checksums[new]
-        checked[slots[new[intact[new]]]] = True
-        with as_gallery_errors(self.file.path):
-            intact &= self.file.ids_at(slots) > 0  # after the vectors were read
-        return intact
-
-    def _one_by_one(self, slots: Rows) -> Vectors:
-        """Vectors of slots; zeros for those that the disk does not return."""
-        vectors = np.zeros((len(slots), self.file.width), np.float32)
-        for row in range(len(slots)):
-            with suppress(OSError):
-                vectors[row : row + 1] = self.file.vectors(slots[row : row + 1])
-        return vectors
 
 
 def _slots(file: VectorFile, num_slots: int) -> Slots:

@@ -60,7 +60,7 @@ def content(gallery: Gallery) -> list[tuple]:
 def test_an_invalid_value_is_named_by_its_place_in_the_export(
     gallery: Gallery, tmp_path: Path, monkeypatch
 ):
-    monkeypatch.setattr("finegrain.gallery.sqlite.store._CHUNK_ROWS", 3)
+    monkeypatch.setattr("finegrain.gallery.sqlite.store_reader._CHUNK_ROWS", 3)
     gallery.export(tmp_path / "out")
     metadata = tmp_path / "out/metadata/metadata_1.jsonl"
     metadata.write_text(json.dumps({**json.loads(metadata.read_text()), "pid": 1.5}) + "\n")
@@ -74,7 +74,7 @@ def test_an_invalid_value_is_named_by_its_place_in_the_export(
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("chunk", [2, 8192])
 def test_a_loaded_export_is_equal(gallery: Gallery, tmp_path: Path, monkeypatch, target, chunk):
-    monkeypatch.setattr("finegrain.gallery.sqlite.store._CHUNK_ROWS", chunk)
+    monkeypatch.setattr("finegrain.gallery.sqlite.store_reader._CHUNK_ROWS", chunk)
     monkeypatch.setattr("finegrain.gallery.exchange._CHUNK_ROWS", chunk)
     assert gallery.export(tmp_path / target) == 4
     with Gallery(tmp_path / "again", fingerprint="plan-a", dim=DIM) as again:

@@ -14,7 +14,7 @@ import pytest
 
 from finegrain.errors import GalleryError, GalleryWarning
 from finegrain.gallery import Gallery, RaBitQ
-from finegrain.gallery.sqlite import mapped_rows, moving, vector_file, vectors
+from finegrain.gallery.sqlite import mapped_rows, moving, vector_file, vector_source, vectors
 from finegrain.gallery.sqlite.files import next_vectors_of
 from finegrain.gallery.sqlite.positioned_file import PositionedFile
 from finegrain.gallery.sqlite.vector_file import VectorFile
@@ -231,7 +231,7 @@ def test_a_vector_is_kept_while_an_older_snapshot_is_read(
 def test_an_outdated_index_leaves_out_overwritten_vectors(
     gallery: Gallery, path: Path, monkeypatch, few: int
 ):
-    monkeypatch.setattr("finegrain.gallery.sqlite.vectors._FEW", few)
+    monkeypatch.setattr("finegrain.gallery.sqlite.vector_source._FEW", few)
     index = gallery._store._follower.index()  # type: ignore[union-attr]
     index.search(unit(1), COUNT)  # computes all checksums
     with Gallery(path) as other:
@@ -479,14 +479,14 @@ def test_a_system_without_positioned_reads_uses_the_file(path: Path, monkeypatch
 
 def test_the_checksum_of_a_vector_is_computed_once_in_large_reads(gallery: Gallery, monkeypatch):
     counts: list[int] = []
-    original = vectors.checksums_of
+    original = vector_source.checksums_of
 
     def counting(rows: np.ndarray) -> np.ndarray:
         counts.append(len(rows))
         return original(rows)
 
-    monkeypatch.setattr(vectors, "checksums_of", counting)
-    monkeypatch.setattr(vectors, "_FEW", 0)
+    monkeypatch.setattr(vector_source, "checksums_of", counting)
+    monkeypatch.setattr(vector_source, "_FEW", 0)
     index = gallery._store._follower.index()  # type: ignore[union-attr]
     counts.clear()
     first = index.search(unit(1, seed=1), COUNT)
