@@ -314,7 +314,7 @@ def answer(
     for asked, search in zip(queries, _searches(retriever, queries, request, depth), strict=True):
         chances: dict[int, float] = {}
         if search.scoring is not None and retriever.calibration is not None and asked.is_by_words:
-            sample = retriever.scorer.sample.rows()
+            sample = retriever.scorer.sample.rows(size)
             chances = probabilities(
                 retriever.calibration, search.scoring, search.hits, sample, size
             )

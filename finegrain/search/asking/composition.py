@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -109,6 +110,7 @@ class Composer:
         phrases = encoder.encode_texts([*NEUTRAL, *GARMENTS]).astype(np.float64)
         self._neutral = phrases[: len(NEUTRAL)].mean(axis=0)
         self._garments = phrases[len(NEUTRAL) :] - self._neutral
+        self._scale: _Scale | None = None
 
     def compose(self, picture: Vectors, words: Vectors, weight: float, sample: Vectors) -> Composed:
         """The score of a picture with words.
@@ -118,18 +120,38 @@ class Composer:
             weight: Weight of the words, from 0 to 1.
             sample: Vectors of the gallery, ``[S, D]``.
         """
+        scale = self._scale_of(sample)
+        a = picture / scale.pictures
+        b = (words - self._neutral) / scale.words
+        return Composed(
+            picture=a.astype(np.float32),
+            picture_offset=1 - float(a @ scale.mean),
+            words=b.astype(np.float32),
+            words_offset=1 - float(b @ scale.mean),
+            weight=weight,
+        )
+
+    def _scale_of(self, sample: Vectors) -> _Scale:
+        """The scale of a gallery, computed again when its sample is another one."""
+        known = self._scale
+        if known is not None and known.sample is sample:
+            return known
         rows = sample.astype(np.float64)
         mean = rows.mean(axis=0)
         step = -(-len(rows) // _SCALE_ROWS)
-        a = picture / _depth(rows[::step], rows - mean)
-        b = (words - self._neutral) / _depth(self._garments, rows - mean)
-        return Composed(
-            picture=a.astype(np.float32),
-            picture_offset=1 - float(a @ mean),
-            words=b.astype(np.float32),
-            words_offset=1 - float(b @ mean),
-            weight=weight,
+        self._scale = _Scale(
+            sample, mean, _depth(rows[::step], rows - mean), _depth(self._garments, rows - mean)
         )
+        return self._scale
+
+
+class _Scale(NamedTuple):
+    """Mean of a sample, and what one of the scores of pictures and of words is measured in."""
+
+    sample: Vectors
+    mean: Scores
+    pictures: float
+    words: float
 
 
 def _depth(queries: Scores, centred: Scores) -> float:

@@ -40,10 +40,10 @@ class GallerySample:
         """Ids of the pictures of :meth:`rows`, in their order."""
         return np.fromiter(self._vectors, np.int64)
 
-    def rows(self) -> Vectors:
-        """The vectors, float32 ``[S, D]``."""
+    def rows(self, count: int | None = None) -> Vectors:
+        """The vectors, float32 ``[S, D]``; ``count`` is the size of the gallery, if it is known."""
         with self._lock:
-            count = len(self._gallery)
+            count = len(self._gallery) if count is None else count
             if self._is_outdated(count):
                 self._renew()
                 self._count = count
