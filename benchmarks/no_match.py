@@ -13,9 +13,8 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from tabulate import tabulate
@@ -24,7 +23,8 @@ from finegrain.data.datasets import SyntheticPeople, take_split
 from finegrain.encoder import Encoder
 from finegrain.evaluation.decisions import brier_score, fnir_at_fpir, reliability
 from finegrain.evaluation.decisions_plot import draw_reliability
-from finegrain.evaluation.match_probability import Level, MatchProbability, fit, trials
+from finegrain.evaluation.match_probability import fit
+from finegrain.evaluation.open_set import Judged, judge, scores_of
 from finegrain.plan import Plan
 
 ROOT = Path(__file__).parents[1]
@@ -34,53 +34,14 @@ SIZES = (100, 1000, 2300)
 BINS = 10
 
 
-class Judged(NamedTuple):
-    """The best match of each query.
-
-    Attributes:
-        cosine, probability: Its scores, ``[Q]``.
-        right: Whether it is right, ``[Q]``.
-        present: Whether the gallery has a right picture, ``[Q]``.
-    """
-
-    cosine: np.ndarray
-    probability: np.ndarray
-    right: np.ndarray
-    present: np.ndarray
-
-
-def scored(encoder: Encoder, people: SyntheticPeople, split: str) -> tuple[np.ndarray, np.ndarray]:
-    """Scores of the first caption of each picture with all pictures, and which are right."""
-    samples = take_split(people.splits(), split).samples
-    images = encoder.encode_images([sample.image for sample in samples])
-    texts = encoder.encode_texts([sample.captions[0] for sample in samples])
-    pids = np.array([sample.pid for sample in samples])
-    return texts.astype(np.float64) @ images.T, pids[:, None] == pids[None]
-
-
-def judge(
-    model: MatchProbability, scores: np.ndarray, right: np.ndarray, sizes: Sequence[int]
-) -> Judged:
-    """The best match of each query in a gallery of each size."""
-    random = np.random.default_rng(1)
-    rows = []
-    for size in sizes:
-        for trial in trials(scores, right, size, random):
-            best = int(trial.scores.argmax())
-            shown = trial.scores[[best]]
-            chance = model.of(shown, float(shown[0]), Level.of(trial.scores, size))[0]
-            rows.append((shown[0], chance, trial.right[best], trial.right.any()))
-    cosine, probability, is_right, present = map(np.array, zip(*rows, strict=True))
-    return Judged(cosine, probability, is_right, present)
-
-
 def measure(encoder: Encoder, people: SyntheticPeople) -> dict[str, Any]:
     """All results."""
-    validation = scored(encoder, people, "val")
+    splits = people.splits()
+    validation = scores_of(encoder, take_split(splits, "val"))
     model = fit(*validation)
-    chosen = judge(model, *validation, VALIDATION_SIZES)
-    test = scored(encoder, people, "test")
-    by_size = {size: judge(model, *test, [size]) for size in SIZES}
+    chosen = judge(*validation, VALIDATION_SIZES, model)
+    test = scores_of(encoder, take_split(splits, "test"))
+    by_size = {size: judge(*test, [size], model) for size in SIZES}
     ways = {}
     for name in ("cosine", "probability"):
         absent = getattr(chosen, name)[~chosen.present]

@@ -12,12 +12,13 @@ from tabulate import tabulate
 import finegrain
 from finegrain.cli.opening import RERANK_BY
 from finegrain.cli.verb import Verbs, add_verb
-from finegrain.errors import DataError, require
+from finegrain.errors import DataError, EvaluationError, require
 from finegrain.rerank import RerankBy
 
 if TYPE_CHECKING:
     from finegrain.data.datasets import Dataset
     from finegrain.evaluation.evaluation import Evaluation
+    from finegrain.evaluation.open_set import OpenSet
     from finegrain.evaluation.probes import ProbeReport
     from finegrain.evaluation.report import Report
 
@@ -100,7 +101,8 @@ def add_evaluate_verb(verbs: Verbs) -> None:
         "  finegrain evaluate model.plan --split test --json metrics.json\n"
         "  finegrain evaluate model.plan --data flickr30k --root data/flickr30k --split test\n"
         "  finegrain evaluate runs/rasa_cuhk_pedes --split test --rerank-k 128 --rerank-by match\n"
-        "  finegrain evaluate runs/tiny_synthetic --split test --probe",
+        "  finegrain evaluate runs/tiny_synthetic --split test --probe\n"
+        "  finegrain evaluate model.plan --split test --open-set --plot reliability.png",
     )
     evaluate.add_argument("model", type=Path, help="a run folder or a model.plan")
     evaluate.add_argument("--split", default="val", help="val (default), test or train")
@@ -117,20 +119,36 @@ def add_evaluate_verb(verbs: Verbs) -> None:
         help="also re-rank the first K results of each caption with the match head",
     )  # fmt: skip
     evaluate.add_argument("--rerank-by", choices=get_args(RerankBy), default="both", help=RERANK_BY)
-    evaluate.add_argument(
+    instead = evaluate.add_mutually_exclusive_group()
+    instead.add_argument(
         "--probe", action="store_true",
         help="instead test swapped colours, changed attributes and negation against chance",
     )  # fmt: skip
+    instead.add_argument(
+        "--open-set", action="store_true",
+        help="instead remove the right pictures of half of the queries, and measure FNIR at FPIR, "
+        "reliability, Brier score and graded NDCG",
+    )  # fmt: skip
+    evaluate.add_argument(
+        "--plot", type=Path, metavar="PICTURE", help="write here the reliability of --open-set"
+    )
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
     require("torch", "train")
+    from finegrain.evaluation.open_set import open_set
     from finegrain.evaluation.probes import probe
 
     data = _dataset(arguments)
     model, split = arguments.model, arguments.split
-    results: Evaluation | ProbeReport
-    if arguments.probe:
+    results: Evaluation | ProbeReport | OpenSet
+    if arguments.plot and not arguments.open_set:
+        raise EvaluationError("--plot draws the reliability of --open-set; also give --open-set")
+    if arguments.open_set:
+        results = open_set(model, data, split=split)
+        if arguments.plot:
+            results.plot(arguments.plot)
+    elif arguments.probe:
         results = probe(model, data, split=split)
     else:
         results = finegrain.evaluate(
@@ -155,7 +173,8 @@ def _published_rank1(arguments: argparse.Namespace) -> float | None:
         "flickr30k": {model.name: model.flickr30k for model in KNOWN},
         "mscoco": {model.name: model.coco for model in KNOWN},
     }
-    is_comparable = arguments.split == "test" and not arguments.probe
+    is_instead = arguments.probe or arguments.open_set
+    is_comparable = arguments.split == "test" and not is_instead
     if arguments.data not in figures or not is_comparable or arguments.model.is_dir():
         return None  # without reading the plan again
     return figures[arguments.data].get(Plan(arguments.model).manifest.source.get("name", ""))
@@ -193,7 +212,7 @@ def _report(arguments: argparse.Namespace) -> None:
     _print_results(report(arguments.runs), arguments.json)
 
 
-def _print_results(results: Evaluation | ProbeReport | Report, path: Path | None) -> None:
+def _print_results(results: Evaluation | ProbeReport | OpenSet | Report, path: Path | None) -> None:
     """Print results, and write them as JSON if there is a path."""
     print(results)
     if path:

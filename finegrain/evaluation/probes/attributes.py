@@ -103,7 +103,7 @@ def attributes_of(samples: Sequence[Sample]) -> list[Attribute]:
     captions = [caption for sample in samples for caption in sample.captions]
     kinds = [(name, values, False, False) for name, values in SAID_OF_THINGS.items()]
     kinds += [(name, values, False, True) for name, values in THINGS.items()]
-    columns = _columns(samples)
+    columns = columns_of_attributes(samples)
     kinds = [kind for kind in kinds if kind[0] not in columns]
     kinds += [(name, values, True, False) for name, values in columns.items()]
     attributes = []
@@ -122,7 +122,7 @@ def attributes_of(samples: Sequence[Sample]) -> list[Attribute]:
     return attributes
 
 
-def _columns(samples: Sequence[Sample]) -> dict[str, Families]:
+def columns_of_attributes(samples: Sequence[Sample]) -> dict[str, Families]:
     """Columns with a few texts that repeat, unlike names and numbers."""
     seen: dict[str, Counter[str]] = defaultdict(Counter)
     for sample in samples:
