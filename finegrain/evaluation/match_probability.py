@@ -79,7 +79,9 @@ class MatchProbability:
             best: The best score of the query.
             level: The level of the query's scores.
         """
-        return probability_of(self.intercept + _features(scores, best, level) @ self._weights)
+        # a product of matrices would round differently by the number of rows
+        terms = _features(scores, best, level) * self._weights
+        return probability_of(self.intercept + terms.sum(axis=1))
 
     @property
     def _weights(self) -> Scores:
