@@ -336,6 +336,11 @@ def known_model(name: str) -> KnownModel:
     )
 
 
+def known_repositories() -> list[str]:
+    """The repositories of all models, to suggest one whose name is spelled alike."""
+    return [name for model in KNOWN for name in (model.repository, model.onnx) if name]
+
+
 def is_free(licence: str) -> bool:
     """Whether a licence is MIT, Apache or BSD."""
     return licence.strip().lower() in _FREE

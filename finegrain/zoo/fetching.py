@@ -242,11 +242,11 @@ def _licence(
         return licences[0] if licences else ""
     if not licences and on_machine:
         return ""
-    shown = " and ".join(dict.fromkeys(licences)) or "no licence"
+    shown = " and ".join(dict.fromkeys(licences))
+    states = f"states {shown}, and not MIT, Apache or BSD alone" if shown else "states no licence"
     raise LicenceError(
-        f"{what} states {shown}, which is not MIT, Apache or BSD. Read its terms where it is "
-        "published; if you may use the model under them, run the command again with "
-        "--accept-licence"
+        f"{what} {states}. Read its terms where it is published; if you may use the model under "
+        "them, run the command again with --accept-licence"
     )
 
 

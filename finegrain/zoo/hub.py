@@ -18,7 +18,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from finegrain.errors import WeightsError, require
+from finegrain.errors import WeightsError, did_you_mean, require
+from finegrain.zoo.catalog import known_repositories
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _SPARE_BYTES = 256 << 20
@@ -113,7 +114,7 @@ def download(listing: Listing, names: Iterable[str], *, progress: bool = True) -
     names = list(names)
     if listing.folder is not None:
         for name in names:
-            _verify(listing.folder / name, listing.files[name], listing)
+            _verify(listing.folder / name, name, listing)
         return listing.folder
     hub = require("huggingface_hub", "pull")
     _check_space(listing, names, Path(_constants().HF_HUB_CACHE))
@@ -129,7 +130,7 @@ def download(listing: Listing, names: Iterable[str], *, progress: bool = True) -
                     tqdm_class=None if progress and (stated.size or 0) > 1 << 20 else _no_bar(),
                 )
             )
-            _verify(path, stated, listing)
+            _verify(path, name, listing)
             folder = path.parents[len(Path(name).parts) - 1]
     return folder
 
@@ -179,7 +180,8 @@ def _stays_inside(name: str) -> bool:
     return not {"", ".", ".."} & set(parts) and "\\" not in name and ":" not in name
 
 
-def _verify(path: Path, stated: HubFile, listing: Listing) -> None:
+def _verify(path: Path, name: str, listing: Listing) -> None:
+    stated = listing.files[name]
     if stated.sha256 is not None:
         matches = digest(path) == stated.sha256
     elif stated.git_sha1 is not None:
@@ -194,7 +196,7 @@ def _verify(path: Path, stated: HubFile, listing: Listing) -> None:
         path.resolve().unlink(missing_ok=True)
         path.unlink(missing_ok=True)
         raise WeightsError(
-            f"{path.name} of {listing.repository} is not the file whose digest the hub states, so "
+            f"{name} of {listing.repository} is not the file whose digest the hub states, so "
             "it was damaged or exchanged on its way; it was removed from the cache. Run the "
             "command again; if it fails again, do not trust this hub or mirror"
         )
@@ -279,7 +281,8 @@ def _plain_errors(repository: str, revision: str | None) -> Iterator[None]:
     except errors.RepositoryNotFoundError as error:
         raise WeightsError(
             f"there is no repository {repository} at {endpoint}, or it is private. Check its name; "
-            "for a private one set HF_TOKEN to a token that may read it"
+            "for a private one set HF_TOKEN to a token that may read it."
+            f"{did_you_mean(repository, known_repositories())}"
         ) from error
     except errors.HFValidationError as error:
         raise WeightsError(

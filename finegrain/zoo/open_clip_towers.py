@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from finegrain.errors import WeightsError
+from finegrain.errors import WeightsError, require
 from finegrain.models import BertTextConfig, ImageConfig, TextConfig, TimmConfig, VitConfig
 from finegrain.models.image_tower import CLIP_MEAN, CLIP_STD
 from finegrain.models.transformer import Activation
@@ -66,6 +66,15 @@ CLEANINGS = {
 }
 """open_clip's names of text cleaning."""
 
+MOBILECLIP2 = {
+    "mobileclip2_s0": "MobileCLIP2-S0",
+    "mobileclip2_s2": "MobileCLIP2-S2",
+    "mobileclip2_b": "MobileCLIP2-B",
+    "mobileclip2_s3": "MobileCLIP2-S3",
+    "mobileclip2_s4": "MobileCLIP2-S4",
+}
+"""Apple's names of files that have no configuration beside them, and open_clip's names."""
+
 _TEXT_ONLY: Mapping[str, Any] = {
     "ls_init_value": None,
     "embed_cls": False,
@@ -111,12 +120,7 @@ def describe(file: Path, state: Mapping[str, Tensor]) -> Description:
             a kind that finegrain does not support.
     """
     config_file = file.with_name(OPEN_CLIP)
-    if not config_file.is_file():
-        raise WeightsError(
-            f"{file} is a model of open_clip whose towers are not CLIP's, and only its "
-            f"{OPEN_CLIP} tells which they are. Put that file from its repository next to it"
-        )
-    values = read_json(config_file)
+    values = read_json(config_file) if config_file.is_file() else _own_configuration(file)
     model = part(values, "model_cfg", config_file)
     vision, text = part(model, "vision_cfg", config_file), part(model, "text_cfg", config_file)
     preprocess = part(values, "preprocess_cfg", config_file) if "preprocess_cfg" in values else {}
@@ -132,6 +136,28 @@ def describe(file: Path, state: Mapping[str, Tensor]) -> Description:
         or "bicubic",
         sigmoid="logit_bias" in state,
     )
+
+
+def _own_configuration(file: Path) -> Mapping[str, Any]:
+    """The configuration that open_clip itself has for a file of Apple's, by the file's name."""
+    name = MOBILECLIP2.get(file.stem.lower())
+    if name is None:
+        raise WeightsError(
+            f"{file} is a model of open_clip whose towers are not CLIP's, and only its "
+            f"{OPEN_CLIP} tells which they are. Put that file from its repository next to it. "
+            f"Without it, finegrain reads Apple's files {', '.join(MOBILECLIP2)} (.pt)"
+        )
+    open_clip = require("open_clip", "train")
+    pictures = open_clip.get_pretrained_cfg(name, "dfndr2b")
+    return {
+        "model_cfg": open_clip.get_model_config(name),
+        "preprocess_cfg": {
+            "mean": [*pictures["mean"]],
+            "std": [*pictures["std"]],
+            "interpolation": pictures["interpolation"],
+            "resize_mode": pictures["resize_mode"],
+        },
+    }
 
 
 def _image(

@@ -71,6 +71,12 @@ def recognise(state: Mapping[str, Tensor]) -> Layout:
         return "albef"
     if _has(state, "image_tower."):
         return "ours"
+    if _has(state, "image_encoder.model."):
+        raise WeightsError(
+            "this is a MobileCLIP of 2024 with Apple's own names of tensors. Apple publishes the "
+            "same models for open_clip as well, and finegrain reads those, such as: finegrain pull "
+            "apple/MobileCLIP-S2-OpenCLIP"
+        )
     if _has(state, *open_clip_towers.MARKS):
         return "open_clip_towers"
     if hf_siglip.MARK in state:

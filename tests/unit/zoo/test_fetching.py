@@ -191,6 +191,8 @@ def test_refusals_of_the_hub_are_errors(hub, repository, monkeypatch, status, ad
 def test_a_missing_repository_is_an_error(hub):
     with pytest.raises(WeightsError, match=r"no repository nobody/nothing at .*, or it is private"):
         fetched("nobody/nothing")
+    with pytest.raises(WeightsError, match=r"Did you mean 'patrickjohncyh/fashion-clip'\?"):
+        fetched("patrickjohncyh/fashionclip")
 
 
 def test_a_missing_revision_is_an_error(hub, repository):
@@ -257,7 +259,7 @@ def test_a_disk_that_becomes_full_is_an_error(hub, repository, monkeypatch, tmp_
 )
 def test_a_licence_must_be_accepted(hub, repository, stated, shown):
     repository.licence = stated
-    with pytest.raises(LicenceError, match=rf"{shown}, which is not MIT.*--accept-licence"):
+    with pytest.raises(LicenceError, match=rf"{shown}.*Read its terms.*--accept-licence"):
         fetched()
     assert hub.sent("config.json") == hub.sent("model.safetensors") == []
     assert fetched(accept_licence=True).source.get("licence") == stated
