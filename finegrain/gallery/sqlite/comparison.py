@@ -73,7 +73,8 @@ def compare(
     lost = sorted(expected.keys() - set(settled.values()))
     recognised = _recognised(slots, open_slots, lost, expected, checksums_of)
     in_order = _in_order(settled | recognised)
-    changed = [slot for slot in range(len(slots.ids)) if slot not in settled.keys() & in_order]
+    kept = settled.keys() & in_order.keys()
+    changed = [slot for slot in range(len(slots.ids)) if slot not in kept]
     ids = slots.ids.copy()
     checksums = slots.checksums.copy()
     for slot in changed:  # ascending, so that the id before is correct
@@ -112,8 +113,8 @@ def _plausible(
 
 
 def _in_order(ids: Mapping[int, int]) -> dict[int, int]:
-    """The most ids by slot that ascend with their slots."""
-    ends: list[int] = []  # the lowest id that ends a sequence of each length
+    """The largest selection of slots whose ids ascend: the longest increasing subsequence."""
+    ends: list[int] = []  # for each length, the lowest id that ends such a sequence
     end_slots: list[int] = []
     before: dict[int, int | None] = {}
     for slot, id_ in sorted(ids.items()):
@@ -136,7 +137,7 @@ def _recognised(
     expected: Mapping[int, int],
     checksums_of: Callable[[Rows], Checksums],
 ) -> dict[int, int]:
-    """Ids of missing pictures by the slots that hold them."""
+    """Ids of missing pictures by the slot that holds their vector, or states their checksum."""
     by_checksum: dict[int, list[int]] = {}
     for id_ in reversed(missing):
         by_checksum.setdefault(expected[id_], []).append(id_)

@@ -13,6 +13,7 @@ import pytest
 from finegrain.errors import GalleryError, GalleryWarning
 from finegrain.gallery import Gallery
 from finegrain.gallery.sqlite import schema, vector_file
+from finegrain.gallery.sqlite.comparison import Slots, compare
 from finegrain.gallery.sqlite.vector_file import VectorFile, checksums_of
 from finegrain.index import codes, exact
 from tests.unit.gallery.damaging import (
@@ -319,3 +320,23 @@ def test_a_copied_vector_is_not_taken_for_another_picture(path: Path):
         with Gallery(path) as gallery:
             assert intact(gallery) == present(41)
             assert (checksums_of(gallery._store.vectors([21])[21][None]) != 0).all()
+
+
+def test_comparing_many_slots_reads_each_once():
+    """A comparison whose cost grew with the square of the slots would not end."""
+    count = 200_000
+    ids = np.arange(1, count + 1)
+    checksums = np.random.default_rng(0).integers(1, 2**32, count).astype(np.uint32)
+    pictures = dict(zip(ids.tolist(), checksums.tolist(), strict=True))
+    damaged = ids.copy()
+    damaged[[500, count - 3]] = [1 << 40, -7]
+    read: list[int] = []
+
+    def checksums_of(slots: np.ndarray) -> np.ndarray:
+        read.extend(slots.tolist())
+        return checksums[slots]
+
+    comparison = compare(Slots(damaged, checksums), pictures, {}, checksums_of)
+    assert comparison.recovered == [501, count - 2]
+    assert comparison.missing == []
+    assert read == [500, count - 3]
