@@ -185,30 +185,48 @@ def checked_biases(biases: npt.ArrayLike, count: int) -> Vectors:
     return np.broadcast_to(array.reshape(-1), (count,))
 
 
-def checked_vectors(vectors: npt.ArrayLike, dim: int) -> Vectors:
+def checked_vectors(vectors: npt.ArrayLike, dim: int, length: float = 1.0) -> Vectors:
     """Vectors to store, as contiguous float32 ``[N, D]``.
 
+    Args:
+        vectors: The vectors.
+        dim: Their width.
+        length: Their length.
+
     Raises:
-        GalleryError: The shape is wrong, or the vectors are not numeric or not L2-normalised.
+        GalleryError: The shape is wrong, or the vectors are not numeric or of another length.
     """
     array = _as_float32(vectors)
     if array is None or array.ndim != 2 or array.shape[1] != dim:
         raise GalleryError(f"Vectors are numbers of shape [N, {dim}]; got {_described(vectors)}.")
-    if len(invalid_rows := not_normalised(array)):
+    if len(invalid_rows := not_normalised(array, length)):
         with np.errstate(over="ignore"):
-            length = np.linalg.norm(array[invalid_rows[0]])
+            actual = np.linalg.norm(array[invalid_rows[0]])
         raise GalleryError(
-            f"Vectors have length 1; vector {invalid_rows[0]} has length {length:g}. "
+            f"Vectors have length {length:g}; vector {invalid_rows[0]} has length {actual:g}. "
             "Divide each by its L2 norm."
         )
     return array
 
 
-def not_normalised(vectors: Vectors) -> Ids:
-    """Indices of the rows of ``[N, D]`` whose length is not 1, including NaN and infinity."""
+def not_normalised(vectors: Vectors, length: float = 1.0) -> Ids:
+    """Indices of the rows of ``[N, D]`` of another length, including NaN and infinity."""
     with np.errstate(over="ignore", invalid="ignore"):
         squares = np.einsum("nd,nd->n", vectors, vectors)
-        return np.flatnonzero(~(np.abs(np.sqrt(squares) - 1) < LENGTH_TOLERANCE))
+        return np.flatnonzero(~(np.abs(np.sqrt(squares) - length) < LENGTH_TOLERANCE))
+
+
+def stored_scale(count: int) -> int:
+    """The power of two by which the stored vectors of a picture with several are divided."""
+    scale = 1
+    while scale * scale < count:
+        scale *= 2
+    return scale
+
+
+def stored_length(count: int) -> float:
+    """The L2 norm of the stored vectors of a picture together."""
+    return float(count**0.5) / stored_scale(count)
 
 
 def checked_queries(vectors: npt.ArrayLike, dim: int) -> Vectors:

@@ -34,7 +34,7 @@ import numpy as np
 from finegrain.bounded.parquet import check_footer, rows_at_once
 from finegrain.errors import GalleryError, require
 from finegrain.gallery.backend import Backend
-from finegrain.gallery.entries import checked_biases, checked_entry, checked_vectors
+from finegrain.gallery.entries import checked_biases, checked_entry, checked_vectors, stored_length
 from finegrain.gallery.row import Entry, Row
 from finegrain.gallery.sqlite.schema import short
 from finegrain.index.exact import Vectors
@@ -74,7 +74,9 @@ def export(store: Backend, target: Path) -> int:
     """
     if target.exists():
         raise GalleryError(f"{target} exists already. Export to a new path, or remove it first.")
-    about = {"fingerprint": store.fingerprint, "dim": store.dim}
+    about: Record = {"fingerprint": store.fingerprint, "dim": store.dim}
+    if store.vectors_per_row > 1:
+        about["vectors_per_row"] = store.vectors_per_row
     unfinished = target.with_name(f"{target.name}.{os.getpid()}.tmp")
     write = _write_parquet if target.suffix == ".parquet" else _write_folder
     try:
@@ -113,10 +115,16 @@ def load(store: Backend, source: Path) -> list[int]:
             f"{source} holds vectors of plan {short(fingerprint)}, and {store.path} those of plan "
             f"{short(store.fingerprint)}; they do not compare. Load it into a gallery of its own."
         )
+    vectors_per_row = about.get("vectors_per_row", 1)
+    if vectors_per_row != store.vectors_per_row:
+        raise GalleryError(
+            f"{source} holds {vectors_per_row!r:.20} vectors a picture, and {store.path} "
+            f"{store.vectors_per_row}. Load it into a gallery with the same vectors_per_row=."
+        )
     numbers = count()
     return store.insert_all(
         (
-            checked_vectors(vectors, store.dim),
+            checked_vectors(vectors, store.dim, stored_length(store.vectors_per_row)),
             [_entry(next(numbers), record) for record in records],
         )
         for vectors, records in chunks

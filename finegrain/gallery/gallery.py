@@ -22,7 +22,6 @@ from finegrain.gallery.entries import (
     checked_k,
     checked_offset,
     checked_queries,
-    checked_vectors,
 )
 from finegrain.gallery.exchange import export, load
 from finegrain.gallery.filters.advice import filter_notes
@@ -33,6 +32,7 @@ from finegrain.gallery.picture_files import UnpackedFolder, unpacked_folders
 from finegrain.gallery.places import location_exists, open_store
 from finegrain.gallery.row import Entry, Place, Row, meets
 from finegrain.gallery.scoring import ScoredSearch, Scoring
+from finegrain.gallery.several_vectors import SeveralVectors
 from finegrain.gallery.sqlite.backup import back_up
 from finegrain.gallery.sqlite.check import GalleryReport, check
 from finegrain.gallery.sqlite.followed_store import FollowedStore
@@ -79,6 +79,9 @@ class Gallery:
         memory: What the exact search of a file keeps in memory: ``"codes"`` takes one byte per
             number, and ``"vectors"`` five. The results are the same. With the vectors in memory,
             filters that match few pictures and searches for hundreds of hits are faster.
+        vectors_per_row: Most vectors of a picture, for a gallery in a file: those of the frames of
+            a track, or of the two embeddings of a model. A picture has the highest score of its
+            vectors, and counts once. None opens a gallery with its own number; a new one has 1.
 
     Raises:
         GalleryError: The file is missing, damaged, of another application or format, or
@@ -108,10 +111,19 @@ class Gallery:
         create: bool = True,
         index: SearchBackend | None = None,
         memory: Memory = "codes",
+        vectors_per_row: int | None = None,
     ) -> None:
         self._store = open_store(
-            path, fingerprint=fingerprint, dim=dim, create=create, index=index, memory=memory
+            path,
+            fingerprint=fingerprint,
+            dim=dim,
+            create=create,
+            index=index,
+            memory=memory,
+            vectors_per_row=vectors_per_row,
         )
+        count = self._store.vectors_per_row
+        self._several = SeveralVectors(count, self._store.dim // count)
 
     @staticmethod
     def exists(path: str | Path) -> bool:
@@ -133,7 +145,12 @@ class Gallery:
 
     @property
     def dim(self) -> int:
-        return self._store.dim
+        return self._store.dim // self._several.count
+
+    @property
+    def vectors_per_row(self) -> int:
+        """Most vectors of a picture."""
+        return self._several.count
 
     def add(
         self,
@@ -153,7 +170,8 @@ class Gallery:
         """Add pictures, all of them or none.
 
         Args:
-            vectors: L2-normalised vectors, ``[N, D]``.
+            vectors: L2-normalised vectors, ``[N, D]``. With ``vectors_per_row``, up to so many
+                for each picture, as ``[N, K, D]`` or as ``N`` arrays ``[n, D]``.
             images: Path of each picture, or None for a picture without a file; ``N`` values, as
                 in all columns below. In each column, None means that the value is unknown.
             pids: Keys of the persons or products: integers or texts, stored unchanged. The
@@ -181,7 +199,7 @@ class Gallery:
                 path is a duplicate; nothing was written.
         """
         checked_choice(on_duplicate)
-        checked = checked_vectors(vectors, self.dim)
+        checked = self._several.checked(vectors)
         entries = checked_entries(
             len(checked),
             images=images,
@@ -208,7 +226,7 @@ class Gallery:
             entries: Columns of the ``N`` pictures.
             known: Ids that the caller has added, or found when it decided to add these pictures.
         """
-        checked = checked_vectors(vectors, self.dim)
+        checked = self._several.checked(vectors)
         return self._store.insert_unless_overtaken(checked, entries, known)
 
     def search(
@@ -249,7 +267,7 @@ class Gallery:
         queries = checked_queries(vectors, self.dim)
         depth = checked_k(k) + checked_offset(offset)
         thinning = self._thinning(group_by, distinct)
-        search = self._store.searching(where)
+        search = self._several.searching(self._store.searching(where))
         hits = search(queries, depth) if thinning is None else thinning(search, queries, depth)
         return [row[offset:] for row in hits]
 
@@ -275,6 +293,8 @@ class Gallery:
         """
         depth = checked_k(k)
         thinning = self._thinning(group_by, distinct)
+        if self._several.count > 1:
+            return None
         embedded = self._store.searching_caption(ids, eot, where)
         if embedded is None:
             return None
@@ -305,6 +325,7 @@ class Gallery:
         Returns:
             Hits, best first; equal scores are ordered by ascending id.
         """
+        self._require_one_vector("search_by")
         vector = checked_queries(scoring.vector[None], self.dim)
         depth = checked_k(k) + checked_offset(offset)
         thinning = self._thinning(group_by, distinct)
@@ -313,12 +334,18 @@ class Gallery:
         return hits[0][offset:]
 
     def vectors(self, ids: Iterable[int]) -> dict[int, Vectors]:
-        """Vectors ``[D]`` by id; ids that are not stored, or no longer, are left out."""
-        return self._store.vectors(checked_ids(ids))
+        """Vectors ``[D]`` by id; ids that are not stored, or no longer, are left out.
+
+        With ``vectors_per_row``, they are ``[K, D]``; the first is repeated for missing ones.
+        """
+        stored = self._store.vectors(checked_ids(ids))
+        return {id_: self._several.restored(vectors) for id_, vectors in stored.items()}
 
     def _thinning(self, group_by: str | None, distinct: float | None) -> Thinning | None:
         if group_by is None and distinct is None:
             return None
+        if distinct is not None:
+            self._require_one_vector("distinct=")
         return Thinning(self._store, group_by=group_by, distinct=distinct)
 
     def rows(self, ids: Iterable[int], where: str | None = None) -> list[Row]:
@@ -517,7 +544,8 @@ class Gallery:
             GalleryError: The gallery searches exactly.
             QueryError: The queries, ``k`` or ``min_recall`` are invalid.
         """
-        return self._store.tune(checked_queries(vectors, self.dim), checked_k(k), min_recall)
+        queries = self._several.expanded(checked_queries(vectors, self.dim))
+        return self._store.tune(queries, checked_k(k), min_recall)
 
     def reindex(
         self,
@@ -545,6 +573,7 @@ class Gallery:
         Raises:
             GalleryError: The file cannot be written, or a reindexing with a third plan began.
         """
+        self._require_one_vector("reindex")
         return self._store.reindex(
             encoder, fingerprint, drop_unreadable=drop_unreadable, progress=progress
         )
@@ -665,6 +694,12 @@ class Gallery:
     def close(self) -> None:
         """Close the gallery; afterwards only ``repr`` works."""
         self._store.close()
+
+    def _require_one_vector(self, what: str) -> None:
+        if self._several.count > 1:
+            raise GalleryError(
+                f"{self.path} holds {self._several.count} vectors a picture; {what} needs one."
+            )
 
     def _file(self, what: str) -> FollowedStore:
         if not isinstance(self._store, FollowedStore):

@@ -11,6 +11,9 @@ from finegrain.gallery.milvus import MilvusAddress, MilvusStore
 from finegrain.gallery.sqlite.followed_store import FollowedStore
 from finegrain.index.backend import SearchBackend
 
+MOST_VECTORS = 64
+"""Most vectors of a picture; the cost of a search grows with its square."""
+
 
 def open_store(
     path: str | Path,
@@ -20,11 +23,19 @@ def open_store(
     create: bool,
     index: SearchBackend | None,
     memory: Memory,
+    vectors_per_row: int | None,
 ) -> Backend:
     """Open the storage at a path or address; see :class:`~finegrain.gallery.Gallery`."""
     if memory not in get_args(Memory):
         raise GalleryError(f"expected memory='codes' or 'vectors', got {memory!r:.40}")
+    if vectors_per_row is not None and vectors_per_row not in range(1, MOST_VECTORS + 1):
+        raise GalleryError(
+            f"vectors_per_row is a whole number from 1 to {MOST_VECTORS}; got "
+            f"{vectors_per_row!r:.40}"
+        )
     address = MilvusAddress.of(path)
+    if address is not None and vectors_per_row not in (None, 1):
+        raise GalleryError(f"{address.shown} is on Milvus, and holds one vector a picture")
     if memory == "vectors" and (index is not None or address is not None):
         raise GalleryError(
             "memory='vectors' belongs to the exact search of a gallery in a file; leave out "
@@ -40,6 +51,7 @@ def open_store(
             create=create,
             index=index,
             memory=memory,
+            vectors_per_row=vectors_per_row,
         )
     if index is not None:
         raise GalleryError(f"{address.shown} is on Milvus and searched exactly; give no index=")

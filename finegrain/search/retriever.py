@@ -188,6 +188,7 @@ class Retriever:
                 dim=self._dim,
                 index=self._index,
                 memory=self._memory,
+                vectors_per_row=1,
             )
         return self.opened
 
@@ -250,6 +251,11 @@ class Retriever:
             self.opened.close()
 
     def _refuse_foreign_vectors(self, gallery: Gallery) -> None:
+        if gallery.vectors_per_row > 1:
+            raise GalleryError(
+                f"{gallery.path} holds {gallery.vectors_per_row} vectors a picture, and a searcher "
+                "makes one; search it with Gallery.search"
+            )
         if gallery.fingerprint != self._fingerprint:
             raise GalleryError(
                 f"expected a gallery of plan {self._fingerprint[:12]}, got {gallery.path} with "

@@ -144,6 +144,10 @@ class MilvusStore:
         pages = self._pages(f'{_alive()} and image != ""', ["image"])
         return {document["image"][1:] for page in pages for document in page}
 
+    @property
+    def vectors_per_row(self) -> int:
+        return 1
+
     def damaged_now(self) -> frozenset[int]:
         return frozenset()  # the server checks its own files
 

@@ -206,9 +206,16 @@ class FollowedStore(Store):
         create: bool,
         index: SearchBackend | None,
         memory: Memory = "codes",
+        vectors_per_row: int | None = None,
     ) -> None:
         self._tokens = tokens_of(path)
-        super().__init__(path, fingerprint=fingerprint, dim=dim, create=create)
+        super().__init__(
+            path,
+            fingerprint=fingerprint,
+            dim=dim,
+            create=create,
+            vectors_per_row=vectors_per_row,
+        )
         self._follower = Follower(self, index, memory)
         self._columns = FollowedColumns(self)
 

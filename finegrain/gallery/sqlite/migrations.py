@@ -133,6 +133,11 @@ CREATE INDEX bias_revision ON bias (revision);
 ALTER TABLE gallery ADD COLUMN bias_revision INTEGER NOT NULL DEFAULT 0;
 """
 
+_SEVERAL_VECTORS_SCHEMA = """
+ALTER TABLE gallery ADD COLUMN vectors_per_row INTEGER NOT NULL DEFAULT 1;
+"""
+"""``dim`` is the width of all vectors of a picture together."""
+
 _ERASING_TRIGGER = """
 CREATE TRIGGER picture_erasing AFTER DELETE ON picture WHEN old.vector_checksum IS NOT NULL
 BEGIN
@@ -182,6 +187,10 @@ def _biases(connection: sqlite3.Connection) -> None:
     run_all(connection, _BIASES_SCHEMA)
 
 
+def _several_vectors(connection: sqlite3.Connection) -> None:
+    run_all(connection, _SEVERAL_VECTORS_SCHEMA)
+
+
 STEPS: tuple[Step, ...] = (
     _first,
     _times_tracks_and_retention,
@@ -192,6 +201,7 @@ STEPS: tuple[Step, ...] = (
     _revisions,
     _file_of_vectors,
     _biases,
+    _several_vectors,
 )
 SCHEMA_VERSION = len(STEPS)
 

@@ -46,7 +46,8 @@ class Database:
         connection: A connection in autocommit mode, for any thread, one at a time.
         connect: Opens another such connection.
         fingerprint: Identity of the plan whose vectors are inside, or None.
-        dim: Width of the vectors.
+        dim: Width of all vectors of a picture together.
+        vectors_per_row: Number of vectors of a picture.
         read_only: Whether the file or its folder is not writable.
         lost_log: Whether the file was copied while in use or lost its log. Pictures may be
             missing then.
@@ -56,15 +57,22 @@ class Database:
     connect: Callable[[], sqlite3.Connection]
     fingerprint: str | None
     dim: int
+    vectors_per_row: int
     read_only: bool
     lost_log: bool
 
 
 def open_database(
-    path: Path, *, fingerprint: str | None, dim: int | None, create: bool
+    path: Path,
+    *,
+    fingerprint: str | None,
+    dim: int | None,
+    create: bool,
+    vectors_per_row: int | None = None,
 ) -> Database:
     """Open a gallery file, or create it if it does not exist and ``create`` is True.
 
+    ``dim`` is the width of one vector, and ``vectors_per_row`` the number of vectors of a picture.
     A file of an older format is migrated in one transaction. The file is opened read-only if it
     or its folder is not writable.
 
@@ -77,7 +85,7 @@ def open_database(
         raise GalleryError(f"The width of a gallery's vectors is at least 1; got dim={dim}.")
     with as_gallery_errors(path):
         if not path.exists():
-            _create(path, fingerprint, dim)
+            _create(path, fingerprint, dim, vectors_per_row or 1)
         read_only = not _writable(path)
         has_log = log_of(path).exists()
         connect = partial(_connected, path, read_only=read_only)
@@ -89,11 +97,17 @@ def open_database(
             )
             _migrate(connection, path, read_only)
             stored = identity(connection, path)
-            _check_identity(path, stored, (fingerprint, dim))
+            (count,) = connection.execute("SELECT vectors_per_row FROM gallery").fetchone()
+            if vectors_per_row not in (None, count):
+                raise GalleryError(
+                    f"{path} holds {count} vectors a picture, not {vectors_per_row}. Open it with "
+                    f"vectors_per_row={count}, or use a new gallery."
+                )
+            _check_identity(path, (stored[0], stored[1] // count), (fingerprint, dim))
         except BaseException:
             connection.close()
             raise
-    return Database(connection, connect, *stored, read_only, lost_log)
+    return Database(connection, connect, *stored, count, read_only, lost_log)
 
 
 def short(fingerprint: str | None) -> str:
@@ -184,7 +198,7 @@ def _connected(path: Path, *, read_only: bool) -> sqlite3.Connection:
     return connection
 
 
-def _create(path: Path, fingerprint: str | None, dim: int | None) -> None:
+def _create(path: Path, fingerprint: str | None, dim: int | None, vectors_per_row: int) -> None:
     """Create a new gallery; it appears under its name only once it is complete."""
     if dim is None:
         raise GalleryError(
@@ -199,8 +213,14 @@ def _create(path: Path, fingerprint: str | None, dim: int | None) -> None:
                 for step in STEPS:
                     step(connection)
                 connection.execute(
-                    "INSERT INTO gallery (fingerprint, dim, clock) VALUES (?, ?, ?)",
-                    (fingerprint, dim, times.utc_text(times.now())),
+                    "INSERT INTO gallery (fingerprint, dim, vectors_per_row, clock) "
+                    "VALUES (?, ?, ?, ?)",
+                    (
+                        fingerprint,
+                        dim * vectors_per_row,
+                        vectors_per_row,
+                        times.utc_text(times.now()),
+                    ),
                 )
                 connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
                 connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")

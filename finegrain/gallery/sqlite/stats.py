@@ -22,6 +22,7 @@ class GalleryStats:
         path: Path of the gallery.
         num_pictures: Number of pictures that have not expired.
         dim: Width of the vectors.
+        vectors_per_row: Number of vectors of a picture.
         columns: Kind of each column, by name.
         index: Kind of index.
         memory: Bytes in memory by part; empty before the first search. ``ids``, ``codes`` and
@@ -41,6 +42,7 @@ class GalleryStats:
     path: Path
     num_pictures: int
     dim: int
+    vectors_per_row: int
     columns: Mapping[str, str]
     index: str
     memory: Mapping[str, int]
@@ -83,7 +85,8 @@ def file_stats(store: Store) -> dict[str, Any]:
     return {
         "path": store.path,
         "num_pictures": store.count(),
-        "dim": store.dim,
+        "dim": store.dim // store.vectors_per_row,
+        "vectors_per_row": store.vectors_per_row,
         "disk": _file_sizes(store.path),
         "num_blocks": num_blocks,
         "num_slots": num_slots,

@@ -76,9 +76,21 @@ class Store(StoreReader):
     """The database behind a gallery. Every method may be called from any thread."""
 
     def __init__(
-        self, path: Path, *, fingerprint: str | None, dim: int | None, create: bool
+        self,
+        path: Path,
+        *,
+        fingerprint: str | None,
+        dim: int | None,
+        create: bool,
+        vectors_per_row: int | None = None,
     ) -> None:
-        super().__init__(path, fingerprint=fingerprint, dim=dim, create=create)
+        super().__init__(
+            path,
+            fingerprint=fingerprint,
+            dim=dim,
+            create=create,
+            vectors_per_row=vectors_per_row,
+        )
         self._later = Later(self.tidy)
         try:
             if not self.erased():  # another process was interrupted, or is still at it

@@ -65,16 +65,29 @@ class StoreReader:
 
     Args:
         path: Path of the database.
-        fingerprint, dim, create: As in :class:`~finegrain.gallery.Gallery`.
+        fingerprint, dim, create, vectors_per_row: As in :class:`~finegrain.gallery.Gallery`.
     """
 
     def __init__(
-        self, path: Path, *, fingerprint: str | None, dim: int | None, create: bool
+        self,
+        path: Path,
+        *,
+        fingerprint: str | None,
+        dim: int | None,
+        create: bool,
+        vectors_per_row: int | None = None,
     ) -> None:
-        database = open_database(path, fingerprint=fingerprint, dim=dim, create=create)
+        database = open_database(
+            path,
+            fingerprint=fingerprint,
+            dim=dim,
+            create=create,
+            vectors_per_row=vectors_per_row,
+        )
         self.path = path
         self.fingerprint = database.fingerprint
         self.dim = database.dim
+        self.vectors_per_row = database.vectors_per_row
         self.read_only = database.read_only
         self._lost_log = database.lost_log
         self._connections = Connections(path, database.connect, read_only=database.read_only)

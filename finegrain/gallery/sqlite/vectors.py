@@ -30,7 +30,7 @@ import numpy.typing as npt
 
 from finegrain.errors import GalleryError
 from finegrain.gallery.damage import Fault, Remedy
-from finegrain.gallery.entries import not_normalised
+from finegrain.gallery.entries import not_normalised, stored_length
 from finegrain.gallery.sqlite import vector_file
 from finegrain.gallery.sqlite.comparison import Comparison, Slots, compare
 from finegrain.gallery.sqlite.files import next_vectors_of, sync_folder, vectors_of
@@ -164,7 +164,7 @@ class StoredVectors:
         held = np.flatnonzero(slots >= 0)
         vectors = file.vectors(slots[held])
         intact = checksums_of(vectors) == checksums[held]
-        intact[not_normalised(vectors)] = False
+        intact[not_normalised(vectors, _length(run))] = False
         places = held[intact]
         return ids[places], vectors[intact], np.delete(ids, places).tolist()
 
@@ -261,7 +261,8 @@ class StoredVectors:
             for id_ in ids[rows[~intact]].tolist():
                 text = f"vector of picture {id_} does not agree with its checksum"
                 yield Fault(text, Remedy.INDEX)
-            for id_ in ids[rows[intact]][not_normalised(vectors[intact])].tolist():
+            invalid = not_normalised(vectors[intact], _length(run))
+            for id_ in ids[rows[intact]][invalid].tolist():
                 yield Fault(f"vector of picture {id_} does not have length 1", Remedy.INDEX)
             if (block + 1) * file.block_rows <= state.num_slots:
                 for first, last in file.damaged_codes(block):
@@ -532,3 +533,8 @@ def _pairs(rows: Iterable[tuple[int, int | None]]) -> tuple[Ids, npt.NDArray[np.
     )
     pairs = pairs.reshape(-1, 2)
     return pairs[:, 0], pairs[:, 1]
+
+
+def _length(run: Run) -> float:
+    """The L2 norm of the vectors in the file."""
+    return stored_length(run("SELECT vectors_per_row FROM gallery").fetchone()[0])

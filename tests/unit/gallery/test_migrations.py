@@ -123,12 +123,12 @@ def test_a_migration_is_atomic(old: Path, monkeypatch):
 
 def test_an_old_gallery_that_cannot_be_written_is_an_error(old: Path, monkeypatch):
     monkeypatch.setattr("finegrain.gallery.sqlite.schema._writable", lambda _path: False)
-    with pytest.raises(GalleryError, match="format 1 and must be brought to format 9"):
+    with pytest.raises(GalleryError, match="format 1 and must be brought to format 10"):
         Gallery(old)
 
 
 def test_the_version_is_the_number_of_steps():
-    assert len(STEPS) == migrations.SCHEMA_VERSION == 9
+    assert len(STEPS) == migrations.SCHEMA_VERSION == 10
 
 
 FORMAT_4 = Path(__file__).parents[2] / "fixtures" / "galleries" / "format4"
