@@ -91,6 +91,9 @@ class Options:
     distinct: float | None = None
     offset: int = 0
     reason: str | None = None
+    avoid: Sequence[str] = ()
+    negation: bool = True
+    min_probability: float | None = None
 
     def body(self) -> dict[str, Any]:
         """The fields for JSON."""
@@ -245,8 +248,15 @@ def encoded(picture: ImageSource) -> bytes:
 
 
 def _matches(answer: Mapping[str, Any], fetch: Callable[[int], bytes] | None) -> Matches:
-    matches = [RemoteMatch(**match, image=None, fetch=fetch) for match in answer["matches"]]
-    return Matches(answer["query"], matches, notes=answer["notes"])
+    def match(fields: Mapping[str, Any]) -> RemoteMatch:
+        return RemoteMatch(**fields, image=None, fetch=fetch)
+
+    return Matches(
+        answer["query"],
+        [match(fields) for fields in answer["matches"]],
+        notes=answer["notes"],
+        rejected=None if answer["rejected"] is None else match(answer["rejected"]),
+    )
 
 
 def _problem(line: str) -> Problem:

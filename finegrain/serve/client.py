@@ -73,6 +73,9 @@ class Client:
         group_by: str | None = None,
         distinct: float | None = None,
         offset: int = 0,
+        avoid: Sequence[str] = (),
+        negation: bool = True,
+        min_probability: float | None = None,
         reason: str | None = None,
     ) -> Matches: ...
     @overload
@@ -85,6 +88,9 @@ class Client:
         group_by: str | None = None,
         distinct: float | None = None,
         offset: int = 0,
+        avoid: Sequence[str] = (),
+        negation: bool = True,
+        min_probability: float | None = None,
         reason: str | None = None,
     ) -> list[Matches]: ...
     def query(
@@ -96,6 +102,9 @@ class Client:
         group_by: str | None = None,
         distinct: float | None = None,
         offset: int = 0,
+        avoid: Sequence[str] = (),
+        negation: bool = True,
+        min_probability: float | None = None,
         reason: str | None = None,
     ) -> Matches | list[Matches]:
         """Find the pictures that match a text or are similar to a picture.
@@ -104,6 +113,7 @@ class Client:
             query: A text or a picture, or a list of several.
             k: Number of matches.
             where, group_by, distinct, offset: As for :meth:`finegrain.Searcher.query`.
+            avoid, negation, min_probability: As for :meth:`finegrain.Searcher.query`.
             reason: Why; stored in the audit log of the service.
 
         Returns:
@@ -116,7 +126,15 @@ class Client:
                 key.
         """
         options = Options(
-            k=k, where=where, group_by=group_by, distinct=distinct, offset=offset, reason=reason
+            k=k,
+            where=where,
+            group_by=group_by,
+            distinct=distinct,
+            offset=offset,
+            reason=reason,
+            avoid=avoid,
+            negation=negation,
+            min_probability=min_probability,
         )
         several = isinstance(query, list | tuple)
         queries: Sequence[Query] = query if isinstance(query, list | tuple) else [query]
@@ -250,6 +268,9 @@ class AsyncClient:
         group_by: str | None = None,
         distinct: float | None = None,
         offset: int = 0,
+        avoid: Sequence[str] = (),
+        negation: bool = True,
+        min_probability: float | None = None,
         reason: str | None = None,
     ) -> Matches: ...
     @overload
@@ -262,6 +283,9 @@ class AsyncClient:
         group_by: str | None = None,
         distinct: float | None = None,
         offset: int = 0,
+        avoid: Sequence[str] = (),
+        negation: bool = True,
+        min_probability: float | None = None,
         reason: str | None = None,
     ) -> list[Matches]: ...
     async def query(
@@ -273,11 +297,22 @@ class AsyncClient:
         group_by: str | None = None,
         distinct: float | None = None,
         offset: int = 0,
+        avoid: Sequence[str] = (),
+        negation: bool = True,
+        min_probability: float | None = None,
         reason: str | None = None,
     ) -> Matches | list[Matches]:
         """See :meth:`Client.query`. Pictures are fetched with :meth:`image`."""
         options = Options(
-            k=k, where=where, group_by=group_by, distinct=distinct, offset=offset, reason=reason
+            k=k,
+            where=where,
+            group_by=group_by,
+            distinct=distinct,
+            offset=offset,
+            reason=reason,
+            avoid=avoid,
+            negation=negation,
+            min_probability=min_probability,
         )
         several = isinstance(query, list | tuple)
         queries: Sequence[Query] = query if isinstance(query, list | tuple) else [query]

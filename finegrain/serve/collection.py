@@ -144,6 +144,7 @@ def _options(body: schemas.Answering, client: Client) -> Options:
         offset=body.offset,
         avoid=tuple(body.avoid),
         negation=body.negation,
+        min_probability=body.min_probability,
     )
 
 

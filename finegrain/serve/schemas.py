@@ -45,6 +45,9 @@ class Answering(_Body):
     group_by: str | None = Field(None, max_length=256, examples=["pid"])
     distinct: float | None = Field(None, ge=0, le=1)
 
+    min_probability: float | None = Field(
+        None, ge=0, le=1, description="Leave out matches that are less probable."
+    )
     avoid: list[Text] = Field(
         [], max_length=MOST_AVOIDED, description="What must not be there.", examples=[["backpack"]]
     )
@@ -133,6 +136,9 @@ class AnswerOut(BaseModel):
     query: str
     notes: list[str]
     matches: list[MatchOut]
+    rejected: MatchOut | None = Field(
+        None, description="The best match, if none was probable enough."
+    )
 
     @classmethod
     def of(cls, matches: Matches) -> AnswerOut:
@@ -140,6 +146,9 @@ class AnswerOut(BaseModel):
             query=matches.query,
             notes=list(matches.notes),
             matches=[MatchOut(**_fields(match.to_dict())) for match in matches],
+            rejected=None
+            if matches.rejected is None
+            else MatchOut(**_fields(matches.rejected.to_dict())),
         )
 
 

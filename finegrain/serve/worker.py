@@ -37,6 +37,7 @@ class Options:
     offset: int = 0
     avoid: tuple[str, ...] = ()
     negation: bool = True
+    min_probability: float | None = None
 
     def arguments(self) -> dict[str, Any]:
         """The arguments by name."""

@@ -46,7 +46,9 @@ export function show(match, actions) {
   item.load = () => loadImage(picture, match.id, 320);
   loading.observe(item);
   const facts = node("div", "facts");
-  facts.append(node("b", "", `${match.rank}. ${match.score.toFixed(3)}`));
+  const chance = match.probability ?? null;
+  const rating = chance === null ? match.score.toFixed(3) : `${Math.round(100 * chance)} %`;
+  facts.append(node("b", "", `${match.rank}. ${rating}`));
   for (const [name, value] of factsOf(match).slice(0, 3)) {
     facts.append(node("span", "", `${name}: ${value}`));
   }

@@ -35,6 +35,7 @@ function request(offset) {
     k: PAGE_SIZE,
     offset,
     group_by: element("group").value || null,
+    min_probability: Number(element("probability").value) / 100 || null,
     like: [...asked.like.keys()],
     unlike: [...asked.unlike.keys()],
   };
@@ -58,6 +59,7 @@ function begin() {
   shown = [];
   isComplete = true;
   clear();
+  showRejected(null);
   drawTimeline([], open);
   more.hidden = true;
   if (!text && !asked.file && asked.similar === null) {
@@ -78,6 +80,7 @@ async function next() {
     const [answer] = (await request(shown.length)).answers;
     if (mine !== number) return;
     answer.matches.forEach((match) => show(match, { open, judge }));
+    showRejected(shown.length ? null : answer.rejected);
     shown.push(...answer.matches);
     isComplete = answer.matches.length < PAGE_SIZE;
     more.hidden = isComplete;
@@ -86,6 +89,16 @@ async function next() {
   } catch (error) {
     if (mine === number) status.textContent = error.message;
   }
+}
+
+/** Offer the best match that was not probable enough. */
+function showRejected(match) {
+  const rejected = element("rejected");
+  rejected.hidden = !match;
+  rejected.onclick = () => {
+    rejected.hidden = true;
+    show(match, { open, judge });
+  };
 }
 
 /** Search again by words alone. */
@@ -206,6 +219,7 @@ element("save").addEventListener("click", () => {
   drawSaved();
 });
 element("group").addEventListener("change", begin);
+element("probability").addEventListener("change", begin);
 element("picture").addEventListener("change", (event) => {
   const [file] = event.target.files;
   if (file) searchPicture(file);

@@ -37,9 +37,9 @@ def serve(tiny_plan):
     """
     clients = []
 
-    def start(gallery, **settings):
+    def start(gallery, *, plan=tiny_plan, **settings):
         def opened(path):
-            return Searcher(tiny_plan, gallery=path, threads=1)
+            return Searcher(plan, gallery=path, threads=1)
 
         several = isinstance(gallery, dict)
         searchers = {n: opened(p) for n, p in gallery.items()} if several else opened(gallery)

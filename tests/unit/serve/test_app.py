@@ -7,12 +7,14 @@ import io
 import json
 import os
 import zipfile
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from finegrain.plan import Plan
 from finegrain.search.searcher import Searcher
 from finegrain.serve.audit import AuditLog, verify
 
@@ -396,3 +398,30 @@ def test_columns_have_values_for_completion(client, serve, filled, ring):
     gate = ring("gate", "read", "camera = 'gate-0'")
     restricted = serve(filled, keys=ring.keys).get("/v1/columns", headers=gate).json()
     assert all(column["values"] == [] for column in restricted)
+
+
+@pytest.fixture
+def calibrated(tiny_plan, tmp_path):
+    """A plan whose probabilities follow the score alone."""
+    plan = Plan(tiny_plan)
+    names = ("intercept", "score", "z", "log_size", "below_best")
+    coefficients = dict(zip(names, (-1.0, 6.0, 0.8, -0.3, 0.5), strict=True))
+    path = tmp_path / "calibrated.plan"
+    plan.rewrite(path, replace(plan.manifest, match_probability=coefficients))
+    return path
+
+
+def test_matches_have_a_probability_and_nobody_is_an_answer(serve, filled, calibrated):
+    client = serve(filled, plan=calibrated)
+    with Searcher(calibrated, gallery=filled, threads=1) as searcher:
+        expected = searcher.query("woman in red coat", 5)
+    (given,) = answer(client.post("/v1/search", json=QUERY))
+    np.testing.assert_allclose(
+        [match["probability"] for match in given["matches"]],
+        [match.probability for match in expected],
+    )
+    assert given["rejected"] is None
+    (nobody,) = answer(client.post("/v1/search", json=QUERY | {"min_probability": 1.0}))
+    assert nobody["matches"] == []
+    assert nobody["rejected"]["id"] == expected[0].id
+    assert "nobody" in nobody["notes"][0]
