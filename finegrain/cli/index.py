@@ -32,6 +32,7 @@ class _UpdateOptions(TypedDict):
     replace: bool
     sync: bool
     allow_removing: AllowRemoving
+    checksum: bool
     dry_run: bool
 
 
@@ -81,6 +82,10 @@ def add_index_verb(verbs: Verbs) -> None:
     follow.add_argument(
         "--sync", action="store_true",
         help="as --replace; also find moved files, and remove those that the source lacks now",
+    )  # fmt: skip
+    follow.add_argument(
+        "--checksum", action="store_true",
+        help="read each file, to find those that have changed with the same size and time",
     )  # fmt: skip
     follow.add_argument(
         "--allow-empty", action="store_true",
@@ -228,6 +233,7 @@ def _index_sources(
         "replace": arguments.replace,
         "sync": arguments.sync,
         "allow_removing": arguments.allow_removing,
+        "checksum": arguments.checksum,
         "dry_run": arguments.dry_run,
     }
     try:

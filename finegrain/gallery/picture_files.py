@@ -56,12 +56,12 @@ def stamp_of(image: str) -> Stamp | None:
     return Stamp(size=about.st_size, mtime=about.st_mtime_ns, digest=digest)
 
 
-def has_changed(row: Row) -> bool:
+def has_changed(row: Row, *, checksum: bool = False) -> bool:
     """Whether the file of a picture has changed since it was encoded; False if it is gone.
 
-    A file with the same size and time is unchanged. Otherwise the digests are compared. A row
-    that an older version wrote has no stamp; its file has changed if it was written after the
-    picture was added.
+    A file with the same size and time is unchanged, unless ``checksum`` compares its digest as
+    well. Otherwise the digests are compared. A row that an older version wrote has no stamp; its
+    file has changed if it was written after the picture was added.
     """
     if row.image is None:
         return False
@@ -72,7 +72,8 @@ def has_changed(row: Row) -> bool:
     if row.stamp is None:
         written = datetime.fromtimestamp(about.st_mtime, UTC)
         return written > datetime.fromisoformat(row.added_at)
-    if (about.st_size, about.st_mtime_ns) == (row.stamp.size, row.stamp.mtime):
+    is_same_time = (about.st_size, about.st_mtime_ns) == (row.stamp.size, row.stamp.mtime)
+    if is_same_time and not (checksum and row.stamp.digest is not None):
         return False
     now = stamp_of(row.image)
     return now is not None and (now.digest is None or now.digest != row.stamp.digest)

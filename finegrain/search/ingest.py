@@ -158,6 +158,7 @@ class IngestOptions:
         source: Real path of the folder or table of the pictures, or any name.
         retention: How long to keep the pictures, or None to keep them until they are deleted.
         allow_removing: The most pictures that ``sync`` may remove.
+        checksum: Compare files of the same size and time by their content.
         is_plan: Report what would be done without doing it.
         progress: Show a progress bar.
     """
@@ -166,6 +167,7 @@ class IngestOptions:
     source: str | None
     retention: timedelta | None
     allow_removing: AllowRemoving
+    checksum: bool
     is_plan: bool
     progress: bool
 
@@ -179,6 +181,7 @@ class IngestOptions:
         dry_run: bool,
         progress: bool,
         allow_removing: AllowRemoving = None,
+        checksum: bool = False,
     ) -> IngestOptions:
         """Check the arguments of :meth:`Searcher.add`.
 
@@ -198,6 +201,7 @@ class IngestOptions:
             source=source,
             retention=checked_retention(expire_after),
             allow_removing=checked_allowance(allow_removing),
+            checksum=checksum,
             is_plan=dry_run,
             progress=progress,
         )
@@ -236,6 +240,7 @@ def ingest(
         is_whole=not any(problem.is_loss for problem in left_out),
         unread=[os.path.realpath(problem.where) for problem in left_out if problem.is_unread],
         allow_removing=options.allow_removing,
+        checksum=options.checksum,
         removable=removable,
     )
     of_position = {item.position: item.entry for item in items} | changes.replaced

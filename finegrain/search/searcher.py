@@ -124,6 +124,7 @@ class Searcher:
         replace: bool = False,
         sync: bool = False,
         allow_removing: AllowRemoving = None,
+        checksum: bool = False,
         source: str | Path | None = None,
         dry_run: bool = False,
         progress: bool = True,
@@ -151,6 +152,8 @@ class Searcher:
                 default it removes up to five, or a fifth of the source, and nothing below a folder
                 that is empty now, since a disk may not be mounted. Others stay, and the result
                 names them.
+            checksum: Read each file, and compare its content also if its size and time are those
+                of the picture in the gallery.
             source: The folder or any name that identifies the origin of the pictures. ``sync``
                 deletes only pictures of this source. The default is the folder in ``pictures``.
             dry_run: Report what would be done without doing it.
@@ -163,7 +166,7 @@ class Searcher:
         if source is None and isinstance(pictures, str | Path) and os.path.isdir(pictures):
             source = Path(pictures)
         options = IngestOptions.of(
-            source, replace, sync, expire_after, dry_run, progress, allow_removing
+            source, replace, sync, expire_after, dry_run, progress, allow_removing, checksum
         )
         with self._retriever.for_ingest(dry_run=dry_run) as gallery:
             return ingest(self._encoder, gallery, pictures, metadata, options)
@@ -242,6 +245,7 @@ class Searcher:
         replace: bool = False,
         sync: bool = False,
         allow_removing: AllowRemoving = None,
+        checksum: bool = False,
         source: str | Path | None = None,
         problems: Sequence[Problem] = (),
         dry_run: bool = False,
@@ -252,14 +256,15 @@ class Searcher:
         Args:
             samples: The samples. The first caption of each becomes the column ``caption``.
             metadata: Further columns for all of them.
-            expire_after, replace, sync, allow_removing, dry_run: As in :meth:`add`.
+            expire_after, replace, sync, allow_removing, checksum, dry_run: As in
+                :meth:`add`.
             source: The table or folder of the samples.
             problems: Problems in reading the source. If pictures or rows were lost, ``sync``
                 deletes only pictures whose files are gone.
             progress: Show a progress bar.
         """
         options = IngestOptions.of(
-            source, replace, sync, expire_after, dry_run, progress, allow_removing
+            source, replace, sync, expire_after, dry_run, progress, allow_removing, checksum
         )
         pictures = [sample.image for sample in samples]
         columns = [columns_of(sample, metadata or {}) for sample in samples]

@@ -97,6 +97,7 @@ def plan_changes(
     unread: Sequence[str] = (),
     allow_removing: AllowRemoving = None,
     removable: Set[int] = frozenset(),
+    checksum: bool = False,
 ) -> Changes:
     """Compare the input with a gallery.
 
@@ -115,6 +116,7 @@ def plan_changes(
             mounted. Pictures below them are kept.
         allow_removing: The most rows to remove; see :func:`refused_removals`.
         removable: Ids of the rows that were there before the source was read.
+        checksum: Whether files of the same size and time are compared by their content.
     """
     changes = Changes()
     matched: set[int] = set()
@@ -143,7 +145,7 @@ def plan_changes(
                     else replace(_merged(item, row), source=source or row.source)
                 )
             else:
-                _compare(changes, path, item, row, mode, source)
+                _compare(changes, path, item, row, mode, source, checksum=checksum)
     if mode != "add":
         missing = _without_moved(changes, gallery, missing, matched, source)
     changes.encode = sorted([*changes.encode, *(item.position for _, item in missing)])
@@ -200,11 +202,18 @@ def _spelled(pid: int | str | None) -> str | None:
 
 
 def _compare(
-    changes: Changes, path: str, item: Item, row: Row, mode: Mode, source: str | None
+    changes: Changes,
+    path: str,
+    item: Item,
+    row: Row,
+    mode: Mode,
+    source: str | None,
+    *,
+    checksum: bool,
 ) -> None:
     """Determine the change of an intact row that is in the input again."""
     merged = _merged(item, row)
-    is_new_picture = has_changed(row)
+    is_new_picture = has_changed(row, checksum=checksum)
     is_new_text = merged != row
     if mode == "add":
         changes.num_unchanged += 1

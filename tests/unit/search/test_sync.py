@@ -51,7 +51,7 @@ def add(gallery, pictures, metadata=None, *, eye=None, **how) -> Added:
     source = how.pop("source", pictures if isinstance(pictures, Path) else None)
     options = IngestOptions.of(
         source, how.get("replace", False), how.get("sync", False), None,
-        how.get("dry_run", False), False, "all",
+        how.get("dry_run", False), False, "all", how.get("checksum", False),
     )  # fmt: skip
     return ingest(
         eye or Eye(), gallery, pictures, metadata, options, problems=how.get("problems", ())
@@ -147,6 +147,29 @@ def test_a_changed_column_is_set_without_encoding(gallery, tmp_path):
     assert (done.num_updated, done.num_known, eye.seen) == (1, 0, [])
     (after,) = gallery.rows(gallery)
     assert (after.id, dict(after.metadata)) == (row.id, {"note": "kept", "price": 8})
+
+
+@pytest.mark.parametrize("how", ["replace", "sync"])
+def test_a_checksum_finds_new_content_of_the_same_size_and_time(gallery, tmp_path, how):
+    """As after two files of the same size and time were exchanged."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    paths = [folder / name for name in ("a.bmp", "b.bmp", "c.bmp")]
+    for path, colour in zip(paths, [10, 90, 200], strict=True):
+        Image.new("RGB", (8, 8), (colour, 255 - colour, 40)).save(path)
+        os.utime(path, ns=(10**9, 10**9))
+    add(gallery, folder)
+    first, second = paths[0].read_bytes(), paths[1].read_bytes()
+    for path, content in zip(paths, [second, first], strict=False):
+        path.write_bytes(content)
+        os.utime(path, ns=(10**9, 10**9))
+    assert add(gallery, folder, **{how: True}).num_reencoded == 0
+    assert add(gallery, folder, checksum=True).num_differing == 2
+    done = add(gallery, folder, checksum=True, **{how: True})
+    assert (done.num_reencoded, done.num_known, done.num_removed) == (2, 1, 0)
+    assert {name: colour for (name, _), (colour, _) in state(gallery).items()} == {
+        "a.bmp": 90, "b.bmp": 10, "c.bmp": 200
+    }  # fmt: skip
 
 
 def test_values_of_another_kind_than_their_column_are_noted(gallery, tmp_path):
