@@ -7,7 +7,8 @@ recognised by its vector, or by its checksum.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -69,12 +70,11 @@ def compare(
     """
     expected = {**erasing, **pictures}
     settled = _in_order(_plausible(slots, pictures, erasing, expected))
-    open_slots = np.setdiff1d(np.arange(len(slots.ids)), np.array([*settled], np.int64))
+    open_slots = _others(settled, len(slots.ids))
     lost = sorted(expected.keys() - set(settled.values()))
     recognised = _recognised(slots, open_slots, lost, expected, checksums_of)
     in_order = _in_order(settled | recognised)
-    kept = settled.keys() & in_order.keys()
-    changed = [slot for slot in range(len(slots.ids)) if slot not in kept]
+    changed = _others(settled.keys() & in_order.keys(), len(slots.ids)).tolist()
     ids = slots.ids.copy()
     checksums = slots.checksums.copy()
     for slot in changed:  # ascending, so that the id before is correct
@@ -93,6 +93,13 @@ def compare(
             [s for s in changed if s not in in_order and int(stated[s]) not in pictures], np.int64
         ),
     )
+
+
+def _others(slots: Collection[int], count: int) -> Rows:
+    """The slots among the first ``count`` that are not given, ascending."""
+    are_others = np.ones(count, np.bool_)
+    are_others[list(slots)] = False
+    return np.flatnonzero(are_others)
 
 
 def _plausible(
@@ -114,10 +121,13 @@ def _plausible(
 
 def _in_order(ids: Mapping[int, int]) -> dict[int, int]:
     """The largest selection of slots whose ids ascend: the longest increasing subsequence."""
+    by_slot = sorted(ids.items())
+    if all(id_ < next_id for (_, id_), (_, next_id) in pairwise(by_slot)):
+        return dict(by_slot)
     ends: list[int] = []  # for each length, the lowest id that ends such a sequence
     end_slots: list[int] = []
     before: dict[int, int | None] = {}
-    for slot, id_ in sorted(ids.items()):
+    for slot, id_ in by_slot:
         length = bisect_left(ends, id_)
         ends[length : length + 1] = [id_]
         end_slots[length : length + 1] = [slot]
