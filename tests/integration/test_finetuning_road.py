@@ -43,6 +43,7 @@ def shop(tmp_path):
     return folder
 
 
+@pytest.mark.slow
 def test_one_command_fine_tunes_on_a_catalogue(published, shop, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     settings = [f"data.root={shop}", "data.pid_column=sku", "data.split_column=split",

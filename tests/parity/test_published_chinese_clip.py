@@ -116,6 +116,7 @@ def test_chinese_clip_is_read_from_its_folder(tmp_path, model, crops):
     assert (manifest.fit, manifest.context_length) == ("crop" if crops else "stretch", 52)
 
 
+@pytest.mark.slow
 def test_the_released_file_is_read_with_its_vocabulary(tmp_path, model):
     write_word_pieces(tmp_path)
     state = {f"module.{name}": tensor for name, tensor in released_names(model).items()}

@@ -84,7 +84,8 @@ def theirs_of(model, preprocess_cfg, ids, pad_id):
     )
 
 
-@pytest.mark.parametrize("generation", [pytest.param(1, marks=pytest.mark.slow), 2])
+@pytest.mark.slow
+@pytest.mark.parametrize("generation", [1, 2])
 def test_siglip_is_read_from_its_folder(tmp_path, generation):
     text = SIGLIP_TEXT | ({"act_kwargs": {"approximate": "tanh"}} if generation == 2 else {})
     if generation == 1:
