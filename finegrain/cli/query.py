@@ -121,7 +121,7 @@ def _check_number(
                 "texts or a picture. Pass several pictures with several --image."
             )
     elif len(queries) > 1 and given:
-        raise QueryError(f"{' and '.join(given)} take one query, got {len(queries)}")
+        raise QueryError(f"expected one query for {' and '.join(given)}, got {len(queries)}")
 
 
 def _answers(

@@ -87,8 +87,8 @@ class Scorer:
         if not len(embeddings):
             num = len(asked.pictures)
             what = "the picture cannot" if num == 1 else f"none of the {num} pictures can"
-            advice = "" if asked.text is None else ". The words alone can be searched by query()"
-            raise ImageError(f"{what} be read: {problems[0]}{advice}")
+            advice = "" if asked.text is None else " The words alone can be searched without it."
+            raise ImageError(f"{what} be read: {str(problems[0]).rstrip('.')}.{advice}")
         notes += [f"left out, as it cannot be read: {problem}" for problem in problems]
         mean = embeddings.mean(axis=0, dtype=np.float64)
         unit: Vectors = (mean / np.linalg.norm(mean)).astype(np.float32)

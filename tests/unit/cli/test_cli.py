@@ -16,7 +16,7 @@ from finegrain.cli.parser import main
 
 VERBS = (
     "pull", "train", "evaluate", "report", "export", "convert", "index", "embed", "query",
-    "gallery", "serve", "keys", "demo", "doctor", "completion", "recipe",
+    "calibrate", "gallery", "serve", "keys", "audit", "demo", "doctor", "completion", "recipe",
 )  # fmt: skip
 NUM_CROPS = 12
 

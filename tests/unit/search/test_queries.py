@@ -145,8 +145,10 @@ def test_the_command_accepts_a_path_of_a_picture(indexed: Path, crops: Path, cap
     [
         ([], "nothing to search for"),
         (["--queries", "nowhere.txt"], "cannot be read as UTF-8 text"),
-        (["coat", "--image", "a.jpg"], "expected --image or texts, got both"),
-        (["coat", "dress", "--grid", "g.png"], "--grid and --explain take one query, got 2"),
+        (["coat", "--image", "a.jpg"], "The words alone can be searched"),
+        (["coat", "hat", "--image", "a.jpg"], "expected one text beside --image"),
+        (["coat", "dress", "--grid", "g.png"], "expected one query for --grid, got 2"),
+        (["coat", "dress", "--like", "3"], "expected one query for --like, got 2"),
         (["coat", "--group-by", "track"], "no picture in the gallery has a 'track'"),
         (["coat", "--offset", "-1"], "offset is a whole number"),
     ],
