@@ -3,7 +3,7 @@
 There are no captions: they are made from the label and the colour measured in the picture. Give
 the folder with the pictures and ``labels.csv`` (columns file, label, split)::
 
-    finegrain train recipes/catalog_photos.py --set data.root=PATH
+    finegrain train catalog_photos --set data.root=PATH
 """
 
 from finegrain import Recipe

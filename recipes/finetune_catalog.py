@@ -3,7 +3,7 @@
 Give the folder with the table and the pictures; the columns are ``image`` and ``caption``, and
 others can be named::
 
-    finegrain train recipes/finetune_catalog.py --set data.root=shop --set data.pid_column=sku
+    finegrain train finetune_catalog --set data.root=shop --set data.pid_column=sku
 
 The schedule is for 500 to 50,000 pictures: 20 epochs, and at most 5,000 steps. Training stops
 when rank1 on the validation split has not improved for three epochs. The starting weights are

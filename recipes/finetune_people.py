@@ -3,7 +3,7 @@
 The table has the columns ``image``, ``caption`` and ``pid``: pictures with the same pid show the
 same person, and are not used as each other's negatives::
 
-    finegrain train recipes/finetune_people.py --set data.root=people
+    finegrain train finetune_people --set data.root=people
 
 Tall crops are padded to a square, because CLIP's own preprocessing would cut off heads and feet.
 The rest is as in ``finetune_catalog``.
