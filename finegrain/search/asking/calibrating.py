@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from finegrain.bounded.file import read_bounded
 from finegrain.encoder import Encoder
 from finegrain.errors import DataError, FilterError, GalleryError
 from finegrain.evaluation.match_probability import MatchProbability, fit
@@ -19,7 +21,7 @@ from finegrain.search.asking.scores import Scorer
 from finegrain.search.queries import check_query
 
 TEXT = "text"
-_MAX_BYTES = 64 << 20
+_MAX_BYTES = 16 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,30 +115,29 @@ def read_judged(path: Path, gallery: Gallery) -> list[JudgedQuery]:
 def _rows(path: Path, gallery: Gallery) -> list[tuple[int, dict[str, str]]]:
     """Lines and cells of a file."""
     try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise DataError(f"expected judged queries of at most {_MAX_BYTES} bytes, got {path}")
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
-            names = list(reader.fieldnames or ())
-            others = [name for name in names if name != TEXT]
-            known = gallery.columns()
-            unknown = [name for name in others if name not in known]
-            if TEXT not in names or not others or unknown:
-                raise DataError(
-                    f"{path}: expected the column 'text' and columns of the gallery, such as pid, "
-                    f"got {', '.join(names) or 'none'}. The gallery has: {', '.join(known)}."
-                )
-            rows = []
-            for row in reader:
-                if None in row or None in row.values():
-                    raise DataError(
-                        f"{path}, line {reader.line_num}: expected {len(names)} cells as in the "
-                        "first line, got another number. Quote cells that have commas."
-                    )
-                rows.append((reader.line_num, row))
-            return rows
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        content = read_bounded(path, _MAX_BYTES, DataError).decode("utf-8-sig")
+        reader = csv.DictReader(io.StringIO(content, newline=""), strict=True)
+        _check_columns(path, list(reader.fieldnames or ()), gallery)
+        rows = [(reader.line_num, row) for row in reader]
+    except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} cannot be read as CSV in UTF-8: {error}") from error
+    for line, row in rows:
+        if None in row or None in row.values():
+            raise DataError(
+                f"{path}, line {line}: expected as many cells as in the first line, got another "
+                "number. Quote cells that have commas."
+            )
+    return rows
+
+
+def _check_columns(path: Path, names: Sequence[str], gallery: Gallery) -> None:
+    known = gallery.columns()
+    others = [name for name in names if name != TEXT]
+    if TEXT not in names or not others or any(name not in known for name in others):
+        raise DataError(
+            f"{path}: expected the column 'text' and columns of the gallery, such as pid, got "
+            f"{', '.join(names) or 'none'}. The gallery has: {', '.join(known)}."
+        )
 
 
 def _filter(values: Mapping[str, str], gallery: Gallery) -> str:

@@ -243,8 +243,8 @@ def test_judged_queries_name_pictures_by_any_column(large, tmp_path):
         ("text\ncoat\n", "expected the column 'text'"),
         ("query,pid\ncoat,3\n", "expected the column 'text'"),
         ("text,shoe\ncoat,3\n", "expected the column 'text'"),
-        ("text,pid\ncoat\n", "line 2: expected 2 cells"),
-        ("text,pid\ncoat,3,4\n", "line 2: expected 2 cells"),
+        ("text,pid\ncoat\n", "line 2: expected as many cells"),
+        ("text,pid\ncoat,3,4\n", "line 2: expected as many cells"),
         ("text,pid\n,3\n", "line 2: the query is empty"),
         ("text,id\ncoat,three\n", "line 2"),
         ("text,time\ncoat,noon\n", "line 2"),
@@ -260,8 +260,15 @@ def test_judged_queries_of_another_form_are_refused(large, tmp_path, content, me
 def test_files_that_are_no_text_are_refused(large, tmp_path):
     (tmp_path / "judged.csv").write_bytes(b"text,pid\n\xff\xfe,3\n")
     for name in ("judged.csv", "missing.csv"):
-        with pytest.raises(DataError, match="cannot be read as CSV"):
+        with pytest.raises(DataError, match="cannot be read"):
             read_judged(tmp_path / name, large[0].gallery)
+
+
+def test_a_file_of_judged_queries_that_is_too_large_is_refused(large, tmp_path, monkeypatch):
+    monkeypatch.setattr("finegrain.search.asking.calibrating._MAX_BYTES", 20)
+    path = write(tmp_path / "judged.csv", [["text", "pid"], ["a long red coat", 3]])
+    with pytest.raises(DataError, match="at most 20 bytes"):
+        read_judged(path, large[0].gallery)
 
 
 def test_too_few_judged_queries_are_refused(large):
