@@ -122,8 +122,6 @@ class Gallery:
             memory=memory,
             vectors_per_row=vectors_per_row,
         )
-        count = self._store.vectors_per_row
-        self._several = SeveralVectors(count, self._store.dim // count)
 
     @staticmethod
     def exists(path: str | Path) -> bool:
@@ -145,12 +143,17 @@ class Gallery:
 
     @property
     def dim(self) -> int:
-        return self._store.dim // self._several.count
+        return self._several.dim
 
     @property
     def vectors_per_row(self) -> int:
         """Most vectors of a picture."""
         return self._several.count
+
+    @property
+    def _several(self) -> SeveralVectors:
+        count = self._store.vectors_per_row
+        return SeveralVectors(count, self._store.dim // count)  # a reindexing changes the width
 
     def add(
         self,
