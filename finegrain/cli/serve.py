@@ -49,6 +49,10 @@ def add_serve_verb(verbs: Verbs) -> None:
         "--audit", type=Path, metavar="FILE",
         help="log of who searched and changed what; see finegrain audit verify",
     )  # fmt: skip
+    serve.add_argument(
+        "--log-requests", action="store_true",
+        help="write a line of JSON for each request to standard error, without queries",
+    )  # fmt: skip
     serve.add_argument("--read-only", action="store_true", help="refuse all changes")
     serve.add_argument("--certificate", type=Path, metavar="FILE", help="TLS certificate, PEM")
     serve.add_argument("--private-key", type=Path, metavar="FILE", help="its key, PEM")
@@ -62,6 +66,7 @@ def _serve(arguments: argparse.Namespace) -> None:
     uvicorn = require("uvicorn", "serve")
     from finegrain.serve.app import Settings, create_app
     from finegrain.serve.audit import AuditLog
+    from finegrain.serve.logs import log_requests
 
     if (arguments.certificate is None) != (arguments.private_key is None):
         raise DataError("--certificate and --private-key belong together; give both")
@@ -75,6 +80,8 @@ def _serve(arguments: argparse.Namespace) -> None:
         raise DataError(
             f"{arguments.keys} has no keys. Make one: finegrain keys make {arguments.keys} NAME"
         )
+    if arguments.log_requests:
+        log_requests()
     plans = _named(arguments.plans)
     if len(plans) > 1 and arguments.gallery is not None:
         raise DataError("--gallery is for one plan; each of several uses the gallery next to it")

@@ -94,7 +94,9 @@ class Access:
 def _with(scope: Scope) -> Callable[[Request], Client]:
     def check(request: Request) -> Client:
         access: Access = request.app.state.access
-        return access.client(request, scope)
+        client = access.client(request, scope)
+        request.state.client = client.name  # for the log
+        return client
 
     return check
 

@@ -20,6 +20,7 @@ from finegrain.serve.audit import AuditLog
 from finegrain.serve.bounds import BodyLimit, SameSite
 from finegrain.serve.collection import Collection, done
 from finegrain.serve.keys import KeyRing
+from finegrain.serve.logs import log_request
 from finegrain.serve.measures import Measures
 from finegrain.serve.problems import DOCUMENTED, add_problem_handlers
 from finegrain.serve.repeats import Repeats
@@ -105,7 +106,15 @@ def create_app(searchers: Searcher | Mapping[str, Searcher], settings: Settings)
         response = await call_next(request)
         route = request.scope.get("route")
         pattern = getattr(route, "path", "other")
-        measures.request(pattern, response.status_code, time.perf_counter() - began)
+        seconds = time.perf_counter() - began
+        measures.request(pattern, response.status_code, seconds)
+        log_request(
+            method=request.method,
+            route=pattern,
+            status=response.status_code,
+            seconds=seconds,
+            client=getattr(request.state, "client", None),
+        )
         return response
 
     for routes in (search, pictures, state):

@@ -5,6 +5,7 @@ import errno
 import hashlib
 import io
 import json
+import logging
 import os
 import zipfile
 from dataclasses import replace
@@ -17,6 +18,7 @@ from PIL import Image
 from finegrain.plan import Plan
 from finegrain.search.searcher import Searcher
 from finegrain.serve.audit import AuditLog, verify
+from finegrain.serve.logs import log_requests
 
 QUERY = {"query": "woman in red coat", "k": 5}
 
@@ -425,3 +427,24 @@ def test_matches_have_a_probability_and_nobody_is_an_answer(serve, filled, calib
     assert nobody["matches"] == []
     assert nobody["rejected"]["id"] == expected[0].id
     assert "nobody" in nobody["notes"][0]
+
+
+def test_the_log_of_requests_has_no_personal_data(serve, filled, ring, capsys):
+    log_requests()
+    try:
+        headers = ring("gate", "read")
+        client = serve(filled, keys=ring.keys)
+        client.post("/v1/search", json=QUERY, headers=headers)
+        client.get("/v1/pictures/3", headers=headers)
+        client.get("/v1/pictures/3")
+    finally:
+        logger = logging.getLogger("finegrain.serve.requests")
+        logger.removeHandler(logger.handlers[0])
+        logger.setLevel(logging.NOTSET)
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [(line["route"], line["status"], line["client"]) for line in lines] == [
+        ("/v1/search", 200, "gate"),
+        ("/v1/pictures/{id_}", 200, "gate"),
+        ("/v1/pictures/{id_}", 401, None),
+    ]
+    assert all(line.keys() == {"at", "method", "route", "status", "ms", "client"} for line in lines)
