@@ -99,15 +99,15 @@ def test_a_loss_that_is_not_finite_names_its_batch_and_changes_nothing(
     assert [name for name in before if not torch.equal(before[name], after[name])] == []
 
 
-def test_training_stops_at_a_loss_that_is_not_finite(recipe, tmp_path):
-    method = replace(recipe.method, temperature=1e-40)
+def test_training_stops_at_a_loss_that_is_not_finite(recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr(Clip, "forward", lambda self, batch: {"itc": self.logit_scale * np.nan})
     with pytest.raises(TrainingError, match=r"step 0: .*train/\d+_\d\.png\[\d\]"):
-        train(replace(recipe, method=method), tmp_path, progress=False)
+        train(recipe, tmp_path, progress=False)
     with pytest.raises(CheckpointError, match="has no checkpoint"):
         best_checkpoint(tmp_path)
 
 
-@pytest.mark.parametrize("losses", [{"sdm": 1.0}, {"itc": 1.0, "id": 1.0}, {}])
+@pytest.mark.parametrize("losses", [{"sdm": 1.0}, {"itc": 1.0, "id": 1.0}])
 def test_losses_that_the_method_does_not_compute_are_refused(losses, brief, tmp_path):
     with pytest.raises(RecipeError, match="CLIP computes the losses itc; the recipe asks for"):
         train(replace(brief, losses=losses), tmp_path, progress=False)
