@@ -32,9 +32,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 _DATATYPES = {np.dtype(np.uint8): "UINT8", np.dtype(np.int32): "INT32"}
 # The default limit of gRPC is 4 MiB; wide embeddings of a large batch exceed it.
 _MAX_ANSWER_BYTES = 64 << 20
-_AGAIN = (
-    "If its model repository was changed, write it again: finegrain export RUN triton"
-)
+_AGAIN = "If its model repository was changed, write it again: finegrain export RUN triton"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

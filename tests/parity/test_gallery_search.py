@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from finegrain.gallery import Gallery
 from finegrain.gallery.sqlite.vector_file import VectorFile, checksums_of
-from finegrain.gallery.sqlite.vectors import Source
+from finegrain.gallery.sqlite.vector_source import VectorSource
 from finegrain.index.block import StoredBlock
 from finegrain.index.exact import VectorIndex
 from finegrain.index.vector_rows import FiledVectors
@@ -194,7 +194,7 @@ class FiledIndex(VectorIndex):
         self._folder = tempfile.TemporaryDirectory()
         path = Path(self._folder.name) / "vectors"
         self._file = VectorFile.create(path, width=dim, identity="a" * 32, block_rows=300)
-        self._source = Source(self._file, on_damage=lambda ids: None)
+        self._source = VectorSource(self._file, on_damage=lambda ids: None)
         self._num_slots = 0
 
     def add(self, ids: np.ndarray, vectors: np.ndarray) -> None:

@@ -213,7 +213,10 @@ def test_invalid_answers_are_refused(runtime, server, spoil):
 @pytest.mark.parametrize(
     ("code", "said"),
     [
-        ("INVALID_ARGUMENT", "INVALID_ARGUMENT: the words of the server.*finegrain export RUN triton"),
+        (
+            "INVALID_ARGUMENT",
+            "INVALID_ARGUMENT: the words of the server.*finegrain export RUN triton",
+        ),
         ("INTERNAL", "INTERNAL: the words of the server"),
         ("UNAVAILABLE", r"takes no more requests \(the words of the server\)"),
     ],
