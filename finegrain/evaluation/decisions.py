@@ -86,8 +86,9 @@ def fnir_at_fpir(
         EvaluationError: A list is empty, the shapes differ, or ``fpir`` is out of range.
 
     Example:
-        >>> fnir_at_fpir([0.9, 0.6, 0.8], [True, True, False], [0.7, 0.5, 0.4, 0.3], fpir=0.25)
-        0.3333333333333333
+        >>> rate = fnir_at_fpir([0.9, 0.6, 0.8], [True, True, False], [0.7, 0.5, 0.4], fpir=0.34)
+        >>> round(rate, 3)
+        0.333
     """
     known, outsiders = np.asarray(present, np.float64), np.asarray(absent, np.float64)
     flags = np.asarray(right, bool)
