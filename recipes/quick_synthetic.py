@@ -3,7 +3,8 @@
 With AVX2, the convolutions of the other stem on 64x32 and 32x16 cells are the most expensive part
 of a training step. The last stage of the image tower and the MLPs of the text tower are half as
 wide as in the parent, which changes rank1 by at most 0.2; a first stage of 24 or 16 channels lowers
-it by 1.7. Ten epochs of this recipe take less time than six of its parent.
+it by 1.7. With eight epochs the demo takes six minutes on two cores with AVX2. Ten epochs reach a
+rank1 that is 0.7 higher, and take one minute more.
 """
 
 from dataclasses import replace
@@ -28,10 +29,10 @@ def recipe() -> Recipe:
             image=ConvConfig(height=128, width=64, channels=(32, 64, 128, 128), patch=4),
             text=replace(towers.text, mlp_width=256),
         ),
-        schedule=replace(parent.schedule, epochs=10, evaluate_every=10),
+        schedule=replace(parent.schedule, epochs=8, evaluate_every=8),
         expected=Expected(
-            rank1=45.3,
-            mAP=46.3,
+            rank1=44.6,
+            mAP=45.4,
             source="our run, test split: benchmarks/results/demo.json",
         ),
     )

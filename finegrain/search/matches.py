@@ -45,8 +45,9 @@ class Match:
         rank: Rank in the results, from 1.
         score: Inner product with the query.
         match: Probability of a match; None if the re-ranker did not score the picture.
-        probability: Calibrated probability that the picture is right; None for queries by picture
-            and after feedback, and if the plan has no calibration.
+        probability: Calibrated probability that the picture shows the one person or product that
+            the text describes. It is low for all pictures if a text fits many. None for queries by
+            picture and after feedback, and if the plan has no calibration.
         id: Id of the picture in the gallery.
         image: Path of the picture, or address of a part of a picture or video
             (:class:`~finegrain.preprocess.Crop`); None if it was added as pixels.

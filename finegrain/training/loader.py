@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from functools import partial
+from itertools import cycle, islice
 from typing import NamedTuple
 
 import numpy as np
@@ -157,8 +158,8 @@ class Pairs(Dataset[Item]):
 
     def _draw(self, count: int, seed: int) -> list[int]:
         """Draw indices of captions; all are used once before one is repeated."""
-        order = np.random.default_rng(seed).permutation(count)
-        return [int(j) for j in np.resize(order, self._captions)]
+        order = np.random.default_rng(seed).permutation(count).tolist()
+        return list(islice(cycle(order), self._captions))
 
 
 class Order(Sampler[list[Key]]):

@@ -8,6 +8,9 @@ import pytest
 
 pytest.importorskip("torchvision")
 
+import torch
+from torchvision.transforms import v2
+
 from finegrain.data.augment import CLIP_MEAN, Augmentation
 from finegrain.errors import DataError
 
@@ -53,6 +56,15 @@ def test_global_random_generators_are_not_used(picture):
 def test_flip_mirrors_columns(picture):
     out = Augmentation(SIZE, **QUIET | {"flip": 1.0})(picture, 0)
     np.testing.assert_array_equal(out, channels_first(picture)[:, :, ::-1])
+
+
+def test_flips_are_those_of_torchvision(picture):
+    augmentation = Augmentation(SIZE, **QUIET | {"flip": 0.5})
+    theirs = v2.RandomHorizontalFlip(0.5)
+    for seed in range(20):
+        torch.manual_seed(seed)
+        expected = theirs(torch.from_numpy(picture.transpose(2, 0, 1)))
+        np.testing.assert_array_equal(augmentation(picture, seed), expected)
 
 
 def test_flipping_and_erasing_are_independent():
