@@ -29,7 +29,7 @@ MOST_PICTURES = 200
 
 
 class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)  # false is no number
 
     reason: str | None = Field(
         None, max_length=500, description="Why; stored in the audit log.", examples=["case 4711"]

@@ -127,6 +127,8 @@ def test_files_are_added_by_reference_below_a_root_only(serve, own_copy, tmp_pat
         ({"query": ""}, 422, "query"),
         ({"query": "x" * 3000}, 422, "query"),
         ({"query": "coat", "k": 0}, 422, "k: Input should be greater than or equal to 1"),
+        ({"query": "coat", "distinct": False}, 422, "distinct: Input should be a valid number"),
+        ({"query": "coat", "k": "3"}, 422, "k: Input should be a valid integer"),
         ({"query": "coat", "colour": "red"}, 422, "colour: Extra inputs are not permitted"),
         ({"query": "coat", "where": "colour = 'red'"}, 422, "colour"),
         ({"query": "coat", "where": "camera = "}, 422, "camera = "),
