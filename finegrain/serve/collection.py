@@ -71,19 +71,19 @@ class Collection:
             extra: Number of matches in addition to ``body.k``.
         """
         judged = [*body.like, *body.unlike]
-        text = body.text if isinstance(body, schemas.PictureOptions) else None
+        changed = body if isinstance(body, schemas.PictureOptions) and body.text else None
         options = replace(_options(body, client), k=body.k + extra)
-        if not judged and text is None:
+        if not judged and changed is None:
             client.spend(1)
             return (await done(self.worker.search([query], options)))[0]
         visible = await self.ids(schemas.ChosenBody(ids=judged, reason=None), client)
         if hidden := set(judged) - set(visible):
             raise ServiceError(HTTPStatus.NOT_FOUND, f"There is no picture {min(hidden)}.")
         arguments = {**options.arguments(), "like": body.like, "unlike": body.unlike}
-        if text is not None and isinstance(body, schemas.PictureOptions):
-            arguments |= {"image": query, "text": text, "weight": body.weight}
-        else:
+        if changed is None:
             arguments["query"] = query
+        else:
+            arguments |= {"image": query, "text": changed.text, "weight": changed.weight}
         client.spend(1)
         return await self.run(partial(self.searcher.query, **arguments))
 
@@ -97,7 +97,6 @@ class Collection:
         Raises:
             ServiceError: There is no such picture in the client's part of the gallery.
         """
-
         rows = await run_in_threadpool(self.gallery.rows, [id_], client.where)
         if not rows:
             raise ServiceError(HTTPStatus.NOT_FOUND, f"There is no picture {id_}.")
@@ -131,8 +130,7 @@ class Collection:
         ids = chosen.ids or []
         if client.where is None:
             return ids
-        visible = set(await run_in_threadpool(self.gallery.ids_where, client.where))
-        return [id_ for id_ in ids if id_ in visible]
+        return [row.id for row in await run_in_threadpool(self.gallery.rows, ids, client.where)]
 
 
 def _options(body: schemas.Answering, client: Client) -> Options:

@@ -6,7 +6,6 @@ import io
 import json
 from typing import Any
 
-from fastapi import UploadFile
 from PIL import Image
 from starlette.concurrency import run_in_threadpool
 
@@ -17,13 +16,12 @@ _QUALITY = 88
 _STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
 
 
-async def uploaded(file: UploadFile) -> Image.Image:
-    """The picture in an uploaded file.
+async def decoded(data: bytes) -> Image.Image:
+    """The picture in the bytes of an uploaded file.
 
     Raises:
         ImageError: It is not a JPEG, PNG or WebP file, or is broken or too large.
     """
-    data = await file.read()
     if not (data.startswith(_STARTS) or (data[:4] == b"RIFF" and data[8:12] == b"WEBP")):
         raise ImageError("expected a JPEG, PNG or WebP file, got something else")
     return await run_in_threadpool(load_image, data)

@@ -16,7 +16,7 @@ from finegrain.search.searcher import Added
 from finegrain.serve import schemas
 from finegrain.serve.access import Admin, Reader, Writer
 from finegrain.serve.collection import Chosen
-from finegrain.serve.pictures import as_jpeg, json_object, uploaded
+from finegrain.serve.pictures import as_jpeg, decoded, json_object
 from finegrain.serve.problems import ServiceError
 from finegrain.serve.rates import PICTURE_COST
 from finegrain.serve.repeats import Repeats
@@ -88,7 +88,7 @@ async def add(
         for number, file in enumerate(pictures):
             try:
                 async with collection.decoding:
-                    images.append(await uploaded(file))
+                    images.append(await decoded(await file.read()))
             except ImageError as error:
                 left_out.append(f"picture {number + 1}: {error}")
         if not images:

@@ -18,7 +18,7 @@ from finegrain.serve import schemas
 from finegrain.serve.access import Client, Reader
 from finegrain.serve.answer_files import as_csv, as_zip
 from finegrain.serve.collection import Chosen, Collection
-from finegrain.serve.pictures import as_jpeg, json_object, uploaded
+from finegrain.serve.pictures import as_jpeg, decoded, json_object
 from finegrain.serve.rates import PICTURE_COST
 from finegrain.serve.routes.recording import Record, Recorder
 
@@ -52,9 +52,9 @@ async def search_by_picture(
     """Search by a picture, and by words that change it if ``options`` have a ``text``."""
     body = _options(options)
     async with collection.decoding:
-        image = await uploaded(picture)
-    await picture.seek(0)
-    digest = hashlib.sha256(await picture.read()).hexdigest()
+        data = await picture.read()
+        image = await decoded(data)
+    digest = hashlib.sha256(data).hexdigest()
     matches = await collection.search_one(image, body, client)
     queries = [f"picture sha256:{digest}"]
     return await _answered([matches], queries, body, client, collection, record)
