@@ -23,21 +23,15 @@ from finegrain.gallery.entries import (
     checked_offset,
     checked_queries,
 )
-from finegrain.gallery.exchange import export, load
 from finegrain.gallery.filters.advice import filter_notes
-from finegrain.gallery.filters.conditions import BUILT_IN
+from finegrain.gallery.filters.conditions import column_kinds
 from finegrain.gallery.filters.syntax import parse
 from finegrain.gallery.grouping import Thinning
-from finegrain.gallery.picture_files import UnpackedFolder, unpacked_folders
 from finegrain.gallery.places import location_exists, open_store
 from finegrain.gallery.row import Entry, Place, Row, meets
 from finegrain.gallery.scoring import ScoredSearch, Scoring
 from finegrain.gallery.several_vectors import SeveralVectors
-from finegrain.gallery.sqlite.backup import back_up
-from finegrain.gallery.sqlite.check import GalleryReport, check
-from finegrain.gallery.sqlite.followed_store import FollowedStore
-from finegrain.gallery.sqlite.reindex import PictureEncoder, Reindexed
-from finegrain.gallery.sqlite.stats import GalleryStats
+from finegrain.gallery.upkeep import GalleryUpkeep
 from finegrain.index.approximate import Tuned
 from finegrain.index.backend import SearchBackend
 from finegrain.index.exact import Hit, Vectors
@@ -46,7 +40,7 @@ from finegrain.records import Pid, Scalar
 _CHUNK_PATHS = 1024
 
 
-class Gallery:
+class Gallery(GalleryUpkeep):
     """Vectors of pictures with their paths and metadata, in durable files.
 
     The effect of :meth:`add` and :meth:`delete` survives a crash once the call has returned.
@@ -406,9 +400,7 @@ class Gallery:
 
         A column that has held values of several kinds states all: ``"number or text"``.
         """
-        seen = self._store.columns()
-        kinds = {name: " or ".join(sorted(kinds)) or "null" for name, kinds in seen.items()}
-        return {**BUILT_IN, "pid": "number or text", **kinds}
+        return column_kinds(self._store.columns())
 
     def values(self, column: str, limit: int) -> list[Scalar]:
         """Up to ``limit`` distinct values of a column, in no particular order.
@@ -484,14 +476,6 @@ class Gallery:
         """
         return move(self._store, Path(old), Path(new))
 
-    def has_numbered_pids(self) -> bool:
-        """Whether an older version may have replaced some pids with numbers of its own.
-
-        That version numbered the products of each catalogue 0, 1, 2 and dropped their keys. Such
-        numbers cannot be distinguished from numeric pids of persons, which it kept.
-        """
-        return self._store.has_numbered_pids()
-
     def rewrite(self, rows: Sequence[Row]) -> None:
         """Replace the columns of stored rows by those of these rows, which are validated."""
         if rows:
@@ -500,13 +484,6 @@ class Gallery:
     def places(self) -> Iterable[Place]:
         """Path, source, size and digest of each picture that has a path, by ascending id."""
         return self._store.places()
-
-    def unpacked(self) -> list[UnpackedFolder]:
-        """The folders of pictures that were unpacked from archives and tables.
-
-        The unpacked file of a picture is deleted together with the picture.
-        """
-        return unpacked_folders(place.image for place in self._store.places())
 
     def rows_of(self, images: Iterable[str]) -> Iterator[tuple[str, list[Row], set[int]]]:
         """The rows of the pictures of each path, and the ids of those that must be encoded again.
@@ -550,37 +527,6 @@ class Gallery:
         queries = self._several.expanded(checked_queries(vectors, self.dim))
         return self._store.tune(queries, checked_k(k), min_recall)
 
-    def reindex(
-        self,
-        encoder: PictureEncoder,
-        fingerprint: str,
-        *,
-        drop_unreadable: bool = False,
-        progress: bool = True,
-    ) -> Reindexed:
-        """Encode all pictures again, with another plan.
-
-        Each batch is durable once it is encoded; after an interruption, the same call continues
-        where it stopped. Searches use the old vectors until all pictures are encoded. Then the
-        gallery switches to the new vectors in one step, and other processes that have it open
-        get an error that asks them to open it again. Pictures are read from their paths, or
-        from their thumbnails.
-
-        Args:
-            encoder: Encoder of the new plan.
-            fingerprint: Identity of the new plan.
-            drop_unreadable: Delete pictures that can no longer be read. By default, the gallery
-                keeps its old vectors if there are such pictures.
-            progress: Show a progress bar.
-
-        Raises:
-            GalleryError: The file cannot be written, or a reindexing with a third plan began.
-        """
-        self._require_one_vector("reindex")
-        return self._store.reindex(
-            encoder, fingerprint, drop_unreadable=drop_unreadable, progress=progress
-        )
-
     def delete(self, ids: Iterable[int]) -> int:
         """Delete pictures and erase their bytes from the file and from the files next to it.
 
@@ -601,115 +547,9 @@ class Gallery:
         """
         return self._store.delete_where(where)
 
-    def expire(self, *, trust_clock: bool = False) -> int:
-        """Delete the expired pictures; see :meth:`delete`.
-
-        A clock that is more than two days ahead of the last use of the gallery may be wrong. It
-        is trusted only if it is still ahead an hour or more later. Until then, a
-        :class:`GalleryWarning` is issued, and pictures that have expired by this clock are in no
-        result but stay in the file. A gallery that is used regularly, such as once a week, learns
-        that interval, and is in doubt at most the first time.
-
-        Args:
-            trust_clock: Trust the clock at once.
-
-        Returns:
-            Number of pictures deleted.
-        """
-        return self._store.expire(trust_clock=trust_clock)
-
-    def backup(self, target: str | Path, *, overwrite: bool = False) -> int:
-        """Copy a snapshot of the gallery to another file; return the number of pictures.
-
-        The gallery may be in use meanwhile. The copy is compact, checked, and readable by its
-        owner only. To restore it, open the copy and back it up to the path of the gallery.
-
-        Args:
-            target: A new path.
-            overwrite: Replace an existing file.
-
-        Raises:
-            GalleryError: The file exists already, the copy cannot be written or fails its checks,
-                or the gallery is on Milvus.
-        """
-        return back_up(self._file("backed up"), Path(target), overwrite=overwrite)
-
-    def compact(self) -> None:
-        """Write the vectors to a new file without the places of deleted pictures.
-
-        Opening a gallery does this by itself once deleted pictures take more places than others,
-        and more than 16,384. Searches continue meanwhile; writers wait.
-
-        Raises:
-            GalleryError: The file cannot be written, or the gallery is on Milvus.
-        """
-        self._file("compacted").compact()
-
-    def stats(self) -> GalleryStats:
-        """Numbers of pictures, bytes in memory and on disk, and what waits to be compacted.
-
-        Memory is counted as it is now: before the first search, there is none. The bytes of an
-        approximate index are counted by writing it to nowhere, which takes seconds for millions of
-        pictures.
-
-        Raises:
-            GalleryError: The file cannot be read, or the gallery is on Milvus.
-        """
-        return self._file("measured").stats(self.columns())
-
-    def check(self) -> GalleryReport:
-        """Read the files and report damage.
-
-        This runs SQLite's integrity check, and checks all vectors, codes, metadata, ids and tokens.
-
-        Raises:
-            GalleryError: The file is too damaged to be read, or the gallery is on Milvus.
-        """
-        return check(self._file("checked"))
-
-    def export(self, target: str | Path) -> int:
-        """Write all pictures to files that other tools read; return their number.
-
-        Args:
-            target: A new path. If it ends in ``.parquet``, one Parquet file is written; otherwise
-                a folder of NumPy arrays and JSON lines in the layout of clip-retrieval. See
-                :mod:`finegrain.gallery.exchange`.
-
-        Raises:
-            GalleryError: The path exists already, or cannot be written.
-            MissingExtraError: The path ends in ``.parquet`` and pyarrow is not installed.
-        """
-        return export(self._store, Path(target))
-
-    def load(self, source: str | Path) -> list[int]:
-        """Add all pictures of an :meth:`export` or of clip-retrieval's output, all or none.
-
-        Returns:
-            Their new ids.
-
-        Raises:
-            GalleryError: There is no export, it is damaged, or its vectors are of another plan
-                or width; nothing was written.
-            MissingExtraError: The export is Parquet and pyarrow is not installed.
-        """
-        return load(self._store, Path(source))
-
     def close(self) -> None:
         """Close the gallery; afterwards only ``repr`` works."""
         self._store.close()
-
-    def _require_one_vector(self, what: str) -> None:
-        if self._several.count > 1:
-            raise GalleryError(
-                f"{self.path} holds {self._several.count} vectors a picture; {what} needs one."
-            )
-
-    def _file(self, what: str) -> FollowedStore:
-        if not isinstance(self._store, FollowedStore):
-            raise GalleryError(
-                f"{self._store.path} is on Milvus, and can only be {what} by its server."
-            )
-        return self._store
 
     def __len__(self) -> int:
         return self._store.count()

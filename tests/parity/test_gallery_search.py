@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 from finegrain.gallery import Gallery
 from finegrain.gallery.sqlite.vector_file import VectorFile, checksums_of
 from finegrain.gallery.sqlite.vector_source import VectorSource
-from finegrain.index.block import StoredBlock
+from finegrain.index.block import FiledVectors, StoredBlock
 from finegrain.index.exact import VectorIndex
-from finegrain.index.vector_rows import FiledVectors
 
 DIM = 4
 

@@ -36,7 +36,7 @@ matches if its condition is true.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -160,6 +160,16 @@ def column_names(condition: Condition) -> set[str]:
             return set().union(*map(column_names, terms))
         case _:
             return {condition.column.name}
+
+
+def column_kinds(seen: Mapping[str, Collection[str]]) -> dict[str, str]:
+    """Kind of each column that a filter may use, for people.
+
+    Args:
+        seen: Kinds of value that each metadata column has held.
+    """
+    kinds = {name: " or ".join(sorted(held)) or "null" for name, held in seen.items()}
+    return {**BUILT_IN, "pid": "number or text", **kinds}
 
 
 def kind_of(value: Value) -> Kind:

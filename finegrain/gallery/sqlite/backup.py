@@ -17,6 +17,7 @@ from finegrain.gallery.sqlite.files import (
     vectors_of,
 )
 from finegrain.gallery.sqlite.store import Store
+from finegrain.gallery.sqlite.vector_upkeep import VectorUpkeep
 from finegrain.gallery.sqlite.vectors import StoredVectors
 
 _SHOWN = 3
@@ -108,7 +109,9 @@ def _checked_count(store: Store, copy: Path) -> int:
         (count,) = connection.execute("SELECT count(*) FROM picture").fetchone()
         connection.execute("PRAGMA journal_mode = DELETE")
         vectors = StoredVectors(copy, read_only=True, on_damage=lambda _: None)
-        damaged = list(islice(vectors.faults(connection.execute), _SHOWN))  # reads all vectors
+        damaged = list(
+            islice(VectorUpkeep(vectors).faults(connection.execute), _SHOWN)
+        )  # reads all vectors
         vectors.close()
     if damaged:  # a copy of it must not replace an older one that is intact
         advice = " ".join(dict.fromkeys(fault.remedy.value for fault in damaged))

@@ -36,8 +36,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple, Self
 
 from finegrain.errors import GalleryError
-from finegrain.gallery.sqlite.log_pages import LogPages
-from finegrain.gallery.sqlite.unused_bytes import overwrite_unused
+from finegrain.gallery.sqlite.unused_bytes import LogPages, overwrite_unused
 from finegrain.runtime.forks import pause_at_fork
 
 BUSY_SECONDS = 30.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from finegrain import times
 from finegrain.errors import GalleryError
 from finegrain.gallery.backend import Memory, Search
 from finegrain.gallery.columns.followed import FollowedColumns
+from finegrain.gallery.filters.conditions import column_kinds
 from finegrain.gallery.sqlite.backup import tokens_of
 from finegrain.gallery.sqlite.reindex import PictureEncoder, Reindexed, reindex
 from finegrain.gallery.sqlite.stats import GalleryStats, file_stats
@@ -253,17 +254,16 @@ class FollowedStore(Store):
     def tune(self, queries: Vectors, k: int, min_recall: float) -> Tuned:
         return tune(self._follower.index(), queries, k=k, min_recall=min_recall)
 
-    def stats(self, columns: Mapping[str, str]) -> GalleryStats:
-        """Numbers about the files and the memory.
-
-        Args:
-            columns: Kind of each column, by name.
-        """
+    def stats(self) -> GalleryStats:
+        """Numbers about the files and the memory."""
         memory = self._follower.memory()
         if size := self._columns.num_bytes:
             memory["columns"] = size
         return GalleryStats(
-            columns=columns, index=self._follower.kind, memory=memory, **file_stats(self)
+            columns=column_kinds(self.columns()),
+            index=self._follower.kind,
+            memory=memory,
+            **file_stats(self),
         )
 
     def reindex(

@@ -251,7 +251,7 @@ class Store(StoreReader):
                 )
                 yield ids, checksums, vectors
 
-        self._vectors.replace(connection, dim, noted())
+        self._upkeep.replace(connection, dim, noted())
 
     def compact(self) -> None:
         """Write the vectors to a new file without the places of deleted pictures.
@@ -260,10 +260,10 @@ class Store(StoreReader):
         """
         try:
             with self.writing() as connection:
-                self._vectors.verify(connection.execute)
+                self._upkeep.verify(connection.execute)
                 repair_derived(connection, self._vectors.last_id(connection.execute))
                 rows = self._vectors.rows(connection.execute)
-                self._vectors.replace(connection, self.dim, rows)
+                self._upkeep.replace(connection, self.dim, rows)
         except GalleryError:
             with suppress(GalleryError):
                 self.tidy()  # the new file would keep a full disk full
@@ -278,7 +278,7 @@ class Store(StoreReader):
     def _compact_if_worth_it(self) -> None:
         """Compact a file that is mostly deleted, unless another process writes."""
         with self.reading() as run:
-            if self.read_only or not self._vectors.is_mostly_deleted(run):
+            if self.read_only or not self._upkeep.is_mostly_deleted(run):
                 return
         with (
             suppress(GalleryError),
@@ -324,11 +324,11 @@ class Store(StoreReader):
                     self._forget(removed)
                     self._name_damaged(damaged)
                 with self.reading() as run:
-                    is_untidy = self._vectors.is_untidy(run)
+                    is_untidy = self._upkeep.is_untidy(run)
                 if is_untidy:
                     with self._connections.writing() as connection:
-                        self._vectors.tidy(connection)
-                return erase(self._connections, _BRIEF_SECONDS, self._vectors.erase)
+                        self._upkeep.tidy(connection)
+                return erase(self._connections, _BRIEF_SECONDS, self._upkeep.erase)
             except sqlite3.OperationalError:
                 return False  # the file is locked, or the disk is full
 
@@ -388,7 +388,7 @@ class Store(StoreReader):
         """Erase deleted pictures; if readers delay it, warn and continue in the background."""
         self._forget(removed)
         with self._errors():
-            erased = erase(self._connections, ERASE_SECONDS, self._vectors.erase)
+            erased = erase(self._connections, ERASE_SECONDS, self._upkeep.erase)
         if not erased:
             self._later.begin()
             warnings.warn(
@@ -425,7 +425,7 @@ class Store(StoreReader):
             with self._connections.extra() as connection:
                 connection.execute("VACUUM INTO ?", (str(path),))
             with closing(sqlite3.connect(path, isolation_level=None)) as copied:
-                self._vectors.copy(run, vectors_of(path), copied)
+                self._upkeep.copy(run, vectors_of(path), copied)
 
     def _has_expired(self) -> bool:
         with self._connections.reading() as connection:
@@ -466,14 +466,14 @@ class Store(StoreReader):
     def _repair_vectors(self) -> None:
         """Compare the vectors with the database, and repair their damaged ids and checksums."""
         with self.reading() as run:
-            comparison = self._vectors.verify(run)
+            comparison = self._upkeep.verify(run)
         if comparison is None:
             return
         self._name_damaged_vectors(comparison.missing)
         if self.read_only:
             return
         with self.writing() as connection:
-            recovered = self._vectors.repair(connection)
+            recovered = self._upkeep.repair(connection)
         if recovered:
             warnings.warn(
                 f"{vectors_of(self.path)}: the ids or checksums of the vectors of "

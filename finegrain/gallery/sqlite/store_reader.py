@@ -51,7 +51,8 @@ from finegrain.gallery.sqlite.rows import (
     select_values,
 )
 from finegrain.gallery.sqlite.schema import open_database, short
-from finegrain.gallery.sqlite.vectors import StoredVectors, state_of
+from finegrain.gallery.sqlite.vector_upkeep import VectorUpkeep
+from finegrain.gallery.sqlite.vectors import StoredVectors, ids_of, state_of
 from finegrain.index.block import StoredBlock
 from finegrain.index.exact import Ids, Vectors
 from finegrain.records import Scalar
@@ -99,6 +100,7 @@ class StoreReader:
         self._vectors = StoredVectors(
             path, read_only=database.read_only, on_damage=self._name_damaged_vectors
         )
+        self._upkeep = VectorUpkeep(self._vectors)
 
     def close(self) -> None:
         self._connections.close()
@@ -145,7 +147,7 @@ class StoreReader:
     def ids_expired(self, since: str, until: str) -> Ids:
         """Ids of stored rows that expired after ``since`` and not after ``until``."""
         with self.reading() as run:
-            return _ids(
+            return ids_of(
                 run(
                     "SELECT id FROM picture WHERE expires_at > ? AND expires_at <= ? ORDER BY id",
                     (since, until),
@@ -240,7 +242,9 @@ class StoreReader:
             return self.damaged
         with self.reading() as run:
             among = (json.dumps(sorted(self.damaged)),)
-            return frozenset(_ids(run(f"SELECT id FROM picture WHERE id {AMONG}", among)).tolist())
+            return frozenset(
+                ids_of(run(f"SELECT id FROM picture WHERE id {AMONG}", among)).tolist()
+            )
 
     def damaged_among(self, ids: Iterable[int]) -> set[int]:
         """Ids of the damaged pictures among some; reads their vectors and thumbnails."""
@@ -262,7 +266,7 @@ class StoreReader:
     def vector_faults(self, run: Run) -> Iterator[Fault]:
         """Descriptions of all damage to the vectors and their codes; reads all of them."""
         with self._errors():
-            yield from self._vectors.faults(run)
+            yield from self._upkeep.faults(run)
 
     def slots(self) -> tuple[int, int]:
         """Number of places for vectors in use, and of full blocks of them."""
@@ -287,7 +291,9 @@ class StoreReader:
 
     def _intact(self, cursor: sqlite3.Cursor) -> Ids:
         """The ids that a query selects, without those of damaged pictures."""
-        return _ids(cursor if not self.damaged else (r for r in cursor if r[0] not in self.damaged))
+        return ids_of(
+            cursor if not self.damaged else (r for r in cursor if r[0] not in self.damaged)
+        )
 
     def places(self) -> Iterator[Place]:
         """Origin of each picture that has a path, by ascending id; read in chunks."""
@@ -391,7 +397,3 @@ def pictures_named(ids: Sequence[int]) -> str:
     """The first ids for a message, and the number of the others."""
     shown = f"picture{'s' if len(ids) > 1 else ''} {', '.join(map(str, ids[:_SHOWN]))}"
     return f"{shown} and {len(ids) - _SHOWN} more" if len(ids) > _SHOWN else shown
-
-
-def _ids(rows: Iterable[tuple[int]]) -> Ids:
-    return np.fromiter((id_ for (id_,) in rows), np.int64)

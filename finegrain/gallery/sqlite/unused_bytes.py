@@ -7,12 +7,18 @@ are not zero yet, in place. SQLite ignores these bytes
 (https://www.sqlite.org/fileformat2.html, "B-tree Pages"), so an interruption at any point leaves a
 valid database. Each write to a gallery cleans the pages that it touched, so a deletion does not
 have to read the others.
+
+The write-ahead log lists these pages. Its format is stable and documented (same page, "The
+Write-Ahead Log"): it begins with a header of 32 bytes. A header of 24 bytes precedes each page, and
+starts with the number of the page. All headers repeat the two salts of the log, which change when
+SQLite begins the log again over the old content.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterator
+from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
@@ -27,6 +33,10 @@ _MAX_PAGES = 0x0200_0000
 """Most pages of a database. An overflow page starts with a page number. Below this limit its first
 byte is 0 or 1, which is never the first byte of a b-tree page. With pages of 16 KiB the limit is
 512 GiB."""
+
+_LOG_HEADER = 32
+_FRAME_HEADER = 24
+_SALTS = slice(16, 24)  # in the header of the log; in the header of a page, from byte 8
 
 _LOCK_BYTES = 1 << 30
 """Offset of SQLite's locks. The page there is unused, and Windows does not allow reading it."""
@@ -129,3 +139,47 @@ def _read(file: BinaryIO, count: int) -> bytes:
 def _write(file: BinaryIO, data: bytes) -> None:
     while data:
         data = data[file.write(data) :]
+
+
+class LogPages:
+    """Lists pages that were added to a log since the last call of :meth:`settled`."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._header = b""
+        self._num_settled = 0
+        self._num_listed = 0
+
+    def new(self) -> set[int]:
+        """Zero-based numbers of the pages; also pages of a write that was undone.
+
+        Raises:
+            OSError: The log cannot be read.
+        """
+        try:
+            with self._path.open("rb", buffering=0) as file:
+                return self._read(file)
+        except FileNotFoundError:
+            self._header, self._num_settled, self._num_listed = b"", 0, 0
+            return set()
+
+    def settled(self) -> None:
+        """Note that the unused bytes of the pages that were listed last are overwritten."""
+        self._num_settled = self._num_listed
+
+    def _read(self, file: BinaryIO) -> set[int]:
+        header = file.read(_LOG_HEADER)
+        if header != self._header:
+            self._header, self._num_settled = header, 0
+        self._num_listed = self._num_settled
+        pages: set[int] = set()
+        if len(header) < _LOG_HEADER:
+            return pages
+        size = _FRAME_HEADER + int.from_bytes(header[8:12], "big")
+        while True:
+            file.seek(_LOG_HEADER + self._num_listed * size)
+            frame = file.read(_FRAME_HEADER)
+            if len(frame) < _FRAME_HEADER or frame[8:16] != header[_SALTS]:
+                return pages
+            pages.add(int.from_bytes(frame[:4], "big") - 1)
+            self._num_listed += 1

@@ -20,7 +20,7 @@ _FEW = 64  # for so many vectors, computing checksums is faster than reading the
 
 
 class VectorSource:
-    """Implements :class:`finegrain.index.vector_rows.VectorSource`.
+    """Implements :class:`finegrain.index.block.VectorSource`.
 
     Args:
         file: The file.

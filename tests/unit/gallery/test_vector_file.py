@@ -14,12 +14,18 @@ import pytest
 
 from finegrain.errors import GalleryError, GalleryWarning
 from finegrain.gallery import Gallery, RaBitQ
-from finegrain.gallery.sqlite import mapped_rows, moving, vector_file, vector_source, vectors
+from finegrain.gallery.sqlite import (
+    moving,
+    positioned_file,
+    vector_file,
+    vector_source,
+    vector_upkeep,
+)
 from finegrain.gallery.sqlite.files import next_vectors_of
 from finegrain.gallery.sqlite.positioned_file import PositionedFile
 from finegrain.gallery.sqlite.vector_file import VectorFile
 from finegrain.index import codes, exact
-from finegrain.index.vector_rows import FiledVectors
+from finegrain.index.block import FiledVectors
 from tests.unit.gallery.damaging import (
     flip,
     flip_vector,
@@ -368,7 +374,7 @@ def test_a_database_from_before_a_deletion_lacks_vectors(path: Path, num_deleted
     with Gallery(path) as gallery:
         gallery.delete(gone)
     path.write_bytes(early)
-    if num_deleted > vectors.TOLERATED:
+    if num_deleted > vector_upkeep.TOLERATED:
         with pytest.raises(GalleryError, match="not of the same moment: 20 of 100"):
             Gallery(path)
         return
@@ -466,7 +472,7 @@ def test_a_vector_that_the_disk_does_not_return_is_named(gallery: Gallery, path:
 
 
 def test_a_system_without_positioned_reads_uses_the_file(path: Path, monkeypatch):
-    monkeypatch.setattr(mapped_rows, "_process_vm_readv", lambda: None)
+    monkeypatch.setattr(positioned_file, "_process_vm_readv", lambda: None)
     for name in ("preadv", "pwrite", "fdatasync"):
         monkeypatch.delattr(f"os.{name}", raising=False)
     with Gallery(path) as gallery:
@@ -578,7 +584,7 @@ def test_a_compaction_that_was_cut_off_changes_nothing(gallery: Gallery, path: P
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("finegrain.gallery.sqlite.vectors.sync_folder", killed)
+        patch.setattr("finegrain.gallery.sqlite.vector_upkeep.sync_folder", killed)
         with pytest.raises(KeyboardInterrupt):
             gallery.compact()
     assert next_vectors_of(path).exists()

@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from finegrain.gallery.sqlite import mapped_rows
+from finegrain.gallery.sqlite import positioned_file
 from finegrain.gallery.sqlite.positioned_file import PositionedFile
 
 ROWS, WIDTH = 3000, 24
 CONTENT = np.random.default_rng(0).integers(0, 256, (ROWS, WIDTH), np.uint8)
 
 needs_call = pytest.mark.skipif(
-    mapped_rows._process_vm_readv() is None, reason="this system has no process_vm_readv"
+    positioned_file._process_vm_readv() is None, reason="this system has no process_vm_readv"
 )
 
 
@@ -37,13 +37,13 @@ def gathered(file: PositionedFile, rows: np.ndarray) -> np.ndarray:
 @pytest.fixture(params=["mapped", "positioned"])
 def call(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.param == "positioned":
-        monkeypatch.setattr(mapped_rows, "_process_vm_readv", lambda: None)
+        monkeypatch.setattr(positioned_file, "_process_vm_readv", lambda: None)
 
 
 @pytest.mark.usefixtures("call")
 def test_rows_are_gathered_from_any_places(file: PositionedFile):
     rows = np.flatnonzero(np.random.default_rng(1).random(ROWS) < 0.7)
-    assert len(rows) > 2 * mapped_rows._MOST_PIECES - 100
+    assert len(rows) > 2 * positioned_file._MOST_PIECES - 100
     np.testing.assert_array_equal(gathered(file, rows), CONTENT[rows])
     assert gathered(file, rows[:0]).shape == (0, WIDTH)
 
@@ -76,6 +76,6 @@ def test_one_call_reads_all_rows(file: PositionedFile, monkeypatch: pytest.Monke
 def test_a_system_that_forbids_the_call_reads_at_positions(
     file: PositionedFile, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(mapped_rows, "_process_vm_readv", lambda: lambda *arguments: -1)
+    monkeypatch.setattr(positioned_file, "_process_vm_readv", lambda: lambda *arguments: -1)
     rows = np.arange(0, ROWS, 7)
     np.testing.assert_array_equal(gathered(file, rows), CONTENT[rows])
