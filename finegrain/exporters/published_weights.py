@@ -8,6 +8,7 @@ from pathlib import Path
 from finegrain.exporters.export_plan import FEWEST_RENDERED, RENDERED, draw_people, export_method
 from finegrain.exporters.parity import ParityReport
 from finegrain.exporters.profile import ExportProfile
+from finegrain.methods.match_head import Matcher
 from finegrain.runs.published import read_published
 from finegrain.zoo.fetching import Fetched
 from finegrain.zoo.hub import joint_digest
@@ -32,8 +33,9 @@ def export_published(
     """
     weights = fetched.choice.weights[0]
     published = read_published(fetched.folder, weights)
-    # A precision other than fp32 is calibrated on further pictures.
-    num_people = FEWEST_RENDERED if profile is None else RENDERED
+    # A lower precision is calibrated, and the weight of a match head is selected, on more pictures.
+    is_simple = profile is None and not isinstance(published.method, Matcher)
+    num_people = FEWEST_RENDERED if is_simple else RENDERED
     with tempfile.TemporaryDirectory() as folder:
         return export_method(
             published.recipe,

@@ -195,9 +195,10 @@ class Recipe:
         about: A description of one line.
         data: The dataset.
         method: Towers and heads.
-        weights: Local file or folder of pretrained weights for the towers, the folder of another
-            run, or a name that ``finegrain pull`` lists, whose towers then replace those of
-            ``method``. None starts from random weights.
+        weights: Pretrained weights of the towers: a local file, the folder of another run, the
+            folder of a published model, or a name that ``finegrain pull`` lists. If ``method`` is
+            a plain CLIP, the towers of a published model replace its own. None starts from random
+            weights.
         frozen: Shell patterns for names of parameters that keep their values, such as
             ``image_tower.transformer.resblocks.[0-5].*``.
         lora: Low-rank updates instead of training whole matrices. None trains these.

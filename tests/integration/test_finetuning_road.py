@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from PIL import Image
 
 import finegrain
 from finegrain.cli.parser import main
-from finegrain.errors import LicenceError
+from finegrain.errors import LicenceError, WeightsError
 from finegrain.plan import Plan
 from finegrain.recipe import load_recipe
 from finegrain.runs.pretrained import is_published, with_published_towers
@@ -68,6 +69,23 @@ def test_pictures_of_people_are_padded_and_share_pids(published):
     recipe, _ = with_published_towers(load_recipe(RECIPES / "finetune_people.py"))
     assert (recipe.fit, recipe.method.image.width) == ("pad", 32)
     assert recipe.data.pid_column == "pid"
+
+
+def test_a_folder_with_a_model_gives_its_towers(tmp_path):
+    write_open_clip(tmp_path, {}, length=77, dim=32, heads=1)
+    recipe = load_recipe(RECIPES / "finetune_people.py")
+    with_towers, file = with_published_towers(replace(recipe, weights=str(tmp_path)))
+    assert with_towers.method.image.width == 32
+    assert file is not None
+    assert file.parent == tmp_path
+    from_file = replace(recipe, weights=str(file))
+    assert with_published_towers(from_file) == (from_file, None)
+
+
+def test_a_folder_without_weights_says_what_it_needs(tmp_path):
+    recipe = replace(load_recipe(RECIPES / "finetune_people.py"), weights=str(tmp_path))
+    with pytest.raises(WeightsError, match="has neither"):
+        with_published_towers(recipe)
 
 
 def test_a_licence_must_be_accepted_first(published):

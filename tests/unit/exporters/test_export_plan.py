@@ -24,7 +24,7 @@ from finegrain.errors import (
     PlanError,
 )
 from finegrain.evaluation.match_probability import fit
-from finegrain.exporters import ExportProfile, Fp32, Int8, export, export_plan, load_profile
+from finegrain.exporters import ExportProfile, Fp16, Fp32, Int8, export, export_plan, load_profile
 from finegrain.exporters.export_plan import export_method
 from finegrain.methods import IrraConfig
 from finegrain.plan import IMAGE, MANIFEST, REQUIRED, TEXT, Plan
@@ -226,9 +226,22 @@ def test_a_failed_export_keeps_the_older_plan(tiny_recipe, tiny_method, crops, t
 
 
 @pytest.mark.usefixtures("without_graph_export")
-def test_too_few_samples_to_compare_are_refused(tiny_recipe, tiny_method, crops, tmp_path):
-    with pytest.raises(ExportError, match="needs 200 captions and 10 pictures, got 199 and 12"):
-        export_to(tmp_path / "x.plan", tiny_recipe, tiny_method, crops, captions=CAPTIONS[1:])
+@pytest.mark.parametrize(
+    ("profile", "least"), [(PROFILE, 32), (replace(PROFILE, text=Fp16()), 200)]
+)
+def test_too_few_samples_to_compare_are_refused(
+    profile, least, tiny_recipe, tiny_method, crops, tmp_path
+):
+    wanted = f"needs {least} captions and 10 pictures, got {least - 1} and 12"
+    with pytest.raises(ExportError, match=wanted):
+        export_to(
+            tmp_path / "x.plan",
+            tiny_recipe,
+            tiny_method,
+            crops,
+            captions=CAPTIONS[: least - 1],
+            profile=profile,
+        )
     assert list(tmp_path.iterdir()) == []
 
 
