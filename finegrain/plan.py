@@ -13,6 +13,9 @@ tokens that the head reads. A third graph scores one caption against ``N`` pictu
     image.onnx       ...  ->  ..., codes int8 [N, T, W], scales float32 [N, T]
     match.onnx       ids int32 [1, L], eot int32 [1], codes, scales  ->  logits float32 [N]
 
+A plan of a model that was exported with its training captions has ``background.npz``, with which
+hub correction lowers the scores of pictures that are near many queries.
+
 Other tools can unzip a plan and use its members.
 """
 
@@ -40,12 +43,15 @@ FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 TEXT, IMAGE, TOKENIZER = "text.onnx", "image.onnx", "tokenizer.json"
 MATCH = "match.onnx"
+BACKGROUND = "background.npz"
+"""Bank of captions and settings of hub correction (:mod:`finegrain.evaluation.background`)."""
 SEARCH = "search.onnx"
 """Graph that computes scores against a gallery on a GPU and selects the highest."""
 REQUIRED = (TEXT, IMAGE, TOKENIZER)
 MAX_MANIFEST_BYTES = 4 << 20
 MAX_DIRECTORY_BYTES = 128 << 10
 """Largest size of the archive's directory: some 2,000 members; a plan has about ten."""
+MAX_BACKGROUND_BYTES = 64 << 20
 MAX_SIZE = 4096
 """Largest image width, image height, embedding width or context length of a plan."""
 # Serialised engines begin with one of these tags; the last one belongs to TensorRT-RTX.
@@ -174,13 +180,24 @@ class Plan:
             if name.endswith(".onnx"):
                 _check_self_contained(name, self._members[name], self.path)
 
-    def rewrite(self, out: Path, manifest: Manifest) -> None:
-        """Write the members of a freshly opened plan with another manifest; see `write_plan`.
+    def rewrite(
+        self, out: Path, manifest: Manifest, members: Mapping[str, bytes] | None = None
+    ) -> None:
+        """Write a freshly opened plan with another manifest; see `write_plan`.
+
+        Args:
+            out: Path of the new plan.
+            manifest: The manifest.
+            members: Members to add or to replace.
 
         Raises:
             PlanError: The file cannot be written.
         """
-        write_plan(out, manifest, self._members)
+        write_plan(out, manifest, self._members | dict(members or {}))
+
+    def __contains__(self, member: str) -> bool:
+        """Whether the plan has a member that was not taken."""
+        return member in self._members
 
     def take(self, member: str) -> bytes:
         """Return the bytes of a member and release them, so that a plan holds no second copy."""
@@ -275,6 +292,8 @@ def _check_names(archive: zipfile.ZipFile, path: Path) -> None:
             f"{path} is damaged: its members state {stated} bytes, more than the file has. "
             "Copy it again, or export it again."
         )
+    if BACKGROUND in names and archive.getinfo(BACKGROUND).file_size > MAX_BACKGROUND_BYTES:
+        raise PlanError(f"{path}: its {BACKGROUND} is over {MAX_BACKGROUND_BYTES} bytes; refused")
     absent = [name for name in (MANIFEST, *REQUIRED) if name not in names]
     if absent:
         raise PlanError(f"{path} is a zip archive but not a plan: it lacks {', '.join(absent)}")

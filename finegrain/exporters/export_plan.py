@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -15,8 +16,8 @@ from finegrain.data.person_datasets import CUHK_PEDES
 from finegrain.data.person_json import read_people
 from finegrain.encoder import Encoder
 from finegrain.errors import DataError, ExportError, require
+from finegrain.evaluation.fitted import Fitted, fitted
 from finegrain.exporters.calibration import calibration_batches
-from finegrain.exporters.fitted_probability import fitted
 from finegrain.exporters.gpu_members import gpu_members, require_backends
 from finegrain.exporters.match_export import MatchExport
 from finegrain.exporters.parity import MIN_QUERIES, ParityReport, compare
@@ -25,7 +26,7 @@ from finegrain.exporters.profile import ExportProfile
 from finegrain.exporters.to_onnx import image_graph, image_graph_with_tokens, text_graph
 from finegrain.methods import TwoTowers
 from finegrain.methods.match_head import Matcher
-from finegrain.plan import IMAGE, MATCH, TEXT, TOKENIZER, Manifest, Plan, write_plan
+from finegrain.plan import BACKGROUND, IMAGE, MATCH, TEXT, TOKENIZER, Manifest, Plan, write_plan
 from finegrain.recipe import Recipe
 from finegrain.records import Sample, Split
 from finegrain.runs.checkpoint import MODEL
@@ -74,16 +75,17 @@ def export(
     _require_runtime(profile)
     recipe, method, checkpoint = load_run(Path(run))
     with tempfile.TemporaryDirectory() as folder:
-        split, compared_on = _split_to_compare_on(recipe, data, Path(folder) / "people")
+        chosen = _chosen_data(recipe, data, Path(folder) / "people")
         return export_method(
             recipe,
             method,
             profile,
             Path(out),
             checkpoint=digest(checkpoint / MODEL),
-            samples=split.samples,
-            compared_on=compared_on,
-            is_validation=compared_on.startswith(VALIDATION),
+            samples=chosen.split.samples,
+            compared_on=chosen.description,
+            is_validation=chosen.description.startswith(VALIDATION),
+            training_captions=chosen.training_captions,
         )
 
 
@@ -97,6 +99,7 @@ def export_method(
     samples: Sequence[Sample],
     compared_on: str,
     is_validation: bool = False,
+    training_captions: Sequence[str] = (),
     source: Mapping[str, str] | None = None,
     weights: Mapping[str, str] | None = None,
     prompt: str = "{}",
@@ -105,7 +108,8 @@ def export_method(
 
     ``source``, ``weights`` and ``prompt`` are those of :class:`~finegrain.plan.Manifest`. The
     comparison has no prompt. If the samples are the validation split of the model's own data,
-    the probability of a match is fitted on them.
+    the probability of a match is fitted on them, and hub correction is chosen on them with a bank
+    of training captions.
     """
     eager = eager_encoder(recipe, method.cpu(), torch.device("cpu"))
     transform = eager.transform
@@ -164,12 +168,19 @@ def export_method(
             f"{profile.name}: the exported model does not agree with the eager one, and was not "
             f"written: {'; '.join(failures)}.\ncompared on {compared_on}\n{report}"
         )
+    known = Fitted()
+    if is_validation:
+        source_of_bank = f"training captions of {compared_on.rpartition(' of ')[2]}"
+        known = fitted(eager, samples, training_captions, source=source_of_bank)
+    probability = known.match_probability
     manifest = replace(
         manifest,
         parity=report.to_dict(),
         prompt=prompt,
-        match_probability=fitted(eager, samples) if is_validation else None,
+        match_probability=None if probability is None else probability.to_dict(),
     )
+    if known.background is not None:
+        members[BACKGROUND] = known.background.to_bytes()
     write_plan(out, manifest, members | gpu_members(profile, manifest, members))
     return report
 
@@ -207,8 +218,22 @@ def _require_runtime(profile: ExportProfile) -> None:
     require_backends(profile)
 
 
-def _split_to_compare_on(recipe: Recipe, data: Dataset | None, folder: Path) -> tuple[Split, str]:
-    """The first of validation, test and train with enough captions, and its description.
+class _Data(NamedTuple):
+    """What an export compares on, and the training captions of the same dataset.
+
+    Attributes:
+        split: The split to compare on.
+        description: Its description.
+        training_captions: Captions for hub correction; none if the split has them itself.
+    """
+
+    split: Split
+    description: str
+    training_captions: Sequence[str] = ()
+
+
+def _chosen_data(recipe: Recipe, data: Dataset | None, folder: Path) -> _Data:
+    """The first of validation, test and train with enough captions.
 
     A run made from a released checkpoint may name a dataset that is not on this machine, and a
     user's own table may be small. Then synthetic people are written into ``folder``.
@@ -220,14 +245,16 @@ def _split_to_compare_on(recipe: Recipe, data: Dataset | None, folder: Path) -> 
     except DataError:
         if data is not None:
             raise
-        return draw_people(folder), f"synthetic people: {kind} of the recipe is not here"
+        return _Data(draw_people(folder), f"synthetic people: {kind} of the recipe is not here")
     for name in ("val", "test", "train"):
         if name in splits and splits[name].num_captions >= MIN_QUERIES:
-            return splits[name], f"{name} split of {kind}"
+            others = splits["train"].samples if name != "train" and "train" in splits else ()
+            captions = [caption for sample in others for caption in sample.captions]
+            return _Data(splits[name], f"{name} split of {kind}", captions)
     if data is None:
-        return draw_people(
-            folder
-        ), f"synthetic people: {kind} has fewer than {MIN_QUERIES} captions"
+        return _Data(
+            draw_people(folder), f"synthetic people: {kind} has fewer than {MIN_QUERIES} captions"
+        )
     raise ExportError(
         f"the parity check needs a split of {MIN_QUERIES} captions or more, got: "
         + "; ".join(str(split) for split in splits.values())

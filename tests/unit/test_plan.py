@@ -394,6 +394,15 @@ def test_a_too_large_manifest_is_refused(plan):
     refused(plan, "its manifest is over")
 
 
+def test_a_too_large_background_is_refused_unread(tiny_plan, tmp_path, monkeypatch):
+    path, old = tmp_path / "model.plan", Plan(tiny_plan)
+    old.rewrite(path, old.manifest, {"background.npz": bytes(100)})
+    assert "background.npz" in Plan(path)
+    monkeypatch.setattr("finegrain.plan.MAX_BACKGROUND_BYTES", 99)
+    with pytest.raises(PlanError, match=r"its background\.npz is over 99 bytes"):
+        Plan(path)
+
+
 def test_a_later_format_needs_an_upgrade(plan):
     restate(plan, lambda stated: stated.update(format_version=FORMAT_VERSION + 1))
     refused(plan, f"format version {FORMAT_VERSION + 1}.*pip install -U finegrain")

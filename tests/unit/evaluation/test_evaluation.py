@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -17,9 +17,10 @@ from finegrain.errors import (
     ImageError,
     PlanError,
 )
+from finegrain.evaluation.background import Background
 from finegrain.evaluation.evaluation import evaluate, evaluate_split
 from finegrain.metrics import retrieval_metrics
-from finegrain.plan import Plan
+from finegrain.plan import BACKGROUND, Plan
 from finegrain.records import Sample, Split
 
 NUM_PIDS = 4
@@ -113,6 +114,31 @@ def test_a_plan_and_its_encoder_have_equal_metrics(tiny_plan, encoder, catalog):
     by_plan = evaluate(tiny_plan, catalog, progress=False)
     assert by_plan == evaluate(encoder, catalog, progress=False)
     assert by_plan.split == "val"
+
+
+def test_a_plan_with_a_bank_is_evaluated_with_and_without_hub_correction(
+    tiny_plan, encoder, catalog, tmp_path
+):
+    captions = encoder.encode_texts([f"a person with {n} bags" for n in range(20)])
+    background = Background(
+        captions=captions.astype(np.float16), weight=1.0, neighbours=8, source="captions"
+    )
+    plan = Plan(tiny_plan)
+    corrected_plan = tmp_path / "corrected.plan"
+    plan.rewrite(corrected_plan, plan.manifest, {BACKGROUND: background.to_bytes()})
+    evaluation = evaluate(corrected_plan, catalog, progress=False)
+    samples = catalog.splits()["val"].samples
+    pids = np.array([int(sample.pid) for sample in samples])
+    images = encoder.encode_images([sample.image for sample in samples])
+    texts = encoder.encode_texts([sample.captions[0] for sample in samples])
+    wanted = background.hub_correction.metrics(texts, images, pids, pids)
+    assert evaluation.hub_corrected == wanted
+    assert replace(evaluation, hub_corrected=None, corrected_by=None) == evaluate(
+        tiny_plan, catalog, progress=False
+    )
+    assert "hub corrected" in str(evaluation)
+    assert "1 x mean of the 8 greatest scores with 20 captions" in str(evaluation)
+    assert {"hub_corrected", "corrected_by"} <= evaluation.to_dict().keys()
 
 
 def test_the_test_split_is_used_only_when_named(encoder, catalog):

@@ -23,6 +23,8 @@ from finegrain.errors import (
     MissingExtraError,
     PlanError,
 )
+from finegrain.evaluation.background import Background
+from finegrain.evaluation.hub_correction import choose
 from finegrain.evaluation.match_probability import fit
 from finegrain.exporters import ExportProfile, Fp16, Fp32, Int8, export, export_plan, load_profile
 from finegrain.exporters.export_plan import export_method
@@ -133,6 +135,43 @@ def test_the_probability_of_a_match_is_fitted_on_the_validation_split(
     expected = fit(scores, pids[:, None] == pids[None]).to_dict()
     assert fitted[0] == pytest.approx(expected)
     assert fitted[1:] == [None, None]
+
+
+@pytest.mark.usefixtures("without_graph_export")
+def test_training_captions_become_the_bank_of_hub_correction(
+    tiny_recipe, tiny_method, crops, tmp_path
+):
+    samples = [replace(s, captions=s.captions[n::4]) for s in samples_of(crops, CAPTIONS)
+               for n in range(4)]  # fmt: skip
+    training = [f"someone with {n} bags" for n in range(150)]
+    backgrounds = []
+    for captions in (training, training[:50]):
+        export_method(
+            tiny_recipe,
+            tiny_method,
+            PROFILE,
+            tmp_path / "model.plan",
+            checkpoint="c" * 64,
+            samples=samples,
+            compared_on="val split of SyntheticPeople",
+            is_validation=True,
+            training_captions=captions,
+        )
+        backgrounds.append(Background.of_plan(Plan(tmp_path / "model.plan")))
+    encoder = eager_encoder(tiny_recipe, tiny_method, CPU)
+    pids = np.array([sample.pid for sample in samples])
+    chosen = choose(
+        encoder.encode_texts(training).astype(np.float16).astype(np.float32),
+        encoder.encode_texts([c for s in samples for c in s.captions]),
+        encoder.encode_images([s.image for s in samples]),
+        np.repeat(pids, [len(s.captions) for s in samples]),
+        pids,
+    )
+    background, none = backgrounds
+    assert none is None  # 50 captions are too few
+    assert (background.weight, background.neighbours) == (chosen.weight, chosen.neighbours)
+    assert background.source == "training captions of SyntheticPeople"
+    assert (background.match_probability is None) == (background.weight == 0)
 
 
 @pytest.mark.usefixtures("without_graph_export")
