@@ -19,6 +19,7 @@ from finegrain.gallery.sqlite.backup import tokens_of
 from finegrain.gallery.sqlite.reindex import PictureEncoder, Reindexed, reindex
 from finegrain.gallery.sqlite.stats import GalleryStats, file_stats
 from finegrain.gallery.sqlite.store import Store
+from finegrain.gallery.sqlite.store_reader import Moment
 from finegrain.gallery.sqlite.tokens import forget_tokens, keep_tokens
 from finegrain.index.approximate import Tuned, tune
 from finegrain.index.backend import (
@@ -93,6 +94,7 @@ class Follower:
     def _begin(self) -> SearchIndex:
         """An empty index, for the plan that the file has now."""
         self._plan = (self._store.fingerprint, self._store.dim)
+        self._seen_moment: Moment | None = None
         self._seen_losses: tuple[int, int] | None = None
         self._seen_time = _EVER
         self._num_adopted = 0
@@ -112,18 +114,27 @@ class Follower:
             now = times.utc_text(times.now())
             if self._plan != (self._store.fingerprint, self._store.dim) or now < self._seen_time:
                 self._begin_again()
-            identity, num_blocks = self._store.blocks()
-            if identity != self._identity:
-                self._change_file()
-                self._identity = identity
-            self._drop_lost()
-            self._drop_expired(now)
-            self._follow_biases()
-            self._adopt_blocks(num_blocks, now)
-            # Query again for each chunk, since an approximate index may itself read further rows.
-            while (chunk := self._new_rows()) is not None:
-                self._index.add(*chunk)
+            with self._store.reading():  # one snapshot
+                moment = self._store.moment()
+                expired = self._store.ids_expired(self._seen_time, now)
+            if moment != self._seen_moment:
+                self._follow(now)
+                self._seen_moment = moment
+            self._drop_expired(expired, now)
             return self._index
+
+    def _follow(self, now: str) -> None:
+        """Read what has changed."""
+        identity, num_blocks = self._store.blocks()
+        if identity != self._identity:
+            self._change_file()
+            self._identity = identity
+        self._drop_lost()
+        self._follow_biases()
+        self._adopt_blocks(num_blocks, now)
+        # Query again for each chunk, since an approximate index may itself read further rows.
+        while (chunk := self._new_rows()) is not None:
+            self._index.add(*chunk)
 
     def _new_rows(self) -> tuple[Ids, Vectors] | None:
         """The next rows to add, whose biases the index knows already; None if there are none."""
@@ -179,8 +190,7 @@ class Follower:
             self._index.adopt(range(self._num_adopted, num_blocks), load)
             self._num_adopted = num_blocks
 
-    def _drop_expired(self, now: str) -> None:
-        expired = self._store.ids_expired(self._seen_time, now)
+    def _drop_expired(self, expired: Ids, now: str) -> None:
         self._seen_time = now
         if len(expired):
             self._index.remove(expired)

@@ -19,6 +19,7 @@ from collections.abc import (
 )
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -59,6 +60,24 @@ from finegrain.records import Scalar
 
 _CHUNK_ROWS = 8192
 _SHOWN = 20
+
+
+class Moment(NamedTuple):
+    """What changes whenever the pictures, vectors or biases of a gallery do.
+
+    Attributes:
+        identity: Identity of the file of vectors; None before the first addition.
+        num_slots: Number of places for vectors in use.
+        deletions: A counter of deletions.
+        bias_revision: The number of the last change of biases.
+        num_damaged: Number of pictures that were found to be damaged.
+    """
+
+    identity: str | None
+    num_slots: int
+    deletions: int
+    bias_revision: int
+    num_damaged: int
 
 
 class StoreReader:
@@ -272,6 +291,14 @@ class StoreReader:
         """Number of places for vectors in use, and of full blocks of them."""
         with self.reading() as run:
             return state_of(run).num_slots, self._vectors.blocks(run)[1]
+
+    def moment(self) -> Moment:
+        """Tells whether anything that a search reads has changed; reads one row."""
+        with self.reading() as run:
+            counters = run(
+                "SELECT identity, num_slots, deletions, bias_revision FROM gallery, vector_file"
+            ).fetchone()
+        return Moment(*counters, len(self.damaged))
 
     def blocks(self) -> tuple[str | None, int]:
         """Identity of the file of vectors, and the number of its blocks that have codes."""
