@@ -137,17 +137,16 @@ class Gallery(GalleryUpkeep):
 
     @property
     def dim(self) -> int:
-        return self._several.dim
+        return self._store.dim // self._store.vectors_per_row
 
     @property
     def vectors_per_row(self) -> int:
         """Most vectors of a picture."""
-        return self._several.count
+        return self._store.vectors_per_row
 
     @property
     def _several(self) -> SeveralVectors:
-        count = self._store.vectors_per_row
-        return SeveralVectors(count, self._store.dim // count)  # a reindexing changes the width
+        return SeveralVectors(self.vectors_per_row, self.dim)  # a reindexing changes the width
 
     def add(
         self,
@@ -264,7 +263,7 @@ class Gallery(GalleryUpkeep):
         queries = checked_queries(vectors, self.dim)
         depth = checked_k(k) + checked_offset(offset)
         thinning = self._thinning(group_by, distinct)
-        search = self._several.searching(self._store.searching(where))
+        search = self._store.searching(where)
         hits = search(queries, depth) if thinning is None else thinning(search, queries, depth)
         return [row[offset:] for row in hits]
 
@@ -290,7 +289,7 @@ class Gallery(GalleryUpkeep):
         """
         depth = checked_k(k)
         thinning = self._thinning(group_by, distinct)
-        if self._several.count > 1:
+        if self.vectors_per_row > 1:
             return None
         embedded = self._store.searching_caption(ids, eot, where)
         if embedded is None:

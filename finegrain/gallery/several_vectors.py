@@ -1,9 +1,11 @@
 """Several vectors of one picture, such as those of the frames of a track.
 
-The ``K`` vectors of a picture are stored one after the other, as one vector of width ``K D``. A
-query ``q`` becomes ``K`` queries, ``(q, 0, ...)``, ``(0, q, 0, ...)`` and so on, whose inner
-products with it are those of the ``K`` vectors. The score of a picture is the highest of these. The
-``k`` best pictures are among the ``k`` best of the ``K`` queries, so any exact index is exact here.
+The ``K`` vectors of a picture are stored one after the other, as one row of width ``K D``. The
+score of a picture is the highest inner product of its vectors. The exact index reads them so.
+
+For an index that knows only rows, a query ``q`` becomes ``K`` queries, ``(q, 0, ...)``,
+``(0, q, 0, ...)`` and so on, whose inner products with the row are those of the ``K`` vectors. The
+``k`` best pictures are among the ``k`` best of the ``K`` queries.
 
 Stored vectors are divided by a power of two, at least the root of ``K``, and queries multiplied by
 it, which rounds nothing. So no stored vector is longer than 1.
@@ -69,6 +71,20 @@ class SeveralVectors:
             return stored
         return stored.reshape(self.count, self.dim) * np.float32(stored_scale(self.count))
 
+    def scaled(self, queries: Vectors) -> Vectors:
+        """Queries ``[Q, D]`` whose inner products with stored vectors are those of the vectors.
+
+        Raises:
+            QueryError: A number is too large for float32.
+        """
+        with np.errstate(over="ignore"):
+            scaled = queries * np.float32(stored_scale(self.count))
+        if not np.isfinite(scaled).all():
+            raise QueryError(
+                "A query vector holds numbers near the limit of float32; normalise it."
+            )
+        return scaled
+
     def expanded(self, queries: Vectors) -> Vectors:
         """Queries ``[Q, D]`` for each vector of a picture, ``[Q K, K D]``.
 
@@ -77,21 +93,14 @@ class SeveralVectors:
         """
         if self.count == 1:
             return queries
+        scaled = self.scaled(queries)
         wide = np.zeros((len(queries), self.count, self.count, self.dim), np.float32)
-        with np.errstate(over="ignore"):
-            scaled = queries * np.float32(stored_scale(self.count))
-        if not np.isfinite(scaled).all():
-            raise QueryError(
-                "A query vector holds numbers near the limit of float32; normalise it."
-            )
         for place in range(self.count):
             wide[:, place, place] = scaled
         return wide.reshape(len(queries) * self.count, self.count * self.dim)
 
     def searching(self, search: Search) -> Search:
-        """A search for queries ``[Q, D]``, from one for stored vectors."""
-        if self.count == 1:
-            return search
+        """A search for queries ``[Q, D]``, from one for rows."""
 
         def best(queries: Vectors, k: int) -> list[list[Hit]]:
             hits = search(self.expanded(queries), k)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from finegrain.index import codes as coding
 from finegrain.index.codes import Asked, Codes, Encoded, Mask
-from finegrain.index.estimate import Ids, Pool, Query, Rows, Vectors, longest_of
+from finegrain.index.estimate import Ids, Pool, Query, Rows, Vectors, highest_products, longest_of
 
 Checksums = npt.NDArray[np.uint32]
 
@@ -150,6 +150,7 @@ class Block:
         longest: Upper bound on the L2 norm of the vectors.
         codes: One-byte codes of the vectors; None for a small block.
         biases: Their biases; None if all are zero.
+        vectors_per_row: Number of vectors of a row, which holds them one after the other.
     """
 
     ids: Ids
@@ -157,28 +158,32 @@ class Block:
     longest: float
     codes: Codes | None = None
     biases: Vectors | None = None
+    vectors_per_row: int = 1
 
     @classmethod
-    def of(cls, ids: Ids, vectors: Vectors) -> Block:
+    def of(cls, ids: Ids, vectors: Vectors, vectors_per_row: int = 1) -> Block:
         """A block without codes and biases, with its own copy of the rows."""
         held = HeldVectors(np.array(vectors, np.float32))
-        return cls(ids.astype(np.int64), held, longest_of(vectors))
+        return cls(ids.astype(np.int64), held, longest_of(vectors), vectors_per_row=vectors_per_row)
 
     @classmethod
-    def stored(cls, stored: StoredBlock) -> Block | None:
+    def stored(cls, stored: StoredBlock, vectors_per_row: int = 1) -> Block | None:
         """A block of a file, without biases; None if it has no intact rows."""
         if not len(stored.ids):
             return None
         if stored.encoded is not None:
             codes = None
             if len(stored.ids) >= coding.least_rows():
-                codes = coding.scannable_at_once(stored.encoded)
-            return cls(stored.ids, stored.vectors, stored.encoded.grid.longest, codes)
+                codes = coding.scannable_at_once(stored.encoded, vectors_per_row)
+            longest = stored.encoded.grid.longest
+            return cls(stored.ids, stored.vectors, longest, codes, vectors_per_row=vectors_per_row)
         rows, vectors = stored.vectors.take()
         if not len(rows):
             return None
         ids = stored.ids[rows]
-        return cls(ids, stored.vectors.only(rows), longest_of(vectors)).coded()
+        return cls(
+            ids, stored.vectors.only(rows), longest_of(vectors), vectors_per_row=vectors_per_row
+        ).coded()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -195,10 +200,12 @@ class Block:
         biases = None
         if self.biases is not None or other.biases is not None:
             biases = np.concatenate([_or_zeros(self), _or_zeros(other)])
-        return Block(
-            np.concatenate([self.ids, other.ids]),
-            joined(self.vectors, other.vectors),
-            max(self.longest, other.longest),
+        return replace(
+            self,
+            ids=np.concatenate([self.ids, other.ids]),
+            vectors=joined(self.vectors, other.vectors),
+            longest=max(self.longest, other.longest),
+            codes=None,
             biases=biases,
         )
 
@@ -209,7 +216,7 @@ class Block:
         rows, vectors = self.vectors.take()
         if not len(rows):
             return self
-        codes = coding.coded(vectors, self.longest)
+        codes = coding.coded(vectors, self.longest, self.vectors_per_row)
         block = self if len(rows) == len(self) else self._only(rows)
         return replace(block, codes=codes, biases=None).biased(block.biases)
 
@@ -224,7 +231,9 @@ class Block:
     def _only(self, rows: Rows) -> Block:
         """Some rows, ascending, without codes."""
         biases = None if self.biases is None else self.biases[rows]
-        return Block(self.ids[rows], self.vectors.only(rows), self.longest, biases=biases)
+        return replace(
+            self, ids=self.ids[rows], vectors=self.vectors.only(rows), codes=None, biases=biases
+        )
 
     def rows_of(self, ids: Ids) -> Rows:
         """Rows of the ids (ascending) that are in this block."""
@@ -278,9 +287,8 @@ class Part:
     def all(self, query: Query) -> Pool:
         """Estimates for all rows, computed from the vectors in float32."""
         rows, vectors = self._block.vectors.take(self._rows)
-        # einsum uses this thread only; a matrix product would start all threads of BLAS.
-        scores = np.einsum("nd,d->n", vectors, query.direction.astype(np.float32))
-        scores = scores.astype(np.float64)
+        products = highest_products(vectors, query.direction.astype(np.float32))
+        scores = products.astype(np.float64)
         biases = self._block.biases
         if biases is not None:
             scores += biases[rows].astype(np.float64) / query.length

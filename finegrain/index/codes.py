@@ -164,8 +164,12 @@ def least_rows() -> int:
     return 1024 if multiplies_bytes() else 4096
 
 
-def scannable(encoded: Encoded) -> Codes:
-    """Codes of at least one vector in the form that suits this processor."""
+def scannable(encoded: Encoded, vectors_per_row: int = 1) -> Codes:
+    """Codes of at least one row in the form that suits this processor."""
+    if vectors_per_row > 1:
+        from finegrain.index.several_codes import SeveralCodes, split
+
+        return SeveralCodes([scannable(place) for place in split(encoded, vectors_per_row)])
     if multiplies_bytes():
         from finegrain.index.byte_codes import ByteCodes  # imports ONNX Runtime
 
@@ -175,20 +179,24 @@ def scannable(encoded: Encoded) -> Codes:
     return FaissCodes(encoded)
 
 
-def scannable_at_once(encoded: Encoded) -> Codes:
+def scannable_at_once(encoded: Encoded, vectors_per_row: int = 1) -> Codes:
     """Like :func:`scannable`, in a form that is made faster and may be packed later."""
-    if multiplies_bytes():
-        from finegrain.index.late_codes import LateCodes
+    if not multiplies_bytes():
+        return scannable(encoded, vectors_per_row)
+    from finegrain.index.late_codes import LateCodes
+    from finegrain.index.several_codes import SeveralCodes, split
 
-        return LateCodes(encoded)
-    return scannable(encoded)
+    if vectors_per_row > 1:
+        return SeveralCodes([LateCodes(place) for place in split(encoded, vectors_per_row)])
+    return LateCodes(encoded)
 
 
-def coded(vectors: Vectors, longest: float) -> Codes:
-    """Encode vectors ``[n, D]``, at least one, in the form that suits this processor.
+def coded(vectors: Vectors, longest: float, vectors_per_row: int = 1) -> Codes:
+    """Encode rows ``[n, K D]``, at least one, in the form that suits this processor.
 
     Args:
-        vectors: The vectors.
+        vectors: The rows.
         longest: Upper bound on their L2 norm.
+        vectors_per_row: Number of vectors of a row, ``K``.
     """
-    return scannable(encode(vectors, longest))
+    return scannable(encode(vectors, longest), vectors_per_row)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -36,12 +37,17 @@ class Query:
         object.__setattr__(self, "direction", self.vector / length)
 
     def scores(self, vectors: Vectors, biases: Vectors | None = None) -> Vectors:
-        """Inner products with ``[n, D]`` plus biases ``[n]``, in float64, rounded once to float32.
+        """Inner products plus biases ``[n]``, in float64, rounded once to float32.
 
         Each row is summed in the same fixed order, so that equal rows have equal scores wherever
         they are. A matrix product by BLAS does not guarantee that.
+
+        Args:
+            vectors: Rows ``[n, D]``. With ``K`` vectors a row, ``[n, K D]``: the highest product
+                of the vectors of a row counts.
+            biases: The biases.
         """
-        products: Doubles = np.einsum("nd,d->n", vectors.astype(np.float64), self.vector)
+        products: Doubles = highest_products(vectors.astype(np.float64), self.vector)
         if biases is not None:
             products += biases
         return products.astype(np.float32)
@@ -83,6 +89,18 @@ class Pool:
     def may_lack(self, bar: float) -> bool:
         """Whether a row that was left out may reach ``bar``."""
         return self.rest > -np.inf and self.rest + self.error >= bar
+
+
+def highest_products(
+    rows: npt.NDArray[np.floating], query: npt.NDArray[np.floating]
+) -> npt.NDArray[Any]:
+    """The highest inner product of a query ``[D]`` with a vector of each row, ``[n, K D]``."""
+    # einsum uses this thread only; a matrix product would start all threads of BLAS.
+    products: npt.NDArray[Any] = np.einsum("nd,d->n", rows.reshape(-1, len(query)), query)
+    if len(products) == len(rows):
+        return products
+    highest: npt.NDArray[Any] = products.reshape(len(rows), -1).max(axis=1)
+    return highest
 
 
 def longest_of(vectors: Vectors) -> float:

@@ -18,6 +18,7 @@ from finegrain.index.codes import SCAN_SHARE
 from finegrain.index.estimate import Ids, Pool, Query, Rows, Vectors, kth
 from finegrain.index.late_codes import LateCodes, Packing
 from finegrain.index.micro_batching import MicroBatcher
+from finegrain.index.several_codes import SeveralCodes
 from finegrain.runtime.freed_memory import return_freed_memory
 
 __all__ = ["Hit", "Ids", "VectorIndex", "Vectors"]
@@ -102,9 +103,12 @@ class VectorIndex:
     a time may add or remove. A scan uses a pool of as many threads as FAISS may use
     (``OMP_NUM_THREADS``, or all cores).
 
+    A row may hold several vectors one after the other. Its score is the highest of these.
+
     Args:
         dim: Width of the vectors, ``D``.
         biases: Biases of rows, also of those that are added later.
+        vectors_per_row: Number of vectors of a row, ``K``. Rows are ``[N, K D]`` then.
 
     Examples:
         >>> import numpy as np
@@ -114,8 +118,9 @@ class VectorIndex:
         [[Hit(id=1, score=0.5)]]
     """
 
-    def __init__(self, dim: int, biases: Biases | None = None) -> None:
+    def __init__(self, dim: int, biases: Biases | None = None, *, vectors_per_row: int = 1) -> None:
         self._dim = dim
+        self._vectors_per_row = vectors_per_row
         self._biases = Biases() if biases is None else biases
         self._blocks: tuple[Block, ...] = ()
         self._num_threads = faiss.omp_get_max_threads()
@@ -162,7 +167,7 @@ class VectorIndex:
         blocks = list(self._blocks)
         for start in range(0, len(ids), BLOCK_ROWS):
             part = slice(start, start + BLOCK_ROWS)
-            _append(blocks, self._biased(Block.of(ids[part], vectors[part])))
+            _append(blocks, self._biased(Block.of(ids[part], vectors[part], self._vectors_per_row)))
         self._blocks = tuple(blocks)
 
     def adopt(self, numbers: Iterable[int], load: Callable[[int], StoredBlock]) -> None:
@@ -177,7 +182,7 @@ class VectorIndex:
         self._use_threads()
 
         def build(number: int) -> Block | None:
-            block = Block.stored(load(number))
+            block = Block.stored(load(number), self._vectors_per_row)
             return None if block is None else self._biased(block)
 
         adopted = [block for block in self._threads.map(build, numbers) if block is not None]
@@ -262,8 +267,10 @@ class VectorIndex:
     def _unpacked(self) -> LateCodes | None:
         """The next codes to pack; None if all are packed."""
         for block in self._blocks:
-            if isinstance(block.codes, LateCodes) and not block.codes.is_packed:
-                return block.codes
+            codes = block.codes
+            for place in codes.places if isinstance(codes, SeveralCodes) else (codes,):
+                if isinstance(place, LateCodes) and not place.is_packed:
+                    return place
         self._is_packed = True
         return None
 

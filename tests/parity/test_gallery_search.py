@@ -173,13 +173,17 @@ def literal_best(
     allowed: np.ndarray | None,
     biases: np.ndarray,
 ) -> list[tuple[int, float]]:
-    """Inner products plus biases in extended precision, rounded to float32 and sorted."""
+    """The highest products of the vectors of rows, plus biases, in extended precision.
+
+    They are rounded to float32 and sorted.
+    """
     kept = rows.keys() if allowed is None else set(allowed.tolist())
     ids = np.array([id_ for id_ in rows if id_ in kept], int)
     if not len(ids):
         return []
     vectors = np.stack([rows[id_] for id_ in ids]).astype(np.longdouble)
-    scores = (vectors * query.astype(np.longdouble)).sum(axis=1) + biases[ids]
+    vectors = vectors.reshape(len(ids), -1, len(query))
+    scores = (vectors * query.astype(np.longdouble)).sum(axis=2).max(axis=1) + biases[ids]
     scores = scores.astype(np.float32)
     ranked = sorted(zip((-scores).tolist(), ids.tolist(), strict=True))
     return [(id_, -score) for score, id_ in ranked[:k]]
@@ -188,11 +192,13 @@ def literal_best(
 class FiledIndex(VectorIndex):
     """Takes full blocks from a file, as a gallery does; others are added from memory."""
 
-    def __init__(self, dim: int) -> None:
-        super().__init__(dim)
+    def __init__(self, dim: int, vectors_per_row: int = 1) -> None:
+        super().__init__(dim, vectors_per_row=vectors_per_row)
         self._folder = tempfile.TemporaryDirectory()
         path = Path(self._folder.name) / "vectors"
-        self._file = VectorFile.create(path, width=dim, identity="a" * 32, block_rows=300)
+        self._file = VectorFile.create(
+            path, width=dim * vectors_per_row, identity="a" * 32, block_rows=300
+        )
         self._source = VectorSource(self._file, on_damage=lambda ids: None)
         self._num_slots = 0
 
@@ -228,17 +234,20 @@ class FiledIndex(VectorIndex):
     is_filed=st.booleans(),
     scale=st.sampled_from([None, 0.05, 3, 1e5]),
     biased=st.sampled_from([0.01, 1]),
+    several=st.sampled_from([1, 1, 2, 3]),
 )
 def test_search_is_exact_for_any_data(
-    seed, kinds, count, drop, share, k, num_queries, is_filed, scale, biased
+    seed, kinds, count, drop, share, k, num_queries, is_filed, scale, biased, several
 ) -> None:
     random = np.random.default_rng(seed)
     biases = np.zeros(6000, np.float32)
-    searched = FiledIndex(WIDTH) if is_filed else VectorIndex(WIDTH)
+    index = FiledIndex if is_filed else VectorIndex
+    searched = index(WIDTH, vectors_per_row=several)
     rows: dict[int, np.ndarray] = {}
     for number, kind in enumerate(kinds):
         ids = np.arange(count) * 2 + number * 2000
-        vectors = POINTS[kind](random, count).astype(np.float32)
+        places = [POINTS[kind](random, count) for _ in range(several)]
+        vectors = np.concatenate(places, axis=1).astype(np.float32)
         searched.add(ids, vectors)
         rows |= dict(zip(ids.tolist(), vectors, strict=True))
         if scale is not None:  # of present rows, and of rows that are added later
@@ -252,7 +261,7 @@ def test_search_is_exact_for_any_data(
     allowed = None if share is None else np.flatnonzero(random.random(6000) < share)
     queries = random.standard_normal((num_queries, WIDTH)).astype(np.float32)
     if rows:
-        queries[0] = next(iter(rows.values()))
+        queries[0] = next(iter(rows.values()))[:WIDTH]
     assert searched.ids.tolist() == list(rows)
     for query, hits in zip(queries, searched.search(queries, k, allowed), strict=True):
         best = literal_best(rows, query, k, allowed, biases)

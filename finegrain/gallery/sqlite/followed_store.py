@@ -15,6 +15,7 @@ from finegrain.errors import GalleryError
 from finegrain.gallery.backend import Memory, Search
 from finegrain.gallery.columns.followed import FollowedColumns
 from finegrain.gallery.filters.conditions import column_kinds
+from finegrain.gallery.several_vectors import SeveralVectors
 from finegrain.gallery.sqlite.backup import tokens_of
 from finegrain.gallery.sqlite.reindex import PictureEncoder, Reindexed, reindex
 from finegrain.gallery.sqlite.stats import GalleryStats, file_stats
@@ -30,7 +31,7 @@ from finegrain.index.backend import (
     SearchIndex,
 )
 from finegrain.index.block import StoredBlock
-from finegrain.index.exact import Ids, VectorIndex, Vectors
+from finegrain.index.exact import Hit, Ids, VectorIndex, Vectors
 from finegrain.runtime.forks import pause_at_fork
 
 TIDY_SECONDS = 60.0
@@ -101,7 +102,8 @@ class Follower:
         self._bias_revision = 0
         self._identity: str | None = None
         if self._backend is None:
-            return VectorIndex(self._store.dim)
+            count = self._store.vectors_per_row
+            return VectorIndex(self._store.dim // count, vectors_per_row=count)
         return self._backend.over(self._store)
 
     def index(self) -> SearchIndex:
@@ -239,7 +241,16 @@ class FollowedStore(Store):
         """
         allowed = None if where is None else self._columns.ids_where(where)
         index = self._follower.index()
-        return lambda queries, depth: index.search(queries, depth, allowed)
+
+        def search(queries: Vectors, depth: int) -> list[list[Hit]]:
+            return index.search(queries, depth, allowed)
+
+        if self.vectors_per_row == 1:
+            return search
+        several = SeveralVectors(self.vectors_per_row, self.dim // self.vectors_per_row)
+        if isinstance(index, VectorIndex):
+            return lambda queries, depth: search(several.scaled(queries), depth)
+        return several.searching(search)
 
     def searching_caption(
         self, ids: NDArray[np.int32], eot: NDArray[np.int32], where: str | None

@@ -295,10 +295,10 @@ class StoreReader:
     def moment(self) -> Moment:
         """Tells whether anything that a search reads has changed; reads one row."""
         with self.reading() as run:
-            counters = run(
+            identity, num_slots, deletions, revision = run(
                 "SELECT identity, num_slots, deletions, bias_revision FROM gallery, vector_file"
             ).fetchone()
-        return Moment(*counters, len(self.damaged))
+        return Moment(identity, num_slots, deletions, revision, len(self.damaged))
 
     def blocks(self) -> tuple[str | None, int]:
         """Identity of the file of vectors, and the number of its blocks that have codes."""
