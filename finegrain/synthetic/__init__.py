@@ -13,6 +13,8 @@ require("cv2", extra="train")
 
 from finegrain.synthetic.articles import Product, product  # noqa: E402
 from finegrain.synthetic.captions import Caption, captions_of  # noqa: E402
+from finegrain.synthetic.film_writer import write_films  # noqa: E402
+from finegrain.synthetic.films import FilmedScene, film, filmed_scene, seen_moments  # noqa: E402
 from finegrain.synthetic.layout import AttributeRecord, read_attributes  # noqa: E402
 from finegrain.synthetic.person import Identity, Person, identities  # noqa: E402
 from finegrain.synthetic.products import render_product, write_products  # noqa: E402
@@ -34,12 +36,15 @@ __all__ = [
     "AttributeRecord",
     "Camera",
     "Caption",
+    "FilmedScene",
     "Identity",
     "Person",
     "Product",
     "Rendering",
     "View",
     "captions_of",
+    "film",
+    "filmed_scene",
     "identities",
     "matches",
     "product",
@@ -47,7 +52,9 @@ __all__ = [
     "render",
     "render_product",
     "render_with_regions",
+    "seen_moments",
     "view_of",
+    "write_films",
     "write_people",
     "write_products",
 ]

@@ -65,7 +65,7 @@ def render(
         DataError: ``size`` is smaller than 32 x 16 or larger than 2048.
     """
     canvas = _draw(person, view, size, regions=False, trim=trim)
-    return _develop(canvas.pixels, view, size)
+    return develop(canvas.pixels, view, size)
 
 
 def render_with_regions(person: Person, view: View, *, size: tuple[int, int] = SIZE) -> Rendering:
@@ -74,7 +74,7 @@ def render_with_regions(person: Person, view: View, *, size: tuple[int, int] = S
     assert canvas.regions is not None
     regions = cv2.resize(canvas.regions, (size[1], size[0]), interpolation=cv2.INTER_NEAREST)
     return Rendering(
-        image=_develop(canvas.pixels, view, size),
+        image=develop(canvas.pixels, view, size),
         regions=np.asarray(regions, np.uint8),
         slots=tuple(canvas.slots),
     )
@@ -201,7 +201,7 @@ def _noise_tile() -> Field:
     return rng.standard_normal((_NOISE_TILE, _NOISE_TILE, 3)).astype(np.float32)
 
 
-def _develop(pixels: Pixels, view: View, size: tuple[int, int]) -> Pixels:
+def develop(pixels: Pixels, view: View, size: tuple[int, int]) -> Pixels:
     """Reduce to the requested size, and add the camera's colours, blur and noise."""
     height, width = size
     camera = view.camera
