@@ -36,6 +36,10 @@ class GalleryError(FinegrainError):
     """A gallery is missing, damaged, or belongs to another plan."""
 
 
+class CameraError(FinegrainError):
+    """A camera cannot be read, or its settings are invalid."""
+
+
 class FinegrainWarning(UserWarning):
     """An operation succeeded, but the user should know about a condition of its inputs."""
 

@@ -104,6 +104,19 @@ def _frame_at(
     raise ImageError(f"{path}: there is no frame at {time:.3f} s or later. Copy the video again.")
 
 
+def upright(frame: Any, longest_side: int | None) -> NDArray[np.uint8]:
+    """Pixels of a decoded frame of PyAV, turned as its file says, RGB uint8 ``[H, W, 3]``."""
+    longest = max(frame.width, frame.height)
+    scale = min(1.0, (longest_side or longest) / longest)
+    rgb = frame.to_ndarray(
+        format="rgb24",
+        width=max(1, round(frame.width * scale)),
+        height=max(1, round(frame.height * scale)),
+        interpolation="AREA",
+    )
+    return np.ascontiguousarray(np.rot90(rgb, _UPRIGHT_TURNS.get(frame.rotation, 0)))
+
+
 class VideoReader:
     """Reads frames of a local video file.
 
@@ -147,7 +160,7 @@ class VideoReader:
             for time, frame in decoded:
                 position = max(position, time)
                 if time >= wanted - _HALF_MILLISECOND:
-                    result = Frame(time=max(0.0, time), pixels=self._pixels(frame))
+                    result = Frame(time=max(0.0, time), pixels=upright(frame, self._longest_side))
                     break
             if result is None:
                 self._report_end(wanted, position)
@@ -255,17 +268,6 @@ class VideoReader:
                     self._gap = math.inf  # key frames are too far apart for seeking to help
                 return chain([first], decoded)
         return decoded
-
-    def _pixels(self, frame: Any) -> NDArray[np.uint8]:
-        longest = max(frame.width, frame.height)
-        scale = min(1.0, (self._longest_side or longest) / longest)
-        rgb = frame.to_ndarray(
-            format="rgb24",
-            width=max(1, round(frame.width * scale)),
-            height=max(1, round(frame.height * scale)),
-            interpolation="AREA",
-        )
-        return np.ascontiguousarray(np.rot90(rgb, _UPRIGHT_TURNS.get(frame.rotation, 0)))
 
     def _report_end(self, wanted: float, position: float) -> None:
         # The last frame of an intact file may be slightly before its stated end.

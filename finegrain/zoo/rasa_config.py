@@ -6,9 +6,9 @@ import reprlib
 from pathlib import Path
 from typing import Any
 
+from finegrain.bounded.plain_yaml import read_plain_yaml
 from finegrain.errors import WeightsError
-from finegrain.zoo.plain_yaml import read_plain_yaml
-from finegrain.zoo.released_config import DATASETS, ReleasedConfig
+from finegrain.zoo.released_config import DATASETS, YAML_DEPTH, ReleasedConfig
 
 THEIRS_TO_OURS = {
     "batch_size_train": "batch_size",
@@ -42,7 +42,7 @@ def read_rasa_config(path: Path) -> ReleasedConfig:
     Raises:
         WeightsError: The file is missing or damaged, or a value is invalid.
     """
-    left = _flat(read_plain_yaml(path))
+    left = _flat(read_plain_yaml(path, WeightsError, max_depth=YAML_DEPTH))
     fields = {ours: left.pop(theirs) for theirs, ours in THEIRS_TO_OURS.items() if theirs in left}
     fields |= _sizes(left) | _losses(left) | _dataset(left) | _rates(left)
     for name, value in AS_IN_RECIPES.items():

@@ -8,8 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from finegrain.bounded.plain_yaml import read_plain_yaml
 from finegrain.errors import WeightsError
-from finegrain.zoo.plain_yaml import read_plain_yaml
+
+YAML_DEPTH = 4
+"""How deep the values of a released configuration may be nested."""
 
 THEIRS_TO_OURS = {
     "text_length": "method.text.context_length",
@@ -86,7 +89,7 @@ def read_released_config(path: Path, *, rde: bool = False) -> ReleasedConfig:
         WeightsError: The file is missing or damaged, has a tag of a Python object other than a
             tuple, or has an invalid value.
     """
-    left = read_plain_yaml(path)
+    left = read_plain_yaml(path, WeightsError, max_depth=YAML_DEPTH)
     table = THEIRS_TO_OURS | (_OF_RDE if rde else _OF_IRRA)
     fields = {ours: left.pop(theirs) for theirs, ours in table.items() if theirs in left}
     fields |= _picture(left) | (_rde(left) if rde else _losses(left))

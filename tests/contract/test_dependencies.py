@@ -23,6 +23,8 @@ OWN = {
 BROUGHT_BY = {
     "cuda": {"cuda-python"},  # a metapackage, whose parts have the modules
     "cpuinfo": {"pytest-benchmark"},  # it depends on pillow for the same purpose
+    # all builds of OpenCV have the module cv2
+    "cv2": {"opencv-contrib-python-headless"},
     "tensorrt": {"tensorrt"},
 }
 """Modules that the metadata of installed packages does not list."""

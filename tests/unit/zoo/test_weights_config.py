@@ -10,8 +10,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from finegrain.bounded.plain_yaml import MAX_BYTES
 from finegrain.errors import WeightsError
-from finegrain.zoo.plain_yaml import MAX_BYTES
 from finegrain.zoo.released_config import ReleasedConfig, read_released_config
 
 RELEASED = {

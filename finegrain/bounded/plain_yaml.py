@@ -1,4 +1,4 @@
-"""Safe reading of YAML files of released code: plain values and tuples only."""
+"""Reads YAML files of plain values; nothing in a file is run as code."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from typing import Any
 
 import yaml
 
-from finegrain.errors import WeightsError
+from finegrain.bounded.file import read_bounded
+from finegrain.errors import FinegrainError
 
 MAX_BYTES = 1 << 16
 """Maximum size of a file; released files have about sixty short lines."""
-
-MAX_DEPTH = 4
 
 _TUPLE = "tag:yaml.org,2002:python/tuple"
 
@@ -37,48 +36,47 @@ def _tuple(loader: _Loader, node: yaml.SequenceNode) -> tuple[Any, ...]:
 _Loader.add_constructor(_TUPLE, _tuple)
 
 
-def read_plain_yaml(path: Path) -> dict[str, Any]:
-    """Read named values from YAML without running code from it.
+def read_plain_yaml(path: Path, failure: type[FinegrainError], *, max_depth: int) -> dict[str, Any]:
+    """Read named values.
+
+    Args:
+        path: The file.
+        failure: The class of the error.
+        max_depth: How deep lists and names may be nested.
 
     Raises:
-        WeightsError: The file is missing, damaged or too large, or has a tag of a Python object
-            other than a tuple.
+        FinegrainError: The file is missing, damaged or too large, is nested deeper, or has a tag
+            of a Python object other than a tuple.
     """
+    text = read_bounded(path, MAX_BYTES, failure)
     try:
-        text = _read(path)
-        _refuse_what_is_not_plain(text, path)
+        _refuse_what_is_not_plain(text, path, failure, max_depth)
         values = yaml.load(text, Loader=_Loader)  # a SafeLoader: it creates values only
-    except WeightsError:
-        raise
-    except (OSError, yaml.YAMLError, ValueError) as error:
-        raise WeightsError(f"{path} cannot be read as YAML: {error}") from error
+    except (yaml.YAMLError, ValueError) as error:
+        if isinstance(error, FinegrainError):
+            raise
+        raise failure(f"{path} cannot be read as YAML: {error}") from error
     if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
-        raise WeightsError(f"expected named values in {path}, got {reprlib.repr(values)}")
+        raise failure(f"expected named values in {path}, got {reprlib.repr(values)}")
     return values
 
 
-def _read(path: Path) -> bytes:
-    with path.open("rb") as file:
-        text = file.read(MAX_BYTES + 1)
-    if len(text) > MAX_BYTES:
-        raise WeightsError(f"expected a configs.yaml of at most {MAX_BYTES} bytes, got {path}")
-    return text
-
-
-def _refuse_what_is_not_plain(text: bytes, path: Path) -> None:
+def _refuse_what_is_not_plain(
+    text: bytes, path: Path, failure: type[FinegrainError], max_depth: int
+) -> None:
     """Check all parser events before any value is created."""
     depth = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         tag = getattr(event, "tag", None)
         if tag not in (None, _TUPLE):
-            raise WeightsError(
+            raise failure(
                 f"{path} asks for {tag}; expected plain values and tuples. finegrain does not run "
                 "code from files: delete the line, or write its value"
             )
         # Nested references could expand a small file to any size.
         if isinstance(event, yaml.AliasEvent):
-            raise WeightsError(f"{path} refers to *{event.anchor}; write its value instead")
+            raise failure(f"{path} refers to *{event.anchor}; write its value instead")
         depth += isinstance(event, yaml.CollectionStartEvent)
         depth -= isinstance(event, yaml.CollectionEndEvent)
-        if depth > MAX_DEPTH:
-            raise WeightsError(f"{path} is nested {depth} deep; expected a flat configs.yaml")
+        if depth > max_depth:
+            raise failure(f"{path} is nested {depth} deep; expected at most {max_depth}")
