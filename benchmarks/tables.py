@@ -80,6 +80,15 @@ def denied_words(result: Result) -> str:
     return _table(rows, [head, f"precision@{result['k']}", "denied thing shown"])
 
 
+def everyday_words(result: Result) -> str:
+    rows = [
+        (name, *(f"{at[way]:.3f}" for way in ("words=True", "words=False")))
+        for name, at in result["precision"].items()
+    ]
+    head = f"precision@{result['k']}, {result['gallery']:,} pictures"
+    return _table(rows, [head, "words read", "as typed"])
+
+
 def composed_queries(result: Result) -> str:
     rows = [(name, f"{precision:.3f}") for name, precision in result["precision"].items()]
     head = f"{result['queries']} queries, {result['gallery']:,} pictures"
@@ -365,6 +374,7 @@ TABLES: Mapping[str, tuple[Callable[..., str], tuple[str, ...]]] = {
     "demo_queries": (demo_queries, ("demo",)),
     "catalog_photos": (catalog_photos, ("catalog_photos",)),
     "denied_words": (denied_words, ("denied_words",)),
+    "everyday_words": (everyday_words, ("everyday_words",)),
     "composed_queries": (composed_queries, ("composed_queries",)),
     "no_match": (no_match, ("no_match",)),
     "query_latency": (query_latency, ("query_onnx_fp32", "query_cpu_int8")),

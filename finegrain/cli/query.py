@@ -58,6 +58,10 @@ def add_query_verb(verbs: Verbs) -> None:
         help="search for words such as 'without a bag' as they are",
     )  # fmt: skip
     query.add_argument(
+        "--no-words", action="store_false", dest="words",
+        help="search for words that the model does not know as they are typed",
+    )  # fmt: skip
+    query.add_argument(
         "--min-probability", type=float, metavar="P",
         help="leave out matches of a lower probability; the plan needs a calibration",
     )  # fmt: skip
@@ -143,6 +147,7 @@ def _answers(
                 unlike=arguments.unlike,
                 avoid=arguments.avoid,
                 negation=arguments.negation,
+                words=arguments.words,
                 min_probability=arguments.min_probability,
                 where=arguments.where,
                 group_by=arguments.group_by,
@@ -155,6 +160,7 @@ def _answers(
         arguments.k,
         avoid=arguments.avoid,
         negation=arguments.negation,
+        words=arguments.words,
         min_probability=arguments.min_probability,
         where=arguments.where,
         group_by=arguments.group_by,
@@ -194,7 +200,10 @@ def _print_json(answers: Sequence[Matches]) -> None:
     for answer in answers:
         for note in answer.notes:
             print(f"note: {printable(note)}", file=sys.stderr)
-    results = [{"query": answer.query, "matches": answer.to_dicts()} for answer in answers]
+    results = [
+        {"query": answer.query, "notes": answer.notes, "matches": answer.to_dicts()}
+        for answer in answers
+    ]
     output = results if len(results) > 1 else results[0]["matches"]
     print(printable_json(output))
 

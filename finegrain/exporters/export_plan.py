@@ -26,11 +26,14 @@ from finegrain.exporters.profile import ExportProfile
 from finegrain.exporters.to_onnx import image_graph, image_graph_with_tokens, text_graph
 from finegrain.methods import TwoTowers
 from finegrain.methods.match_head import Matcher
+from finegrain.models.trained_rows import keep_trained_rows
 from finegrain.plan import BACKGROUND, IMAGE, MATCH, TEXT, TOKENIZER, Manifest, Plan, write_plan
+from finegrain.preprocess.vocabulary import VOCABULARY, Vocabulary
 from finegrain.recipe import Recipe
 from finegrain.records import Sample, Split
 from finegrain.runs.checkpoint import MODEL
 from finegrain.runs.run import eager_encoder, load_run
+from finegrain.runs.vocabulary import read_vocabulary
 from finegrain.synthetic import write_people
 from finegrain.zoo.hub import digest
 
@@ -86,6 +89,7 @@ def export(
             compared_on=chosen.description,
             is_validation=chosen.description.startswith(VALIDATION),
             training_captions=chosen.training_captions,
+            vocabulary=read_vocabulary(Path(run)),
         )
 
 
@@ -103,14 +107,18 @@ def export_method(
     source: Mapping[str, str] | None = None,
     weights: Mapping[str, str] | None = None,
     prompt: str = "{}",
+    vocabulary: Vocabulary | None = None,
 ) -> ParityReport:
     """Export a method that is in memory; see :func:`export`.
 
     ``source``, ``weights`` and ``prompt`` are those of :class:`~finegrain.plan.Manifest`. The
     comparison has no prompt. If the samples are the validation split of the model's own data,
     the probability of a match is fitted on them, and hub correction is chosen on them with a bank
-    of training captions.
+    of training captions. With a ``vocabulary`` the text tower keeps only the rows of its tokens:
+    the method is changed, and other tokens share one row.
     """
+    if vocabulary is not None:
+        keep_trained_rows(method.text_tower, vocabulary.tokens)
     eager = eager_encoder(recipe, method.cpu(), torch.device("cpu"))
     transform = eager.transform
     context_length = recipe.method.text.context_length
@@ -132,6 +140,8 @@ def export_method(
         for name, (precision, graph) in graphs.items()
     }
     members[TOKENIZER] = eager.tokenizer.to_json().encode()
+    if vocabulary is not None:
+        members[VOCABULARY] = vocabulary.to_json()
     norm, logits = method.image_tower.pixel_norm, method.logits
     manifest = Manifest(
         method=recipe.method.method_name,

@@ -22,6 +22,7 @@ from finegrain.records import Pid, Scalar
 from finegrain.search.picture_grid import Tile, draw_grid, fitting_tile
 
 if TYPE_CHECKING:
+    from finegrain.search.asking.words import WordsRead
     from finegrain.search.explanation import Explanation
 
 _MAX_COLUMNS = 8
@@ -135,6 +136,7 @@ class Matches(Sequence[Match]):
         matches: Matches, best first.
         notes: Notes for the user, such as words of the query that the model did not read.
         rejected: The best match, if none was probable enough and there are no matches.
+        read: How words were read that the model does not know.
 
     Attributes:
         refiner: Function behind :meth:`refine`; a searcher sets it.
@@ -147,11 +149,13 @@ class Matches(Sequence[Match]):
         *,
         notes: Sequence[str] = (),
         rejected: Match | None = None,
+        read: Sequence[WordsRead] = (),
     ) -> None:
         self.query = query
         self.rejected = rejected
         self.notes = tuple(notes)
         self.refiner: Refiner | None = None
+        self._read = tuple(read)
         self._matches = tuple(matches)
 
     def __len__(self) -> int:
@@ -166,7 +170,7 @@ class Matches(Sequence[Match]):
     def __getitem__(self, index: slice) -> Matches: ...
     def __getitem__(self, index: int | slice) -> Match | Matches:
         if isinstance(index, slice):
-            part = Matches(self.query, self._matches[index], notes=self.notes)
+            part = Matches(self.query, self._matches[index], notes=self.notes, read=self._read)
             part.refiner = self.refiner
             return part
         return self._matches[index]
@@ -187,6 +191,16 @@ class Matches(Sequence[Match]):
     def to_dicts(self) -> list[dict[str, Any]]:
         """One dictionary of JSON values for each match."""
         return [match.to_dict() for match in self]
+
+    @property
+    def changed_words(self) -> dict[str, str]:
+        """Words of the query that were read as others, as ``{"jumper": "sweater"}``."""
+        return {word: plain for read in self._read for word, plain in read.changed.items()}
+
+    @property
+    def unread_words(self) -> tuple[str, ...]:
+        """Words of the query that the model never read in its training."""
+        return tuple(dict.fromkeys(word for read in self._read for word in read.unread))
 
     def refine(
         self, like: Sequence[int | Match] = (), unlike: Sequence[int | Match] = ()

@@ -24,6 +24,7 @@ from finegrain.gallery.scoring import Linear, Scoring
 from finegrain.index.gpu.index import Gpu
 from finegrain.index.gpu.scans import scan_maker
 from finegrain.plan import Plan
+from finegrain.preprocess.vocabulary import VOCABULARY, Vocabulary
 from finegrain.runtime.base import RuntimeChoice
 from finegrain.search.asking.asked import Asked, checked_judged
 from finegrain.search.asking.probability import (
@@ -34,6 +35,7 @@ from finegrain.search.asking.probability import (
     probable,
 )
 from finegrain.search.asking.scores import Scorer
+from finegrain.search.asking.words import WordReader
 from finegrain.search.explanation import Explanation, explain
 from finegrain.search.matches import Match, Matches, Refiner
 from finegrain.search.queries import Query, text_notes
@@ -142,6 +144,9 @@ class Retriever:
         self.calibration = (
             None if coefficients is None else MatchProbability.from_dict(coefficients)
         )
+        self.words: WordReader | None = None
+        if VOCABULARY in plan.manifest.sha256:
+            self.words = WordReader(Vocabulary.from_json(plan.take(VOCABULARY)))
         self._index: Gpu | None = None
         if vectors == "gpu":
             # Check this before building the towers, which may take minutes.
@@ -425,6 +430,7 @@ def _matches(
         asked.label,
         list(_rows(retriever.gallery, hits, chances, explainer, request)),
         notes=notes,
+        read=asked.read,
     )
 
 

@@ -285,6 +285,7 @@ class Searcher:
         unlike: Sequence[int] = (),
         avoid: str | Sequence[str] = (),
         negation: bool | Reader = True,
+        words: bool = True,
         min_probability: float | None = None,
         where: str | None = None,
         group_by: str | None = None,
@@ -299,6 +300,7 @@ class Searcher:
         *,
         avoid: str | Sequence[str] = (),
         negation: bool | Reader = True,
+        words: bool = True,
         min_probability: float | None = None,
         where: str | None = None,
         group_by: str | None = None,
@@ -318,6 +320,7 @@ class Searcher:
         unlike: Sequence[int] = (),
         avoid: str | Sequence[str] = (),
         negation: bool | Reader = True,
+        words: bool = True,
         min_probability: float | None = None,
         where: str | None = None,
         group_by: str | None = None,
@@ -344,6 +347,10 @@ class Searcher:
                 a hat"; the notes say what was read. ``False`` searches for all words as they
                 are. A function reads other languages than English; it returns a
                 :class:`~finegrain.search.asking.negation.Reading`.
+            words: Also read words that the model does not know: everyday names as "jumper", and
+                words with a typo. The notes say what was changed, and which words the model never
+                read. Nothing changes if the plan has no vocabulary, as with a pretrained text
+                tower; see :mod:`finegrain.search.asking.words`.
             min_probability: Leave out matches with a lower probability. If none remains, the first
                 note says that nobody in the gallery fits, and ``rejected`` is the best match. The
                 plan needs a calibration, which an export fits on the validation split, and
@@ -385,7 +392,7 @@ class Searcher:
                     "image, images, text, weight, like and unlike belong to one query, got a list "
                     "of queries. Search for them one by one."
                 )
-            return self._answer(asked_all(query, denial), request)
+            return self._answer(asked_all(query, denial), request, words=words)
         asked = asked_one(
             query,
             denial,
@@ -396,9 +403,11 @@ class Searcher:
             like=like,
             unlike=unlike,
         )
-        return self._answer([asked], request)[0]
+        return self._answer([asked], request, words=words)[0]
 
-    def _answer(self, queries: Sequence[Asked], request: Request) -> list[Matches]:
+    def _answer(self, queries: Sequence[Asked], request: Request, *, words: bool) -> list[Matches]:
+        if words and (reader := self._retriever.words) is not None:
+            queries = [asked.with_words_of(reader) for asked in queries]
         reranker = self._open_reranker() if any(q.text is not None for q in queries) else None
         return answer(self._retriever, reranker, queries, request)
 

@@ -38,6 +38,7 @@ from finegrain.runs.checkpoint import (
 )
 from finegrain.runs.pretrained import with_published_towers
 from finegrain.runs.run import build_method, eager_encoder, training_transform
+from finegrain.runs.vocabulary import reads_only_captions, write_vocabulary
 from finegrain.training.batches import advice_on, moved, parts_of
 from finegrain.training.curves import Curves
 from finegrain.training.distributed import World, join_world
@@ -242,13 +243,11 @@ class _Trainer:
             seed=recipe.seed,
             world=world,
         )
-        loader = make_loader(
-            pairs,
-            order,
-            self.tokenizer.remembering(REMEMBERED_CAPTIONS),
-            workers=recipe.workers,
-            device=world.device,
-        )
+        tokenizer = self.tokenizer.remembering(REMEMBERED_CAPTIONS)
+        if world.is_first and reads_only_captions(recipe):
+            with writing(self.folder):
+                write_vocabulary(self.folder, split, tokenizer)
+        loader = make_loader(pairs, order, tokenizer, workers=recipe.workers, device=world.device)
         watched = ("val", "test") if recipe.watch_test else ("val",)
         return order, loader, [splits[name] for name in watched if name in splits]
 

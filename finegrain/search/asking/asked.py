@@ -10,6 +10,7 @@ from finegrain.errors import QueryError
 from finegrain.preprocess import ImageSource
 from finegrain.search.asking.composition import WEIGHT, change_of, changes_nothing
 from finegrain.search.asking.negation import Reader, Reading, contradictions, read_english
+from finegrain.search.asking.words import WordReader, WordsRead
 from finegrain.search.queries import Query, check_query
 
 
@@ -24,6 +25,8 @@ class Asked:
         pictures: The pictures; empty for a query by words alone.
         weight: Weight of the words beside pictures, from 0 to 1.
         like, unlike: Ids of pictures that were judged right or wrong.
+        read: How the words of ``wanted`` and of each denied phrase were read; empty if they were
+            taken as they are.
     """
 
     text: str | None = None
@@ -33,6 +36,7 @@ class Asked:
     weight: float = WEIGHT
     like: tuple[int, ...] = ()
     unlike: tuple[int, ...] = ()
+    read: tuple[WordsRead, ...] = ()
 
     @property
     def is_plain(self) -> bool:
@@ -57,7 +61,7 @@ class Asked:
     @property
     def notes(self) -> list[str]:
         """How words were read, if not as they are."""
-        notes = []
+        notes = [note for read in self.read for note in read.notes]
         if self.pictures and self.text is not None and not (self.wanted or self.denied):
             notes.append(f"{self.text!r:.80} changes nothing, so the picture alone was searched")
         if self.denied:
@@ -67,6 +71,16 @@ class Asked:
         for phrase in contradictions(self.wanted, self.denied):
             notes.append(f"the query asks for {phrase!r} and denies it, so no picture fits well")
         return notes
+
+    def with_words_of(self, reader: WordReader) -> Asked:
+        """The same query in words that a model knows."""
+        wanted, denied = reader.read(self.wanted), [reader.read(text) for text in self.denied]
+        return replace(
+            self,
+            wanted=wanted.text,
+            denied=tuple(read.text for read in denied),
+            read=(wanted, *denied),
+        )
 
     @property
     def label(self) -> str:

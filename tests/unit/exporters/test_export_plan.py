@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import errno
 import os
 import sys
@@ -31,6 +32,7 @@ from finegrain.exporters.export_plan import export_method
 from finegrain.methods import IrraConfig
 from finegrain.plan import IMAGE, MANIFEST, REQUIRED, TEXT, Plan
 from finegrain.preprocess.cleaning import TBPS_CLIP_CLEANING
+from finegrain.preprocess.vocabulary import VOCABULARY, Vocabulary
 from finegrain.recipe import recipe_from_dict
 from finegrain.records import Sample
 from finegrain.runs.checkpoint import State, save_checkpoint
@@ -91,6 +93,33 @@ def test_the_plan_has_the_embeddings_of_the_eager_model(exported, tiny_recipe, t
     )
     assert report.failures(PROFILE) == []
     assert report.num_queries > len(CAPTIONS)
+
+
+def test_a_plan_keeps_only_the_token_rows_that_were_trained(
+    exported, tiny_recipe, tiny_method, crops, tmp_path
+):
+    full, path = Plan(exported[0]), tmp_path / "model.plan"
+    tokenizer = tiny_recipe.method.text.tokenizer()
+    vocabulary = Vocabulary.of(CAPTIONS, tokenizer)
+    export_method(
+        tiny_recipe,
+        copy.deepcopy(tiny_method),
+        PROFILE,
+        path,
+        checkpoint="c" * 64,
+        samples=samples_of(crops, [*CAPTIONS, "a quokka"]),
+        compared_on="twelve crops",
+        vocabulary=vocabulary,
+    )
+    plan = Plan(path)
+    assert Vocabulary.from_json(plan.take(VOCABULARY)) == vocabulary
+    assert len(plan._members[TEXT]) < len(full._members[TEXT]) / 5
+    encoder, whole = Encoder.from_plan(plan), Encoder.from_plan(full)
+    np.testing.assert_allclose(
+        encoder.encode_texts(CAPTIONS), whole.encode_texts(CAPTIONS), atol=1e-6
+    )
+    lion, zebra = encoder.encode_texts(["a lion in a coat", "a zebra in a coat"])
+    np.testing.assert_array_equal(lion, zebra)
 
 
 def test_the_manifest_states_what_was_exported(exported, tiny_recipe):

@@ -12,6 +12,7 @@ from finegrain.evaluation.evaluation import evaluate
 from finegrain.methods import Clip
 from finegrain.recipe import Augment, Optimizer, Schedule, load_recipe
 from finegrain.runs.checkpoint import MODEL, OPTIMIZER, best_checkpoint, read_state
+from finegrain.runs.vocabulary import read_vocabulary
 from finegrain.training import loop, train
 from finegrain.training.distributed import World
 
@@ -140,6 +141,9 @@ def test_a_run_folder_has_recipe_metrics_and_curves(recipe, tmp_path):
     run = train(recipe, tmp_path, progress=False)
     assert (run.folder, run.steps, len(run.losses)) == (tmp_path, 20, 20)
     assert load_recipe(tmp_path) == recipe
+    vocabulary = read_vocabulary(tmp_path)
+    assert vocabulary is not None
+    assert {"red", "cyan"} <= vocabulary.words.keys()
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [(line["step"], line["split"]) for line in lines] == [(16, "val"), (20, "val")]
     assert run.validation is not None
