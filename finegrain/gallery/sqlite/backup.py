@@ -10,6 +10,7 @@ from pathlib import Path
 from finegrain.errors import GalleryError
 from finegrain.gallery.sqlite.connections import as_gallery_errors, log_of
 from finegrain.gallery.sqlite.files import (
+    codes_of,
     next_vectors_of,
     publish_new,
     publish_over,
@@ -54,7 +55,8 @@ def _publish(unfinished: Path, target: Path, *, overwrite: bool) -> None:
         publish_over(vectors_of(unfinished), next_vectors_of(target))
     if overwrite:
         publish_over(unfinished, target)
-        tokens_of(target).unlink(missing_ok=True)  # tokens of the old pictures
+        for old in (tokens_of(target), codes_of(target)):  # of the old pictures
+            old.unlink(missing_ok=True)
     elif not publish_new(unfinished, target):
         next_vectors_of(target).unlink(missing_ok=True)
         raise _exists(target)

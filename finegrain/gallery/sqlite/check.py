@@ -16,7 +16,7 @@ from finegrain.gallery.sqlite.backup import tokens_of
 from finegrain.gallery.sqlite.biases import biases_since
 from finegrain.gallery.sqlite.connections import as_gallery_errors
 from finegrain.gallery.sqlite.expiry import doubted
-from finegrain.gallery.sqlite.files import vectors_of
+from finegrain.gallery.sqlite.files import codes_of, vectors_of
 from finegrain.gallery.sqlite.rows import Run, damaged_rows, damaged_thumbnails
 from finegrain.gallery.sqlite.store import Store
 
@@ -199,7 +199,8 @@ def _remarks(store: Store) -> Iterator[str]:
         moment = doubted(run)
     if moment is not None:
         yield f"the clock showed {moment} once, which is not trusted yet"
-    for path in (store.path, vectors_of(store.path), tokens_of(store.path)):
+    for name in (Path, vectors_of, tokens_of, codes_of):
+        path = name(store.path)
         with suppress(OSError):
             mode = stat.S_IMODE(os.stat(path).st_mode)
             if os.name == "posix" and mode & 0o077:

@@ -21,6 +21,11 @@ def next_vectors_of(path: Path) -> Path:
     return path.with_name(f"{path.name}.vectors.next")
 
 
+def codes_of(path: Path) -> Path:
+    """Path of the file with the codes of an approximate index over a gallery."""
+    return path.with_name(f"{path.name}.codes")
+
+
 @contextmanager
 def unfinished_file(target: Path) -> Generator[Path]:
     """An empty file next to a target, readable by its owner only, removed after the block."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +18,16 @@ from finegrain.gallery.columns.followed import FollowedColumns
 from finegrain.gallery.filters.conditions import column_kinds
 from finegrain.gallery.several_vectors import SeveralVectors
 from finegrain.gallery.sqlite.backup import tokens_of
+from finegrain.gallery.sqlite.connections import patience
+from finegrain.gallery.sqlite.files import codes_of
 from finegrain.gallery.sqlite.reindex import PictureEncoder, Reindexed, reindex
 from finegrain.gallery.sqlite.stats import GalleryStats, file_stats
 from finegrain.gallery.sqlite.store import Store
 from finegrain.gallery.sqlite.store_reader import Moment
 from finegrain.gallery.sqlite.tokens import forget_tokens, keep_tokens
-from finegrain.index.approximate import Tuned, tune
+from finegrain.gallery.sqlite.vector_file import Checksums
+from finegrain.index.approximate import ApproximateIndex, Tuned, tune
+from finegrain.index.approximate.code_erasure import draft_of, forget_codes, keep_codes
 from finegrain.index.backend import (
     BiasedIndex,
     CaptionIndex,
@@ -40,6 +45,7 @@ TIDY_SECONDS = 60.0
 NOTE_SECONDS = 3600.0
 """Seconds after which a search of a gallery that stays open notes the time."""
 
+_PUBLISH_SECONDS = 2.0  # how long a search that writes codes waits for other writers
 _EVER = ""  # before any time
 
 
@@ -166,6 +172,8 @@ class Follower:
         """Follow to a new file, which does not tell what was deleted before it was written."""
         if isinstance(self._index, VectorIndex):
             self._begin_again()
+        elif isinstance(self._index, ApproximateIndex) and not len(self._index):
+            self._index.open_kept()
         else:
             self._index.remove(np.setdiff1d(self._index.ids, self._store.ids()))
 
@@ -207,7 +215,8 @@ class Follower:
 class FollowedStore(Store):
     """A :class:`Store` with an index in memory that follows the file.
 
-    Tokens of a match head are in a second file next to it, and are deleted with their pictures.
+    Tokens of a match head, and the codes of an approximate index, are in files next to it, and are
+    deleted with their pictures.
     """
 
     def __init__(
@@ -222,6 +231,7 @@ class FollowedStore(Store):
         vectors_per_row: int | None = None,
     ) -> None:
         self._tokens = tokens_of(path)
+        self.codes_path = codes_of(path)
         super().__init__(
             path,
             fingerprint=fingerprint,
@@ -302,14 +312,42 @@ class FollowedStore(Store):
     def _check_at_opening(self, *, lost_log: bool) -> None:
         super()._check_at_opening(lost_log=lost_log)
         if not self.read_only and not self.erased():  # the token file may hold deleted pictures too
-            keep_tokens(self._tokens, self._ids_stored())
+            ids = self._ids_stored()
+            keep_tokens(self._tokens, ids)
+            self._forget_codes(lambda: keep_codes(self.codes_path, np.array(ids, np.int64)))
+
+    def vector_checksums(self) -> tuple[Ids, Checksums]:
+        """Ids of present pictures, ascending, and the CRC-32 of their vectors."""
+        with self.reading() as run:
+            ids, checksums = self._vectors.checksums(run)
+            expired = self.ids_expired(_EVER, times.utc_text(times.now()))
+        present = ~np.isin(ids, [*expired.tolist(), *self.damaged])
+        return ids[present], checksums[present]
+
+    @contextmanager
+    def publishing(self) -> Iterator[None]:
+        """Exclude deletions, and others that write codes, from the file of codes."""
+        with (
+            self._connections.lock,
+            patience(self._connections.writer(), _PUBLISH_SECONDS),
+            self.writing(),
+        ):
+            yield
 
     def _forget(self, ids: Sequence[int]) -> None:
         if ids:
             forget_tokens(self._tokens, ids)
+            self._forget_codes(lambda: forget_codes(self.codes_path, np.sort(ids)))
 
     def _forget_plan(self) -> None:
         keep_tokens(self._tokens, [])
+        self._forget_codes(lambda: keep_codes(self.codes_path, np.empty(0, np.int64)))
+
+    def _forget_codes(self, forget: Callable[[], None]) -> None:
+        """Overwrite codes, while nobody else writes them."""
+        if self.codes_path.exists() or draft_of(self.codes_path).exists():
+            with self.writing():
+                forget()
 
     def _ids_stored(self) -> list[int]:
         with self.reading() as run:

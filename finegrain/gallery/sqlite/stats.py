@@ -10,7 +10,7 @@ from typing import Any
 
 from finegrain.gallery.sqlite.backup import tokens_of
 from finegrain.gallery.sqlite.connections import log_of
-from finegrain.gallery.sqlite.files import next_vectors_of, vectors_of
+from finegrain.gallery.sqlite.files import codes_of, next_vectors_of, vectors_of
 from finegrain.gallery.sqlite.store import Store
 
 
@@ -98,7 +98,8 @@ def file_stats(store: Store) -> dict[str, Any]:
 
 def _file_sizes(path: Path) -> dict[str, int]:
     sizes = {}
-    for file in (path, log_of(path), vectors_of(path), next_vectors_of(path), tokens_of(path)):
+    vectors = (vectors_of(path), next_vectors_of(path))
+    for file in (path, log_of(path), *vectors, tokens_of(path), codes_of(path)):
         with suppress(FileNotFoundError):
             sizes[file.name] = file.stat().st_size
     return sizes

@@ -163,6 +163,18 @@ class StoredVectors:
             kept = np.flatnonzero(self._kept(run, ids))
             yield ids[kept], checksums[kept], file.vectors(kept + block * file.block_rows)
 
+    def checksums(self, run: Run) -> tuple[Ids, Checksums]:
+        """Ids of present pictures, ascending, and the CRC-32 of their vectors."""
+        state = state_of(run)
+        file = self._opened(state)
+        if file is None:
+            return np.empty(0, np.int64), np.empty(0, np.uint32)
+        slots = range(-(-state.num_slots // file.block_rows))
+        ids = np.concatenate([file.ids(block) for block in slots])[: state.num_slots]
+        checksums = np.concatenate([file.checksums(block) for block in slots])[: state.num_slots]
+        kept = self._kept(run, ids)
+        return ids[kept], checksums[kept]
+
     def _kept(self, run: Run, ids: Ids) -> Mask:
         """Which rows of a block belong to present pictures."""
         kept: Mask = (ids > 0) & ~np.isin(ids, ids_of(run("SELECT id FROM erasing")))

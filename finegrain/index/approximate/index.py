@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from heapq import merge
 from itertools import islice
 
 import numpy as np
 
+from finegrain.errors import GalleryError, GalleryWarning
+from finegrain.index.approximate.code_file import CodesInvalidError
+from finegrain.index.approximate.keeping import CodeKeeper, Kept, discard, keep, opened
 from finegrain.index.approximate.kinds import Approximate
 from finegrain.index.approximate.trained import Trained
 from finegrain.index.approximate.truth import everything, exact_best, fetched
@@ -39,8 +43,9 @@ class ApproximateIndex:
 
     Candidates are taken without regard to biases; their scores and order include them.
 
-    Nothing is written to a file: codes are as personal as vectors, and a file would survive the
-    deletion of a picture.
+    The codes are kept in a file next to the gallery, if the truth has a place for one
+    (:class:`~finegrain.index.approximate.keeping.CodeKeeper`), and :meth:`open_kept` opens them.
+    Rows of the tail are coded when it is full, so they are in no file.
 
     Searches take no lock, like those of :class:`~finegrain.index.exact.VectorIndex`.
 
@@ -55,6 +60,20 @@ class ApproximateIndex:
         self.biases = Biases()
         # Both are replaced together, so that a search sees each row in exactly one of them.
         self._parts: tuple[Trained | None, VectorIndex] = (None, VectorIndex(truth.dim))
+        self._kept: Kept | None = None
+
+    def open_kept(self) -> None:
+        """Take the rows whose codes are kept next to the gallery; this index is empty before."""
+        if not isinstance(self.truth, CodeKeeper):
+            return
+        try:
+            stored = opened(self.truth, self.kind)
+        except (CodesInvalidError, OSError) as error:
+            _warn(f"{error}. The codes are made again from the vectors.")
+            return
+        if stored is not None:
+            trained, self._kept = stored
+            self._parts = (trained, VectorIndex(self.truth.dim, self.biases))
 
     @property
     def ids(self) -> Ids:
@@ -106,6 +125,7 @@ class ApproximateIndex:
         else:
             more = trained.with_rows(tail.chunks())
             self._parts = (more, VectorIndex(self.truth.dim, self.biases))
+            self._keep()
 
     def remove(self, ids: Ids) -> None:
         """Remove the rows with these ids; ids that are not in the index are ignored."""
@@ -125,12 +145,29 @@ class ApproximateIndex:
 
     def _rebuild(self) -> None:
         tail = VectorIndex(self.truth.dim, self.biases)
+        trained = None
         if len(self.truth.ids()) >= TAIL_ROWS:
-            self._parts = (Trained.over(self.truth, self.kind), tail)
+            trained = Trained.over(self.truth, self.kind)
+        else:
+            for ids, vectors in everything(self.truth):
+                tail.add(ids, vectors)
+        self._parts = (trained, tail)
+        self._kept = None
+        self._keep()
+
+    def _keep(self) -> None:
+        """Write the codes to their file, which then holds no others."""
+        keeper, (trained, _) = self.truth, self._parts
+        if not isinstance(keeper, CodeKeeper) or keeper.read_only:
             return
-        for ids, vectors in everything(self.truth):
-            tail.add(ids, vectors)
-        self._parts = (None, tail)
+        try:
+            if trained is None:
+                discard(keeper)
+            else:
+                self._kept = keep(keeper, self.kind, trained, self._kept)
+        except (GalleryError, OSError) as error:
+            self._kept = None
+            _warn(f"{keeper.codes_path} is not written: {error}. The next opening codes again.")
 
     def search(self, queries: Vectors, k: int, allowed: Ids | None = None) -> list[list[Hit]]:
         """About the ``k`` best rows of each query, best first; equal scores by ascending id.
@@ -179,6 +216,10 @@ class ApproximateIndex:
     def _exact(self, queries: list[Query], k: int, allowed: Ids | None) -> list[list[Hit]]:
         chunks = everything(self.truth) if allowed is None else fetched(self.truth, allowed)
         return exact_best(chunks, queries, k, self.biases)
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, GalleryWarning, stacklevel=4)
 
 
 def _rank(hit: Hit) -> tuple[float, int]:

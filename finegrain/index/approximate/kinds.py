@@ -17,6 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from finegrain.errors import GalleryError
+from finegrain.index.approximate.code_file import Floats
+from finegrain.index.approximate.structures import Graph, Lists, Structure
 from finegrain.index.backend import Truth
 from finegrain.index.estimate import Vectors
 
@@ -25,13 +27,11 @@ if TYPE_CHECKING:
 
 _faiss: Any = faiss  # its type stubs lack the keyword arguments
 
-_LISTS_IN_PARALLEL = (
-    1  # scan the lists of one query in parallel; the default is one thread per query
-)
 GATHER_ROWS = 8192
 """If fewer rows are allowed, their vectors are read instead of the index."""
 
 _ROWS_A_CENTRE = 39  # with fewer training rows per centre, FAISS warns
+_SEED = 12345
 
 
 class Approximate(ABC):
@@ -41,7 +41,15 @@ class Approximate(ABC):
         """An empty index of this kind over the vectors of a gallery's file."""
         from finegrain.index.approximate.index import ApproximateIndex  # it imports this module
 
+        self.check_width(truth.dim)
         return ApproximateIndex(truth, self)
+
+    def check_width(self, width: int) -> None:  # noqa: B027
+        """Check that vectors of a width can be indexed.
+
+        Raises:
+            GalleryError: They cannot.
+        """
 
     @abstractmethod
     def trained_on(self, vectors: Vectors, rows: int) -> faiss.Index:
@@ -51,6 +59,15 @@ class Approximate(ABC):
             vectors: Random sample ``[n, D]`` of the vectors to be added.
             rows: Number of vectors to be added.
         """
+
+    @property
+    @abstractmethod
+    def structure(self) -> Structure:
+        """How the index arranges its codes."""
+
+    def settings(self, width: int) -> bytes:
+        """What kept codes depend on, at most 256 bytes; an effort is none of it."""
+        return f"{type(self).__name__} over width {width}: {self.structure}".encode()
 
     @abstractmethod
     def depth(self, k: int) -> int:
@@ -94,23 +111,46 @@ class RaBitQ(Approximate):
     Attributes:
         candidates: Number of rows that get exact scores, per hit.
         bits: Bits per number, 1 to 9. Part of the index, and not tuned.
+        dim: Number of principal components that are coded; None codes all numbers. With
+            ``dim=128, bits=1`` a row takes 24 bytes. Scores stay exact, because candidates are
+            scored by their full vectors. Recall depends on the data: measure it with
+            :func:`tune`. Part of the index, and not tuned.
 
     Raises:
         GalleryError: A number is out of its range.
     """
 
     _LADDER: ClassVar = (4, 8, 16, 32, 64, 128)
+    _CUT_LADDER: ClassVar = (*_LADDER, 256, 512, 1024)
     _CENTRES: ClassVar = 64
 
     candidates: int = 32
     bits: int = 2
+    dim: int | None = None
 
     def __post_init__(self) -> None:
         _check("candidates", self.candidates, whole=True, most=1024)
         _check("bits", self.bits, whole=True, most=9)
+        if self.dim is not None:
+            _check("dim", self.dim, whole=True, most=65536)
+
+    def __repr__(self) -> str:
+        dim = "" if self.dim is None else f", dim={self.dim}"
+        return f"RaBitQ(candidates={self.candidates}, bits={self.bits}{dim})"
+
+    @property
+    def structure(self) -> Lists:
+        return Lists(self.bits, self.dim)
+
+    def check_width(self, width: int) -> None:
+        if self.dim is not None and self.dim > width:
+            raise GalleryError(
+                f"expected dim= of at most the width of the vectors, {width}, got {self.dim}; "
+                "leave it out to code all numbers"
+            )
 
     def trained_on(self, vectors: Vectors, rows: int) -> faiss.Index:
-        return _lists_of_codes(self._CENTRES, self.bits, vectors)
+        return _lists_of_codes(self._CENTRES, self.structure, vectors)
 
     def depth(self, k: int) -> int:
         return self.candidates * k
@@ -121,7 +161,8 @@ class RaBitQ(Approximate):
         return _reading(1.0, index, selector)
 
     def ladder(self) -> list[Self]:
-        return [replace(self, candidates=candidates) for candidates in self._LADDER]
+        ladder = self._LADDER if self.dim is None else self._CUT_LADDER
+        return [replace(self, candidates=candidates) for candidates in ladder]
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,8 +190,12 @@ class Ivf(Approximate):
         _check("share", self.share, whole=False, most=1)
         _check("candidates", self.candidates, whole=True, most=1024)
 
+    @property
+    def structure(self) -> Lists:
+        return Lists(self._BITS)
+
     def trained_on(self, vectors: Vectors, rows: int) -> faiss.Index:
-        return _lists_of_codes(math.isqrt(rows), self._BITS, vectors)
+        return _lists_of_codes(math.isqrt(rows), self.structure, vectors)
 
     def depth(self, k: int) -> int:
         return self.candidates * k
@@ -190,8 +235,16 @@ class Hnsw(Approximate):
     def __post_init__(self) -> None:
         _check("ef", self.ef, whole=True, most=65536)
 
+    @property
+    def structure(self) -> Graph:
+        return Graph(self._LINKS)
+
     def trained_on(self, vectors: Vectors, rows: int) -> faiss.Index:
-        return _trained(f"HNSW{self._LINKS},SQ8", vectors)
+        width = vectors.shape[1]
+        description = f"HNSW{self._LINKS},SQ8"
+        index = faiss.index_factory(width, description, faiss.METRIC_INNER_PRODUCT)
+        index.train(vectors)
+        return index
 
     def depth(self, k: int) -> int:
         return self._CANDIDATES * k
@@ -221,11 +274,36 @@ def selecting(rows: npt.NDArray[np.bool_]) -> faiss.IDSelector:
     return selector
 
 
-def _lists_of_codes(lists: int, bits: int, vectors: Vectors) -> faiss.Index:
+def _lists_of_codes(lists: int, structure: Lists, vectors: Vectors) -> faiss.Index:
+    """An index without rows, whose matrix and centres fit the vectors."""
     lists = min(lists, max(1, len(vectors) // _ROWS_A_CENTRE))
-    index = _trained(f"RR{vectors.shape[1]},IVF{lists},RaBitQ{bits}", vectors)
-    _faiss.extract_index_ivf(index).parallel_mode = _LISTS_IN_PARALLEL
-    return index
+    matrix = _random_rotation(structure.dim or vectors.shape[1])
+    if structure.dim is not None:
+        matrix = matrix @ _principal_components(vectors, structure.dim)
+    description = f"IVF{lists},RaBitQ{structure.bits}"
+    index = faiss.index_factory(len(matrix), description, faiss.METRIC_INNER_PRODUCT)
+    index.train(vectors @ matrix.T)
+    centres = _faiss.extract_index_ivf(index).quantizer.reconstruct_n(0, lists)
+    return structure.trained(matrix, centres)
+
+
+def _random_rotation(dim: int) -> Floats:
+    rotation = _faiss.RandomRotationMatrix(dim, dim)
+    rotation.init(_SEED)
+    matrix: Floats = _faiss.vector_to_array(rotation.A).reshape(dim, dim)
+    return matrix
+
+
+def _principal_components(vectors: Vectors, dim: int) -> Floats:
+    """Directions in which vectors differ most, ``[d, D]``.
+
+    Vectors are not centred when they are multiplied by it. What all rows have in common changes
+    all scores of a query by one number, and a difference from their mean would not.
+    """
+    wide = vectors - vectors.mean(axis=0, dtype=np.float64)
+    _, directions = np.linalg.eigh(wide.T @ wide)  # by ascending variance
+    components: Floats = directions[:, : -dim - 1 : -1].T.astype(np.float32)
+    return components
 
 
 def _reading(
@@ -236,12 +314,6 @@ def _reading(
     inner = _faiss.IVFRaBitQSearchParameters(sel=selector, nprobe=probes)
     parameters: faiss.SearchParameters = _faiss.SearchParametersPreTransform(index_params=inner)
     return parameters
-
-
-def _trained(description: str, vectors: Vectors) -> faiss.Index:
-    index = faiss.index_factory(vectors.shape[1], description, faiss.METRIC_INNER_PRODUCT)
-    index.train(vectors)
-    return index
 
 
 def _check(name: str, value: Any, *, whole: bool, most: int) -> None:
