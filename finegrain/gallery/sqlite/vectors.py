@@ -166,8 +166,8 @@ class StoredVectors:
     def checksums(self, run: Run) -> tuple[Ids, Checksums]:
         """Ids of present pictures, ascending, and the CRC-32 of their vectors."""
         state = state_of(run)
-        file = self._opened(state)
-        if file is None:
+        file = self.opened(state)
+        if file is None or not state.num_slots:
             return np.empty(0, np.int64), np.empty(0, np.uint32)
         slots = range(-(-state.num_slots // file.block_rows))
         ids = np.concatenate([file.ids(block) for block in slots])[: state.num_slots]
