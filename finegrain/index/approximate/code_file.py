@@ -131,7 +131,7 @@ class CodeFile:
         writable: Whether it may be written.
 
     Raises:
-        CodesInvalidError: It is no file of codes, is of another format, or its header is damaged.
+        CodesInvalidError: It is not a file of codes, has another format, or its header is damaged.
         OSError: It cannot be read.
     """
 

@@ -481,7 +481,7 @@ def test_a_graph_whose_links_leave_their_level_is_refused():
         graph.restored(DIM, np.zeros(2 * DIM, np.float32), rows)
 
 
-def test_a_file_that_is_none_of_codes_is_removed_with_its_pictures(made, tmp_path: Path):
+def test_a_file_of_another_format_is_removed_by_a_deletion(made, tmp_path: Path):
     path = made(KINDS[0], tmp_path)
     codes_of(path).write_bytes(b"other")
     forget_codes(codes_of(path), np.array([1]))
