@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import math
 from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from tqdm.auto import tqdm
 
+from finegrain.cameras.boxes import Box, BoxLike, Detector, boxes_of, checked_box, inside
 from finegrain.encoder import Encoder
 from finegrain.errors import ImageError
 from finegrain.gallery import Gallery
@@ -32,29 +32,6 @@ SHORTEST_STEP = 0.001
 
 _FRAMES_AHEAD = 4
 
-
-class Box(NamedTuple):
-    """Bounding box of a detection in a frame. A tuple of the first four values is accepted, too.
-
-    Attributes:
-        x, y: Left and top, in pixels of the upright frame.
-        width, height: Size in pixels.
-        track: Track of a tracker. Trackers number the tracks of each camera from 0, so a number is
-            stored with the name of the camera, or of the file if there is none.
-        score: Confidence of the detector, stored as the column ``box_score``.
-    """
-
-    x: float
-    y: float
-    width: float
-    height: float
-    track: str | int | None = None
-    score: float | None = None
-
-
-BoxLike = Box | tuple[float, float, float, float]
-Detector = Callable[[NDArray[np.uint8]], Sequence[BoxLike]]
-"""Takes an upright RGB frame, uint8 ``[H, W, 3]``, and returns its boxes."""
 
 Boxes = Detector | Mapping[float, Sequence[BoxLike]]
 """A detector, or earlier detections: boxes by time in seconds from the first frame."""
@@ -97,7 +74,7 @@ def ingest_video(
             return film.parts(frame, times.until(frame.time))
         if detector is None:
             return film.whole(frame)
-        return [] if film.is_known(frame) else film.parts(frame, detector(frame.pixels))
+        return [] if film.is_known(frame) else film.parts(frame, boxes_of(detector(frame.pixels)))
 
     num_overtaken = 0
 
@@ -189,9 +166,9 @@ class _Film:
         height, width = frame.pixels.shape[:2]
         pieces: list[_Piece] = []
         for box_like in boxes:
-            box = _checked(box_like)
-            inside = _inside(box, width, height)
-            if inside is None:
+            box = checked_box(box_like)
+            visible = inside(box, width, height)
+            if visible is None:
                 self.problems.append(
                     self.problem(
                         f"the box {tuple(box[:4])} at {frame.time:.3f} s holds nothing of the "
@@ -199,9 +176,9 @@ class _Film:
                     )
                 )
                 continue
-            x, y, w, h = inside
+            x, y, w, h = visible
             pixels = frame.pixels[y : y + h, x : x + w]
-            pieces += self._new(frame.time, inside, pixels, self._box_columns(box))
+            pieces += self._new(frame.time, visible, pixels, self._box_columns(box))
         return pieces
 
     def problem(self, why: str) -> Problem:
@@ -260,30 +237,6 @@ class _Timeline:
         while self._remaining and self._remaining[0][0] <= time + SHORTEST_STEP / 2:
             boxes += self._remaining.popleft()[1]
         return boxes
-
-
-def _checked(box_like: BoxLike) -> Box:
-    try:
-        box = Box(*box_like)
-        numbers = all(isinstance(float(side), float) for side in box[:4])
-    except (TypeError, ValueError):
-        numbers = False
-    if not numbers:
-        raise ImageError(f"expected a box as x, y, width, height in pixels, got {box_like!r:.80}")
-    return box
-
-
-def _inside(box: Box, width: int, height: int) -> tuple[int, int, int, int] | None:
-    """Left, top, width and height of the part of a box inside its frame; None if it is empty."""
-    sides = box[:4]
-    if not all(map(math.isfinite, sides)) or box.width <= 0 or box.height <= 0:
-        return None
-    left, top = math.floor(max(0, box.x)), math.floor(max(0, box.y))
-    right = math.ceil(min(width, box.x + box.width))
-    bottom = math.ceil(min(height, box.y + box.height))
-    if left >= right or top >= bottom:
-        return None
-    return left, top, right - left, bottom - top
 
 
 def _whole_seconds(video: VideoReader) -> int | None:

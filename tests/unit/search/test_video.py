@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from finegrain.cameras.boxes import inside
 from finegrain.errors import GalleryError, ImageError
 from finegrain.preprocess import Crop, load_image
 from finegrain.search.searcher import Searcher
-from finegrain.search.video import Box, _inside
+from finegrain.search.video import Box
 
 av = pytest.importorskip("av")
 
@@ -164,10 +165,10 @@ NUMBERS = st.floats(allow_nan=True, allow_infinity=True)
 
 @given(NUMBERS, NUMBERS, NUMBERS, NUMBERS)
 def test_a_box_is_clipped_to_the_frame(x: float, y: float, width: float, height: float):
-    inside = _inside(Box(x, y, width, height), 40, 30)
-    if inside is None:
+    visible = inside(Box(x, y, width, height), 40, 30)
+    if visible is None:
         return
-    left, top, w, h = inside
+    left, top, w, h = visible
     assert 0 <= left < left + w <= 40
     assert 0 <= top < top + h <= 30
     assert left <= max(0, x) < left + 1
