@@ -59,11 +59,14 @@ def _of_supervision(detections: Any) -> list[Box]:
     tracks = detections.tracker_id
     return [
         Box(
-            *(float(side) for side in (x0, y0, x1 - x0, y1 - y0)),
+            x0,
+            y0,
+            x1 - x0,
+            y1 - y0,
             track=None if tracks is None else int(tracks[number]),
             score=None if scores is None else float(scores[number]),
         )
-        for number, (x0, y0, x1, y1) in enumerate(corners)
+        for number, (x0, y0, x1, y1) in enumerate(corners.tolist())
     ]
 
 

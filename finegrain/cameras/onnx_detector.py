@@ -190,6 +190,7 @@ class OnnxDetector:
         padded = np.full((height, width, 3), _PAD, np.uint8)
         padded[top : top + size[1], left : left + size[0]] = resized
         values = padded[..., ::-1] if how.bgr else padded
-        scaled = (values * np.float32(how.scale) - np.float32(how.mean)) / np.float32(how.std)
+        mean, std = np.asarray(how.mean, np.float32), np.asarray(how.std, np.float32)
+        scaled = (values * np.float32(how.scale) - mean) / std
         planes = np.ascontiguousarray(scaled.transpose(2, 0, 1)[None], np.float32)
         return planes, _Placement(scales, (float(left), float(top)))

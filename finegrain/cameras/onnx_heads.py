@@ -62,12 +62,19 @@ class Preparation:
 class Head(Protocol):
     """Reads the outputs of one kind of detector."""
 
-    name: str
-    preparation: Preparation
-    in_original_pixels: bool
-    """Whether boxes are in pixels of the original picture; else in pixels of the input."""
-    overlaps: bool
-    """Whether one person may have several boxes."""
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def preparation(self) -> Preparation: ...
+
+    @property
+    def in_original_pixels(self) -> bool:
+        """Whether boxes are in pixels of the original picture; else in pixels of the input."""
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether one person may have several boxes."""
 
     def detections(self, outputs: Arrays, person: int, size: tuple[int, int]) -> Detections:
         """Boxes of the class ``person`` of the first picture, for an input of height and width."""
