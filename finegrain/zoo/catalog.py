@@ -32,8 +32,8 @@ class KnownModel:
         sha256: Digest of ``file``; None takes the digest that the hub states.
         embed_dim: Width of the embeddings.
         parameters: Number of parameters of both towers, in millions.
-        image_gflops: Billions of floating-point operations of the image tower for a picture;
-            None where no source states it.
+        image_gflops: Billions of floating-point operations of the image tower for a picture, as
+            published; where no source states it, counted by PyTorch on the same architecture.
         flickr30k, coco: Zero-shot text-to-picture rank1 on Flickr30k and MS-COCO, in percent.
         licence: Licence of the weights. What the repository states counts as well.
         source: Source of the numbers.
@@ -49,7 +49,7 @@ class KnownModel:
     sha256: str | None = None
     embed_dim: int
     parameters: float
-    image_gflops: float | None
+    image_gflops: float
     flickr30k: float | None = None
     coco: float | None = None
     licence: str
@@ -61,10 +61,8 @@ class KnownModel:
         return round(self.parameters * 4e6)
 
     @property
-    def speed(self) -> Speed | None:
+    def speed(self) -> Speed:
         """How fast the image tower is, by its number of operations."""
-        if self.image_gflops is None:
-            return None
         if self.image_gflops < _FAST:
             return "fast"
         return "medium" if self.image_gflops < _MEDIUM else "slow"
@@ -248,7 +246,7 @@ KNOWN: tuple[KnownModel, ...] = (
         layout="hugging_face",
         embed_dim=512,
         parameters=188.0,
-        image_gflops=None,
+        image_gflops=35.13,
         licence="MIT",
         source="Chinese-CLIP's list of models, 31863c7",
     ),
@@ -258,7 +256,7 @@ KNOWN: tuple[KnownModel, ...] = (
         repository="wkcn/TinyCLIP-ViT-39M-16-Text-19M-YFCC15M",
         embed_dim=512,
         parameters=58.0,
-        image_gflops=None,
+        image_gflops=15.98,
         licence="MIT",
         source="TinyCLIP's list of models, ad981bf",
     ),
@@ -268,7 +266,7 @@ KNOWN: tuple[KnownModel, ...] = (
         repository="timm/MobileCLIP2-S0-OpenCLIP",
         embed_dim=512,
         parameters=74.8,
-        image_gflops=None,
+        image_gflops=4.79,
         licence="Apple's terms",
         source=_MOBILE,
     ),
@@ -278,7 +276,7 @@ KNOWN: tuple[KnownModel, ...] = (
         repository="timm/MobileCLIP2-S2-OpenCLIP",
         embed_dim=512,
         parameters=99.1,
-        image_gflops=None,
+        image_gflops=15.69,
         licence="Apple's terms",
         source=_MOBILE,
     ),
@@ -288,7 +286,7 @@ KNOWN: tuple[KnownModel, ...] = (
         repository="timm/MobileCLIP2-B-OpenCLIP",
         embed_dim=512,
         parameters=149.7,
-        image_gflops=None,
+        image_gflops=35.42,
         licence="Apple's terms",
         source=_MOBILE,
     ),
@@ -298,7 +296,7 @@ KNOWN: tuple[KnownModel, ...] = (
         repository="timm/MobileCLIP2-S3-OpenCLIP",
         embed_dim=768,
         parameters=248.7,
-        image_gflops=None,
+        image_gflops=29.64,
         licence="Apple's terms",
         source=_MOBILE,
     ),
@@ -308,7 +306,7 @@ KNOWN: tuple[KnownModel, ...] = (
         repository="timm/MobileCLIP2-S4-OpenCLIP",
         embed_dim=768,
         parameters=445.2,
-        image_gflops=None,
+        image_gflops=55.54,
         licence="Apple's terms",
         source=_MOBILE,
     ),

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import open_clip
 import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from finegrain.cli.parser import main
 from finegrain.errors import WeightsError
@@ -36,6 +41,43 @@ def test_the_best_model_of_each_speed_has_a_free_licence():
         for other in KNOWN:
             if other.speed == model.speed and other.coco is not None and is_free(other.licence):
                 assert model.flickr30k + model.coco >= other.flickr30k + other.coco
+
+
+@torch.no_grad()
+def giga_operations(tower, side):
+    """Operations of a picture, as PyTorch counts them; a product and a sum are two.
+
+    The counter leaves out attention that is one fused kernel, so attention is two products here.
+    """
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        tower.eval()(torch.zeros(1, 3, side, side))
+    return counter.get_total_flops() / 1e9
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", ["S0", "B"])
+def test_the_operations_of_mobileclip2_are_those_of_open_clip(size):
+    tower = open_clip.create_model(f"MobileCLIP2-{size}", pretrained=None).visual
+    stated = known_model(f"mobileclip2-{size.lower()}").image_gflops
+    assert giga_operations(tower, tower.image_size[0]) == pytest.approx(stated, rel=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "width", "heads"), [("tinyclip-39m", 512, 8), ("chinese-clip-b16", 768, 12)]
+)
+def test_the_operations_of_vision_transformers_are_those_of_transformers(name, width, heads):
+    config = CLIPVisionConfig(
+        hidden_size=width,
+        intermediate_size=4 * width,
+        num_attention_heads=heads,
+        num_hidden_layers=12,
+        patch_size=16,
+        image_size=224,
+        projection_dim=512,
+    )
+    operations = giga_operations(CLIPVisionModelWithProjection(config), 224)
+    assert operations == pytest.approx(known_model(name).image_gflops, rel=1e-3)
 
 
 @pytest.mark.parametrize(
