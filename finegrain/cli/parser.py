@@ -10,6 +10,7 @@ from typing import NoReturn
 
 import finegrain
 from finegrain.cli import training
+from finegrain.cli.alerts import add_alerts_verb
 from finegrain.cli.calibrate import add_calibrate_verb
 from finegrain.cli.completion import INSTALL, SHELLS, completion_script
 from finegrain.cli.exit_status import run_to_status
@@ -87,6 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     add_serve_verb(verbs)
     add_keys_verb(verbs)
     add_audit_verb(verbs)
+    add_alerts_verb(verbs)
     _add_demo_verb(verbs)
     _add_doctor_verb(verbs)
     _add_completion_verb(verbs)

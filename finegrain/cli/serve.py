@@ -12,6 +12,7 @@ from finegrain.cli.verb import Verbs, add_verb
 from finegrain.errors import DataError, require
 from finegrain.records import printable
 from finegrain.serve import DEFAULT
+from finegrain.serve.alerts.addresses import network
 from finegrain.serve.keys import SCOPES, KeyFile, KeyRing
 
 STOP_SECONDS = 30
@@ -53,6 +54,15 @@ def add_serve_verb(verbs: Verbs) -> None:
         "--log-requests", action="store_true",
         help="write a line of JSON for each request to standard error, without queries",
     )  # fmt: skip
+    serve.add_argument(
+        "--alerts", type=Path, metavar="FILE",
+        help="file of standing queries, which the service runs; see finegrain alerts",
+    )  # fmt: skip
+    serve.add_argument(
+        "--webhook-network", action="append", default=[], metavar="NETWORK",
+        help="private network that webhooks of alerts may lead to, such as 10.1.0.0/16; may be "
+        "repeated",
+    )  # fmt: skip
     serve.add_argument("--read-only", action="store_true", help="refuse all changes")
     serve.add_argument("--certificate", type=Path, metavar="FILE", help="TLS certificate, PEM")
     serve.add_argument("--private-key", type=Path, metavar="FILE", help="its key, PEM")
@@ -63,10 +73,11 @@ def _serve(arguments: argparse.Namespace) -> None:
     require("fastapi", "serve")
     require("prometheus_client", "serve")
     require("python_multipart", "serve")
-    uvicorn = require("uvicorn", "serve")
+    require("uvicorn", "serve")
     from finegrain.serve.app import Settings, create_app
     from finegrain.serve.audit import AuditLog
     from finegrain.serve.logs import log_requests
+    from finegrain.serve.server import run
 
     if (arguments.certificate is None) != (arguments.private_key is None):
         raise DataError("--certificate and --private-key belong together; give both")
@@ -94,12 +105,19 @@ def _serve(arguments: argparse.Namespace) -> None:
         audit = None if arguments.audit is None else AuditLog(arguments.audit)
         if audit is not None:
             opened.callback(audit.close)
-        settings = Settings(keys=keys, roots=roots, read_only=arguments.read_only, audit=audit)
+        settings = Settings(
+            keys=keys,
+            roots=roots,
+            read_only=arguments.read_only,
+            audit=audit,
+            alerts=arguments.alerts,
+            webhook_networks=tuple(map(network, arguments.webhook_network)),
+        )
         app = create_app(searchers, settings)
         opened.pop_all()  # the app closes them when it stops
     scheme = "http" if arguments.certificate is None else "https"
     print(f"searching at {scheme}://{arguments.host}:{arguments.port}/  (stop with Ctrl-C)")
-    uvicorn.run(
+    run(
         app,
         host=arguments.host,
         port=arguments.port,

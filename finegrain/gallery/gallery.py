@@ -34,7 +34,7 @@ from finegrain.gallery.several_vectors import SeveralVectors
 from finegrain.gallery.upkeep import GalleryUpkeep
 from finegrain.index.approximate import Tuned
 from finegrain.index.backend import SearchBackend
-from finegrain.index.exact import Hit, Vectors
+from finegrain.index.exact import Hit, Ids, Vectors
 from finegrain.records import Pid, Scalar
 
 _CHUNK_PATHS = 1024
@@ -336,6 +336,13 @@ class Gallery(GalleryUpkeep):
         """
         stored = self._store.vectors(checked_ids(ids))
         return {id_: self._several.restored(vectors) for id_, vectors in stored.items()}
+
+    def added_after(self, last_id: int) -> Iterator[tuple[Ids, Vectors]]:
+        """Ids above ``last_id`` with their vectors, ``[N]`` and ``[N, D]``, ascending, in chunks.
+
+        Ids only grow, so the pictures that are added later have ids above those of now.
+        """
+        yield from self._store.vectors_after(last_id)
 
     def _thinning(self, group_by: str | None, distinct: float | None) -> Thinning | None:
         if group_by is None and distinct is None:

@@ -19,6 +19,7 @@ from finegrain.preprocess import Crop, ImageSource
 from finegrain.records import Problem, Sample
 from finegrain.rerank import RerankBy
 from finegrain.runtime.base import RuntimeChoice
+from finegrain.search.alerts.alert import Alert, Rate
 from finegrain.search.asking.asked import Asked, Denial, asked_all, asked_one
 from finegrain.search.asking.calibrating import Calibrated, JudgedQuery, calibrate
 from finegrain.search.asking.negation import Reader
@@ -426,6 +427,61 @@ class Searcher:
         calibrated = calibrate(self._encoder, self._retriever.scorer, queries)
         self._retriever.calibration = calibrated.coefficients
         return calibrated
+
+    def alert(
+        self,
+        query: Query,
+        *,
+        false_alarms_per_day: float | None = 1.0,
+        min_score: float | None = None,
+        pictures_per_day: float | None = None,
+        where: str | None = None,
+        avoid: str | Sequence[str] = (),
+        negation: bool | Reader = True,
+        per: str | None = "track",
+        after: int | None = None,
+    ) -> Alert:
+        """Make a standing query over the pictures that are added from now on, also by others.
+
+        Example:
+            >>> alert = searcher.alert("person in a yellow raincoat")    # doctest: +SKIP
+            >>> for match in alert.follow():                             # doctest: +SKIP
+            ...     print(match.camera, match.time, match.score)
+
+        Args:
+            query: A text or a picture.
+            false_alarms_per_day: Mean number of wrong pictures in a day that raise an alarm. It
+                becomes a least score, from the scores that the query has with the pictures of the
+                gallery; see :mod:`finegrain.search.alerts.threshold`.
+            min_score: The least score itself, instead of a rate.
+            pictures_per_day: Number of pictures that are added in a day. By default those of the
+                last seven days are counted.
+            where: Filter on the columns.
+            avoid, negation: As in :meth:`query`.
+            per: Column with one alarm for each value. None gives an alarm for each picture.
+            after: Id of the last picture that is not examined; by default the last of the gallery.
+
+        Raises:
+            QueryError: The query or a number is invalid.
+            FilterError: The filter does not parse.
+            GalleryError: There is no gallery, or it has fewer than 200 pictures for a rate.
+        """
+        rate = Rate.checked(
+            false_alarms_per_day=false_alarms_per_day,
+            min_score=min_score,
+            pictures_per_day=pictures_per_day,
+        )
+        asked = Denial.checked(avoid, negation).of(query)
+        return Alert(
+            asked.label,
+            self._retriever.scorer.score(asked).scoring,
+            self.gallery,
+            rate,
+            where=where,
+            per=per,
+            after=after,
+            calibration=self._retriever.calibration if asked.is_by_words else None,
+        )
 
     def prepare(self, *, progress: bool = True) -> Prepared:
         """Compute the tokens of all pictures for re-ranking.

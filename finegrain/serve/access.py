@@ -27,11 +27,13 @@ class Client:
         name: Name of the key.
         where: Filter of the part of the gallery that the client may see; None for all of it.
         spend: Counts the cost of the request against the limit of the key.
+        key: Digest of the key; None for a client of a service without keys.
     """
 
     name: str
     where: str | None
     spend: Callable[[float], None]
+    key: str | None = None
 
     def within(self, where: str | None) -> str | None:
         """A filter that also keeps to this client's part of the gallery."""
@@ -88,7 +90,13 @@ class Access:
             if per_minute is not None:
                 self._limits.spend(name, per_minute, cost)
 
-        return Client(name, key.where, spend)
+        return Client(name, key.where, spend, key.digest)
+
+    def name_of(self, digest: str | None) -> str | None:
+        """Name of a key; None if it was revoked. What has no key is an operator's."""
+        if digest is None or self._keys is None:
+            return LOCAL
+        return next((key.name for key in self._keys.current() if key.digest == digest), None)
 
 
 def _with(scope: Scope) -> Callable[[Request], Client]:

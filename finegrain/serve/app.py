@@ -1,7 +1,9 @@
 """Puts the service together: galleries, access, routes and the page."""
 
+import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +17,10 @@ import finegrain
 from finegrain.errors import FinegrainError
 from finegrain.search.searcher import Searcher
 from finegrain.serve import DEFAULT
-from finegrain.serve.access import Access
+from finegrain.serve.access import LOCAL, Access
+from finegrain.serve.alerts.addresses import IpNetwork
+from finegrain.serve.alerts.book import AlertBook, Standing
+from finegrain.serve.alerts.runner import AlertRunner
 from finegrain.serve.audit import AuditLog
 from finegrain.serve.bounds import BodyLimit, SameSite
 from finegrain.serve.collection import Collection, done
@@ -24,6 +29,7 @@ from finegrain.serve.logs import log_request
 from finegrain.serve.measures import Measures
 from finegrain.serve.problems import DOCUMENTED, add_problem_handlers
 from finegrain.serve.repeats import Repeats
+from finegrain.serve.routes import alerts as alert_routes
 from finegrain.serve.routes import pictures, search, state
 from finegrain.serve.worker import Options
 
@@ -41,6 +47,8 @@ class Settings:
         read_only: Refuse all changes.
         most_body_bytes: Largest body of a request.
         audit: Log of searches and changes; the service closes it.
+        alerts: File of standing queries, which the service runs; None for no alerts.
+        webhook_networks: Private networks that webhooks may lead to.
     """
 
     keys: KeyRing | None = None
@@ -48,6 +56,8 @@ class Settings:
     read_only: bool = False
     most_body_bytes: int = MOST_BODY_BYTES
     audit: AuditLog | None = None
+    alerts: Path | None = None
+    webhook_networks: tuple[IpNetwork, ...] = ()
 
 
 def create_app(searchers: Searcher | Mapping[str, Searcher], settings: Settings) -> FastAPI:
@@ -59,6 +69,7 @@ def create_app(searchers: Searcher | Mapping[str, Searcher], settings: Settings)
 
     Raises:
         GalleryError: A searcher has no gallery.
+        DataError: The file of alerts cannot be used.
     """
     named = {DEFAULT: searchers} if isinstance(searchers, Searcher) else searchers
     measures = Measures()
@@ -66,14 +77,22 @@ def create_app(searchers: Searcher | Mapping[str, Searcher], settings: Settings)
         name: Collection(name, searcher, measures.batch) for name, searcher in named.items()
     }
 
+    access = Access(settings.keys, read_only=settings.read_only)
+    alerts = None if settings.alerts is None else _alerts(settings, collections, access)
+
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         for collection in collections.values():
             with suppress(FinegrainError):  # an empty gallery refuses queries
                 await done(collection.worker.search(["person"], Options(1)))
+        if alerts is not None:
+            alerts.start()
         app.state.ready = True
         yield
         app.state.ready = False
+        app.state.stopping.set()
+        if alerts is not None:
+            await alerts.close()
         for collection in collections.values():
             await run_in_threadpool(collection.close)
         if settings.audit is not None:
@@ -89,7 +108,10 @@ def create_app(searchers: Searcher | Mapping[str, Searcher], settings: Settings)
     )
     app.state.ready = False
     app.state.collections = collections
-    app.state.access = Access(settings.keys, read_only=settings.read_only)
+    app.state.access = access
+    app.state.alerts = alerts
+    app.state.streams = Counter()
+    app.state.stopping = asyncio.Event()
     app.state.audit = settings.audit
     app.state.measures = measures
     app.state.repeats = Repeats()
@@ -117,7 +139,7 @@ def create_app(searchers: Searcher | Mapping[str, Searcher], settings: Settings)
         )
         return response
 
-    for routes in (search, pictures, state):
+    for routes in (search, pictures, alert_routes, state):
         app.include_router(routes.router, responses=DOCUMENTED)
 
     @app.get("/", include_in_schema=False)
@@ -126,3 +148,24 @@ def create_app(searchers: Searcher | Mapping[str, Searcher], settings: Settings)
 
     app.mount("/page", StaticFiles(directory=PAGE), name="page")
     return app
+
+
+def _alerts(
+    settings: Settings, collections: Mapping[str, Collection], access: Access
+) -> AlertRunner:
+    """Runs the standing queries of a service."""
+
+    async def record(standing: Standing, ids: Sequence[int]) -> None:
+        if settings.audit is not None:
+            client = access.name_of(standing.owner) or LOCAL
+            details = {"gallery": standing.gallery, "alert": standing.name, "shown": [list(ids)]}
+            await run_in_threadpool(settings.audit.append, "alarm", client, details)
+
+    assert settings.alerts is not None
+    return AlertRunner(
+        AlertBook(settings.alerts),
+        collections,
+        networks=settings.webhook_networks,
+        allowed=lambda standing: access.name_of(standing.owner) is not None,
+        record=record,
+    )

@@ -115,6 +115,56 @@ class ReferenceBody(_Body):
     expire_after: float | None = Field(None, gt=0, description="Seconds.")
 
 
+class AlertBody(_Body):
+    """A standing query over the pictures that are added from now on."""
+
+    name: str = Field(min_length=1, max_length=100, examples=["raincoat"])
+    query: Text = Field(examples=["person in a yellow raincoat"])
+    where: Where | None = Field(None, examples=["camera = 'gate-3'"])
+    avoid: list[Text] = Field([], max_length=MOST_AVOIDED)
+    per: str | None = Field(
+        "track", max_length=256, description="Column with one alarm for each value."
+    )
+    false_alarms_per_day: float = Field(
+        1.0, gt=0, le=1e6, description="Mean number of wrong pictures in a day that raise an alarm."
+    )
+    min_score: float | None = Field(None, description="Least score, instead of a rate.")
+    pictures_per_day: float | None = Field(
+        None, gt=0, le=1e9, description="Pictures in a day; by default they are counted."
+    )
+    webhook: str | None = Field(
+        None,
+        max_length=2048,
+        description="Address that alarms are sent to; needs a key that may write.",
+    )
+
+
+class AlertOut(BaseModel):
+    """A standing query, and what has happened with it."""
+
+    name: str
+    query: str
+    where: str | None
+    avoid: list[str]
+    per: str | None
+    false_alarms_per_day: float | None
+    min_score: float | None = Field(description="The least score of an alarm, once it is computed.")
+    pictures_per_day: float | None
+    background: int | None = Field(description="Number of pictures whose scores decided.")
+    webhook: str | None = Field(description="Host of the address that alarms are sent to.")
+    made_at: str
+    alarms: int = Field(description="Alarms that are kept.")
+    waiting: int = Field(description="Alarms that the webhook has not accepted yet.")
+    dropped: int = Field(description="Alarms that were dropped before the webhook accepted them.")
+    fault: str | None = Field(description="Why it does not run, or why the webhook refused.")
+
+
+class MadeAlertOut(AlertOut):
+    """A new standing query, with the secret that signs its messages, which is shown once."""
+
+    secret: str | None
+
+
 class MatchOut(BaseModel):
     """A picture that matches."""
 
@@ -203,6 +253,7 @@ class StatsOut(BaseModel):
     fingerprint: str
     version: str
     columns: dict[str, str]
+    alerts: bool = Field(description="Whether the service has alerts.")
 
 
 def _fields(values: dict[str, Any]) -> dict[str, Any]:

@@ -28,7 +28,7 @@ async def galleries(request: Request, client: Reader) -> list[str]:
 
 
 @router.get("/v1/stats")
-async def stats(client: Reader, collection: Chosen) -> schemas.StatsOut:
+async def stats(request: Request, client: Reader, collection: Chosen) -> schemas.StatsOut:
     """The gallery and the model; a key with a filter counts its own part."""
     gallery, manifest = collection.gallery, collection.searcher.manifest
 
@@ -42,6 +42,7 @@ async def stats(client: Reader, collection: Chosen) -> schemas.StatsOut:
         fingerprint=manifest.fingerprint,
         version=finegrain.__version__,
         columns=await run_in_threadpool(gallery.columns),
+        alerts=request.app.state.alerts is not None,
     )
 
 

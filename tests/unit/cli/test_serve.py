@@ -11,7 +11,7 @@ from finegrain.cli.parser import main
 @pytest.fixture
 def started(monkeypatch):
     """Arguments of the server that a command starts, which is not started here."""
-    uvicorn = pytest.importorskip("uvicorn")
+    server = pytest.importorskip("finegrain.serve.server")
     calls = []
 
     def run(app, **options):
@@ -19,7 +19,7 @@ def started(monkeypatch):
         with TestClient(app):  # closes the searcher
             pass
 
-    monkeypatch.setattr(uvicorn, "run", run)
+    monkeypatch.setattr(server, "run", run)
     return calls
 
 

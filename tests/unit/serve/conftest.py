@@ -1,5 +1,11 @@
 from __future__ import annotations
 
+import socket
+import threading
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
+
 import pytest
 from fastapi.testclient import TestClient
 
@@ -76,3 +82,69 @@ def ring(tmp_path):
             return KeyRing(self.file)
 
     return Ring()
+
+
+class Receiver:
+    """A webhook on this machine, which keeps its requests.
+
+    Attributes:
+        address: Its address.
+        requests: Requests with their headers and bodies.
+        statuses: Answers to the next requests: a status, ``"hang"`` or ``"drip"``; then 200.
+    """
+
+    def __init__(self):
+        self.requests = []
+        self.statuses = []
+        self._released = threading.Event()
+        receiver = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self):  # the name that http.server calls
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                status = receiver.statuses.pop(0) if receiver.statuses else 200
+                receiver.requests.append(SimpleNamespace(headers=self.headers, body=body))
+                if status == "hang":
+                    receiver._released.wait()
+                    return
+                if status == "drip":
+                    self.wfile.write(b"HTTP/1.1 200 OK\r\n")
+                    while not receiver._released.wait(0.05):
+                        self.wfile.write(b"a: b\r\n")
+                    return
+                self.send_response(status)
+                self.send_header("Location", f"{receiver.address}elsewhere")
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, *_):
+                pass
+
+            def handle(self):
+                with suppress(ConnectionError):
+                    super().handle()
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.address = f"http://127.0.0.1:{self._server.server_port}/"
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+
+    def close(self):
+        self._released.set()
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture
+def receiver():
+    receiver = Receiver()
+    yield receiver
+    receiver.close()
+
+
+@pytest.fixture
+def free_port():
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

@@ -1,0 +1,47 @@
+"""Runs the app of a service, and tells it when it must end long answers."""
+
+from __future__ import annotations
+
+import socket
+from contextlib import suppress
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+
+from finegrain.errors import FinegrainError
+
+
+class Server(uvicorn.Server):
+    """A server whose app ends its streams of events as soon as it should stop.
+
+    Uvicorn waits for open requests before it tells the app to stop, and a stream has no end.
+    """
+
+    def __init__(self, app: FastAPI, **options: Any) -> None:
+        super().__init__(uvicorn.Config(app, **options))
+        self._app = app
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._app.state.stopping.set()
+        await super().shutdown(sockets)
+
+
+def run(app: FastAPI, **options: Any) -> None:
+    """Serve an app until Ctrl-C or SIGTERM.
+
+    Args:
+        app: The app.
+        options: Options of uvicorn.
+
+    Raises:
+        FinegrainError: The server could not start, for example as the port is in use.
+    """
+    server = Server(app, **options)
+    with suppress(KeyboardInterrupt):
+        server.run()
+    if not server.started:
+        raise FinegrainError(
+            f"the service could not start at {options['host']}:{options['port']}; see the lines "
+            "above, or choose another --port"
+        )
