@@ -214,8 +214,13 @@ class AlertBook:
             self._connection.close()
             raise
 
-    def add(self, standing: Standing) -> str | None:
+    def add(self, standing: Standing, examined: int | None = None) -> str | None:
         """Store a standing query; return the secret of its webhook, which is not shown again.
+
+        Args:
+            standing: The query.
+            examined: Id of the last picture that it does not examine; None for the last picture
+                of the gallery when a service sees the query first.
 
         Raises:
             DataError: The name is taken, there are 200 already, or the file cannot be written.
@@ -233,9 +238,8 @@ class AlertBook:
                 raise DataError(f"There are {MOST_QUERIES} alerts already. Remove one first.")
             spec = {name: value for name, value in asdict(standing).items() if name != "name"}
             run(
-                "INSERT INTO standing (name, spec, secret, delivered) VALUES (?, ?, ?, "
-                "(SELECT coalesce(max(number), 0) FROM alarm))",
-                (standing.name, json.dumps(spec), secret),
+                "INSERT INTO standing (name, spec, secret, examined) VALUES (?, ?, ?, ?)",
+                (standing.name, json.dumps(spec), secret, examined),
             )
         return secret
 

@@ -95,7 +95,7 @@ async def make(
         owner=client.key,
     )
     # A query that cannot run, such as one of a missing column, is refused now.
-    await collection.run(lambda: opened(collection.searcher, standing, None))
+    alert = await collection.run(lambda: opened(collection.searcher, standing, None))
     details = {
         "gallery": collection.name,
         "alert": body.name,
@@ -104,7 +104,7 @@ async def make(
         "reason": body.reason,
     }
     await record("make alert", client, details)
-    secret = await run_in_threadpool(runner.book.add, standing)
+    secret = await run_in_threadpool(runner.book.add, standing, alert.after)
     progress = (await run_in_threadpool(runner.book.progress))[standing.name]
     return schemas.MadeAlertOut(**_fields(standing, progress, runner), secret=secret)
 
