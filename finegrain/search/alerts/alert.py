@@ -163,7 +163,7 @@ class Alert:
     def examine(self, ids: Ids, vectors: Vectors) -> list[tuple[Hit, Row]]:
         """Alarms among pictures with ascending ids ``[N]`` and vectors ``[N, D]``.
 
-        Pictures up to :attr:`after` are passed over.
+        Pictures up to :attr:`after` are left out.
         """
         is_new = ids > self.after
         if not is_new.any():
