@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from finegrain.index import codes as coding
-from finegrain.index.codes import Asked, Codes, Encoded, Mask
+from finegrain.index.codes import Asked, Codes, FiledCodes, Mask
 from finegrain.index.estimate import Ids, Pool, Query, Rows, Vectors, highest_products, longest_of
 
 Checksums = npt.NDArray[np.uint32]
@@ -113,31 +113,26 @@ class StoredBlock(NamedTuple):
     Attributes:
         ids: Ids ``[n]``, ascending.
         vectors: Vectors of these ids, in the file or in memory.
-        encoded: Their codes; None if these are damaged.
+        codes: Their codes.
     """
 
     ids: Ids
     vectors: BlockVectors
-    encoded: Encoded | None
+    codes: FiledCodes
 
     def only(self, kept: Mask) -> StoredBlock:
         """The block with the rows of a mask."""
         if kept.all():
             return self
         rows = np.flatnonzero(kept)
-        return StoredBlock(self.ids[rows], self.vectors.only(rows), self._encoded(rows))
+        return StoredBlock(self.ids[rows], self.vectors.only(rows), self.codes.only(rows))
 
     def in_memory(self) -> StoredBlock:
         """The block with its intact vectors in memory."""
         rows, vectors = self.vectors.take()
         if len(rows) == len(self.ids):
             return self._replace(vectors=HeldVectors(vectors))
-        return StoredBlock(self.ids[rows], HeldVectors(vectors), self._encoded(rows))
-
-    def _encoded(self, rows: Rows) -> Encoded | None:
-        if self.encoded is None:
-            return None
-        return self.encoded._replace(levels=self.encoded.levels[rows])
+        return StoredBlock(self.ids[rows], HeldVectors(vectors), self.codes.only(rows))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -171,12 +166,13 @@ class Block:
         """A block of a file, without biases; None if it has no intact rows."""
         if not len(stored.ids):
             return None
-        if stored.encoded is not None:
+        if (grid := stored.codes.grid()) is not None:
             codes = None
             if len(stored.ids) >= coding.least_rows():
-                codes = coding.scannable_at_once(stored.encoded, vectors_per_row)
-            longest = stored.encoded.grid.longest
-            return cls(stored.ids, stored.vectors, longest, codes, vectors_per_row=vectors_per_row)
+                codes = coding.scannable_at_once(stored.codes, stored.vectors, vectors_per_row)
+            return cls(
+                stored.ids, stored.vectors, grid.longest, codes, vectors_per_row=vectors_per_row
+            )
         rows, vectors = stored.vectors.take()
         if not len(rows):
             return None

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from finegrain.index.estimate import Doubles, Pool, Query, Rows, Vectors, longest_of
 from finegrain.runtime.instructions import this_processor
+
+if TYPE_CHECKING:
+    from finegrain.index.block import BlockVectors
 
 LEVELS = 256
 SCAN_SHARE = 0.25
@@ -119,6 +123,56 @@ class Encoded(NamedTuple):
     levels: npt.NDArray[np.uint8]
 
 
+class DamagedCodesError(Exception):
+    """Codes of a file are damaged, or were made again while they were read."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FiledCodes:
+    """The codes of some rows of a block of a file.
+
+    Attributes:
+        groups: Reads the codes of all rows of the block, one group of rows after the other. The
+            array of a group is overwritten by the next one. Raises :class:`DamagedCodesError`.
+        rows: The rows within the block, ascending.
+    """
+
+    groups: Callable[[], Iterator[Encoded]]
+    rows: Rows
+
+    def only(self, rows: Rows) -> FiledCodes:
+        return replace(self, rows=self.rows[rows])
+
+    def grid(self) -> Grid | None:
+        """How the rows were encoded; None if that is damaged."""
+        try:
+            return next(self.groups()).grid
+        except DamagedCodesError:
+            return None
+
+    def read(self, vectors: BlockVectors) -> Encoded:
+        """The codes; made again from the vectors of these rows if they are damaged."""
+        try:
+            parts = [group._replace(levels=group.levels.copy()) for group in self.groups()]
+        except DamagedCodesError:
+            return _encoded_again(vectors, len(self.rows))
+        levels = np.concatenate([part.levels for part in parts])
+        if len(self.rows) < len(levels):
+            levels = levels[self.rows]
+        return Encoded(parts[0].grid, levels)
+
+
+def _encoded_again(vectors: BlockVectors, count: int) -> Encoded:
+    """Codes of rows; those of damaged vectors are zeros."""
+    rows, intact = vectors.take()
+    if not len(rows):
+        intact = np.zeros((1, intact.shape[1]), np.float32)
+    grid, levels = encode(intact, longest_of(intact))
+    every = np.zeros((count, levels.shape[1]), np.uint8)
+    every[rows] = levels[: len(rows)]
+    return Encoded(grid, every)
+
+
 def encode(vectors: Vectors, longest: float) -> Encoded:
     """Encode vectors ``[n, D]``, at least one.
 
@@ -179,16 +233,19 @@ def scannable(encoded: Encoded, vectors_per_row: int = 1) -> Codes:
     return FaissCodes(encoded)
 
 
-def scannable_at_once(encoded: Encoded, vectors_per_row: int = 1) -> Codes:
-    """Like :func:`scannable`, in a form that is made faster and may be packed later."""
-    if not multiplies_bytes():
-        return scannable(encoded, vectors_per_row)
-    from finegrain.index.late_codes import LateCodes
-    from finegrain.index.several_codes import SeveralCodes, split
+def scannable_at_once(filed: FiledCodes, vectors: BlockVectors, vectors_per_row: int = 1) -> Codes:
+    """Codes of a file in the form that suits this processor, which may be packed later.
 
-    if vectors_per_row > 1:
-        return SeveralCodes([LateCodes(place) for place in split(encoded, vectors_per_row)])
-    return LateCodes(encoded)
+    Args:
+        filed: The codes of at least one row.
+        vectors: The vectors of these rows.
+        vectors_per_row: Number of vectors of a row.
+    """
+    if multiplies_bytes():
+        from finegrain.index.late_codes import LateCodes
+
+        return LateCodes(filed, vectors, vectors_per_row)
+    return scannable(filed.read(vectors), vectors_per_row)
 
 
 def coded(vectors: Vectors, longest: float, vectors_per_row: int = 1) -> Codes:

@@ -18,7 +18,6 @@ from finegrain.index.codes import SCAN_SHARE
 from finegrain.index.estimate import Ids, Pool, Query, Rows, Vectors, kth
 from finegrain.index.late_codes import LateCodes, Packing
 from finegrain.index.micro_batching import MicroBatcher
-from finegrain.index.several_codes import SeveralCodes
 from finegrain.runtime.freed_memory import return_freed_memory
 
 __all__ = ["Hit", "Ids", "VectorIndex", "Vectors"]
@@ -267,10 +266,8 @@ class VectorIndex:
     def _unpacked(self) -> LateCodes | None:
         """The next codes to pack; None if all are packed."""
         for block in self._blocks:
-            codes = block.codes
-            for place in codes.places if isinstance(codes, SeveralCodes) else (codes,):
-                if isinstance(place, LateCodes) and not place.is_packed:
-                    return place
+            if isinstance(block.codes, LateCodes) and not block.codes.is_packed:
+                return block.codes
         self._is_packed = True
         return None
 

@@ -1,7 +1,8 @@
-"""Codes that are scanned as they are read, and packed for a faster scan later.
+"""Codes that are scanned as they are read from the file, and packed for a faster scan later.
 
 Packing the codes of a block for products of bytes takes several times as long as reading them. An
-index that is opened for one search does without.
+index that is opened for one search does without. It does not keep the codes in memory either: new
+memory costs more than reading them again.
 """
 
 from __future__ import annotations
@@ -9,20 +10,30 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from finegrain.index.byte_codes import ByteCodes
-from finegrain.index.codes import LEVELS, Asked, Encoded
-from finegrain.index.estimate import Pool, Rows, Vectors, kth
+from finegrain.index.codes import (
+    LEVELS,
+    Asked,
+    Codes,
+    DamagedCodesError,
+    FiledCodes,
+    Grid,
+    scannable,
+)
+from finegrain.index.estimate import Doubles, Pool, Rows, Vectors, kth
 from finegrain.runtime.forks import pause_at_fork
 
-_SLICE_ROWS = 256  # half a megabyte in float32 at width 512, which stays in the cache
+if TYPE_CHECKING:
+    from finegrain.index.block import BlockVectors
+
 _MIDDLE = (LEVELS - 1) / 2
 
 
 class LateCodes:
-    """Codes that are decoded at each scan until they are packed.
+    """Codes that are read and decoded at each scan until they are packed.
 
     A level ``l = c + 127.5`` is multiplied in float32 (:class:`~finegrain.index.codes.Grid`)::
 
@@ -32,71 +43,88 @@ class LateCodes:
     rounding of ``w`` and of the sum.
 
     Args:
-        encoded: The codes of at least one vector.
+        filed: The codes of at least one row.
+        vectors: The vectors of these rows, for the case that the codes are damaged.
+        vectors_per_row: Number of vectors of a row; the highest estimate of these counts.
     """
 
-    def __init__(self, encoded: Encoded) -> None:
-        self._codes: Encoded | ByteCodes = encoded  # is replaced at once, so any thread may read
+    def __init__(self, filed: FiledCodes, vectors: BlockVectors, vectors_per_row: int = 1) -> None:
+        self._filed = filed
+        self._vectors = vectors
+        self._vectors_per_row = vectors_per_row
+        self._packed: Codes | None = None  # is set once, so any thread may read it
 
     @property
     def is_packed(self) -> bool:
-        return isinstance(self._codes, ByteCodes)
+        return self._packed is not None
 
     def pack(self) -> None:
         """Pack the codes; scans may run meanwhile."""
-        codes = self._codes
-        if isinstance(codes, Encoded):
-            self._codes = ByteCodes(codes)
+        if self._packed is None:
+            self._packed = scannable(self._filed.read(self._vectors), self._vectors_per_row)
 
     @property
     def num_bytes(self) -> int:
         """See :class:`~finegrain.index.codes.Codes`."""
-        codes = self._codes
-        return codes.levels.nbytes if isinstance(codes, Encoded) else codes.num_bytes
+        return self._filed.rows.nbytes if self._packed is None else self._packed.num_bytes
 
     def for_biases(self) -> LateCodes:
         """See :class:`~finegrain.index.codes.Codes`."""
         return self
 
-    def best(self, asked: Sequence[Asked], biases: Vectors | None = None) -> list[Pool]:
+    def best(self, asked: Sequence[Asked], biases: Vectors | None = None) -> Sequence[Pool | None]:
         """See :class:`~finegrain.index.codes.Codes`."""
-        codes = self._codes
-        if isinstance(codes, ByteCodes):
-            return codes.best(asked, biases)
-        grid, levels = codes
-        weights = np.stack([grid.weights(one.query) for one in asked])
-        narrow = weights.astype(np.float32)
-        sums = np.empty((len(asked), len(levels)), np.float32)
-        for start in range(0, len(levels), _SLICE_ROWS):
-            part = slice(start, start + _SLICE_ROWS)
-            decoded = levels[part].astype(np.float32)
-            for own, weight in zip(sums, narrow, strict=True):
-                # Unlike a product by BLAS, einsum uses this thread only.
-                np.einsum("nd,d->n", decoded, weight, out=own[part])
-        width = levels.shape[1]
-        longest = grid.largest + _MIDDLE * width**0.5
-        pools = []
-        for one, own, weight in zip(asked, sums, weights, strict=True):
-            kernel = (width + 4) * 2.0**-23 * float(np.linalg.norm(weight)) * longest
-            error = grid.error(one.query, kernel, biases)
-            estimates = own.astype(np.float64) + (
-                grid.offset(one.query) - _MIDDLE * float(weight.sum())
-            )
-            if biases is not None:
-                estimates += biases.astype(np.float64) / one.query.length
-            if one.allowed is not None:
-                estimates[~one.allowed] = -np.inf
-            bar = max(kth([estimates], one.k) - 2 * error, np.finfo(np.float64).min)
-            rows = np.flatnonzero(estimates >= bar)
-            pools.append(Pool(rows, estimates[rows], error, rest=-np.inf))
-        return pools
+        if self._packed is not None:
+            return self._packed.best(asked, biases)
+        try:
+            grid, sums = self._scan(asked)
+        except DamagedCodesError:
+            return [None] * len(asked)
+        return [self._pool(grid, own, one, biases) for own, one in zip(sums, asked, strict=True)]
 
-    def without(self, rows: Rows) -> LateCodes | ByteCodes | None:
+    def _scan(self, asked: Sequence[Asked]) -> tuple[Grid, Vectors]:
+        """The grid, and the products ``w·l`` of each query with each vector, ``[Q, K, n]``."""
+        places = range(self._vectors_per_row)
+        products: list[Vectors] = []
+        for grid, levels in self._filed.groups():
+            if not products:
+                weights = [self._weights(grid, one).astype(np.float32) for one in asked]
+            decoded = levels.astype(np.float32).reshape(len(levels), len(places), -1)
+            own = np.empty((len(asked), len(places), len(levels)), np.float32)
+            for number, weight in enumerate(weights):
+                for place in places:
+                    # Unlike a product by BLAS, einsum uses this thread only.
+                    np.einsum("nd,d->n", decoded[:, place], weight[place], out=own[number, place])
+            products.append(own)
+        return grid, np.concatenate(products, axis=2)
+
+    def _weights(self, grid: Grid, one: Asked) -> Doubles:
+        """``u∘s`` for each vector of a row, ``[K, D]``."""
+        return one.query.direction * grid.step.reshape(self._vectors_per_row, -1)
+
+    def _pool(self, grid: Grid, sums: Vectors, one: Asked, biases: Vectors | None) -> Pool:
+        weights = self._weights(grid, one)
+        middles = grid.middle.reshape(self._vectors_per_row, -1) @ one.query.direction
+        width = weights.shape[1]
+        longest = grid.largest + _MIDDLE * width**0.5
+        kernel = (width + 4) * 2.0**-23 * float(np.linalg.norm(weights, axis=1).max()) * longest
+        error = grid.error(one.query, kernel, biases)
+        offsets = middles - _MIDDLE * weights.sum(axis=1)
+        estimates = (sums.astype(np.float64) + offsets[:, None]).max(axis=0)[self._filed.rows]
+        if biases is not None:
+            estimates += biases.astype(np.float64) / one.query.length
+        if one.allowed is not None:
+            estimates[~one.allowed] = -np.inf
+        bar = max(kth([estimates], one.k) - 2 * error, np.finfo(np.float64).min)
+        rows = np.flatnonzero(estimates >= bar)
+        return Pool(rows, estimates[rows], error, rest=-np.inf)
+
+    def without(self, rows: Rows) -> Codes | None:
         """See :class:`~finegrain.index.codes.Codes`."""
-        codes = self._codes
-        if isinstance(codes, ByteCodes):
-            return codes.without(rows)
-        return LateCodes(codes._replace(levels=np.delete(codes.levels, rows, axis=0)))
+        if self._packed is not None:
+            return self._packed.without(rows)
+        kept = np.delete(np.arange(len(self._filed.rows)), rows)
+        return LateCodes(self._filed.only(kept), self._vectors.only(kept), self._vectors_per_row)
 
 
 class Packing:

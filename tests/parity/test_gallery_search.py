@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from finegrain.gallery import Gallery
 from finegrain.gallery.sqlite.vector_file import VectorFile, checksums_of
 from finegrain.gallery.sqlite.vector_source import VectorSource
 from finegrain.index.block import FiledVectors, StoredBlock
+from finegrain.index.codes import FiledCodes
 from finegrain.index.exact import VectorIndex
 
 DIM = 4
@@ -218,7 +220,8 @@ class FiledIndex(VectorIndex):
         ids = self._file.ids(number)
         slots = np.arange(len(ids)) + 300 * number
         vectors = FiledVectors(self._source, slots, self._file.checksums(number))
-        return StoredBlock(abs(ids) - 1, vectors, self._file.encoded(number)).only(ids > 0)
+        codes = FiledCodes(partial(self._file.codes, number), np.arange(len(ids)))
+        return StoredBlock(abs(ids) - 1, vectors, codes).only(ids > 0)
 
 
 @pytest.mark.usefixtures("small_blocks")

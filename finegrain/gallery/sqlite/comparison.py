@@ -49,10 +49,6 @@ class Slots(NamedTuple):
     ids: Ids
     checksums: Checksums
 
-    def are_in_order(self) -> bool:
-        """Whether ids ascend, also those of deleted pictures."""
-        return bool((np.diff(np.abs(self.ids), prepend=0) > 0).all())
-
 
 def compare(
     slots: Slots,

@@ -9,6 +9,7 @@ import json
 import sqlite3
 import threading
 import warnings
+import weakref
 from collections.abc import (
     Callable,
     Collection,
@@ -116,9 +117,14 @@ class StoreReader:
         self.damaged: frozenset[int] = frozenset()
         """Ids of pictures whose row or vector was found to be damaged; no answer holds them. They
         stay here when their rows are deleted, since ids are never used again."""
-        self._vectors = StoredVectors(
-            path, read_only=database.read_only, on_damage=self._name_damaged_vectors
-        )
+        # Weak, so that a thread which still reads vectors does not keep a dropped gallery.
+        name_damaged = weakref.WeakMethod(self._name_damaged_vectors)
+
+        def on_damage(ids: Collection[int]) -> None:
+            if (name := name_damaged()) is not None:
+                name(ids)
+
+        self._vectors = StoredVectors(path, read_only=database.read_only, on_damage=on_damage)
         self._upkeep = VectorUpkeep(self._vectors)
 
     def close(self) -> None:

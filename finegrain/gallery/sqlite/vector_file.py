@@ -29,7 +29,7 @@ import numpy.typing as npt
 from finegrain.errors import GalleryError
 from finegrain.gallery.sqlite.files import OWNER_ONLY
 from finegrain.gallery.sqlite.positioned_file import PositionedFile
-from finegrain.index.codes import Encoded, Grid, encode
+from finegrain.index.codes import DamagedCodesError, Encoded, Grid, encode
 from finegrain.index.estimate import Ids, Rows, Vectors, longest_of
 
 BLOCK_ROWS = 16_384
@@ -203,19 +203,28 @@ class VectorFile:
                 self._file.gather(self._at(block, "vectors", 0) + rows * target.strides[0], target)
         return vectors.astype(np.float32, copy=False)
 
-    def encoded(self, block: int) -> Encoded | None:
-        """The codes of a full block by slot; None if they or their grid are damaged."""
+    def codes(self, block: int) -> Iterator[Encoded]:
+        """The codes of a full block by slot, one group after the other in the same array.
+
+        Raises:
+            DamagedCodesError: They or their grid are damaged, or were made again meanwhile.
+        """
         try:
             grid_checksum = self._read(block, "grid_checksum")
-            grid = self._grid(block)
-            levels = self._read(block, "levels")
-            is_damaged = self._wrong_groups(block, levels).any()
-            is_same_grid = self._read(block, "grid_checksum") == grid_checksum
-        except OSError:  # the disk does not return them
-            return None
-        if grid is None or is_damaged or not is_same_grid:  # or they were made again meanwhile
-            return None
-        return Encoded(grid, levels)
+            grid, checksums = self._grid(block), self._read(block, "groups")
+            if grid is None:
+                raise DamagedCodesError
+            levels = np.empty((_GROUP_ROWS, self.width), np.uint8)
+            for group, start in enumerate(range(0, self.block_rows, _GROUP_ROWS)):
+                own = levels[: self.block_rows - start]
+                self._file.read_into(self._at(block, "levels", start), own)
+                if zlib.crc32(own.data) != checksums[group]:
+                    raise DamagedCodesError
+                yield Encoded(grid, own)
+            if self._read(block, "grid_checksum") != grid_checksum:
+                raise DamagedCodesError
+        except OSError as error:  # the disk does not return them
+            raise DamagedCodesError from error
 
     def damaged_codes(self, block: int) -> list[tuple[int, int]]:
         """First and last id of each group of rows of a full block whose codes are damaged."""
@@ -238,7 +247,7 @@ class VectorFile:
         num_blocks = -(-num_slots // self.block_rows)
         first_ids = np.array(self._first_ids_of(num_blocks), np.int64)
         blocks = np.searchsorted(first_ids, ids, side="right") - 1
-        for block in np.unique(blocks[blocks >= 0]).tolist():
+        for block in sorted({*blocks.tolist()} - {-1}):  # np.unique imports masked arrays
             wanted = np.flatnonzero(blocks == block)
             stored = self.ids(block)[: num_slots - block * self.block_rows]
             known = np.abs(stored)

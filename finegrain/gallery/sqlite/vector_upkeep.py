@@ -24,6 +24,7 @@ from finegrain.gallery.sqlite.rows import Run
 from finegrain.gallery.sqlite.vector_file import StoredRows, VectorFile, checksums_of
 from finegrain.gallery.sqlite.vectors import (
     LARGEST_SUM,
+    State,
     StoredVectors,
     hash_sum,
     ids_of,
@@ -68,13 +69,10 @@ class VectorUpkeep:
         file = self._vectors.opened(state)
         if file is None:
             return None
-        slots = _slots(file, state.num_slots)
         erasing = pairs_of(run("SELECT id, checksum FROM erasing"))
-        alive = (slots.ids > 0) & ~np.isin(slots.ids, erasing[0])
-        total = (state.total - hash_sum(*erasing)) & LARGEST_SUM
-        is_right = hash_sum(slots.ids[alive], slots.checksums[alive]) == total
-        if is_right and slots.are_in_order() and not each_row:
+        if not each_row and _agrees(file, state, erasing):
             return None
+        slots = _slots(file, state.num_slots)
         pictures = pairs_of(run("SELECT id, vector_checksum FROM picture ORDER BY id"))
         comparison = compare(
             slots, _by_id(pictures), _by_id(erasing), lambda rows: checksums_of(file.vectors(rows))
@@ -266,6 +264,22 @@ class VectorUpkeep:
             copied.execute("DELETE FROM erasing")
         finally:
             copy.close()
+
+
+def _agrees(file: VectorFile, state: State, erasing: tuple[Ids, npt.NDArray[np.int64]]) -> bool:
+    """Whether the ids are in order, and the sum of the hashes is the one that is stated."""
+    total = hash_sum(*erasing)
+    last = 0
+    # New memory for all slots would cost more than reading them.
+    for block in range(-(-state.num_slots // file.block_rows)):
+        used = slice(0, state.num_slots - block * file.block_rows)
+        ids, checksums = file.stored_ids(block)[used], file.stored_checksums(block)[used]
+        if not (np.diff(np.abs(ids), prepend=last) > 0).all():
+            return False
+        last = abs(int(ids[-1]))
+        alive = (ids > 0) & ~np.isin(ids, erasing[0])
+        total += hash_sum(ids[alive], checksums[alive])
+    return total & LARGEST_SUM == state.total
 
 
 def _slots(file: VectorFile, num_slots: int) -> Slots:

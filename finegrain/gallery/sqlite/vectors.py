@@ -22,6 +22,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,6 +43,7 @@ from finegrain.gallery.sqlite.vector_file import (
 )
 from finegrain.gallery.sqlite.vector_source import VectorSource
 from finegrain.index.block import FiledVectors, StoredBlock
+from finegrain.index.codes import FiledCodes
 from finegrain.index.estimate import Ids, Vectors
 
 LARGEST_SUM = (1 << 63) - 1
@@ -149,7 +151,8 @@ class StoredVectors:
         slots = np.arange(len(ids)) + number * file.block_rows
         filed = FiledVectors(source, slots, file.checksums(number))
         kept = self._kept(run, ids)
-        return StoredBlock(ids, filed, file.encoded(number)).only(kept)
+        codes = FiledCodes(partial(file.codes, number), np.arange(len(ids)))
+        return StoredBlock(ids, filed, codes).only(kept)
 
     def rows(self, run: Run) -> Iterator[StoredRows]:
         """The rows of present pictures as they are stored, by block."""

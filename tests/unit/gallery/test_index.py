@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finegrain.index import codes
-from finegrain.index.block import Block, Part
-from finegrain.index.codes import Asked, Codes, coded, encode
+from finegrain.index.block import Block, HeldVectors, Part
+from finegrain.index.codes import Asked, Codes, FiledCodes, coded, encode
 from finegrain.index.estimate import Pool, Query, longest_of
 from finegrain.index.exact import VectorIndex
 from finegrain.index.late_codes import LateCodes
@@ -80,7 +80,9 @@ def test_errors_of_estimates_are_within_the_bound(seed, dim, scale, spread, outl
     every = part.all(query)
     assert sorted(every.rows.tolist()) == list(range(300))
     assert np.abs(every.scores - truth[every.rows]).max() <= every.error
-    late = LateCodes(encode(vectors, longest_of(vectors)))
+    encoded = encode(vectors, longest_of(vectors))
+    filed = FiledCodes(lambda: iter([encoded]), np.arange(len(vectors)))
+    late = LateCodes(filed, HeldVectors(vectors))
     for pool in (best(vectors, query, k=2), *late.best([Asked(query, 2, None)])):
         if pool is None:
             continue

@@ -13,12 +13,14 @@ import pytest
 
 from finegrain.gallery import Gallery
 from finegrain.gallery.sqlite import vector_file
+from finegrain.gallery.sqlite.files import vectors_of
+from finegrain.gallery.sqlite.vector_file import VectorFile
 from finegrain.index import codes
 from finegrain.index.exact import VectorIndex
 from finegrain.index.late_codes import LateCodes
 from finegrain.runtime.byte_matrix import copies_weights
 
-DIM, BLOCK, COUNT = 16, 32, 200
+DIM, BLOCK, COUNT = 64, 32, 200
 
 pytestmark = pytest.mark.skipif(
     not copies_weights(), reason="ONNX Runtime does not copy weights on this processor"
@@ -71,6 +73,29 @@ def test_codes_are_packed_from_the_second_search_on(path: Path):
         wait_for(lambda: all(late.is_packed for late in late_codes(gallery)))
         assert search(gallery) == best.tolist()
         assert len(late_codes(gallery)) == COUNT // BLOCK
+
+
+def test_the_first_search_keeps_no_codes_in_memory(path: Path):
+    with Gallery(path) as gallery:
+        search(gallery)
+        unpacked = index_of(gallery).memory()["codes"]
+        search(gallery)
+        wait_for(lambda: all(late.is_packed for late in late_codes(gallery)))
+        assert unpacked < index_of(gallery).memory()["codes"] / 2
+
+
+@pytest.mark.parametrize("name", ["levels", "grid"])
+def test_codes_that_are_damaged_later_are_made_again(path: Path, name: str):
+    best = np.argsort(-unit(COUNT) @ unit(1, seed=1)[0])[:9] + 1
+    with Gallery(path) as gallery:
+        assert search(gallery) == best.tolist()
+        file = VectorFile(vectors_of(path), writable=True)
+        for block in range(COUNT // BLOCK):
+            file._write(block, name, 0, 1 - file._read(block, name))
+        assert search(gallery) == best.tolist()
+        wait_for(lambda: all(late.is_packed for late in late_codes(gallery)))
+        assert search(gallery) == best.tolist()
+        assert gallery.damaged() == frozenset()
 
 
 def test_a_deletion_before_and_after_packing_is_followed(path: Path):
