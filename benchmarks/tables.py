@@ -89,6 +89,16 @@ def everyday_words(result: Result) -> str:
     return _table(rows, [head, "words read", "as typed"])
 
 
+def dialogue_users(result: Result) -> str:
+    rows = [
+        (name, *(f"{100 * hits:.1f} %" for hits in at["hits"]["10"]), f"{at['bri']:.2f}")
+        for name, at in result["ways"].items()
+    ]
+    head = f"{result['users']} users, {result['gallery']:,} pictures: hits at 10"
+    names = ["at first", *(f"round {t}" for t in range(1, result["rounds"] + 1))]
+    return _table(rows, [head, *names, "BRI"])
+
+
 def composed_queries(result: Result) -> str:
     rows = [(name, f"{precision:.3f}") for name, precision in result["precision"].items()]
     head = f"{result['queries']} queries, {result['gallery']:,} pictures"
@@ -375,6 +385,7 @@ TABLES: Mapping[str, tuple[Callable[..., str], tuple[str, ...]]] = {
     "catalog_photos": (catalog_photos, ("catalog_photos",)),
     "denied_words": (denied_words, ("denied_words",)),
     "everyday_words": (everyday_words, ("everyday_words",)),
+    "dialogue_users": (dialogue_users, ("dialogue_users",)),
     "composed_queries": (composed_queries, ("composed_queries",)),
     "no_match": (no_match, ("no_match",)),
     "query_latency": (query_latency, ("query_onnx_fp32", "query_cpu_int8")),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import get_args
 
 import finegrain
+from finegrain.cli.asking import ask, check_askable
 from finegrain.cli.json_output import printable_json
 from finegrain.cli.opening import add_opening_options, open_searcher
 from finegrain.cli.terminal_pictures import PicturesChoice, show_pictures
@@ -78,6 +79,10 @@ def add_query_verb(verbs: Verbs) -> None:
         "--explain", type=Path, metavar="PICTURE",
         help="write here a picture of which words the first match fits, and where",
     )  # fmt: skip
+    query.add_argument(
+        "--ask", action="store_true",
+        help="ask questions about what is searched for, until the answer is clear",
+    )  # fmt: skip
     query.add_argument("--json", action="store_true", help="print JSON instead of a table")
     query.add_argument(
         "--pictures", choices=get_args(PicturesChoice), default="auto",
@@ -92,7 +97,10 @@ def _query(arguments: argparse.Namespace) -> None:
     queries = _queries(arguments, required=not pictures)
     _check_number(arguments, pictures, queries)
     with open_searcher(arguments) as searcher:
-        answers = _answers(searcher, arguments, pictures, queries)
+        if arguments.ask:
+            answers = [ask(searcher, str(queries[0]), arguments)]
+        else:
+            answers = _answers(searcher, arguments, pictures, queries)
         if arguments.json:
             _print_json(answers)
         else:
@@ -110,6 +118,8 @@ def _check_number(
     arguments: argparse.Namespace, pictures: Sequence[Path], queries: Sequence[Query]
 ) -> None:
     """Check options for one query, and that at most one text changes a picture."""
+    if arguments.ask:
+        check_askable(arguments, pictures, queries)
     for_one = {
         "--grid": arguments.grid,
         "--explain": arguments.explain,

@@ -21,8 +21,11 @@ from finegrain.rerank import RerankBy
 from finegrain.runtime.base import RuntimeChoice
 from finegrain.search.alerts.alert import Alert, Rate
 from finegrain.search.asking.asked import Asked, Denial, asked_all, asked_one
+from finegrain.search.asking.attributes import Attribute, checked_attributes
 from finegrain.search.asking.calibrating import Calibrated, JudgedQuery, calibrate
+from finegrain.search.asking.dialogue import CANDIDATES, Dialogue
 from finegrain.search.asking.negation import Reader
+from finegrain.search.asking.topics import Asker
 from finegrain.search.ingest import Added, IngestOptions, Metadata, columns_of, ingest
 from finegrain.search.matches import Matches
 from finegrain.search.queries import Query
@@ -106,6 +109,7 @@ class Searcher:
             trust_engines=trust_engines,
         )
         self._encoder = self._retriever.encoder
+        self._asker = Asker(self._encoder, self._retriever.words, self.manifest.logit_scale)
 
     @property
     def gallery(self) -> Gallery:
@@ -411,6 +415,51 @@ class Searcher:
             queries = [asked.with_words_of(reader) for asked in queries]
         reranker = self._open_reranker() if any(q.text is not None for q in queries) else None
         return answer(self._retriever, reranker, queries, request)
+
+    def dialogue(
+        self,
+        text: str,
+        k: int | None = None,
+        *,
+        attributes: str | Sequence[Attribute] | None = None,
+        candidates: int = CANDIDATES,
+        where: str | None = None,
+        avoid: str | Sequence[str] = (),
+        negation: bool | Reader = True,
+        words: bool = True,
+    ) -> Dialogue:
+        """Search by a text, and ask questions until the answer is clear.
+
+        Each question is the one whose answer is expected to tell most about which candidate is
+        right; see :mod:`finegrain.search.asking.dialogue`. No language model takes part.
+
+        Args:
+            text: The text.
+            k: Number of matches; 10 by default.
+            attributes: What may be asked: ``"people"``, ``"garments"``, or a list of
+                :class:`~finegrain.search.asking.attributes.Attribute`. By default the columns of
+                the candidates that have few different texts. If there are none, the list for
+                people, or that for garments if the training captions had no people.
+            candidates: Number of best pictures of the query among which answers decide.
+            where, avoid, negation, words: As in :meth:`query`.
+
+        Example:
+            >>> dialogue = searcher.dialogue("woman in red coat")    # doctest: +SKIP
+            >>> print(dialogue.question)                             # doctest: +SKIP
+            >>> dialogue.answer("black")                             # doctest: +SKIP
+            >>> dialogue.matches                                     # doctest: +SKIP
+
+        Raises:
+            QueryError: An argument is invalid, or no picture fits the filter.
+            FilterError: The filter does not parse, or a column is unknown.
+            GalleryError: The gallery is empty.
+        """
+        listed = checked_attributes(attributes)
+        request = Request.checked(k, offset=0, where=None, group_by=None, distinct=None)
+        best = self.query(
+            text, candidates, where=where, avoid=avoid, negation=negation, words=words
+        )
+        return self._asker.open(best, self.gallery, listed, k=request.k)
 
     def calibrate(self, queries: Sequence[JudgedQuery]) -> Calibrated:
         """Fit the probability of a match on queries whose right pictures are known.

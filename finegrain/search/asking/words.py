@@ -24,7 +24,7 @@ from itertools import chain, pairwise
 from typing import TYPE_CHECKING
 
 from finegrain.data.everyday_words import IGNORED, READ_AS
-from finegrain.preprocess.vocabulary import WORD, Vocabulary
+from finegrain.preprocess.vocabulary import WORD, Vocabulary, words_of
 
 if TYPE_CHECKING:
     from symspellpy import SymSpell
@@ -86,6 +86,10 @@ class WordReader:
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._words = vocabulary.words
+
+    def knows(self, text: str) -> bool:
+        """Whether the model knows all words of a text."""
+        return all(map(self._knows, words_of(text)))
 
     def read(self, text: str) -> WordsRead:
         """Read a text."""
