@@ -2,12 +2,12 @@
 
     python benchmarks/dialogue_users.py model.plan --data data/synthetic
 
-A user looks for one picture and begins with its gender and upper garment, as "woman in a coat". Of
-its answers, 10 % are wrong and 20 % are "I don't know". In each round the user answers one
-question. The baseline adds a random statement about the picture to the text and searches again,
-with the same shares of wrong and missing ones. A hit stays a hit in later rounds. BRI is the mean
-of ``1/2T sum (log r_t + log r_t+1)`` over queries, with the best rank ``r_t`` so far (Lee et al.
-2024, https://arxiv.org/abs/2406.03411); lower is better. Writes
+A user looks for one picture and begins with its gender and upper garment, as "woman in a coat". In
+each round the user answers one question, wrongly in 10 % of the cases, and with "I don't know" in
+20 %. The baseline adds a random statement about the picture to the text and searches again, with
+the same shares of wrong and missing ones. A hit stays a hit in later rounds. BRI is the mean of
+``1/2T sum (log r_t + log r_t+1)`` over queries, with the best rank ``r_t`` so far (Lee et al. 2024,
+https://arxiv.org/abs/2406.03411); lower is better. Writes
 ``benchmarks/results/dialogue_users.json``.
 """
 
