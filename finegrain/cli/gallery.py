@@ -27,6 +27,7 @@ def add_gallery_verb(verbs: Verbs) -> None:
         "  finegrain gallery backup model.gallery /backups/model.gallery\n"
         "  finegrain gallery restore /backups/model.gallery model.gallery --overwrite\n"
         "  finegrain gallery check model.gallery\n"
+        "  finegrain gallery correct-hubs model.plan\n"
         "  finegrain gallery stats model.gallery",
     )
     actions = gallery.add_subparsers(metavar="ACTION", required=True)

@@ -11,7 +11,10 @@ import numpy as np
 from finegrain.cli.json_output import printable_json
 from finegrain.errors import GalleryError
 from finegrain.gallery import Gallery
+from finegrain.plan import Plan
 from finegrain.records import printable
+from finegrain.search.hubs import correct_hubs, correction_of
+from finegrain.search.retriever import gallery_path
 
 
 def add_care_actions(actions: Any) -> None:
@@ -40,6 +43,12 @@ def add_care_actions(actions: Any) -> None:
     compact = actions.add_parser("compact", help="remove the places of deleted vectors from a file")
     compact.add_argument("gallery", type=Path)
     compact.set_defaults(run=_compact)
+    correct = actions.add_parser(
+        "correct-hubs", help="compute the hub correction of pictures that lack that of a plan"
+    )
+    correct.add_argument("plan", type=Path)
+    correct.add_argument("--gallery", help="file (default: next to the plan)")
+    correct.set_defaults(run=_correct_hubs)
     expire = actions.add_parser("expire", help="delete the pictures that have expired")
     expire.add_argument("gallery", help="file or address")
     expire.add_argument(
@@ -83,6 +92,13 @@ def _compact(arguments: argparse.Namespace) -> None:
     with Gallery(arguments.gallery, create=False) as gallery:
         gallery.compact()
         print(f"compacted {printable(str(arguments.gallery))}, which holds {len(gallery)} pictures")
+
+
+def _correct_hubs(arguments: argparse.Namespace) -> None:
+    plan = Plan(arguments.plan)
+    path, fingerprint = gallery_path(plan.path, arguments.gallery), plan.manifest.fingerprint
+    with Gallery(path, fingerprint=fingerprint, create=False) as gallery:
+        print(correct_hubs(correction_of(plan), gallery))
 
 
 def _expire(arguments: argparse.Namespace) -> None:

@@ -49,6 +49,10 @@ def add_opening_options(to: argparse.ArgumentParser) -> None:
         "--rerank-k", type=int, default=RERANK_K, metavar="K",
         help="how many pictures to re-rank (default: %(default)s)",
     )  # fmt: skip
+    to.add_argument(
+        "--no-hub-correction", action="store_true",
+        help="do not lower the scores of pictures that are near many queries",
+    )  # fmt: skip
     to.add_argument("--rerank-by", choices=get_args(RerankBy), default="both", help=RERANK_BY)
 
 
@@ -64,4 +68,5 @@ def open_searcher(arguments: argparse.Namespace, plan: Path | None = None) -> fi
         rerank="match" if arguments.rerank else None,
         rerank_k=arguments.rerank_k,
         rerank_by=arguments.rerank_by,
+        hub_correction=not arguments.no_hub_correction,
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 from typing import Any, Self
 
@@ -20,7 +20,7 @@ from finegrain.bounded.npz import read_npz, write_npz
 from finegrain.bounded.strict_json import parse_strict
 from finegrain.errors import PlanError
 from finegrain.evaluation.hub_correction import HubCorrection, choose
-from finegrain.evaluation.match_probability import MatchProbability
+from finegrain.evaluation.match_probability import Flags, MatchProbability, Scores, fit_or_none
 from finegrain.plan import BACKGROUND, Plan
 
 MAX_CAPTIONS = 4000
@@ -51,10 +51,9 @@ class Background:
     def chosen(
         cls,
         captions: npt.ArrayLike,
-        texts: NDArray[np.float32],
         images: NDArray[np.float32],
-        query_pids: NDArray[np.int64],
-        gallery_pids: NDArray[np.int64],
+        scores: NDArray[np.floating],
+        right: NDArray[np.bool_],
         *,
         source: str,
     ) -> Self:
@@ -64,14 +63,27 @@ class Background:
 
         Args:
             captions: Embeddings of the bank, ``[M, D]``.
-            texts, images, query_pids, gallery_pids: See
-                :func:`~finegrain.evaluation.hub_correction.choose`.
+            images, scores, right: See :func:`~finegrain.evaluation.hub_correction.choose`.
             source: Where the captions come from.
         """
         halves = np.asarray(captions, np.float16)
-        best = choose(halves.astype(np.float32), texts, images, query_pids, gallery_pids)
+        best = choose(halves.astype(np.float32), images, scores, right)
         kept = halves if best.weight else halves[:1]
         return cls(captions=kept, weight=best.weight, neighbours=best.neighbours, source=source)
+
+    def fitted(self, images: NDArray[np.float32], scores: Scores, right: Flags) -> Self:
+        """The same background with the probability of a match, fitted on corrected scores.
+
+        Args:
+            images: Embeddings of pictures, ``[G, D]``.
+            scores: Scores of queries and pictures without correction, ``[Q, G]``.
+            right: Which pictures are right, ``[Q, G]``.
+        """
+        correction = self.hub_correction
+        if correction is None:
+            return self
+        corrected = scores + correction.biases(images)
+        return replace(self, match_probability=fit_or_none(corrected, right))
 
     @property
     def hub_correction(self) -> HubCorrection | None:

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from numpy.typing import NDArray
 
-from finegrain.metrics import RetrievalMetrics, retrieval_metrics
+from finegrain.metrics import RetrievalMetrics, ranks_of, retrieval_metrics
 
 WEIGHTS = (0.25, 0.5, 0.75, 1.0)
 NEIGHBOURS = (8, 16, 32, 64, 128)
@@ -76,11 +76,7 @@ class HubCorrection:
 
 
 def choose(
-    bank: Vectors,
-    texts: Vectors,
-    images: Vectors,
-    query_pids: NDArray[np.int64],
-    gallery_pids: NDArray[np.int64],
+    bank: Vectors, images: Vectors, scores: NDArray[np.floating], right: NDArray[np.bool_]
 ) -> HubCorrection:
     """The settings with the highest mAP of queries that are not in the bank.
 
@@ -88,15 +84,23 @@ def choose(
 
     Args:
         bank: Embeddings of captions, ``[M, D]``.
-        texts, images: Embeddings of queries ``[Q, D]`` and pictures ``[G, D]`` of validation.
-        query_pids, gallery_pids: Their identities.
+        images: Embeddings of pictures, ``[G, D]``.
+        scores: Inner products of queries and these pictures, ``[Q, G]``.
+        right: Which pictures are right, ``[Q, G]``; queries without one are left out.
     """
+    answered = right.any(axis=1)
+    matches = [np.flatnonzero(row) for row in right[answered]]
     tried = [HubCorrection(bank, 0.0, 1)]
     for neighbours, weight in product(NEIGHBOURS, WEIGHTS):
         if neighbours <= len(bank):
             tried.append(HubCorrection(bank, weight, neighbours))
-    scores = [own.metrics(texts, images, query_pids, gallery_pids).mAP for own in tried]
-    return tried[int(np.argmax(scores))]
+
+    def mean_precision(correction: HubCorrection) -> float:
+        corrected = scores[answered] + correction.biases(images)
+        ranks = (ranks_of(own, row) for own, row in zip(matches, corrected, strict=True))
+        return RetrievalMetrics.from_ranks(ranks, num_gallery=len(images)).mAP
+
+    return tried[int(np.argmax([mean_precision(correction) for correction in tried]))]
 
 
 def _mean_of_greatest(products: Vectors, k: int) -> NDArray[np.float64]:

@@ -135,6 +135,14 @@ def fit(scores: Scores, right: Flags, *, seed: int = 0) -> MatchProbability:
     )
 
 
+def fit_or_none(scores: Scores, right: Flags) -> MatchProbability | None:
+    """As :func:`fit`; None if that cannot be fitted."""
+    try:
+        return fit(scores, right)
+    except EvaluationError:
+        return None
+
+
 class Trial(NamedTuple):
     """A query with a gallery that is cut out of a larger one.
 

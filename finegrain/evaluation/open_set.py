@@ -29,7 +29,7 @@ from finegrain.evaluation.match_probability import (
     Level,
     MatchProbability,
     Scores,
-    fit,
+    fit_or_none,
     trials,
 )
 from finegrain.evaluation.probes.attributes import columns_of_attributes
@@ -202,7 +202,7 @@ def open_set(model: str | Path | Encoder, data: Dataset | None = None, *, split:
     if coefficients is not None:
         calibration, calibrated_on = MatchProbability.from_dict(coefficients), "the plan's queries"
     elif split != "val" and "val" in splits:
-        calibration = _fitted(encoder, splits["val"])
+        calibration = fit_or_none(*scores_of(encoder, splits["val"]))
         calibrated_on = None if calibration is None else "the split val"
     return open_set_of(encoder, take_split(splits, split), calibration, calibrated_on=calibrated_on)
 
@@ -249,14 +249,6 @@ def scores_of(encoder: Encoder, split: Split) -> tuple[Scores, Flags]:
     texts = encoder.encode_texts([sample.captions[0] for sample in split.samples])
     pids = split.identities()
     return texts.astype(np.float64) @ images.T, pids[:, None] == pids[None]
-
-
-def _fitted(encoder: Encoder, split: Split) -> MatchProbability | None:
-    """The probability, fitted on a split; None if the split is too small."""
-    try:
-        return fit(*scores_of(encoder, split))
-    except EvaluationError:
-        return None
 
 
 def _rates(judged: Judged, size: int, name: str, values: Scores) -> AtSize:

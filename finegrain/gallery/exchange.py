@@ -21,7 +21,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from datetime import datetime
 from itertools import count, islice
@@ -100,8 +100,15 @@ def _restrict_to_owner(export: Path) -> None:
         path.chmod(0o700 if path.is_dir() else 0o600)
 
 
-def load(store: Backend, source: Path) -> list[int]:
+def load(
+    store: Backend, source: Path, finished: Callable[[Vectors, list[Entry]], Sequence[Entry]]
+) -> list[int]:
     """Add all pictures of an export, in bounded memory, or none; return their new ids.
+
+    Args:
+        store: The gallery's storage.
+        source: The export.
+        finished: Completes the entries of some vectors.
 
     Raises:
         GalleryError: There is no export, it is damaged, or its vectors are of another plan or
@@ -122,13 +129,14 @@ def load(store: Backend, source: Path) -> list[int]:
             f"{store.vectors_per_row}. Load it into a gallery with the same vectors_per_row=."
         )
     numbers = count()
-    return store.insert_all(
+    checked = (
         (
             checked_vectors(vectors, store.dim, stored_length(store.vectors_per_row)),
             [_entry(next(numbers), record) for record in records],
         )
         for vectors, records in chunks
     )
+    return store.insert_all((vectors, finished(vectors, entries)) for vectors, entries in checked)
 
 
 def _chunks(store: Backend) -> Iterator[Chunk]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
@@ -12,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from finegrain.errors import FilterError, GalleryError, did_you_mean
-from finegrain.gallery.backend import Memory
+from finegrain.gallery.backend import Memory, Search
 from finegrain.gallery.changes import move, notes_on_kinds, update
 from finegrain.gallery.duplicates import Inserted, OnDuplicate, checked_choice
 from finegrain.gallery.entries import (
@@ -23,13 +24,14 @@ from finegrain.gallery.entries import (
     checked_offset,
     checked_queries,
 )
+from finegrain.gallery.exchange import load
 from finegrain.gallery.filters.advice import filter_notes
 from finegrain.gallery.filters.conditions import column_kinds
 from finegrain.gallery.filters.syntax import parse
 from finegrain.gallery.grouping import Thinning
 from finegrain.gallery.places import location_exists, open_store
 from finegrain.gallery.row import Entry, Place, Row, meets
-from finegrain.gallery.scoring import ScoredSearch, Scoring
+from finegrain.gallery.scoring import ScoredSearch, Scoring, without_biases
 from finegrain.gallery.several_vectors import SeveralVectors
 from finegrain.gallery.upkeep import GalleryUpkeep
 from finegrain.index.approximate import Tuned
@@ -38,6 +40,9 @@ from finegrain.index.exact import Hit, Ids, Vectors
 from finegrain.records import Pid, Scalar
 
 _CHUNK_PATHS = 1024
+
+BiasOf = Callable[[Vectors], Vectors | None]
+"""Computes the biases ``[N]`` of pictures from their vectors ``[N, D]``; None for no biases."""
 
 
 class Gallery(GalleryUpkeep):
@@ -116,6 +121,7 @@ class Gallery(GalleryUpkeep):
             memory=memory,
             vectors_per_row=vectors_per_row,
         )
+        self._bias_of: BiasOf | None = None
 
     @staticmethod
     def exists(path: str | Path) -> bool:
@@ -147,6 +153,15 @@ class Gallery(GalleryUpkeep):
     @property
     def _several(self) -> SeveralVectors:
         return SeveralVectors(self.vectors_per_row, self.dim)  # a reindexing changes the width
+
+    def fill_biases(self, bias_of: BiasOf | None) -> None:
+        """Give each picture that is added from now on the bias that its vector implies.
+
+        Args:
+            bias_of: Computes the biases ``[N]`` of vectors ``[N, D]``, or returns None to leave
+                them out. None gives pictures no bias.
+        """
+        self._bias_of = bias_of
 
     def add(
         self,
@@ -182,7 +197,7 @@ class Gallery(GalleryUpkeep):
             expire_after: How long to keep the pictures, in seconds or as timedelta, counted from
                 the time they were taken, or from now if that is unknown. None keeps them.
             biases: A number for each picture that is added to its inner product, see
-                :meth:`set_bias`; zero by default.
+                :meth:`set_bias`; by default that of :meth:`fill_biases`, or zero.
             on_duplicate: What to do with a path that is in the gallery already: ``add`` another
                 picture of it (such as a second crop of one frame); ``skip`` it; ``replace`` all
                 its pictures, under a new id; or raise an ``error``.
@@ -196,6 +211,8 @@ class Gallery(GalleryUpkeep):
         """
         checked_choice(on_duplicate)
         checked = self._several.checked(vectors)
+        if biases is None and self._bias_of is not None:
+            biases = self._bias_of(checked)
         entries = checked_entries(
             len(checked),
             images=images,
@@ -223,7 +240,28 @@ class Gallery(GalleryUpkeep):
             known: Ids that the caller has added, or found when it decided to add these pictures.
         """
         checked = self._several.checked(vectors)
+        entries = self._with_biases(checked, entries)
         return self._store.insert_unless_overtaken(checked, entries, known)
+
+    def load(self, source: str | Path) -> list[int]:
+        """Add all pictures of an :meth:`export` or of clip-retrieval's output, all or none.
+
+        Returns:
+            Their new ids.
+
+        Raises:
+            GalleryError: There is no export, it is damaged, or its vectors are of another plan
+                or width; nothing was written.
+            MissingExtraError: The export is Parquet and pyarrow is not installed.
+        """
+        return load(self._store, Path(source), self._with_biases)
+
+    def _with_biases(self, vectors: Vectors, entries: Sequence[Entry]) -> Sequence[Entry]:
+        """Entries with the biases of :meth:`fill_biases`, if it was called."""
+        biases = None if self._bias_of is None else self._bias_of(vectors)
+        if biases is None:
+            return entries
+        return [replace(e, bias=bias) for e, bias in zip(entries, biases.tolist(), strict=True)]
 
     def search(
         self,
@@ -234,6 +272,7 @@ class Gallery(GalleryUpkeep):
         group_by: str | None = None,
         distinct: float | None = None,
         offset: int = 0,
+        biased: bool = True,
     ) -> list[list[Hit]]:
         """The ``k`` best pictures for each query, by inner product plus bias.
 
@@ -250,6 +289,7 @@ class Gallery(GalleryUpkeep):
             distinct: Leave out a picture whose cosine with a better hit is above this value, to
                 remove near-duplicate frames; 0.98 is a good start.
             offset: Number of best hits to skip, for the next page of results.
+            biased: Whether to add the biases of pictures.
 
         Returns:
             Hits of each query, best first; equal scores are ordered by ascending id.
@@ -263,7 +303,7 @@ class Gallery(GalleryUpkeep):
         queries = checked_queries(vectors, self.dim)
         depth = checked_k(k) + checked_offset(offset)
         thinning = self._thinning(group_by, distinct)
-        search = self._store.searching(where)
+        search = self._searching(where, biased=biased)
         hits = search(queries, depth) if thinning is None else thinning(search, queries, depth)
         return [row[offset:] for row in hits]
 
@@ -308,6 +348,7 @@ class Gallery(GalleryUpkeep):
         distinct: float | None = None,
         offset: int = 0,
         without: Collection[int] = (),
+        biased: bool = True,
     ) -> list[Hit]:
         """The ``k`` best pictures by a score that an inner product bounds.
 
@@ -317,6 +358,7 @@ class Gallery(GalleryUpkeep):
             scoring: The score.
             k, where, group_by, distinct, offset: As in :meth:`search`.
             without: Ids of pictures to leave out.
+            biased: Whether to add the biases of pictures.
 
         Returns:
             Hits, best first; equal scores are ordered by ascending id.
@@ -325,9 +367,14 @@ class Gallery(GalleryUpkeep):
         vector = checked_queries(scoring.vector[None], self.dim)
         depth = checked_k(k) + checked_offset(offset)
         thinning = self._thinning(group_by, distinct)
-        search = ScoredSearch(self._store, self._store.searching(where), scoring, without)
+        nearest = self._searching(where, biased=biased)
+        search = ScoredSearch(self._store, nearest, scoring, without, biased=biased)
         hits = search(vector, depth) if thinning is None else thinning(search, vector, depth)
         return hits[0][offset:]
+
+    def _searching(self, where: str | None, *, biased: bool) -> Search:
+        search = self._store.searching(where)
+        return search if biased else without_biases(search)
 
     def vectors(self, ids: Iterable[int]) -> dict[int, Vectors]:
         """Vectors ``[D]`` by id; ids that are not stored, or no longer, are left out.

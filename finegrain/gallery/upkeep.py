@@ -6,7 +6,7 @@ from pathlib import Path
 
 from finegrain.errors import GalleryError
 from finegrain.gallery.backend import Backend
-from finegrain.gallery.exchange import export, load
+from finegrain.gallery.exchange import export
 from finegrain.gallery.picture_files import UnpackedFolder, unpacked_folders
 from finegrain.gallery.sqlite.backup import back_up
 from finegrain.gallery.sqlite.check import GalleryReport, check
@@ -130,19 +130,6 @@ class GalleryUpkeep:
             MissingExtraError: The path ends in ``.parquet`` and pyarrow is not installed.
         """
         return export(self._store, Path(target))
-
-    def load(self, source: str | Path) -> list[int]:
-        """Add all pictures of an :meth:`export` or of clip-retrieval's output, all or none.
-
-        Returns:
-            Their new ids.
-
-        Raises:
-            GalleryError: There is no export, it is damaged, or its vectors are of another plan
-                or width; nothing was written.
-            MissingExtraError: The export is Parquet and pyarrow is not installed.
-        """
-        return load(self._store, Path(source))
 
     def has_numbered_pids(self) -> bool:
         """Whether an older version may have replaced some pids with numbers of its own.

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal, NamedTuple, TypedDict
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from finegrain.encoder import Encoder
 from finegrain.errors import GalleryError, QueryError
+from finegrain.evaluation.background import Background
 from finegrain.evaluation.match_probability import MatchProbability
 from finegrain.gallery import Gallery, Hit
 from finegrain.gallery.backend import Memory
@@ -27,6 +28,7 @@ from finegrain.plan import Plan
 from finegrain.preprocess.vocabulary import VOCABULARY, Vocabulary
 from finegrain.runtime.base import RuntimeChoice
 from finegrain.search.asking.asked import Asked, checked_judged
+from finegrain.search.asking.calibrating import Calibrated, JudgedQuery, calibrate
 from finegrain.search.asking.probability import (
     NOT_BY_WORDS,
     NOT_CALIBRATED,
@@ -37,6 +39,7 @@ from finegrain.search.asking.probability import (
 from finegrain.search.asking.scores import Scorer
 from finegrain.search.asking.words import WordReader
 from finegrain.search.explanation import Explanation, explain
+from finegrain.search.hubs import NOT_CORRECTED, Hubs
 from finegrain.search.matches import Match, Matches, Refiner
 from finegrain.search.queries import Query, text_notes
 from finegrain.search.reranker import Reranker
@@ -46,13 +49,6 @@ VectorPlace = Literal["memory", "gpu"]
 
 DEFAULT_K = 10
 _SHOWN_DAMAGED = 5
-
-
-class _Options(TypedDict):
-    """Arguments of every search of a gallery."""
-
-    group_by: str | None
-    distinct: float | None
 
 
 _ScoredHit = tuple[Hit, float | None]
@@ -114,7 +110,8 @@ class Retriever:
     Args:
         plan: A freshly opened plan; its graphs are moved into the runtime.
         gallery: Path or address, or an open gallery; by default next to the plan.
-        vectors, memory, runtime, threads, trust_engines: As in :class:`~finegrain.Searcher`.
+        vectors, memory, runtime, threads, trust_engines, hub_correction: As in
+            :class:`~finegrain.Searcher`.
 
     Raises:
         QueryError: ``vectors`` is unknown.
@@ -134,6 +131,7 @@ class Retriever:
         runtime: RuntimeChoice,
         threads: int | None,
         trust_engines: bool,
+        hub_correction: bool,
     ) -> None:
         if vectors not in ("memory", "gpu"):
             raise QueryError(f"expected vectors='memory' or 'gpu', got {vectors!r:.40}")
@@ -147,6 +145,9 @@ class Retriever:
         self.words: WordReader | None = None
         if VOCABULARY in plan.manifest.sha256:
             self.words = WordReader(Vocabulary.from_json(plan.take(VOCABULARY)))
+        self._background = Background.of_plan(plan)
+        # A biased gallery is searched on the host.
+        self._wants_hub_correction = hub_correction and vectors != "gpu"
         self._index: Gpu | None = None
         if vectors == "gpu":
             # Check this before building the towers, which may take minutes.
@@ -160,6 +161,7 @@ class Retriever:
             self.path = place.path
             self._refuse_foreign_vectors(place)
             self.opened = place
+            self.hubs  # noqa: B018 - so that added pictures get their biases
         else:
             self.path = place
             if Gallery.exists(place):
@@ -184,6 +186,12 @@ class Retriever:
         """Makes the scores of queries that are more than one text or picture."""
         return Scorer(self.encoder, self.gallery)
 
+    @cached_property
+    def hubs(self) -> Hubs:
+        """The hub correction of the gallery."""
+        sample = self.scorer.sample
+        return Hubs(self._background, self.gallery, sample, is_on=self._wants_hub_correction)
+
     def made(self) -> Gallery:
         """The open gallery; a missing one is created."""
         if self.opened is None:
@@ -195,6 +203,7 @@ class Retriever:
                 memory=self._memory,
                 vectors_per_row=1,
             )
+            self.hubs  # noqa: B018 - so that added pictures get their biases
         return self.opened
 
     @contextmanager
@@ -218,26 +227,30 @@ class Retriever:
         group_by: str | None,
         distinct: float | None,
         vectors: NDArray[np.float32] | None = None,
+        biased: bool = True,
     ) -> list[list[Hit]]:
         """The ``k`` best hits of each query; see :meth:`finegrain.gallery.Gallery.search`.
 
-        ``vectors`` are the embeddings of the queries, if they are known.
+        ``vectors`` are the embeddings of the queries, if they are known. ``biased`` is whether to
+        add the biases of pictures.
 
         Raises:
             ImageError: A query picture cannot be read.
         """
         gallery = self.gallery
-        if vectors is not None:
-            return gallery.search(vectors, k, where, group_by=group_by, distinct=distinct)
-        if len(queries) == 1 and isinstance(queries[0], str) and self._index is not None:
-            tokens = self.encoder.tokenizer.encode([queries[0]])
+        is_one_text = len(queries) == 1 and isinstance(queries[0], str)
+        if vectors is None and is_one_text and self._index is not None:
+            tokens = self.encoder.tokenizer.encode([str(queries[0])])
             ids = np.ascontiguousarray(tokens.ids[:, : tokens.eot[0] + 1])
             hits = gallery.search_caption(
                 ids, tokens.eot, k, where, group_by=group_by, distinct=distinct
             )
             if hits is not None:
                 return [hits]
-        return gallery.search(self.encoded(queries), k, where, group_by=group_by, distinct=distinct)
+        vectors = self.encoded(queries) if vectors is None else vectors
+        return gallery.search(
+            vectors, k, where, group_by=group_by, distinct=distinct, biased=biased
+        )
 
     def encoded(self, queries: Sequence[Query]) -> NDArray[np.float32]:
         """Embeddings of texts and pictures, ``[Q, D]``."""
@@ -249,6 +262,15 @@ class Retriever:
         if pictures:
             vectors[list(pictures)] = self.encoder.encode_images(list(pictures.values()))
         return vectors
+
+    def calibrate(self, queries: Sequence[JudgedQuery], bank: Sequence[str] | None) -> Calibrated:
+        """See :meth:`finegrain.Searcher.calibrate`."""
+        calibrated = calibrate(
+            self.encoder, self.scorer, queries, bank=bank, background=self._background
+        )
+        self.calibration, self._background = calibrated.coefficients, calibrated.background
+        del self.hubs  # the next query makes it again
+        return calibrated
 
     def close(self) -> None:
         self.encoder.close()
@@ -322,15 +344,11 @@ def answer(
         raise GalleryError(f"the gallery {gallery.path} is empty; add pictures first")
     depth = min(request.depth if reranker is None else max(request.depth, reranker.k), size)
     answers = []
-    for asked, search in zip(queries, _searches(retriever, queries, request, depth), strict=True):
-        chances: dict[int, float] = {}
-        if search.scoring is not None and retriever.calibration is not None and asked.is_by_words:
-            sample = retriever.scorer.sample.rows(size)
-            chances = probabilities(
-                retriever.calibration, search.scoring, search.hits, sample, size
-            )
+    searches = _searches(retriever, queries, request, depth, size)
+    for asked, search in zip(queries, searches, strict=True):
+        chances = _chances(retriever, search, size) if asked.is_by_words else {}
         ordered = _reranked(reranker, asked, search.hits, request)
-        matches = _matches(retriever, asked, ordered, request, search.notes, chances)
+        matches = _matches(retriever, asked, ordered, request, search, chances)
         if len(matches) < len(ordered) and attempts > 1:  # hits were changed or deleted meanwhile
             (matches,) = answer(retriever, reranker, [asked], request, attempts=attempts - 1)
         elif request.min_probability is not None and chances:
@@ -340,41 +358,104 @@ def answer(
     return answers
 
 
+def _chances(retriever: Retriever, search: _Search, size: int) -> dict[int, float]:
+    """The probability of each hit of a query by words; none if the plan has no calibration."""
+    hubs = retriever.hubs
+    calibration = hubs.match_probability if search.corrected else retriever.calibration
+    if calibration is None or search.scoring is None:
+        return {}
+    sample = retriever.scorer.sample.rows(size)
+    biases = hubs.sampled(size) if search.corrected else None
+    return probabilities(calibration, search.scoring, search.hits, sample, size, biases)
+
+
 class _Search(NamedTuple):
     """What a search for one query gave.
 
     Attributes:
         hits: The best hits.
         scoring: The score of the query; None if its embedding is not known here.
+        corrected: Whether the scores of the hits include hub correction.
         notes: Notes for the user.
     """
 
     hits: Sequence[Hit]
     scoring: Scoring | None
+    corrected: bool
     notes: tuple[str, ...] = ()
 
 
 def _searches(
-    retriever: Retriever, queries: Sequence[Asked], request: Request, depth: int
-) -> Iterator[_Search]:
-    """Search for each query; those of one text or picture share a batch."""
-    plain = [asked.source for asked in queries if asked.is_plain]
-    options: _Options = {"group_by": request.group_by, "distinct": request.distinct}
-    vectors = None if retriever.calibration is None or not plain else retriever.encoded(plain)
-    hits = retriever.hits(plain, depth, request.where, vectors=vectors, **options) if plain else []
-    number = 0
-    for asked in queries:
-        if asked.is_plain:
-            scoring = None if vectors is None else Linear(vectors[number])
-            yield _Search(hits[number], scoring)
-            number += 1
-        else:
+    retriever: Retriever, queries: Sequence[Asked], request: Request, depth: int, size: int
+) -> list[_Search]:
+    """Search for each query. The plain texts share a batch, and so do the plain pictures."""
+    searches: dict[int, _Search] = {}
+    search: Callable[..., list[list[Hit]]]
+    corrected = retriever.hubs.is_on and retriever.hubs.sampled(size) is not None
+    for by_words in (True, False):
+        numbers = [n for n, a in enumerate(queries) if a.is_plain and a.is_by_words == by_words]
+        if not numbers:
+            continue
+        plain = [queries[number].source for number in numbers]
+        is_known = retriever.calibration is not None or corrected
+        vectors = retriever.encoded(plain) if is_known else None
+        search = partial(
+            retriever.hits,
+            plain,
+            depth,
+            request.where,
+            group_by=request.group_by,
+            distinct=request.distinct,
+            vectors=vectors,
+        )
+        rows, is_corrected = _corrected(retriever.hubs, search, by_words and corrected)
+        for place, number in enumerate(numbers):
+            scoring = None if vectors is None else Linear(vectors[place])
+            searches[number] = _Search(rows[place], scoring, is_corrected)
+    for number, asked in enumerate(queries):
+        if not asked.is_plain:
             scored = retriever.scorer.score(asked)
-            judged = (*asked.like, *asked.unlike)
-            best = retriever.gallery.search_by(
-                scored.scoring, depth, request.where, without=judged, **options
-            )
-            yield _Search(best, scored.scoring, scored.notes)
+            search = partial(_search_by, retriever.gallery, scored.scoring, asked, request, depth)
+            wanted = corrected and not asked.pictures
+            (best,), is_corrected = _corrected(retriever.hubs, search, wanted)
+            searches[number] = _Search(best, scored.scoring, is_corrected, scored.notes)
+    return [searches[number] for number in range(len(queries))]
+
+
+def _search_by(
+    gallery: Gallery, scoring: Scoring, asked: Asked, request: Request, depth: int, *, biased: bool
+) -> list[list[Hit]]:
+    """The best hits of one query by a score, without the pictures that it judges."""
+    best = gallery.search_by(
+        scoring,
+        depth,
+        request.where,
+        without=(*asked.like, *asked.unlike),
+        group_by=request.group_by,
+        distinct=request.distinct,
+        biased=biased,
+    )
+    return [best]
+
+
+def _corrected(
+    hubs: Hubs, search: Callable[..., list[list[Hit]]], wanted: bool
+) -> tuple[list[list[Hit]], bool]:
+    """The hits of queries with hub correction, or without if a hit lacks its bias.
+
+    Args:
+        hubs: The hub correction of the gallery.
+        search: Searches for the queries, with or without biases.
+        wanted: Whether hub correction is wanted.
+
+    Returns:
+        The hits of each query, and whether their scores include hub correction.
+    """
+    if wanted:
+        rows = search(biased=True)
+        if all(map(hubs.are_corrected, rows)):
+            return rows, True
+    return search(biased=not hubs.is_possible), False
 
 
 def _refiner(
@@ -408,11 +489,13 @@ def _matches(
     asked: Asked,
     hits: Sequence[_ScoredHit],
     request: Request,
-    notes: Sequence[str],
+    search: _Search,
     chances: Mapping[int, float],
 ) -> Matches:
     explainer: Callable[[Match], Explanation] | None = None
-    notes = [*asked.notes, *notes]
+    notes = [*asked.notes, *search.notes]
+    if retriever.hubs.is_on and not (search.corrected or asked.pictures):
+        notes.append(NOT_CORRECTED)
     if text := asked.wanted:
         explainer = lambda match: explain(retriever.encoder, text, match.open())  # noqa: E731
         notes += text_notes(retriever.encoder.tokenizer, text)

@@ -11,6 +11,7 @@ from typing import Literal, Self, overload
 
 from finegrain.encoder import Encoder
 from finegrain.errors import PlanError, QueryError
+from finegrain.evaluation.background import Background
 from finegrain.gallery import Gallery, Reindexed
 from finegrain.gallery.backend import Memory
 from finegrain.gallery.pictures import SUFFIXES
@@ -22,10 +23,11 @@ from finegrain.runtime.base import RuntimeChoice
 from finegrain.search.alerts.alert import Alert, Rate
 from finegrain.search.asking.asked import Asked, Denial, asked_all, asked_one
 from finegrain.search.asking.attributes import Attribute, checked_attributes
-from finegrain.search.asking.calibrating import Calibrated, JudgedQuery, calibrate
+from finegrain.search.asking.calibrating import Calibrated, JudgedQuery
 from finegrain.search.asking.dialogue import CANDIDATES, Dialogue
 from finegrain.search.asking.negation import Reader
 from finegrain.search.asking.topics import Asker
+from finegrain.search.hubs import correct_hubs
 from finegrain.search.ingest import Added, IngestOptions, Metadata, columns_of, ingest
 from finegrain.search.matches import Matches
 from finegrain.search.queries import Query
@@ -68,6 +70,9 @@ class Searcher:
         rerank_k: Maximum number of pictures to re-rank; see :mod:`finegrain.rerank`.
         rerank_by: ``"both"`` orders them by cosine and match probability. ``"match"`` orders them
             by the match head alone, as reported in RaSa's paper, and scores all of them.
+        hub_correction: Lower the scores of pictures that are near many queries, if the plan has
+            the settings for it. Queries by picture, and searches with ``vectors="gpu"``, leave it
+            out.
 
     Raises:
         PlanError: The plan cannot be read or run, or has no match head for ``rerank``; or there
@@ -91,6 +96,7 @@ class Searcher:
         rerank: Literal["match"] | None = None,
         rerank_k: int = RERANK_K,
         rerank_by: RerankBy = "both",
+        hub_correction: bool = True,
     ) -> None:
         opened = Plan(plan)
         self.manifest = opened.manifest
@@ -107,6 +113,7 @@ class Searcher:
             runtime=runtime,
             threads=threads,
             trust_engines=trust_engines,
+            hub_correction=hub_correction,
         )
         self._encoder = self._retriever.encoder
         self._asker = Asker(self._encoder, self._retriever.words, self.manifest.logit_scale)
@@ -461,21 +468,25 @@ class Searcher:
         )
         return self._asker.open(best, self.gallery, listed, k=request.k)
 
-    def calibrate(self, queries: Sequence[JudgedQuery]) -> Calibrated:
+    def calibrate(
+        self, queries: Sequence[JudgedQuery], *, bank: Sequence[str] | None = None
+    ) -> Calibrated:
         """Fit the probability of a match on queries whose right pictures are known.
 
         The searcher uses it at once; :meth:`Calibrated.write` stores it in the plan.
 
         Args:
             queries: At least 30 queries with right pictures in the gallery, and any number without.
+            bank: At least 100 texts such as earlier queries, which replace the bank of hub
+                correction. Its settings are chosen on the queries. The gallery then lacks its
+                biases: store the result, and call ``finegrain gallery correct-hubs PLAN``.
 
         Raises:
-            EvaluationError: There are too few queries, or their matches are all right or all wrong.
+            EvaluationError: There are too few queries or texts, or matches are all right or all
+                wrong.
             GalleryError: The gallery is empty.
         """
-        calibrated = calibrate(self._encoder, self._retriever.scorer, queries)
-        self._retriever.calibration = calibrated.coefficients
-        return calibrated
+        return self._retriever.calibrate(queries, bank)
 
     def alert(
         self,
@@ -576,13 +587,17 @@ class Searcher:
             GalleryError: There is no gallery, or it cannot be written.
         """
         opened = Plan(plan)
+        background = Background.of_plan(opened)
         with Gallery(gallery_path(opened.path, gallery), create=False) as filled:
-            return filled.reindex(
+            result = filled.reindex(
                 Encoder.from_plan(opened, threads=threads),
                 opened.manifest.fingerprint,
                 drop_unreadable=drop_unreadable,
                 progress=progress,
             )
+            if result.switched and background is not None and background.hub_correction:
+                correct_hubs(background.hub_correction, filled, progress=progress)
+            return result
 
     def close(self) -> None:
         if self._reranker is not None:

@@ -1,4 +1,4 @@
-"""Fits the probability of a match on judged queries of the user's own gallery."""
+"""Fits the probability of a match, and hub correction, on judged queries of the user's gallery."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ import numpy as np
 
 from finegrain.bounded.file import read_bounded
 from finegrain.encoder import Encoder
-from finegrain.errors import DataError, FilterError, GalleryError
+from finegrain.errors import DataError, EvaluationError, FilterError, GalleryError
+from finegrain.evaluation.background import Background, bank_of
+from finegrain.evaluation.fitted import MIN_BANK
 from finegrain.evaluation.match_probability import MatchProbability, fit
 from finegrain.gallery import Gallery
-from finegrain.plan import Plan
+from finegrain.plan import BACKGROUND, Plan
 from finegrain.search.asking.scores import Scorer
 from finegrain.search.queries import check_query
 
@@ -41,12 +43,15 @@ class Calibrated:
         num_queries: Number of queries.
         num_answered: Number of queries with right pictures.
         num_pictures: Number of pictures that were scored.
+        background: The hub correction, with the probability by corrected scores; None if the plan
+            has none and no bank was given.
     """
 
     coefficients: MatchProbability
     num_queries: int
     num_answered: int
     num_pictures: int
+    background: Background | None = None
 
     def write(self, plan: str | Path, out: str | Path | None = None) -> None:
         """Store the coefficients in a plan. Embeddings do not change, so its galleries stay valid.
@@ -60,17 +65,39 @@ class Calibrated:
         """
         opened = Plan(plan)
         manifest = replace(opened.manifest, match_probability=self.coefficients.to_dict())
-        opened.rewrite(opened.path if out is None else Path(out), manifest)
+        members = {} if self.background is None else {BACKGROUND: self.background.to_bytes()}
+        opened.rewrite(opened.path if out is None else Path(out), manifest, members)
 
     def __str__(self) -> str:
-        return (
+        fitted = (
             f"fitted on {self.num_queries} queries, {self.num_answered} of them with right "
             f"pictures, and {self.num_pictures:,} pictures"
         )
+        return fitted if self.background is None else f"{fitted}; hubs: {self.background}"
 
 
-def calibrate(encoder: Encoder, scorer: Scorer, queries: Sequence[JudgedQuery]) -> Calibrated:
-    """Fit the probability on a sample of the gallery and all right pictures."""
+def calibrate(
+    encoder: Encoder,
+    scorer: Scorer,
+    queries: Sequence[JudgedQuery],
+    *,
+    bank: Sequence[str] | None = None,
+    background: Background | None = None,
+) -> Calibrated:
+    """Fit the probability on a sample of the gallery and all right pictures.
+
+    Args:
+        encoder: The encoder of the plan.
+        scorer: Makes the scores of the gallery.
+        queries: Queries whose right pictures are known.
+        bank: Texts for hub correction, whose settings are then chosen on the queries.
+        background: The hub correction of the plan, which stays without ``bank``.
+    """
+    if bank is not None and len(different := bank_of(bank)) < MIN_BANK:
+        raise EvaluationError(
+            f"expected a bank of {MIN_BANK} different texts or more, got {len(different)}. Add "
+            "captions, or texts that users have searched for."
+        )
     gallery = scorer.gallery
     if not len(gallery):
         raise GalleryError(f"the gallery {gallery.path} is empty; add pictures first")
@@ -81,8 +108,14 @@ def calibrate(encoder: Encoder, scorer: Scorer, queries: Sequence[JudgedQuery]) 
     rows = np.concatenate([sample, *(vector[None] for vector in others.values())])
     texts = encoder.encode_texts([query.text for query in queries])
     right = np.array([np.isin(ids, list(query.right)) for query in queries])
-    coefficients = fit(texts.astype(np.float64) @ rows.T, right.reshape(len(queries), len(ids)))
+    right = right.reshape(len(queries), len(ids))
+    scores = texts.astype(np.float64) @ rows.T
+    coefficients = fit(scores, right)
+    if bank is not None:
+        captions = encoder.encode_texts(different)
+        background = Background.chosen(captions, rows, scores, right, source="own texts")
     return Calibrated(
+        background=None if background is None else background.fitted(rows, scores, right),
         coefficients=coefficients,
         num_queries=len(queries),
         num_answered=int(np.count_nonzero(right.any(axis=1))),
@@ -110,6 +143,19 @@ def read_judged(path: Path, gallery: Gallery) -> list[JudgedQuery]:
         except (FilterError, ValueError) as error:
             raise DataError(f"{path}, line {line}: {error}") from error
     return [JudgedQuery(text=text, right=frozenset(ids)) for text, ids in right.items()]
+
+
+def read_bank(path: Path) -> list[str]:
+    """Read the texts of a bank, one a line.
+
+    Raises:
+        DataError: The file cannot be read, is too large, or is not text in UTF-8.
+    """
+    try:
+        lines = read_bounded(path, _MAX_BYTES, DataError).decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} cannot be read as text in UTF-8: {error}") from error
+    return [line.strip() for line in lines if line.strip()]
 
 
 def _rows(path: Path, gallery: Gallery) -> list[tuple[int, dict[str, str]]]:

@@ -44,6 +44,7 @@ def probabilities(
     hits: Sequence[Hit],
     sample: Vectors,
     size: int,
+    biases: Vectors | None = None,
 ) -> dict[int, float]:
     """The probability of each hit, by id.
 
@@ -53,13 +54,17 @@ def probabilities(
         hits: The hits from the first rank on.
         sample: Vectors of the gallery, ``[S, D]``.
         size: Number of pictures in the gallery.
+        biases: What the scores of the hits include besides: the biases of the sample, ``[S]``.
     """
     if not hits:
         return {}
     scores = np.array([hit.score for hit in hits])
     # float32 is exact enough for a mean and a deviation, and several times faster
     is_linear = isinstance(scoring, Linear) and not scoring.offset
-    level = Level.of(sample @ scoring.vector if is_linear else scoring.scores(sample), size)
+    scores_of_sample = sample @ scoring.vector if is_linear else scoring.scores(sample)
+    if biases is not None:
+        scores_of_sample = scores_of_sample + biases
+    level = Level.of(scores_of_sample, size)
     chances = calibration.of(scores, float(scores.max()), level)
     return dict(zip([hit.id for hit in hits], chances.tolist(), strict=True))
 

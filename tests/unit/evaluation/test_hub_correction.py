@@ -41,7 +41,7 @@ def test_a_bias_does_not_depend_on_other_pictures(hubs):
 
 def test_a_correction_is_chosen_where_pictures_are_near_all_queries(hubs):
     bank, texts, images, pids = hubs
-    chosen = choose(bank, texts, images, pids, pids)
+    chosen = choose(bank, images, texts @ images.T, pids[:, None] == pids[None])
     assert chosen.weight > 0
     plain = retrieval_metrics(texts, images, pids, pids)
     assert chosen.metrics(texts, images, pids, pids).mAP > plain.mAP + 5
@@ -49,11 +49,21 @@ def test_a_correction_is_chosen_where_pictures_are_near_all_queries(hubs):
 
 def test_no_correction_is_chosen_where_it_does_not_help():
     rows = np.eye(16, dtype=np.float32)
-    pids = np.arange(16)
-    chosen = choose(np.ones((8, 16), np.float32) / 4, rows, rows, pids, pids)
+    bank = np.ones((8, 16), np.float32) / 4
+    chosen = choose(bank, rows, rows @ rows.T, np.eye(16, dtype=bool))
     assert (chosen.weight, chosen.neighbours) == (0.0, 1)
 
 
 def test_a_small_bank_is_not_asked_for_more_neighbours_than_it_has(hubs):
     bank, texts, images, pids = hubs
-    assert choose(bank[:10], texts, images, pids, pids).neighbours <= 10
+    right = pids[:, None] == pids[None]
+    assert choose(bank[:10], images, texts @ images.T, right).neighbours <= 10
+
+
+def test_queries_without_a_right_picture_do_not_count(hubs):
+    bank, texts, images, pids = hubs
+    right = pids[:, None] == pids[None]
+    chosen = choose(bank, images, texts @ images.T, right)
+    nobody = np.concatenate([right, np.zeros_like(right)])
+    again = choose(bank, images, np.concatenate([texts, -texts]) @ images.T, nobody)
+    assert (again.weight, again.neighbours) == (chosen.weight, chosen.neighbours)

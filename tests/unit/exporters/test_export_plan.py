@@ -189,12 +189,13 @@ def test_training_captions_become_the_bank_of_hub_correction(
         backgrounds.append(Background.of_plan(Plan(tmp_path / "model.plan")))
     encoder = eager_encoder(tiny_recipe, tiny_method, CPU)
     pids = np.array([sample.pid for sample in samples])
+    texts = encoder.encode_texts([c for s in samples for c in s.captions])
+    images = encoder.encode_images([s.image for s in samples])
     chosen = choose(
         encoder.encode_texts(training).astype(np.float16).astype(np.float32),
-        encoder.encode_texts([c for s in samples for c in s.captions]),
-        encoder.encode_images([s.image for s in samples]),
-        np.repeat(pids, [len(s.captions) for s in samples]),
-        pids,
+        images,
+        texts.astype(float) @ images.T,
+        np.repeat(pids, [len(s.captions) for s in samples])[:, None] == pids[None],
     )
     background, none = backgrounds
     assert none is None  # 50 captions are too few

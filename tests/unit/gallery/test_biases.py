@@ -170,6 +170,35 @@ def test_other_scores_include_biases(path: Path, rows):
     assert [hit.id for hit in hits] == [id_ for id_, _ in literal_best(rows, query, 5)]
 
 
+def test_a_search_can_leave_biases_out(path: Path, tmp_path: Path):
+    """Scores equal those of a gallery without biases, to the last bit."""
+    with Gallery(path) as gallery, Gallery(tmp_path / "plain", dim=DIM) as plain:
+        plain.add(unit(COUNT), [None] * COUNT)
+        queries = unit(6, seed=5)
+        assert gallery.search(queries, 11, biased=False) == plain.search(queries, 11)
+        assert gallery.search(queries, 11) != plain.search(queries, 11)
+        scoring = Linear(queries[0] * np.float32(3), 0.25)
+        left_out = gallery.search_by(scoring, 11, biased=False, without=[4])
+        assert left_out == plain.search_by(scoring, 11, without=[4])
+
+
+def test_added_pictures_get_the_biases_of_their_vectors(tmp_path: Path):
+    with Gallery(tmp_path / "g", dim=DIM) as gallery:
+        vectors = unit(4)
+        gallery.fill_biases(lambda rows: rows[:, 0])
+        own = gallery.add(vectors[:1], [None], biases=[0.5])
+        new = gallery.add(vectors[1:2], [None])
+        new += gallery.add_entries(
+            vectors[2:3],
+            [Entry(image=None, pid=None, camera=None, time=None, track=None, metadata={})],
+        ).ids
+        gallery.fill_biases(lambda rows: None)
+        none = gallery.add(vectors[3:], [None])
+        assert gallery.biases(own) == {own[0]: 0.5}
+        assert list(gallery.biases(new).values()) == vectors[1:3, 0].tolist()
+        assert gallery.biases(none) == {}
+
+
 def test_copies_and_exports_keep_biases(path: Path, rows, tmp_path: Path):
     with Gallery(path) as gallery:
         gallery.backup(tmp_path / "copy")

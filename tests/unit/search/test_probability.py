@@ -12,8 +12,11 @@ import pytest
 
 from finegrain.cli.parser import main
 from finegrain.errors import DataError, EvaluationError, PlanError, QueryError
+from finegrain.evaluation.background import Background
+from finegrain.evaluation.hub_correction import HubCorrection
 from finegrain.plan import Plan
-from finegrain.search.asking.calibrating import JudgedQuery, read_judged
+from finegrain.search.asking.calibrating import JudgedQuery, read_bank, read_judged
+from finegrain.search.hubs import NOT_CORRECTED
 from finegrain.search.matches import Match
 from finegrain.search.searcher import Searcher
 
@@ -226,6 +229,49 @@ def test_the_command_calibrates_a_plan(large, tmp_path, capsys):
     assert min(chances[:2]) > max(chances[10:])
     with Searcher(out, gallery=searcher.gallery.path, threads=1) as other:
         assert [m.probability for m in other.query(texts[0], 400)] == chances
+
+
+def test_the_command_writes_a_bank_of_own_texts(large, tmp_path, capsys):
+    """The pictures are right that are best with one of the settings."""
+    searcher, texts, plan = large
+    copy = Path(shutil.copy(plan, tmp_path / "model.plan"))
+    searcher.gallery.backup(tmp_path / "model.gallery")
+    bank = tmp_path / "bank.txt"
+    bank.write_text("\n\n".join(f"someone with {n} bags" for n in range(120)))
+    captions = searcher._encoder.encode_texts(read_bank(bank)).astype(np.float16)
+    wanted = HubCorrection(captions.astype(np.float32), 0.75, 16)
+    images = np.stack(list(searcher.gallery.vectors(searcher.gallery).values()))
+    scores = searcher._encoder.encode_texts(texts) @ images.T + wanted.biases(images)
+    rows = [[text, f"it's {row.argmax()}"] for text, row in zip(texts, scores, strict=True)]
+    judged = write(tmp_path / "judged.csv", [["text", "name"], *rows])
+    command = ["calibrate", str(copy), "--queries", str(judged), "--bank", str(bank)]
+    assert main(command) == 0
+    background = Background.of_plan(Plan(copy))
+    assert (background.weight, background.neighbours) == (0.75, 16)
+    np.testing.assert_array_equal(background.captions, captions)
+    assert background.match_probability is not None
+    assert f"finegrain gallery correct-hubs {copy}" in capsys.readouterr().out
+    assert main(["gallery", "correct-hubs", str(copy)]) == 0
+    with Searcher(copy, threads=1) as corrected:
+        first = corrected.query(texts[0])
+        assert NOT_CORRECTED not in first.notes
+        assert first[0].id == 1 + scores[0].argmax()
+        assert first[0].probability > 0
+
+
+def test_a_bank_of_few_texts_is_refused(large):
+    searcher, texts, _ = large
+    judged = [JudgedQuery(text=text, right=frozenset([1])) for text in texts]
+    with pytest.raises(EvaluationError, match="100 different texts or more, got 2"):
+        searcher.calibrate(judged, bank=["a", "b", "a"])
+
+
+def test_a_bank_that_is_not_text_is_refused(tmp_path):
+    (tmp_path / "bank.txt").write_bytes(b"\xff\xfe\xfa")
+    with pytest.raises(DataError, match="UTF-8"):
+        read_bank(tmp_path / "bank.txt")
+    with pytest.raises(DataError, match="cannot be read"):
+        read_bank(tmp_path / "missing.txt")
 
 
 def test_judged_queries_name_pictures_by_any_column(large, tmp_path):
