@@ -1,6 +1,7 @@
 """Loss functions of plain tensors. The tests compare each with the formula of its paper."""
 
 from finegrain.losses.adaptive import adaptive_weights, gradient_norms
+from finegrain.losses.cid import cid
 from finegrain.losses.cmpm import cmpm
 from finegrain.losses.cyclic import cyclic
 from finegrain.losses.distilled_words import distilled_words
@@ -18,6 +19,7 @@ from finegrain.losses.tal import tal
 
 __all__ = [
     "adaptive_weights",
+    "cid",
     "cmpm",
     "cyclic",
     "distilled_words",

@@ -4,6 +4,7 @@ from finegrain.methods.base import Batch, Method
 from finegrain.methods.clip import BertClipConfig, Clip, ClipConfig
 from finegrain.methods.fashionbert import FashionBert, FashionBertConfig
 from finegrain.methods.irra import Irra, IrraConfig
+from finegrain.methods.itself import Itself, ItselfConfig
 from finegrain.methods.mined import Mined, MinedConfig
 from finegrain.methods.rasa import Rasa, RasaConfig
 from finegrain.methods.rde import Rde, RdeConfig
@@ -19,6 +20,8 @@ __all__ = [
     "FashionBertConfig",
     "Irra",
     "IrraConfig",
+    "Itself",
+    "ItselfConfig",
     "Method",
     "MethodConfig",
     "Mined",
@@ -37,6 +40,7 @@ MethodConfig = (
     | BertClipConfig
     | FashionBertConfig
     | IrraConfig
+    | ItselfConfig
     | MinedConfig
     | RasaConfig
     | RdeConfig

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from finegrain.errors import RecipeError
 from finegrain.models.image_tower import CLIP_MEAN, CLIP_STD, PixelNorm
+from finegrain.models.rollout import Rollout
 from finegrain.models.transformer import Attended
 
 
@@ -113,11 +114,12 @@ class ConvTower(nn.Module):
         """The embedding ``[N, D]`` from :meth:`tokens`."""
         return tokens[:, 0]
 
-    def attended(self, pixels: Tensor) -> Attended:
+    def attended(self, pixels: Tensor, rollout: Rollout | None = None) -> Attended:
         """The tokens, and the similarity of each to the embedding in place of attention.
 
         The network has no attention. The weights are those of a single head without parameters:
-        the softmax of scaled products of the tokens with the embedding.
+        the softmax of scaled products of the tokens with the embedding. There is one such layer,
+        so ``rollout`` has no effect.
         """
         tokens = self.tokens(pixels)
         fixed = tokens.detach().float()

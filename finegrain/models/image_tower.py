@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from finegrain.errors import RecipeError
+from finegrain.models.rollout import Rollout
 from finegrain.models.transformer import Activation, Attended, Transformer
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -127,10 +128,13 @@ class VisionTransformer(nn.Module):
     def tokens(self, pixels: Tensor) -> Tensor:
         return self.ln_post(self._features(pixels)) @ self.proj
 
-    def attended(self, pixels: Tensor) -> Attended:
-        """All projected tokens, and the attention of the class token in the last block."""
+    def attended(self, pixels: Tensor, rollout: Rollout | None = None) -> Attended:
+        """All projected tokens, and the attention of the class token.
+
+        It is that of the last block, or rolled out over several.
+        """
         first = torch.zeros(pixels.shape[0], dtype=torch.long, device=pixels.device)
-        x, attention = self.transformer.attended(self._embedded(pixels), first)
+        x, attention = self.transformer.attended(self._embedded(pixels), first, rollout)
         return Attended(self.ln_post(x) @ self.proj, attention)
 
     def forward(self, pixels: Tensor) -> Tensor:

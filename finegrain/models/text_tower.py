@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from finegrain.errors import RecipeError
+from finegrain.models.rollout import Rollout
 from finegrain.models.transformer import NORM_EPS, Activation, Attended, Transformer
 from finegrain.preprocess import Cleaning, Tokenizer
 from finegrain.preprocess.cleaning import CLIP_CLEANING
@@ -184,14 +185,16 @@ class ClipTextTower(nn.Module):
         self._require_causal()
         return self._projected(self.transformer(self._embedded(ids)))
 
-    def attended(self, ids: Tensor, eot: Tensor) -> Attended:
-        """All projected tokens, and the attention of the end-of-text token in the last block.
+    def attended(self, ids: Tensor, eot: Tensor, rollout: Rollout | None = None) -> Attended:
+        """All projected tokens, and the attention of the end-of-text token.
+
+        It is that of the last block, or rolled out over several.
 
         Raises:
             RecipeError: The tower is not causal.
         """
         self._require_causal()
-        x, attention = self.transformer.attended(self._embedded(ids), eot.long())
+        x, attention = self.transformer.attended(self._embedded(ids), eot.long(), rollout)
         return Attended(self._projected(x), attention)
 
     def forward(self, ids: Tensor, eot: Tensor) -> Tensor:

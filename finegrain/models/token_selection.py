@@ -1,4 +1,4 @@
-"""Token selection embedding of RDE: one vector from the tokens with the most attention.
+"""Token selection of RDE and ITSELF: one vector from the tokens with the most attention.
 
 Source: Qin et al. 2024, section 3.2, https://arxiv.org/abs/2308.09911.
 """
@@ -45,12 +45,7 @@ class TokenSelection(nn.Module):
         Returns:
             ``[N, E]``.
         """
-        if fill is None:
-            chosen = most_attended(attended.attention, allowed, count)
-        else:
-            # As in the released code: padding has the attention 0, and start and end come last.
-            ranked = attended.attention.masked_fill(fill, 0.0).masked_fill(~(allowed | fill), -1.0)
-            chosen = ranked.topk(count, dim=1).indices
+        chosen = choose(attended.attention, allowed, count, fill=fill)
         width = attended.tokens.shape[-1]
         x = attended.tokens.gather(1, chosen[..., None].expand(-1, -1, width))
         x = F.normalize(x, dim=-1).flatten(0, 1)
@@ -59,6 +54,15 @@ class TokenSelection(nn.Module):
         if fill is not None:
             x = x.masked_fill(~allowed.gather(1, chosen)[..., None], -torch.inf)
         return x.amax(dim=1)
+
+
+def choose(attention: Tensor, allowed: Tensor, count: int, *, fill: Tensor | None) -> Tensor:
+    """Positions of the selected tokens, ``[N, count]``; see :meth:`TokenSelection.forward`."""
+    if fill is None:
+        return most_attended(attention, allowed, count)
+    # As in the released code: padding has the attention 0, and start and end come last.
+    ranked = attention.masked_fill(fill, 0.0).masked_fill(~(allowed | fill), -1.0)
+    return ranked.topk(count, dim=1).indices
 
 
 def most_attended(attention: Tensor, allowed: Tensor, count: int) -> Tensor:

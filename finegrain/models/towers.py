@@ -8,6 +8,7 @@ from torch import Tensor
 
 from finegrain.errors import RecipeError
 from finegrain.models.image_tower import PixelNorm
+from finegrain.models.rollout import Rollout
 from finegrain.models.transformer import Attended
 
 
@@ -42,8 +43,13 @@ class TokenTower(ImageTower, Protocol):
     def tokens(self, pixels: Tensor) -> Tensor:
         """Compute all tokens ``[N, 1 + P, D]``: the embedding, then the cells in raster order."""
 
-    def attended(self, pixels: Tensor) -> Attended:
-        """Compute all tokens, and how much the embedding attends to each of them."""
+    def attended(self, pixels: Tensor, rollout: Rollout | None = None) -> Attended:
+        """Compute all tokens, and how much the embedding attends to each of them.
+
+        Args:
+            pixels: uint8 ``[N, 3, H, W]``.
+            rollout: Layers to roll the attention out over; None takes that of the last layer.
+        """
 
 
 class FusionTower(ImageTower, Protocol):

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from finegrain.models.rollout import Rollout
+
 Activation = Literal["quick_gelu", "gelu", "gelu_tanh"]
 NORM_EPS = 1e-5
 """Epsilon of the layer normalisations of CLIP."""
@@ -22,8 +24,9 @@ class Attended(NamedTuple):
 
     Attributes:
         tokens: Projected tokens, ``[N, L, D]``.
-        attention: Attention of the token that becomes the embedding, in the last block, ``[N,
-            L]``. It is the mean over heads and sums to 1 over the tokens. It has no gradient.
+        attention: Attention of the token that becomes the embedding, in the last block or rolled
+            out over several, ``[N, L]``. It is the mean over heads and sums to 1 over the tokens.
+            It has no gradient.
     """
 
     tokens: Tensor
@@ -84,10 +87,7 @@ class Attention(nn.Module):
 
     @torch.no_grad()
     def row(self, x: Tensor, at: Tensor, *, causal: bool) -> Tensor:
-        """Attention weights of one token, averaged over heads.
-
-        The fused kernel does not return its weights. This computes one row of them in fp32,
-        which is cheap.
+        """Attention weights of one token per row, averaged over heads.
 
         Args:
             x: ``[N, L, W]``.
@@ -97,18 +97,31 @@ class Attention(nn.Module):
         Returns:
             Weights that sum to 1, ``[N, L]``.
         """
-        n, length, width = x.shape
-        head = width // self.heads
+        rows = torch.arange(x.shape[0], device=x.device)
+        hidden = torch.arange(x.shape[1], device=x.device) > at[:, None]
+        return self._weights(x, x[rows, at][:, None], hidden[:, None] if causal else None)[:, 0]
+
+    @torch.no_grad()
+    def matrix(self, x: Tensor, *, causal: bool) -> Tensor:
+        """Attention weights of all tokens, averaged over heads: ``[N, L, W] -> [N, L, L]``."""
+        positions = torch.arange(x.shape[1], device=x.device)
+        return self._weights(x, x, (positions > positions[:, None])[None] if causal else None)
+
+    def _weights(self, x: Tensor, queries: Tensor, hidden: Tensor | None) -> Tensor:
+        """Attention weights of ``queries`` ``[N, Q, W]``, averaged over heads: ``[N, Q, L]``.
+
+        The fused kernel does not return its weights. They are computed again, in fp32. ``hidden``
+        is True for tokens that a query does not see, ``[N or 1, Q, L]``.
+        """
+        n, _, width = x.shape
+        shape = (n, -1, self.heads, width // self.heads)
+        weight, bias = self.in_proj_weight, self.in_proj_bias
         with torch.autocast(x.device.type, enabled=False):
-            x = x.to(self.in_proj_weight.dtype)
-            rows = torch.arange(n, device=x.device)
-            weight, bias = self.in_proj_weight, self.in_proj_bias
-            q = F.linear(x[rows, at], weight[:width], bias[:width]).view(n, self.heads, head, 1)
-            k = F.linear(x, weight[width : 2 * width], bias[width : 2 * width])
-            scores = (k.view(n, length, self.heads, head).transpose(1, 2) @ q)[..., 0]
-            scores = scores * head**-0.5
-            if causal:
-                hidden = torch.arange(length, device=x.device) > at[:, None]
+            x, queries = x.to(weight.dtype), queries.to(weight.dtype)
+            q = F.linear(queries, weight[:width], bias[:width]).view(shape).transpose(1, 2)
+            k = F.linear(x, weight[width : 2 * width], bias[width : 2 * width]).view(shape)
+            scores = q @ k.permute(0, 2, 3, 1) * (width // self.heads) ** -0.5
+            if hidden is not None:
                 scores = scores.masked_fill(hidden[:, None], -torch.inf)
             return scores.softmax(dim=-1).mean(dim=1)
 
@@ -210,13 +223,21 @@ class Transformer(nn.Module):
             x = block(x, causal=self.causal)
         return last.at(x, at, causal=self.causal)
 
-    def attended(self, x: Tensor, at: Tensor) -> Attended:
-        """The output tokens, and the attention of one token per row in the last block.
+    def attended(self, x: Tensor, at: Tensor, rollout: Rollout | None = None) -> Attended:
+        """The output tokens, and the attention of one token per row.
 
         Args:
             x: ``[N, L, W]``.
             at: ``[N]``.
+            rollout: Layers to roll the attention out over; None takes that of the last block.
         """
+        if rollout is not None:
+            matrices = []
+            for number, block in enumerate(self._blocks):
+                if number in rollout.layers:
+                    matrices.append(block.attn.matrix(block.ln_1(x), causal=self.causal))
+                x = block(x, causal=self.causal)
+            return Attended(x, rollout.rows(matrices, at))
         *earlier, last = self._blocks
         for block in earlier:
             x = block(x, causal=self.causal)

@@ -217,6 +217,9 @@ class Recipe:
         caption_noise: Share of the training captions that are exchanged with one another, to test
             a method with wrong pairs.
         batch_size: Items per optimiser step and process.
+        items_per_identity: Above 1, a batch has this number of items of each of its identities;
+            see :class:`~finegrain.training.identity_order.IdentityOrder`. With 1, all items are
+            shuffled.
         drop_last: Whether the last batch of an epoch is dropped when it is not full.
         accumulate: Number of parts that a batch is split into, to save memory. A contrastive loss
             is computed on one part at a time.
@@ -251,6 +254,7 @@ class Recipe:
     weak_positives: float = 0.0
     caption_noise: float = 0.0
     batch_size: int = 64
+    items_per_identity: int = 1
     drop_last: bool = True
     accumulate: int = 1
     precision: Precision = "auto"
@@ -276,6 +280,11 @@ class Recipe:
             raise RecipeError(
                 "weak_positives gives every caption a second one, and does not go with captions "
                 f"{self.captions}; set one of them, captions=1 or weak_positives=0"
+            )
+        if self.batch_size % self.items_per_identity:
+            raise RecipeError(
+                "expected batch_size to be a multiple of items_per_identity, got "
+                f"{self.batch_size} and {self.items_per_identity}"
             )
         if self.batch_size % self.accumulate:
             raise RecipeError(

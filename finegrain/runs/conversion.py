@@ -22,7 +22,7 @@ from finegrain.zoo.examination import Examined, examine_weights
 from finegrain.zoo.loading import check_method, load_clip_weights
 from finegrain.zoo.rasa_config import read_rasa_config
 from finegrain.zoo.recognition import FINE_TUNED, SELECTING, TITLES, Layout
-from finegrain.zoo.released_config import ReleasedConfig, read_released_config
+from finegrain.zoo.released_config import Fork, ReleasedConfig, read_released_config
 
 CONFIG, RASA_CONFIG = "configs.yaml", "config.yaml"
 """Configuration files next to released checkpoints: of IRRA and its forks, and of RaSa."""
@@ -116,7 +116,7 @@ def released_to_run(
         read = (
             read_rasa_config(config)
             if examined.layout == "albef"
-            else read_released_config(config, rde=examined.layout in SELECTING)
+            else read_released_config(config, fork=_fork(examined.layout))
         )
     base = replace(
         recipe or recipe_of(examined, read.dataset, overrides),
@@ -174,6 +174,13 @@ def run_to_released(run: Path, out: Path) -> Path:
     torch.save({"model": tensors}, unfinished)
     os.replace(unfinished, out)
     return out
+
+
+def _fork(layout: Layout) -> Fork:
+    """Whose options the configuration of a checkpoint has; LPNC's are RDE's."""
+    if layout == "itself":
+        return "itself"
+    return "rde" if layout in SELECTING else "irra"
 
 
 def as_overrides(fields: Mapping[str, object]) -> list[str]:

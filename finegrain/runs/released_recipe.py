@@ -7,14 +7,22 @@ from dataclasses import replace
 
 from finegrain.data.datasets import CuhkPedes
 from finegrain.errors import WeightsError
-from finegrain.methods import BertClipConfig, ClipConfig, IrraConfig, RasaConfig, RdeConfig
+from finegrain.methods import (
+    BertClipConfig,
+    ClipConfig,
+    IrraConfig,
+    ItselfConfig,
+    RasaConfig,
+    RdeConfig,
+)
+from finegrain.methods import itself as itself_method
 from finegrain.models import BertTextConfig, TextConfig, VitConfig
 from finegrain.models.albef_text import AlbefTextConfig
 from finegrain.models.transformer import Activation
 from finegrain.preprocess.cleaning import ALBEF_CLEANING
 from finegrain.recipe import Recipe, load_recipe
 from finegrain.recipe.named_file import shipped_folder
-from finegrain.zoo import itself, lpnc
+from finegrain.zoo import lpnc
 from finegrain.zoo.clip_config import ACTIVATION_ADVICE, ACTIVATION_UNKNOWN, HEAD_WIDTH
 from finegrain.zoo.clip_sizes import ClipSizes
 from finegrain.zoo.description import Description
@@ -31,6 +39,9 @@ OWN = {
     ("rde", "CuhkPedes"): "rde_cuhk_pedes",
     ("rde", "IcfgPedes"): "rde_icfg_pedes",
     ("rde", "RstpReid"): "rde_rstpreid",
+    ("itself", "CuhkPedes"): "itself_cuhk_pedes",
+    ("itself", "IcfgPedes"): "itself_icfg_pedes",
+    ("itself", "RstpReid"): "itself_rstpreid",
     ("albef", "CuhkPedes"): "rasa_cuhk_pedes",
     ("albef", "IcfgPedes"): "rasa_icfg_pedes",
     ("albef", "RstpReid"): "rasa_rstpreid",
@@ -39,11 +50,10 @@ OWN = {
 
 _SELECTION: Mapping[Layout, tuple[float, float]] = {
     "rde": (0.3, 0.5),
-    "itself": (itself.RATIO, 0.5),
     "lpnc": (lpnc.RATIO, lpnc.GLOBAL_SHARE),
 }
-"""Share of the tokens that the released code selects, and share of the global embedding in a score.
-ITSELF's code chooses the latter on the test split, so the mean of both is taken instead."""
+"""Share of the tokens that the released code selects, and share of the global embedding in a
+score."""
 
 _ACTIVATIONS = ("method.image.activation", "method.text.activation")
 _PRETRAINED = "the file is of a pretrained CLIP, which was trained on other data"
@@ -80,7 +90,7 @@ def recipe_of(examined: Examined, dataset: str | None, overrides: Sequence[str])
         return _clip(examined, overrides)
     if examined.described is not None:
         return _described(examined.described)
-    if examined.layout in ("itself", "itself_global", "lpnc"):
+    if examined.layout in ("itself_global", "lpnc"):
         why = f"no recipe of finegrain trains {TITLES[examined.layout]}"
         return replace(_person(examined), evaluation_only=why)
     name = OWN.get((examined.layout, dataset or ""))
@@ -96,8 +106,8 @@ def recipe_of(examined: Examined, dataset: str | None, overrides: Sequence[str])
 
 
 def _with_width(recipe: Recipe, examined: Examined) -> Recipe:
-    """The recipe with the width of RDE's token selection in the file."""
-    if not isinstance(recipe.method, RdeConfig) or examined.selected_dim is None:
+    """The recipe with the width of the token selection in the file."""
+    if not isinstance(recipe.method, RdeConfig | ItselfConfig) or examined.selected_dim is None:
         return recipe
     return replace(recipe, method=replace(recipe.method, selected_dim=examined.selected_dim))
 
@@ -187,9 +197,15 @@ def _person(examined: Examined) -> Recipe:
         activation="quick_gelu",
     )
     embed_dim = sizes.image.embed_dim
-    method: IrraConfig | RdeConfig = IrraConfig(image=image, text=text, embed_dim=embed_dim)
+    method: IrraConfig | RdeConfig | ItselfConfig = IrraConfig(
+        image=image, text=text, embed_dim=embed_dim
+    )
     losses = {"sdm": 1.0, "id": 1.0, "mlm": 1.0}
-    if layout in SELECTING:
+    if layout == "itself":
+        # Only training uses the rollout, and its layers may not exist in these towers.
+        method = ItselfConfig(image=image, text=text, global_dim=embed_dim, rollout=None)
+        losses = dict.fromkeys(itself_method.LOSSES, 1.0)
+    elif layout in SELECTING:
         ratio, share = _SELECTION[layout]
         method = RdeConfig(
             image=image, text=text, global_dim=embed_dim, ratio=ratio, global_share=share

@@ -113,6 +113,11 @@ class Pairs(Dataset[Item]):
         return self._wrong is not None
 
     @property
+    def identities(self) -> list[int]:
+        """Number of the identity of each item."""
+        return [self._labels[i] for i, _ in self._items]
+
+    @property
     def groups(self) -> Tensor | None:
         """Number of the sub-category of each item; see :class:`~finegrain.methods.Batch`."""
         categories = [sample.metadata.get(SUBCATEGORY) for sample in self._split.samples]
@@ -195,14 +200,17 @@ class Order(Sampler[list[Key]]):
 
     def __iter__(self) -> Iterator[list[Key]]:
         epoch, first = self._start
-        rng = np.random.default_rng((self._seed, epoch))
-        shuffled = rng.permutation(self._num_pairs)
+        shuffled = self._shuffled(np.random.default_rng((self._seed, epoch)))
         step = self._batch_size * self._world.size
         for batch in range(first, len(self)):
             start = batch * step
             share = min(step, self._num_pairs - start) // self._world.size
             start += self._world.rank * share
             yield [(epoch, int(i)) for i in shuffled[start : start + share]]
+
+    def _shuffled(self, rng: np.random.Generator) -> NDArray[np.int64]:
+        """Indices of the items of an epoch in their order."""
+        return rng.permutation(self._num_pairs)
 
 
 def make_loader(

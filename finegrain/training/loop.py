@@ -42,6 +42,7 @@ from finegrain.runs.vocabulary import reads_only_captions, write_vocabulary
 from finegrain.training.batches import advice_on, moved, parts_of
 from finegrain.training.curves import Curves
 from finegrain.training.distributed import World, join_world
+from finegrain.training.identity_order import IdentityOrder
 from finegrain.training.loader import Order, Pairs, make_loader
 from finegrain.training.memory import kept_memory
 from finegrain.training.optim import lr_factor, make_optimizer, set_eps, set_lr
@@ -168,6 +169,25 @@ def _claim(folder: Path, recipe: Recipe, *, resume: bool, world: World) -> None:
     world.barrier()
 
 
+def _order(recipe: Recipe, pairs: Pairs, world: World) -> Order:
+    """The order of the batches that the recipe asks for."""
+    if recipe.items_per_identity > 1:
+        return IdentityOrder(
+            pairs.identities,
+            batch_size=recipe.batch_size,
+            items_per_identity=recipe.items_per_identity,
+            seed=recipe.seed,
+            world=world,
+        )
+    return Order(
+        len(pairs),
+        batch_size=recipe.batch_size,
+        drop_last=recipe.drop_last,
+        seed=recipe.seed,
+        world=world,
+    )
+
+
 class _Trainer:
     """The model, data and options of one run."""
 
@@ -236,13 +256,7 @@ class _Trainer:
         )
         self.model.check_items(len(pairs))
         self.model.expect_noise(recipe.caption_noise)
-        order = Order(
-            len(pairs),
-            batch_size=recipe.batch_size,
-            drop_last=recipe.drop_last,
-            seed=recipe.seed,
-            world=world,
-        )
+        order = _order(recipe, pairs, world)
         tokenizer = self.tokenizer.remembering(REMEMBERED_CAPTIONS)
         if world.is_first and reads_only_captions(recipe):
             with writing(self.folder):

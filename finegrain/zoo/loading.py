@@ -58,9 +58,9 @@ CONVERTERS: Mapping[Layout, Callable[[Mapping[str, Tensor]], dict[str, Tensor]]]
 IMAGE_POSITIONS = "image_tower.positional_embedding"
 TEXT_POSITIONS = "text_tower.positional_embedding"
 
-NEEDS_RDE = (
-    "This is a checkpoint of {}, which needs a method of type RdeConfig: use a recipe such as "
-    "recipes/rde_cuhk_pedes.py."
+NEEDS_SELECTIONS = (
+    "This is a checkpoint of {}, which needs a method of type RdeConfig or ItselfConfig: use a "
+    "recipe such as recipes/rde_cuhk_pedes.py or recipes/itself_cuhk_pedes.py."
 )
 
 
@@ -85,6 +85,7 @@ def load_clip_weights(
             parameter or buffer. Other parts keep their values, and their tensors in the file are
             ignored. Two layouts bring more parts, which are loaded if the model has them: RDE its
             token selections, and ALBEF its queues, with which the training of RaSa continues.
+            Files of IRRA and its forks have no ``logit_scale``, so the model keeps its own.
             None loads all parts, and the file must have exactly these.
 
     Warns:
@@ -113,6 +114,8 @@ def load_clip_weights(
             for queue in brought:
                 converted |= rasa.resize_queue(converted, own, queue)
     converted = only_parts(parts, converted)
+    if layout in FINE_TUNED:  # a constant temperature, which is not in the file: keep the model's
+        parts = set(parts).difference(["logit_scale"])
     if "logit_scale" not in own:  # the temperature of IRRA is constant; CLIP's is not used
         converted.pop("logit_scale", None)
     if "logit_bias" not in own:
@@ -143,7 +146,7 @@ def check_method(layout: Layout, parts: Collection[str]) -> None:
         WeightsError: The model would search by the towers alone, with worse results.
     """
     if layout in SELECTING and not set(rde.SELECTIONS).issubset(parts):
-        raise WeightsError(NEEDS_RDE.format(TITLES[layout]))
+        raise WeightsError(NEEDS_SELECTIONS.format(TITLES[layout]))
 
 
 def _check_kind(layout: Layout, tower: nn.Module) -> None:
@@ -174,7 +177,7 @@ def _brought(layout: Layout, state: Mapping[str, Tensor]) -> frozenset[str]:
 
 def _advice(parts: Collection[str], layout: Layout) -> str:
     if layout in SELECTING and not set(rde.SELECTIONS).intersection(parts):
-        return NEEDS_RDE.format(TITLES[layout])
+        return NEEDS_SELECTIONS.format(TITLES[layout])
     return (
         "Choose the tower sizes of the checkpoint in the recipe, or load fewer parts, such as "
         'parts=("image_tower", "text_tower").'

@@ -6,10 +6,9 @@ from collections.abc import Collection, Mapping
 
 from torch import Tensor, nn
 
-from finegrain.errors import WeightsError
-from finegrain.models.image_tower import VisionTransformer
 from finegrain.zoo import openai_clip
-from finegrain.zoo.renaming import rename, without_parts
+from finegrain.zoo.clip_fork import to_fork
+from finegrain.zoo.renaming import rename
 
 _SELECTION = {
     "mlp.layers.0.{}": "hidden.{}",
@@ -56,11 +55,4 @@ def export_rde(model: nn.Module, *, without: Collection[str] = ()) -> dict[str, 
     Raises:
         WeightsError: The image tower is not a CLIP transformer, or RDE has no such part.
     """
-    tower = model.get_submodule("image_tower")
-    if not isinstance(tower, VisionTransformer):
-        raise WeightsError(
-            "RDE's layout holds a CLIP vision transformer (VitConfig), and the image tower is a "
-            f"{type(tower).__name__}"
-        )
-    ours_to_theirs = {ours: theirs for theirs, ours in THEIRS_TO_OURS.items()}
-    return rename(without_parts(without, model.state_dict()), ours_to_theirs)
+    return to_fork("RDE", model, THEIRS_TO_OURS, without)

@@ -6,7 +6,7 @@ import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from finegrain.bounded.plain_yaml import read_plain_yaml
 from finegrain.errors import WeightsError
@@ -24,12 +24,16 @@ THEIRS_TO_OURS = {
     "batch_size": "batch_size",
 }
 _OF_IRRA = {"temperature": "method.temperature", "cmt_depth": "method.fusion_depth"}
-_OF_RDE = {
+_OF_SELECTION = {
     "tau": "method.temperature",
     "margin": "method.margin",
     "select_ratio": "method.ratio",
-    "noisy_rate": "caption_noise",
 }
+_OF_RDE = _OF_SELECTION | {"noisy_rate": "caption_noise"}
+_OF_ITSELF = _OF_SELECTION | {"num_instance": "items_per_identity"}
+
+Fork = Literal["irra", "rde", "itself"]
+"""A fork of IRRA with its own options."""
 AS_IN_RECIPES: Mapping[str, Any] = {
     "bias_lr_factor": 2.0,
     "img_aug": True,
@@ -41,9 +45,17 @@ AS_IN_RECIPES: Mapping[str, Any] = {
     "warmup_method": "linear",
     "weight_decay_bias": 0.0,
 }
-"""Training options for which the recipes of IRRA and RDE support one value only."""
+"""Training options for which the recipes support one value only. ITSELF may have a sampler of
+identities instead."""
 
-_DECIDE = (*AS_IN_RECIPES, "loss_names", "lrscheduler", "optimizer", "pretrain_choice")
+_DECIDE = (
+    *AS_IN_RECIPES,
+    "loss_names",
+    "lrscheduler",
+    "optimizer",
+    "pretrain_choice",
+    "topk_type",
+)
 """Options that affect the training. If one of them is left over, no recipe can express it."""
 
 DATASETS = {
@@ -78,22 +90,24 @@ class ReleasedConfig:
         return kind
 
 
-def read_released_config(path: Path, *, rde: bool = False) -> ReleasedConfig:
+def read_released_config(path: Path, *, fork: Fork = "irra") -> ReleasedConfig:
     """Read a file that ``yaml.dump(vars(args))`` wrote, without running code from it.
 
     Args:
         path: The file.
-        rde: Whether the file belongs to a checkpoint of RDE, which has other options.
+        fork: Whose options the file has.
 
     Raises:
         WeightsError: The file is missing or damaged, has a tag of a Python object other than a
             tuple, or has an invalid value.
     """
     left = read_plain_yaml(path, WeightsError, max_depth=YAML_DEPTH)
-    table = THEIRS_TO_OURS | (_OF_RDE if rde else _OF_IRRA)
+    own = {"irra": _OF_IRRA, "rde": _OF_RDE, "itself": _OF_ITSELF}[fork]
+    table = THEIRS_TO_OURS | own
     fields = {ours: left.pop(theirs) for theirs, ours in table.items() if theirs in left}
-    fields |= _picture(left) | (_rde(left) if rde else _losses(left))
-    fields |= _dataset(left, rde=rde) | _optimizer(left)
+    options = {"irra": _losses, "rde": _rde, "itself": _itself}[fork]
+    fields |= _picture(left) | options(left)
+    fields |= _dataset(left, counts_pairs=fork == "rde") | _optimizer(left)
     fields |= _schedule(left, fields.get("schedule.epochs"))
     for name, value in AS_IN_RECIPES.items():
         if name in left and left[name] == value:
@@ -134,18 +148,46 @@ def _rde(left: dict[str, Any]) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     if "loss_names" in left and str(left["loss_names"]).split("+")[0].strip() == "TAL":
         del left["loss_names"]
-    if isinstance(left.get("txt_aug"), bool):
-        fields["method.disturb"] = 0.2 if left.pop("txt_aug") else 0.0
-    return fields
+    return fields | _disturbed(left)
 
 
-def _dataset(left: dict[str, Any], *, rde: bool) -> dict[str, Any]:
+def _disturbed(left: dict[str, Any]) -> dict[str, Any]:
+    if not isinstance(left.get("txt_aug"), bool):
+        return {}
+    return {"method.disturb": 0.2 if left.pop("txt_aug") else 0.0}
+
+
+def _itself(left: dict[str, Any]) -> dict[str, Any]:
+    """Options of ITSELF: the sampler, and how tokens are selected in training.
+
+    Without ``return_all``, the attention of the last layer selects them. Without ``modify_k``,
+    their share is constant.
+    """
+    fields: dict[str, Any] = {}
+    if left.get("loss_names") == "tal+cid":
+        del left["loss_names"]
+    if left.get("sampler") == "identity":
+        del left["sampler"]
+    elif left.get("sampler") == "random":
+        fields["items_per_identity"] = 1
+    if left.get("return_all") is False:
+        del left["return_all"]
+        fields["method.rollout"] = None
+        left.pop("topk_type", None)
+    elif (left.get("return_all"), left.get("topk_type")) == (True, "custom"):
+        del left["return_all"], left["topk_type"]
+    if isinstance(left.get("modify_k"), bool) and not left.pop("modify_k"):
+        fields["method.narrowing"] = None
+    return fields | _disturbed(left)
+
+
+def _dataset(left: dict[str, Any], *, counts_pairs: bool) -> dict[str, Any]:
     known = DATASETS.get(str(left.get("dataset_name")))
     if known is None:
         return {}
     del left["dataset_name"]
     kind, identities, pairs = known
-    size = {"method.items": pairs} if rde else {"method.identities": identities}
+    size = {"method.items": pairs} if counts_pairs else {"method.identities": identities}
     return {"data": {"type": kind}} | size
 
 

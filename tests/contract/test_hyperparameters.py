@@ -70,6 +70,7 @@ def test_there_is_a_table_for_every_published_method():
     assert TABLES.keys() == {
         "irra_cuhk_pedes",
         "rde_cuhk_pedes",
+        "itself_cuhk_pedes",
         "rasa_cuhk_pedes",
         "tbps_clip_cuhk_pedes",
         "fashionbert_fashion_gen",

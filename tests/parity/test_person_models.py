@@ -6,21 +6,36 @@ compared with a literal forward pass of its released code.
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
-from fixtures.person_models import CONTEXT, HEIGHT, MODELS, WIDTH, normalised, write_person_model
+from fixtures.person_models import (
+    CONTEXT,
+    DIM,
+    HEIGHT,
+    MODELS,
+    PEOPLE,
+    SELECTED,
+    WIDTH,
+    normalised,
+    write_person_model,
+)
 
+from finegrain import load_recipe
 from finegrain.cli.parser import main
 from finegrain.encoder import Encoder
 from finegrain.errors import WeightsError
 from finegrain.plan import Plan
-from finegrain.runs.conversion import released_to_run
+from finegrain.runs.conversion import released_to_run, run_to_released
 from finegrain.runs.published import read_published
-from finegrain.runs.run import load_run
+from finegrain.runs.run import build_method, load_run
 from finegrain.zoo.files import read_state_dict
 from finegrain.zoo.recognition import recognise
 
+RECIPES = Path(__file__).parents[2] / "recipes"
 TEXTS = ["a woman in a red coat", "man", "a person with a black backpack and white shoes", "of 3"]
 
 
@@ -85,13 +100,53 @@ def test_an_unknown_part_is_refused(tmp_path):
         read_published(tmp_path / "best.pth")
 
 
+@torch.no_grad()
+def test_itself_is_converted_with_its_heads_and_back(tmp_path):
+    theirs = write_person_model("ITSELF", tmp_path / "best.pth")
+    overrides = [f"method.identities={PEOPLE}", f"method.selected_dim={SELECTED}"]
+    released_to_run(tmp_path / "best.pth", tmp_path / "run", overrides=overrides, heads=True)
+    run_to_released(tmp_path / "run", tmp_path / "again.pth")
+    again = read_state_dict(tmp_path / "again.pth")
+    own = theirs.state_dict()
+    unused = ("visul_emb_layer.linear.", "visul_emb_layer.mlp.bns.1", "texual_emb_layer.mlp.bns.1")
+    assert set(own) - set(again) == {name for name in own if name.startswith(unused)}
+    for name, tensor in again.items():
+        torch.testing.assert_close(tensor, own[name].half().to(tensor.dtype), msg=name)
+
+
+@pytest.mark.parametrize(
+    ("name", "recipe"),
+    [
+        *(("NAM", recipe) for recipe in ("irra_cuhk_pedes", "rde_cuhk_pedes", "itself_cuhk_pedes")),
+        ("HAM", "finegrain_cuhk_pedes"),
+        *(("GA-DMS", recipe) for recipe in ("tbps_clip_cuhk_pedes", "tiny_synthetic")),
+    ],
+)
+@torch.no_grad()
+def test_person_pretraining_gives_every_recipe_of_clip_its_towers(name, recipe, tmp_path):
+    """NAM is pretrained on LUPerson-MLLM. Heads, selections, queues and scales start anew."""
+    theirs = write_person_model(name, tmp_path / "best.pth").base_model.state_dict()
+    published = read_published(tmp_path / "best.pth").recipe.method
+    weights = str(tmp_path / "best.pth")
+    base = load_recipe(RECIPES / f"{recipe}.py", [f"weights={weights}"])
+    method = base.method.tiny()
+    width = "global_dim" if hasattr(method, "global_dim") else "embed_dim"
+    small = replace(method, image=published.image, text=published.text, **{width: DIM})
+    state = build_method(replace(base, method=small)).state_dict()
+    for side, prefix in (("image_tower", "visual."), ("text_tower", "")):
+        own = {n.removeprefix(f"{side}."): t for n, t in state.items() if n.startswith(side)}
+        assert len(own) > 25
+        for part, tensor in own.items():
+            torch.testing.assert_close(tensor, theirs[prefix + part], msg=part)
+
+
 def test_the_share_of_the_global_embedding_can_be_chosen(tmp_path):
     write_person_model("ITSELF", tmp_path / "best.pth")
     converted = released_to_run(
         tmp_path / "best.pth", tmp_path / "run", overrides=["method.global_share=0.68"]
     )
     assert "a checkpoint of ITSELF" in str(converted)
-    assert "no recipe of finegrain trains ITSELF" in converted.recipe.evaluation_only
+    assert "no configuration of the released code says" in converted.recipe.evaluation_only
     _, method, _ = load_run(tmp_path / "run")
     ids, ends = encoded(converted.recipe.method.text.tokenizer())
     with torch.no_grad():

@@ -21,6 +21,7 @@ NAMES = {
     "ClipConfig": "clip",
     "FashionBertConfig": "fashionbert",
     "IrraConfig": "irra",
+    "ItselfConfig": "itself",
     "MinedConfig": "mined",
     "RasaConfig": "rasa",
     "RdeConfig": "rde",
@@ -34,6 +35,7 @@ SEARCH_PARTS = {
     "fashionbert_synthetic": {"patches", "joint", "match_head"},
     "finegrain_cuhk_pedes": set(),
     "irra_cuhk_pedes": set(),
+    "itself_cuhk_pedes": {"image_selection", "text_selection"},
     "rasa_cuhk_pedes": {"temperature", "itm_head", "image_momentum", "text_momentum"},
     "rde_cuhk_pedes": {"image_selection", "text_selection"},
 }

@@ -227,9 +227,54 @@ def test_the_configuration_of_rde_agrees_with_the_recipe(dataset, tmp_path):
     path = tmp_path / "configs.yaml"
     path.write_text(yaml.dump(RDE | {"dataset_name": dataset}))
     ours = load_recipe(RECIPES / f"rde_{dataset.lower().replace('-', '_')}.py")
-    read = read_released_config(path, rde=True)
+    read = read_released_config(path, fork="rde")
     assert read.different == {}
     assert override(ours, as_overrides(read.fields)) == ours
+
+
+ITSELF = DEFAULTS | {
+    "loss_names": "tal+cid",
+    "tau": 0.015,
+    "margin": 0.1,
+    "select_ratio": 0.4,
+    "txt_aug": True,
+    "img_aug": True,
+    "sampler": "identity",
+    "num_instance": 2,
+    "batch_size": 256,
+    "return_all": True,
+    "topk_type": "custom",
+    "modify_k": True,
+}
+
+
+@pytest.mark.parametrize("dataset", ["CUHK-PEDES", "ICFG-PEDES", "RSTPReid"])
+def test_the_configuration_of_itself_agrees_with_the_recipe(dataset, tmp_path):
+    path = tmp_path / "configs.yaml"
+    path.write_text(yaml.dump(ITSELF | {"dataset_name": dataset}))
+    ours = load_recipe(RECIPES / f"itself_{dataset.lower().replace('-', '_')}.py")
+    read = read_released_config(path, fork="itself")
+    assert read.different == {}
+    assert override(ours, as_overrides(read.fields)) == ours
+
+
+def test_itself_without_its_options_selects_by_the_last_layer(tmp_path):
+    path = tmp_path / "configs.yaml"
+    plain = {"return_all": False, "topk_type": "mean", "modify_k": False, "sampler": "random"}
+    path.write_text(yaml.dump(ITSELF | plain))
+    read = read_released_config(path, fork="itself")
+    assert read.different == {}
+    recipe = override(load_recipe(RECIPES / "itself_rstpreid.py"), as_overrides(read.fields))
+    assert recipe.method.rollout is None
+    assert recipe.method.narrowing is None
+    assert recipe.items_per_identity == 1
+
+
+@pytest.mark.parametrize("kind", ["mean", "std", "layer_index"])
+def test_other_ways_of_itself_to_choose_tokens_are_reported(kind, tmp_path):
+    path = tmp_path / "configs.yaml"
+    path.write_text(yaml.dump(ITSELF | {"topk_type": kind}))
+    assert read_released_config(path, fork="itself").different == {"topk_type": kind}
 
 
 @pytest.mark.slow

@@ -9,9 +9,11 @@ import torch
 from safetensors.torch import load_file
 
 from finegrain.errors import RecipeError
-from finegrain.methods import MinedConfig, RasaConfig, RdeConfig, TbpsClipConfig
+from finegrain.methods import ItselfConfig, MinedConfig, RasaConfig, RdeConfig, TbpsClipConfig
+from finegrain.methods.itself import LOSSES, Narrowing
 from finegrain.models.albef_image import AlbefImageConfig
 from finegrain.models.albef_text import AlbefTextConfig
+from finegrain.models.rollout import Rollout
 from finegrain.runs.checkpoint import MODEL, OPTIMIZER, last_checkpoint
 from finegrain.training import train
 
@@ -26,6 +28,21 @@ def rde(recipe):
         items=64,
     )
     return replace(recipe, method=method, losses={"bge": 1.0, "tse": 1.0}, caption_noise=0.25)
+
+
+@pytest.fixture
+def itself(recipe):
+    method = ItselfConfig(
+        image=recipe.method.image,
+        text=recipe.method.text,
+        global_dim=16,
+        selected_dim=16,
+        rollout=Rollout(layers=(0,)),
+        narrowing=Narrowing(start=0.9, end=0.2, steps=14),
+        identities=16,
+    )
+    losses = dict.fromkeys(LOSSES, 1.0)
+    return replace(recipe, method=method, losses=losses, items_per_identity=2)
 
 
 @pytest.fixture
@@ -94,6 +111,11 @@ def resumed_at_ten(recipe, folder):
 def test_rde_resumes_with_its_division(rde, tmp_path):
     halfway = resumed_at_ten(rde, tmp_path)
     assert 0 < halfway["trusted"].sum() < 64
+
+
+@pytest.mark.slow
+def test_itself_resumes_with_its_share_of_tokens(itself, tmp_path):
+    assert int(resumed_at_ten(itself, tmp_path)["steps_done"]) == 10
 
 
 @pytest.mark.slow

@@ -146,7 +146,7 @@ RDE = RELEASED | {
 def test_a_configuration_beside_rde_is_read(tmp_path):
     path = tmp_path / "configs.yaml"
     path.write_text(yaml.dump(RDE))
-    config = read_released_config(path, rde=True)
+    config = read_released_config(path, fork="rde")
     assert config.dataset == "RstpReid"
     assert config.different == {}
     of_method = {n: v for n, v in config.fields.items() if n.startswith("method.")}
@@ -169,7 +169,7 @@ def test_a_configuration_beside_rde_is_read(tmp_path):
 def test_another_loss_and_wrong_captions_of_rde_are_reported(tmp_path):
     path = tmp_path / "configs.yaml"
     path.write_text(yaml.dump(RDE | {"loss_names": "SDM+x", "noisy_rate": 0.5, "txt_aug": False}))
-    config = read_released_config(path, rde=True)
+    config = read_released_config(path, fork="rde")
     assert config.different == {"loss_names": "SDM+x"}
     assert config.fields["caption_noise"] == 0.5
     assert config.fields["method.disturb"] == 0.0
