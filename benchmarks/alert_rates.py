@@ -25,9 +25,10 @@ from numpy.typing import NDArray
 from rendered_people import Attributes, people
 from tabulate import tabulate
 
-import finegrain
+from finegrain.encoder import Encoder
 from finegrain.gallery import Gallery
 from finegrain.gallery.scoring import Linear
+from finegrain.plan import Plan
 from finegrain.search.alerts.alert import Alert, Rate
 from finegrain.synthetic.queries import ATTRIBUTE_QUERIES, matches
 
@@ -41,13 +42,13 @@ Vectors = NDArray[np.float32]
 
 
 def measure(
-    searcher: finegrain.Searcher, shown: Mapping[int, Attributes], divisions: int
+    encoder: Encoder, gallery: Gallery, shown: Mapping[int, Attributes], divisions: int
 ) -> dict[str, Any]:
     """Alarms of wrong and of right pictures, by stated share."""
     ids = np.array(sorted(shown))
-    stored = searcher.gallery.vectors(ids.tolist())
+    stored = gallery.vectors(ids.tolist())
     vectors = np.stack([stored[id_] for id_ in ids.tolist()])
-    texts = searcher.encoder.encode_texts([query.text for query in ATTRIBUTE_QUERIES])
+    texts = encoder.encode_texts([query.text for query in ATTRIBUTE_QUERIES])
     right = [np.array([matches(shown[id_], q.predicate) for id_ in ids]) for q in ATTRIBUTE_QUERIES]
     ways = {name: {share: np.zeros(4, int) for share in SHARES} for name in ("as it is", "cleaned")}
     for seed in range(divisions):
@@ -107,8 +108,9 @@ def main() -> None:
     parser.add_argument("--divisions", type=int, default=DIVISIONS)
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results")
     arguments = parser.parse_args()
+    encoder = Encoder.from_plan(Plan(arguments.plan))
     with people(arguments.plan, arguments.data, arguments.split) as of:
-        measured = measure(of.searcher, of.attributes, arguments.divisions)
+        measured = measure(encoder, of.searcher.gallery, of.attributes, arguments.divisions)
     rows = [
         (name, share, at["measured_share"], at["false_alarms"], at["recall"])
         for name, by_share in measured["ways"].items()

@@ -18,7 +18,7 @@ from finegrain.cli.gallery import add_gallery_verb
 from finegrain.cli.index import add_index_verb
 from finegrain.cli.pull import add_pull_verb
 from finegrain.cli.query import add_embed_verb, add_query_verb
-from finegrain.cli.serve import add_audit_verb, add_keys_verb, add_serve_verb
+from finegrain.cli.serve import add_audit_verb, add_browse_verb, add_keys_verb, add_serve_verb
 from finegrain.cli.verb import Verbs, add_verb
 from finegrain.errors import DataError, FinegrainError, did_you_mean
 from finegrain.records import printable
@@ -86,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     add_calibrate_verb(verbs)
     add_gallery_verb(verbs)
     add_serve_verb(verbs)
+    add_browse_verb(verbs)
     add_keys_verb(verbs)
     add_audit_verb(verbs)
     add_alerts_verb(verbs)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import ipaddress
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from threading import Event
 
 from finegrain.cli.opening import add_opening_options, open_searcher
 from finegrain.cli.verb import Verbs, add_verb
@@ -67,6 +68,33 @@ def add_serve_verb(verbs: Verbs) -> None:
     serve.add_argument("--certificate", type=Path, metavar="FILE", help="TLS certificate, PEM")
     serve.add_argument("--private-key", type=Path, metavar="FILE", help="its key, PEM")
     add_opening_options(serve)
+
+
+def add_browse_verb(verbs: Verbs) -> None:
+    """Add ``finegrain browse`` to the verbs of a parser."""
+    browse = add_verb(
+        verbs,
+        "browse",
+        _browse,
+        "open the search page for a gallery in a browser on this machine",
+        "  finegrain browse model.plan",
+    )
+    browse.add_argument("plan", type=Path)
+    browse.add_argument("--port", type=int, default=0, help="port (default: a free one)")
+    browse.add_argument(
+        "--no-browser", action="store_true", help="print the link and open no browser"
+    )
+    add_opening_options(browse)
+
+
+def _browse(arguments: argparse.Namespace) -> None:
+    with (
+        open_searcher(arguments) as searcher,
+        searcher.browse(port=arguments.port, open_browser=not arguments.no_browser) as page,
+    ):
+        print(f"{page}\nstop with Ctrl-C", flush=True)
+        with suppress(KeyboardInterrupt):
+            Event().wait()
 
 
 def _serve(arguments: argparse.Namespace) -> None:

@@ -151,8 +151,8 @@ class Backend(Protocol):
         """Write all batches or none, with one batch in memory at a time; return the ids."""
         ...
 
-    def delete(self, ids: Iterable[int]) -> int:
-        """Remove rows; return the number that were stored."""
+    def delete(self, ids: Iterable[int], condition: Condition | None = None) -> int:
+        """Remove rows that match a condition; return the number that were stored."""
         ...
 
     def delete_where(self, expression: str) -> int:

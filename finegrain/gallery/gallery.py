@@ -27,7 +27,7 @@ from finegrain.gallery.entries import (
 from finegrain.gallery.exchange import load
 from finegrain.gallery.filters.advice import filter_notes
 from finegrain.gallery.filters.conditions import column_kinds
-from finegrain.gallery.filters.syntax import parse
+from finegrain.gallery.filters.syntax import joined, parse
 from finegrain.gallery.grouping import Thinning
 from finegrain.gallery.places import location_exists, open_store
 from finegrain.gallery.row import Entry, Place, Row, meets
@@ -467,13 +467,21 @@ class Gallery(GalleryUpkeep):
             )
         return list(self._store.values(column, limit))
 
-    def update(self, pictures: str | Iterable[int], columns: Mapping[str, Scalar]) -> int:
+    def update(
+        self,
+        pictures: str | Iterable[int],
+        columns: Mapping[str, Scalar],
+        *,
+        where: str | None = None,
+    ) -> int:
         """Set columns of pictures without encoding them again.
 
         Args:
             pictures: Ids, or a filter such as ``"camera = 'gate-3'"``.
             columns: New values by name; other columns stay. None removes a value. ``pid``,
                 ``camera``, ``time`` and ``track`` are built-in columns; others are metadata.
+            where: Change only pictures that also match this filter. In a file, it is checked in
+                the transaction that changes a picture.
 
         Returns:
             Number of pictures changed.
@@ -484,8 +492,9 @@ class Gallery(GalleryUpkeep):
                 a column cannot be set.
         """
         if isinstance(pictures, str):
-            return update(self._store, self._store.ids_where(pictures), columns, pictures)
-        return update(self._store, checked_ids(pictures), columns)
+            where = pictures if where is None else joined([pictures, where])
+            return update(self._store, self._store.ids_where(where), columns, where)
+        return update(self._store, checked_ids(pictures), columns, where)
 
     def notes_on_kinds(self, entries: Iterable[Entry]) -> list[str]:
         """Notes on columns that hold values of one kind, where entries have values of another."""
@@ -580,17 +589,26 @@ class Gallery(GalleryUpkeep):
         queries = self._several.expanded(checked_queries(vectors, self.dim))
         return self._store.tune(queries, checked_k(k), min_recall)
 
-    def delete(self, ids: Iterable[int]) -> int:
+    def delete(self, ids: Iterable[int], *, where: str | None = None) -> int:
         """Delete pictures and erase their bytes from the file and from the files next to it.
 
         The cost grows with the pictures deleted and not with the size of the gallery. Searches
         continue meanwhile. If another process still reads an older snapshot, a
         :class:`GalleryWarning` is issued, and the bytes are erased once it has finished.
 
+        Args:
+            ids: Ids of the pictures.
+            where: Delete only pictures that also match this filter. In a file, it is checked in
+                the transaction that deletes them.
+
         Returns:
             Number of pictures deleted.
+
+        Raises:
+            FilterError: The filter does not parse, or compares a column with a wrong type.
         """
-        return self._store.delete(checked_ids(ids))
+        condition = None if where is None else parse(where, self._store.columns())
+        return self._store.delete(checked_ids(ids), condition)
 
     def delete_where(self, where: str) -> int:
         """Delete the pictures that match a filter; see :meth:`delete`.

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self, overload
+from typing import TYPE_CHECKING, Literal, Self, overload
 
 from finegrain.encoder import Encoder
-from finegrain.errors import PlanError, QueryError
+from finegrain.errors import PlanError, QueryError, require
 from finegrain.evaluation.background import Background
 from finegrain.gallery import Gallery, Reindexed
 from finegrain.gallery.backend import Memory
@@ -35,6 +35,9 @@ from finegrain.search.reranker import Prepared, Reranker, checked_depth, match_h
 from finegrain.search.retriever import Request, Retriever, VectorPlace, answer, gallery_path
 from finegrain.search.sync import AllowRemoving
 from finegrain.search.video import Boxes, ingest_video
+
+if TYPE_CHECKING:
+    from finegrain.serve.browse import Browsing
 
 __all__ = ["SUFFIXES", "Added", "Searcher"]
 
@@ -542,6 +545,26 @@ class Searcher:
             after=after,
             calibration=self._retriever.calibration if asked.is_by_words else None,
         )
+
+    def browse(self, *, port: int = 0, open_browser: bool = True) -> Browsing:
+        """Open the search page for this searcher, in a browser on this machine.
+
+        The page ends with the process or with ``close()``. In a notebook, the result shows a link.
+        Nobody else can use the page: the link has a code that works once.
+
+        Args:
+            port: Port; 0 takes a free one.
+            open_browser: Open the page in the browser; pass False on a machine without a screen.
+
+        Raises:
+            GalleryError: There is no gallery.
+            MissingExtraError: The service is not installed: ``pip install "finegrain[serve]"``.
+        """
+        for module in ("fastapi", "uvicorn", "prometheus_client", "python_multipart", "httpx"):
+            require(module, "serve")
+        from finegrain.serve.browse import browse
+
+        return browse(self, port=port, open_browser=open_browser)
 
     def prepare(self, *, progress: bool = True) -> Prepared:
         """Compute the tokens of all pictures for re-ranking.

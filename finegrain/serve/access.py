@@ -11,7 +11,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from finegrain.gallery.filters.syntax import joined
-from finegrain.serve.keys import KeyRing, Scope
+from finegrain.serve.keys import Keys, Scope
 from finegrain.serve.problems import ServiceError
 from finegrain.serve.rates import RateLimits
 
@@ -56,7 +56,7 @@ class Access:
         read_only: Refuse all changes.
     """
 
-    def __init__(self, keys: KeyRing | None, *, read_only: bool) -> None:
+    def __init__(self, keys: Keys | None, *, read_only: bool) -> None:
         self._keys = keys
         self._read_only = read_only
         self._limits = RateLimits()

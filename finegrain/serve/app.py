@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from fastapi import FastAPI, Request, Response
@@ -24,7 +25,7 @@ from finegrain.serve.alerts.runner import AlertRunner
 from finegrain.serve.audit import AuditLog
 from finegrain.serve.bounds import BodyLimit, SameSite
 from finegrain.serve.collection import Collection, done
-from finegrain.serve.keys import KeyRing
+from finegrain.serve.keys import Keys
 from finegrain.serve.logs import log_request
 from finegrain.serve.measures import Measures
 from finegrain.serve.problems import DOCUMENTED, add_problem_handlers
@@ -49,19 +50,21 @@ class Settings:
         audit: Log of searches and changes; the service closes it.
         alerts: File of standing queries, which the service runs; None for no alerts.
         webhook_networks: Private networks that webhooks may lead to.
+        keep_open: Leave the searchers open when the service stops.
     """
 
-    keys: KeyRing | None = None
+    keys: Keys | None = None
     roots: tuple[Path, ...] = ()
     read_only: bool = False
     most_body_bytes: int = MOST_BODY_BYTES
     audit: AuditLog | None = None
     alerts: Path | None = None
     webhook_networks: tuple[IpNetwork, ...] = ()
+    keep_open: bool = False
 
 
 def create_app(searchers: Searcher | Mapping[str, Searcher], settings: Settings) -> FastAPI:
-    """The app of a service, which closes the searchers when it stops.
+    """The app of a service, which closes the searchers when it stops unless they are to be kept.
 
     Args:
         searchers: An open searcher with a gallery, or several by the name of their gallery.
@@ -94,7 +97,7 @@ def create_app(searchers: Searcher | Mapping[str, Searcher], settings: Settings)
         if alerts is not None:
             await alerts.close()
         for collection in collections.values():
-            await run_in_threadpool(collection.close)
+            await run_in_threadpool(partial(collection.close, keep_open=settings.keep_open))
         if settings.audit is not None:
             settings.audit.close()
 

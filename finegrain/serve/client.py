@@ -223,19 +223,17 @@ class Client:
 
     def _send(self, call: Call[T]) -> T:
         arguments = self._connection.arguments(call)
-        for attempt in range(RETRIES + 1):
+        attempts = Attempts(self._connection)
+        while True:
             try:
                 response = self._http.request(**arguments)
             except require("httpx", "client").TransportError as error:
-                if attempt == RETRIES:
-                    raise self._connection.unreachable(error) from error
-                time.sleep(2**attempt / 10)
-                continue
-            if response.status_code in _RETRIED and attempt < RETRIES:
-                time.sleep(_wait(response))
-                continue
-            break
-        return _result(call, response)
+                wait = attempts.wait_after_error(error)
+            else:
+                if (given := attempts.wait_after(response)) is None:
+                    return _result(call, response)
+                wait = given
+            time.sleep(wait)
 
 
 class AsyncClient:
@@ -399,19 +397,17 @@ class AsyncClient:
 
     async def _send(self, call: Call[T]) -> T:
         arguments = self._connection.arguments(call)
-        for attempt in range(RETRIES + 1):
+        attempts = Attempts(self._connection)
+        while True:
             try:
                 response = await self._http.request(**arguments)
             except require("httpx", "client").TransportError as error:
-                if attempt == RETRIES:
-                    raise self._connection.unreachable(error) from error
-                await asyncio.sleep(2**attempt / 10)
-                continue
-            if response.status_code in _RETRIED and attempt < RETRIES:
-                await asyncio.sleep(_wait(response))
-                continue
-            break
-        return _result(call, response)
+                wait = attempts.wait_after_error(error)
+            else:
+                if (given := attempts.wait_after(response)) is None:
+                    return _result(call, response)
+                wait = given
+            await asyncio.sleep(wait)
 
 
 class _Connection:
@@ -446,10 +442,35 @@ class _Connection:
         )
 
 
-def _wait(response: httpx.Response) -> float:
-    """Seconds that the service asks to wait."""
-    asked = response.headers.get("retry-after", "")
-    return min(float(asked), _MOST_WAIT) if asked.isdecimal() else 1.0
+class Attempts:
+    """Decides after each attempt of one request whether it is sent again, and when.
+
+    Args:
+        connection: Where the request goes.
+    """
+
+    def __init__(self, connection: _Connection) -> None:
+        self._connection = connection
+        self._failed = 0
+
+    def wait_after_error(self, error: Exception) -> float:
+        """Seconds until the next attempt, after one without an answer.
+
+        Raises:
+            ServiceUnavailableError: It was the last attempt.
+        """
+        if self._failed == RETRIES:
+            raise self._connection.unreachable(error) from error
+        self._failed += 1
+        return 2.0 ** (self._failed - 1) / 10
+
+    def wait_after(self, response: httpx.Response) -> float | None:
+        """Seconds that the service asks to wait; None if this answer counts."""
+        if response.status_code not in _RETRIED or self._failed == RETRIES:
+            return None
+        self._failed += 1
+        asked = response.headers.get("retry-after", "")
+        return min(float(asked), _MOST_WAIT) if asked.isdecimal() else 1.0
 
 
 def _result(call: Call[T], response: httpx.Response) -> T:

@@ -51,9 +51,9 @@ class Collection:
         self.worker = Worker(searcher, observe)
         self.decoding = asyncio.Semaphore(MOST_DECODING)
 
-    def close(self) -> None:
-        """Finish the requests that wait, and close the searcher."""
-        self.worker.close()
+    def close(self, *, keep_open: bool = False) -> None:
+        """Finish the requests that wait, and close the searcher unless it is to be kept open."""
+        self.worker.close(keep_open=keep_open)
 
     async def search(
         self, queries: Sequence[Query], body: schemas.Answering, client: Client
@@ -121,7 +121,10 @@ class Collection:
             return await run_in_threadpool(opened)
 
     async def ids(self, chosen: schemas.ChosenBody, client: Client) -> list[int]:
-        """The ids that a request names, in the part of the gallery that the client may see."""
+        """The ids that a request names, in the part of the gallery that the client may see.
+
+        Columns may change before these ids are used: a change also checks :func:`condition`.
+        """
         if (chosen.ids is None) == (chosen.where is None):
             raise QueryError("Give either ids or where.")
         if chosen.where is not None:
@@ -131,6 +134,11 @@ class Collection:
         if client.where is None:
             return ids
         return [row.id for row in await run_in_threadpool(self.gallery.rows, ids, client.where)]
+
+
+def condition(chosen: schemas.ChosenBody, client: Client) -> str | None:
+    """What a picture must match when it is changed: the filter of the request and of the key."""
+    return client.within(chosen.where)
 
 
 def _options(body: schemas.Answering, client: Client) -> Options:

@@ -13,7 +13,7 @@ import secrets
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, Protocol, get_args
 
 from filelock import FileLock
 
@@ -145,6 +145,16 @@ class KeyFile:
             raise DataError(f"{self.path} cannot be written: {error}") from error
 
 
+class Keys(Protocol):
+    """The keys of a running service."""
+
+    def current(self) -> list[Key]:
+        """The keys that are valid now."""
+
+    def holder(self, secret: str) -> Key | None:
+        """The key that a client sent; None if it is not valid."""
+
+
 class KeyRing:
     """The keys of a running service; a changed file is read again at the next request."""
 
@@ -167,12 +177,60 @@ class KeyRing:
 
     def holder(self, secret: str) -> Key | None:
         """The key that a client sent; compared in constant time."""
-        digest = digest_of(secret)
-        match = None
-        for key in self.current():
-            if hmac.compare_digest(key.digest, digest):
-                match = key
-        return match
+        return _holder(self.current(), secret)
+
+
+class SessionKeys:
+    """One key that only this process knows, and codes that may be exchanged for it once.
+
+    A code may be part of a link, which others on the machine may see in the list of processes
+    once it is used.
+
+    Args:
+        scope: Scope of the key.
+    """
+
+    def __init__(self, scope: Scope) -> None:
+        self._secret = _PREFIX + secrets.token_urlsafe(32)
+        self._codes: set[str] = set()
+        self._key = Key(
+            name="session",
+            digest=digest_of(self._secret),
+            scope=scope,
+            where=None,
+            created_at=times.utc_text(times.now()),
+        )
+
+    def code(self) -> str:
+        """A new code."""
+        code = secrets.token_urlsafe(32)
+        self._codes.add(digest_of(code))
+        return code
+
+    def exchange(self, code: str) -> str | None:
+        """The key for a code; None if the code is unknown or was used already."""
+        digest = digest_of(code)
+        if digest not in self._codes:
+            return None
+        self._codes.remove(digest)
+        return self._secret
+
+    def current(self) -> list[Key]:
+        """The key."""
+        return [self._key]
+
+    def holder(self, secret: str) -> Key | None:
+        """The key that a client sent; compared in constant time."""
+        return _holder(self.current(), secret)
+
+
+def _holder(keys: Iterable[Key], secret: str) -> Key | None:
+    digest = digest_of(secret)
+    match = None
+    for key in keys:
+        if hmac.compare_digest(key.digest, digest):
+            match = key
+    return match
 
 
 def digest_of(secret: str) -> str:

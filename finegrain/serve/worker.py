@@ -102,13 +102,14 @@ class Worker:
         self._put(job)
         return job.answer
 
-    def close(self) -> None:
-        """Finish the requests that wait, then close the searcher."""
+    def close(self, *, keep_open: bool = False) -> None:
+        """Finish the requests that wait, then close the searcher unless it is to be kept open."""
         if not self._closed:
             self._closed = True
             self._waiting.put(None)
         self._thread.join()
-        self.searcher.close()
+        if not keep_open:
+            self.searcher.close()
 
     def _put(self, job: _Search | _Call) -> None:
         if self._closed:

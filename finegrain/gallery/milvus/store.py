@@ -289,7 +289,9 @@ class MilvusStore:
     def delete_where(self, expression: str) -> int:
         return self._remove(self.ids_where(expression).tolist())
 
-    def delete(self, ids: Iterable[int]) -> int:
+    def delete(self, ids: Iterable[int], condition: Condition | None = None) -> int:
+        if condition is not None:
+            ids = [id_ for id_, row in self.rows(ids).items() if meets(row, condition)]
         return self._remove([document["id"] for document in self._among(ids, [])])
 
     def expire(self, *, trust_clock: bool = False) -> int:

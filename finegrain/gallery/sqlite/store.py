@@ -189,8 +189,10 @@ class Store(StoreReader):
             write_biases(connection, list(biases), np.array([*biases.values()], np.float32))
         return ids
 
-    def delete(self, ids: Iterable[int]) -> int:
+    def delete(self, ids: Iterable[int], condition: Condition | None = None) -> int:
         """Delete rows and erase their bytes from the file; return the number of rows.
+
+        A condition is checked in the transaction that deletes. A damaged row matches none.
 
         Raises:
             GalleryError: The file cannot be written. The rows may be deleted and their bytes not
@@ -199,6 +201,9 @@ class Store(StoreReader):
         with self.writing() as connection:
             # The time at which a damaged picture expires may be wrong.
             asked = list(ids)
+            if condition is not None:
+                rows = self.rows(asked)
+                asked = [id_ for id_ in rows if meets(rows[id_], condition)]
             self._name_damaged(stored_rows(connection.execute, asked, EXPIRED)[1])
             removed = remove_rows(
                 connection,

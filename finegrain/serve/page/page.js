@@ -6,7 +6,7 @@ import { choosePart } from "./crop.js";
 import { LANGUAGES, chooseLanguage, chosenLanguage, say, translate } from "./languages.js";
 import { clear, node, show, showDetail } from "./matches.js";
 import { forget, save, saved } from "./saved.js";
-import { call, chooseGallery, post, read } from "./service.js";
+import { call, chooseGallery, post, read, useCode } from "./service.js";
 import { drawTimeline } from "./timeline.js";
 
 const PAGE_SIZE = 24;
@@ -279,7 +279,16 @@ async function readColumns() {
     : say("empty");
 }
 
+/** Exchange the code of a link, which works once, for the key of this session. */
+async function takeKey() {
+  const code = new URLSearchParams(location.hash.slice(1)).get("once");
+  if (code === null) return;
+  remember({ once: null });
+  await useCode(code);
+}
+
 async function start() {
+  await takeKey();
   translate();
   element("language").replaceChildren(...Object.entries(LANGUAGES).map(([name, text]) => option(name, text)));
   element("language").value = chosenLanguage();

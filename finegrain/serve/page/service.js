@@ -37,6 +37,16 @@ export const post = (path, body) =>
     body: JSON.stringify(body),
   }).then((response) => response.json());
 
+/** Get the key of this session for the code of a link. */
+export async function useCode(code) {
+  const response = await fetch("/v1/session", {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify({ code }),
+  });
+  if (response.ok) sessionStorage.setItem("key", (await response.json()).key);
+}
+
 let asking = null; // one dialog for all requests that lack a key
 function askForKey() {
   asking ??= new Promise((resolve) => {

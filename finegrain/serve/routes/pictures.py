@@ -15,7 +15,7 @@ from finegrain.errors import ImageError, QueryError
 from finegrain.search.searcher import Added
 from finegrain.serve import schemas
 from finegrain.serve.access import Admin, Reader, Writer
-from finegrain.serve.collection import Chosen
+from finegrain.serve.collection import Chosen, condition
 from finegrain.serve.pictures import as_jpeg, decoded, json_object
 from finegrain.serve.problems import ServiceError
 from finegrain.serve.rates import PICTURE_COST
@@ -134,7 +134,8 @@ async def change(
     ids = await collection.ids(body, client)
     details = _change(collection.name, ids, body.reason) | {"set": body.set}
     await record("change", client, details)
-    count = await collection.run(lambda: collection.gallery.update(ids, body.set))
+    where = condition(body, client)
+    count = await collection.run(lambda: collection.gallery.update(ids, body.set, where=where))
     return schemas.CountOut(count=count)
 
 
@@ -146,7 +147,9 @@ async def delete(
     client.spend(1)
     ids = await collection.ids(body, client)
     await record("delete", client, _change(collection.name, ids, body.reason))
-    return schemas.CountOut(count=await collection.run(lambda: collection.gallery.delete(ids)))
+    where = condition(body, client)
+    count = await collection.run(lambda: collection.gallery.delete(ids, where=where))
+    return schemas.CountOut(count=count)
 
 
 @router.post("/expire")

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from finegrain.gallery import Gallery
 from finegrain.plan import Plan
 from finegrain.search.searcher import Searcher
 from finegrain.serve.audit import AuditLog, verify
@@ -334,6 +335,31 @@ def test_without_a_record_nothing_is_shown_or_changed(serve, own_copy, tmp_path,
         assert "matches" not in response.text
     monkeypatch.undo()
     assert client.get("/v1/stats").json()["pictures"] == 12
+
+
+def test_a_picture_that_leaves_the_part_of_a_key_meanwhile_is_not_changed(
+    serve, own_copy, ring, tmp_path, monkeypatch
+):
+    """The filter is checked by the transaction that writes, and not only before it."""
+    key = ring("gate", "write", "camera = 'gate-0'")
+    client = serve(own_copy, keys=ring.keys, audit=AuditLog(tmp_path / "audit"))
+    append = AuditLog.append
+
+    def moved_meanwhile(log, action, name, details):
+        append(log, action, name, details)
+        with Gallery(own_copy, create=False) as gallery:
+            gallery.update([1], {"camera": "gate-1"})
+
+    monkeypatch.setattr(AuditLog, "append", moved_meanwhile)
+    changed = client.patch("/v1/pictures", json={"ids": [1, 3], "set": {"price": 90}}, headers=key)
+    assert changed.json() == {"count": 1}
+    with Gallery(own_copy, create=False) as gallery:
+        gallery.update([1], {"camera": "gate-0"})
+    deleted = client.post("/v1/pictures/delete", json={"ids": [1, 3]}, headers=key)
+    assert deleted.json() == {"count": 1}
+    with Gallery(own_copy, create=False) as gallery:
+        assert 1 in gallery
+        assert (3 in gallery, gallery.rows([1])[0].metadata) == (False, {"price": 0})
 
 
 def test_a_key_has_a_limit_of_requests(serve, filled, ring):

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import threading
+import typing
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import numpy as np
@@ -247,6 +249,45 @@ def test_the_asynchronous_client_gives_the_same_answers(service, client):
     given = asyncio.run(use())
     expected = [client.query(text, 5) for text in ("red coat", "blue dress", "cap")]
     assert [summary(one) for one in given] == [summary(one) for one in expected]
+
+
+def parameters(method):
+    """The parameters of a method and their defaults and types."""
+    return {
+        name: (parameter.kind, parameter.default, parameter.annotation)
+        for name, parameter in inspect.signature(method).parameters.items()
+    }
+
+
+def public_methods(kind):
+    return {
+        name: method
+        for name, method in vars(kind).items()
+        if not name.startswith("_") and callable(method)
+    }
+
+
+def test_both_clients_have_the_same_methods():
+    synchronous, asynchronous = public_methods(Client), public_methods(AsyncClient)
+    assert synchronous.keys() == asynchronous.keys()
+    for name, method in synchronous.items():
+        assert parameters(method) == parameters(asynchronous[name]), name
+        assert inspect.iscoroutinefunction(asynchronous[name]), name
+        overloads = [parameters(given) for given in typing.get_overloads(method)]
+        assert overloads == [parameters(o) for o in typing.get_overloads(asynchronous[name])]
+
+
+@pytest.mark.parametrize("name", sorted(public_methods(Client).keys() & public_methods(Searcher)))
+def test_parameters_that_a_client_shares_with_a_searcher_are_the_same(name):
+    """Code moves from one to the other by changing one line."""
+    own, expected = (parameters(public_methods(kind)[name]) for kind in (Client, Searcher))
+    for parameter in own.keys() & expected.keys() - {"self"}:
+        kind, default, _ = own[parameter]
+        assert kind == expected[parameter][0], parameter
+        is_required = default is inspect.Parameter.empty
+        if not is_required and parameter != "k":  # the searcher's None means 10
+            assert default == expected[parameter][1], parameter
+    assert own.keys() - expected.keys() <= {"reason"}
 
 
 def test_the_client_is_a_public_name():
