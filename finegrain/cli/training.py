@@ -227,6 +227,7 @@ def add_export_verb(verbs: Verbs) -> None:
         "export a run to a model.plan, checked against the eager model",
         "  finegrain export runs/tiny_synthetic -o model.plan\n"
         "  finegrain export runs/tiny_synthetic cpu_int8 -o model.plan\n"
+        "  finegrain export runs/irra --dim 128 -o short.plan\n"
         "  finegrain export runs/irra --data tiny_synthetic",
     )
     export.add_argument("run_folder", type=Path, metavar="RUN")
@@ -236,6 +237,10 @@ def add_export_verb(verbs: Verbs) -> None:
     )  # fmt: skip
     export.add_argument("-o", "--out", type=Path, default=Path("model.plan"))
     export.add_argument("--data", type=Path, help="check on the dataset of this recipe instead")
+    export.add_argument(
+        "--dim", type=int, metavar="D",
+        help="shorten embeddings to their first D principal components",
+    )  # fmt: skip
 
 
 def _export(arguments: argparse.Namespace) -> None:
@@ -249,7 +254,8 @@ def _export(arguments: argparse.Namespace) -> None:
     if profile.triton is not None:
         require_free(repository, arguments.out.stem)
     data = finegrain.load_recipe(arguments.data).data if arguments.data else None
-    print(finegrain.export(arguments.run_folder, profile, arguments.out, data=data))
+    dim = arguments.dim
+    print(finegrain.export(arguments.run_folder, profile, arguments.out, data=data, dim=dim))
     print(f"\nwrote {arguments.out}; search with it:")
     print(f"  finegrain index {arguments.out} PICTURES/")
     print(f'  finegrain query {arguments.out} "woman in red coat"')

@@ -23,9 +23,11 @@ from finegrain.exporters.match_export import MatchExport
 from finegrain.exporters.parity import MIN_QUERIES, ParityReport, compare
 from finegrain.exporters.precision import Fp32, Precision
 from finegrain.exporters.profile import ExportProfile
+from finegrain.exporters.shortening import Shortening
 from finegrain.exporters.to_onnx import image_graph, image_graph_with_tokens, text_graph
 from finegrain.methods import TwoTowers
 from finegrain.methods.match_head import Matcher
+from finegrain.methods.two_towers import Logits
 from finegrain.models.trained_rows import keep_trained_rows
 from finegrain.plan import BACKGROUND, IMAGE, MATCH, TEXT, TOKENIZER, Manifest, Plan, write_plan
 from finegrain.preprocess.vocabulary import VOCABULARY, Vocabulary
@@ -52,6 +54,7 @@ def export(
     out: str | Path = "model.plan",
     *,
     data: Dataset | None = None,
+    dim: int | None = None,
 ) -> ParityReport:
     """Export the selected checkpoint of a run to a plan.
 
@@ -64,6 +67,8 @@ def export(
         out: Path of the plan.
         data: The dataset of the parity check. The default is the run's dataset, or synthetic
             people where that cannot be read.
+        dim: Width to which embeddings are shortened; None for that of the profile. The projection
+            is fitted on the validation split, or on the training split if that is too small.
 
     Returns:
         The result of the parity check, which the plan's manifest also contains.
@@ -76,6 +81,8 @@ def export(
         PlanError: The plan cannot be written.
     """
     _require_runtime(profile)
+    if dim is not None:
+        profile = replace(profile, dim=dim)
     recipe, method, checkpoint = load_run(Path(run))
     with tempfile.TemporaryDirectory() as folder:
         chosen = _chosen_data(recipe, data, Path(folder) / "people")
@@ -89,6 +96,7 @@ def export(
             compared_on=chosen.description,
             is_validation=chosen.description.startswith(VALIDATION),
             training_captions=chosen.training_captions,
+            own_samples=chosen.own_samples,
             vocabulary=read_vocabulary(Path(run)),
         )
 
@@ -104,6 +112,7 @@ def export_method(
     compared_on: str,
     is_validation: bool = False,
     training_captions: Sequence[str] = (),
+    own_samples: Sequence[Sample] = (),
     source: Mapping[str, str] | None = None,
     weights: Mapping[str, str] | None = None,
     prompt: str = "{}",
@@ -114,12 +123,17 @@ def export_method(
     ``source``, ``weights`` and ``prompt`` are those of :class:`~finegrain.plan.Manifest`. The
     comparison has no prompt. If the samples are the validation split of the model's own data,
     the probability of a match is fitted on them, and hub correction is chosen on them with a bank
-    of training captions. With a ``vocabulary`` the text tower keeps only the rows of its tokens:
-    the method is changed, and other tokens share one row.
+    of training captions. Shorter embeddings are fitted on ``own_samples``, which are of the model's
+    own data and not for tests. With a ``vocabulary`` the text tower keeps only the rows of its
+    tokens: the method is changed, and other tokens share one row.
     """
     if vocabulary is not None:
         keep_trained_rows(method.text_tower, vocabulary.tokens)
-    eager = eager_encoder(recipe, method.cpu(), torch.device("cpu"))
+    full = eager = eager_encoder(recipe, method.cpu(), torch.device("cpu"))
+    shortening, logits = None, method.logits
+    if profile.dim is not None:
+        shortening = Shortening.fitted(full, own_samples, samples, profile.dim)
+        eager, logits = shortening.encoder(full, method), Logits(None, None)
     transform = eager.transform
     context_length = recipe.method.text.context_length
     text = text_graph(method, context_length=context_length, opset=profile.opset)
@@ -139,13 +153,19 @@ def export_method(
         name: precision.lower(graph, batches.get(name, ()))
         for name, (precision, graph) in graphs.items()
     }
+    precisions = {
+        name: _name(precision, changed=members[name] != graph)
+        for name, (precision, graph) in graphs.items()
+    }
+    if shortening is not None:
+        members |= {name: shortening.appended(name, members[name]) for name in (TEXT, IMAGE)}
     members[TOKENIZER] = eager.tokenizer.to_json().encode()
     if vocabulary is not None:
         members[VOCABULARY] = vocabulary.to_json()
-    norm, logits = method.image_tower.pixel_norm, method.logits
+    norm = method.image_tower.pixel_norm
     manifest = Manifest(
         method=recipe.method.method_name,
-        embed_dim=recipe.method.embed_dim,
+        embed_dim=eager.embed_dim,
         height=transform.height,
         width=transform.width,
         fit=transform.fit,
@@ -155,10 +175,7 @@ def export_method(
         std=tuple((norm.std / 255).flatten().tolist()),
         context_length=context_length,
         cleaning=eager.tokenizer.cleaning.stated(),
-        precision={
-            name: _name(precision, changed=members[name] != graph)
-            for name, (precision, graph) in graphs.items()
-        },
+        precision=precisions,
         checkpoint=checkpoint,
         recipe=recipe.to_dict(),
         parity={},
@@ -172,6 +189,8 @@ def export_method(
         match=None if match_export is None else match_export.manifest,
     )
     report = _compared(eager, manifest, members, samples, profile, match_export)
+    if shortening is not None:
+        report = replace(report, shortening=shortening.report(full, samples))
     failures = report.failures(profile)
     if failures:
         raise ExportError(
@@ -235,11 +254,14 @@ class _Data(NamedTuple):
         split: The split to compare on.
         description: Its description.
         training_captions: Captions for hub correction; none if the split has them itself.
+        own_samples: Samples of the validation split, or of the training split if that is small;
+            none if the dataset is not here.
     """
 
     split: Split
     description: str
     training_captions: Sequence[str] = ()
+    own_samples: Sequence[Sample] = ()
 
 
 def _chosen_data(recipe: Recipe, data: Dataset | None, folder: Path) -> _Data:
@@ -256,11 +278,13 @@ def _chosen_data(recipe: Recipe, data: Dataset | None, folder: Path) -> _Data:
         if data is not None:
             raise
         return _Data(draw_people(folder), f"synthetic people: {kind} of the recipe is not here")
+    enough = [name for name in splits if splits[name].num_captions >= MIN_QUERIES]
+    own = next((splits[name].samples for name in ("val", "train") if name in enough), ())
     for name in ("val", "test", "train"):
-        if name in splits and splits[name].num_captions >= MIN_QUERIES:
+        if name in enough:
             others = splits["train"].samples if name != "train" and "train" in splits else ()
             captions = [caption for sample in others for caption in sample.captions]
-            return _Data(splits[name], f"{name} split of {kind}", captions)
+            return _Data(splits[name], f"{name} split of {kind}", captions, own)
     if data is None:
         return _Data(
             draw_people(folder), f"synthetic people: {kind} has fewer than {MIN_QUERIES} captions"

@@ -79,6 +79,41 @@ class MatchReport:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ShorteningReport:
+    """What shorter embeddings cost; see :mod:`finegrain.exporters.shortening`.
+
+    Attributes:
+        full_dim, dim: Width before and after.
+        num_fitted: Number of pictures and captions that the projection was fitted on.
+        held_out: Whether the metrics are of other identities than these.
+        full_rank1, full_mAP: Metrics of the full embeddings, in percent.
+        rank1, mAP: Metrics of the shortened embeddings, in percent.
+        lost_rank1: How much rank1 falls, in percentage points.
+    """
+
+    full_dim: int
+    dim: int
+    num_fitted: int
+    held_out: bool
+    full_rank1: float
+    full_mAP: float  # noqa: N815
+    rank1: float
+    mAP: float  # noqa: N815
+
+    @property
+    def lost_rank1(self) -> float:
+        return self.full_rank1 - self.rank1
+
+    def to_dict(self) -> dict[str, Any]:
+        numbers = asdict(self) | {"held_out": int(self.held_out), "lost_rank1": self.lost_rank1}
+        return {f"shortened_{name}": value for name, value in numbers.items()}
+
+    def __str__(self) -> str:
+        numbers = asdict(self) | {"lost_rank1": self.lost_rank1}
+        return tabulate([numbers], headers="keys", floatfmt=".2f")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ParityReport:
     """How close an exported model is to its eager twin.
 
@@ -91,6 +126,7 @@ class ParityReport:
             is small, so only the difference is meaningful.
         eager_mAP, mAP: The mAP of both models, in percent.
         match: The comparison of the match head. None for a method without one.
+        shortening: The cost of shorter embeddings. None if they have their full width.
     """
 
     num_queries: int
@@ -104,6 +140,7 @@ class ParityReport:
     eager_mAP: float  # noqa: N815
     mAP: float  # noqa: N815
     match: MatchReport | None = None
+    shortening: ShorteningReport | None = None
 
     @property
     def drift(self) -> float:
@@ -112,9 +149,12 @@ class ParityReport:
         return float(np.maximum(self.eager_rank1 - self.rank1, self.eager_mAP - self.mAP))
 
     def to_dict(self) -> dict[str, Any]:
-        """Numbers by name. Names of the match head's numbers begin with ``match_``."""
-        numbers = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "match"}
-        return numbers | ({} if self.match is None else self.match.to_dict())
+        """Numbers by name; those of a part begin with ``match_`` or ``shortened_``."""
+        parts = ("match", "shortening")
+        numbers = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in parts}
+        for part in (self.match, self.shortening):
+            numbers |= {} if part is None else part.to_dict()
+        return numbers
 
     def failures(self, profile: ExportProfile) -> list[str]:
         """A sentence for each bound of the profile that is exceeded."""
@@ -135,7 +175,7 @@ class ParityReport:
         return failed + ([] if self.match is None else self.match.failures(profile))
 
     def __str__(self) -> str:
-        numbers = replace(self, match=None).to_dict()
+        numbers = replace(self, match=None, shortening=None).to_dict()
         metrics = ("eager_rank1", "rank1", "eager_mAP", "mAP")
         scores = {name: numbers.pop(name) for name in metrics}
         return "\n\n".join(
@@ -143,6 +183,7 @@ class ParityReport:
                 tabulate([numbers], headers="keys", floatfmt=".6f"),
                 tabulate([{**scores, "drift": self.drift}], headers="keys", floatfmt=".2f"),
                 *([] if self.match is None else [f"re-ranking:\n{self.match}"]),
+                *([] if self.shortening is None else [f"shortening:\n{self.shortening}"]),
             )
         )
 

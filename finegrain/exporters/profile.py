@@ -27,6 +27,8 @@ class ExportProfile:
             nodes. From 23 on, attention is one node.
         text, image: Precision of each tower.
         match: Precision of the match head, for methods that have one. None does not export it.
+        dim: Width to which embeddings are shortened, by the principal components of the run's
+            own; see :mod:`finegrain.exporters.shortening`. None keeps their full width.
         max_batch: Largest batch of the parity check.
         min_overlap: Smallest mean share of a query's first ten results that both models return.
         min_rank1_agreement: Smallest share of queries with the same first result.
@@ -46,6 +48,7 @@ class ExportProfile:
     text: Precision = field(default_factory=Fp32)
     image: Precision = field(default_factory=Fp32)
     match: Precision | None = field(default_factory=Fp32)
+    dim: int | None = None
     max_batch: int = 64
     min_overlap: float = 0.99
     min_rank1_agreement: float = 0.99
