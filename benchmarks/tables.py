@@ -80,6 +80,17 @@ def denied_words(result: Result) -> str:
     return _table(rows, [head, f"precision@{result['k']}", "denied thing shown"])
 
 
+def alert_rates(result: Result) -> str:
+    rows = [
+        (name, f"{float(share):g}", f"{at['measured_share']:.5f}", at["false_alarms"],
+         f"{at['recall']:.3f}")
+        for name, by_share in result["ways"].items()
+        for share, at in by_share.items()
+    ]  # fmt: skip
+    head = f"gallery ({result['queries']} queries, {result['pictures']:,} pictures)"
+    return _table(rows, [head, "stated share", "measured", "false alarms", "recall"])
+
+
 def everyday_words(result: Result) -> str:
     rows = [
         (name, *(f"{at[way]:.3f}" for way in ("words=True", "words=False")))
@@ -384,6 +395,7 @@ TABLES: Mapping[str, tuple[Callable[..., str], tuple[str, ...]]] = {
     "demo_queries": (demo_queries, ("demo",)),
     "catalog_photos": (catalog_photos, ("catalog_photos",)),
     "denied_words": (denied_words, ("denied_words",)),
+    "alert_rates": (alert_rates, ("alert_rates",)),
     "everyday_words": (everyday_words, ("everyday_words",)),
     "dialogue_users": (dialogue_users, ("dialogue_users",)),
     "composed_queries": (composed_queries, ("composed_queries",)),

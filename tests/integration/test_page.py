@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from datetime import UTC, datetime, timedelta
 
+import httpx
 import pytest
 from fixtures.running_service import running
 
 from finegrain.gallery import Gallery
+from finegrain.search.alerts import threshold
 from finegrain.search.searcher import Searcher
 from finegrain.serve.app import Settings, create_app
 from finegrain.serve.keys import KeyFile, KeyRing
@@ -194,6 +197,70 @@ def test_searches_are_saved_and_removed(page):
     page.locator("#status", has_text="The best 18").wait_for()
     page.locator("#saved-list button", has_text="×").click()
     assert not page.locator("#saved").is_visible()
+
+
+@pytest.fixture
+def everything_fires(monkeypatch):
+    """Alerts with a rate raise an alarm for each picture, also over a small gallery."""
+    monkeypatch.setattr(threshold, "exceeded_by", lambda scores, share: -1.0)
+    monkeypatch.setattr(threshold, "LEAST_BACKGROUND", 1)
+
+
+def test_a_saved_search_fires_for_new_pictures(
+    browser, tiny_plan, galleries, crops, tmp_path, everything_fires
+):
+    with Gallery(galleries["people"], create=False) as gallery:
+        gallery.backup(tmp_path / "g")
+    app = create_app(
+        Searcher(tiny_plan, gallery=tmp_path / "g", threads=1), Settings(alerts=tmp_path / "alerts")
+    )
+    with running(app) as address:
+        for page in _opened(browser, address):
+            search(page, "yellow coat camera:gate-1")
+            page.locator("#save").click()
+            page.locator("#saved summary").click()
+            page.get_by_label("Tell me of new pictures").click()
+            page.locator("#status", has_text="about one false alarm a day").wait_for()
+            picture = sorted(crops.iterdir())[0].read_bytes()
+            for camera in ("gate-0", "gate-1"):
+                sent = httpx.post(
+                    f"{address.replace('127.0.0.1', 'localhost')}/v1/pictures",
+                    files={"pictures": picture},
+                    data={"metadata": json.dumps({"camera": camera})},
+                )
+                assert sent.status_code == 200
+            page.locator("#alarm-list button", has_text="gate-1").wait_for()
+            page.locator("#alarm-list img[src]").wait_for()
+            page.reload()  # alarms are kept by the service
+            page.locator("#alarm-list button", has_text="gate-1").click()
+            page.locator("#detail[open] dt", has_text="camera").wait_for()
+            page.keyboard.press("Escape")
+            assert page.locator("#alarm-list button").count() == 1
+            page.screenshot(path=tmp_path / "alarms.png")
+            page.locator("#saved summary").click()
+            bell = page.get_by_label("Tell me of new pictures")
+            assert bell.get_attribute("aria-pressed") == "true"
+            bell.click()
+            page.locator("#status", has_text="does not fire any more").wait_for()
+            assert httpx.get(f"{address}/v1/alerts").json() == []
+
+
+def test_a_link_of_browse_opens_the_page_once(browser, tiny_plan, galleries):
+    with (
+        Searcher(tiny_plan, gallery=galleries["people"], threads=1) as searcher,
+        searcher.browse(open_browser=False) as browsing,
+    ):
+        link = browsing.link()
+        context = browser.new_context(locale="en-US")
+        page = context.new_page()
+        page.goto(link)
+        search(page, "coat")
+        assert "once" not in page.url
+        again = browser.new_context(locale="en-US").new_page()
+        again.goto(link)
+        again.locator("#key-dialog[open]").wait_for()
+        context.close()
+        again.context.close()
 
 
 def test_the_page_speaks_three_languages(page):

@@ -79,7 +79,7 @@ const loading = new IntersectionObserver(
   { rootMargin: "400px" },
 );
 
-async function loadImage(picture, id, side) {
+export async function loadImage(picture, id, side) {
   try {
     const response = await call(`/v1/pictures/${id}/image?side=${side}`);
     const address = URL.createObjectURL(await response.blob());

@@ -1,5 +1,6 @@
 // The search page. It asks only the service that it comes from.
 
+import { fires, hasAlerts, startAlerts, toggle } from "./alerts.js";
 import { complete } from "./completion.js";
 import { parseQuery } from "./conditions.js";
 import { choosePart } from "./crop.js";
@@ -177,10 +178,29 @@ function drawSaved() {
         forget(text);
         drawSaved();
       });
-      item.append(button, remove);
+      item.append(button, ...alertButton(text), remove);
       return item;
     }),
   );
+}
+
+/** A button that makes a saved search fire, if the service has alerts and the search has words. */
+function alertButton(text) {
+  if (!hasAlerts() || !parseQuery(text, kinds).words) return [];
+  const button = node("button", "", "🔔");
+  button.setAttribute("aria-label", `${say("alert")}: ${text}`);
+  button.title = say("alert");
+  button.setAttribute("aria-pressed", String(fires(text)));
+  button.addEventListener("click", async () => {
+    try {
+      await toggle(text, kinds);
+      button.setAttribute("aria-pressed", String(fires(text)));
+      status.textContent = fires(text) ? say("fires", text) : say("quiet", text);
+    } catch (error) {
+      status.textContent = error.message;
+    }
+  });
+  return [button];
 }
 
 // --- one picture ---------------------------------------------------------------------------------
@@ -277,6 +297,8 @@ async function readColumns() {
   status.textContent = stats.pictures
     ? say("holds", stats.pictures, Object.keys(kinds).join(", "))
     : say("empty");
+  await startAlerts(stats.alerts, open);
+  drawSaved();
 }
 
 /** Exchange the code of a link, which works once, for the key of this session. */
