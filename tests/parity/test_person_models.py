@@ -124,7 +124,7 @@ def test_itself_is_converted_with_its_heads_and_back(tmp_path):
 )
 @torch.no_grad()
 def test_person_pretraining_gives_every_recipe_of_clip_its_towers(name, recipe, tmp_path):
-    """NAM is pretrained on LUPerson-MLLM. Heads, selections, queues and scales keep initial values."""
+    """NAM is pretrained on LUPerson-MLLM. Heads, selections, queues and scales stay as drawn."""
     theirs = write_person_model(name, tmp_path / "best.pth").base_model.state_dict()
     published = read_published(tmp_path / "best.pth").recipe.method
     weights = str(tmp_path / "best.pth")
