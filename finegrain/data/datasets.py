@@ -10,6 +10,7 @@ from typing import ClassVar, get_args
 
 from finegrain.data.catalog import Shares, divided, read_catalog
 from finegrain.data.deepfashion_multimodal import DEEPFASHION_MULTIMODAL
+from finegrain.data.everyday_captions import Wording, reworded
 from finegrain.data.fashion_gen import FASHION_GEN
 from finegrain.data.fashion_iq import FASHION_IQ
 from finegrain.data.karpathy import FLICKR30K, MSCOCO
@@ -139,6 +140,10 @@ class SyntheticPeople:
         train, val, test: Number of identities in each split. No identity is in two splits.
         pictures_per_identity: Pictures of each identity.
         height, width: Size of the pictures in pixels.
+        wording: ``"everyday"`` replaces half of the words of training captions that have everyday
+            names, such as "coat" by "trench coat". Other splits, and the files, stay plain.
+        typos: Probability that a word of a training caption has two letters exchanged, if it has
+            five letters or more.
     """
 
     root: str = "data/synthetic"
@@ -148,6 +153,8 @@ class SyntheticPeople:
     pictures_per_identity: int = 4
     height: int = 128
     width: int = 64
+    wording: Wording = "plain"
+    typos: float = 0.0
     seed: int = 0
 
     def splits(self) -> Mapping[str, Split]:
@@ -159,7 +166,12 @@ class SyntheticPeople:
             size=(self.height, self.width),
             seed=self.seed,
         )
-        return read_people(Path(self.root), CUHK_PEDES)
+        splits = dict(read_people(Path(self.root), CUHK_PEDES))
+        if "train" in splits:
+            splits["train"] = reworded(
+                splits["train"], self.wording, typos=self.typos, seed=self.seed
+            )
+        return splits
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@ not know as the first plain word that it knows. A name in two lines belongs to t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 
 from finegrain.data.lexicon import COLORS, OTHER_THINGS, SAID_OF_THINGS, THINGS
@@ -196,3 +197,13 @@ out up down off about also too not no without while when
 """
 IGNORED = frozenset(_IGNORED.split())
 """Words that tell little about a picture, so that it does not matter whether a model knows them."""
+
+
+def with_articles(text: str) -> str:
+    """A text with "an" before vowels, and "a" before other letters.
+
+    >>> with_articles("a umbrella and an red coat")
+    'an umbrella and a red coat'
+    """
+    text = re.sub(r"\b([Aa]) (?=[aeio]|u[lmnp](?!i))", r"\1n ", text)
+    return re.sub(r"\b([Aa])n (?=[^\Waeiou]|u(?![lmnp])|uni)", r"\1 ", text)

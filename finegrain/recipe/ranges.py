@@ -86,6 +86,7 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "Shares.val": _SHARE,
     "Shares.test": _SHARE,
     "pictures_per_identity": _SMALL,
+    "typos": _SHARE,
     "products": _ONE_OR_MORE,
     "views": (1, 1000),
     "max_bad_share": _SHARE,

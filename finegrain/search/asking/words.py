@@ -23,7 +23,7 @@ from functools import cache, cached_property
 from itertools import chain, pairwise
 from typing import TYPE_CHECKING
 
-from finegrain.data.everyday_words import IGNORED, READ_AS
+from finegrain.data.everyday_words import IGNORED, READ_AS, with_articles
 from finegrain.preprocess.vocabulary import WORD, Vocabulary, words_of
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ class WordReader:
             end = last.end()
         read += text[end:]
         return WordsRead(
-            text=_with_articles(read) if changed else text,
+            text=with_articles(read) if changed else text,
             changed=changed,
             unread=tuple(unread),
             is_known=is_known,
@@ -204,12 +204,6 @@ def _forms(word: str) -> Iterator[str]:
     if word.endswith("s") and not word.endswith("ss"):
         yield word[:-1]
     yield f"{word}s"
-
-
-def _with_articles(text: str) -> str:
-    """A text with "an" before vowels, and "a" before other letters."""
-    text = re.sub(r"\b([Aa]) (?=[aeio]|um)", r"\1n ", text)
-    return re.sub(r"\b([Aa])n (?=[^\Waeiou]|uni)", r"\1 ", text)
 
 
 @cache
