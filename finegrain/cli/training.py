@@ -18,6 +18,7 @@ from finegrain.rerank import RerankBy
 if TYPE_CHECKING:
     from finegrain.data.datasets import Dataset
     from finegrain.evaluation.evaluation import Evaluation
+    from finegrain.evaluation.global_share import GlobalShare
     from finegrain.evaluation.open_set import OpenSet
     from finegrain.evaluation.probes import ProbeReport
     from finegrain.evaluation.report import Report
@@ -102,6 +103,7 @@ def add_evaluate_verb(verbs: Verbs) -> None:
         "  finegrain evaluate model.plan --data flickr30k --root data/flickr30k --split test\n"
         "  finegrain evaluate runs/rasa_cuhk_pedes --split test --rerank-k 128 --rerank-by match\n"
         "  finegrain evaluate runs/tiny_synthetic --split test --probe\n"
+        "  finegrain evaluate runs/itself_rstpreid --shares\n"
         "  finegrain evaluate model.plan --split test --open-set --plot reliability.png",
     )
     evaluate.add_argument("model", type=Path, help="a run folder or a model.plan")
@@ -129,6 +131,10 @@ def add_evaluate_verb(verbs: Verbs) -> None:
         help="instead remove the right pictures of half of the queries, and measure FNIR at FPIR, "
         "reliability, Brier score and graded NDCG",
     )  # fmt: skip
+    instead.add_argument(
+        "--shares", action="store_true",
+        help="instead measure shares of the global embedding of RDE or ITSELF, not on test",
+    )  # fmt: skip
     evaluate.add_argument(
         "--plot", type=Path, metavar="PICTURE", help="write here the reliability of --open-set"
     )
@@ -136,15 +142,18 @@ def add_evaluate_verb(verbs: Verbs) -> None:
 
 def _evaluate(arguments: argparse.Namespace) -> None:
     require("torch", "train")
+    from finegrain.evaluation.global_share import measure_shares
     from finegrain.evaluation.open_set import open_set
     from finegrain.evaluation.probes import probe
 
     data = _dataset(arguments)
     model, split = arguments.model, arguments.split
-    results: Evaluation | ProbeReport | OpenSet
+    results: Evaluation | ProbeReport | OpenSet | GlobalShare
     if arguments.plot and not arguments.open_set:
         raise EvaluationError("--plot draws the reliability of --open-set; also give --open-set")
-    if arguments.open_set:
+    if arguments.shares:
+        results = measure_shares(model, data, split=split)
+    elif arguments.open_set:
         results = open_set(model, data, split=split)
         if arguments.plot:
             results.plot(arguments.plot)
@@ -173,7 +182,7 @@ def _published_rank1(arguments: argparse.Namespace) -> float | None:
         "flickr30k": {model.name: model.flickr30k for model in KNOWN},
         "mscoco": {model.name: model.coco for model in KNOWN},
     }
-    is_instead = arguments.probe or arguments.open_set
+    is_instead = arguments.probe or arguments.open_set or arguments.shares
     is_comparable = arguments.split == "test" and not is_instead
     if arguments.data not in figures or not is_comparable or arguments.model.is_dir():
         return None  # without reading the plan again
@@ -212,7 +221,9 @@ def _report(arguments: argparse.Namespace) -> None:
     _print_results(report(arguments.runs), arguments.json)
 
 
-def _print_results(results: Evaluation | ProbeReport | OpenSet | Report, path: Path | None) -> None:
+def _print_results(
+    results: Evaluation | ProbeReport | OpenSet | GlobalShare | Report, path: Path | None
+) -> None:
     """Print results, and write them as JSON if there is a path."""
     print(results)
     if path:
@@ -241,6 +252,11 @@ def add_export_verb(verbs: Verbs) -> None:
         "--dim", type=int, metavar="D",
         help="shorten embeddings to their first D principal components",
     )  # fmt: skip
+    export.add_argument(
+        "--global-share", metavar="SHARE",
+        help="share of the global embedding of RDE or ITSELF, such as 0.6; `best` measures shares "
+        "on the validation split and takes the best",
+    )  # fmt: skip
 
 
 def _export(arguments: argparse.Namespace) -> None:
@@ -254,8 +270,17 @@ def _export(arguments: argparse.Namespace) -> None:
     if profile.triton is not None:
         require_free(repository, arguments.out.stem)
     data = finegrain.load_recipe(arguments.data).data if arguments.data else None
-    dim = arguments.dim
-    print(finegrain.export(arguments.run_folder, profile, arguments.out, data=data, dim=dim))
+    share = _global_share(arguments)
+    print(
+        finegrain.export(
+            arguments.run_folder,
+            profile,
+            arguments.out,
+            data=data,
+            dim=arguments.dim,
+            global_share=share,
+        )
+    )
     print(f"\nwrote {arguments.out}; search with it:")
     print(f"  finegrain index {arguments.out} PICTURES/")
     print(f'  finegrain query {arguments.out} "woman in red coat"')
@@ -264,6 +289,24 @@ def _export(arguments: argparse.Namespace) -> None:
         print(f"\nwrote {repository}; serve it, and search through it:")
         print(f"  tritonserver --model-repository={repository}")
         print(f'  finegrain query {arguments.out} "red coat" --runtime triton://HOST:8001/{name}')
+
+
+def _global_share(arguments: argparse.Namespace) -> float | None:
+    """The share of the global embedding to export with: given, measured, or that of the run."""
+    from finegrain.evaluation.global_share import measure_shares
+
+    if arguments.global_share is None:
+        return None
+    if arguments.global_share == "best":
+        shares = measure_shares(arguments.run_folder)
+        print(f"{shares}\n")
+        return shares.best
+    try:
+        return float(arguments.global_share)
+    except ValueError:
+        raise EvaluationError(
+            f"expected --global-share best, or a number such as 0.6, got {arguments.global_share!r}"
+        ) from None
 
 
 def add_convert_verb(verbs: Verbs) -> None:

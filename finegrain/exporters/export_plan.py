@@ -26,12 +26,13 @@ from finegrain.exporters.profile import ExportProfile
 from finegrain.exporters.shortening import Shortening
 from finegrain.exporters.to_onnx import image_graph, image_graph_with_tokens, text_graph
 from finegrain.methods import TwoTowers
+from finegrain.methods.dual_embedding import DualEmbedding
 from finegrain.methods.match_head import Matcher
 from finegrain.methods.two_towers import Logits
 from finegrain.models.trained_rows import keep_trained_rows
 from finegrain.plan import BACKGROUND, IMAGE, MATCH, TEXT, TOKENIZER, Manifest, Plan, write_plan
 from finegrain.preprocess.vocabulary import VOCABULARY, Vocabulary
-from finegrain.recipe import Recipe
+from finegrain.recipe import Recipe, override
 from finegrain.records import Sample, Split
 from finegrain.runs.checkpoint import MODEL
 from finegrain.runs.run import eager_encoder, load_run
@@ -55,6 +56,7 @@ def export(
     *,
     data: Dataset | None = None,
     dim: int | None = None,
+    global_share: float | None = None,
 ) -> ParityReport:
     """Export the selected checkpoint of a run to a plan.
 
@@ -69,12 +71,16 @@ def export(
             people where that cannot be read.
         dim: Width to which embeddings are shortened; None for that of the profile. The projection
             is fitted on the validation split, or on the training split if that is too small.
+        global_share: Share of the global embedding in the score of RDE or ITSELF. None keeps the
+            share of the run. :func:`~finegrain.evaluation.global_share.measure_shares` measures
+            shares on the validation split.
 
     Returns:
         The result of the parity check, which the plan's manifest also contains.
 
     Raises:
-        ExportError: The model cannot be exported, or its graphs do not agree. Nothing is written.
+        ExportError: The model cannot be exported, or its graphs do not agree, or it has no global
+            share. Nothing is written.
         CheckpointError: The run has no checkpoint.
         DataError: ``data`` cannot be read.
         MissingExtraError: The profile's runtime is not installed.
@@ -84,6 +90,8 @@ def export(
     if dim is not None:
         profile = replace(profile, dim=dim)
     recipe, method, checkpoint = load_run(Path(run))
+    if global_share is not None:
+        recipe = _with_share(recipe, method, global_share)
     with tempfile.TemporaryDirectory() as folder:
         chosen = _chosen_data(recipe, data, Path(folder) / "people")
         return export_method(
@@ -99,6 +107,17 @@ def export(
             own_samples=chosen.own_samples,
             vocabulary=read_vocabulary(Path(run)),
         )
+
+
+def _with_share(recipe: Recipe, method: TwoTowers, share: float) -> Recipe:
+    """Set the share of the global embedding in a method; return its recipe with that share."""
+    if not isinstance(method, DualEmbedding):
+        raise ExportError(
+            "expected a run with two embeddings, of RDE or ITSELF, to set the global share; got "
+            f"one of the method {recipe.method.method_name}. Export it without the option"
+        )
+    method.config = replace(method.config, global_share=share)
+    return override(recipe, [f"method.global_share={share}"])
 
 
 def export_method(

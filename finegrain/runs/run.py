@@ -118,6 +118,23 @@ def load_run(folder: Path) -> tuple[Recipe, TwoTowers, Path]:
     return recipe, method, checkpoint
 
 
+def recipe_of_model(model: str | Path) -> Recipe:
+    """The recipe of a run folder or a plan.
+
+    Raises:
+        RecipeError: The folder has no recipe.
+        PlanError: The plan cannot be read.
+        EvaluationError: The plan was made from published graphs, without a recipe.
+    """
+    path = Path(model)
+    if path.is_dir():
+        return load_recipe(path)
+    recipe = Plan(path).manifest.recipe
+    if not recipe:
+        raise EvaluationError(f"expected a plan with a recipe; {path} is of published graphs")
+    return recipe_from_dict(recipe, str(path))
+
+
 def open_model(model: str | Path | Encoder, data: Dataset | None = None) -> tuple[Encoder, Dataset]:
     """Open the encoder of a run folder or a plan, and choose its dataset.
 

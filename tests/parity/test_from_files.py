@@ -1,11 +1,11 @@
 """Comparison with released code from files on: ten JPEGs and ten captions, with drawn weights.
 
 The numbers in ``tests/golden/<method>/from_files.json`` come from the released code of IRRA (commit
-cfc2378), RDE (b3fd396) and TBPS-CLIP (ba090bc), run once in fp32 on a CPU: pixels, tokens,
-statistics of 2,000 augmentations, scores and ranking of an evaluation, and named losses before and
-after one step of the optimiser. Masked words are drawn in the released code and given to finegrain.
-Random changes of captions and attention dropout are off, except where their distribution is
-compared.
+cfc2378), RDE (b3fd396), ITSELF (2f20d64) and TBPS-CLIP (ba090bc), run once in fp32 on a CPU:
+pixels, tokens, statistics of 2,000 augmentations, scores and ranking of an evaluation, and named
+losses before and after one step of the optimiser. Masked words are drawn in the released code and
+given to finegrain. Random changes of captions and attention dropout are off, except where their
+distribution is compared.
 """
 
 from __future__ import annotations
@@ -30,12 +30,14 @@ from finegrain.metrics import retrieval_metrics
 from finegrain.preprocess import load_image
 from finegrain.runs.run import image_transform, training_transform
 from finegrain.training.optim import lr_factor, make_optimizer, set_lr
+from finegrain.zoo import itself as itself_layout
 from finegrain.zoo import rde as rde_layout
 from finegrain.zoo.loading import export_irra, load_clip_weights
 from finegrain.zoo.renaming import parts_of
 
 ROOT = Path(__file__).parents[2]
-METHODS = {"irra": "irra_cuhk_pedes", "rde": "rde_cuhk_pedes", "tbps_clip": "tbps_clip_cuhk_pedes"}
+METHODS = {name: f"{name}_cuhk_pedes" for name in ("irra", "rde", "itself", "tbps_clip")}
+LAYOUTS = {"rde": rde_layout, "itself": itself_layout}
 STEP_RATE = 1e-3
 DRAWS = 2000
 MOST_APART = 0.062
@@ -59,6 +61,10 @@ def recipe_of(name):
         small |= {"embed_dim": 64, "identities": 6, "fusion_depth": 2}
     if name == "rde":
         small |= {"items": 10, "disturb": 0.0, "consensus": None, "short_captions": "padding"}
+    if name == "itself":
+        # Twelve blocks: a rollout over the layers 4 and 11 selects tokens.
+        small = {"image": replace(image, depth=12), "text": replace(text, depth=12)}
+        small |= {"global_dim": 64, "selected_dim": 96, "identities": 6, "disturb": 0.0}
     if name == "tbps_clip":
         small |= {"embed_dim": 64, "ramp": 2}
     return replace(recipe, method=replace(method, **small))
@@ -83,10 +89,10 @@ def build(tmp_path):
     def built(name):
         recipe = recipe_of(name)
         method = recipe.method.build(list(recipe.losses))
-        if name == "rde":
+        if name in LAYOUTS:
             layout = method.to_released()
             state = {n: t if n.endswith("tracked") else drawn(n, t) for n, t in layout.items()}
-            method.load_state_dict(rde_layout.convert(state))
+            method.load_state_dict(LAYOUTS[name].convert(state))
             return method
         layout = export_irra(method if name == "irra" else clip_of(recipe.method).build())
         prefix = "" if name == "irra" else "base_model."
@@ -197,7 +203,10 @@ def apart(values, percentiles):
     return max(0.0, (low - share).max(), (share - high).max())
 
 
-@pytest.mark.parametrize("name", ["irra", "rde", pytest.param("tbps_clip", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "name",
+    ["irra", "rde", *(pytest.param(n, marks=pytest.mark.slow) for n in ("itself", "tbps_clip"))],
+)
 def test_augmented_pictures_have_the_statistics_of_the_released_code(name, images):
     recipe = recipe_of(name)
     pictures = [p.transpose(1, 2, 0) for p in shown(training_transform(recipe), images)]
@@ -236,13 +245,14 @@ def test_irra_masks_as_many_words(ten_pictures):
     assert result == pytest.approx(golden("irra")["hidden_words"], rel=0.08)
 
 
-def test_rde_changes_as_many_words(ten_pictures):
-    ids = batch_words("rde", ten_pictures)
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_rde_and_itself_change_as_many_words(name, ten_pictures):
+    ids = batch_words(name, ten_pictures)
     changed = disturb_words(ids, torch.full((DRAWS,), ids.shape[1] - 1), rate=0.2).ids
     foreign = ~torch.isin(changed, torch.cat([ids[0], torch.tensor([0, MASK])]))
     counts = [changed > 0, changed == MASK, foreign]
     result = [count.sum().item() / DRAWS for count in counts]
-    assert result == pytest.approx(golden("rde")["disturbed_words"], rel=0.08)
+    assert result == pytest.approx(golden(name)["disturbed_words"], rel=0.08)
 
 
 def batch_words(name, ten_pictures):
@@ -271,7 +281,7 @@ def test_tbps_clip_drops_as_many_words(ten_pictures):
 def test_scores_ranking_and_metrics_equal_those_of_the_released_code(
     name, build, images, ten_pictures
 ):
-    """RDE has no TSE of an empty caption, so only nine captions are queries there."""
+    """RDE and ITSELF select no token of an empty caption, so nine captions are queries there."""
     recipe, method = recipe_of(name), build(name).eval()
     rows = golden(name).get("kept", range(10))
     pixels = shown(image_transform(recipe), images)
@@ -313,10 +323,10 @@ def test_losses_gradient_and_a_step_equal_those_of_the_released_code(
     name, build, images, ten_pictures, monkeypatch
 ):
     recipe, method, told = recipe_of(name), build(name), golden(name)
-    if name == "rde":
+    if name in LAYOUTS:
         # 0.001 for the selections, for any rate of the towers
-        towers, selections = recipe.optimizer.rules
-        rules = (towers, replace(selections, lr=1e-3 / STEP_RATE))
+        *others, selections = recipe.optimizer.rules
+        rules = (*others, replace(selections, lr=1e-3 / STEP_RATE))
         recipe = replace(recipe, optimizer=replace(recipe.optimizer, rules=rules))
     if name == "irra":
         hidden = torch.zeros(10, recipe.method.text.context_length, dtype=torch.int32)
