@@ -11,20 +11,16 @@ Writes ``benchmarks/results/composed_queries.json``.
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
 
 import numpy as np
-from rendered_people import Attributes, People, people
+from rendered_people import Attributes, People, run
 from tabulate import tabulate
 
 from finegrain.metrics import precision_at_k
 
-ROOT = Path(__file__).parents[1]
 K = 10
 NUM_QUERIES = 200
 LEAST_RIGHT = 2
@@ -104,23 +100,10 @@ def measure(of: People) -> dict[str, Any]:
     return {"what": "composed_queries", "queries": len(chosen), "k": K, "precision": precision}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("plan", type=Path)
-    parser.add_argument("--data", type=Path, default=Path("data/synthetic"))
-    parser.add_argument("--split", default="test")
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results")
-    arguments = parser.parse_args()
-    with people(arguments.plan, arguments.data, arguments.split) as of:
-        measured = {**measure(of), "split": arguments.split, "gallery": len(of.samples)}
+def table(measured: dict[str, Any]) -> str:
     rows = list(measured["precision"].items())
-    print(tabulate(rows, headers=["", f"precision@{K}"], floatfmt=".3f"))
-    path = arguments.out / "composed_queries.json"
-    path.write_text(json.dumps(measured, indent=1) + "\n")
-    print(f"wrote {path}")
+    return tabulate(rows, headers=["", f"precision@{K}"], floatfmt=".3f")
 
 
 if __name__ == "__main__":
-    main()
+    run(__doc__, measure, table)

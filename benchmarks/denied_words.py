@@ -9,21 +9,17 @@ query asks for and does not show the denied thing. Writes ``benchmarks/results/d
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from rendered_people import Attributes, People, people
+from rendered_people import Attributes, People, run
 from tabulate import tabulate
 
 from finegrain.metrics import precision_at_k
 from finegrain.search.matches import Matches
 from finegrain.synthetic.queries import ATTRIBUTE_QUERIES, AttributeQuery, matches
 
-ROOT = Path(__file__).parents[1]
 K = 10
 LEAST_DENIED, LEAST_RIGHT = 3, K
 
@@ -80,23 +76,10 @@ def measure(of: People) -> dict[str, Any]:
     return {"what": "denied_words", "queries": len(chosen), "k": K, "ways": ways}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("plan", type=Path)
-    parser.add_argument("--data", type=Path, default=Path("data/synthetic"))
-    parser.add_argument("--split", default="test")
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results")
-    arguments = parser.parse_args()
-    with people(arguments.plan, arguments.data, arguments.split) as of:
-        measured = {**measure(of), "split": arguments.split, "gallery": len(of.samples)}
+def table(measured: dict[str, Any]) -> str:
     rows = [(name, at["precision"], at["denied"]) for name, at in measured["ways"].items()]
-    print(tabulate(rows, headers=["", f"precision@{K}", "denied thing shown"], floatfmt=".3f"))
-    path = arguments.out / "denied_words.json"
-    path.write_text(json.dumps(measured, indent=1) + "\n")
-    print(f"wrote {path}")
+    return tabulate(rows, headers=["", f"precision@{K}", "denied thing shown"], floatfmt=".3f")
 
 
 if __name__ == "__main__":
-    main()
+    run(__doc__, measure, table)

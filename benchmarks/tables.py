@@ -91,6 +91,27 @@ def alert_rates(result: Result) -> str:
     return _table(rows, [head, "stated share", "measured", "false alarms", "recall"])
 
 
+def explanation(result: Result) -> str:
+    exact = result["ways"]["50 covers"]["cpu_ms"]
+    rows = [
+        (name, f"{at['inside']:.3f}", f"{at['cpu_ms'] / exact:.2f}")
+        for name, at in result["ways"].items()
+    ]
+    head = f"{result['things']} things on {result['people']} people"
+    return _table(rows, [head, "inside the thing", "CPU time, 50 covers = 1"])
+
+
+def late_interaction(result: Result) -> str:
+    rows = [
+        (run["run"], name, f"{at['weight']:g}", f"{at['rank1']:.1f} %",
+         f"{at['rank1_alone']:.1f} %" if "rank1_alone" in at else "")
+        for run in result["runs"]
+        for name, at in run["scores"].items()
+    ]  # fmt: skip
+    heads = ["run", "score", "weight chosen on validation", "rank1", "rank1 of the score alone"]
+    return _table(rows, heads)
+
+
 def everyday_words(result: Result) -> str:
     rows = [
         (name, *(f"{at[way]:.3f}" for way in ("words=True", "words=False")))
@@ -396,6 +417,8 @@ TABLES: Mapping[str, tuple[Callable[..., str], tuple[str, ...]]] = {
     "catalog_photos": (catalog_photos, ("catalog_photos",)),
     "denied_words": (denied_words, ("denied_words",)),
     "alert_rates": (alert_rates, ("alert_rates",)),
+    "explanation": (explanation, ("explanation",)),
+    "late_interaction": (late_interaction, ("late_interaction",)),
     "everyday_words": (everyday_words, ("everyday_words",)),
     "dialogue_users": (dialogue_users, ("dialogue_users",)),
     "composed_queries": (composed_queries, ("composed_queries",)),

@@ -73,7 +73,7 @@ class Match:
     match: float | None = None
     probability: float | None = None
     thumbnail: bytes | None = field(default=None, repr=False)
-    explainer: Callable[[Match], Explanation] | None = field(
+    explainer: Callable[[Match, int | None], Explanation] | None = field(
         default=None, repr=False, compare=False
     )
 
@@ -95,11 +95,15 @@ class Match:
             return load_image(self.thumbnail)
         raise ImageError(f"Picture {self.id} has no path and no thumbnail, so it cannot be shown.")
 
-    def explain(self) -> Explanation:
+    def explain(self, *, cells: int | None = None) -> Explanation:
         """Explain which words of the query match this picture, and where.
 
+        Args:
+            cells: Approximate number of regions of the picture, 32 by default. Each costs one
+                encoding.
+
         Raises:
-            QueryError: The query was a picture.
+            QueryError: The query was a picture, or ``cells`` is below 1.
             ImageError: The picture cannot be opened.
         """
         if self.explainer is None:
@@ -107,7 +111,7 @@ class Match:
                 "expected a match of a query by text, whose words can be explained, got one of a "
                 "query by picture"
             )
-        return self.explainer(self)
+        return self.explainer(self, cells)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything except the thumbnail, as values for JSON."""

@@ -38,7 +38,7 @@ from finegrain.search.asking.probability import (
 )
 from finegrain.search.asking.scores import Scorer
 from finegrain.search.asking.words import WordReader
-from finegrain.search.explanation import Explanation, explain
+from finegrain.search.explanation import CELLS, Explanation, explain
 from finegrain.search.hubs import NOT_CORRECTED, Hubs
 from finegrain.search.matches import Match, Matches, Refiner
 from finegrain.search.queries import Query, text_notes
@@ -492,12 +492,12 @@ def _matches(
     search: _Search,
     chances: Mapping[int, float],
 ) -> Matches:
-    explainer: Callable[[Match], Explanation] | None = None
+    explainer: Callable[[Match, int | None], Explanation] | None = None
     notes = [*asked.notes, *search.notes]
     if retriever.hubs.is_on and not (search.corrected or asked.pictures):
         notes.append(NOT_CORRECTED)
     if text := asked.wanted:
-        explainer = lambda match: explain(retriever.encoder, text, match.open())  # noqa: E731
+        explainer = partial(_explained, retriever.encoder, text)
         notes += text_notes(retriever.encoder.tokenizer, text)
     if request.min_probability is not None and not chances and hits:
         notes.append(NOT_CALIBRATED if retriever.calibration is None else NOT_BY_WORDS)
@@ -517,11 +517,15 @@ def _matches(
     )
 
 
+def _explained(encoder: Encoder, text: str, match: Match, cells: int | None) -> Explanation:
+    return explain(encoder, text, match.open(), cells=CELLS if cells is None else cells)
+
+
 def _rows(
     gallery: Gallery,
     hits: Sequence[_ScoredHit],
     chances: Mapping[int, float],
-    explainer: Callable[[Match], Explanation] | None,
+    explainer: Callable[[Match, int | None], Explanation] | None,
     request: Request,
 ) -> Iterator[Match]:
     """The matches of hits, without pictures that were deleted or changed since the search."""

@@ -130,6 +130,12 @@ def test_a_match_has_an_explanation(crops_searcher: Searcher, encoder: Encoder) 
     why = match.explain()
     assert why.query == QUERY
     assert why.score == pytest.approx(match.score, abs=1e-4)
+    assert why.relevance.shape == (4, 8, 4)
+    finer = match.explain(cells=50)
+    assert finer.relevance.shape == (4, 10, 5)
+    np.testing.assert_allclose(finer.contribution, why.contribution, atol=1e-6)
+    with pytest.raises(QueryError, match="cells of 1 or more"):
+        match.explain(cells=0)
 
 
 def test_a_match_of_a_picture_has_no_words(crops_searcher: Searcher, picture: Image.Image) -> None:
