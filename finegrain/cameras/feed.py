@@ -65,11 +65,16 @@ class Feed:
         self._clock: Clock | None = None
         self._due = 0.0
         self._failures = 0
+        self._ended = False
+
+    def end(self) -> None:
+        """Stop reading this camera; others go on."""
+        self._ended = True
 
     def run(self) -> None:
         """Read until the end of a file, the last attempt, or ``stop``; closes the mailbox."""
         try:
-            while not self._stop.is_set():
+            while not (self._stop.is_set() or self._ended):
                 try:
                     self._read_once()
                     break
@@ -96,7 +101,7 @@ class Feed:
                 self._clock.restart()
             before, jumps = perf_counter(), self._clock.num_jumps
             for stamp, decoded in stream.decoded(self._clock):
-                if self._stop.is_set():
+                if self._stop.is_set() or self._ended:
                     return
                 self._counters.add("frames")
                 self._counters.problem = None

@@ -20,6 +20,7 @@ from finegrain.cli.pull import add_pull_verb
 from finegrain.cli.query import add_embed_verb, add_query_verb
 from finegrain.cli.serve import add_audit_verb, add_browse_verb, add_keys_verb, add_serve_verb
 from finegrain.cli.verb import Verbs, add_verb
+from finegrain.cli.watch import add_watch_verb
 from finegrain.errors import DataError, FinegrainError, did_you_mean
 from finegrain.records import printable
 
@@ -81,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     training.add_export_verb(verbs)
     training.add_convert_verb(verbs)
     add_index_verb(verbs)
+    add_watch_verb(verbs)
     add_embed_verb(verbs)
     add_query_verb(verbs)
     add_calibrate_verb(verbs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
@@ -37,6 +37,9 @@ from finegrain.search.sync import AllowRemoving
 from finegrain.search.video import Boxes, ingest_video
 
 if TYPE_CHECKING:
+    from finegrain.cameras.detection import DetectorChoice
+    from finegrain.cameras.pipeline import Watched
+    from finegrain.cameras.sources import Source
     from finegrain.serve.browse import Browsing
 
 __all__ = ["SUFFIXES", "Added", "Searcher"]
@@ -236,6 +239,67 @@ class Searcher:
             metadata=metadata,
             expire_after=expire_after,
             progress=progress,
+        )
+
+    def watch(
+        self,
+        sources: Source | Iterable[Source],
+        *,
+        detector: DetectorChoice = "people",
+        every: float = 0.2,
+        best: int = 4,
+        start: datetime | str | None = None,
+        follow: bool = False,
+        attempts: int | None = None,
+        seconds: float | None = None,
+        expire_after: timedelta | float | None = None,
+        hardware: str | None = None,
+        tell: Callable[[str], None] = print,
+    ) -> Watched:
+        """Watch cameras: detect and track people, and add the best crops of each track.
+
+        A track is named ``camera/number/start``. Its rows are stored as soon as it ends: its best
+        crops, and its mean vector (column ``vector``: ``crop`` or ``mean``), with the columns
+        ``track_start`` and ``track_end``. After an interruption, repeat the call to continue. A
+        camera that cannot be read does not stop the others. See :meth:`moments` for the search.
+
+        Args:
+            sources: Addresses (``rtsp://``, ``rtsps://``, ``http://``, ``https://``), devices such
+                as ``/dev/video0``, videos, patterns of paths, folders of videos, or YAML lists of
+                cameras; see :mod:`finegrain.cameras.camera_file`.
+            detector: ``"people"`` for the detector of OpenCV, the path of an ONNX detector (see
+                :mod:`finegrain.cameras.onnx_heads`), or a function of an RGB frame that returns
+                boxes or ``supervision.Detections``.
+            every: Seconds between the frames that are looked at.
+            best: Number of crops to keep of each track.
+            start: Time of the first frame of videos.
+            follow: Wait for more videos in folders.
+            attempts: How often a stream is tried in a row before it is given up; None for ever.
+            seconds: Stop after this time. An interrupt from the keyboard also ends watching.
+            expire_after: As in :meth:`add`, unless a list of cameras says it.
+            hardware: Device that decodes, such as ``"cuda"``.
+            tell: Receives a message about each problem of a camera.
+
+        Raises:
+            CameraError: A source, a list of cameras, the detector or a number is invalid.
+            MissingExtraError: A library of ``finegrain[cameras]`` is not installed.
+        """
+        from finegrain.cameras.watching import watch
+
+        return watch(
+            self._encoder,
+            self._retriever.made(),
+            sources,
+            detector=detector,
+            every=every,
+            best=best,
+            start=start,
+            follow=follow,
+            attempts=attempts,
+            seconds=seconds,
+            expire_after=expire_after,
+            hardware=hardware,
+            tell=tell,
         )
 
     def load(self, source: str | Path) -> list[int]:
