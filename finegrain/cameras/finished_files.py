@@ -1,4 +1,4 @@
-"""Remembers which films of a folder are stored, so that an interrupted watch goes on."""
+"""Remembers which films of a folder are stored, so that an interrupted watch continues."""
 
 from __future__ import annotations
 

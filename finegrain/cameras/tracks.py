@@ -18,7 +18,7 @@ LOST_SECONDS = 2.0
 """How long a person may be hidden before the track ends."""
 
 LONGEST_SECONDS = 60.0
-"""After this time, what is kept of a track so far is stored, and the track goes on."""
+"""After this time, what is kept of a track so far is stored, and the track continues."""
 
 START_SCORE = 0.5
 """Least score of a detection that starts a track; lower ones continue it (ByteTrack)."""
@@ -126,7 +126,7 @@ class OpenTrack:
                 self._crops.pop(_least_needed(self._crops))
 
     def taken(self) -> Sighting:
-        """What is kept so far; the track goes on without it."""
+        """What is kept so far; the track continues without it."""
         sighting = Sighting(
             track=self.track,
             start=self.start,
@@ -140,7 +140,7 @@ class OpenTrack:
 
 
 def _least_needed(crops: Sequence[PersonCrop]) -> int:
-    """Of the two neighbours that are nearest in time, the one of lower quality."""
+    """Position of the worse of the two crops that are nearest in time."""
     gaps = np.diff([crop.seconds for crop in crops])
     first = int(np.argmin(gaps))
     return first if crops[first].quality <= crops[first + 1].quality else first + 1

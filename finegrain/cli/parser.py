@@ -16,6 +16,7 @@ from finegrain.cli.completion import INSTALL, SHELLS, completion_script
 from finegrain.cli.exit_status import run_to_status
 from finegrain.cli.gallery import add_gallery_verb
 from finegrain.cli.index import add_index_verb
+from finegrain.cli.moments import add_moments_verb
 from finegrain.cli.pull import add_pull_verb
 from finegrain.cli.query import add_embed_verb, add_query_verb
 from finegrain.cli.serve import add_audit_verb, add_browse_verb, add_keys_verb, add_serve_verb
@@ -85,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     add_watch_verb(verbs)
     add_embed_verb(verbs)
     add_query_verb(verbs)
+    add_moments_verb(verbs)
     add_calibrate_verb(verbs)
     add_gallery_verb(verbs)
     add_serve_verb(verbs)

@@ -30,9 +30,17 @@ from finegrain.search.asking.topics import Asker
 from finegrain.search.hubs import correct_hubs
 from finegrain.search.ingest import Added, IngestOptions, Metadata, columns_of, ingest
 from finegrain.search.matches import Matches
+from finegrain.search.moments import GAP_SECONDS, Moments, Per, find_moments
 from finegrain.search.queries import Query
 from finegrain.search.reranker import Prepared, Reranker, checked_depth, match_head
-from finegrain.search.retriever import Request, Retriever, VectorPlace, answer, gallery_path
+from finegrain.search.retriever import (
+    DEFAULT_K,
+    Request,
+    Retriever,
+    VectorPlace,
+    answer,
+    gallery_path,
+)
 from finegrain.search.sync import AllowRemoving
 from finegrain.search.video import Boxes, ingest_video
 
@@ -534,6 +542,46 @@ class Searcher:
             text, candidates, where=where, avoid=avoid, negation=negation, words=words
         )
         return self._asker.open(best, self.gallery, listed, k=request.k)
+
+    def moments(
+        self,
+        query: Query,
+        k: int = DEFAULT_K,
+        *,
+        where: str | None = None,
+        per: Per = "track",
+        min_probability: float | None = None,
+        gap: float = GAP_SECONDS,
+    ) -> Moments:
+        """Find when somebody who fits a text or a picture was in front of a camera.
+
+        See :mod:`finegrain.search.moments` for the rule.
+
+        Args:
+            query: A text or a picture.
+            k: Number of moments.
+            where: Filter, such as ``"camera = 'gate-3' and entered_door is not null"``.
+            per: ``"track"`` gives a moment for each track of :meth:`watch`. ``"time"`` joins
+                pictures of one camera that are close in time, such as frames of
+                :meth:`add_video`.
+            min_probability: Leave out moments of a lower probability; needs a calibration.
+            gap: Most seconds between two pictures of one moment. Tracks of :meth:`watch` have few
+                pictures and are not divided.
+
+        Raises:
+            QueryError: The query or an argument is invalid, or no picture has a track.
+            FilterError: The filter does not parse, or a column is unknown.
+            GalleryError: There is no gallery.
+        """
+        return find_moments(
+            self._retriever,
+            query,
+            k,
+            where=where,
+            per=per,
+            min_probability=min_probability,
+            gap=gap,
+        )
 
     def calibrate(
         self, queries: Sequence[JudgedQuery], *, bank: Sequence[str] | None = None
