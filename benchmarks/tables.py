@@ -121,6 +121,21 @@ def everyday_words(result: Result) -> str:
     return _table(rows, [head, "words read", "as typed"])
 
 
+def camera_films(result: Result) -> str:
+    rows = [
+        (name, f"{at['recall']:.3f}", f"{at['first']:.3f}", at["rows"])
+        for name, at in result["ways"].items()
+    ]
+    head = f"{result['moments']} moments of {result['people']} people, {result['films']} films"
+    return _table(rows, [head, "recall", "first moment is right", "rows in the gallery"])
+
+
+def camera_tracks(result: Result) -> str:
+    at = result["tracking"]
+    row = (at["people_in_frames"], f"{at['IDF1']:.3f}", f"{at['MOTA']:.3f}", at["switches"])
+    return _table([row], ["people in frames", "IDF1", "MOTA", "switched identities"])
+
+
 def dialogue_users(result: Result) -> str:
     rows = [
         (name, *(f"{100 * hits:.1f} %" for hits in at["hits"]["10"]), f"{at['bri']:.2f}")
@@ -420,6 +435,8 @@ TABLES: Mapping[str, tuple[Callable[..., str], tuple[str, ...]]] = {
     "explanation": (explanation, ("explanation",)),
     "late_interaction": (late_interaction, ("late_interaction",)),
     "everyday_words": (everyday_words, ("everyday_words",)),
+    "camera_films": (camera_films, ("camera_films",)),
+    "camera_tracks": (camera_tracks, ("camera_films",)),
     "dialogue_users": (dialogue_users, ("dialogue_users",)),
     "composed_queries": (composed_queries, ("composed_queries",)),
     "no_match": (no_match, ("no_match",)),
