@@ -34,8 +34,6 @@ def open_store(
             f"{vectors_per_row!r:.40}"
         )
     address = MilvusAddress.of(path)
-    if address is not None and vectors_per_row not in (None, 1):
-        raise GalleryError(f"{address.shown} is on Milvus, and holds one vector a picture")
     if memory == "vectors" and (index is not None or address is not None):
         raise GalleryError(
             "memory='vectors' belongs to the exact search of a gallery in a file; leave out "
@@ -55,7 +53,13 @@ def open_store(
         )
     if index is not None:
         raise GalleryError(f"{address.shown} is on Milvus and searched exactly; give no index=")
-    return MilvusStore(address, fingerprint=fingerprint, dim=dim, create=create)
+    return MilvusStore(
+        address,
+        fingerprint=fingerprint,
+        dim=dim,
+        create=create,
+        vectors_per_row=vectors_per_row,
+    )
 
 
 def location_exists(path: str | Path) -> bool:

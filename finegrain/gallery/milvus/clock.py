@@ -14,13 +14,13 @@ from finegrain.gallery.milvus.documents import note
 _CLOCK_NOTE = 0
 
 
-def start_clock(connection: Connection, collection: str, dim: int) -> None:
+def start_clock(connection: Connection, collection: str, width: int) -> None:
     """Store the present time as trusted, in a new gallery."""
-    _store(connection, collection, dim, Looks(times.now()))
+    _store(connection, collection, width, Looks(times.now()))
 
 
 def look(
-    connection: Connection, collection: str, dim: int, *, trust: bool = False
+    connection: Connection, collection: str, width: int, *, trust: bool = False
 ) -> tuple[str, str | None]:
     """Read the clock and store what it shows.
 
@@ -32,13 +32,13 @@ def look(
     now = times.now()
     after = before.after(now, trust=trust)
     if after.is_worth_storing(before):
-        _store(connection, collection, dim, after)
+        _store(connection, collection, width, after)
     return after.deletable_until(now), after.doubted_text()
 
 
-def copy_clock(connection: Connection, old: str, new: str, dim: int) -> None:
+def copy_clock(connection: Connection, old: str, new: str, width: int) -> None:
     """Store the readings of one collection in another one."""
-    _store(connection, new, dim, _stored(connection, old))
+    _store(connection, new, width, _stored(connection, old))
 
 
 def _stored(connection: Connection, collection: str) -> Looks:
@@ -47,6 +47,6 @@ def _stored(connection: Connection, collection: str) -> Looks:
     return Looks.of_texts(about.get("clock"), about.get("doubted"))
 
 
-def _store(connection: Connection, collection: str, dim: int, looks: Looks) -> None:
+def _store(connection: Connection, collection: str, width: int, looks: Looks) -> None:
     clock, doubted = looks.texts()
-    connection.write(collection, [note(_CLOCK_NOTE, dim, {"clock": clock, "doubted": doubted})])
+    connection.write(collection, [note(_CLOCK_NOTE, width, {"clock": clock, "doubted": doubted})])

@@ -35,18 +35,19 @@ THUMBNAIL_FIELDS = tuple(f"thumbnail_{part}" for part in range(_THUMBNAIL_PARTS)
 ROW_FIELDS = (*TEXT_FIELDS, "pid", "has_pid", "metadata")
 
 NO_BIASES = (
-    "a gallery on Milvus has no biases; leave out biases=, or keep the gallery in a file, which has"
+    "this gallery on Milvus was made by an earlier version, whose galleries have no biases. Export "
+    "it, load the export into a new gallery, and set biases there"
 )
 
 _NULL = "n"
 _OWN_NAMES = ("pid", "source", "size", "mtime", "digest")
 
 
-def schema(dim: int) -> list[dict[str, Any]]:
-    """Fields of a gallery's collection."""
+def schema(width: int) -> list[dict[str, Any]]:
+    """Fields of a gallery's collection, whose field ``vector`` has some width."""
     return [
         {"field_name": "id", "datatype": "INT64", "is_primary": True},
-        {"field_name": "vector", "datatype": "FLOAT_VECTOR", "dim": dim},
+        {"field_name": "vector", "datatype": "FLOAT_VECTOR", "dim": width},
         {"field_name": "pid", "datatype": "INT64"},
         {"field_name": "has_pid", "datatype": "BOOL"},
         {"field_name": "metadata", "datatype": "JSON"},
@@ -57,11 +58,11 @@ def schema(dim: int) -> list[dict[str, Any]]:
     ]
 
 
-def note(id_: int, dim: int, content: Mapping[str, Scalar]) -> Document:
+def note(id_: int, width: int, content: Mapping[str, Scalar]) -> Document:
     """A document that is not a picture but holds information about the gallery."""
     return {
         "id": id_,
-        "vector": np.eye(1, dim, dtype=np.float32)[0],
+        "vector": np.eye(1, width, dtype=np.float32)[0],
         "pid": 0,
         "has_pid": False,
         "metadata": dict(content),
@@ -69,15 +70,31 @@ def note(id_: int, dim: int, content: Mapping[str, Scalar]) -> Document:
     }
 
 
+def with_biases(vectors: Vectors, biases: Sequence[float]) -> Vectors:
+    """Vectors ``[N, D]`` with their biases as one more number, ``[N, D + 1]``.
+
+    The inner product with a query that ends with 1 includes the bias, so the server adds it.
+    """
+    return np.concatenate([vectors, np.asarray(biases, np.float32).reshape(-1, 1)], axis=1)
+
+
 def documents(
-    ids: Sequence[int], vectors: Vectors, entries: Sequence[Entry], added_at: str
+    ids: Sequence[int],
+    vectors: Vectors,
+    entries: Sequence[Entry],
+    added_at: str,
+    *,
+    has_biases: bool = True,
 ) -> list[Document]:
     """Documents to write, checked against the limits of Milvus.
 
     Raises:
-        GalleryError: A text, the metadata or a thumbnail is too long, or an entry has a bias.
+        GalleryError: A text, the metadata or a thumbnail is too long, or an entry has a bias and
+            the collection has none.
     """
-    if any(entry.bias for entry in entries):
+    if has_biases:
+        vectors = with_biases(vectors, [entry.bias for entry in entries])
+    elif any(entry.bias for entry in entries):
         raise GalleryError(NO_BIASES)
     return [
         {
@@ -100,8 +117,8 @@ def documents(
 
 def rewritten(old: Document, entry: Entry) -> Document:
     """A document with the columns of another entry; vector, thumbnail and ``added_at`` stay."""
-    vector = np.asarray(old["vector"], np.float32)[None]
-    (new,) = documents([old["id"]], vector, [entry], "")
+    vector = np.asarray(old["vector"], np.float32)
+    (new,) = documents([old["id"]], vector[None], [entry], "", has_biases=False)
     unchanged = {name: old[name] for name in (*THUMBNAIL_FIELDS, "added_at")}
     return {**new, **unchanged}
 

@@ -6,10 +6,16 @@ import secrets
 import threading
 import time
 from collections.abc import Callable
+from datetime import datetime
 
 _EPOCH = 1_767_225_600  # 2026-01-01T00:00:00Z
 _COUNTER_BITS = 12
 _WRITER_BITS = 20
+
+
+def first_id_at(moment: datetime) -> int:
+    """The lowest id that any writer assigns from a moment on, by its own clock."""
+    return (int(moment.timestamp()) - _EPOCH) << (_WRITER_BITS + _COUNTER_BITS)
 
 
 class IdSource:

@@ -11,8 +11,14 @@ from tqdm.auto import tqdm
 from finegrain.gallery.entries import checked_vectors
 from finegrain.gallery.milvus.clock import copy_clock
 from finegrain.gallery.milvus.connection import Connection, Document
-from finegrain.gallery.milvus.documents import ROW_FIELDS, THUMBNAIL_FIELDS, row_of, thumbnail_of
-from finegrain.gallery.milvus.layout import ensure_collection, note_kinds, seen_kinds
+from finegrain.gallery.milvus.documents import (
+    ROW_FIELDS,
+    THUMBNAIL_FIELDS,
+    row_of,
+    thumbnail_of,
+    with_biases,
+)
+from finegrain.gallery.milvus.layout import Layout, ensure_collection, note_kinds, seen_kinds
 from finegrain.gallery.pictures import source_of
 from finegrain.gallery.sqlite.reindex import PictureEncoder, Reindexed
 from finegrain.records import Problem
@@ -25,7 +31,7 @@ def reindex(
     connection: Connection,
     name: str,
     old: str,
-    plan: tuple[str, int],
+    layout: Layout,
     encoder: PictureEncoder,
     *,
     alive: Callable[[], str],
@@ -43,7 +49,7 @@ def reindex(
         connection: Connection to the server or file.
         name: Name of the gallery.
         old: Name of the collection in use.
-        plan: Fingerprint and width of the new plan.
+        layout: What the documents of the new plan hold. Their biases are zero.
         encoder: Encoder of the new plan.
         alive: Returns the condition for pictures that have not expired.
         drop_unreadable: Leave out pictures that can no longer be read.
@@ -52,7 +58,7 @@ def reindex(
     Returns:
         Name of the new collection, and a summary.
     """
-    new = ensure_collection(connection, name, plan)
+    new = ensure_collection(connection, name, layout)
     pass_ = _Pass(connection, old, new, encoder, alive)
     with tqdm(
         total=connection.count(old, alive()),
@@ -64,8 +70,8 @@ def reindex(
             pass
         switched = drop_unreadable or not pass_.problems
         if switched:
-            note_kinds(connection, new, plan[1], seen_kinds(connection, old))
-            copy_clock(connection, old, new, plan[1])
+            note_kinds(connection, new, layout.width, seen_kinds(connection, old))
+            copy_clock(connection, old, new, layout.width)
             connection.settle(new)
             connection.alter_alias(new, name)
             pass_.run(bar)
@@ -136,6 +142,7 @@ class _Pass:
         faults: list[Problem] = []
         for batch in self._encoder.stream_images([s for s in sources if s is not None]):
             vectors = checked_vectors(batch.embeddings, self._encoder.embed_dim)
+            vectors = with_biases(vectors, [0.0] * len(vectors))
             encoded = [readable[position] for position in batch.positions]
             self._connection.write(
                 self._new,

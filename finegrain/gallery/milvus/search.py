@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from finegrain.gallery.entries import MAX_BIAS
 from finegrain.gallery.milvus.address import Consistency
 from finegrain.gallery.milvus.connection import MAX_ROWS, PAGE_ROWS, Connection
 from finegrain.index.exact import Hit, Ids, Vectors
@@ -20,6 +21,7 @@ _LONGEST = 1.01  # bound on the length of a stored vector and of a normalised qu
 _UNIT_ROUNDOFF = 2.0**-24  # unit roundoff of float32
 
 Scores = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
 
 
 class MilvusSearch:
@@ -31,11 +33,14 @@ class MilvusSearch:
     of single precision. Otherwise, for example among many equal vectors, the search requests more
     rows. If Milvus cannot return enough rows at once, the search reads all vectors in pages.
 
+    A stored vector may end with the bias of its picture. The query then ends with 1.
+
     Args:
         connection: Connection to the server or file.
         collection: Name of the collection.
         condition: Condition on the documents to search.
-        dim: Width of the vectors.
+        dim: Width of the vectors, without their bias.
+        has_biases: Whether a stored vector ends with a bias.
         consistency: Consistency of the search.
     """
 
@@ -47,6 +52,7 @@ class MilvusSearch:
         *,
         dim: int,
         consistency: Consistency,
+        has_biases: bool = False,
     ) -> None:
         self._connection = connection
         self._collection = collection
@@ -55,8 +61,9 @@ class MilvusSearch:
         # Error bound of a sum of dim products in single precision (Higham, Accuracy and
         # Stability of Numerical Algorithms, section 3.1), plus the rounding of the query before
         # the sum and of the score after it.
-        self._error = (dim + 2) * _UNIT_ROUNDOFF * _LONGEST**2
-        self._answer_rows = max(1, _ANSWER_BYTES // (4 * dim))
+        self._error = (dim + 3) * _UNIT_ROUNDOFF * _LONGEST**2
+        self._has_biases = has_biases
+        self._answer_rows = max(1, _ANSWER_BYTES // (4 * (dim + has_biases)))
 
     def __call__(self, queries: Vectors, k: int) -> list[list[Hit]]:
         """Hits of queries ``[Q, D]``, best first; equal scores by ascending id."""
@@ -77,18 +84,24 @@ class MilvusSearch:
         return [hits_of[number] for number in range(len(queries))]
 
     def _request(self, queries: Vectors, k: int, limit: int) -> list[list[Hit] | None]:
+        wide = self._ended(queries)
         answers = self._connection.nearest(
-            self._collection, _directions(queries), limit, self._condition, self._consistency
+            self._collection, _directions(wide), limit, self._condition, self._consistency
         )
         return [
             self._certain(answer, query, k, is_all=len(answer) < limit)
-            for answer, query in zip(answers, queries, strict=True)
+            for answer, query in zip(answers, wide, strict=True)
         ]
+
+    def _ended(self, queries: Vectors) -> Doubles:
+        """Queries whose inner products with stored vectors include the bias."""
+        wide = queries.astype(np.float64)
+        return np.pad(wide, ((0, 0), (0, 1)), constant_values=1) if self._has_biases else wide
 
     def _certain(
         self,
         answer: Sequence[tuple[int, float, list[float]]],
-        query: Vectors,
+        query: Doubles,
         k: int,
         *,
         is_all: bool,
@@ -101,20 +114,34 @@ class MilvusSearch:
         best = _best(ids, _scores(vectors, query), k)
         if is_all:
             return best
-        left_out = min(score for _, score, _ in answer) + self._error
-        length = float(np.linalg.norm(query.astype(np.float64)))
+        length = float(np.linalg.norm(query))
+        lowest = min(score for _, score, _ in answer)
+        left_out = lowest + self._rounding(lowest, length)
         return best if best[-1].score > length * left_out else None
+
+    def _rounding(self, lowest: float, length: float) -> float:
+        """How far the score of a row that was left out may be above the lowest one returned.
+
+        The error is proportional to the sum of the absolute products. Those with the vector are
+        at most 1 together. That with the bias is at most the score and these; a row with a larger
+        one was returned, or has a score far below. It is also at most the largest bias, divided
+        by the length of the query.
+        """
+        if not self._has_biases:
+            return self._error
+        return 1.02 * self._error * (1 + min(abs(lowest) + 1, MAX_BIAS / max(length, 1.0)))
 
     def _read_all(self, queries: Vectors, k: int) -> list[list[Hit]]:
         if not len(queries):
             return []
+        wide = self._ended(queries)
         best: list[tuple[Ids, Scores]] = [
             (np.empty(0, np.int64), np.empty(0, np.float32)) for _ in queries
         ]
         for ids, vectors in vector_pages(
             self._connection, self._collection, self._condition, self._answer_rows, after=0
         ):
-            for number, query in enumerate(queries):
+            for number, query in enumerate(wide):
                 every_id = np.concatenate([best[number][0], ids])
                 every_score = np.concatenate([best[number][1], _scores(vectors, query)])
                 order = np.lexsort((every_id, -every_score))[:k]
@@ -134,15 +161,14 @@ def vector_pages(
         )
 
 
-def _directions(queries: Vectors) -> Vectors:
+def _directions(queries: Doubles) -> Vectors:
     """Queries scaled to length 1, to avoid overflow in single precision; same ranking."""
-    wide = queries.astype(np.float64)
-    lengths = np.linalg.norm(wide, axis=1, keepdims=True)
-    return (wide / np.where(lengths > 0, lengths, 1)).astype(np.float32)
+    lengths = np.linalg.norm(queries, axis=1, keepdims=True)
+    return (queries / np.where(lengths > 0, lengths, 1)).astype(np.float32)
 
 
-def _scores(vectors: Vectors, query: Vectors) -> Scores:
-    return (vectors.astype(np.float64) @ query.astype(np.float64)).astype(np.float32)
+def _scores(vectors: Vectors, query: Doubles) -> Scores:
+    return (vectors.astype(np.float64) @ query).astype(np.float32)
 
 
 def _best(ids: Ids, scores: Scores, k: int) -> list[Hit]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence, Set
+from functools import partial
+from itertools import chain, islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +29,7 @@ from finegrain.gallery.filters.conditions import (
 from finegrain.gallery.filters.milvus import quoted, stored_text, to_milvus
 from finegrain.gallery.filters.syntax import parse
 from finegrain.gallery.milvus.address import Consistency, MilvusAddress
+from finegrain.gallery.milvus.batches import Batches
 from finegrain.gallery.milvus.clock import look
 from finegrain.gallery.milvus.connection import MAX_ROWS, PAGE_ROWS, Connection, Document
 from finegrain.gallery.milvus.documents import (
@@ -40,14 +43,22 @@ from finegrain.gallery.milvus.documents import (
     thumbnail_of,
 )
 from finegrain.gallery.milvus.identifiers import IdSource
-from finegrain.gallery.milvus.layout import Seen, note_kinds, open_collection, seen_kinds
+from finegrain.gallery.milvus.layout import (
+    Expected,
+    Layout,
+    Seen,
+    note_kinds,
+    open_collection,
+    seen_kinds,
+)
 from finegrain.gallery.milvus.reindex import reindex
 from finegrain.gallery.milvus.search import MilvusSearch, vector_pages
 from finegrain.gallery.picture_files import discard_unpacked
 from finegrain.gallery.row import Entry, Place, Row, meets, value_of
+from finegrain.gallery.several_vectors import SeveralVectors
 from finegrain.gallery.sqlite.reindex import PictureEncoder, Reindexed
 from finegrain.index.approximate import Tuned
-from finegrain.index.exact import Ids, Vectors
+from finegrain.index.exact import Hit, Ids, Vectors
 from finegrain.records import Scalar
 
 _MESSAGE_BYTES = 16 * 2**20  # a server accepts at most 64 MiB
@@ -60,9 +71,14 @@ class MilvusStore:
     """Storage of a gallery in a Milvus collection. Every method may be called from any thread.
 
     A change is in the server's log once the method returns. Later reads by any process see it,
-    unless the address sets a weaker consistency. An ``insert`` that fails removes what it had
-    written, but other processes may have read it; a crash during ``insert`` can leave a part of
-    the rows. Two processes that ``index`` the same picture at the same time add it once. With
+    unless the address sets a weaker consistency. Searches, counts and lists of ids with strong
+    consistency see an ``insert`` completely or not at all
+    (:mod:`~finegrain.gallery.milvus.batches`). What a crash leaves of one is in none of them, and
+    is removed when the gallery is opened an hour later. A collection of an earlier version does
+    neither. A ``rewrite``, a deletion and ``set_biases`` write up to 4096 rows at once, and
+    more in several steps: readers may see some of them, and a crash may leave the others as they
+    were. A condition is evaluated before, so rows that others change meanwhile are changed as well.
+    Two processes that ``index`` the same picture at the same time add it once. With
     ``on_duplicate``, both may add it.
 
     Deleted rows are hidden at once. Their bytes leave the disk after the server has compacted the
@@ -77,6 +93,7 @@ class MilvusStore:
         fingerprint: str | None,
         dim: int | None,
         create: bool,
+        vectors_per_row: int | None = None,
     ) -> None:
         if not create and not address.may_be_there():
             raise GalleryError(f"There is no gallery at {address.shown}. Check the address.")
@@ -85,16 +102,23 @@ class MilvusStore:
         self._consistency = address.consistency
         self._connection = Connection(address)
         try:
-            self._collection, (self.fingerprint, self.dim) = open_collection(
+            self._collection, self._layout = open_collection(
                 self._connection,
                 address.name,
                 address.shown,
-                expected=(fingerprint, dim),
+                expected=Expected(fingerprint, dim, vectors_per_row),
                 create=create,
             )
         except BaseException:
             self._connection.close()
             raise
+        self._batches = (
+            Batches(self._connection, self._collection, self._layout.width)
+            if self._layout.has_biases
+            else None  # an earlier version would take its notes for others
+        )
+        if self._batches is not None:
+            self._batches.remove_abandoned()
         self._ids = IdSource()
         self._seen: set[Seen] = set()
 
@@ -106,15 +130,39 @@ class MilvusStore:
     def close(self) -> None:
         self._connection.close()
 
-    def searching(self, where: str | None) -> MilvusSearch:
+    @property
+    def fingerprint(self) -> str | None:
+        return self._layout.fingerprint
+
+    @property
+    def dim(self) -> int:
+        return self._layout.dim
+
+    @property
+    def vectors_per_row(self) -> int:
+        return self._layout.vectors_per_row
+
+    def searching(self, where: str | None) -> Search:
         condition = _alive() if where is None else self._matching(where)
-        return MilvusSearch(
-            self._connection,
-            self._collection,
-            condition,
-            dim=self.dim,
-            consistency=self._consistency,
-        )
+
+        def searched(queries: Vectors, k: int, hidden: str = "") -> list[list[Hit]]:
+            return MilvusSearch(
+                self._connection,
+                self._collection,
+                f"{condition} and {hidden}" if hidden else condition,
+                dim=self.dim,
+                consistency=self._consistency,
+                has_biases=self._layout.has_biases,
+            )(queries, k)
+
+        def search(queries: Vectors, k: int) -> list[list[Hit]]:
+            if self._batches is None:
+                return searched(queries, k)
+            return self._batches.search(lambda hidden: searched(queries, k, hidden))
+
+        if (count := self.vectors_per_row) == 1:
+            return search
+        return SeveralVectors(count, self.dim // count).searching(search)
 
     def searching_caption(
         self, ids: NDArray[np.int32], eot: NDArray[np.int32], where: str | None
@@ -125,13 +173,25 @@ class MilvusStore:
         raise GalleryError(f"{self.path} searches exactly, so there is no effort to tune.")
 
     def count(self) -> int:
-        return self._connection.count(self._collection, _alive(), self._consistency)
+        def counted(hidden: str) -> int:
+            condition = f"{_alive()} and {hidden}" if hidden else _alive()
+            return self._connection.count(self._collection, condition, self._consistency)
+
+        return counted("") if self._batches is None else self._batches.consistent(counted)
 
     def ids(self) -> Ids:
-        return self._ids_of(_alive())
+        return self._complete_ids(_alive())
 
     def ids_where(self, expression: str) -> Ids:
-        return self._ids_of(self._matching(expression))
+        return self._complete_ids(self._matching(expression))
+
+    def _complete_ids(self, condition: str) -> Ids:
+        """Ids of the matching rows, without those of additions in progress."""
+
+        def read(hidden: str) -> Ids:
+            return self._ids_of(f"{condition} and {hidden}" if hidden else condition)
+
+        return read("") if self._batches is None else self._batches.consistent(read)
 
     def columns(self) -> dict[str, set[str]]:
         self._seen |= seen_kinds(self._connection, self._collection)
@@ -143,10 +203,6 @@ class MilvusStore:
     def images(self) -> set[str]:
         pages = self._pages(f'{_alive()} and image != ""', ["image"])
         return {document["image"][1:] for page in pages for document in page}
-
-    @property
-    def vectors_per_row(self) -> int:
-        return 1
 
     def damaged_now(self) -> frozenset[int]:
         return frozenset()  # the server checks its own files
@@ -194,12 +250,16 @@ class MilvusStore:
 
     def vectors(self, ids: Iterable[int]) -> dict[int, Vectors]:
         hits = self._among_recent(ids, ["vector"])
-        return {document["id"]: np.array(document["vector"], np.float32) for document in hits}
+        return {
+            document["id"]: np.array(document["vector"][: self.dim], np.float32)
+            for document in hits
+        }
 
     def vectors_after(self, last_id: int) -> Generator[tuple[Ids, Vectors], None, None]:
-        yield from vector_pages(
+        for ids, vectors in vector_pages(
             self._connection, self._collection, _alive(), PAGE_ROWS, after=last_id
-        )
+        ):
+            yield ids, np.ascontiguousarray(vectors[:, : self.dim])
 
     def places(self) -> Iterator[Place]:
         for page in self._pages(f'{_alive()} and image != ""', ROW_FIELDS):
@@ -255,28 +315,64 @@ class MilvusStore:
         return self.insert_all([(vectors, entries)])
 
     def set_biases(self, ids: Sequence[int], values: Vectors) -> int:
-        raise GalleryError(NO_BIASES)
+        if not self._layout.has_biases:
+            raise GalleryError(NO_BIASES)
+        new = dict(zip(ids, values.tolist(), strict=True))
+        stored = list(self._among(new, [*ROW_FIELDS, *THUMBNAIL_FIELDS, "vector"]))
+        changed = [
+            {**old, "vector": np.array([*old["vector"][: self.dim], new[old["id"]]], np.float32)}
+            for old in stored
+        ]
+        for message in _messages(changed):
+            self._connection.write(self._collection, message)
+        self._connection.settle(self._collection)
+        return len(changed)
 
     def biases(self, ids: Iterable[int]) -> dict[int, float]:
-        return {}
+        if not self._layout.has_biases:
+            return {}
+        ends = ((d["id"], d["vector"][self.dim]) for d in self._among(ids, ["vector"]))
+        return {id_: float(bias) for id_, bias in ends if bias}
 
     def insert_all(self, batches: Iterable[tuple[Vectors, Sequence[Entry]]]) -> list[int]:
         new_ids: list[int] = []
+        messages = self._messages_of(batches, new_ids)
         try:
-            for vectors, entries in batches:
-                ids = self._ids.take(len(entries))
-                now = times.utc_text(times.now())
-                written = documents(ids, vectors, entries, now)
-                self._note(entries)
-                new_ids += ids
-                for message in _messages(written):
-                    self._connection.write(self._collection, message)
+            first = list(islice(messages, 2))
+            if len(first) < 2 or self._batches is None:
+                self._write(chain(first, messages))
+            else:
+                undo = partial(self._connection.remove, self._collection, new_ids)
+                with self._batches.writing(undo) as announce:
+                    self._write(chain(first, messages), announce)
         except BaseException:
             self._connection.remove(self._collection, new_ids)
             raise
         if new_ids:
             self._connection.settle(self._collection)
         return new_ids
+
+    def _messages_of(
+        self, batches: Iterable[tuple[Vectors, Sequence[Entry]]], new_ids: list[int]
+    ) -> Iterator[list[Document]]:
+        """Documents of all batches in messages; their ids are appended to ``new_ids``."""
+        for vectors, entries in batches:
+            ids = self._ids.take(len(entries))
+            now = times.utc_text(times.now())
+            has_biases = self._layout.has_biases
+            written = documents(ids, vectors, entries, now, has_biases=has_biases)
+            self._note(entries)
+            new_ids += ids
+            yield from _messages(written)
+
+    def _write(
+        self,
+        messages: Iterable[list[Document]],
+        announce: Callable[[list[int]], None] = lambda ids: None,
+    ) -> None:
+        for message in messages:
+            announce([document["id"] for document in message])
+            self._connection.write(self._collection, message)
 
     def change(
         self, ids: Sequence[int], condition: Condition | None, changed: Callable[[Row], Row]
@@ -295,7 +391,9 @@ class MilvusStore:
         return self._remove([document["id"] for document in self._among(ids, [])])
 
     def expire(self, *, trust_clock: bool = False) -> int:
-        until, doubted = look(self._connection, self._collection, self.dim, trust=trust_clock)
+        until, doubted = look(
+            self._connection, self._collection, self._layout.width, trust=trust_clock
+        )
         count = self._remove(self._ids_of(_expired(until)).tolist()) if until else 0
         if doubted is not None:
             warn_of_doubt(self.path, doubted, stacklevel=3)
@@ -309,14 +407,14 @@ class MilvusStore:
         drop_unreadable: bool,
         progress: bool,
     ) -> Reindexed:
-        plan = (fingerprint, encoder.embed_dim)
-        if plan == (self.fingerprint, self.dim):
+        layout = Layout(fingerprint, encoder.embed_dim)
+        if layout[:2] == (self.fingerprint, self.dim):
             return Reindexed(num_encoded=0, problems=[], switched=True)
         collection, done = reindex(
             self._connection,
             self._name,
             self._collection,
-            plan,
+            layout,
             encoder,
             alive=_alive,
             drop_unreadable=drop_unreadable,
@@ -324,7 +422,8 @@ class MilvusStore:
         )
         if done.switched:
             self._collection = collection
-            self.fingerprint, self.dim = plan
+            self._layout = layout
+            self._batches = Batches(self._connection, collection, layout.width)
         return done
 
     def _matching(self, expression: str) -> str:
@@ -392,7 +491,7 @@ class MilvusStore:
             for entry in entries
             for name, value in entry.metadata.items()
         }
-        note_kinds(self._connection, self._collection, self.dim, kinds - self._seen)
+        note_kinds(self._connection, self._collection, self._layout.width, kinds - self._seen)
         self._seen |= kinds
 
     def _remove(self, ids: Sequence[int]) -> int:

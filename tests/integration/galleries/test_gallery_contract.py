@@ -178,6 +178,53 @@ def test_k_and_queries_are_checked(gallery: Gallery):
     assert gallery.search(unit(2), 5) == [[], []]
 
 
+def test_biases_are_added_and_kept(gallery: Gallery, tmp_path: Path):
+    vectors, queries = unit(400), unit(6, seed=1) * np.float32(3)
+    biases = np.random.default_rng(2).standard_normal(400).astype(np.float32)
+    biases[::3] = 0
+    ids = gallery.add(vectors, [None] * 400, biases=biases)
+    assert gallery.set_bias([ids[0], ids[5], 2**40], [1e6, -0.25, 1]) == 2
+    biases[[0, 5]] = 1e6, -0.25
+    gallery.update(ids[5:7], {"camera": "gate-9"})
+    scores = queries.astype(np.float64) @ vectors.T.astype(np.float64) + biases
+    for row, hits in zip(scores.astype(np.float32), gallery.search(queries, 50), strict=True):
+        expected = np.lexsort((ids, -row))[:50]
+        assert [hit.id for hit in hits] == [ids[place] for place in expected]
+        assert [hit.score for hit in hits] == pytest.approx(row[expected].tolist(), rel=1e-6)
+    stated = gallery.biases(ids[:8])
+    assert {id_: bias for id_, bias in stated.items() if bias} == {
+        id_: bias for id_, bias in zip(ids[:8], biases[:8].tolist(), strict=True) if bias
+    }
+    np.testing.assert_array_equal(gallery.vectors([ids[5]])[ids[5]], vectors[5])
+    gallery.export(tmp_path / "out")
+    gallery.delete(gallery)
+    loaded = gallery.load(tmp_path / "out")
+    assert gallery.biases([loaded[5]]) == {loaded[5]: -0.25}
+    unbiased = gallery.search(queries, 5, biased=False)
+    for query, hits in zip(queries, unbiased, strict=True):
+        assert [hit.id for hit in hits] == [
+            id_ for id_, _ in literal_search(loaded, vectors, query, 5)
+        ]
+
+
+def test_the_best_of_several_vectors_counts(place: Place):
+    several = unit(90).reshape(30, 3, DIM)
+    queries = unit(8, seed=3)
+    with Gallery(place("several"), dim=DIM, vectors_per_row=3) as gallery:
+        ids = gallery.add(several, [None] * 30, biases=np.linspace(-0.1, 0.1, 30))
+        (few,) = gallery.add([several[0, 1:2]], ["few.jpg"])
+        best = np.einsum("qd,rkd->qrk", queries, several).max(axis=2) + np.linspace(-0.1, 0.1, 30)
+        for row, query, hits in zip(best, queries, gallery.search(queries, 31), strict=True):
+            want = {**dict(zip(ids, row.tolist(), strict=True)), few: query @ several[0, 1]}
+            assert {hit.id: hit.score for hit in hits} == pytest.approx(want, abs=1e-5)
+            assert [hit.id for hit in hits] == sorted(want, key=lambda id_: -want[id_])
+        np.testing.assert_allclose(gallery.vectors([ids[2]])[ids[2]], several[2], atol=1e-6)
+    with pytest.raises(GalleryError, match="holds 3 vectors a picture, not 2"):
+        Gallery(place("several"), vectors_per_row=2)
+    with Gallery(place("several")) as gallery:
+        assert (gallery.dim, gallery.vectors_per_row) == (DIM, 3)
+
+
 def test_a_grouped_search_returns_the_best_picture_of_each_group(gallery: Gallery):
     ids = fill(gallery)
     query = unit(1, seed=5)

@@ -144,12 +144,12 @@ def test_an_index_that_adds_no_biases_is_refused(path: Path):
         gallery.search(unit(1), 1)
 
 
-def test_a_gallery_on_milvus_refuses_biases():
+def test_a_gallery_on_milvus_of_an_earlier_version_refuses_biases():
     entry = Entry(
         image=None, pid=None, camera=None, time=None, track=None, metadata={}, bias=0.5
     )  # fmt: skip
     with pytest.raises(GalleryError, match=NO_BIASES):
-        documents([1], unit(1), [entry], "")
+        documents([1], unit(1), [entry], "", has_biases=False)
 
 
 def test_filters_and_groups_follow_biases(tmp_path: Path):

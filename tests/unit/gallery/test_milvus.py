@@ -187,9 +187,9 @@ def test_messages_are_bounded(monkeypatch: pytest.MonkeyPatch):
 class FakeConnection:
     """A server with the largest rounding errors and the worst order that Milvus may have."""
 
-    def __init__(self, vectors: np.ndarray, error: float) -> None:
+    def __init__(self, vectors: np.ndarray, error: float | np.ndarray) -> None:
         self.vectors = vectors
-        self.noise = np.random.default_rng(0).uniform(-error, error, len(vectors))
+        self.noise = error * np.random.default_rng(0).uniform(-1, 1, len(vectors))
         self.limits: list[int] = []
         self.num_pages = 0
 
@@ -207,6 +207,31 @@ class FakeConnection:
             self.num_pages += 1
             some = range(start, min(start + rows, len(self.vectors)))
             yield [{"id": i + 1, "vector": self.vectors[i].tolist()} for i in some]
+
+
+@pytest.mark.parametrize("length", [1e-30, 1, 1e20])
+@pytest.mark.parametrize("spread", [1, 1e-6])
+@pytest.mark.parametrize("largest", [0, 0.1, 1e6])
+def test_search_with_biases_is_exact_for_any_rounding(largest, spread, length, monkeypatch):
+    monkeypatch.setattr(search, "MAX_ROWS", 500)
+    random = np.random.default_rng(1)
+    vectors = np.float32([1, 0, 0, 0]) + spread * random.standard_normal((800, 4))
+    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    biases = (largest * random.uniform(-1, 1, 800)).astype(np.float32)
+    stored = documents.with_biases(vectors, biases)
+    query = np.float32([[3, 1, 0, 1]]) * np.float32(length)
+    products = np.abs(stored.astype(np.float64)) @ np.append(np.abs(query[0]), 1)
+    error = 7 * 2.0**-24 * products / np.linalg.norm(np.append(query[0].astype(np.float64), 1))
+    connection = FakeConnection(stored, error)
+    searched = search.MilvusSearch(
+        connection, "c", "id > 0", dim=4, consistency="Strong", has_biases=True
+    )
+    scores = vectors.astype(np.float64) @ query[0].astype(np.float64) + biases
+    order = np.lexsort((np.arange(800), -scores.astype(np.float32)))[:5]
+    (hits,) = searched(query, 5)
+    assert [hit.id for hit in hits] == (order + 1).tolist()
+    if spread == length == 1:
+        assert connection.num_pages == 0
 
 
 @pytest.mark.parametrize("spread", [1, 1e-4, 1e-7, 0])

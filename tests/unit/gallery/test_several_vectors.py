@@ -185,8 +185,6 @@ def test_another_number_of_vectors_is_refused(path: Path):
     for count in (0, 65, "two"):
         with pytest.raises(GalleryError, match="vectors_per_row is a whole number from 1 to 64"):
             Gallery(path, vectors_per_row=count)  # type: ignore[arg-type]
-    with pytest.raises(GalleryError, match="holds one vector a picture"):
-        Gallery("milvus:people.db", dim=DIM, vectors_per_row=2)
 
 
 def test_stored_vectors_are_scaled_without_rounding():
