@@ -78,8 +78,9 @@ class Gallery(GalleryUpkeep):
         memory: What the exact search of a file keeps in memory: ``"codes"`` takes one byte per
             number, and ``"vectors"`` five. The results are the same. With the vectors in memory,
             filters that match few pictures and searches for hundreds of hits are faster.
-        vectors_per_row: Most vectors of a picture: those of the frames of a track, or of the two embeddings of a model. A picture has the highest score of its
-            vectors, and counts once. None opens a gallery with its own number; a new one has 1.
+        vectors_per_row: Most vectors of a picture: those of the frames of a track, or of the two
+            embeddings of a model. A picture has the highest score of its vectors, and counts once.
+            None opens a gallery with its own number; a new one has 1.
 
     Raises:
         GalleryError: The file is missing, damaged, of another application or format, or
