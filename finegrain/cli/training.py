@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from finegrain.data.datasets import Dataset
     from finegrain.evaluation.evaluation import Evaluation
     from finegrain.evaluation.global_share import GlobalShare
+    from finegrain.evaluation.measured_runs import MeasuredRuns
     from finegrain.evaluation.open_set import OpenSet
     from finegrain.evaluation.probes import ProbeReport
     from finegrain.evaluation.report import Report
@@ -136,7 +137,7 @@ def add_evaluate_verb(verbs: Verbs) -> None:
         help="instead measure shares of the global embedding of RDE or ITSELF, not on test",
     )  # fmt: skip
     evaluate.add_argument(
-        "--plot", type=Path, metavar="PICTURE", help="write here the reliability of --open-set"
+        "--plot", type=Path, metavar="PICTURE", help="draw the results of --open-set here"
     )
 
 
@@ -150,7 +151,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     model, split = arguments.model, arguments.split
     results: Evaluation | ProbeReport | OpenSet | GlobalShare
     if arguments.plot and not arguments.open_set:
-        raise EvaluationError("--plot draws the reliability of --open-set; also give --open-set")
+        raise EvaluationError("--plot draws the results of --open-set; also give --open-set")
     if arguments.shares:
         results = measure_shares(model, data, split=split)
     elif arguments.open_set:
@@ -208,21 +209,41 @@ def add_report_verb(verbs: Verbs) -> None:
         "report test metrics of runs, selected on validation and as papers select",
         "  finegrain train irra_cuhk_pedes --set watch_test=true -o runs/s1\n"
         "  finegrain report runs/s1\n"
-        "  finegrain report runs/s1 runs/s2 runs/s3        # mean and spread over seeds",
+        "  finegrain report runs/s1 runs/s2 runs/s3        # mean and spread over seeds\n"
+        "  finegrain report runs/s1 runs/s2 runs/s3 --decisions --plot decisions.png",
     )
     report.add_argument("runs", type=Path, nargs="+", help="runs of one recipe with several seeds")
     report.add_argument("--json", type=Path, help="also write the metrics here")
+    report.add_argument(
+        "--decisions", action="store_true",
+        help="instead evaluate the selected checkpoints on test: hub correction, FNIR at FPIR, "
+        "reliability, Brier score, precision and recall at thresholds, NDCG",
+    )  # fmt: skip
+    report.add_argument(
+        "--plot", type=Path, metavar="PICTURE", help="draw the results of --decisions here"
+    )
 
 
 def _report(arguments: argparse.Namespace) -> None:
     require("torch", "train")
-    from finegrain.evaluation.report import report
+    from finegrain.evaluation.measured_runs import measure_runs
+    from finegrain.evaluation.report import check_one_recipe, report
 
-    _print_results(report(arguments.runs), arguments.json)
+    if arguments.plot and not arguments.decisions:
+        raise EvaluationError("--plot draws the results of --decisions; also give --decisions")
+    if not arguments.decisions:
+        _print_results(report(arguments.runs), arguments.json)
+        return
+    check_one_recipe(arguments.runs)
+    measured = measure_runs(arguments.runs)
+    _print_results(measured, arguments.json)
+    if arguments.plot:
+        measured.plot(arguments.plot)
 
 
 def _print_results(
-    results: Evaluation | ProbeReport | OpenSet | GlobalShare | Report, path: Path | None
+    results: Evaluation | ProbeReport | OpenSet | GlobalShare | Report | MeasuredRuns,
+    path: Path | None,
 ) -> None:
     """Print results, and write them as JSON if there is a path."""
     print(results)

@@ -67,6 +67,55 @@ def brier_score(probabilities: npt.ArrayLike, right: npt.ArrayLike) -> float:
     return float(np.mean((p - r) ** 2))
 
 
+class AtThreshold(NamedTuple):
+    """First matches with a score of at least a threshold.
+
+    Attributes:
+        threshold: The threshold.
+        precision: Share of them that are right; 1 if there is none.
+        recall: Share of the queries for present people that have a right one.
+        f1: Harmonic mean of both.
+    """
+
+    threshold: float
+    precision: float
+    recall: float
+    f1: float
+
+
+def at_threshold(
+    scores: npt.ArrayLike, right: npt.ArrayLike, present: npt.ArrayLike, threshold: float
+) -> AtThreshold:
+    """Precision, recall and F1 of the first matches that reach a threshold.
+
+    Args:
+        scores: Score of the first match of each query, ``[Q]``.
+        right: Whether it is right, ``[Q]``.
+        present: Whether the gallery has a right picture, ``[Q]``.
+        threshold: Least score.
+
+    Raises:
+        EvaluationError: The shapes differ, or no query has a right picture.
+
+    Example:
+        >>> at_threshold([0.9, 0.7, 0.2], [True, False, True], [True, False, True], 0.5)
+        AtThreshold(threshold=0.5, precision=0.5, recall=0.5, f1=0.5)
+    """
+    values, flags = np.asarray(scores, np.float64), np.asarray(right, bool)
+    known = np.asarray(present, bool)
+    if values.ndim != 1 or not values.shape == flags.shape == known.shape or not known.any():
+        raise EvaluationError(
+            f"expected a score and two flags of each query, one of them for a present person; got "
+            f"shapes {values.shape}, {flags.shape} and {known.shape}."
+        )
+    is_shown = values >= threshold
+    num_right = int(np.count_nonzero(flags & is_shown))
+    precision = num_right / int(is_shown.sum()) if is_shown.any() else 1.0
+    recall = num_right / int(known.sum())
+    f1 = 2 * precision * recall / (precision + recall) if num_right else 0.0
+    return AtThreshold(threshold, precision, recall, f1)
+
+
 def fnir_at_fpir(
     present: npt.ArrayLike, right: npt.ArrayLike, absent: npt.ArrayLike, fpir: float
 ) -> float:

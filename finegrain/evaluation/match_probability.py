@@ -155,12 +155,22 @@ class Trial(NamedTuple):
     right: Flags
 
 
-def trials(scores: Scores, right: Flags, size: int, random: np.random.Generator) -> Iterator[Trial]:
-    """Each query with a gallery of ``size`` pictures. Half of them keep their right pictures."""
+def trials(
+    scores: Scores,
+    right: Flags,
+    size: int,
+    random: np.random.Generator,
+    strangers: Flags | None = None,
+) -> Iterator[Trial]:
+    """Each query with a gallery of ``size`` pictures. Half of them keep their right pictures.
+
+    ``strangers``, ``[Q, G]``, says which wrong pictures may be in the gallery; by default, all.
+    """
     keeps = random.permutation(len(scores)) % 2 == 0
-    for row, own, keep in zip(scores, right, keeps, strict=True):
+    wrong = ~right if strangers is None else ~right & strangers
+    for row, own, other, keep in zip(scores, right, wrong, keeps, strict=True):
         kept = random.permutation(np.flatnonzero(own))[: size // 2] if keep else ()
-        others = random.permutation(np.flatnonzero(~own))[: size - len(kept)]
+        others = random.permutation(np.flatnonzero(other))[: size - len(kept)]
         chosen = np.concatenate([np.asarray(kept, np.intp), others])
         yield Trial(row[chosen], own[chosen])
 

@@ -103,7 +103,7 @@ def report(runs: Sequence[Path]) -> Report:
     Raises:
         EvaluationError: A run has no test metrics, or the runs are of different recipes.
     """
-    recipe = _check_one_recipe(runs)
+    recipe = check_one_recipe(runs)
     return Report(
         runs=tuple(runs),
         reached=tuple(_reached(run) for run in runs),
@@ -173,7 +173,12 @@ def metrics_by_step(run: Path, split: str) -> dict[int, dict[str, float]]:
         raise EvaluationError(f"{run / FILE} is damaged: {error!r}") from error
 
 
-def _check_one_recipe(runs: Sequence[Path]) -> Recipe:
+def check_one_recipe(runs: Sequence[Path]) -> Recipe:
+    """The recipe of runs that differ in their seeds.
+
+    Raises:
+        EvaluationError: They differ in more.
+    """
     first, *others = (load_recipe(run) for run in runs)
     for run, other in zip(runs[1:], others, strict=True):
         differing = difference(first, replace(other, name=first.name, seed=first.seed))

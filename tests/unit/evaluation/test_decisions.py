@@ -8,7 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finegrain.errors import EvaluationError
-from finegrain.evaluation.decisions import brier_score, fnir_at_fpir, ndcg_at_k, reliability
+from finegrain.evaluation.decisions import (
+    at_threshold,
+    brier_score,
+    fnir_at_fpir,
+    ndcg_at_k,
+    reliability,
+)
 
 SHARES = st.floats(0, 1)
 LEVELS = st.sampled_from([0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
@@ -86,3 +92,30 @@ def test_bins_have_equal_mass_and_hold_every_prediction(predictions, bins):
 def test_invalid_inputs_are_refused(call):
     with pytest.raises(EvaluationError, match="expected"):
         call()
+
+
+# --- thresholds -------------------------------------------------------------------------
+
+
+def test_precision_recall_and_f1_equal_their_definitions():
+    random = np.random.default_rng(1)
+    scores, right, present = random.random(200), random.random(200) < 0.4, random.random(200) < 0.7
+    right &= present
+    at = at_threshold(scores, right, present, 0.6)
+    shown = [n for n in range(200) if scores[n] >= 0.6]
+    hits = sum(bool(right[n]) for n in shown)
+    precision, recall = hits / len(shown), hits / sum(present)
+    assert at == pytest.approx((0.6, precision, recall, 2 / (1 / precision + 1 / recall)))
+
+
+def test_nothing_above_the_threshold_is_precise_and_recalls_nothing():
+    assert at_threshold([0.1, 0.2], [True, False], [True, False], 0.5) == (0.5, 1.0, 0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("scores", "right", "present"),
+    [([0.1], [True, False], [True, True]), ([0.1], [False], [False]), ([], [], [])],
+)
+def test_invalid_flags_are_refused(scores, right, present):
+    with pytest.raises(EvaluationError, match="a score and two flags"):
+        at_threshold(scores, right, present, 0.5)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +9,11 @@ import pytest
 
 from finegrain.cli.parser import main
 from finegrain.errors import EvaluationError
-from finegrain.evaluation.decisions import brier_score, fnir_at_fpir, ndcg_at_k
+from finegrain.evaluation.decisions import at_threshold, brier_score, fnir_at_fpir, ndcg_at_k
+from finegrain.evaluation.hub_correction import HubCorrection
 from finegrain.evaluation.match_probability import MatchProbability, fit
 from finegrain.evaluation.open_set import judge, open_set_of, scores_of
+from finegrain.evaluation.strangers import strangers_of
 from finegrain.records import Sample, Split
 
 NUM_PIDS, DIM = 60, 16
@@ -116,9 +119,66 @@ def test_without_calibration_there_are_rates_of_the_cosine_only(split, tmp_path)
     result = open_set_of(Drawn(), split, None)
     assert {at.score for at in result.rates} == {"cosine"}
     assert result.brier is None
+    assert result.thresholds == ()
     assert "no calibration" in str(result)
     with pytest.raises(EvaluationError, match="no probability to plot"):
         result.plot(tmp_path / "x.png")
+
+
+def test_strangers_of_one_kind_have_rows_of_their_own(split, model):
+    """Pictures of a caption's own camera are near its person, as in one scene."""
+    samples = [
+        replace(sample, camera=f"gate-{n // 2 % 2}", captions=(str(n), f"coat {n // 2 % 5}"))
+        for n, sample in enumerate(split.samples)
+    ]
+    cameras = Split(name="test", samples=tuple(samples))
+    result = open_set_of(Drawn(), cameras, model)
+    by_kind = {at.strangers: at.size for at in result.rates if at.score == "cosine"}
+    assert by_kind == {"all": 118, "easy": 60, "hard": 58}
+    scores, right = scores_of(Drawn(), cameras)
+    easy = strangers_of(samples, right)["easy"]
+    judged = judge(scores, right, [60], model, easy)
+    expected = fnir_at_fpir(
+        judged.cosine[judged.present], judged.right[judged.present],
+        judged.cosine[~judged.present], 0.1,
+    )  # fmt: skip
+    (row,) = [at for at in result.rates if (at.strangers, at.score) == ("easy", "cosine")]
+    assert row.fnir[0.1] == expected
+    assert "hard" in str(result)
+    assert "easy" not in str(open_set_of(Drawn(), split, model))
+
+
+def test_precision_and_recall_are_measured_at_thresholds(split, model):
+    result = open_set_of(Drawn(), split, model)
+    scores, right = scores_of(Drawn(), split)
+    judged = [judge(scores, right, [size], model) for size in (100, 118)]
+    values = np.concatenate([j.probability for j in judged])
+    flags, present = (np.concatenate([getattr(j, n) for j in judged]) for n in ("right", "present"))
+    assert [row.threshold for row in result.thresholds] == [0.25, 0.5, 0.75, 0.9]
+    assert result.thresholds[1] == at_threshold(values, flags, present, 0.5)
+    recalls = [row.recall for row in result.thresholds]
+    assert recalls == sorted(recalls, reverse=True)
+    assert "F1" in str(result)
+
+
+def test_hub_correction_enters_the_scores(split):
+    bank = Drawn().encode_texts([str(n) for n in range(40)])
+    correction = HubCorrection(bank, 0.5, 8)
+    scores, _ = scores_of(Drawn(), split)
+    corrected, _ = scores_of(Drawn(), split, correction)
+    images = Drawn().encode_images([sample.image for sample in split.samples])
+    np.testing.assert_allclose(corrected, scores + correction.biases(images))
+    result = open_set_of(Drawn(), split, None, correction=correction)
+    assert result.is_corrected
+    assert "scores include hub correction" in str(result)
+    assert result.rates != open_set_of(Drawn(), split, None).rates
+
+
+def test_a_plot_that_cannot_be_written_is_an_error(split, model, tmp_path):
+    with pytest.raises(EvaluationError, match="the plot cannot be written"):
+        open_set_of(Drawn(), split, model).plot(tmp_path / "none" / "x.png")
+    with pytest.raises(EvaluationError, match="the plot cannot be written"):
+        open_set_of(Drawn(), split, model).plot(tmp_path / "x.none")
 
 
 def test_the_plot_is_written(split, model, tmp_path):
@@ -133,8 +193,6 @@ def test_a_split_that_is_too_small_is_refused(model):
 
 @pytest.mark.slow
 def test_the_command_measures_an_open_set(tiny_plan, tmp_path, monkeypatch, capsys):
-    from dataclasses import replace
-
     from finegrain.plan import Plan
 
     monkeypatch.chdir(tmp_path)
