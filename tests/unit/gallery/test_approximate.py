@@ -128,6 +128,20 @@ def test_the_default_effort_has_a_high_recall(kind):
     assert literal_recall(index, unit(100, seed=1), 10) > 0.93
 
 
+def test_components_select_candidates_and_full_vectors_score_them():
+    # Most of the variance is in six directions, so that six components select well.
+    drawn = unit(2000) * np.where(np.arange(DIM) % 4 == 2, 1.0, 0.05).astype(np.float32)
+    vectors = drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
+    index = over(vectors, RaBitQ(dim=6, bits=1, candidates=30))
+    queries = vectors[::100]
+    for query, hits in zip(queries, index.search(queries, 10), strict=True):
+        assert [hit.score for hit in hits] == [score_of(index, query, hit.id) for hit in hits]
+    assert literal_recall(index, queries, 10) > 0.9
+    assert literal_recall(over(unit(2000), index.kind), unit(20, seed=1), 10) < 0.9
+    assert [kind.candidates for kind in index.kind.ladder()][-1] == 1024
+    assert {(kind.dim, kind.bits) for kind in index.kind.ladder()} == {(6, 1)}
+
+
 def test_few_allowed_rows_are_read_without_following_links(monkeypatch):
     monkeypatch.setattr(Hnsw, "_STEP", 4)
     index = over(unit(2000), Hnsw(ef=32))
