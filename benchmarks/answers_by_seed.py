@@ -43,10 +43,10 @@ Numbers = Mapping[str, float]
 
 def trained(seed: int, overrides: list[str]) -> tuple[Path, Path]:
     """The run and the plan of a seed."""
-    recipe = load_recipe(RECIPE, [*overrides, f"seed={seed}"])
-    run = train(recipe, RUNS / f"seed{seed}", resume=True).folder
+    run = RUNS / f"seed{seed}"
     plan = run / "model.plan"
     if not plan.exists():
+        train(load_recipe(RECIPE, [*overrides, f"seed={seed}"]), run, resume=True)
         export(run, load_profile("onnx_fp32"), plan)
     return run, plan
 
