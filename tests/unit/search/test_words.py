@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
+from finegrain.cli.parser import main
 from finegrain.data.everyday_words import IGNORED, READ_AS
 from finegrain.errors import PlanError
 from finegrain.plan import Plan, write_plan
@@ -146,6 +150,16 @@ def test_several_queries_have_their_own_notes(searcher: Searcher):
     first, second = searcher.query(["lass", "man"], 2)
     assert first.changed_words == {"lass": "woman"}
     assert second.notes == ()
+
+
+def test_the_command_line_shows_how_words_were_read(searcher: Searcher, capsys):
+    query = ["query", str(Path(searcher.gallery.path).with_suffix(".plan")), "lass", "-k", "1"]
+    assert main([*query, "a zebra", "--json"]) == 0
+    read, unread = json.loads(capsys.readouterr().out)
+    assert read["notes"] == ["read 'lass' as 'woman' (words=False, or --no-words)"]
+    assert "the model never read 'zebra'" in unread["notes"][0]
+    assert main([*query, "--no-words"]) == 0
+    assert "note:" not in capsys.readouterr().out
 
 
 def test_a_plan_without_vocabulary_reads_words_as_they_are(crops_searcher: Searcher):
