@@ -146,6 +146,28 @@ def dialogue_users(result: Result) -> str:
     return _table(rows, [head, *names, "BRI"])
 
 
+def everyday_captions(result: Result) -> str:
+    rows = [
+        (
+            f"{name} ({at['words']} words)",
+            *(
+                f"{at['precision'][kind][way]:.3f}"
+                for kind in ("everyday words", "their plain twins")
+                for way in ("words read", "as typed")
+            ),
+        )
+        for name, at in result["captions"].items()
+    ]
+    heads = ["everyday, words read", "everyday, as typed", "plain, words read", "plain, as typed"]
+    return _table(rows, ["captions, precision@10 of queries", *heads])
+
+
+def measured_colors(result: Result) -> str:
+    rows = [(weight, f"{precision:.3f}") for weight, precision in result["precision"].items()]
+    head = f"weight of a measured colour, {result['gallery']:,} pictures"
+    return _table(rows, [head, "precision@10"])
+
+
 def composed_queries(result: Result) -> str:
     rows = [(name, f"{precision:.3f}") for name, precision in result["precision"].items()]
     head = f"{result['queries']} queries, {result['gallery']:,} pictures"
@@ -438,6 +460,8 @@ TABLES: Mapping[str, tuple[Callable[..., str], tuple[str, ...]]] = {
     "camera_films": (camera_films, ("camera_films",)),
     "camera_tracks": (camera_tracks, ("camera_films",)),
     "dialogue_users": (dialogue_users, ("dialogue_users",)),
+    "everyday_captions": (everyday_captions, ("everyday_captions",)),
+    "measured_colors": (measured_colors, ("measured_colors",)),
     "composed_queries": (composed_queries, ("composed_queries",)),
     "no_match": (no_match, ("no_match",)),
     "query_latency": (query_latency, ("query_onnx_fp32", "query_cpu_int8")),
