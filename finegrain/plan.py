@@ -53,7 +53,9 @@ MAX_DIRECTORY_BYTES = 128 << 10
 """Largest size of the archive's directory: some 2,000 members; a plan has about ten."""
 MAX_BACKGROUND_BYTES = 64 << 20
 MAX_SIZE = 4096
-"""Largest image width, image height, embedding width or context length of a plan."""
+"""Largest image width, image height or context length of a plan."""
+MAX_WIDTH = 16384
+"""Largest width of the embeddings of a plan. ITSELF's have 4,608 numbers."""
 # Serialised engines begin with one of these tags; the last one belongs to TensorRT-RTX.
 _ENGINE_TAGS = (b"ftrt", b"ptrt", b"vtrt")
 # On damaged input zipfile raises errors of many types.
@@ -408,8 +410,10 @@ def _is_text(value: object) -> bool:
 
 _FIELDS: Mapping[str, tuple[str, Callable[[object], bool]]] = {
     **dict.fromkeys(("method", "checkpoint", "made_by", "compared_on"), ("a text", _is_text)),
-    **dict.fromkeys(
-        ("embed_dim", "height", "width", "context_length"), (f"1 to {MAX_SIZE}", _is_size)
+    **dict.fromkeys(("height", "width", "context_length"), (f"1 to {MAX_SIZE}", _is_size)),
+    "embed_dim": (
+        f"1 to {MAX_WIDTH}",
+        lambda value: type(value) is int and 0 < value <= MAX_WIDTH,
     ),
     **dict.fromkeys(("mean", "std"), ("three numbers", _is_rgb)),
     **dict.fromkeys(

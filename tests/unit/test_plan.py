@@ -143,6 +143,11 @@ def test_a_full_disk_keeps_the_old_plan_and_no_temporary_file(plan, monkeypatch,
     assert [path.name for path in plan.parent.iterdir()] == ["model.plan"]
 
 
+def test_embeddings_may_be_wider_than_those_of_itself(tmp_path):
+    assert Plan(make(tmp_path / "wide.plan", embed_dim=4608)).manifest.embed_dim == 4608
+    refused(make(tmp_path / "wider.plan", embed_dim=16385), r"embed_dim as 16385; expected 1 to 16")
+
+
 def test_a_path_that_cannot_be_written_is_an_error(plan):
     with pytest.raises(PlanError, match="cannot write"):
         make(plan / "x.plan")
