@@ -24,6 +24,7 @@ MOST_HARD = 100
 """Largest number of hard strangers of a query."""
 LEAST_STRANGERS = 20
 _MOST_COMMON = 0.5
+_ROWS_AT_ONCE = 1024
 
 
 def strangers_of(samples: Sequence[Sample], right: Flags) -> Mapping[str, Flags]:
@@ -56,8 +57,10 @@ def _most_similar(samples: Sequence[Sample], among: Flags) -> Flags:
         has[row, [vocabulary[word] for word in own]] = 1
     # words such as "the" and "wearing" say nothing about clothes
     has = has[:, has.mean(axis=0) <= _MOST_COMMON]
-    shares = np.where(among, has @ has.T / np.maximum(has.sum(axis=1), 1)[:, None], -1.0)
-    best = np.argsort(-shares, axis=1, kind="stable")[:, :MOST_HARD]
     chosen = np.zeros(among.shape, bool)
-    np.put_along_axis(chosen, best, True, axis=1)
+    for start in range(0, len(samples), _ROWS_AT_ONCE):
+        rows = slice(start, start + _ROWS_AT_ONCE)
+        shared = np.where(among[rows], has[rows] @ has.T, -1.0)
+        best = np.argsort(-shared, axis=1, kind="stable")[:, :MOST_HARD]
+        np.put_along_axis(chosen[rows], best, True, axis=1)
     return chosen & among
