@@ -61,7 +61,7 @@ def crop_of(frame: Frame, box: Box) -> PersonCrop | Reason:
     x, y, w, h = place
     # Without the copy, a small crop would keep its whole frame in memory.
     pixels = frame.pixels[y : y + h, x : x + w].copy()
-    if pixels.max(axis=2).mean() < DARKEST:
+    if _brightness(pixels) < DARKEST:
         return "too_dark"
     return PersonCrop(
         time=frame.time,
@@ -82,8 +82,15 @@ def _is_cut(box: Box, width: int, height: int) -> bool:
     return box.y + box.height >= height - dy and box.height < _STANDING * box.width
 
 
+def _brightness(pixels: NDArray[np.uint8]) -> float:
+    """Mean of the brightest channel."""
+    # Several times faster than a maximum over an axis of length 3.
+    red, green, blue = (pixels[..., channel] for channel in range(3))
+    return float(np.maximum(np.maximum(red, green), blue).mean())
+
+
 def _sharpness(pixels: NDArray[np.uint8]) -> float:
-    """Mean change between neighbouring pixels, relative to the contrast."""
-    gray = pixels.astype(np.float32).mean(axis=2)
-    change = np.abs(np.diff(gray, axis=0)).mean() + np.abs(np.diff(gray, axis=1)).mean()
-    return float(change / (gray.std() + 1.0))
+    """Mean change between neighbouring pixels of the green channel, relative to the contrast."""
+    green = pixels[..., 1].astype(np.float32)
+    change = np.abs(np.diff(green, axis=0)).mean() + np.abs(np.diff(green, axis=1)).mean()
+    return float(change / (green.std() + 1.0))

@@ -43,7 +43,9 @@ class FinishedFiles:
         if self._path is None:
             return
         try:
-            with self._path.open("a", encoding="utf-8") as lines:
+            # Paths of films are private, as the gallery is.
+            handle = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            with os.fdopen(handle, "a", encoding="utf-8") as lines:
                 lines.write(f"\n{json.dumps(identity)}")
                 lines.flush()
                 os.fsync(lines.fileno())

@@ -43,7 +43,8 @@ class MotionGate:
             busy: Whether somebody is tracked now.
         """
         small = self._cv2.resize(pixels, _SIZE, interpolation=self._cv2.INTER_AREA)
-        moving = self._model.apply(small)
+        gray = self._cv2.cvtColor(small, self._cv2.COLOR_RGB2GRAY)
+        moving = self._model.apply(gray)
         if np.count_nonzero(moving) >= _LEAST_SHARE * moving.size:
             self._moved_at = seconds
         refresh = _REFRESH_BUSY if busy else _REFRESH_EMPTY

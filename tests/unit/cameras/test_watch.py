@@ -166,6 +166,9 @@ def test_the_films_of_a_folder_are_watched_once(searcher: Searcher, tmp_path: Pa
     third, _ = watch(searcher, folder, start=None)
     assert third.cameras["entrance"].counts["frames"] == 30
     assert len(of_track(searcher)) == 4
+    finished = searcher.gallery.path.with_name("model.gallery.films")
+    assert finished.stat().st_mode & 0o077 == 0
+    assert len(finished.read_text().split()) >= 3
 
 
 def test_bad_cameras_are_named_and_the_others_go_on(searcher: Searcher, film: Path, tmp_path: Path):
