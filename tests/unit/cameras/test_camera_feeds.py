@@ -174,6 +174,16 @@ def test_garbage_gives_one_message_about_its_camera(tmp_path: Path):
     assert run.messages == [f"gate: {path} cannot be read: it does not send a video."]
 
 
+def test_a_missing_codec_is_named_with_the_remedy(tmp_path: Path):
+    path = write_film(tmp_path / "gate.mkv", [0, 1, 2])
+    data = path.read_bytes()
+    assert b"V_MPEG4/ISO/ASP" in data
+    path.write_bytes(data.replace(b"V_MPEG4/ISO/ASP", b"V_UNKNOWN/CODEC"))
+    run = Run(path)
+    assert run.counters.failed
+    assert "there is no decoder for its video. Set the camera to H.264" in run.messages[0]
+
+
 def test_a_film_that_ends_early_gives_the_frames_before(tmp_path: Path):
     whole = write_film(tmp_path / "gate.ts", list(range(40)))
     cut = tmp_path / "cut.ts"
