@@ -150,6 +150,8 @@ def insert_except(
     Returns:
         The ids of the new and of the existing rows, in input order.
     """
+    if not kept:
+        return list(insert(vectors, entries))
     positions = [position for position in range(len(entries)) if position not in kept]
     new = iter(insert(vectors[positions], [entries[position] for position in positions]))
     return [kept[n] if n in kept else next(new) for n in range(len(entries))]

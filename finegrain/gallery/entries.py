@@ -6,6 +6,7 @@ import math
 import reprlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -147,16 +148,16 @@ def checked_entry(
     Raises:
         GalleryError: A value is of a type that cannot be stored.
     """
-    # Most columns of most pictures are empty; their places are never needed.
+    # Most columns of most pictures are empty or plain; their places are never needed.
     taken = None if time is None else checked_time(place("time"), time)
     if expires_at is not None:
         expires_at = checked_time(place("expires_at"), expires_at)
     return Entry(
-        image=None if image is None else _text(place("image"), image),
+        image=image if _is_plain_text(image) else _text(place("image"), image),
         pid=None if pid is None else checked_pid(place("pid"), pid),
-        camera=None if camera is None else _name(place("camera"), camera),
+        camera=camera if _is_plain_text(camera) else _name(place("camera"), camera),
         time=taken,
-        track=None if track is None else _name(place("track"), track),
+        track=track if _is_plain_text(track) else _name(place("track"), track),
         expires_at=expires_at if retention is None else _expiry(taken, retention),
         metadata=_metadata(place, metadata),
         thumbnail=None if thumbnail is None else _thumbnail(place("thumbnail"), thumbnail),
@@ -416,14 +417,27 @@ def _metadata(place: Callable[[str], str], fields: Any) -> Mapping[str, Scalar]:
             f"{place('metadata')} is a mapping of names to values; got {_brief(fields)}."
         )
     for name in fields:
-        _check_column_name(place, name)
+        if not _is_column_name(name):
+            _refuse_column_name(place, name)
     return {
         name: value if _is_plain(value) else _scalar(f"{place('metadata')}[{name!r}]", value)
         for name, value in fields.items()
     }
 
 
-def _check_column_name(place: Callable[[str], str], name: Any) -> None:
+@lru_cache(1024)
+def _is_column_name(name: Any) -> bool:
+    """Whether a name is that of a metadata column; the pictures of a batch have the same names."""
+    if not isinstance(name, str) or name in BUILT_IN:
+        return False
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return 1 <= len(name) <= MAX_NAME_LENGTH
+
+
+def _refuse_column_name(place: Callable[[str], str], name: Any) -> None:
     if not isinstance(name, str) or not 1 <= len(name) <= MAX_NAME_LENGTH:
         raise GalleryError(
             f"{place('metadata')}: a column name is text of 1 to {MAX_NAME_LENGTH} characters; "
@@ -434,8 +448,12 @@ def _check_column_name(place: Callable[[str], str], name: Any) -> None:
             f"{place('metadata')}: {name!r} is a column of every gallery. Pass images=, pids= or "
             "cameras= for these, or rename the key."
         )
-    if not name.isascii():
-        _text(f"{place('metadata')}: column name", name)
+    _text(f"{place('metadata')}: column name", name)
+
+
+def _is_plain_text(value: Any) -> bool:
+    """Whether a value is None, or a text that needs no further check, as nearly all texts."""
+    return value is None or (type(value) is str and value.isascii())
 
 
 def _is_plain(value: Any) -> bool:

@@ -19,6 +19,7 @@ import sqlite3
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any
 
 from finegrain import times
@@ -60,6 +61,9 @@ UNREADABLE = -2
 _CHUNK_ROWS = 8192
 _CHUNK_THUMBNAILS = 512  # these are in memory at once
 _MARKS = ", ".join("?" * (CELLS.count(",") + 2))
+
+_KINDS = {type(None): "null", str: "text", bool: "boolean", int: "number", float: "number"}
+"""Kinds of the values of nearly all cells, which are of no derived type."""
 
 _encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 
@@ -348,8 +352,9 @@ def _cells(
 
 def _attributes(entry: Entry) -> list[Attribute]:
     return [
-        (name, _stored_kind(value), int(value) if isinstance(value, bool) else value)
+        (name, kind, int(value) if value is True or value is False else value)
         for name, value in entry.metadata.items()
+        for kind in (_KINDS.get(type(value)) or kind_of(value),)  # type: ignore[arg-type]
     ]
 
 
@@ -360,7 +365,7 @@ def _insert_attributes(
     connection.executemany("INSERT INTO attribute VALUES (?, ?, ?, ?)", attributes)
     connection.executemany(
         "INSERT OR IGNORE INTO seen VALUES (?, ?)",
-        {(name, kind) for _, name, kind, _ in attributes},
+        set(map(itemgetter(1, 2), attributes)),
     )
 
 
@@ -450,7 +455,3 @@ def repair_derived(connection: sqlite3.Connection, last_id: int) -> None:
 def blobs(vectors: Vectors) -> Iterator[bytes]:
     """Rows of ``[N, D]`` in their stored form: little-endian float32."""
     return (vector.tobytes() for vector in vectors.astype("<f4", copy=False))
-
-
-def _stored_kind(value: Scalar) -> str:
-    return "null" if value is None else kind_of(value)
