@@ -149,15 +149,19 @@ class MappedRows:
         mapped = self._mapped(int(places[-1]) + size) if call and len(places) else None
         if call is None or mapped is None:
             return 0
-        pieces = np.empty((len(places), 2), np.uintp)
-        pieces[:, 0] = places + mapped.ctypes.data
-        pieces[:, 1] = size
-        for start in range(0, len(places), _MOST_PIECES):
+        # Rows that follow each other in the file are one piece.
+        gaps = np.flatnonzero(places[1:] - places[:-1] != size) + 1
+        firsts, ends = np.concatenate([[0], gaps]), np.concatenate([gaps, [len(places)]])
+        pieces = np.empty((len(firsts), 2), np.uintp)
+        pieces[:, 0] = places[firsts] + mapped.ctypes.data
+        pieces[:, 1] = (ends - firsts) * size
+        for start in range(0, len(firsts), _MOST_PIECES):
             part = pieces[start : start + _MOST_PIECES]
-            target = np.array([rows.ctypes.data + start * size, len(part) * size], np.uintp)
+            first, wanted = int(firsts[start]), int(part[:, 1].sum())
+            target = np.array([rows.ctypes.data + first * size, wanted], np.uintp)
             copied = call(os.getpid(), target.ctypes.data, 1, part.ctypes.data, len(part), 0)
-            if copied != len(part) * size:
-                return start + int(max(copied, 0)) // size
+            if copied != wanted:
+                return first + int(max(copied, 0)) // size
         return len(places)
 
     def _mapped(self, size: int) -> NDArray[np.uint8] | None:

@@ -460,6 +460,9 @@ class VectorFile:
         if not len(slots):
             return
         first, last = int(slots[0]) // self.block_rows, int(slots[-1]) // self.block_rows
+        if first == last:  # the common case
+            yield _Range(first, slots - first * self.block_rows, slice(0, len(slots)))
+            return
         ends = np.searchsorted(slots, np.arange(first, last + 2) * self.block_rows).tolist()
         for block, start, stop in zip(range(first, last + 1), ends, ends[1:], strict=False):
             if start < stop:

@@ -59,9 +59,10 @@ class VectorSource:
             self._checked = np.concatenate([self._checked, added])
         checked = self._checked
         intact = checked[slots]
-        new = np.flatnonzero(~intact)
-        intact[new] = checksums_of(vectors[new]) == checksums[new]
-        checked[slots[new[intact[new]]]] = True
+        if not intact.all():
+            new = np.flatnonzero(~intact)
+            intact[new] = checksums_of(vectors[new]) == checksums[new]
+            checked[slots[new[intact[new]]]] = True
         with as_gallery_errors(self.file.path):
             intact &= self.file.ids_at(slots) > 0  # after the vectors were read
         return intact

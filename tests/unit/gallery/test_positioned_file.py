@@ -12,7 +12,7 @@ import pytest
 from finegrain.gallery.sqlite import positioned_file
 from finegrain.gallery.sqlite.positioned_file import PositionedFile
 
-ROWS, WIDTH = 3000, 24
+ROWS, WIDTH = 9000, 24
 CONTENT = np.random.default_rng(0).integers(0, 256, (ROWS, WIDTH), np.uint8)
 
 needs_call = pytest.mark.skipif(
@@ -43,7 +43,7 @@ def call(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.usefixtures("call")
 def test_rows_are_gathered_from_any_places(file: PositionedFile):
     rows = np.flatnonzero(np.random.default_rng(1).random(ROWS) < 0.7)
-    assert len(rows) > 2 * positioned_file._MOST_PIECES - 100
+    assert np.count_nonzero(np.diff(rows) > 1) > 1.2 * positioned_file._MOST_PIECES
     np.testing.assert_array_equal(gathered(file, rows), CONTENT[rows])
     assert gathered(file, rows[:0]).shape == (0, WIDTH)
 
@@ -71,6 +71,24 @@ def test_one_call_reads_all_rows(file: PositionedFile, monkeypatch: pytest.Monke
     monkeypatch.setattr(PositionedFile, "read_into", None)
     rows = np.arange(0, ROWS, 2)
     np.testing.assert_array_equal(gathered(file, rows), CONTENT[rows])
+
+
+@needs_call
+def test_rows_that_follow_each_other_are_one_piece(
+    file: PositionedFile, monkeypatch: pytest.MonkeyPatch
+):
+    call = positioned_file._process_vm_readv()
+    assert call is not None
+    pieces = []
+
+    def counted(*arguments: int) -> int:
+        pieces.append(arguments[4])
+        return int(call(*arguments))
+
+    monkeypatch.setattr(positioned_file, "_process_vm_readv", lambda: counted)
+    rows = np.concatenate([np.arange(3, 60), np.arange(200, 290), [ROWS - 1]])
+    np.testing.assert_array_equal(gathered(file, rows), CONTENT[rows])
+    assert pieces == [3]
 
 
 def test_a_system_that_forbids_the_call_reads_at_positions(
