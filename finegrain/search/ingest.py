@@ -16,7 +16,7 @@ from finegrain.gallery import Gallery
 from finegrain.gallery.entries import checked_retention, entry_from_mapping
 from finegrain.gallery.picture_files import discard_unpacked, stamp_of, unpacked_file
 from finegrain.gallery.pictures import name_problem, path_of, pictures_in, thumbnail
-from finegrain.gallery.row import Entry
+from finegrain.gallery.row import Entry, Row
 from finegrain.preprocess import Crop, ImageSource
 from finegrain.records import Problem, ProblemKind, Sample, Scalar, printable
 from finegrain.search.sync import (
@@ -26,6 +26,7 @@ from finegrain.search.sync import (
     Mode,
     checked_allowance,
     plan_changes,
+    stored_again,
 )
 
 _SHOWN = 10
@@ -253,22 +254,48 @@ def ingest(
     num_overtaken = 0
     if not options.is_plan:
         replaced: list[int] = []
+        by_position = {item.position: item for item in items}
         to_encode = [sources[position] for position in changes.encode]
         for batch in encoder.stream_images(to_encode, progress=options.progress):
             positions = [changes.encode[i] for i in batch.positions]
+            of_batch = {i: changes.replaced[i] for i in positions if i in changes.replaced}
+            of_position |= _replaced_now(gallery, of_batch, by_position, options)
             stamped = [_with_file(of_position[i], sources[i]) for i in positions]
             inserted = gallery.add_entries(batch.embeddings, stamped, known=changes.seen)
             ids += inserted.ids
-            replaced += [changes.replaced[i].id for i in positions if i in changes.replaced]
+            replaced += [row.id for row in of_batch.values()]
             num_overtaken += inserted.num_overtaken
             changes.seen.update(inserted.ids)
             left_out += batch.problems
+        changes.keep_returned()
         to_delete = [*replaced, *changes.stale, *changes.remove]
         if to_delete:
             gallery.delete(to_delete)
         paths = {path for path in map(path_of, sources) if path is not None and unpacked_file(path)}
         discard_unpacked(paths - gallery.known(paths), lambda path: False)
     return _added(changes, ids, num_overtaken, left_out, notes, options)
+
+
+def _replaced_now(
+    gallery: Gallery,
+    replaced: Mapping[int, Row],
+    items: Mapping[int, Item],
+    options: IngestOptions,
+) -> dict[int, Row]:
+    """The columns of changed pictures by position; they may have been set meanwhile.
+
+    Args:
+        gallery: The gallery.
+        replaced: The rows of changed pictures by position, as they were planned.
+        items: Pictures of the input by position.
+        options: Options.
+    """
+    rows = {row.id: row for row in gallery.rows(row.id for row in replaced.values())}
+    return {
+        position: stored_again(items[position], rows[row.id], options.mode, options.source)
+        for position, row in replaced.items()
+        if row.id in rows
+    }
 
 
 def _added(

@@ -64,6 +64,7 @@ class Changes:
         remove: Paths by id of rows that the source no longer holds.
         refused: The same, of rows that stay because they are too many to remove without a
             permission.
+        gone: Ids of rows to remove whose file is gone.
         seen: Ids of all rows with a path of the input.
         num_updated: Number of rows whose columns change.
         num_moved: Number of rows whose file has moved.
@@ -79,12 +80,20 @@ class Changes:
     rewrite: list[Row] = field(default_factory=list)
     remove: dict[int, str] = field(default_factory=dict)
     refused: dict[int, str] = field(default_factory=dict)
+    gone: set[int] = field(default_factory=set)
     seen: set[int] = field(default_factory=set)
     num_updated: int = 0
     num_moved: int = 0
     num_unchanged: int = 0
     num_differing: int = 0
     kept_back: int = 0
+
+    def keep_returned(self) -> None:
+        """Do not remove pictures whose file was gone and is there again."""
+        for id_ in self.gone & self.remove.keys():
+            if is_there(self.remove[id_]):
+                del self.remove[id_]
+                self.num_unchanged += 1
 
 
 def plan_changes(
@@ -139,11 +148,7 @@ def plan_changes(
         for item, row in pairs:
             if row.id in damaged:
                 changes.encode.append(item.position)
-                changes.replaced[item.position] = (
-                    row
-                    if mode == "add"
-                    else replace(_merged(item, row), source=source or row.source)
-                )
+                changes.replaced[item.position] = stored_again(item, row, mode, source)
             else:
                 _compare(changes, path, item, row, mode, source, checksum=checksum)
     if mode != "add":
@@ -220,13 +225,18 @@ def _compare(
         changes.num_differing += is_new_picture or is_new_text
     elif is_new_picture:
         changes.encode.append(item.position)
-        changes.replaced[item.position] = replace(merged, source=source or row.source)
+        changes.replaced[item.position] = stored_again(item, row, mode, source)
     else:
         rewritten = replace(merged, source=source or row.source, stamp=_stamp_now(row, path))
         if rewritten != row:
             changes.rewrite.append(rewritten)
         changes.num_updated += is_new_text
         changes.num_unchanged += not is_new_text
+
+
+def stored_again(item: Item, row: Row, mode: Mode, source: str | None) -> Row:
+    """The columns with which a picture is stored after it was encoded again."""
+    return row if mode == "add" else replace(_merged(item, row), source=source or row.source)
 
 
 def _merged(item: Item, row: Row) -> Row:
@@ -323,10 +333,12 @@ def _plan_removals(
         num_of_source += 1
         if place.id not in unmatched:
             continue
+        is_gone = not is_there(place.image)
         if place.image.startswith(below):
             changes.kept_back += 1
-        elif (place.source == source and is_whole) or not is_there(place.image):
+        elif (place.source == source and is_whole) or is_gone:
             changes.remove[place.id] = place.image
+            changes.gone |= {place.id} if is_gone else set()
         elif place.source == source:
             changes.kept_back += 1
     return num_of_source

@@ -376,3 +376,52 @@ def test_a_sync_keeps_what_another_run_adds_after_the_folder_was_listed(
     add(gallery, folder, sync=True)
     names = {Path(image).name for image in gallery.images()}
     assert names == {"0.png", "1.png", "2.png", "new.png"}
+
+
+# --- what others do meanwhile ---------------------------------------------------------------
+
+
+class Slow(Eye):
+    """An encoder during whose first picture something happens."""
+
+    def __init__(self, meanwhile) -> None:
+        super().__init__()
+        self._meanwhile = meanwhile
+
+    def stream_images(self, sources, *, progress=False):
+        self._meanwhile()
+        yield from super().stream_images(sources, progress=progress)
+
+
+def test_columns_that_are_set_while_changed_pictures_are_encoded_stay(gallery, tmp_path: Path):
+    folder = tmp_path / "in"
+    for name in ("a.png", "b.png"):
+        picture(folder / name, 60)
+    add(gallery, folder, {"price": 1, "shelf": "old"})
+    for name in ("a.png", "b.png"):
+        picture(folder / name, 120)
+
+    def set_columns() -> None:
+        gallery.update("price = 1", {"shelf": "new", "price": 5})
+
+    result = add(gallery, folder, {"price": 2}, replace=True, eye=Slow(set_columns))
+    assert result.num_reencoded == 2
+    # A column of the input has its value, and others what was set.
+    assert state(gallery) == {
+        (name, "None"): (120, {"price": 2, "shelf": "new"}) for name in ("a.png", "b.png")
+    }
+
+
+def test_a_picture_that_comes_back_while_others_are_encoded_stays(gallery, tmp_path: Path):
+    folder = tmp_path / "in"
+    for name in ("a.png", "b.png", "c.png"):
+        picture(folder / name, 60)
+    add(gallery, folder)
+    for name in ("a.png", "b.png"):
+        (folder / name).unlink()
+    picture(folder / "d.png", 180)
+    slow = Slow(lambda: picture(folder / "a.png", 60))
+    result = add(gallery, folder, sync=True, eye=slow)
+    assert {name for name, _ in state(gallery)} == {"a.png", "c.png", "d.png"}
+    assert [Path(path).name for path in result.removed] == ["b.png"]
+    assert (result.num_removed, result.num_known) == (1, 2)
