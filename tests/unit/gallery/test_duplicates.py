@@ -89,11 +89,11 @@ def test_a_deletion_during_a_search_is_applied(gallery: Gallery, monkeypatch):
     store, searched = gallery._store, threading.Event()
     original = store.delete
 
-    def delete(ids):
+    def delete(*arguments):
         searching = threading.Thread(target=lambda: (best(gallery), searched.set()))
         searching.start()
         searching.join()
-        return original(ids)
+        return original(*arguments)
 
     monkeypatch.setattr(store, "delete", delete)
     gallery.delete([1])
