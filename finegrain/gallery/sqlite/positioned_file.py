@@ -56,6 +56,10 @@ class PositionedFile:
     def size(self) -> int:
         return os.fstat(self._number).st_size
 
+    def last_written(self) -> int:
+        """When the file was last written, in nanoseconds since 1970."""
+        return os.fstat(self._number).st_mtime_ns
+
     def resize(self, size: int) -> None:
         """Cut the file off, or lengthen it by zeros."""
         os.ftruncate(self._number, size)

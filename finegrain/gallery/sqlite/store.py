@@ -24,6 +24,7 @@ from collections.abc import (
 from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -72,6 +73,18 @@ ERASE_SECONDS = 5.0
 _BRIEF_SECONDS = 0.2
 
 
+class _Writes(NamedTuple):
+    """What this process left behind when it last wrote.
+
+    Attributes:
+        counter: The database's counter of writes, which grows with each write of any process.
+        vectors: When the file of vectors was written, in nanoseconds since 1970.
+    """
+
+    counter: int
+    vectors: int | None
+
+
 class Store(StoreReader):
     """The database behind a gallery. Every method may be called from any thread."""
 
@@ -92,6 +105,7 @@ class Store(StoreReader):
             vectors_per_row=vectors_per_row,
         )
         self._later = Later(self.tidy)
+        self._left: _Writes | None = None
         try:
             if not self.erased():  # another process was interrupted, or is still at it
                 self._connections.scan_whole()
@@ -394,6 +408,7 @@ class Store(StoreReader):
         self._forget(removed)
         with self._errors():
             erased = erase(self._connections, ERASE_SECONDS, self._upkeep.erase)
+        self._note_writes()
         if not erased:
             self._later.begin()
             warnings.warn(
@@ -416,9 +431,39 @@ class Store(StoreReader):
         with self._errors(), self._connections.writing() as connection:
             self._check_identity(connection)
             self._vectors.require_in_place(connection.execute)
+            self._repair_overwritten(connection)
             look(connection)
             yield connection
             self._vectors.sync()
+        self._note_writes()
+
+    def _repair_overwritten(self, connection: sqlite3.Connection) -> None:
+        """Compare the vectors with the database if another program has written to their file.
+
+        It may hold an older moment, with vectors that were erased since.
+
+        Raises:
+            GalleryError: It is not of the same moment.
+        """
+        before, now = self._left, self._writes()
+        if before is None or now.counter != before.counter or now == before:
+            return
+        comparison = self._upkeep.verify(connection.execute)
+        if comparison is not None:
+            self._name_damaged_vectors(comparison.missing)
+            self._upkeep.repair(connection)
+
+    def _note_writes(self) -> None:
+        """Note what this process leaves behind; what was written is durable already."""
+        self._left = None
+        with suppress(GalleryError):
+            self._left = self._writes()
+
+    def _writes(self) -> _Writes:
+        # Without a look at the plan, which a reindexing has just changed.
+        with self._errors(), self._connections.reading() as connection:
+            (counter,) = connection.execute("SELECT writes FROM gallery").fetchone()
+            return _Writes(counter, self._vectors.last_written(connection.execute))
 
     def copy_to(self, path: Path) -> None:
         """Copy a snapshot of the database and of the vectors to a new gallery."""

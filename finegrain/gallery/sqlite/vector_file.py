@@ -157,6 +157,10 @@ class VectorFile:
     def path(self) -> Path:
         return self._file.path
 
+    def last_written(self) -> int:
+        """When the file was last written, in nanoseconds since 1970."""
+        return self._file.last_written()
+
     def holds(self, num_slots: int) -> bool:
         """Whether the file is long enough for the slots in use."""
         return self._file.size() >= self._size(num_slots)

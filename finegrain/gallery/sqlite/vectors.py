@@ -100,6 +100,11 @@ class StoredVectors:
         """Let the file go; searches that still run may finish."""
         self._source = None
 
+    def last_written(self, run: Run) -> int | None:
+        """When the file was last written; None if there is none."""
+        file = self.opened(state_of(run))
+        return None if file is None else file.last_written()
+
     # --- reading, inside a transaction ----------------------------------------------------
 
     def read(self, run: Run, rows: Iterable[tuple[int, int]]) -> tuple[Ids, Vectors, list[int]]:

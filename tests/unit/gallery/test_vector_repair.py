@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -340,3 +341,45 @@ def test_comparing_many_slots_reads_each_once():
     assert comparison.recovered == [501, count - 2]
     assert comparison.missing == []
     assert read == [500, count - 3]
+
+
+def test_vectors_that_an_older_moment_brings_back_are_erased_by_the_next_write(path: Path):
+    erased = unit(COUNT)[19].tobytes()
+    with Gallery(path) as gallery:
+        before = vectors_file(path).read_bytes()
+        gallery.delete([20])
+        assert erased not in vectors_file(path).read_bytes()
+        time.sleep(0.02)  # the clock of a file system has ticks
+        overwrite_file(vectors_file(path), before)
+        assert erased in vectors_file(path).read_bytes()
+        new = gallery.add(unit(1, seed=5), ["new.jpg"])
+        assert erased not in vectors_file(path).read_bytes()
+        assert [hit.id for hit in gallery.search(unit(1, seed=5), 1)[0]] == new
+        gallery.delete(new)
+        assert intact(gallery) == set(range(1, COUNT + 1)) - GONE - {20}
+
+
+def test_a_write_to_vectors_of_another_moment_is_refused(path: Path):
+    with Gallery(path) as gallery:
+        gallery.update([1], {"shelf": "new"})
+        data = bytearray(vectors_file(path).read_bytes())
+        data[4096:] = bytes(len(data) - 4096)
+        time.sleep(0.02)
+        overwrite_file(vectors_file(path), bytes(data))
+        with pytest.raises(GalleryError, match="not of the same moment"):
+            gallery.add(unit(1, seed=5), ["new.jpg"])
+        assert len(gallery) == COUNT - len(GONE)
+
+
+def test_another_process_may_write_between_two_writes(path: Path):
+    with Gallery(path) as gallery, Gallery(path) as other:
+        for number in range(3):
+            (own,) = gallery.add(unit(1, seed=number), [None])
+            other.delete([own])
+        assert intact(gallery) == set(range(1, COUNT + 1)) - GONE
+
+
+def overwrite_file(path: Path, data: bytes) -> None:
+    """Write over a file in place, as a copy by another program does."""
+    with path.open("r+b") as file:
+        file.write(data)
