@@ -112,6 +112,26 @@ def late_interaction(result: Result) -> str:
     return _table(rows, heads)
 
 
+def service_load(result: Result) -> str:
+    again = result["restart"]
+    others = {name: count for name, count in result["statuses"].items() if name != "200"}
+    rows = [
+        ("answers with status 200", f"{result['statuses'].get('200', 0):,}"),
+        ("other answers", ", ".join(f"{n} x {name}" for name, n in others.items()) or "none"),
+        ("p99 / p50", f"{result['p99_to_p50']:.1f}"),
+        ("rate of the second half / first half", f"{result['rate_second_half_to_first']:.2f}"),
+        ("memory of the second half / first half", f"{result['memory_second_half_to_first']:.3f}"),
+        ("open files at the start, at most, at the end", " / ".join(
+            str(result[f"descriptors_{name}"]) for name in ("first", "most", "last"))),
+        ("acknowledged pictures over a restart", f"{again['acknowledged']:,}"),
+        ("lost of them", str(again["lost"])),
+    ]  # fmt: skip
+    head = (
+        f"{result['clients']} clients, {result['minutes']} minutes, {result['pictures']:,} pictures"
+    )
+    return _table(rows, [head, ""])
+
+
 def everyday_words(result: Result) -> str:
     rows = [
         (name, *(f"{at[way]:.3f}" for way in ("words=True", "words=False")))
@@ -456,6 +476,7 @@ TABLES: Mapping[str, tuple[Callable[..., str], tuple[str, ...]]] = {
     "alert_rates": (alert_rates, ("alert_rates",)),
     "explanation": (explanation, ("explanation",)),
     "late_interaction": (late_interaction, ("late_interaction",)),
+    "service_load": (service_load, ("service_load",)),
     "everyday_words": (everyday_words, ("everyday_words",)),
     "camera_films": (camera_films, ("camera_films",)),
     "camera_tracks": (camera_tracks, ("camera_films",)),

@@ -647,6 +647,7 @@ class Searcher:
             pictures_per_day=pictures_per_day,
         )
         asked = Denial.checked(avoid, negation).of(query)
+        hubs = self._retriever.hubs
         return Alert(
             asked.label,
             self._retriever.scorer.score(asked).scoring,
@@ -655,6 +656,7 @@ class Searcher:
             where=where,
             per=per,
             after=after,
+            biased=not hubs.is_possible or (hubs.is_on and asked.is_by_words),
             calibration=self._retriever.calibration if asked.is_by_words else None,
         )
 

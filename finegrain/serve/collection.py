@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import replace
 from functools import partial
 from http import HTTPStatus
 from typing import Annotated, TypeVar
@@ -21,6 +20,7 @@ from finegrain.search.queries import Query
 from finegrain.search.searcher import Searcher
 from finegrain.serve import schemas
 from finegrain.serve.access import Client
+from finegrain.serve.cursors import BEGIN, Cursor
 from finegrain.serve.problems import ServiceError
 from finegrain.serve.worker import Options, Worker
 
@@ -28,6 +28,7 @@ MOST_DECODING = 2
 """Pictures that are decoded at the same time."""
 
 T = TypeVar("T")
+B = TypeVar("B", bound=schemas.Answering)
 
 
 class Collection:
@@ -62,17 +63,27 @@ class Collection:
         client.spend(len(queries))
         return await done(self.worker.search(queries, _options(body, client)))
 
-    async def search_one(
-        self, query: Query, body: schemas.Judging, client: Client, *, extra: int = 0
-    ) -> Matches:
-        """Search by one query, which may have judged matches and words that change a picture.
+    async def positioned(self, body: B) -> B:
+        """A request whose cursor names the newest picture of now, if it is that of a first page.
 
-        Args:
-            extra: Number of matches in addition to ``body.k``.
+        Raises:
+            QueryError: It has a cursor and an offset.
         """
+        if body.cursor is None:
+            return body
+        if body.offset:
+            raise QueryError("expected cursor or offset, got both")
+        if body.cursor != BEGIN:
+            Cursor.read(body.cursor)
+            return body
+        newest = await run_in_threadpool(max, self.gallery, default=0)
+        return body.model_copy(update={"cursor": Cursor(0, newest).text})
+
+    async def search_one(self, query: Query, body: schemas.Judging, client: Client) -> Matches:
+        """Search by one query, which may have judged matches and words that change a picture."""
         judged = [*body.like, *body.unlike]
         changed = body if isinstance(body, schemas.PictureOptions) and body.text else None
-        options = replace(_options(body, client), k=body.k + extra)
+        options = _options(body, client)
         if not judged and changed is None:
             client.spend(1)
             return (await done(self.worker.search([query], options)))[0]
@@ -142,12 +153,16 @@ def condition(chosen: schemas.ChosenBody, client: Client) -> str | None:
 
 
 def _options(body: schemas.Answering, client: Client) -> Options:
+    where, offset = client.within(body.where), body.offset
+    if body.cursor is not None:
+        cursor = Cursor.read(body.cursor)
+        where, offset = cursor.within(where), cursor.offset
     return Options(
         k=body.k,
-        where=client.within(body.where),
+        where=where,
         group_by=body.group_by,
         distinct=body.distinct,
-        offset=body.offset,
+        offset=offset,
         avoid=tuple(body.avoid),
         negation=body.negation,
         min_probability=body.min_probability,

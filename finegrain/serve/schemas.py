@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from finegrain.records import Scalar
 from finegrain.search.matches import Matches
+from finegrain.serve.cursors import MOST_OFFSET, Cursor
 
 MOST_TEXT = 2048
 MOST_QUERIES = 16
@@ -15,7 +16,6 @@ MOST_K = 1000
 MOST_AVOIDED = 8
 MOST_JUDGED = 100
 MOST_VALUES = 50
-MOST_OFFSET = 10_000
 MOST_IDS = 10_000
 
 Text = Annotated[str, Field(min_length=1, max_length=MOST_TEXT)]
@@ -41,6 +41,12 @@ class Answering(_Body):
 
     k: int = Field(10, ge=1, le=MOST_K, description="Number of matches.")
     offset: int = Field(0, ge=0, le=MOST_OFFSET, description="Number of best matches to skip.")
+    cursor: str | None = Field(
+        None,
+        max_length=100,
+        description="Instead of offset: '' for the first page, then that of the answer before. "
+        "Pictures that are added meanwhile are in no page.",
+    )
     where: Where | None = Field(None, examples=["camera = 'gate-3' and price < 80"])
     group_by: str | None = Field(None, max_length=256, examples=["pid"])
     distinct: float | None = Field(None, ge=0, le=1)
@@ -189,10 +195,16 @@ class AnswerOut(BaseModel):
     rejected: MatchOut | None = Field(
         None, description="The best match, if none was probable enough."
     )
+    cursor: str | None = Field(None, description="Of the next page, if there may be one.")
 
     @classmethod
-    def of(cls, matches: Matches) -> AnswerOut:
+    def of(cls, matches: Matches, body: Answering) -> AnswerOut:
+        """An answer, with the cursor of the next page if the request had one."""
+        further = None
+        if body.cursor and len(matches) == body.k:
+            further = Cursor.read(body.cursor).after(body.k)
         return cls(
+            cursor=None if further is None else further.text,
             query=matches.query,
             notes=list(matches.notes),
             matches=[MatchOut(**_fields(match.to_dict())) for match in matches],

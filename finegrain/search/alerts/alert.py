@@ -96,6 +96,7 @@ class Alert:
         per: Column with one alarm for each value, such as ``"track"``; pictures without a value
             count by themselves. None gives an alarm for each picture.
         after: Id of the last picture that is not examined; by default the last of the gallery.
+        biased: Whether scores include the biases of pictures, as those of a search do.
         calibration: Coefficients of the probability of a match. Pictures that probably match are
             then left out where the usual scores are computed.
 
@@ -114,6 +115,7 @@ class Alert:
         where: str | None = None,
         per: str | None = "track",
         after: int | None = None,
+        biased: bool = True,
         calibration: MatchProbability | None = None,
     ) -> None:
         self.query = query
@@ -122,6 +124,7 @@ class Alert:
         self._rate = rate
         self._where = where
         self._per = per
+        self._biased = biased
         self._calibration = calibration
         self._raised: OrderedDict[Any, None] = OrderedDict()
         self._num_alarms = 0
@@ -208,9 +211,10 @@ class Alert:
         )
 
     def _scores(self, ids: Ids, vectors: Vectors) -> Scores:
-        biases = self._gallery.biases(ids.tolist())
-        added = np.array([biases.get(id_, 0.0) for id_ in ids.tolist()])
-        scores: Scores = self._scoring.scores(vectors) + added
+        scores: Scores = self._scoring.scores(vectors)
+        if self._biased:
+            biases = self._gallery.biases(ids.tolist())
+            scores = scores + np.array([biases.get(id_, 0.0) for id_ in ids.tolist()])
         return scores
 
     # --- the threshold ------------------------------------------------------------------------

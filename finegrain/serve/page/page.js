@@ -25,16 +25,17 @@ const asked = { file: null, similar: null, like: new Map(), unlike: new Map() };
 let shown = []; // the matches on the page
 let number = 0; // number of the present search; answers to earlier ones are dropped
 let isComplete = true;
+let cursor = ""; // where the next matches begin
 
 // --- searches ------------------------------------------------------------------------------------
 
-/** The request for matches from an offset on. */
-function request(offset) {
+/** The request for the next matches; pictures that are added meanwhile do not move them. */
+function request() {
   const { words: text, where } = parseQuery(words.value, kinds);
   const body = {
     where,
     k: PAGE_SIZE,
-    offset,
+    cursor,
     group_by: element("group").value || null,
     min_probability: Number(element("probability").value) / 100 || null,
     like: [...asked.like.keys()],
@@ -59,6 +60,7 @@ function begin() {
   number += 1;
   shown = [];
   isComplete = true;
+  cursor = "";
   clear();
   showRejected(null);
   drawTimeline([], open);
@@ -78,12 +80,13 @@ async function next() {
   isComplete = true; // until this answer has come
   status.textContent = say("searching");
   try {
-    const [answer] = (await request(shown.length)).answers;
+    const [answer] = (await request()).answers;
     if (mine !== number) return;
     answer.matches.forEach((match) => show(match, { open, judge }));
     showRejected(shown.length ? null : answer.rejected);
     shown.push(...answer.matches);
-    isComplete = answer.matches.length < PAGE_SIZE;
+    cursor = answer.cursor;
+    isComplete = cursor === null;
     more.hidden = isComplete;
     status.textContent = [shown.length ? say("shown", shown.length) : say("none"), ...answer.notes].join("\n");
     drawTimeline(shown, open);

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 
 from finegrain.errors import FinegrainError, QueryError
+from finegrain.gallery.filters.syntax import joined
 from finegrain.search.matches import Matches
 from finegrain.serve import schemas
 from finegrain.serve.access import Client, Reader
@@ -31,6 +32,7 @@ async def search(
     body: schemas.SearchBody, client: Reader, collection: Chosen, record: Recorder
 ) -> schemas.SearchOut:
     """Search by one text or several. Judged matches belong to a search by one text."""
+    body = await collection.positioned(body)
     if isinstance(body.query, str):
         every = [await collection.search_one(body.query, body, client)]
     elif body.like or body.unlike:
@@ -50,7 +52,7 @@ async def search_by_picture(
     options: Annotated[str, Form(max_length=20_000, description="JSON, as for /v1/search")] = "{}",
 ) -> schemas.SearchOut:
     """Search by a picture, and by words that change it if ``options`` have a ``text``."""
-    body = _options(options)
+    body = await collection.positioned(_options(options))
     async with collection.decoding:
         data = await picture.read()
         image = await decoded(data)
@@ -68,10 +70,11 @@ async def search_similar(
 
     Words in ``text`` change what is searched for.
     """
+    body = await collection.positioned(body)
     image = await collection.picture(body.id, client)
-    matches = await collection.search_one(image, body, client, extra=1)
-    answer = schemas.AnswerOut.of(matches)
-    answer.matches = [match for match in answer.matches if match.id != body.id][: body.k]
+    others = joined([*([body.where] if body.where else []), f"id != {body.id}"])
+    body = body.model_copy(update={"where": others})
+    answer = schemas.AnswerOut.of(await collection.search_one(image, body, client), body)
     await _record(record, client, collection, [f"picture {body.id}"], body, [answer])
     return schemas.SearchOut(answers=[answer])
 
@@ -93,8 +96,9 @@ async def export(
             f"expected k up to {schemas.MOST_PICTURES} for a ZIP file, got {body.k}; ask for "
             "further pages with offset"
         )
+    body = await collection.positioned(body)
     (matches,) = await collection.search([body.query], body, client)
-    answer = schemas.AnswerOut.of(matches)
+    answer = schemas.AnswerOut.of(matches, body)
     await _record(record, client, collection, [body.query], body, [answer], action="export")
     if body.format == "csv":
         return _file(await run_in_threadpool(as_csv, matches), "text/csv; charset=utf-8", "csv")
@@ -119,7 +123,7 @@ async def _answered(
     collection: Collection,
     record: Record,
 ) -> schemas.SearchOut:
-    answers = [schemas.AnswerOut.of(matches) for matches in every]
+    answers = [schemas.AnswerOut.of(matches, body) for matches in every]
     await _record(record, client, collection, queries, body, answers)
     return schemas.SearchOut(answers=answers)
 

@@ -134,9 +134,10 @@ def test_a_filter_and_deletions_are_kept(gallery, query):
 
 
 def test_biases_count_as_in_a_search(gallery, query):
-    alert = alert_over(gallery, query)
+    alert, without = alert_over(gallery, query), alert_over(gallery, query, biased=False)
     ids = gallery.add(np.stack([query, query]), [None] * 2, biases=[-0.5, 0.0])
     assert [match.id for match in alert.new()] == ids[1:]
+    assert [match.id for match in without.new()] == ids
 
 
 def test_the_rate_becomes_a_score_by_the_pictures_of_a_day(gallery, query):

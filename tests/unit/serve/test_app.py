@@ -19,6 +19,7 @@ from finegrain.gallery import Gallery
 from finegrain.plan import Plan
 from finegrain.search.searcher import Searcher
 from finegrain.serve.audit import AuditLog, verify
+from finegrain.serve.cursors import Cursor
 from finegrain.serve.logs import log_requests
 
 QUERY = {"query": "woman in red coat", "k": 5}
@@ -62,6 +63,40 @@ def test_filters_groups_and_pages(client):
     every = answer(client.post("/v1/search", json=QUERY | {"k": 8}))[0]["matches"]
     page = answer(client.post("/v1/search", json=QUERY | {"k": 4, "offset": 4}))[0]["matches"]
     assert [match["id"] for match in page] == [match["id"] for match in every[4:]]
+
+
+def test_pages_of_a_cursor_stay_while_pictures_are_added(serve, own_copy, crops):
+    client = serve(own_copy)
+    every = answer(client.post("/v1/search", json=QUERY | {"k": 12}))[0]["matches"]
+    seen, cursor = [], ""
+    while cursor is not None:
+        (page,) = answer(client.post("/v1/search", json=QUERY | {"k": 5, "cursor": cursor}))
+        seen += page["matches"]
+        cursor = page["cursor"]
+        client.post("/v1/pictures", files={"pictures": sorted(crops.iterdir())[0].read_bytes()})
+    assert [match["id"] for match in seen] == [match["id"] for match in every]
+    assert [match["rank"] for match in seen] == list(range(1, 13))
+    assert len(answer(client.post("/v1/search", json=QUERY | {"k": 50}))[0]["matches"]) == 15
+
+
+def test_pages_of_similar_pictures_do_not_overlap(client):
+    seen = [
+        match["id"]
+        for cursor in ("", Cursor(4, 12).text, Cursor(8, 12).text)
+        for match in answer(
+            client.post("/v1/search/similar", json={"id": 4, "k": 4, "cursor": cursor})
+        )[0]["matches"]
+    ]
+    assert sorted(seen) == [n for n in range(1, 13) if n != 4]
+
+
+@pytest.mark.parametrize("cursor", ["x", "é", "MTox", "MTox" * 20, "OjM="])
+def test_another_cursor_is_an_error(client, cursor):
+    response = client.post("/v1/search", json=QUERY | {"cursor": cursor})
+    is_valid = cursor == "MTox"  # 1:1
+    assert response.status_code == (200 if is_valid else 422)
+    both = client.post("/v1/search", json=QUERY | {"cursor": "", "offset": 3})
+    assert "got both" in both.json()["detail"]
 
 
 def test_a_picture_finds_itself(client, crops):
