@@ -39,9 +39,15 @@ def write_vocabulary(run: Path, split: Split, tokenizer: Tokenizer) -> None:
         tokenizer: The tokenizer of the training.
     """
     captions = (caption for sample in split.samples for caption in sample.captions)
-    unfinished = run / f".{VOCABULARY}.tmp"
-    unfinished.write_bytes(Vocabulary.of(captions, tokenizer).to_json())
-    os.replace(unfinished, run / VOCABULARY)
+    data = Vocabulary.of(captions, tokenizer).to_json()
+    file, unfinished = run / VOCABULARY, run / f".{VOCABULARY}.tmp"
+    if file.exists() and file.read_bytes() == data:
+        return  # a resumed training
+    with unfinished.open("wb") as opened:
+        opened.write(data)
+        opened.flush()
+        os.fsync(opened.fileno())
+    os.replace(unfinished, file)
 
 
 def read_vocabulary(run: Path) -> Vocabulary | None:
