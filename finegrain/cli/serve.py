@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import ipaddress
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from threading import Event
 
@@ -105,6 +106,7 @@ def _serve(arguments: argparse.Namespace) -> None:
     from finegrain.serve.app import Settings, create_app
     from finegrain.serve.audit import AuditLog
     from finegrain.serve.logs import log_requests
+    from finegrain.serve.reloading import Source
     from finegrain.serve.server import run
 
     if (arguments.certificate is None) != (arguments.private_key is None):
@@ -139,6 +141,10 @@ def _serve(arguments: argparse.Namespace) -> None:
             read_only=arguments.read_only,
             audit=audit,
             alerts=arguments.alerts,
+            sources={
+                name: Source(plan=plan, reopen=partial(open_searcher, arguments, plan))
+                for name, plan in plans.items()
+            },
             webhook_networks=tuple(map(network, arguments.webhook_network)),
         )
         app = create_app(searchers, settings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from finegrain.errors import GalleryError
@@ -27,6 +28,7 @@ class GalleryUpkeep:
         *,
         drop_unreadable: bool = False,
         progress: bool = True,
+        before_switch: Callable[[], None] | None = None,
     ) -> Reindexed:
         """Encode all pictures again, with another plan.
 
@@ -42,11 +44,20 @@ class GalleryUpkeep:
             drop_unreadable: Delete pictures that can no longer be read. By default, the gallery
                 keeps its old vectors if there are such pictures.
             progress: Show a progress bar.
+            before_switch: Called before each attempt to switch a gallery in a file.
 
         Raises:
             GalleryError: The file cannot be written, or a reindexing with a third plan began.
         """
         self._require_one_vector("reindex")
+        if before_switch is not None:
+            return self._file("reindexed beside searches").reindex(
+                encoder,
+                fingerprint,
+                drop_unreadable=drop_unreadable,
+                progress=progress,
+                before_switch=before_switch,
+            )
         return self._store.reindex(
             encoder, fingerprint, drop_unreadable=drop_unreadable, progress=progress
         )

@@ -5,7 +5,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from finegrain.serve.keys import Keys
 from finegrain.serve.logs import log_request
 from finegrain.serve.measures import Measures
 from finegrain.serve.problems import DOCUMENTED, add_problem_handlers
+from finegrain.serve.reloading import Reloader, Source
 from finegrain.serve.repeats import Repeats
 from finegrain.serve.routes import alerts as alert_routes
 from finegrain.serve.routes import pictures, search, state
@@ -50,6 +51,7 @@ class Settings:
         audit: Log of searches and changes; the service closes it.
         alerts: File of standing queries, which the service runs; None for no alerts.
         webhook_networks: Private networks that webhooks may lead to.
+        sources: How to open the searchers again, by the name of their gallery, for reloads.
         keep_open: Leave the searchers open when the service stops.
     """
 
@@ -60,6 +62,7 @@ class Settings:
     audit: AuditLog | None = None
     alerts: Path | None = None
     webhook_networks: tuple[IpNetwork, ...] = ()
+    sources: Mapping[str, Source] = field(default_factory=dict)
     keep_open: bool = False
 
 
@@ -83,6 +86,10 @@ def create_app(searchers: Searcher | Mapping[str, Searcher], settings: Settings)
     access = Access(settings.keys, read_only=settings.read_only)
     alerts = None if settings.alerts is None else _alerts(settings, collections, access)
 
+    reloaders = {
+        name: Reloader(collections[name], source) for name, source in settings.sources.items()
+    }
+
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         for collection in collections.values():
@@ -96,6 +103,8 @@ def create_app(searchers: Searcher | Mapping[str, Searcher], settings: Settings)
         app.state.stopping.set()
         if alerts is not None:
             await alerts.close()
+        for reloader in reloaders.values():
+            await reloader.close()
         for collection in collections.values():
             await run_in_threadpool(partial(collection.close, keep_open=settings.keep_open))
         if settings.audit is not None:
@@ -113,6 +122,7 @@ def create_app(searchers: Searcher | Mapping[str, Searcher], settings: Settings)
     app.state.collections = collections
     app.state.access = access
     app.state.alerts = alerts
+    app.state.reloaders = reloaders
     app.state.streams = Counter()
     app.state.stopping = asyncio.Event()
     app.state.audit = settings.audit

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from functools import partial
 from http import HTTPStatus
 from typing import Annotated, TypeVar
 
@@ -12,7 +11,8 @@ from fastapi import Query as Parameter
 from PIL import Image
 from starlette.concurrency import run_in_threadpool
 
-from finegrain.errors import FinegrainError, ImageError, QueryError
+from finegrain.errors import FinegrainError, GalleryError, ImageError, QueryError
+from finegrain.gallery import Gallery
 from finegrain.gallery.row import Row
 from finegrain.preprocess.image import load_image
 from finegrain.search.matches import Matches
@@ -47,10 +47,24 @@ class Collection:
         self, name: str, searcher: Searcher, observe: Callable[[int, float], None]
     ) -> None:
         self.name = name
-        self.searcher = searcher
-        self.gallery = searcher.gallery
+        searcher.gallery  # noqa: B018 - raises without one
         self.worker = Worker(searcher, observe)
         self.decoding = asyncio.Semaphore(MOST_DECODING)
+
+    @property
+    def searcher(self) -> Searcher:
+        """The searcher of the present plan."""
+        return self.worker.searcher
+
+    @property
+    def gallery(self) -> Gallery:
+        """The gallery, as the present plan has opened it."""
+        return self.worker.searcher.gallery
+
+    def replace(self, searcher: Searcher) -> Searcher:
+        """Use another searcher from now on; return the one before."""
+        old, self.worker.searcher = self.worker.searcher, searcher
+        return old
 
     def close(self, *, keep_open: bool = False) -> None:
         """Finish the requests that wait, and close the searcher unless it is to be kept open."""
@@ -76,7 +90,7 @@ class Collection:
         if body.cursor != BEGIN:
             Cursor.read(body.cursor)
             return body
-        newest = await run_in_threadpool(max, self.gallery, default=0)
+        newest = await self.read(lambda gallery: max(gallery, default=0))
         return body.model_copy(update={"cursor": Cursor(0, newest).text})
 
     async def search_one(self, query: Query, body: schemas.Judging, client: Client) -> Matches:
@@ -96,11 +110,22 @@ class Collection:
         else:
             arguments |= {"image": query, "text": changed.text, "weight": changed.weight}
         client.spend(1)
-        return await self.run(partial(self.searcher.query, **arguments))
+        return await self.run(lambda: self.searcher.query(**arguments))
 
     async def run(self, run: Callable[[], T]) -> T:
         """Run a function in the worker's thread."""
         return await done(self.worker.call(run))
+
+    async def read(self, read: Callable[[Gallery], T]) -> T:
+        """Read from the gallery beside the worker; also while it is switched to another plan."""
+        searcher = self.searcher
+        try:
+            return await run_in_threadpool(read, searcher.gallery)
+        except GalleryError:
+            await self.run(lambda: None)  # the worker waits for the end of a switch
+            if self.searcher is searcher:
+                raise
+        return await run_in_threadpool(read, self.gallery)
 
     async def row(self, id_: int, client: Client) -> Row:
         """The columns of a picture.
@@ -108,7 +133,7 @@ class Collection:
         Raises:
             ServiceError: There is no such picture in the client's part of the gallery.
         """
-        rows = await run_in_threadpool(self.gallery.rows, [id_], client.where)
+        rows = await self.read(lambda gallery: gallery.rows([id_], client.where))
         if not rows:
             raise ServiceError(HTTPStatus.NOT_FOUND, f"There is no picture {id_}.")
         return rows[0]
@@ -117,19 +142,19 @@ class Collection:
         """A picture, or its thumbnail if its file cannot be opened."""
         row = await self.row(id_, client)
 
-        def opened() -> Image.Image:
+        def opened(gallery: Gallery) -> Image.Image:
             if row.image is not None:
                 try:
                     return load_image(row.image)
                 except FinegrainError:
                     pass  # the file may have been moved; a thumbnail still shows it
-            thumbnail = self.gallery.thumbnail(id_)
+            thumbnail = gallery.thumbnail(id_)
             if thumbnail is None:
                 raise ImageError(f"Picture {id_} cannot be opened and has no thumbnail.")
             return load_image(thumbnail)
 
         async with self.decoding:
-            return await run_in_threadpool(opened)
+            return await self.read(opened)
 
     async def ids(self, chosen: schemas.ChosenBody, client: Client) -> list[int]:
         """The ids that a request names, in the part of the gallery that the client may see.
@@ -140,11 +165,11 @@ class Collection:
             raise QueryError("Give either ids or where.")
         if chosen.where is not None:
             where = client.within(chosen.where)
-            return await run_in_threadpool(self.gallery.ids_where, where or "")
+            return await self.read(lambda gallery: gallery.ids_where(where or ""))
         ids = chosen.ids or []
         if client.where is None:
             return ids
-        return [row.id for row in await run_in_threadpool(self.gallery.rows, ids, client.where)]
+        return [row.id for row in await self.read(lambda g: g.rows(ids, client.where))]
 
 
 def condition(chosen: schemas.ChosenBody, client: Client) -> str | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -17,6 +18,9 @@ MOST_AVOIDED = 8
 MOST_JUDGED = 100
 MOST_VALUES = 50
 MOST_IDS = 10_000
+
+if TYPE_CHECKING:
+    from finegrain.serve.reloading import Progress
 
 Text = Annotated[str, Field(min_length=1, max_length=MOST_TEXT)]
 Where = Annotated[str, Field(max_length=10_000)]
@@ -169,6 +173,27 @@ class MadeAlertOut(AlertOut):
     """A new standing query, with the secret that signs its messages, which is shown once."""
 
     secret: str | None
+
+
+class ReloadBody(_Body):
+    """Options of a reload."""
+
+    drop_unreadable: bool = Field(
+        False, description="Delete pictures that can no longer be read; otherwise they end it."
+    )
+
+
+class ReloadOut(BaseModel):
+    """How far a reload is."""
+
+    stage: Literal["idle", "checking", "encoding", "switching", "done", "failed"]
+    encoded: int = Field(description="Pictures that were encoded with the new plan.")
+    pictures: int = Field(description="Pictures of the gallery.")
+    fault: str | None = Field(description="Why it failed.")
+
+    @classmethod
+    def of(cls, progress: Progress) -> ReloadOut:
+        return cls(**asdict(progress))
 
 
 class MatchOut(BaseModel):

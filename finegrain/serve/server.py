@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import signal
 import socket
+import threading
 from contextlib import suppress
 from typing import Any
 
@@ -10,6 +14,8 @@ import uvicorn
 from fastapi import FastAPI
 
 from finegrain.errors import FinegrainError
+
+_log = logging.getLogger("finegrain.serve")
 
 
 class Server(uvicorn.Server):
@@ -21,6 +27,19 @@ class Server(uvicorn.Server):
     def __init__(self, app: FastAPI, **options: Any) -> None:
         super().__init__(uvicorn.Config(app, **options))
         self._app = app
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGHUP"):
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload)
+
+    def _reload(self) -> None:
+        """Reload all plans, as an operator asked by SIGHUP."""
+        for name, reloader in self._app.state.reloaders.items():
+            try:
+                reloader.start(drop_unreadable=False)
+            except FinegrainError as error:
+                _log.warning("%s is not reloaded: %s", name, error)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._app.state.stopping.set()

@@ -304,9 +304,15 @@ class FollowedStore(Store):
         *,
         drop_unreadable: bool,
         progress: bool,
+        before_switch: Callable[[], None] = lambda: None,
     ) -> Reindexed:
         return reindex(
-            self, encoder, fingerprint, drop_unreadable=drop_unreadable, progress=progress
+            self,
+            encoder,
+            fingerprint,
+            drop_unreadable=drop_unreadable,
+            progress=progress,
+            before_switch=before_switch,
         )
 
     def _check_at_opening(self, *, lost_log: bool) -> None:

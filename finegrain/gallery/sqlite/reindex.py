@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import zlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -92,8 +92,11 @@ def reindex(
     *,
     drop_unreadable: bool,
     progress: bool,
+    before_switch: Callable[[], None] = lambda: None,
 ) -> Reindexed:
     """Encode the pictures that lack a vector of the new plan, then switch to it.
+
+    ``before_switch`` is called before each attempt to switch.
 
     Raises:
         GalleryError: The file cannot be written, or a reindexing with a third plan began.
@@ -114,6 +117,7 @@ def reindex(
                 bar.update(len(pictures))
             if problems and not drop_unreadable:
                 break
+            before_switch()
             switched = draft.switch(drop=problems)
     return Reindexed(
         num_encoded=num_encoded,

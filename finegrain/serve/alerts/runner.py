@@ -8,7 +8,6 @@ import logging
 import math
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
-from functools import partial
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -70,6 +69,7 @@ class AlertRunner:
         # Any thread may look whether it is held.
         self._held = FileLock(f"{book.path}.lock", mode=OWNER_ONLY, thread_local=False)
         self._alerts: dict[Standing, Alert] = {}
+        self._searchers: dict[str, Searcher] = {}
         self._not_before: dict[Standing, float] = {}
         self._senders: dict[Standing, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -105,7 +105,7 @@ class AlertRunner:
     async def message(self, alarm: Alarm, standing: Standing, where: str | None) -> bytes | None:
         """An alarm as JSON; None if its picture was deleted, or is not in a part of the gallery."""
         collection = self._collections[standing.gallery]
-        rows = await run_in_threadpool(collection.gallery.rows, [alarm.picture], where)
+        rows = await collection.read(lambda gallery: gallery.rows([alarm.picture], where))
         if not rows:
             return None
         columns = ("id", "pid", "camera", "time", "track", "added_at")
@@ -151,6 +151,7 @@ class AlertRunner:
         for gone in self._alerts.keys() - set(active):
             del self._alerts[gone]
             self._faults.pop(gone.name, None)
+        self._forget_other_plans()
         for standing in active:
             if standing not in self._alerts:
                 await self._open(standing)
@@ -164,6 +165,13 @@ class AlertRunner:
             self._news.set()
             self._news = asyncio.Event()
 
+    def _forget_other_plans(self) -> None:
+        """Drop the alerts of a gallery whose plan was reloaded; they are opened again."""
+        for name, collection in self._collections.items():
+            if self._searchers.get(name) is not collection.searcher:
+                self._searchers[name] = collection.searcher
+                self._alerts = {s: a for s, a in self._alerts.items() if s.gallery != name}
+
     async def _open(self, standing: Standing) -> None:
         """Make a query ready to run; if it cannot run, note why and try again later."""
         now = asyncio.get_running_loop().time()
@@ -175,7 +183,7 @@ class AlertRunner:
             return
         try:
             alert = await collection.run(
-                partial(opened, collection.searcher, standing, progress.examined)
+                lambda: opened(collection.searcher, standing, progress.examined)
             )
         except FinegrainError as error:
             self._faults[standing.name] = str(error)
@@ -201,6 +209,8 @@ class AlertRunner:
                 except FinegrainError as error:
                     # What was not recorded is examined again, by an alert that is opened again.
                     self._forget([standing], error)
+            if collection.searcher is not self._searchers[collection.name]:
+                return raised  # scores of another plan; the pictures are examined again
             try:
                 await run_in_threadpool(self.book.examined, done)
             except FinegrainError as error:

@@ -156,7 +156,7 @@ async def delete(
 async def expire(client: Admin, collection: Chosen, record: Recorder) -> schemas.CountOut:
     """Delete the pictures that have expired."""
     await record("expire", client, {"gallery": collection.name})
-    return schemas.CountOut(count=await collection.run(collection.searcher.expire))
+    return schemas.CountOut(count=await collection.run(lambda: collection.searcher.expire()))
 
 
 def _change(gallery: str, ids: Sequence[int], reason: str | None) -> dict[str, object]:

@@ -4,16 +4,19 @@ Annotations are evaluated here, since FastAPI cannot look up the names of a func
 """
 
 from http import HTTPStatus
+from typing import Annotated
 
-from fastapi import APIRouter, Request, Response
-from starlette.concurrency import run_in_threadpool
+from fastapi import APIRouter, Depends, Request, Response
 
 import finegrain
+from finegrain.gallery import Gallery
 from finegrain.serve import schemas
-from finegrain.serve.access import Reader
+from finegrain.serve.access import Admin, Reader
 from finegrain.serve.collection import Chosen, Collection
 from finegrain.serve.measures import CONTENT_TYPE, Measures
 from finegrain.serve.problems import ServiceError
+from finegrain.serve.reloading import Reloader
+from finegrain.serve.routes.recording import Recorder
 
 router = APIRouter(tags=["service"])
 
@@ -30,18 +33,20 @@ async def galleries(request: Request, client: Reader) -> list[str]:
 @router.get("/v1/stats")
 async def stats(request: Request, client: Reader, collection: Chosen) -> schemas.StatsOut:
     """The gallery and the model; a key with a filter counts its own part."""
-    gallery, manifest = collection.gallery, collection.searcher.manifest
 
-    def count() -> int:
-        return len(gallery.ids_where(client.where) if client.where else gallery)
+    def read(gallery: Gallery) -> tuple[int, dict[str, str]]:
+        count = len(gallery.ids_where(client.where) if client.where else gallery)
+        return count, gallery.columns()
 
+    pictures, columns = await collection.read(read)
+    manifest = collection.searcher.manifest
     return schemas.StatsOut(
-        pictures=await run_in_threadpool(count),
-        dim=gallery.dim,
+        pictures=pictures,
+        dim=manifest.embed_dim,
         method=manifest.method,
         fingerprint=manifest.fingerprint,
         version=finegrain.__version__,
-        columns=await run_in_threadpool(gallery.columns),
+        columns=columns,
         alerts=request.app.state.alerts is not None,
     )
 
@@ -49,9 +54,8 @@ async def stats(request: Request, client: Reader, collection: Chosen) -> schemas
 @router.get("/v1/columns")
 async def columns(client: Reader, collection: Chosen) -> list[schemas.ColumnOut]:
     """The columns, each with up to 50 values; a key with a filter sees no values."""
-    gallery = collection.gallery
 
-    def read() -> list[schemas.ColumnOut]:
+    def read(gallery: Gallery) -> list[schemas.ColumnOut]:
         return [
             schemas.ColumnOut(
                 name=name,
@@ -62,7 +66,39 @@ async def columns(client: Reader, collection: Chosen) -> list[schemas.ColumnOut]
             if name not in _PRIVATE
         ]
 
-    return await run_in_threadpool(read)
+    return await collection.read(read)
+
+
+def _reloader(request: Request, collection: Chosen) -> Reloader:
+    reloader: Reloader | None = request.app.state.reloaders.get(collection.name)
+    if reloader is None:
+        raise ServiceError(HTTPStatus.NOT_FOUND, "This service cannot reload its plan.")
+    return reloader
+
+
+Reloading = Annotated[Reloader, Depends(_reloader)]
+
+
+@router.post("/v1/reload", status_code=HTTPStatus.ACCEPTED)
+async def reload(
+    body: schemas.ReloadBody,
+    client: Admin,
+    collection: Chosen,
+    reloader: Reloading,
+    record: Recorder,
+) -> schemas.ReloadOut:
+    """Load the plan again from its file, which was replaced, and encode all pictures with it.
+
+    Searches use the old plan meanwhile. A reload that fails leaves it in use.
+    """
+    await record("reload", client, {"gallery": collection.name, "reason": body.reason})
+    return schemas.ReloadOut.of(reloader.start(drop_unreadable=body.drop_unreadable))
+
+
+@router.get("/v1/reload")
+async def reload_progress(client: Admin, reloader: Reloading) -> schemas.ReloadOut:
+    """How far the last reload is."""
+    return schemas.ReloadOut.of(reloader.progress)
 
 
 @router.get("/healthz")
@@ -85,6 +121,6 @@ async def metrics(request: Request, client: Reader) -> Response:
     measures: Measures = request.app.state.measures
     collections: dict[str, Collection] = request.app.state.collections
     for name, collection in collections.items():
-        pictures = await run_in_threadpool(len, collection.gallery)
+        pictures = await collection.read(len)
         measures.gallery(name, waiting=collection.worker.num_waiting, pictures=pictures)
     return Response(measures.text(), media_type=CONTENT_TYPE)
