@@ -51,8 +51,7 @@ def recall(gallery: Gallery, texts: Vectors, exact: Sequence[set[int]]) -> float
     """Share of the exact hits that are returned."""
     answers = gallery.search(texts, K)
     shares = [
-        len({hit.id for hit in hits} & best) / K
-        for hits, best in zip(answers, exact, strict=True)
+        len({hit.id for hit in hits} & best) / K for hits, best in zip(answers, exact, strict=True)
     ]
     return sum(shares) / len(shares)
 

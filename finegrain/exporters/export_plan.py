@@ -70,7 +70,7 @@ def export(
         data: The dataset of the parity check. The default is the run's dataset, or synthetic
             people where that cannot be read.
         dim: Width to which embeddings are shortened; None for that of the profile. The projection
-            is fitted on the validation split, or on the training split if that is too small.
+            is fitted on the validation split, and on the training split if that is small.
         global_share: Share of the global embedding in the score of RDE or ITSELF. None keeps the
             share of the run. :func:`~finegrain.evaluation.global_share.measure_shares` measures
             shares on the validation split.
@@ -273,8 +273,8 @@ class _Data(NamedTuple):
         split: The split to compare on.
         description: Its description.
         training_captions: Captions for hub correction; none if the split has them itself.
-        own_samples: Samples of the validation split, or of the training split if that is small;
-            none if the dataset is not here.
+        own_samples: Samples of the validation split, then those of the training split; none if
+            the dataset is not here.
     """
 
     split: Split
@@ -298,7 +298,7 @@ def _chosen_data(recipe: Recipe, data: Dataset | None, folder: Path) -> _Data:
             raise
         return _Data(draw_people(folder), f"synthetic people: {kind} of the recipe is not here")
     enough = [name for name in splits if splits[name].num_captions >= MIN_QUERIES]
-    own = next((splits[name].samples for name in ("val", "train") if name in enough), ())
+    own = [sample for name in ("val", "train") if name in splits for sample in splits[name].samples]
     for name in ("val", "test", "train"):
         if name in enough:
             others = splits["train"].samples if name != "train" and "train" in splits else ()

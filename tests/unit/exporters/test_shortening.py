@@ -179,16 +179,16 @@ def test_tokens_of_a_match_head_stay_as_they_are():
 @pytest.mark.parametrize(
     ("sizes", "own"),
     [
-        ({"val": 200, "test": 200, "train": 300}, "val"),
-        ({"val": 10, "test": 200, "train": 300}, "train"),
-        ({"test": 200}, None),
+        ({"val": 200, "test": 200, "train": 300}, ("val", "train")),
+        ({"val": 10, "test": 200, "train": 300}, ("val", "train")),
+        ({"test": 200}, ()),
     ],
 )
 def test_a_projection_is_never_fitted_on_the_test_split(sizes, own, tiny_recipe, tmp_path):
     splits = {name: Split(name=name, samples=tuple(people(count))) for name, count in sizes.items()}
     recipe = SimpleNamespace(data=SimpleNamespace(splits=lambda: splits))
     chosen = export_plan._chosen_data(recipe, None, tmp_path)
-    assert chosen.own_samples == (() if own is None else splits[own].samples)
+    assert chosen.own_samples == [sample for name in own for sample in splits[name].samples]
 
 
 def test_the_command_passes_the_width_on(monkeypatch, tmp_path: Path):
