@@ -91,6 +91,28 @@ def alert_rates(result: Result) -> str:
     return _table(rows, [head, "stated share", "measured", "false alarms", "recall"])
 
 
+def coded_vectors(result: Result) -> str:
+    rows = [
+        (
+            f"`{kind['index']}`",
+            kind["code_bytes"],
+            ", ".join(f"{recall:.3f}" for recall in kind["recall"].values()),
+            f"{kind['cpu_seconds']['codes are made'] / kind['cpu_seconds']['codes are opened']:.0f}",
+        )
+        for kind in result["kinds"]
+    ]
+    candidates = ", ".join(result["kinds"][0]["recall"])
+    return _table(
+        rows,
+        [
+            f"{result['rows']:,} rows",
+            "bytes of a code",
+            f"recall@{result['k']} with {candidates} candidates a hit",
+            "first answer without kept codes, times as long",
+        ],
+    )
+
+
 def explanation(result: Result) -> str:
     exact = result["ways"]["50 covers"]["cpu_ms"]
     rows = [
@@ -474,6 +496,7 @@ TABLES: Mapping[str, tuple[Callable[..., str], tuple[str, ...]]] = {
     "catalog_photos": (catalog_photos, ("catalog_photos",)),
     "denied_words": (denied_words, ("denied_words",)),
     "alert_rates": (alert_rates, ("alert_rates",)),
+    "coded_vectors": (coded_vectors, ("coded_vectors",)),
     "explanation": (explanation, ("explanation",)),
     "late_interaction": (late_interaction, ("late_interaction",)),
     "service_load": (service_load, ("service_load",)),
