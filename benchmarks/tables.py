@@ -92,15 +92,12 @@ def alert_rates(result: Result) -> str:
 
 
 def coded_vectors(result: Result) -> str:
-    rows = [
-        (
-            f"`{kind['index']}`",
-            kind["code_bytes"],
-            ", ".join(f"{recall:.3f}" for recall in kind["recall"].values()),
-            f"{kind['cpu_seconds']['codes are made'] / kind['cpu_seconds']['codes are opened']:.0f}",
-        )
-        for kind in result["kinds"]
-    ]
+    rows = []
+    for kind in result["kinds"]:
+        seconds = kind["cpu_seconds"]
+        recalls = ", ".join(f"{recall:.3f}" for recall in kind["recall"].values())
+        ratio = seconds["codes are made"] / seconds["codes are opened"]
+        rows.append((f"`{kind['index']}`", kind["code_bytes"], recalls, f"{ratio:.0f}"))
     candidates = ", ".join(result["kinds"][0]["recall"])
     return _table(
         rows,
