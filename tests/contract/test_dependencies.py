@@ -18,9 +18,9 @@ ROOT = Path(__file__).parents[2]
 OWN = {
     "finegrain", "fixtures", "tests",
     # of benchmarks
-    "bench_gallery_storage", "benchmarks", "compare", "composed_queries", "conftest",
-    "denied_words", "everyday_words", "explanation", "late_interaction", "plots", "rendered_people",
-    "tables",
+    "bench_gallery_growth", "bench_gallery_storage", "benchmarks", "compare", "composed_queries",
+    "conftest", "denied_words", "everyday_words", "explanation", "late_interaction", "plots",
+    "rendered_people", "tables",
 }  # fmt: skip
 BROUGHT_BY = {
     "cuda": {"cuda-python"},  # a metapackage, whose parts have the modules
