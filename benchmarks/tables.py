@@ -1,4 +1,4 @@
-"""Write the tables in the README and in docs/ from files of results.
+"""Write the tables in README.md, export/README.md and docs/ from files of results.
 
 Each block between ``<!-- numbers:NAME -->`` and ``<!-- /numbers -->`` is replaced by a table that
 :data:`TABLES` makes from files in ``benchmarks/results``. With ``--check`` nothing is written, and
@@ -18,7 +18,11 @@ from typing import Any
 from tabulate import tabulate
 
 ROOT = Path(__file__).parents[1]
-PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+PAGES = (
+    ROOT / "README.md",
+    ROOT / "export" / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+)
 RESULTS = ROOT / "benchmarks" / "results"
 BLOCK = re.compile(r"(<!-- numbers:(\w+) -->\n).*?(<!-- /numbers -->)", re.DOTALL)
 Result = Mapping[str, Any]
@@ -108,6 +112,14 @@ def coded_vectors(result: Result) -> str:
             "first answer without kept codes, times as long",
         ],
     )
+
+
+def shortened_embeddings(result: Result) -> str:
+    rows = [
+        (plan["dim"] or result["width"], f"{plan['rank1']:.1f} %", f"{plan['mAP']:.1f} %")
+        for plan in result["plans"]
+    ]
+    return _table(rows, ["width", "rank1", "mAP"])
 
 
 def explanation(result: Result) -> str:
@@ -495,6 +507,7 @@ TABLES: Mapping[str, tuple[Callable[..., str], tuple[str, ...]]] = {
     "alert_rates": (alert_rates, ("alert_rates",)),
     "coded_vectors": (coded_vectors, ("coded_vectors",)),
     "explanation": (explanation, ("explanation",)),
+    "shortened_embeddings": (shortened_embeddings, ("shortened_embeddings",)),
     "late_interaction": (late_interaction, ("late_interaction",)),
     "service_load": (service_load, ("service_load",)),
     "everyday_words": (everyday_words, ("everyday_words",)),
