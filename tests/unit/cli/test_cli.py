@@ -15,8 +15,9 @@ import finegrain
 from finegrain.cli.parser import main
 
 VERBS = (
-    "pull", "train", "evaluate", "report", "export", "convert", "index", "embed", "query",
-    "calibrate", "gallery", "serve", "keys", "audit", "demo", "doctor", "completion", "recipe",
+    "pull", "train", "evaluate", "report", "export", "convert", "index", "watch", "embed",
+    "query", "moments", "calibrate", "gallery", "serve", "browse", "keys", "audit", "alerts",
+    "demo", "doctor", "completion", "recipe",
 )  # fmt: skip
 NUM_CROPS = 12
 

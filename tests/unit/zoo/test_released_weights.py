@@ -137,12 +137,12 @@ def test_positions_of_a_pretrained_clip_are_resized_to_another_shape(tmp_path):
     assert not torch.equal(expected, clip.image_tower.positional_embedding)
 
 
-def test_a_clip_needs_its_scale(tmp_path):
+def test_a_clip_keeps_its_scale_beside_weights_without_one(tmp_path):
     path, state = released(tmp_path, losses=["sdm"])
     clip = ClipConfig(**TOWERS).build()
-    with pytest.raises(WeightsError, match="1 missing: logit_scale"):
-        load_clip_weights(clip, path)
-    load_clip_weights(clip, path, parts=("image_tower", "text_tower"))
+    clip.logit_scale.data.fill_(1.25)
+    load_clip_weights(clip, path)
+    assert clip.logit_scale.item() == 1.25
     assert torch.equal(clip.image_tower.proj, state["base_model.visual.proj"])
 
 
