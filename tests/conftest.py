@@ -18,12 +18,17 @@ import numpy as np
 import pytest
 from filelock import FileLock
 from fixtures.loopback_hub import LoopbackHub, run_hub
+from hypothesis import HealthCheck, settings
 from PIL import Image
 
 if TYPE_CHECKING:
     from finegrain.methods import Clip
     from finegrain.recipe import Recipe
     from finegrain.search.searcher import Searcher
+
+# On a busy machine an example may take any time.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 
 NUM_CROPS = 12
 GOLDEN = Path(__file__).parent / "golden"
