@@ -89,7 +89,8 @@ class Watched:
         return [name for name, report in self.cameras.items() if report.failed]
 
     def __repr__(self) -> str:
-        lines = [f"watched {len(self.cameras)} cameras for {self.seconds:.1f} s"]
+        number = "1 camera" if len(self.cameras) == 1 else f"{len(self.cameras)} cameras"
+        lines = [f"watched {number} for {self.seconds:.1f} s"]
         for name, report in self.cameras.items():
             counts = ", ".join(f"{count} {what}" for what, count in report.counts.items())
             problem = f"; {report.problem}" if report.problem else ""

@@ -23,7 +23,7 @@ from finegrain.exporters.match_export import MatchExport
 from finegrain.exporters.parity import MIN_QUERIES, ParityReport, compare
 from finegrain.exporters.precision import Fp32, Precision
 from finegrain.exporters.profile import ExportProfile
-from finegrain.exporters.shortening import Shortening
+from finegrain.exporters.shortening import Shortening, check_dim
 from finegrain.exporters.to_onnx import image_graph, image_graph_with_tokens, text_graph
 from finegrain.methods import TwoTowers
 from finegrain.methods.dual_embedding import DualEmbedding
@@ -90,6 +90,8 @@ def export(
     if dim is not None:
         profile = replace(profile, dim=dim)
     recipe, method, checkpoint = load_run(Path(run))
+    if profile.dim is not None:
+        check_dim(profile.dim, recipe.method.embed_dim)  # before a dataset is read
     if global_share is not None:
         recipe = _with_share(recipe, method, global_share)
     with tempfile.TemporaryDirectory() as folder:

@@ -38,6 +38,19 @@ _TINY = 1e-12
 Array = NDArray[np.float32]
 
 
+def check_dim(dim: int, width: int) -> None:
+    """Check the width of shortened embeddings.
+
+    Raises:
+        ExportError: It is not a whole number below ``width``, that of the full embeddings.
+    """
+    if not isinstance(dim, int) or isinstance(dim, bool) or not 0 < dim < width:
+        raise ExportError(
+            f"expected dim= from 1 to {width - 1}, below the width of the embeddings, got "
+            f"{dim!r:.40}; leave it out to export the full embeddings"
+        )
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Shortening:
     """A projection of embeddings.
@@ -71,12 +84,7 @@ class Shortening:
             ExportError: The width is not below that of the embeddings, or there are too few
                 samples.
         """
-        width = encoder.embed_dim
-        if not isinstance(dim, int) or isinstance(dim, bool) or not 0 < dim < width:
-            raise ExportError(
-                f"expected dim= from 1 to {width - 1}, below the width of the embeddings, got "
-                f"{dim!r:.40}; leave it out to export the full embeddings"
-            )
+        check_dim(dim, encoder.embed_dim)
         needed = -(-FITTED_A_DIM * dim // 2)
         if len(samples) < needed:
             raise ExportError(

@@ -218,6 +218,14 @@ def test_a_width_replaces_that_of_the_profile(monkeypatch, tiny_recipe, tmp_path
     assert profiles == [profile, replace(profile, dim=16)]
 
 
+def test_a_width_is_checked_before_a_dataset_is_read(monkeypatch, tiny_recipe, tmp_path: Path):
+    width = tiny_recipe.method.embed_dim
+    monkeypatch.setattr(export_plan, "load_run", lambda run: (tiny_recipe, None, tmp_path))
+    monkeypatch.setattr(export_plan, "_chosen_data", lambda *_: pytest.fail("it was read"))
+    with pytest.raises(ExportError, match=f"expected dim= from 1 to {width - 1}"):
+        finegrain.export(tmp_path, ExportProfile(name="test"), dim=width)
+
+
 def test_graphs_that_were_shortened_keep_their_batch(shortened):
     for member in (TEXT, IMAGE):
         model = onnx.load_from_string(Plan(shortened[0]).take(member))
