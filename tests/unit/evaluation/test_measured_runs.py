@@ -87,7 +87,7 @@ def test_the_command_measures_runs_of_one_recipe(tmp_path, tiny_recipe, monkeypa
 @pytest.mark.slow
 def test_a_trained_run_is_measured(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    sizes = ["data.train=30", "data.val=30", "data.test=30", f"data.root={tmp_path / 'data'}"]
+    sizes = ["data.train=30", "data.val=30", "data.test=90", f"data.root={tmp_path / 'data'}"]
     overrides = [option for size in sizes for option in ("--set", size)]
     assert main(["train", "tiny_synthetic", "--tiny", "-o", "run", *overrides]) == 0
     assert main(["report", "run", "--decisions"]) == 0
